@@ -1,0 +1,198 @@
+//! What travels between us and the upstream, as `Serialize`/`Deserialize` types: the shapes of BondMCP's public
+//! reference. Unknown fields of answers are kept where the agent may see them, and dropped where secrets travel.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::secret::SecretString;
+
+/// Fields that a newer upstream sends and this version does not know.
+pub type Extra = Map<String, Value>;
+
+/// Answer to `POST /auth/register`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Registered {
+    #[serde(default)]
+    pub message: Option<String>,
+    pub user_id: String,
+    pub email: String,
+}
+
+/// Answer to `POST /auth/login` and `POST /auth/refresh`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Tokens {
+    pub access_token: SecretString,
+    /// Life of the access token in seconds.
+    pub expires_in: u64,
+    #[serde(default)]
+    pub refresh_token: Option<SecretString>,
+    #[serde(default)]
+    pub user: Option<User>,
+}
+
+/// Who logged in, where the upstream says so.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct User {
+    pub id: String,
+    #[serde(default)]
+    pub email: Option<String>,
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
+/// Answer to `GET /auth/me`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Me {
+    pub id: String,
+    pub email: String,
+    #[serde(default)]
+    pub name: Option<String>,
+    #[serde(default)]
+    pub created_at: Option<String>,
+    #[serde(default)]
+    pub updated_at: Option<String>,
+    #[serde(default)]
+    pub subscription: Option<Subscription>,
+}
+
+/// The plan an account is on.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+pub struct Subscription {
+    pub plan: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+}
+
+/// One model of `GET /health-ai/models`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+pub struct Model {
+    pub id: String,
+    pub name: String,
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// An API key as it is listed: never the key itself.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct ApiKey {
+    pub id: String,
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_preview: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used: Option<String>,
+    #[serde(default = "active")]
+    pub is_active: bool,
+}
+
+/// A key that says nothing about being active was listed because it is.
+const fn active() -> bool {
+    true
+}
+
+/// Answer to `GET /auth/api-keys`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct ApiKeyList {
+    pub api_keys: Vec<ApiKey>,
+}
+
+/// Answer to creating or regenerating a key: the only time the key itself is shown.
+#[derive(Clone, Debug, Deserialize)]
+pub struct NewApiKey {
+    pub id: String,
+    pub name: String,
+    #[serde(default)]
+    pub description: Option<String>,
+    pub api_key: SecretString,
+    #[serde(default)]
+    pub key_preview: Option<String>,
+    #[serde(default)]
+    pub created_at: Option<String>,
+}
+
+/// What a new key may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Permission {
+    Read,
+    Write,
+}
+
+/// Body of `POST /auth/api-keys`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct CreateApiKey {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub permissions: Vec<Permission>,
+}
+
+/// Answer to `GET /api/v1/api-keys/usage/{id}`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+pub struct KeyUsage {
+    pub key_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    pub usage_stats: UsageStats,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimit>,
+    #[serde(default)]
+    pub endpoints_used: Vec<EndpointUsage>,
+}
+
+/// Requests made with a key.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+pub struct UsageStats {
+    pub total_requests: u64,
+    #[serde(default)]
+    pub requests_today: u64,
+    #[serde(default)]
+    pub requests_this_month: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_used: Option<String>,
+}
+
+/// Requests a minute that the plan allows, and what is left of them.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+pub struct RateLimit {
+    pub limit: u64,
+    pub remaining: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reset_at: Option<String>,
+}
+
+/// Requests to one endpoint.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+pub struct EndpointUsage {
+    pub endpoint: String,
+    pub count: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use static_assertions::assert_not_impl_any;
+
+    assert_not_impl_any!(Tokens: Serialize, std::fmt::Display);
+    assert_not_impl_any!(NewApiKey: Serialize, std::fmt::Display);
+
+    #[test]
+    fn answers_with_secrets_do_not_show_them_in_debug() {
+        let tokens: Tokens = serde_json::from_str(
+            r#"{"access_token":"canary-jwt","token_type":"bearer","expires_in":3600,"refresh_token":"canary-refresh"}"#,
+        )
+        .unwrap();
+        let key: NewApiKey = serde_json::from_str(r#"{"id":"k","name":"n","api_key":"canary-key"}"#).unwrap();
+        assert!(!format!("{tokens:?} {key:?}").contains("canary"));
+    }
+}

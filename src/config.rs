@@ -1,0 +1,396 @@
+//! What the operator decided, checked once at the start: where the upstream is, which profile this is, where the data
+//! lies and which credentials the environment brings. Nothing an agent says ends up here.
+
+use std::{
+    ffi::OsString,
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use directories::ProjectDirs;
+use url::{Host, Url};
+
+use crate::secret::SecretString;
+
+/// The seed's base URL.
+pub const DEFAULT_BASE_URL: &str = "https://t9xbkyb7mg.us-east-1.awsapprunner.com/mcp";
+
+/// What can be wrong with the configuration; every message says how to mend it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    #[error(
+        "the base URL is not a valid URL ({0}); give one such as {DEFAULT_BASE_URL} with --base-url or BONDMCP_BASE_URL"
+    )]
+    BaseUrlSyntax(url::ParseError),
+    #[error(
+        "the base URL must begin with https:// because credentials travel to it; http:// is allowed for loopback only"
+    )]
+    BaseUrlInsecure,
+    #[error(
+        "the base URL must not carry a user name, password, query or fragment; leave only scheme, host and path"
+    )]
+    BaseUrlExtra,
+    #[error("a profile name has 1 to 64 letters, digits, '-', '_' or '.', and does not begin with '.'")]
+    Profile,
+    #[error(
+        "there is no home directory to keep data in; name a directory with --data-dir or BONDMCP_DATA_DIR"
+    )]
+    NoHome,
+    #[error("BONDMCP_VAULT must be sqlite://PATH")]
+    Vault,
+    #[error("{0} is not valid UTF-8")]
+    NotUnicode(&'static str),
+    #[error("BONDMCP_EMAIL and BONDMCP_PASSWORD go together; {0} is missing")]
+    HalfCredentials(&'static str),
+    #[error("BONDMCP_SEALING_KEY and BONDMCP_SEALING_KEY_FILE exclude each other; unset one")]
+    TwoSealingKeys,
+}
+
+/// The upstream's base URL: HTTPS, or HTTP to a loopback host. Every request goes below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseUrl(Url);
+
+impl BaseUrl {
+    /// The URL of the endpoint at `segments` below the base; each segment is escaped, so none can climb out.
+    #[must_use]
+    pub fn endpoint(&self, segments: &[&str]) -> Url {
+        let mut url = self.0.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(segments);
+        }
+        url
+    }
+
+    /// The base itself without a trailing slash: what a person is shown and what vault records are bound to.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str().trim_end_matches('/')
+    }
+}
+
+impl fmt::Display for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for BaseUrl {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let url = Url::parse(text).map_err(ConfigError::BaseUrlSyntax)?;
+        let loopback = match url.host() {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+            None => false,
+        };
+        match url.scheme() {
+            "https" => {}
+            "http" if loopback => {}
+            _ => return Err(ConfigError::BaseUrlInsecure),
+        }
+        if !url.username().is_empty()
+            || url.password().is_some()
+            || url.query().is_some()
+            || url.fragment().is_some()
+        {
+            return Err(ConfigError::BaseUrlExtra);
+        }
+        Ok(Self(url))
+    }
+}
+
+/// The name of a local account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile(String);
+
+impl Profile {
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for Profile {
+    fn default() -> Self {
+        Self("default".to_owned())
+    }
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Profile {
+    type Err = ConfigError;
+
+    fn from_str(name: &str) -> Result<Self, ConfigError> {
+        let fits = (1..=64).contains(&name.len())
+            && !name.starts_with('.')
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        if fits {
+            Ok(Self(name.to_owned()))
+        } else {
+            Err(ConfigError::Profile)
+        }
+    }
+}
+
+/// Where accounts are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VaultLocation {
+    Sqlite(PathBuf),
+}
+
+/// Where the sealing key comes from, when the environment says so.
+#[derive(Clone, Debug)]
+pub enum SealingKeySource {
+    /// The key itself, base64 or hex, of 32 bytes.
+    Given(SecretString),
+    /// A file that holds it.
+    File(PathBuf),
+    /// The OS keychain, or a key file in the data directory where no keychain answers.
+    KeychainOrFile,
+}
+
+/// Credentials from the environment: used, never stored.
+#[derive(Clone, Debug, Default)]
+pub struct EnvironmentCredentials {
+    pub api_key: Option<SecretString>,
+    pub login: Option<EnvironmentLogin>,
+}
+
+/// `BONDMCP_EMAIL` and `BONDMCP_PASSWORD`.
+#[derive(Clone, Debug)]
+pub struct EnvironmentLogin {
+    pub email: String,
+    pub password: SecretString,
+}
+
+/// The command line's share of the settings; it outranks the environment.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    pub base_url: Option<String>,
+    pub profile: Option<String>,
+    pub data_dir: Option<PathBuf>,
+}
+
+/// Everything the operator decided.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub base_url: BaseUrl,
+    pub profile: Profile,
+    pub data_dir: PathBuf,
+    pub vault: VaultLocation,
+    pub sealing_key: SealingKeySource,
+    pub environment: EnvironmentCredentials,
+}
+
+impl Settings {
+    /// Reads the settings from the flags and `environment`, a look-up of variables by name.
+    ///
+    /// # Errors
+    /// When a value is missing or wrong; the message says which and how to mend it.
+    pub fn load(flags: Flags, environment: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
+        let environment = Environment(environment);
+        let base_url = match flags.base_url {
+            Some(url) => Some(url),
+            None => environment.text("BONDMCP_BASE_URL")?,
+        };
+        let profile = match flags.profile {
+            Some(name) => Some(name),
+            None => environment.text("BONDMCP_PROFILE")?,
+        };
+        let data_dir = flags
+            .data_dir
+            .or_else(|| environment.path("BONDMCP_DATA_DIR"))
+            .or_else(|| {
+                Some(
+                    ProjectDirs::from("com", "BondMCP", "bondmcp-server")?
+                        .data_dir()
+                        .into(),
+                )
+            })
+            .ok_or(ConfigError::NoHome)?;
+        Ok(Self {
+            base_url: base_url.as_deref().unwrap_or(DEFAULT_BASE_URL).parse()?,
+            profile: profile.map_or_else(|| Ok(Profile::default()), |name| name.parse())?,
+            vault: environment.vault(&data_dir)?,
+            sealing_key: environment.sealing_key()?,
+            environment: environment.credentials()?,
+            data_dir,
+        })
+    }
+}
+
+/// Variables by name; an empty one counts as unset, as hosts pass unset fields that way.
+struct Environment<F>(F);
+
+impl<F: Fn(&str) -> Option<OsString>> Environment<F> {
+    fn text(&self, name: &'static str) -> Result<Option<String>, ConfigError> {
+        match (self.0)(name) {
+            None => Ok(None),
+            Some(value) => match value.into_string() {
+                Ok(text) if text.is_empty() => Ok(None),
+                Ok(text) => Ok(Some(text)),
+                Err(_) => Err(ConfigError::NotUnicode(name)),
+            },
+        }
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        (self.0)(name).filter(|v| !v.is_empty()).map(PathBuf::from)
+    }
+
+    fn vault(&self, data_dir: &Path) -> Result<VaultLocation, ConfigError> {
+        match self.text("BONDMCP_VAULT")? {
+            None => Ok(VaultLocation::Sqlite(data_dir.join("vault.db"))),
+            Some(url) => match url.strip_prefix("sqlite://") {
+                Some(path) if !path.is_empty() => Ok(VaultLocation::Sqlite(path.into())),
+                _ => Err(ConfigError::Vault),
+            },
+        }
+    }
+
+    fn sealing_key(&self) -> Result<SealingKeySource, ConfigError> {
+        match (
+            self.text("BONDMCP_SEALING_KEY")?,
+            self.path("BONDMCP_SEALING_KEY_FILE"),
+        ) {
+            (Some(_), Some(_)) => Err(ConfigError::TwoSealingKeys),
+            (Some(key), None) => Ok(SealingKeySource::Given(key.into())),
+            (None, Some(path)) => Ok(SealingKeySource::File(path)),
+            (None, None) => Ok(SealingKeySource::KeychainOrFile),
+        }
+    }
+
+    fn credentials(&self) -> Result<EnvironmentCredentials, ConfigError> {
+        let login = match (self.text("BONDMCP_EMAIL")?, self.text("BONDMCP_PASSWORD")?) {
+            (Some(email), Some(password)) => Some(EnvironmentLogin {
+                email,
+                password: password.into(),
+            }),
+            (None, None) => None,
+            (None, Some(_)) => return Err(ConfigError::HalfCredentials("BONDMCP_EMAIL")),
+            (Some(_), None) => return Err(ConfigError::HalfCredentials("BONDMCP_PASSWORD")),
+        };
+        Ok(EnvironmentCredentials {
+            api_key: self.text("BONDMCP_API_KEY")?.map(SecretString::from),
+            login,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::ExposeSecret;
+    use static_assertions::assert_not_impl_any;
+
+    assert_not_impl_any!(EnvironmentLogin: serde::Serialize, fmt::Display);
+    assert_not_impl_any!(SealingKeySource: serde::Serialize, fmt::Display);
+    assert_not_impl_any!(Settings: serde::Serialize, fmt::Display);
+
+    fn load(variables: &[(&str, &str)]) -> Result<Settings, ConfigError> {
+        let flags = Flags {
+            data_dir: Some("/data".into()),
+            ..Flags::default()
+        };
+        Settings::load(flags, |name| {
+            let (_, value) = variables.iter().find(|(n, _)| *n == name)?;
+            Some(OsString::from(value))
+        })
+    }
+
+    #[test]
+    fn the_seeds_base_url_is_the_default() {
+        assert_eq!(load(&[]).unwrap().base_url.as_str(), DEFAULT_BASE_URL);
+    }
+
+    #[test]
+    fn plain_http_is_for_loopback_only() {
+        for url in ["http://127.0.0.1:9/mcp", "http://[::1]:9", "http://localhost/x"] {
+            assert!(url.parse::<BaseUrl>().is_ok(), "{url}");
+        }
+        for url in [
+            "http://api.example",
+            "http://localhost.example",
+            "http://10.0.0.1",
+            "ftp://127.0.0.1",
+            "file:///etc/passwd",
+        ] {
+            assert_eq!(url.parse::<BaseUrl>(), Err(ConfigError::BaseUrlInsecure), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_base_url_carries_nothing_but_scheme_host_and_path() {
+        for url in ["https://u@h/", "https://u:p@h/", "https://h/?k=v", "https://h/#f"] {
+            assert_eq!(url.parse::<BaseUrl>(), Err(ConfigError::BaseUrlExtra), "{url}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_cannot_climb_out_of_the_base() {
+        let base: BaseUrl = "https://h/mcp/".parse().unwrap();
+        assert_eq!(
+            base.endpoint(&["auth", "api-keys", "../../x?y#z"]).as_str(),
+            "https://h/mcp/auth/api-keys/..%2F..%2Fx%3Fy%23z"
+        );
+    }
+
+    #[test]
+    fn profile_names_are_plain() {
+        assert!("work-2".parse::<Profile>().is_ok());
+        for name in ["", "..", "a/b", "ä", &"x".repeat(65)] {
+            assert_eq!(name.parse::<Profile>(), Err(ConfigError::Profile), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_e_mail_without_its_password_is_an_error() {
+        assert_eq!(
+            load(&[("BONDMCP_EMAIL", "a@b.c")]).unwrap_err(),
+            ConfigError::HalfCredentials("BONDMCP_PASSWORD")
+        );
+    }
+
+    #[test]
+    fn an_empty_variable_counts_as_unset() {
+        assert!(
+            load(&[("BONDMCP_API_KEY", "")])
+                .unwrap()
+                .environment
+                .api_key
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn settings_do_not_show_the_secrets_they_hold() {
+        let settings = load(&[
+            ("BONDMCP_API_KEY", "canary-key"),
+            ("BONDMCP_EMAIL", "a@b.c"),
+            ("BONDMCP_PASSWORD", "canary-password"),
+            ("BONDMCP_SEALING_KEY", "canary-sealing"),
+        ])
+        .unwrap();
+        assert_eq!(
+            settings
+                .environment
+                .login
+                .as_ref()
+                .unwrap()
+                .password
+                .expose_secret(),
+            "canary-password"
+        );
+        assert!(!format!("{settings:?}").contains("canary"));
+    }
+}

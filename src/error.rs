@@ -1,0 +1,76 @@
+//! What every failure becomes before anybody outside sees it: a kind a program can match, a message, and what to do
+//! next. Each room has an error enum of its own that turns into a [`Report`]; nothing here knows those rooms.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// The kinds of failure a caller can tell apart: the contract with agents and scripts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    InvalidInput,
+    SignInRequired,
+    InvalidCredentials,
+    EmailNotVerified,
+    Forbidden,
+    InsufficientCredits,
+    NotFound,
+    Conflict,
+    RateLimited,
+    UpstreamUnavailable,
+    Timeout,
+    ReadOnly,
+    Internal,
+}
+
+/// A failure as it is told outside: never a secret, never a raw upstream body.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    pub kind: Kind,
+    /// What happened, one sentence.
+    pub message: String,
+    /// What to do next.
+    pub solution: String,
+    /// The upstream's HTTP status, where it answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// Whole seconds to wait before trying again, where known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_after_seconds: Option<u64>,
+}
+
+impl Report {
+    #[must_use]
+    pub fn new(kind: Kind, message: impl Into<String>, solution: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            solution: solution.into(),
+            status: None,
+            retry_after_seconds: None,
+        }
+    }
+
+    #[must_use]
+    pub fn with_status(mut self, status: Option<u16>) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// Rounds up, so that nobody comes back too early.
+    #[must_use]
+    pub fn with_retry_after(mut self, after: Option<Duration>) -> Self {
+        self.retry_after_seconds = after.map(|d| d.as_secs() + u64::from(d.subsec_nanos() > 0));
+        self
+    }
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.message, self.solution)
+    }
+}
+
+impl std::error::Error for Report {}

@@ -1,0 +1,87 @@
+//! Secrets, as the whole house holds them: typed at the edge, exposed only where they leave for the upstream, the
+//! vault or a child process. Never implement `Display`, `Serialize` or a revealing `Debug` for a type that holds one.
+
+pub use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+/// Bytes that hold a secret in clear, wiped when dropped.
+pub type SecretBytes = Zeroizing<Vec<u8>>;
+
+/// Serializes `value` into bytes that are wiped when dropped. `value` is a private view made for this one call:
+/// the types that own secrets are not `Serialize`.
+///
+/// # Errors
+/// When `value` cannot be JSON (a map with keys that are no strings); none of ours can fail.
+pub fn to_secret_json(value: &impl Serialize) -> Result<SecretBytes, serde_json::Error> {
+    // Measured first, so that growing the buffer does not leave copies of the secret behind.
+    let mut counter = ByteCounter(0);
+    serde_json::to_writer(&mut counter, value)?;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(counter.0));
+    serde_json::to_writer(&mut *bytes, value)?;
+    Ok(bytes)
+}
+
+/// Whether two secrets are the same, in a time that does not depend on where they differ.
+#[must_use]
+pub fn same(a: &SecretString, b: &SecretString) -> bool {
+    a.expose_secret()
+        .as_bytes()
+        .ct_eq(b.expose_secret().as_bytes())
+        .into()
+}
+
+/// A fresh secret of 256 random bits, base64url.
+///
+/// # Panics
+/// When the operating system has no randomness to give; nothing can be secured then.
+#[must_use]
+#[expect(clippy::expect_used, reason = "without randomness no secret can be made")]
+pub fn random() -> SecretString {
+    use base64::Engine as _;
+    let mut bytes = Zeroizing::new([0_u8; 32]);
+    getrandom::fill(&mut *bytes).expect("the operating system gives randomness");
+    base64::engine::general_purpose::URL_SAFE_NO_PAD
+        .encode(*bytes)
+        .into()
+}
+
+struct ByteCounter(usize);
+
+impl std::io::Write for ByteCounter {
+    fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
+        self.0 += buffer.len();
+        Ok(buffer.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use static_assertions::assert_not_impl_any;
+
+    assert_not_impl_any!(SecretString: Serialize, std::fmt::Display, Into<String>);
+
+    #[test]
+    fn a_secret_does_not_show_in_debug() {
+        let secret = SecretString::from("hunter2-canary");
+        assert!(!format!("{secret:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn secret_json_is_written_without_growing_its_buffer() {
+        let bytes = to_secret_json(&serde_json::json!({ "password": "hunter2-canary" })).unwrap();
+        assert_eq!(bytes.capacity(), bytes.len());
+        assert_eq!(&bytes[..], br#"{"password":"hunter2-canary"}"#);
+    }
+
+    #[test]
+    fn random_secrets_differ() {
+        assert!(!same(&random(), &random()));
+    }
+}

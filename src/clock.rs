@@ -28,9 +28,7 @@ impl Clock {
     /// A clock that stands at `start` until it is moved.
     #[must_use]
     pub fn manual(start: Timestamp) -> Self {
-        Self {
-            manual: Some(Arc::new(AtomicI64::new(start.timestamp_millis()))),
-        }
+        Self { manual: Some(Arc::new(AtomicI64::new(start.timestamp_millis()))) }
     }
 
     #[must_use]

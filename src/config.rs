@@ -62,6 +62,12 @@ impl BaseUrl {
         url
     }
 
+    /// Whether TLS protects what is sent there.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.0.scheme() == "https"
+    }
+
     /// The base itself without a trailing slash: what a person is shown and what vault records are bound to.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -131,14 +137,8 @@ impl FromStr for Profile {
     fn from_str(name: &str) -> Result<Self, ConfigError> {
         let fits = (1..=64).contains(&name.len())
             && !name.starts_with('.')
-            && name
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-        if fits {
-            Ok(Self(name.to_owned()))
-        } else {
-            Err(ConfigError::Profile)
-        }
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        if fits { Ok(Self(name.to_owned())) } else { Err(ConfigError::Profile) }
     }
 }
 
@@ -210,13 +210,7 @@ impl Settings {
         let data_dir = flags
             .data_dir
             .or_else(|| environment.path("BONDMCP_DATA_DIR"))
-            .or_else(|| {
-                Some(
-                    ProjectDirs::from("com", "BondMCP", "bondmcp-server")?
-                        .data_dir()
-                        .into(),
-                )
-            })
+            .or_else(|| Some(ProjectDirs::from("com", "BondMCP", "bondmcp-server")?.data_dir().into()))
             .ok_or(ConfigError::NoHome)?;
         Ok(Self {
             base_url: base_url.as_deref().unwrap_or(DEFAULT_BASE_URL).parse()?,
@@ -259,10 +253,7 @@ impl<F: Fn(&str) -> Option<OsString>> Environment<F> {
     }
 
     fn sealing_key(&self) -> Result<SealingKeySource, ConfigError> {
-        match (
-            self.text("BONDMCP_SEALING_KEY")?,
-            self.path("BONDMCP_SEALING_KEY_FILE"),
-        ) {
+        match (self.text("BONDMCP_SEALING_KEY")?, self.path("BONDMCP_SEALING_KEY_FILE")) {
             (Some(_), Some(_)) => Err(ConfigError::TwoSealingKeys),
             (Some(key), None) => Ok(SealingKeySource::Given(key.into())),
             (None, Some(path)) => Ok(SealingKeySource::File(path)),
@@ -272,18 +263,12 @@ impl<F: Fn(&str) -> Option<OsString>> Environment<F> {
 
     fn credentials(&self) -> Result<EnvironmentCredentials, ConfigError> {
         let login = match (self.text("BONDMCP_EMAIL")?, self.text("BONDMCP_PASSWORD")?) {
-            (Some(email), Some(password)) => Some(EnvironmentLogin {
-                email,
-                password: password.into(),
-            }),
+            (Some(email), Some(password)) => Some(EnvironmentLogin { email, password: password.into() }),
             (None, None) => None,
             (None, Some(_)) => return Err(ConfigError::HalfCredentials("BONDMCP_EMAIL")),
             (Some(_), None) => return Err(ConfigError::HalfCredentials("BONDMCP_PASSWORD")),
         };
-        Ok(EnvironmentCredentials {
-            api_key: self.text("BONDMCP_API_KEY")?.map(SecretString::from),
-            login,
-        })
+        Ok(EnvironmentCredentials { api_key: self.text("BONDMCP_API_KEY")?.map(SecretString::from), login })
     }
 }
 
@@ -298,10 +283,7 @@ mod tests {
     assert_not_impl_any!(Settings: serde::Serialize, fmt::Display);
 
     fn load(variables: &[(&str, &str)]) -> Result<Settings, ConfigError> {
-        let flags = Flags {
-            data_dir: Some("/data".into()),
-            ..Flags::default()
-        };
+        let flags = Flags { data_dir: Some("/data".into()), ..Flags::default() };
         Settings::load(flags, |name| {
             let (_, value) = variables.iter().find(|(n, _)| *n == name)?;
             Some(OsString::from(value))
@@ -363,13 +345,7 @@ mod tests {
 
     #[test]
     fn an_empty_variable_counts_as_unset() {
-        assert!(
-            load(&[("BONDMCP_API_KEY", "")])
-                .unwrap()
-                .environment
-                .api_key
-                .is_none()
-        );
+        assert!(load(&[("BONDMCP_API_KEY", "")]).unwrap().environment.api_key.is_none());
     }
 
     #[test]
@@ -381,16 +357,7 @@ mod tests {
             ("BONDMCP_SEALING_KEY", "canary-sealing"),
         ])
         .unwrap();
-        assert_eq!(
-            settings
-                .environment
-                .login
-                .as_ref()
-                .unwrap()
-                .password
-                .expose_secret(),
-            "canary-password"
-        );
+        assert_eq!(settings.environment.login.as_ref().unwrap().password.expose_secret(), "canary-password");
         assert!(!format!("{settings:?}").contains("canary"));
     }
 }

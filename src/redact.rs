@@ -3,8 +3,8 @@
 
 use std::{
     borrow::Cow,
-    collections::BTreeSet,
-    sync::{Arc, LazyLock, PoisonError, RwLock},
+    collections::{BTreeSet, VecDeque},
+    sync::{Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard},
 };
 
 use base64::Engine as _;
@@ -21,27 +21,14 @@ pub const REDACTED: &str = "[redacted]";
 const SHORTEST: usize = 6;
 
 /// RFC 3986, 2.3: unreserved characters.
-const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'~');
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// What ECMAScript's `encodeURIComponent` leaves alone.
-const URI_COMPONENT: &AsciiSet = &UNRESERVED
-    .remove(b'!')
-    .remove(b'\'')
-    .remove(b'(')
-    .remove(b')')
-    .remove(b'*');
+const URI_COMPONENT: &AsciiSet =
+    &UNRESERVED.remove(b'!').remove(b'\'').remove(b'(').remove(b')').remove(b'*');
 
 /// `application/x-www-form-urlencoded`, but for the space.
-const FORM: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'*')
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b' ');
+const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'*').remove(b'-').remove(b'.').remove(b'_').remove(b' ');
 
 /// A JWT (RFC 7519: `eyJ` begins the base64url of `{"`) and the prefixes of BondMCP keys.
 static SHAPES: LazyLock<Option<Regex>> = LazyLock::new(|| {
@@ -49,11 +36,21 @@ static SHAPES: LazyLock<Option<Regex>> = LazyLock::new(|| {
         .ok()
 });
 
-/// The secrets this process holds or has held. Clones share one list; it only grows, because a secret that was
-/// replaced may still be on its way through somebody's answer.
+/// So many secrets are remembered, the newest ones: a secret that was replaced may still be on its way through
+/// somebody's answer, but not for ever.
+const REMEMBERED: usize = 1024;
+
+/// The secrets this process holds or has held lately. Clones share one memory.
 #[derive(Clone, Default)]
 pub struct Redactor {
-    needles: Arc<RwLock<BTreeSet<Needle>>>,
+    memory: Arc<RwLock<Memory>>,
+}
+
+#[derive(Default)]
+struct Memory {
+    needles: BTreeSet<Needle>,
+    /// The secrets themselves, oldest first.
+    order: VecDeque<SecretString>,
 }
 
 /// One encoding of one secret; longer ones sort first, so that no shorter one cuts them in half.
@@ -75,28 +72,33 @@ impl PartialOrd for Needle {
 impl Redactor {
     /// From now on `secret` is looked for.
     pub fn remember(&self, secret: &SecretString) {
-        let secret = secret.expose_secret();
-        if secret.len() < SHORTEST {
+        if secret.expose_secret().len() < SHORTEST || self.read().knows(secret) {
             return;
         }
-        let mut needles = self.needles.write().unwrap_or_else(PoisonError::into_inner);
-        if needles.iter().any(|n| *n.0 == secret) {
+        let mut memory = self.memory.write().unwrap_or_else(PoisonError::into_inner);
+        if memory.knows(secret) {
             return;
         }
-        needles.extend(encodings(secret));
+        if memory.order.len() == REMEMBERED
+            && let Some(oldest) = memory.order.pop_front()
+        {
+            for needle in encodings(oldest.expose_secret()) {
+                memory.needles.remove(&needle);
+            }
+        }
+        memory.needles.extend(encodings(secret.expose_secret()));
+        memory.order.push_back(secret.clone());
     }
 
     /// `text` without secrets; borrowed when there was none.
     #[must_use]
     pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut text = Cow::Borrowed(text);
-        let needles = self.needles.read().unwrap_or_else(PoisonError::into_inner);
-        for needle in needles.iter() {
+        for needle in &self.read().needles {
             if text.contains(needle.0.as_str()) {
                 text = Cow::Owned(text.replace(needle.0.as_str(), REDACTED));
             }
         }
-        drop(needles);
         if !["eyJ", "sk_", "bcp_"].iter().any(|p| text.contains(p)) {
             return text;
         }
@@ -107,6 +109,17 @@ impl Redactor {
             Some(_) => text,
             None => Cow::Borrowed(REDACTED),
         }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Memory> {
+        self.memory.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Memory {
+    fn knows(&self, secret: &SecretString) -> bool {
+        let raw = Needle(Zeroizing::new(secret.expose_secret().to_owned()));
+        self.needles.contains(&raw)
     }
 }
 
@@ -130,24 +143,11 @@ fn encodings(secret: &str) -> Vec<Needle> {
     for offset in 0..3 {
         forms.extend(base64_at(secret.as_bytes(), offset));
     }
-    forms
-        .into_iter()
-        .filter(|form| form.len() >= SHORTEST)
-        .map(|form| Needle(Zeroizing::new(form)))
-        .collect()
+    forms.into_iter().filter(|form| form.len() >= SHORTEST).map(|form| Needle(Zeroizing::new(form))).collect()
 }
 
 fn hex(secret: &str, upper: bool) -> String {
-    secret
-        .bytes()
-        .map(|b| {
-            if upper {
-                format!("{b:02X}")
-            } else {
-                format!("{b:02x}")
-            }
-        })
-        .collect()
+    secret.bytes().map(|b| if upper { format!("{b:02X}") } else { format!("{b:02x}") }).collect()
 }
 
 fn lower_case_escapes(encoded: &str) -> String {
@@ -189,10 +189,7 @@ mod tests {
 
     #[test]
     fn a_text_without_secrets_is_borrowed() {
-        assert!(matches!(
-            knowing("correct horse").redact("all is well"),
-            Cow::Borrowed("all is well")
-        ));
+        assert!(matches!(knowing("correct horse").redact("all is well"), Cow::Borrowed("all is well")));
     }
 
     #[test]

@@ -26,10 +26,7 @@ pub fn to_secret_json(value: &impl Serialize) -> Result<SecretBytes, serde_json:
 /// Whether two secrets are the same, in a time that does not depend on where they differ.
 #[must_use]
 pub fn same(a: &SecretString, b: &SecretString) -> bool {
-    a.expose_secret()
-        .as_bytes()
-        .ct_eq(b.expose_secret().as_bytes())
-        .into()
+    a.expose_secret().as_bytes().ct_eq(b.expose_secret().as_bytes()).into()
 }
 
 /// A fresh secret of 256 random bits, base64url.
@@ -42,9 +39,7 @@ pub fn random() -> SecretString {
     use base64::Engine as _;
     let mut bytes = Zeroizing::new([0_u8; 32]);
     getrandom::fill(&mut *bytes).expect("the operating system gives randomness");
-    base64::engine::general_purpose::URL_SAFE_NO_PAD
-        .encode(*bytes)
-        .into()
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(*bytes).into()
 }
 
 struct ByteCounter(usize);

@@ -1,0 +1,83 @@
+//! API keys: listing, creating, revoking, regenerating and their usage. All of it needs a signed-in account's token;
+//! a key cannot manage keys.
+
+use http::Method;
+use serde_json::Value;
+
+use super::{
+    Client, Error,
+    exchange::Request,
+    wire::{ApiKey, ApiKeyList, CreateApiKey, KeyUsage, NewApiKey},
+};
+use crate::secret::{SecretString, to_secret_json};
+
+impl Client {
+    /// `GET /auth/api-keys`: previews, never the keys.
+    pub async fn list_api_keys(&self, access_token: &SecretString) -> Result<Vec<ApiKey>, Error> {
+        let list: ApiKeyList = self.read(&["auth", "api-keys"], access_token).await?;
+        Ok(list.api_keys)
+    }
+
+    /// `POST /auth/api-keys`: the one time the key itself is shown. Never repeated by the client: a lost answer may
+    /// have made a key.
+    pub async fn create_api_key(
+        &self,
+        access_token: &SecretString,
+        wanted: &CreateApiKey,
+    ) -> Result<NewApiKey, Error> {
+        let body = to_secret_json(wanted).map_err(|_| Error::Unreadable)?;
+        let path = &["auth", "api-keys"];
+        let request = Request { method: Method::POST, path, bearer: Some(access_token), body: Some(body) };
+        self.shown_once(request).await
+    }
+
+    /// `DELETE /auth/api-keys/{id}`: requests with that key are refused from now on.
+    pub async fn revoke_api_key(&self, access_token: &SecretString, id: &str) -> Result<(), Error> {
+        let path = &["auth", "api-keys", checked(id)?];
+        let request = Request { method: Method::DELETE, path, bearer: Some(access_token), body: None };
+        self.once::<Value>(request).await?;
+        Ok(())
+    }
+
+    /// `POST /api/v1/api-keys/{id}/regenerate`: the old value dies at once.
+    pub async fn regenerate_api_key(
+        &self,
+        access_token: &SecretString,
+        id: &str,
+    ) -> Result<NewApiKey, Error> {
+        let path = &["api", "v1", "api-keys", checked(id)?, "regenerate"];
+        let request = Request { method: Method::POST, path, bearer: Some(access_token), body: None };
+        self.shown_once(request).await
+    }
+
+    /// `GET /api/v1/api-keys/usage/{id}`.
+    pub async fn api_key_usage(&self, access_token: &SecretString, id: &str) -> Result<KeyUsage, Error> {
+        let path = &["api", "v1", "api-keys", "usage", checked(id)?];
+        self.read(path, access_token).await
+    }
+
+    async fn shown_once(&self, request: Request<'_>) -> Result<NewApiKey, Error> {
+        let key: NewApiKey = self.once(request).await?;
+        self.redactor.remember(&key.api_key);
+        Ok(key)
+    }
+}
+
+/// An id comes from an agent and becomes a path segment: nothing but plain characters may.
+fn checked(id: &str) -> Result<&str, Error> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    if (1..=128).contains(&id.len()) && id.bytes().all(plain) { Ok(id) } else { Err(Error::InvalidId) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_that_would_change_the_path_is_refused() {
+        assert_eq!(checked("key_1-a"), Ok("key_1-a"));
+        for id in ["", ".", "..", "a/b", "a?b", "a%2Fb", "a b", &"x".repeat(129)] {
+            assert_eq!(checked(id), Err(Error::InvalidId), "{id}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! One HTTP exchange with the upstream: the only place that opens connections to it and puts credentials into
+//! headers. Redirects are refused, answers are capped, and only reads are repeated.
+
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable as _};
+use bytes::Bytes;
+use http::{
+    HeaderValue, Method,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE},
+};
+use serde::de::DeserializeOwned;
+
+use super::{
+    Client,
+    error::{Error, Refusal},
+};
+use crate::secret::{ExposeSecret, SecretBytes, SecretString};
+
+/// The most bytes of an answer that are taken.
+pub(super) const LARGEST_ANSWER: usize = 4 << 20;
+
+/// How long things may take, and how reads are repeated.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// For a connection to come about.
+    pub connect: Duration,
+    /// For one request and its whole answer.
+    pub request: Duration,
+    /// For a read with all its tries and waits.
+    pub deadline: Duration,
+    /// Before the second try of a read; it doubles, with jitter.
+    pub first_wait: Duration,
+    /// The longest `Retry-After` that is waited for; a longer one is told to the caller instead.
+    pub longest_wait: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            request: Duration::from_secs(20),
+            deadline: Duration::from_secs(40),
+            first_wait: Duration::from_millis(200),
+            longest_wait: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Tries of a read, the first one included.
+const TRIES: usize = 3;
+
+/// What is asked of the upstream.
+pub(super) struct Request<'a> {
+    pub method: Method,
+    /// Below the base URL.
+    pub path: &'a [&'a str],
+    pub bearer: Option<&'a SecretString>,
+    pub body: Option<SecretBytes>,
+}
+
+impl<'a> Request<'a> {
+    pub fn get(path: &'a [&'a str], bearer: &'a SecretString) -> Self {
+        Self { method: Method::GET, path, bearer: Some(bearer), body: None }
+    }
+}
+
+impl Client {
+    /// A read: tried up to three times within the deadline.
+    pub(super) async fn read<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        bearer: &SecretString,
+    ) -> Result<T, Error> {
+        let timing = self.timing;
+        let waits = ExponentialBuilder::new()
+            .with_min_delay(timing.first_wait)
+            .with_max_delay(timing.longest_wait)
+            .with_max_times(TRIES - 1)
+            .with_jitter();
+        let tries = (|| self.once(Request::get(path, bearer))).retry(waits).when(Error::is_transient).adjust(
+            move |error, wait| match error.retry_after() {
+                Some(asked) if asked > timing.longest_wait => None,
+                Some(asked) => wait.map(|wait| wait.max(asked)),
+                None => wait,
+            },
+        );
+        tokio::time::timeout(timing.deadline, tries).await.unwrap_or(Err(Error::Timeout))
+    }
+
+    /// One request, sent once, and its answer as `T`.
+    pub(super) async fn once<T: DeserializeOwned>(&self, request: Request<'_>) -> Result<T, Error> {
+        let body = tokio::time::timeout(self.timing.request, self.exchange(request))
+            .await
+            .unwrap_or(Err(Error::Timeout))?;
+        serde_json::from_slice(&body).map_err(|_| Error::Unreadable)
+    }
+
+    async fn exchange(&self, request: Request<'_>) -> Result<SecretBytes, Error> {
+        let mut outgoing = self
+            .http
+            .request(request.method, self.base_url.endpoint(request.path))
+            .header(ACCEPT, "application/json");
+        if let Some(bearer) = request.bearer {
+            self.redactor.remember(bearer);
+            outgoing = outgoing.header(AUTHORIZATION, authorization(bearer)?);
+        }
+        if let Some(body) = request.body {
+            outgoing = outgoing.header(CONTENT_TYPE, "application/json").body(Bytes::from_owner(body));
+        }
+        let response = outgoing.send().await.map_err(|e| failure(&e))?;
+        let status = response.status();
+        let headers = response.headers().clone();
+        if status.is_redirection() {
+            return Err(Error::Redirected);
+        }
+        let body = capped_body(response).await?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        let now = self.clock.now();
+        Err(Error::Refused(Refusal::read(status, &headers, &body, now, &self.redactor)))
+    }
+}
+
+/// `Authorization: Bearer …` (RFC 6750, 2.1), marked so that nobody prints it.
+fn authorization(bearer: &SecretString) -> Result<HeaderValue, Error> {
+    let value = zeroize::Zeroizing::new(format!("Bearer {}", bearer.expose_secret()));
+    let mut value = HeaderValue::from_str(&value).map_err(|_| Error::InvalidCredential)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+async fn capped_body(mut response: reqwest::Response) -> Result<SecretBytes, Error> {
+    let announced = response.content_length().unwrap_or(0);
+    if announced > LARGEST_ANSWER as u64 {
+        return Err(Error::Oversize);
+    }
+    let mut body = SecretBytes::default();
+    while let Some(chunk) = response.chunk().await.map_err(|e| failure(&e))? {
+        if body.len() + chunk.len() > LARGEST_ANSWER {
+            return Err(Error::Oversize);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// reqwest's own errors carry URLs and inner messages; only their class is kept.
+fn failure(error: &reqwest::Error) -> Error {
+    if error.is_connect() {
+        Error::Unreachable
+    } else if error.is_timeout() {
+        Error::Timeout
+    } else {
+        Error::Broken
+    }
+}

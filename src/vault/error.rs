@@ -1,0 +1,71 @@
+//! What can go wrong with a vault. Whatever it is, nothing is overwritten.
+
+use std::{io, path::PathBuf};
+
+use crate::error::{Kind, Report};
+
+/// What can go wrong with a vault or its sealing key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Somebody else wrote the record meanwhile.
+    #[error("the record was changed meanwhile")]
+    Conflict,
+    #[error("the sealing key is not the one this vault was sealed with")]
+    WrongKey,
+    /// A record does not open: changed, cut short, or put in another's place.
+    #[error("a record in the vault was tampered with or is damaged")]
+    Tampered,
+    #[error("the vault was written by a newer version of bondmcp-server")]
+    Newer,
+    #[error("the vault file is damaged or is no vault")]
+    Damaged,
+    /// Others on this machine could read or change it.
+    #[error("{path} is open to other users")]
+    Exposed { path: PathBuf, mode: &'static str },
+    #[error("{path} cannot be used ({reason})")]
+    Unusable { path: PathBuf, reason: io::ErrorKind },
+    #[error("the vault cannot be written: {0}")]
+    Database(&'static str),
+    #[error("the sealing key {0} is not 32 bytes in base64 or hex")]
+    KeyFormat(String),
+    #[error("the vault's sealing key is gone: neither the OS keychain nor {path} has it")]
+    KeyMissing { path: PathBuf },
+    #[error("the operating system gives no randomness")]
+    NoRandomness,
+}
+
+impl Error {
+    fn solution(&self) -> String {
+        match self {
+            Self::Conflict => "Try again.".into(),
+            Self::WrongKey => {
+                "Give the right key (BONDMCP_SEALING_KEY, BONDMCP_SEALING_KEY_FILE, the OS keychain or the key file); without it nothing in the vault can be read, and a new data directory starts afresh.".into()
+            }
+            Self::Tampered => {
+                "Restore the vault from a backup, or move it away and sign in again; API keys made with it must then be revoked and made anew.".into()
+            }
+            Self::Newer => "Upgrade bondmcp-server, or use another data directory with --data-dir.".into(),
+            Self::Damaged => "Restore it from a backup, or move it away and sign in again.".into(),
+            Self::Exposed { path, mode } => format!("Run: chmod {mode} '{}'", path.display()),
+            Self::Unusable { .. } => {
+                "Check that it exists and that you may write there, or name another directory with --data-dir or BONDMCP_DATA_DIR.".into()
+            }
+            Self::Database(_) => "Check the disk and the permissions of the data directory, then try again.".into(),
+            Self::KeyFormat(_) => "Make one with: openssl rand -base64 32".into(),
+            Self::KeyMissing { .. } => {
+                "Restore the key, or move the vault away and sign in again.".into()
+            }
+            Self::NoRandomness => "Nothing can be secured without it; check the system.".into(),
+        }
+    }
+}
+
+impl From<&Error> for Report {
+    fn from(error: &Error) -> Self {
+        let kind = if *error == Error::Conflict { Kind::Conflict } else { Kind::Internal };
+        let message = error.to_string();
+        let mut letters = message.chars();
+        let first = letters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
+        Self::new(kind, format!("{first}{}.", letters.as_str()), error.solution())
+    }
+}

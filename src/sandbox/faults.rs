@@ -1,0 +1,235 @@
+//! Counting requests, and going wrong on request.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    convert::Infallible,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    Json,
+    body::{Body, Bytes, to_bytes},
+    extract::{MatchedPath, Request, State},
+    http::{
+        HeaderValue, StatusCode,
+        header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER},
+    },
+    middleware::Next,
+    response::{Html, IntoResponse, Response},
+};
+use futures_util::stream;
+use serde_json::json;
+use tokio::sync::watch;
+
+use super::{BASE_PATH, Sandbox, answers};
+
+/// Something that goes wrong with a request.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// This status, with BondMCP's error body.
+    Status(u16),
+    /// 429 with this `Retry-After`, or without.
+    TooMany(Option<String>),
+    /// A gateway's page in place of JSON.
+    Html(u16),
+    /// The connection closes without an answer; the request is not processed.
+    Drop,
+    /// The connection closes in the middle of the answer.
+    DropMidBody,
+    /// The answer takes so long.
+    Slow(Duration),
+    /// No answer ever; the request is not processed.
+    Hang,
+    /// The request is processed, then the connection closes without an answer.
+    ProcessThenDrop,
+    /// The request is processed, then no answer ever.
+    ProcessThenHang,
+    /// A refusal that quotes the request's `Authorization` header and body.
+    Echo,
+    /// 200 with text that is no JSON.
+    NotJson,
+    /// 200 with JSON of another shape.
+    OtherShape,
+    /// 200 with more bytes than any client should take.
+    Oversize,
+    /// 307 to this address.
+    Redirect(String),
+}
+
+/// What goes wrong, and what was asked.
+#[derive(Debug)]
+pub struct Faults {
+    planned: Mutex<Planned>,
+    /// Requests by endpoint.
+    counts: watch::Sender<BTreeMap<String, u64>>,
+    /// Requests whose client went away before the answer, by endpoint.
+    abandoned: watch::Sender<BTreeMap<String, u64>>,
+}
+
+#[derive(Debug, Default)]
+struct Planned {
+    /// For the next requests to an endpoint, one each.
+    next: HashMap<String, VecDeque<Fault>>,
+    /// For every request to an endpoint.
+    always: HashMap<String, Fault>,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self {
+            planned: Mutex::default(),
+            counts: watch::Sender::new(BTreeMap::new()),
+            abandoned: watch::Sender::new(BTreeMap::new()),
+        }
+    }
+}
+
+impl Faults {
+    /// The next request to `endpoint` that has no fault planned yet goes wrong so.
+    pub fn next(&self, endpoint: &str, fault: Fault) {
+        self.planned().next.entry(endpoint.to_owned()).or_default().push_back(fault);
+    }
+
+    /// Every request to `endpoint` goes wrong so.
+    pub fn always(&self, endpoint: &str, fault: Fault) {
+        self.planned().always.insert(endpoint.to_owned(), fault);
+    }
+
+    /// Nothing goes wrong any more.
+    pub fn clear(&self) {
+        *self.planned() = Planned::default();
+    }
+
+    /// Waits until `endpoint` has had `count` requests.
+    pub async fn arrived(&self, endpoint: &str, count: u64) {
+        reached(&self.counts, endpoint, count).await;
+    }
+
+    /// Waits until `count` requests to `endpoint` were abandoned by their client.
+    pub async fn abandoned(&self, endpoint: &str, count: u64) {
+        reached(&self.abandoned, endpoint, count).await;
+    }
+
+    pub(super) fn counts(&self) -> BTreeMap<String, u64> {
+        self.counts.borrow().clone()
+    }
+
+    fn take(&self, endpoint: &str) -> Option<Fault> {
+        let mut planned = self.planned();
+        let next = planned.next.get_mut(endpoint).and_then(VecDeque::pop_front);
+        next.or_else(|| planned.always.get(endpoint).cloned())
+    }
+
+    fn planned(&self) -> MutexGuard<'_, Planned> {
+        self.planned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn reached(counts: &watch::Sender<BTreeMap<String, u64>>, endpoint: &str, count: u64) {
+    // The sender lives as long as the sandbox, so waiting cannot fail.
+    let _ = counts.subscribe().wait_for(|counts| counts.get(endpoint).is_some_and(|&n| n >= count)).await;
+}
+
+fn increment(counts: &watch::Sender<BTreeMap<String, u64>>, endpoint: &str) {
+    counts.send_modify(|counts| *counts.entry(endpoint.to_owned()).or_default() += 1);
+}
+
+/// Tells when a request is dropped before it was answered.
+struct Answering<'a> {
+    faults: &'a Faults,
+    endpoint: &'a str,
+    answered: bool,
+}
+
+impl Drop for Answering<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            increment(&self.faults.abandoned, self.endpoint);
+        }
+    }
+}
+
+/// Counts a request, and lets it go wrong where that is planned.
+pub(super) async fn apply(State(sandbox): State<Sandbox>, request: Request, next: Next) -> Response {
+    let path = request.extensions().get::<MatchedPath>().map_or("(unknown)", MatchedPath::as_str);
+    let endpoint = format!("{} {}", request.method(), path.strip_prefix(BASE_PATH).unwrap_or(path));
+    let faults = sandbox.faults();
+    let fault = faults.take(&endpoint);
+    increment(&faults.counts, &endpoint);
+    let mut answering = Answering { faults, endpoint: &endpoint, answered: false };
+    let response = match fault {
+        None => next.run(request).await,
+        Some(fault) => fault.response(request, next).await,
+    };
+    answering.answered = true;
+    tracing::debug!(%endpoint, status = response.status().as_u16(), "sandbox");
+    response
+}
+
+impl Fault {
+    async fn response(self, request: Request, next: Next) -> Response {
+        match self {
+            Self::Status(status) => {
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                answers::refusal(status, "injected", "This failure was asked for")
+            }
+            Self::TooMany(retry_after) => {
+                let mut response =
+                    answers::refusal(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", "Slow down");
+                if let Some(value) = retry_after.and_then(|value| HeaderValue::try_from(value).ok()) {
+                    response.headers_mut().insert(RETRY_AFTER, value);
+                }
+                response
+            }
+            Self::Html(status) => {
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+                (status, Html("<html><body><h1>Bad Gateway</h1></body></html>")).into_response()
+            }
+            Self::Drop => broken(""),
+            Self::DropMidBody => broken(r#"{"models": [{"id": "#),
+            Self::Slow(time) => {
+                tokio::time::sleep(time).await;
+                next.run(request).await
+            }
+            Self::Hang => std::future::pending().await,
+            Self::ProcessThenDrop => {
+                next.run(request).await;
+                broken("")
+            }
+            Self::ProcessThenHang => {
+                next.run(request).await;
+                std::future::pending().await
+            }
+            Self::Echo => echo(request).await,
+            Self::NotJson => "all is well".into_response(),
+            Self::OtherShape => Json(json!({"weather": ["sunny", 21]})).into_response(),
+            Self::Oversize => oversize(),
+            Self::Redirect(address) => {
+                let location = HeaderValue::try_from(address).unwrap_or(HeaderValue::from_static("/"));
+                (StatusCode::TEMPORARY_REDIRECT, [(LOCATION, location)]).into_response()
+            }
+        }
+    }
+}
+
+/// An answer that breaks off after `start`.
+fn broken(start: &'static str) -> Response {
+    let pieces = [Ok(Bytes::from(start)), Err(std::io::Error::other("broken off on request"))];
+    ([(CONTENT_TYPE, "application/json")], Body::from_stream(stream::iter(pieces))).into_response()
+}
+
+async fn echo(request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let authorization = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let body = to_bytes(body, 1 << 20).await.unwrap_or_default();
+    let message = format!("Cannot process {authorization} {}", String::from_utf8_lossy(&body));
+    answers::refusal(StatusCode::BAD_REQUEST, authorization, &message)
+}
+
+/// 8 MiB without an announced length.
+fn oversize() -> Response {
+    let piece = Bytes::from(vec![b' '; 64 << 10]);
+    let pieces = stream::iter((0..128).map(move |_| Ok::<_, Infallible>(piece.clone())));
+    ([(CONTENT_TYPE, "application/json")], Body::from_stream(pieces)).into_response()
+}

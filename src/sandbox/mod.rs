@@ -1,0 +1,286 @@
+//! An honest little BondMCP, embedded: for trying the product offline and for the tests. It implements the API of the
+//! contract, counts what it is asked and fails on request. It is a toy: it listens on loopback alone.
+#![allow(clippy::result_large_err, reason = "a refusal is a response, as everywhere in axum")]
+
+mod answers;
+mod api_keys;
+mod auth;
+mod bearer;
+mod faults;
+mod models;
+mod passwords;
+mod plan;
+mod state;
+mod tokens;
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::{Router, middleware};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+pub use self::{
+    faults::{Fault, Faults},
+    models::ModelShape,
+    plan::Plan,
+    state::StateFileError,
+};
+use self::{state::State, tokens::Issuer};
+use crate::{
+    clock::Clock,
+    secret::{ExposeSecret as _, SecretString},
+};
+
+/// Everything is mounted below this path, as at the real one.
+const BASE_PATH: &str = "/mcp";
+
+/// How a sandbox behaves.
+#[derive(Clone, Debug)]
+pub struct SandboxConfig {
+    pub clock: Clock,
+    /// Life of an access token.
+    pub token_lifetime: Duration,
+    /// Whether logging in gives a refresh token; the seed's API gives none.
+    pub refresh_tokens: bool,
+    pub model_shape: ModelShape,
+    /// The plan of new accounts.
+    pub plan: Plan,
+    /// Whether new accounts count as verified at once.
+    pub auto_verify: bool,
+    /// Where accounts and keys (hashed) outlive the process.
+    pub state_file: Option<PathBuf>,
+    /// Whether verification links are printed to stderr, in place of the mail.
+    pub print_links: bool,
+}
+
+impl Default for SandboxConfig {
+    fn default() -> Self {
+        Self {
+            clock: Clock::system(),
+            token_lifetime: Duration::from_hours(1),
+            refresh_tokens: true,
+            model_shape: ModelShape::Models,
+            plan: Plan::Free,
+            auto_verify: false,
+            state_file: None,
+            print_links: false,
+        }
+    }
+}
+
+/// Why a sandbox does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    #[error("the sandbox is a toy and listens on loopback only; {0} is not loopback")]
+    NotLoopback(SocketAddr),
+    #[error("the sandbox cannot listen on {address}: {source}")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    State(#[from] StateFileError),
+}
+
+/// A sandbox. Clones are the same one.
+#[derive(Clone)]
+pub struct Sandbox {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: SandboxConfig,
+    issuer: Issuer,
+    state: Mutex<State>,
+    faults: Faults,
+    /// Every token and key that was ever handed out, for tests to search for.
+    issued: Mutex<Vec<SecretString>>,
+}
+
+impl Sandbox {
+    pub fn new(config: SandboxConfig) -> Result<Self, StateFileError> {
+        let state = match &config.state_file {
+            Some(path) => State::load(path)?,
+            None => State::default(),
+        };
+        Ok(Self {
+            inner: Arc::new(Inner {
+                issuer: Issuer::new(config.clock.clone(), config.token_lifetime),
+                config,
+                state: Mutex::new(state),
+                faults: Faults::default(),
+                issued: Mutex::default(),
+            }),
+        })
+    }
+
+    /// The API, below `/mcp`.
+    pub fn router(&self) -> Router {
+        let authenticated = Router::new()
+            .merge(auth::authenticated_routes())
+            .merge(models::routes())
+            .merge(api_keys::routes())
+            .route_layer(middleware::from_fn_with_state(self.clone(), bearer::require));
+        let api = auth::public_routes()
+            .merge(authenticated)
+            .fallback(answers::unknown_path)
+            .layer(middleware::from_fn_with_state(self.clone(), faults::apply))
+            .with_state(self.clone());
+        Router::new().nest(BASE_PATH, api)
+    }
+
+    /// Serves on `address`, which must be loopback; port 0 takes a free one.
+    pub async fn start(config: SandboxConfig, address: SocketAddr) -> Result<RunningSandbox, SandboxError> {
+        if !address.ip().is_loopback() {
+            return Err(SandboxError::NotLoopback(address));
+        }
+        let sandbox = Self::new(config)?;
+        let listen = |source| SandboxError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let stop = CancellationToken::new();
+        let serving =
+            axum::serve(listener, sandbox.router()).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let task = tokio::spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "the sandbox ended");
+            }
+        });
+        Ok(RunningSandbox { sandbox, address, stop, task })
+    }
+
+    /// What goes wrong from now on.
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        &self.inner.faults
+    }
+
+    /// Requests to `endpoint` so far, such as `POST /auth/login`; ids stand as `{id}`.
+    #[must_use]
+    pub fn count(&self, endpoint: &str) -> u64 {
+        self.faults().counts().get(endpoint).copied().unwrap_or(0)
+    }
+
+    /// Requests so far, by endpoint.
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<String, u64> {
+        self.faults().counts()
+    }
+
+    /// Makes an account without its owner's doing.
+    pub fn add_account(&self, email: &str, password: &SecretString, plan: Plan, verified: bool) {
+        let hash = passwords::hash(password);
+        let now = self.inner.config.clock.now();
+        self.state().add_account(email, None, hash, plan, verified, now);
+    }
+
+    /// Follows the link in the verification mail.
+    pub fn verify(&self, email: &str) {
+        if let Some(account) = self.state().account_by_email_mut(email) {
+            account.verified = true;
+        }
+    }
+
+    /// The path and query of the verification link, as the mail would carry it.
+    #[must_use]
+    pub fn verification_link(&self, email: &str) -> Option<String> {
+        let state = self.state();
+        let account = state.account_by_email(email)?;
+        Some(format!("{BASE_PATH}/auth/verify?code={}", account.verification))
+    }
+
+    pub fn set_plan(&self, email: &str, plan: Plan) {
+        if let Some(account) = self.state().account_by_email_mut(email) {
+            account.plan = plan;
+        }
+    }
+
+    /// Refuses every access token that was issued so far.
+    pub fn expire_tokens(&self) {
+        self.inner.issuer.expire_all();
+    }
+
+    /// The ids and names of the keys that are accepted.
+    #[must_use]
+    pub fn live_keys(&self, email: &str) -> Vec<(String, String)> {
+        let state = self.state();
+        let Some(account) = state.account_by_email(email) else { return vec![] };
+        state.keys_of(&account.id).map(|key| (key.id.clone(), key.name.clone())).collect()
+    }
+
+    /// Revokes a key as if in BondMCP's dashboard.
+    pub fn revoke_key(&self, id: &str) {
+        self.state().keys.retain(|key| key.id != id);
+    }
+
+    /// Every token and key that was ever handed out.
+    #[must_use]
+    pub fn secrets_issued(&self) -> Vec<SecretString> {
+        self.inner.issued.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes a secret on its way out, and shows it to the one answer that hands it out.
+    fn hand_out(&self, secret: &SecretString) -> String {
+        self.inner.issued.lock().unwrap_or_else(PoisonError::into_inner).push(secret.clone());
+        secret.expose_secret().to_owned()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes the state file, where there is one.
+    fn keep(&self, state: &State) {
+        if let Some(path) = &self.inner.config.state_file
+            && let Err(error) = state.save(path)
+        {
+            tracing::error!(%error, "the sandbox's state was not kept");
+        }
+    }
+}
+
+impl std::fmt::Debug for Sandbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sandbox")
+    }
+}
+
+/// A sandbox that listens; it stops when this is dropped.
+#[derive(Debug)]
+pub struct RunningSandbox {
+    sandbox: Sandbox,
+    address: SocketAddr,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl RunningSandbox {
+    /// What `--base-url` wants.
+    #[must_use]
+    pub fn base_url(&self) -> String {
+        format!("http://{}{BASE_PATH}", self.address)
+    }
+
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl std::ops::Deref for RunningSandbox {
+    type Target = Sandbox;
+
+    fn deref(&self) -> &Sandbox {
+        &self.sandbox
+    }
+}
+
+impl Drop for RunningSandbox {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.task.abort();
+    }
+}

@@ -1,0 +1,155 @@
+//! What the sandbox knows: accounts, keys and refresh tokens, all secrets hashed. It can outlive a run in a file.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use super::plan::{Minute, Plan};
+use crate::{
+    clock::Timestamp,
+    secret::{ExposeSecret as _, SecretString},
+};
+
+/// Why a state file is not used; it is left as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum StateFileError {
+    #[error("the sandbox's state file {path} cannot be read: {source}")]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error("the sandbox's state file {path} is not one; move it away or name another")]
+    Garbled { path: PathBuf },
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct State {
+    pub accounts: Vec<Account>,
+    pub keys: Vec<StoredKey>,
+    /// By the hash of the refresh token.
+    pub grants: HashMap<String, Grant>,
+    /// Numbers of access tokens that were logged out or refreshed away.
+    #[serde(skip)]
+    pub blacklist: HashSet<u64>,
+    #[serde(skip)]
+    pub minutes: HashMap<String, Minute>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Account {
+    pub id: String,
+    pub email: String,
+    pub name: Option<String>,
+    pub password_hash: String,
+    pub plan: Plan,
+    pub verified: bool,
+    /// The code in the verification link.
+    pub verification: String,
+    pub created_at: Timestamp,
+}
+
+/// What a refresh token is good for.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Grant {
+    pub account: String,
+    /// The number of the access token that it gave last.
+    #[serde(skip)]
+    pub access: u64,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+pub struct StoredKey {
+    pub id: String,
+    pub account: String,
+    pub name: String,
+    pub description: Option<String>,
+    pub hash: String,
+    pub preview: String,
+    pub created_at: Timestamp,
+    pub first_used: Option<Timestamp>,
+    pub last_used: Option<Timestamp>,
+    pub endpoints: BTreeMap<String, u64>,
+}
+
+impl State {
+    pub fn load(path: &Path) -> Result<Self, StateFileError> {
+        match std::fs::read(path) {
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).map_err(|_| StateFileError::Garbled { path: path.to_owned() })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(source) => Err(StateFileError::Unreadable { path: path.to_owned(), source }),
+        }
+    }
+
+    /// Written whole beside the old one, then put in its place.
+    pub fn save(&self, path: &Path) -> io::Result<()> {
+        let beside = path.with_extension("new");
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(&beside)?;
+        file.write_all(&serde_json::to_vec(self)?)?;
+        file.sync_all()?;
+        std::fs::rename(&beside, path)
+    }
+
+    pub fn add_account(
+        &mut self,
+        email: &str,
+        name: Option<String>,
+        password_hash: String,
+        plan: Plan,
+        verified: bool,
+        created_at: Timestamp,
+    ) -> &Account {
+        self.accounts.push(Account {
+            id: format!("usr_{}", Uuid::new_v4().simple()),
+            email: email.to_owned(),
+            name,
+            password_hash,
+            plan,
+            verified,
+            verification: Uuid::new_v4().simple().to_string(),
+            created_at,
+        });
+        &self.accounts[self.accounts.len() - 1]
+    }
+
+    pub fn account(&self, id: &str) -> Option<&Account> {
+        self.accounts.iter().find(|account| account.id == id)
+    }
+
+    pub fn account_by_email(&self, email: &str) -> Option<&Account> {
+        self.accounts.iter().find(|account| account.email.eq_ignore_ascii_case(email))
+    }
+
+    pub fn account_by_email_mut(&mut self, email: &str) -> Option<&mut Account> {
+        self.accounts.iter_mut().find(|account| account.email.eq_ignore_ascii_case(email))
+    }
+
+    pub fn keys_of<'a>(&'a self, account: &'a str) -> impl Iterator<Item = &'a StoredKey> {
+        self.keys.iter().filter(move |key| key.account == account)
+    }
+
+    pub fn key_mut(&mut self, account: &str, id: &str) -> Option<&mut StoredKey> {
+        self.keys.iter_mut().find(|key| key.account == account && key.id == id)
+    }
+
+    /// The key whose value was presented.
+    pub fn key_by_value(&mut self, value: &SecretString) -> Option<&mut StoredKey> {
+        let hash = hash(value);
+        self.keys.iter_mut().find(|key| key.hash == hash)
+    }
+}
+
+/// For random secrets a plain hash is enough: there is nothing to guess.
+pub fn hash(secret: &SecretString) -> String {
+    STANDARD_NO_PAD.encode(Sha256::digest(secret.expose_secret()))
+}

@@ -1,0 +1,121 @@
+//! Which credential a call uses, and what happens when the upstream refuses it.
+
+use super::{Account, Error};
+use crate::{
+    bondmcp::{self, Client},
+    secret::{self, SecretString},
+};
+
+/// What a call needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// An API key or a session: whatever the account uses for API calls.
+    Api,
+    /// A session: managing keys is not for keys.
+    Session,
+}
+
+/// A credential for one call.
+#[derive(Clone, Debug)]
+pub struct Bearer {
+    pub secret: SecretString,
+    pub source: Source,
+}
+
+/// Where a bearer comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// `BONDMCP_API_KEY`.
+    EnvironmentKey,
+    /// The key chosen with `use`, by id.
+    ManagedKey(String),
+    Session,
+}
+
+impl Account {
+    /// A bearer for this call: from memory while the session has life left, renewed otherwise.
+    pub async fn bearer(&self, need: Need) -> Result<Bearer, Error> {
+        if need == Need::Api
+            && let Some(key) = &self.inner.environment.api_key
+        {
+            return Ok(Bearer { secret: key.clone(), source: Source::EnvironmentKey });
+        }
+        let memory = self.record().await?;
+        if need == Need::Api
+            && let Some(key) = memory.record.active()
+        {
+            return Ok(Bearer { secret: key.secret.clone(), source: Source::ManagedKey(key.id.clone()) });
+        }
+        let now = self.inner.clock.now();
+        match &memory.record.session {
+            Some(session) if session.is_usable(now) => {
+                if session.is_ageing(now) {
+                    self.renew_in_background(session);
+                }
+                Ok(Bearer { secret: session.access_token.clone(), source: Source::Session })
+            }
+            session => self.renewed(session.as_ref().map(|session| &session.access_token)).await,
+        }
+    }
+
+    /// Makes `request` with a bearer. When the upstream refuses a bearer thought good, the request is made once more
+    /// with another one; a refusal (401) is certain not to have been processed.
+    pub(super) async fn call<T, F, Answer>(&self, need: Need, request: F) -> Result<T, Error>
+    where
+        F: Fn(Client, SecretString) -> Answer,
+        Answer: Future<Output = Result<T, bondmcp::Error>>,
+    {
+        let bearer = self.bearer(need).await?;
+        match request(self.inner.client.clone(), bearer.secret.clone()).await {
+            Err(error) if error.is_unauthorized() => {}
+            outcome => return Ok(outcome?),
+        }
+        let other = self.replacement(&bearer, need).await?;
+        match request(self.inner.client.clone(), other.secret.clone()).await {
+            Err(error) if error.is_unauthorized() => Err(rejected(&other).unwrap_or(error.into())),
+            outcome => Ok(outcome?),
+        }
+    }
+
+    async fn replacement(&self, refused: &Bearer, need: Need) -> Result<Bearer, Error> {
+        if refused.source == Source::Session {
+            return self.renewed(Some(&refused.secret)).await;
+        }
+        // Another process may have rotated or chosen another key.
+        if refused.source != Source::EnvironmentKey {
+            self.reread().await?;
+        }
+        let other = self.bearer(need).await?;
+        match rejected(refused) {
+            Some(error) if secret::same(&other.secret, &refused.secret) => Err(error),
+            _ => Ok(other),
+        }
+    }
+
+    async fn renewed(&self, stale: Option<&SecretString>) -> Result<Bearer, Error> {
+        let session = self.renew(stale).await?;
+        Ok(Bearer { secret: session.access_token, source: Source::Session })
+    }
+}
+
+fn rejected(bearer: &Bearer) -> Option<Error> {
+    match &bearer.source {
+        Source::EnvironmentKey => Some(Error::ApiKeyRejected { id: None }),
+        Source::ManagedKey(id) => Some(Error::ApiKeyRejected { id: Some(id.clone()) }),
+        Source::Session => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use static_assertions::assert_not_impl_any;
+
+    assert_not_impl_any!(Bearer: serde::Serialize, std::fmt::Display);
+
+    #[test]
+    fn a_bearer_does_not_show_in_debug() {
+        let bearer = Bearer { secret: "canary-token".into(), source: Source::Session };
+        assert!(!format!("{bearer:?}").contains("canary"));
+    }
+}

@@ -1,0 +1,152 @@
+//! What can go wrong with an account, for callers to match and for people to act on.
+
+use crate::{
+    bondmcp,
+    error::{Kind, Report},
+    vault,
+};
+
+/// What can go wrong with an account.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing can sign in by itself; `command` is for the person's terminal.
+    #[error("{why}")]
+    SignInRequired { why: SignInReason, command: String },
+    #[error(transparent)]
+    Upstream(#[from] bondmcp::Error),
+    #[error(transparent)]
+    Vault(#[from] vault::Error),
+    /// The profile holds somebody else's API keys, whose values exist nowhere else.
+    #[error("this profile belongs to {email}")]
+    ProfileTaken { email: String },
+    /// The upstream refuses the API key that the environment or `use` chose (`None`: the environment).
+    #[error("BondMCP does not accept the API key")]
+    ApiKeyRejected { id: Option<String> },
+    /// The key was not made through this account, so its value is not known here.
+    #[error("the value of API key {id} is not kept here")]
+    KeyNotHeld { id: String },
+    #[error("there is no active API key {id}")]
+    KeyNotFound { id: String },
+    #[error("the API key's {field} does not fit")]
+    InvalidText { field: &'static str, longest: usize },
+    /// The answer to a create was lost. `orphans`: keys that were probably made by it.
+    #[error("the answer to creating the API key was lost")]
+    CreateLost { orphans: Vec<String>, cause: bondmcp::Error },
+    /// The new key is made and kept, the old one still lives.
+    #[error("the rotation of API key {old} to {new} is not finished")]
+    RotationUnfinished { old: String, new: String, cause: bondmcp::Error },
+    /// Another process renews and does not come to an end.
+    #[error("another process is still renewing the session")]
+    RenewalBusy,
+    /// The sealed record opens but is not understood.
+    #[error("the account's record in the vault is not understood")]
+    RecordUnreadable,
+    /// A task of ours ended without an answer.
+    #[error("the operation was interrupted")]
+    Interrupted,
+}
+
+/// Why a person must sign in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignInReason {
+    NotSignedIn,
+    SessionEnded,
+    PasswordRejected,
+    EnvironmentRejected,
+    KeysNeedSession,
+}
+
+impl std::fmt::Display for SignInReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NotSignedIn => "Nobody is signed in to BondMCP.",
+            Self::SessionEnded => "The BondMCP session has ended and cannot be renewed.",
+            Self::PasswordRejected => {
+                "BondMCP rejected the remembered password; it was forgotten and is not tried again."
+            }
+            Self::EnvironmentRejected => {
+                "BondMCP rejected BONDMCP_EMAIL and BONDMCP_PASSWORD; they are not tried again."
+            }
+            Self::KeysNeedSession => {
+                "Managing API keys needs a signed-in account; an API key cannot manage keys."
+            }
+        })
+    }
+}
+
+impl SignInReason {
+    fn solution(self, command: &str) -> String {
+        match self {
+            Self::EnvironmentRejected => format!(
+                "Correct the two variables in the server's configuration and restart it, or unset them and run `{command}` in a terminal."
+            ),
+            _ => format!("The person runs `{command}` in a terminal, outside the chat; then call again."),
+        }
+    }
+}
+
+impl From<&Error> for Report {
+    fn from(error: &Error) -> Self {
+        let told = |kind, next: String| Self::new(kind, sentence(&error.to_string()), next);
+        match error {
+            Error::SignInRequired { why, command } => {
+                Self::new(Kind::SignInRequired, why.to_string(), why.solution(command))
+            }
+            Error::Upstream(error) => error.into(),
+            Error::Vault(error) => error.into(),
+            Error::ProfileTaken { email } => told(
+                Kind::Conflict,
+                format!(
+                    "Use another profile with --profile NAME, or let {email} go with `bondmcp-server logout --forget-keys`."
+                ),
+            ),
+            Error::ApiKeyRejected { id: None } => told(
+                Kind::InvalidCredentials,
+                "Correct BONDMCP_API_KEY in the server's configuration and restart it.".into(),
+            ),
+            Error::ApiKeyRejected { id: Some(id) } => told(
+                Kind::InvalidCredentials,
+                format!("It was probably revoked. Choose another key than {id} with `use`, or none to use the session."),
+            ),
+            Error::KeyNotHeld { .. } => told(
+                Kind::NotFound,
+                "Only keys created or rotated here can be used; list the keys and take one with `stored: true`, or create one."
+                    .into(),
+            ),
+            Error::KeyNotFound { .. } => {
+                told(Kind::NotFound, "List the keys and give the id of one of them.".into())
+            }
+            Error::InvalidText { field, longest } => told(
+                Kind::InvalidInput,
+                format!("Give a {field} of 1 to {longest} characters without line breaks."),
+            ),
+            Error::CreateLost { orphans, .. } if orphans.is_empty() => told(
+                Kind::UpstreamUnavailable,
+                "List the keys in a moment: a key that was made meanwhile is reported there; revoke it, its value is lost."
+                    .into(),
+            ),
+            Error::CreateLost { orphans, .. } => told(
+                Kind::UpstreamUnavailable,
+                format!("It has probably made {}, whose value is lost: revoke it and create again.", orphans.join(", ")),
+            ),
+            Error::RotationUnfinished { old, new, .. } => told(
+                Kind::UpstreamUnavailable,
+                format!("Both keys are live and {new} is kept here. Rotate {old} again to finish."),
+            ),
+            Error::RenewalBusy => told(Kind::Timeout, "Try again in a moment.".into()),
+            Error::RecordUnreadable => told(
+                Kind::Internal,
+                "It was probably written by a newer version: upgrade bondmcp-server, or use another profile.".into(),
+            ),
+            Error::Interrupted => told(Kind::Internal, "Try again; look first whether it was done.".into()),
+        }
+    }
+}
+
+/// The first letter large, a full stop at the end.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
+    let dot = if text.ends_with('.') { "" } else { "." };
+    format!("{first}{}{dot}", letters.as_str())
+}

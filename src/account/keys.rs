@@ -1,0 +1,371 @@
+//! API keys: listing, creating, rotating, revoking, choosing and handing to a person. A new key is written down before
+//! it is made and sealed before anybody is told, and an old one is revoked only after the new one was seen to work.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::{
+    Account, Error, Need,
+    record::{Intent, ManagedKey, Record},
+};
+use crate::{
+    bondmcp::wire::{ApiKey, CreateApiKey, KeyUsage, NewApiKey},
+    secret::SecretString,
+};
+
+const LONGEST_NAME: usize = 100;
+const LONGEST_DESCRIPTION: usize = 500;
+
+/// An API key as a person or an agent may see it: never the key.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct Key {
+    pub id: String,
+    pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// The first and last characters of the key, as BondMCP shows them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preview: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_used: Option<String>,
+    /// BondMCP accepts it.
+    pub is_active: bool,
+    /// Its value is kept here, so it can be used.
+    pub stored: bool,
+    /// API calls are made with it.
+    pub in_use: bool,
+}
+
+/// The keys of an account, and the changes to them that were interrupted.
+#[derive(Clone, Debug)]
+pub struct KeyList {
+    pub keys: Vec<Key>,
+    pub unfinished: Vec<Unfinished>,
+}
+
+/// A change that was interrupted, and what is left of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Unfinished {
+    /// The name of the key that was to be made.
+    pub name: String,
+    /// Keys that it has made upstream and whose values are lost.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lost_key_ids: Vec<String>,
+    /// The key that was being rotated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotating_key_id: Option<String>,
+    /// The key that replaces it; its value is kept here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replacement_key_id: Option<String>,
+    /// What to do about it.
+    pub next: String,
+}
+
+impl Account {
+    /// The account's keys as the upstream lists them, with what is known of them here.
+    pub async fn list_keys(&self) -> Result<KeyList, Error> {
+        let listed = self.upstream_keys().await?;
+        let memory = self.reconcile_with(&listed).await?;
+        let record = &memory.record;
+        let mut keys: Vec<Key> = listed.into_iter().map(|key| Key::listed(key, record)).collect();
+        let gone = record.keys.iter().filter(|held| keys.iter().all(|key| key.id != held.id));
+        let gone: Vec<Key> = gone.map(|held| Key::held(held, record, false)).collect();
+        keys.extend(gone);
+        Ok(KeyList { keys, unfinished: Unfinished::all(record) })
+    }
+
+    /// Makes a key and seals it.
+    pub async fn create_key(&self, wanted: CreateApiKey) -> Result<Key, Error> {
+        check_text("name", &wanted.name, LONGEST_NAME)?;
+        if let Some(description) = &wanted.description {
+            check_text("description", description, LONGEST_DESCRIPTION)?;
+        }
+        let account = self.clone();
+        self.to_the_end(async move {
+            let listed = account.upstream_keys().await?;
+            let made = account.make(wanted, &listed, None).await?;
+            account.held(&made.id).await
+        })
+        .await
+    }
+
+    /// Replaces a key: create the new one, seal it, switch to it, see it work, revoke the old one. At every moment one
+    /// of them works. A rotation that was interrupted goes on where it stopped.
+    pub async fn rotate_key(&self, id: &str) -> Result<Key, Error> {
+        let (account, id) = (self.clone(), id.to_owned());
+        self.to_the_end(async move {
+            let listed = account.upstream_keys().await?;
+            let old = active(&listed, &id)?;
+            let resumed = account.reread().await?.record.rotation(&id);
+            let made = if let Some(made) = resumed {
+                made
+            } else {
+                let wanted = CreateApiKey {
+                    name: old.name.clone(),
+                    description: old.description.clone(),
+                    permissions: vec![],
+                };
+                account.make(wanted, &listed, Some(&id)).await?
+            };
+            account.switch_over(&id, &made).await?;
+            let change = |record: &mut Record| {
+                record.forget_key(&id);
+                record.end_intent(&made.intent);
+                Ok(())
+            };
+            account.update(change).await?;
+            account.held(&made.id).await
+        })
+        .await
+    }
+
+    /// Revokes a key: requests with it are refused from now on.
+    pub async fn revoke_key(&self, id: &str) -> Result<(), Error> {
+        let (account, id) = (self.clone(), id.to_owned());
+        self.to_the_end(async move {
+            let revoked = account.revoke_upstream(&id).await;
+            let known = account.reread().await?.record.key(&id).is_some();
+            match revoked {
+                Err(error) if !(error_is_not_found(&error) && known) => return Err(error),
+                _ => {}
+            }
+            account
+                .update(|record| {
+                    record.forget_key(&id);
+                    for intent in &mut record.intents {
+                        intent.orphans.retain(|orphan| *orphan != id);
+                    }
+                    record.intents.retain(|intent| {
+                        intent.replaces.as_ref() != Some(&id) && intent.made.as_ref() != Some(&id)
+                    });
+                    Ok(())
+                })
+                .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Chooses the key that API calls use; `None` chooses the session.
+    pub async fn use_key(&self, id: Option<&str>) -> Result<(), Error> {
+        let change = |record: &mut Record| {
+            if let Some(id) = id
+                && record.key(id).is_none()
+            {
+                return Err(Error::KeyNotHeld { id: id.to_owned() });
+            }
+            record.active_key = id.map(ToOwned::to_owned);
+            Ok(())
+        };
+        self.update(change).await?;
+        Ok(())
+    }
+
+    /// How much a key was used.
+    pub async fn key_usage(&self, id: &str) -> Result<KeyUsage, Error> {
+        self.call(Need::Session, |client, bearer| async move { client.api_key_usage(&bearer, id).await })
+            .await
+    }
+
+    /// The key itself, for a person's hand on the command line: a child's environment, or the terminal.
+    pub async fn key_secret(&self, id: &str) -> Result<SecretString, Error> {
+        let memory = self.reread().await?;
+        let key = memory.record.key(id).ok_or_else(|| Error::KeyNotHeld { id: id.to_owned() })?;
+        Ok(key.secret.clone())
+    }
+
+    pub(super) async fn upstream_keys(&self) -> Result<Vec<ApiKey>, Error> {
+        self.call(Need::Session, |client, bearer| async move { client.list_api_keys(&bearer).await }).await
+    }
+
+    async fn held(&self, id: &str) -> Result<Key, Error> {
+        let memory = self.record().await?;
+        let key = memory.record.key(id).ok_or_else(|| Error::KeyNotHeld { id: id.to_owned() })?;
+        Ok(Key::held(key, &memory.record, true))
+    }
+
+    /// Writes the intent down, makes the key upstream and seals it. The intent of a rotation stays until the old key
+    /// is revoked.
+    async fn make(
+        &self,
+        wanted: CreateApiKey,
+        listed: &[ApiKey],
+        replaces: Option<&str>,
+    ) -> Result<Made, Error> {
+        let intent = Intent {
+            id: Uuid::new_v4().to_string(),
+            name: wanted.name.clone(),
+            started_at: self.inner.clock.now(),
+            before: listed.iter().map(|key| key.id.clone()).collect(),
+            replaces: replaces.map(ToOwned::to_owned),
+            made: None,
+            orphans: vec![],
+        };
+        self.update(|record| {
+            record.intents.push(intent.clone());
+            Ok(())
+        })
+        .await?;
+        let wanted = &wanted;
+        let created = self
+            .call(Need::Session, |client, bearer| async move { client.create_api_key(&bearer, wanted).await })
+            .await;
+        match created {
+            Ok(key) => self.seal(key, &intent).await,
+            Err(Error::Upstream(cause)) if !cause.is_certainly_unprocessed() => {
+                let orphans = self.look_for_orphans(&intent.id).await;
+                Err(Error::CreateLost { orphans, cause })
+            }
+            Err(error) => {
+                self.update(|record| {
+                    record.end_intent(&intent.id);
+                    Ok(())
+                })
+                .await?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn seal(&self, key: NewApiKey, intent: &Intent) -> Result<Made, Error> {
+        let made = Made { id: key.id.clone(), secret: key.api_key.clone(), intent: intent.id.clone() };
+        self.update(|record| {
+            record.keys.push(ManagedKey {
+                id: key.id.clone(),
+                name: key.name.clone(),
+                preview: key.key_preview.clone(),
+                created_at: key.created_at.clone(),
+                secret: key.api_key.clone(),
+            });
+            match record.intent(&intent.id) {
+                Some(rotation) if rotation.replaces.is_some() => rotation.made = Some(key.id.clone()),
+                _ => record.end_intent(&intent.id),
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(made)
+    }
+
+    /// Uses `made` in place of `old`, sees it work and revokes `old`; goes back to `old` when it does not work.
+    async fn switch_over(&self, old: &str, made: &Made) -> Result<(), Error> {
+        let (was_in_use, _) = self
+            .update(|record| {
+                let was_in_use = record.active_key.as_deref() == Some(old);
+                if was_in_use {
+                    record.active_key = Some(made.id.clone());
+                }
+                Ok(was_in_use)
+            })
+            .await?;
+        let unfinished =
+            |cause| Error::RotationUnfinished { old: old.to_owned(), new: made.id.clone(), cause };
+        if let Err(cause) = self.inner.client.list_models(&made.secret).await {
+            if was_in_use {
+                self.use_key(Some(old)).await?;
+            }
+            return Err(unfinished(cause));
+        }
+        match self.revoke_upstream(old).await {
+            Err(error) if error_is_not_found(&error) => Ok(()),
+            Err(Error::Upstream(cause)) => Err(unfinished(cause)),
+            outcome => outcome,
+        }
+    }
+
+    async fn revoke_upstream(&self, id: &str) -> Result<(), Error> {
+        self.call(Need::Session, |client, bearer| async move { client.revoke_api_key(&bearer, id).await })
+            .await
+    }
+}
+
+/// A key that was made and sealed, and the intent it was made for.
+struct Made {
+    id: String,
+    secret: SecretString,
+    intent: String,
+}
+
+impl Record {
+    /// The interrupted rotation of key `old` whose new key is sealed.
+    fn rotation(&self, old: &str) -> Option<Made> {
+        let intent = self.intents.iter().find(|intent| intent.replaces.as_deref() == Some(old))?;
+        let key = self.key(intent.made.as_deref()?)?;
+        Some(Made { id: key.id.clone(), secret: key.secret.clone(), intent: intent.id.clone() })
+    }
+}
+
+impl Key {
+    fn listed(key: ApiKey, record: &Record) -> Self {
+        Self {
+            stored: record.key(&key.id).is_some(),
+            in_use: record.active_key.as_ref() == Some(&key.id),
+            id: key.id,
+            name: key.name,
+            description: key.description,
+            preview: key.key_preview,
+            created_at: key.created_at,
+            last_used: key.last_used,
+            is_active: key.is_active,
+        }
+    }
+
+    fn held(key: &ManagedKey, record: &Record, is_active: bool) -> Self {
+        Self {
+            id: key.id.clone(),
+            name: key.name.clone(),
+            description: None,
+            preview: key.preview.clone(),
+            created_at: key.created_at.clone(),
+            last_used: None,
+            is_active,
+            stored: true,
+            in_use: record.active_key.as_ref() == Some(&key.id),
+        }
+    }
+}
+
+impl Unfinished {
+    /// Those of `record` that have left something to do.
+    pub(super) fn all(record: &Record) -> Vec<Self> {
+        record.intents.iter().filter_map(Self::of).collect()
+    }
+
+    fn of(intent: &Intent) -> Option<Self> {
+        let next = match (&intent.replaces, &intent.made, &intent.orphans[..]) {
+            (Some(old), Some(new), _) => format!("Rotate {old} again to finish, or revoke {new} to undo."),
+            (_, _, []) => return None,
+            (_, _, orphans) => {
+                format!("The value is lost: revoke {}, then create again.", orphans.join(", "))
+            }
+        };
+        Some(Self {
+            name: intent.name.clone(),
+            lost_key_ids: intent.orphans.clone(),
+            rotating_key_id: intent.replaces.clone(),
+            replacement_key_id: intent.made.clone(),
+            next,
+        })
+    }
+}
+
+fn active<'a>(listed: &'a [ApiKey], id: &str) -> Result<&'a ApiKey, Error> {
+    let found = listed.iter().find(|key| key.id == id && key.is_active);
+    found.ok_or_else(|| Error::KeyNotFound { id: id.to_owned() })
+}
+
+fn error_is_not_found(error: &Error) -> bool {
+    matches!(error, Error::Upstream(error) if error.is_not_found())
+}
+
+fn check_text(field: &'static str, text: &str, longest: usize) -> Result<(), Error> {
+    let length = text.trim().chars().count();
+    if (1..=longest).contains(&length) && !text.chars().any(char::is_control) {
+        Ok(())
+    } else {
+        Err(Error::InvalidText { field, longest })
+    }
+}

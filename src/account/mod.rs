@@ -1,0 +1,228 @@
+//! An account and its use-cases: register, sign in and out, a bearer for this call, API keys. It holds the credentials
+//! and decides which of them a call uses; it knows neither MCP nor the command line.
+
+mod bearer;
+mod error;
+mod keys;
+mod models;
+mod reconcile;
+mod record;
+mod renewal;
+mod session;
+mod sign_in;
+mod status;
+mod store;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::OnceCell;
+use tokio_util::task::TaskTracker;
+
+pub use self::{
+    bearer::{Bearer, Need, Source},
+    error::{Error, SignInReason},
+    keys::{Key, KeyList, Unfinished},
+    models::Models,
+    record::ManagedKey,
+    sign_in::Registration,
+    status::{Credential, Renewal, Status},
+};
+use self::{
+    models::ModelCache,
+    record::Record,
+    renewal::Flight,
+    store::{Store, Versioned},
+};
+use crate::{
+    bondmcp::Client,
+    clock::Clock,
+    config::{EnvironmentCredentials, Profile, Settings},
+    redact::Redactor,
+    vault::RecordId,
+};
+
+/// What another process did to the account is noticed after this long at the latest, by the second call.
+const RECHECK: Duration = Duration::from_secs(2);
+
+/// One account, for one process. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Account {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    profile: Profile,
+    environment: EnvironmentCredentials,
+    /// How a person calls this program in a terminal, with the flags that name this account.
+    command_line: String,
+    client: Client,
+    clock: Clock,
+    redactor: Redactor,
+    store: Store,
+    memory: RwLock<Option<Arc<Memory>>>,
+    /// Held while the record is first read, so that a burst of calls reads it once.
+    loading: tokio::sync::Mutex<()>,
+    flight: Flight,
+    models: Mutex<Option<ModelCache>>,
+    /// Work that is finished even when its caller has gone.
+    tasks: TaskTracker,
+}
+
+/// The record as this process last saw it.
+#[derive(Debug)]
+struct Memory {
+    record: Record,
+    version: u64,
+    read_at: Instant,
+}
+
+impl Account {
+    /// The account that `settings` name. Nothing is opened and nobody is called before it is needed.
+    #[must_use]
+    pub fn new(
+        settings: &Settings,
+        command_line: String,
+        client: Client,
+        clock: Clock,
+        redactor: Redactor,
+    ) -> Self {
+        // An e-mail from the environment has a record of its own: it must not disturb the person's.
+        let owner = match &settings.environment.login {
+            Some(login) => format!("environment:{}", login.email.to_lowercase()),
+            None => format!("profile:{}", settings.profile),
+        };
+        let store = Store {
+            location: settings.vault.clone(),
+            sealing_key: settings.sealing_key.clone(),
+            data_dir: settings.data_dir.clone(),
+            id: RecordId { owner, origin: settings.base_url.as_str().to_owned() },
+            clock: clock.clone(),
+            vault: OnceCell::new(),
+        };
+        for secret in settings.environment.secrets() {
+            redactor.remember(secret);
+        }
+        Self {
+            inner: Arc::new(Inner {
+                profile: settings.profile.clone(),
+                environment: settings.environment.clone(),
+                command_line,
+                client,
+                clock,
+                redactor,
+                store,
+                memory: RwLock::new(None),
+                loading: tokio::sync::Mutex::new(()),
+                flight: Flight::default(),
+                models: Mutex::new(None),
+                tasks: TaskTracker::new(),
+            }),
+        }
+    }
+
+    /// What a person types in a terminal to sign in.
+    #[must_use]
+    pub fn login_command(&self, email: Option<&str>) -> String {
+        self.command("login", email)
+    }
+
+    /// What a person types in a terminal to create an account.
+    #[must_use]
+    pub fn register_command(&self, email: Option<&str>) -> String {
+        self.command("register", email)
+    }
+
+    fn command(&self, verb: &str, email: Option<&str>) -> String {
+        let email = email.map(|email| format!(" --email {email}")).unwrap_or_default();
+        format!("{} {verb}{email}", self.inner.command_line)
+    }
+
+    /// Whether the environment can sign in by itself, whatever the vault holds.
+    #[must_use]
+    pub fn has_environment_credentials(&self) -> bool {
+        self.inner.environment.secrets().next().is_some()
+    }
+
+    /// Waits until work that must not be cut in half is done, then closes the vault.
+    pub async fn close(&self) {
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+        self.inner.store.close().await;
+    }
+
+    /// Runs `work` to its end even when the caller goes away: a key being made, a session being stored.
+    async fn to_the_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.inner.tasks.spawn(work).await.unwrap_or(Err(Error::Interrupted))
+    }
+
+    fn sign_in_required(&self, why: SignInReason) -> Error {
+        Error::SignInRequired { why, command: self.login_command(None) }
+    }
+
+    /// The record from memory; from the vault where memory has none. One that is not fresh any more is read again in
+    /// the background.
+    async fn record(&self) -> Result<Arc<Memory>, Error> {
+        if let Some(memory) = self.remembered() {
+            if memory.read_at.elapsed() > RECHECK
+                && let Ok(guard) = self.inner.loading.try_lock()
+            {
+                drop(guard);
+                self.reread_in_background();
+            }
+            return Ok(memory);
+        }
+        let _guard = self.inner.loading.lock().await;
+        match self.remembered() {
+            Some(memory) => Ok(memory),
+            None => self.reread().await,
+        }
+    }
+
+    /// The record as it is in the vault now.
+    async fn reread(&self) -> Result<Arc<Memory>, Error> {
+        Ok(self.remember(self.inner.store.read().await?))
+    }
+
+    fn reread_in_background(&self) {
+        let account = self.clone();
+        self.inner.tasks.spawn(async move {
+            let Ok(_guard) = account.inner.loading.try_lock() else { return };
+            if let Err(error) = account.reread().await {
+                tracing::warn!(%error, "the account could not be read again");
+            }
+        });
+    }
+
+    /// Changes the record in the vault and in memory.
+    async fn update<T>(
+        &self,
+        change: impl FnMut(&mut Record) -> Result<T, Error>,
+    ) -> Result<(T, Arc<Memory>), Error> {
+        let (outcome, written) = self.inner.store.update(change).await?;
+        Ok((outcome, self.remember(written)))
+    }
+
+    fn remembered(&self) -> Option<Arc<Memory>> {
+        self.inner.memory.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Keeps what was read or written, unless memory has something newer by now.
+    fn remember(&self, Versioned { record, version }: Versioned) -> Arc<Memory> {
+        for secret in record.secrets() {
+            self.inner.redactor.remember(secret);
+        }
+        let seen = Arc::new(Memory { record, version, read_at: Instant::now() });
+        let mut memory = self.inner.memory.write().unwrap_or_else(PoisonError::into_inner);
+        match &*memory {
+            Some(newer) if newer.version > seen.version => newer.clone(),
+            _ => memory.insert(seen).clone(),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! After a crash: compares the intents in the vault with the upstream's list and writes down what became of them, so
+//! that no key lives without a trace. It reports; revoking is the person's decision.
+
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+
+use super::{
+    Account, Error, Memory,
+    record::{Intent, Record},
+};
+use crate::bondmcp::wire::ApiKey;
+
+/// An intent that is younger may still be another process's work in progress; an older one that has left nothing
+/// behind is over.
+const IN_PROGRESS: TimeDelta = TimeDelta::minutes(2);
+
+impl Account {
+    /// Looks into what an earlier process has left unfinished, if anything. Called at the start.
+    pub async fn reconcile(&self) -> Result<(), Error> {
+        if self.reread().await?.record.intents.is_empty() {
+            return Ok(());
+        }
+        let listed = self.upstream_keys().await?;
+        let memory = self.reconcile_with(&listed).await?;
+        for unfinished in super::Unfinished::all(&memory.record) {
+            tracing::warn!(
+                lost_key_ids = ?unfinished.lost_key_ids,
+                rotating_key_id = unfinished.rotating_key_id,
+                replacement_key_id = unfinished.replacement_key_id,
+                "a change of API keys was interrupted. {}",
+                unfinished.next
+            );
+        }
+        Ok(())
+    }
+
+    /// Settles the intents against the keys that the upstream lists now.
+    pub(super) async fn reconcile_with(&self, listed: &[ApiKey]) -> Result<Arc<Memory>, Error> {
+        let memory = self.reread().await?;
+        if memory.record.intents.is_empty() {
+            return Ok(memory);
+        }
+        let now = self.inner.clock.now();
+        let change = |record: &mut Record| {
+            let held: Vec<String> = record.keys.iter().map(|key| key.id.clone()).collect();
+            for intent in &mut record.intents {
+                intent.orphans = orphans(intent, listed, &held);
+            }
+            record.intents.retain(|intent| {
+                let ends_in_nothing = intent.orphans.is_empty()
+                    && (intent.made.is_none() || intent.replaces.is_none())
+                    && now - intent.started_at > IN_PROGRESS;
+                !ends_in_nothing
+            });
+            Ok(())
+        };
+        Ok(self.update(change).await?.1)
+    }
+
+    /// The orphans of one intent, when its answer was just lost. That the list fails too leaves the intent for later.
+    pub(super) async fn look_for_orphans(&self, intent: &str) -> Vec<String> {
+        let settled = async { self.reconcile_with(&self.upstream_keys().await?).await }.await;
+        match settled {
+            Ok(memory) => {
+                let intents = &memory.record.intents;
+                intents.iter().find(|i| i.id == intent).map(|i| i.orphans.clone()).unwrap_or_default()
+            }
+            Err(error) => {
+                tracing::warn!(%error, "whether the lost answer made an API key is not known yet");
+                vec![]
+            }
+        }
+    }
+}
+
+/// The keys that `intent` has probably made: of its name, not there before, and not held here.
+fn orphans(intent: &Intent, listed: &[ApiKey], held: &[String]) -> Vec<String> {
+    let made_by_it = |key: &&ApiKey| {
+        key.is_active
+            && key.name == intent.name
+            && !intent.before.contains(&key.id)
+            && !held.contains(&key.id)
+    };
+    if intent.made.is_some() {
+        return vec![];
+    }
+    listed.iter().filter(made_by_it).map(|key| key.id.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+
+    #[test]
+    fn an_orphan_has_the_intents_name_is_new_and_is_held_nowhere() {
+        let key = |id: &str, name: &str, is_active| ApiKey {
+            id: id.into(),
+            name: name.into(),
+            description: None,
+            key_preview: None,
+            created_at: None,
+            last_used: None,
+            is_active,
+        };
+        let listed = [
+            key("before", "ci", true),
+            key("other", "laptop", true),
+            key("held", "ci", true),
+            key("revoked", "ci", false),
+            key("orphan", "ci", true),
+        ];
+        let mut intent = Intent {
+            id: "i".into(),
+            name: "ci".into(),
+            started_at: Timestamp::UNIX_EPOCH,
+            before: vec!["before".into()],
+            replaces: None,
+            made: None,
+            orphans: vec![],
+        };
+        assert_eq!(orphans(&intent, &listed, &["held".into()]), ["orphan"]);
+        intent.made = Some("held".into());
+        assert!(orphans(&intent, &listed, &["held".into()]).is_empty());
+    }
+}

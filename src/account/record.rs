@@ -1,0 +1,264 @@
+//! What the vault keeps of an account. In memory its secrets are typed; in bytes it exists only on its way into and out
+//! of the sealed record.
+
+use std::iter;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::session::Session;
+use crate::{
+    clock::Timestamp,
+    config::EnvironmentLogin,
+    secret::{self, ExposeSecret, SecretBytes, SecretString},
+};
+
+/// One account: an identity at one upstream, its credentials and the API keys made through us.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Record {
+    pub email: Option<String>,
+    pub user_id: Option<String>,
+    /// Grows with every sign-in and sign-out, so that a renewal that began before can tell.
+    pub generation: u64,
+    pub session: Option<Session>,
+    /// Remembered because the person chose to stay signed in.
+    pub password: Option<SecretString>,
+    /// The environment's e-mail and password that the upstream rejected, as a fingerprint.
+    pub rejected: Option<Fingerprint>,
+    pub keys: Vec<ManagedKey>,
+    /// The id of the key that API calls use, instead of the session.
+    pub active_key: Option<String>,
+    /// Changes that have begun and not ended.
+    pub intents: Vec<Intent>,
+}
+
+/// An API key that was made through us.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ManagedKey {
+    pub id: String,
+    pub name: String,
+    pub preview: Option<String>,
+    pub created_at: Option<String>,
+    pub secret: SecretString,
+}
+
+/// A key about to be made: written down first, so that a crash leaves a trace.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Intent {
+    /// Ours, random.
+    pub id: String,
+    pub name: String,
+    pub started_at: Timestamp,
+    /// The ids that the upstream listed before.
+    pub before: Vec<String>,
+    /// The key that the new one is to replace.
+    #[serde(default)]
+    pub replaces: Option<String>,
+    /// The new key, once it is sealed.
+    #[serde(default)]
+    pub made: Option<String>,
+    /// Keys that this intent has probably made and whose values are lost: found after a crash.
+    #[serde(default)]
+    pub orphans: Vec<String>,
+}
+
+/// Tells whether a login is the one that was rejected, without keeping it. Salted; sealed like everything here.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Fingerprint {
+    salt: String,
+    digest: Vec<u8>,
+}
+
+impl Record {
+    /// Everything in it that must not leave.
+    pub fn secrets(&self) -> impl Iterator<Item = &SecretString> {
+        let session = self.session.iter();
+        let tokens = session.flat_map(|s| iter::once(&s.access_token).chain(&s.refresh_token));
+        tokens.chain(&self.password).chain(self.keys.iter().map(|key| &key.secret))
+    }
+
+    pub fn key(&self, id: &str) -> Option<&ManagedKey> {
+        self.keys.iter().find(|key| key.id == id)
+    }
+
+    pub fn active(&self) -> Option<&ManagedKey> {
+        self.key(self.active_key.as_deref()?)
+    }
+
+    /// Forgets what signs the account in. Keys stay: their values exist nowhere else.
+    pub fn sign_out(&mut self) {
+        self.generation += 1;
+        self.session = None;
+        self.password = None;
+        self.active_key = None;
+    }
+
+    pub fn forget_key(&mut self, id: &str) {
+        self.keys.retain(|key| key.id != id);
+        if self.active_key.as_deref() == Some(id) {
+            self.active_key = None;
+        }
+    }
+
+    pub fn intent(&mut self, id: &str) -> Option<&mut Intent> {
+        self.intents.iter_mut().find(|intent| intent.id == id)
+    }
+
+    pub fn end_intent(&mut self, id: &str) {
+        self.intents.retain(|intent| intent.id != id);
+    }
+
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok()
+    }
+
+    pub fn to_bytes(&self) -> Result<SecretBytes, serde_json::Error> {
+        secret::to_secret_json(&RecordView {
+            email: self.email.as_deref(),
+            user_id: self.user_id.as_deref(),
+            generation: self.generation,
+            session: self.session.as_ref().map(|session| SessionView {
+                access_token: session.access_token.expose_secret(),
+                obtained_at: session.obtained_at,
+                expires_at: session.expires_at,
+                refresh_token: session.refresh_token.as_ref().map(ExposeSecret::expose_secret),
+            }),
+            password: self.password.as_ref().map(ExposeSecret::expose_secret),
+            rejected: self.rejected.as_ref(),
+            keys: self.keys.iter().map(ManagedKeyView::of).collect(),
+            active_key: self.active_key.as_deref(),
+            intents: &self.intents,
+        })
+    }
+}
+
+impl Fingerprint {
+    pub fn of(login: &EnvironmentLogin) -> Self {
+        let salt = secret::random().expose_secret().to_owned();
+        Self { digest: Self::digest(&salt, login), salt }
+    }
+
+    pub fn matches(&self, login: &EnvironmentLogin) -> bool {
+        self.digest == Self::digest(&self.salt, login)
+    }
+
+    fn digest(salt: &str, login: &EnvironmentLogin) -> Vec<u8> {
+        let mut hash = Sha256::new();
+        for part in [salt, &login.email, login.password.expose_secret()] {
+            hash.update(part.len().to_be_bytes());
+            hash.update(part);
+        }
+        hash.finalize().to_vec()
+    }
+}
+
+/// [`Record`] with its secrets exposed, for the sealed bytes alone.
+#[derive(Serialize)]
+struct RecordView<'a> {
+    email: Option<&'a str>,
+    user_id: Option<&'a str>,
+    generation: u64,
+    session: Option<SessionView<'a>>,
+    password: Option<&'a str>,
+    rejected: Option<&'a Fingerprint>,
+    keys: Vec<ManagedKeyView<'a>>,
+    active_key: Option<&'a str>,
+    intents: &'a [Intent],
+}
+
+#[derive(Serialize)]
+struct SessionView<'a> {
+    access_token: &'a str,
+    obtained_at: Timestamp,
+    expires_at: Timestamp,
+    refresh_token: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct ManagedKeyView<'a> {
+    id: &'a str,
+    name: &'a str,
+    preview: Option<&'a str>,
+    created_at: Option<&'a str>,
+    secret: &'a str,
+}
+
+impl<'a> ManagedKeyView<'a> {
+    fn of(key: &'a ManagedKey) -> Self {
+        Self {
+            id: &key.id,
+            name: &key.name,
+            preview: key.preview.as_deref(),
+            created_at: key.created_at.as_deref(),
+            secret: key.secret.expose_secret(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use static_assertions::assert_not_impl_any;
+
+    assert_not_impl_any!(Record: Serialize, std::fmt::Display);
+    assert_not_impl_any!(ManagedKey: Serialize, std::fmt::Display);
+
+    fn record() -> Record {
+        Record {
+            email: Some("a@b.c".into()),
+            user_id: Some("usr_1".into()),
+            generation: 3,
+            session: Some(Session {
+                access_token: "canary-access".into(),
+                obtained_at: Timestamp::UNIX_EPOCH,
+                expires_at: Timestamp::UNIX_EPOCH,
+                refresh_token: Some("canary-refresh".into()),
+            }),
+            password: Some("canary-password".into()),
+            rejected: None,
+            keys: vec![ManagedKey {
+                id: "key_1".into(),
+                name: "laptop".into(),
+                preview: None,
+                created_at: None,
+                secret: "canary-key".into(),
+            }],
+            active_key: Some("key_1".into()),
+            intents: vec![],
+        }
+    }
+
+    #[test]
+    fn a_record_survives_its_bytes() {
+        let record = record();
+        let bytes = record.to_bytes().unwrap();
+        let again = Record::from_bytes(&bytes).unwrap();
+        assert_eq!(again.to_bytes().unwrap(), bytes);
+        assert_eq!(again.active().unwrap().secret.expose_secret(), "canary-key");
+        assert_eq!(again.generation, 3);
+    }
+
+    #[test]
+    fn a_record_does_not_show_its_secrets_in_debug() {
+        assert!(!format!("{:?}", record()).contains("canary"));
+    }
+
+    #[test]
+    fn signing_out_forgets_the_credentials_and_keeps_the_keys() {
+        let mut record = record();
+        record.sign_out();
+        assert!(record.session.is_none() && record.password.is_none() && record.active().is_none());
+        assert_eq!(record.keys.len(), 1);
+        assert_eq!(record.generation, 4);
+    }
+
+    #[test]
+    fn a_fingerprint_knows_its_login_and_no_other() {
+        let login =
+            |email: &str, password: &str| EnvironmentLogin { email: email.into(), password: password.into() };
+        let fingerprint = Fingerprint::of(&login("a", "bc"));
+        assert!(fingerprint.matches(&login("a", "bc")));
+        assert!(!fingerprint.matches(&login("ab", "c")));
+    }
+}

@@ -1,0 +1,117 @@
+//! A signed-in session: its tokens and how long they hold.
+
+use chrono::TimeDelta;
+use serde::Deserialize;
+
+use crate::{
+    bondmcp::wire::Tokens,
+    clock::Timestamp,
+    secret::{ExposeSecret, SecretString},
+};
+
+/// Renewal begins at most this long before the end.
+const LONGEST_MARGIN: TimeDelta = TimeDelta::seconds(60);
+
+/// A session as it is kept.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Session {
+    pub access_token: SecretString,
+    pub obtained_at: Timestamp,
+    pub expires_at: Timestamp,
+    #[serde(default)]
+    pub refresh_token: Option<SecretString>,
+}
+
+impl Session {
+    /// The session that `tokens`, received at `now`, give. A refresh answer may leave out the refresh token; then
+    /// `earlier` still holds.
+    pub fn new(tokens: Tokens, now: Timestamp, earlier: Option<SecretString>) -> Self {
+        let announced = i64::try_from(tokens.expires_in).ok().and_then(TimeDelta::try_seconds);
+        let by_answer = announced.and_then(|life| now.checked_add_signed(life));
+        let expires_at = [by_answer, by_token(&tokens.access_token, now)].into_iter().flatten().min();
+        Self {
+            expires_at: expires_at.unwrap_or(now),
+            obtained_at: now,
+            access_token: tokens.access_token,
+            refresh_token: tokens.refresh_token.or(earlier),
+        }
+    }
+
+    /// The token can be sent.
+    pub fn is_usable(&self, now: Timestamp) -> bool {
+        now < self.expires_at
+    }
+
+    /// A tenth of the session's life is left, or less, and at most a minute: time to renew while it still holds.
+    pub fn is_ageing(&self, now: Timestamp) -> bool {
+        let margin = ((self.expires_at - self.obtained_at) / 10).min(LONGEST_MARGIN);
+        now >= self.expires_at - margin
+    }
+}
+
+/// The end by the token's own claims, where it is a JWT (RFC 7519, 4.1.4). With `iat` the life counts from now, so
+/// that a wrong clock on either side does no harm. The signature is the upstream's business: we are its client.
+fn by_token(token: &SecretString, now: Timestamp) -> Option<Timestamp> {
+    #[derive(Deserialize)]
+    struct Claims {
+        exp: f64,
+        iat: Option<f64>,
+    }
+    let claims: Claims = jsonwebtoken::dangerous::insecure_decode_claims(token.expose_secret()).ok()?;
+    #[expect(clippy::cast_possible_truncation, reason = "saturates; out of range is no date")]
+    let seconds = |value: f64| TimeDelta::try_seconds(value as i64);
+    match claims.iat {
+        Some(iat) => now.checked_add_signed(seconds(claims.exp - iat)?),
+        None => Timestamp::UNIX_EPOCH.checked_add_signed(seconds(claims.exp)?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+    use static_assertions::assert_not_impl_any;
+
+    assert_not_impl_any!(Session: serde::Serialize, std::fmt::Display);
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_timestamp(seconds, 0).unwrap()
+    }
+
+    fn session(token: &str, expires_in: u64) -> Session {
+        let tokens = json!({"access_token": token, "expires_in": expires_in});
+        Session::new(serde_json::from_value(tokens).unwrap(), at(1000), None)
+    }
+
+    fn jwt(claims: &Value) -> String {
+        let key = jsonwebtoken::EncodingKey::from_secret(b"test");
+        jsonwebtoken::encode(&jsonwebtoken::Header::default(), claims, &key).unwrap()
+    }
+
+    #[test]
+    fn the_earlier_of_the_answers_and_the_tokens_end_counts() {
+        assert_eq!(session("opaque", 3600).expires_at, at(4600));
+        assert_eq!(session(&jwt(&json!({"exp": 1500})), 3600).expires_at, at(1500));
+        assert_eq!(session(&jwt(&json!({"exp": 9999})), 60).expires_at, at(1060));
+    }
+
+    #[test]
+    fn a_token_issued_by_a_clock_that_is_ahead_lives_as_long_as_it_says() {
+        let ahead = jwt(&json!({"iat": 501_000, "exp": 501_120}));
+        assert_eq!(session(&ahead, 3600).expires_at, at(1120));
+    }
+
+    #[test]
+    fn the_margin_is_a_tenth_of_the_life_and_at_most_a_minute() {
+        let short = session("opaque", 100);
+        assert!(!short.is_ageing(at(1089)) && short.is_ageing(at(1090)));
+        let long = session("opaque", 3600);
+        assert!(!long.is_ageing(at(4539)) && long.is_ageing(at(4540)));
+        assert!(long.is_usable(at(4599)) && !long.is_usable(at(4600)));
+    }
+
+    #[test]
+    fn an_absurd_life_does_not_overflow() {
+        assert!(!session("opaque", u64::MAX).is_usable(at(1000)));
+    }
+}

@@ -1,0 +1,131 @@
+//! Registering, signing in and signing out.
+
+use super::{Account, Error, Memory, Need, SignInReason, Status, record::Record, session::Session};
+use crate::{
+    bondmcp::wire::{Tokens, User},
+    secret::SecretString,
+};
+
+/// A new BondMCP account; its e-mail address is still to be verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    pub user_id: String,
+    pub email: String,
+}
+
+impl Account {
+    /// Creates a BondMCP account. It can sign in once the person has followed the link in the mail.
+    pub async fn register(&self, email: &str, password: &SecretString) -> Result<Registration, Error> {
+        let registered = self.inner.client.register(email, password).await?;
+        Ok(Registration { user_id: registered.user_id, email: registered.email })
+    }
+
+    /// Signs in. With `remember` the password is kept, sealed, so that the session can be renewed without the person.
+    pub async fn sign_in(
+        &self,
+        email: &str,
+        password: SecretString,
+        remember: bool,
+    ) -> Result<Status, Error> {
+        let (account, email) = (self.clone(), email.to_owned());
+        self.to_the_end(async move {
+            let before = account.reread().await?;
+            check_identity(&before.record, &email)?;
+            let tokens = account.inner.client.login(&email, &password).await?;
+            let memory = account.store_sign_in(email, password, remember, tokens).await?;
+            account.end_other_session(&before, &memory).await;
+            account.status().await
+        })
+        .await
+    }
+
+    /// Signs in without the person, where the environment or what is remembered allows it.
+    pub async fn ensure_signed_in(&self) -> Result<Status, Error> {
+        match self.bearer(Need::Session).await {
+            // An API key in the environment needs no session.
+            Err(Error::SignInRequired { why: SignInReason::KeysNeedSession, .. }) => {}
+            outcome => {
+                outcome?;
+            }
+        }
+        self.status().await
+    }
+
+    /// Signs out: the session is ended upstream and forgotten here, and so is a remembered password. API keys made
+    /// here stay sealed, as their values exist nowhere else, unless `forget_keys`.
+    pub async fn sign_out(&self, forget_keys: bool) -> Result<(), Error> {
+        let account = self.clone();
+        self.to_the_end(async move {
+            let before = account.reread().await?;
+            let change = |record: &mut Record| {
+                record.sign_out();
+                if forget_keys {
+                    *record = Record { generation: record.generation, ..Record::default() };
+                }
+                Ok(())
+            };
+            let ((), memory) = account.update(change).await?;
+            account.forget_models();
+            account.end_other_session(&before, &memory).await;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn store_sign_in(
+        &self,
+        email: String,
+        password: SecretString,
+        remember: bool,
+        tokens: Tokens,
+    ) -> Result<std::sync::Arc<Memory>, Error> {
+        let user = match tokens.user.clone() {
+            Some(user) => Some(user),
+            // The seed's answer does not say who it is; signing in does not fail because of that.
+            None => self.inner.client.me(&tokens.access_token).await.ok().map(|me| User {
+                id: me.id,
+                email: Some(me.email),
+                name: me.name,
+            }),
+        };
+        let session = Session::new(tokens, self.inner.clock.now(), None);
+        let change = |record: &mut Record| {
+            check_identity(record, &email)?;
+            record.generation += 1;
+            record.email = Some(email.clone());
+            record.user_id = user.as_ref().map(|user| user.id.clone());
+            record.session = Some(session.clone());
+            record.password = remember.then(|| password.clone());
+            record.rejected = None;
+            Ok(())
+        };
+        let ((), memory) = self.update(change).await?;
+        self.forget_models();
+        Ok(memory)
+    }
+
+    /// Ends the session of `before` upstream when `after` has another one: a process that still uses it is told so by
+    /// its next refusal. That the upstream is away does not keep anybody from signing out here.
+    async fn end_other_session(&self, before: &Memory, after: &Memory) {
+        let Some(old) = &before.record.session else { return };
+        if after.record.session.is_some() && before.record.email == after.record.email {
+            return;
+        }
+        if old.is_usable(self.inner.clock.now())
+            && let Err(error) = self.inner.client.logout(&old.access_token).await
+        {
+            tracing::warn!(%error, "the session was forgotten here but could not be ended at BondMCP; it runs out by itself");
+        }
+    }
+}
+
+/// A profile that holds keys belongs to the one who made them.
+fn check_identity(record: &Record, email: &str) -> Result<(), Error> {
+    let has_keys = !record.keys.is_empty() || !record.intents.is_empty();
+    match &record.email {
+        Some(owner) if has_keys && !owner.eq_ignore_ascii_case(email) => {
+            Err(Error::ProfileTaken { email: owner.clone() })
+        }
+        _ => Ok(()),
+    }
+}

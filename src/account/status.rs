@@ -1,0 +1,101 @@
+//! Who is signed in, how and until when: never a secret, and without asking the upstream.
+
+use serde::Serialize;
+
+use super::{Account, Error, keys::Unfinished, record::Record};
+use crate::clock::Timestamp;
+use schemars::JsonSchema;
+
+/// What API calls are made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Credential {
+    /// The token of a signed-in account.
+    Session,
+    /// An API key.
+    ApiKey,
+}
+
+/// What renews the session without the person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Renewal {
+    RefreshToken,
+    /// The password, remembered sealed in the vault.
+    RememberedPassword,
+    /// `BONDMCP_EMAIL` and `BONDMCP_PASSWORD`.
+    Environment,
+    /// Nothing: at its end the person signs in again.
+    None,
+}
+
+/// An account as a person or an agent may see it.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Status {
+    /// Whether calls can be made.
+    pub signed_in: bool,
+    /// The local name of this account.
+    pub profile: String,
+    /// The BondMCP API that calls go to.
+    pub upstream: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<String>,
+    /// What API calls are made with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential: Option<Credential>,
+    /// The id of the API key in use; absent for a session and for the environment's key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<String>,
+    /// When the session's present token ends (RFC 3339).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// What renews the session without the person.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub renewal: Option<Renewal>,
+    /// API key changes that were interrupted, with what to do about them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unfinished: Vec<Unfinished>,
+}
+
+impl Account {
+    pub async fn status(&self) -> Result<Status, Error> {
+        let environment = &self.inner.environment;
+        let record = match self.reread().await {
+            Ok(memory) => memory.record.clone(),
+            // The environment's key needs no vault, so a broken one does not keep it from working.
+            Err(_) if environment.api_key.is_some() => Record::default(),
+            Err(error) => return Err(error),
+        };
+        let now = self.inner.clock.now();
+        let renewal = match &record.session {
+            Some(session) if session.refresh_token.is_some() => Renewal::RefreshToken,
+            _ if environment.login.is_some() => Renewal::Environment,
+            _ if record.password.is_some() => Renewal::RememberedPassword,
+            _ => Renewal::None,
+        };
+        let session = record.session.as_ref().filter(|s| s.is_usable(now) || renewal != Renewal::None);
+        let key_id = match &environment.api_key {
+            Some(_) => None,
+            None => record.active().map(|key| key.id.clone()),
+        };
+        let credential = if environment.api_key.is_some() || key_id.is_some() {
+            Some(Credential::ApiKey)
+        } else {
+            session.map(|_| Credential::Session)
+        };
+        Ok(Status {
+            signed_in: credential.is_some(),
+            profile: self.inner.profile.to_string(),
+            upstream: self.inner.client.base_url().to_string(),
+            email: record.email.clone(),
+            user_id: record.user_id.clone(),
+            credential,
+            key_id,
+            expires_at: session.map(|session| session.expires_at),
+            renewal: session.map(|_| renewal),
+            unfinished: Unfinished::all(&record),
+        })
+    }
+}

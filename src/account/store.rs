@@ -1,0 +1,93 @@
+//! The account's record in the vault: opened when first needed, read whole, changed by compare-and-swap.
+
+use std::{path::PathBuf, time::Duration};
+
+use tokio::sync::OnceCell;
+
+use super::{error::Error, record::Record};
+use crate::{
+    clock::Clock,
+    config::{SealingKeySource, VaultLocation},
+    vault::{self, RecordId, SealingKey, Vault},
+};
+
+/// How long a renewal's lease holds without a sign of life: what others wait, at most, for a holder that died.
+pub const LEASE: Duration = Duration::from_secs(5);
+
+/// A record and its version in the vault; 0 where there is none yet.
+#[derive(Debug)]
+pub struct Versioned {
+    pub record: Record,
+    pub version: u64,
+}
+
+/// One account's place in a vault.
+#[derive(Debug)]
+pub struct Store {
+    pub location: VaultLocation,
+    pub sealing_key: SealingKeySource,
+    pub data_dir: PathBuf,
+    pub id: RecordId,
+    pub clock: Clock,
+    pub vault: OnceCell<Vault>,
+}
+
+impl Store {
+    /// The record as it is now; an empty one where there is none yet.
+    pub async fn read(&self) -> Result<Versioned, Error> {
+        match self.vault().await?.read(&self.id).await? {
+            None => Ok(Versioned { record: Record::default(), version: 0 }),
+            Some(sealed) => {
+                let record = Record::from_bytes(&sealed.plaintext).ok_or(Error::RecordUnreadable)?;
+                Ok(Versioned { record, version: sealed.version })
+            }
+        }
+    }
+
+    /// Changes the record and returns it as it was written, with what `change` gave. `change` runs again on the newer
+    /// record when another process wrote meanwhile, so it must do nothing but change the record.
+    pub async fn update<T>(
+        &self,
+        mut change: impl FnMut(&mut Record) -> Result<T, Error>,
+    ) -> Result<(T, Versioned), Error> {
+        let vault = self.vault().await?;
+        loop {
+            let Versioned { mut record, version } = self.read().await?;
+            let outcome = change(&mut record)?;
+            let bytes = record.to_bytes().map_err(|_| Error::RecordUnreadable)?;
+            match vault.write(&self.id, (version > 0).then_some(version), &bytes).await {
+                Ok(version) => return Ok((outcome, Versioned { record, version })),
+                Err(vault::Error::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Takes or extends the right to renew the session.
+    pub async fn acquire_lease(&self, holder: &str) -> Result<bool, Error> {
+        let vault = self.vault().await?;
+        Ok(vault.acquire_lease(&self.id, holder, self.clock.now(), LEASE).await?)
+    }
+
+    pub async fn release_lease(&self, holder: &str) -> Result<(), Error> {
+        Ok(self.vault().await?.release_lease(&self.id, holder).await?)
+    }
+
+    pub async fn close(&self) {
+        if let Some(vault) = self.vault.get() {
+            vault.close().await;
+        }
+    }
+
+    async fn vault(&self) -> Result<&Vault, Error> {
+        self.vault.get_or_try_init(|| self.open()).await
+    }
+
+    async fn open(&self) -> Result<Vault, Error> {
+        let (key, origin) = SealingKey::load(&self.sealing_key, &self.data_dir, &self.location).await?;
+        if let Some(notice) = origin.notice() {
+            tracing::warn!("{notice}");
+        }
+        Ok(Vault::open(&self.location, key).await?)
+    }
+}

@@ -166,6 +166,13 @@ pub struct EnvironmentCredentials {
     pub login: Option<EnvironmentLogin>,
 }
 
+impl EnvironmentCredentials {
+    /// The secrets among them.
+    pub fn secrets(&self) -> impl Iterator<Item = &SecretString> {
+        self.api_key.iter().chain(self.login.iter().map(|login| &login.password))
+    }
+}
+
 /// `BONDMCP_EMAIL` and `BONDMCP_PASSWORD`.
 #[derive(Clone, Debug)]
 pub struct EnvironmentLogin {
@@ -210,7 +217,7 @@ impl Settings {
         let data_dir = flags
             .data_dir
             .or_else(|| environment.path("BONDMCP_DATA_DIR"))
-            .or_else(|| Some(ProjectDirs::from("com", "BondMCP", "bondmcp-server")?.data_dir().into()))
+            .or_else(default_data_dir)
             .ok_or(ConfigError::NoHome)?;
         Ok(Self {
             base_url: base_url.as_deref().unwrap_or(DEFAULT_BASE_URL).parse()?,
@@ -221,6 +228,12 @@ impl Settings {
             data_dir,
         })
     }
+}
+
+/// The platform's place for this program's data; `None` without a home directory.
+#[must_use]
+pub fn default_data_dir() -> Option<PathBuf> {
+    Some(ProjectDirs::from("com", "BondMCP", "bondmcp-server")?.data_dir().into())
 }
 
 /// Variables by name; an empty one counts as unset, as hosts pass unset fields that way.

@@ -1,2 +1,21 @@
-//! The command line's entry.
-fn main() {}
+//! The binary: reads the command line and leaves with the command's exit code.
+
+use std::process::ExitCode;
+
+use bondmcp_server::cli::Cli;
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the process cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(cli.run());
+    // A read of stdin that is still pending must not hold the process up.
+    runtime.shutdown_background();
+    code
+}

@@ -1,0 +1,164 @@
+//! MCP: the server handler, the tools and the egress guard. It knows no SQL and no HTTP client; it asks the account.
+
+mod arguments;
+mod call;
+mod failure;
+mod guard;
+mod tools;
+
+use std::{sync::Arc, time::Duration};
+
+use rmcp::{
+    ErrorData, RoleServer, ServerHandler,
+    handler::server::router::tool::ToolRouter,
+    model::{
+        CacheScope, CallToolRequestParams, CallToolResponse, CustomRequest, CustomResult, DiscoverResult,
+        ErrorCode, Implementation, ListToolsResult, MetaObject, PaginatedRequestParams, ServerCapabilities,
+        ServerConfig, Tool,
+    },
+    service::RequestContext,
+};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use self::guard::Guard;
+use crate::{account::Account, redact::Redactor};
+
+/// How long a host may keep what never changes while we run, in milliseconds.
+const STATIC_TTL_MS: u64 = 5 * 60 * 1000;
+
+const INSTRUCTIONS: &str = "\
+Tools for BondMCP, a health-AI API. You never see or handle credentials: this server holds them.
+- If a call says `sign_in_required`, tell the person in your own words what to do: it is in `next` or `solution`. \
+Signing in happens outside the chat. Afterwards, simply call again.
+- Never ask the person for a password, a token or an API key, never accept one in the chat and never put one into a \
+tool call. If they offer one, tell them to keep it and to sign in as described.
+- `auth_status` tells who is signed in. Sessions are renewed by the server; you need not log in before other calls.
+- API keys are named by their ids; their values never appear here. A person can use one in a terminal with \
+`bondmcp-server keys run ID -- COMMAND`.
+- Failed calls carry JSON `{\"error\": {kind, message, solution, retry_after_seconds?}}`: follow `solution`.";
+
+/// Bounds on what callers may ask of us at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Calls that run at the same time.
+    pub concurrent: usize,
+    /// Calls that wait for that; one more is refused as `rate_limited`.
+    pub waiting: usize,
+    /// For one call, its wait included. Hosts usually give up after 60 s.
+    pub deadline: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { concurrent: 64, waiting: 1024, deadline: Duration::from_secs(55) }
+    }
+}
+
+/// The MCP server of one account. Clones are cheap and share everything: one is made for each HTTP request.
+#[derive(Clone, Debug)]
+pub struct BondMcp {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    account: Account,
+    tools: ToolRouter<BondMcp>,
+    guard: Guard,
+    limits: Limits,
+    running: Semaphore,
+    admitted: Semaphore,
+    /// Ends calls in flight when the process stops.
+    stopping: CancellationToken,
+}
+
+impl BondMcp {
+    #[must_use]
+    pub fn new(account: Account, redactor: Redactor, limits: Limits, stopping: CancellationToken) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                account,
+                tools: Self::tools(),
+                guard: Guard::new(redactor),
+                limits,
+                running: Semaphore::new(limits.concurrent),
+                admitted: Semaphore::new(limits.concurrent + limits.waiting),
+                stopping,
+            }),
+        }
+    }
+
+    fn account(&self) -> &Account {
+        &self.inner.account
+    }
+
+    fn identity() -> Implementation {
+        Implementation::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
+            .with_title("BondMCP")
+            .with_description(env!("CARGO_PKG_DESCRIPTION"))
+            .with_website_url("https://bondmcp.com")
+    }
+
+    /// Who answers, in the result's `_meta` (MCP 2026-07-28, "Discovery"): there is no handshake to tell it in.
+    fn meta() -> MetaObject {
+        let mut meta = MetaObject::default();
+        if let Ok(identity) = serde_json::to_value(Self::identity()) {
+            meta.insert("io.modelcontextprotocol/serverInfo".to_owned(), identity);
+        }
+        meta
+    }
+}
+
+impl ServerHandler for BondMcp {
+    fn get_info(&self) -> ServerConfig {
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+            .with_server_info(Self::identity())
+            .with_instructions(INSTRUCTIONS)
+    }
+
+    async fn discover(&self, _: RequestContext<RoleServer>) -> Result<DiscoverResult, ErrorData> {
+        let versions = self.supported_protocol_versions().into_owned();
+        Ok(DiscoverResult::from_server_info(versions, self.get_info())
+            .with_ttl_ms(STATIC_TTL_MS)
+            .with_cache_scope(CacheScope::Public))
+    }
+
+    async fn list_tools(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        let mut list = ListToolsResult::with_all_items(self.inner.tools.list_all())
+            .with_ttl_ms(STATIC_TTL_MS)
+            .with_cache_scope(CacheScope::Public);
+        list.meta = Some(Self::meta());
+        Ok(list)
+    }
+
+    /// rmcp reads a request whose parameters do not fit its method as one of a method unknown to it.
+    async fn on_custom_request(
+        &self,
+        request: CustomRequest,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CustomResult, ErrorData> {
+        Err(match request.method.as_str() {
+            "initialize" | "server/discover" | "tools/list" | "tools/call" | "ping" => {
+                ErrorData::invalid_params("the parameters do not fit the method", None)
+            }
+            _ => ErrorData::new(ErrorCode::METHOD_NOT_FOUND, "there is no such method", None),
+        })
+    }
+
+    fn get_tool(&self, name: &str) -> Option<Tool> {
+        self.inner.tools.get(name).cloned()
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        self.guarded_call(request, context).await
+    }
+}

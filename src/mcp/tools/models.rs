@@ -1,0 +1,47 @@
+//! `list_models`: what BondMCP offers.
+
+use rmcp::{handler::server::wrapper::Json, schemars, schemars::JsonSchema, tool, tool_router};
+use serde::{Deserialize, Serialize};
+
+use super::super::{BondMcp, arguments::Arguments, failure::Failure};
+use crate::{bondmcp::wire::Model, clock::Timestamp};
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ListModelsArguments {
+    /// Ask BondMCP again instead of taking a list that is up to five minutes old.
+    refresh: Option<bool>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct ListModelsResult {
+    models: Vec<Model>,
+    count: usize,
+    /// When BondMCP gave this list (RFC 3339).
+    fetched_at: Timestamp,
+    /// It was not asked anew.
+    from_cache: bool,
+}
+
+#[tool_router(router = model_tools, vis = "pub(super)")]
+impl BondMcp {
+    #[tool(
+        title = "List BondMCP models",
+        description = "Lists the health-AI models that BondMCP offers to the signed-in account. Free of charge.",
+        annotations(read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = true),
+        output_schema = super::output_schema::<ListModelsResult>(),
+        input_schema = super::input_schema::<ListModelsArguments>()
+    )]
+    async fn list_models(
+        &self,
+        Arguments(arguments): Arguments<ListModelsArguments>,
+    ) -> Result<Json<ListModelsResult>, Failure> {
+        let list = self.account().list_models(arguments.refresh.unwrap_or(false)).await?;
+        Ok(Json(ListModelsResult {
+            count: list.models.len(),
+            models: list.models,
+            fetched_at: list.fetched_at,
+            from_cache: list.from_cache,
+        }))
+    }
+}

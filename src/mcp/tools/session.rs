@@ -1,0 +1,212 @@
+//! `register`, `login`, `logout`, `auth_status`: who is signed in. None of them takes a secret.
+
+use rmcp::{handler::server::wrapper::Json, schemars, schemars::JsonSchema, tool, tool_router};
+use serde::{Deserialize, Serialize};
+
+use super::super::{BondMcp, arguments::Arguments, failure::Failure};
+use crate::{
+    account::{self, Credential, Status},
+    clock::Timestamp,
+    error::Kind,
+};
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct SignInArguments {
+    /// The person's e-mail address, if known; it is only put into the instructions for them.
+    email: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct NoArguments {}
+
+/// How signing in stands.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum SignInStatus {
+    SignedIn,
+    SignInRequired,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct RegisterResult {
+    status: SignInStatus,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email: Option<String>,
+    /// What the person or you can do next.
+    next: String,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct LoginResult {
+    status: SignInStatus,
+    /// The e-mail address of the account that is signed in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    account: Option<String>,
+    /// What API calls are made with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credential: Option<Credential>,
+    /// When the session's present token ends (RFC 3339); the server renews it where it can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<Timestamp>,
+    /// What the person or you can do next.
+    next: String,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct LogoutResult {
+    status: LogoutStatus,
+    /// What the person or you can do next.
+    next: String,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum LogoutStatus {
+    SignedOut,
+}
+
+#[tool_router(router = session_tools, vis = "pub(super)")]
+impl BondMcp {
+    #[tool(
+        title = "Create a BondMCP account",
+        description = "Starts creating a BondMCP account. The person chooses the password outside the chat: pass on what `next` says. Says so if somebody is signed in already.",
+        annotations(read_only_hint = false, destructive_hint = false, idempotent_hint = true, open_world_hint = true),
+        output_schema = super::output_schema::<RegisterResult>(),
+        input_schema = super::input_schema::<SignInArguments>()
+    )]
+    async fn register(
+        &self,
+        Arguments(arguments): Arguments<SignInArguments>,
+    ) -> Result<Json<RegisterResult>, Failure> {
+        let email = arguments.email.map(checked_email).transpose()?;
+        Ok(Json(match self.signed_in().await? {
+            Ok(status) => RegisterResult {
+                status: SignInStatus::SignedIn,
+                user_id: status.user_id,
+                email: status.email,
+                next: "An account is signed in already; go on with the other tools.".to_owned(),
+            },
+            Err(_) => RegisterResult {
+                status: SignInStatus::SignInRequired,
+                user_id: None,
+                next: for_the_terminal(
+                    "create the account",
+                    &self.account().register_command(email.as_deref()),
+                ),
+                email,
+            },
+        }))
+    }
+
+    #[tool(
+        title = "Sign in to BondMCP",
+        description = "Signs in to BondMCP. Signs in at once where the server can do so by itself; otherwise the person signs in outside the chat: pass on what `next` says. Other tools sign in by themselves where possible, so call this only to start signing in.",
+        annotations(read_only_hint = false, destructive_hint = false, idempotent_hint = true, open_world_hint = true),
+        output_schema = super::output_schema::<LoginResult>(),
+        input_schema = super::input_schema::<SignInArguments>()
+    )]
+    async fn login(
+        &self,
+        Arguments(arguments): Arguments<SignInArguments>,
+    ) -> Result<Json<LoginResult>, Failure> {
+        let email = arguments.email.map(checked_email).transpose()?;
+        Ok(Json(match self.signed_in().await? {
+            Ok(status) => LoginResult {
+                status: SignInStatus::SignedIn,
+                account: status.email,
+                credential: status.credential,
+                expires_at: status.expires_at,
+                next: "Go on with the other tools.".to_owned(),
+            },
+            Err(why) => LoginResult {
+                status: SignInStatus::SignInRequired,
+                account: None,
+                credential: None,
+                expires_at: None,
+                next: format!(
+                    "{why} {}",
+                    for_the_terminal("sign in", &self.account().login_command(email.as_deref()))
+                ),
+            },
+        }))
+    }
+
+    #[tool(
+        title = "Sign out of BondMCP",
+        description = "Ends the BondMCP session and forgets the credentials kept for it. Afterwards only the person can sign in again. API keys made here stay stored.",
+        annotations(read_only_hint = false, destructive_hint = true, idempotent_hint = true, open_world_hint = true),
+        output_schema = super::output_schema::<LogoutResult>(),
+        input_schema = super::input_schema::<NoArguments>()
+    )]
+    async fn logout(&self, _: Arguments<NoArguments>) -> Result<Json<LogoutResult>, Failure> {
+        self.account().sign_out(false).await?;
+        let next = if self.account().has_environment_credentials() {
+            "The server's environment holds credentials, so the next call signs in with them; the operator can unset them."
+        } else {
+            "The person signs in again with `login`."
+        };
+        Ok(Json(LogoutResult { status: LogoutStatus::SignedOut, next: next.to_owned() }))
+    }
+
+    #[tool(
+        title = "Show who is signed in",
+        description = "Tells who is signed in to BondMCP, with which kind of credential and until when, and which API key changes were interrupted. Asks nobody; shows no secret.",
+        annotations(read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = false),
+        output_schema = super::output_schema::<Status>(),
+        input_schema = super::input_schema::<NoArguments>()
+    )]
+    async fn auth_status(&self, _: Arguments<NoArguments>) -> Result<Json<Status>, Failure> {
+        Ok(Json(self.account().status().await?))
+    }
+
+    /// Signed in, by itself where possible; or why the person must do it.
+    async fn signed_in(&self) -> Result<Result<Status, account::SignInReason>, Failure> {
+        match self.account().ensure_signed_in().await {
+            Ok(status) => Ok(Ok(status)),
+            Err(account::Error::SignInRequired { why, .. }) => Ok(Err(why)),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn for_the_terminal(purpose: &str, command: &str) -> String {
+    format!(
+        "To {purpose}, the person runs `{command}` in a terminal, outside the chat. Tell them so; never ask for the password. Then call again."
+    )
+}
+
+/// An agent's word that ends up in a command line for a person to paste: nothing but an e-mail address may.
+fn checked_email(email: String) -> Result<String, Failure> {
+    let plain = |part: &str, extra: &[u8]| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || extra.contains(&b))
+    };
+    let fits = email.len() <= 254
+        && !email.starts_with('-')
+        && email.split_once('@').is_some_and(|(local, domain)| plain(local, b"._+-") && plain(domain, b".-"));
+    if fits {
+        Ok(email)
+    } else {
+        Err(Failure::new(
+            Kind::InvalidInput,
+            "The argument `email` does not fit.",
+            "Give a plain e-mail address such as ada@example.com, or leave it out.",
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_e_mail_cannot_carry_a_command() {
+        assert!(checked_email("ada.l+x@mail.example.com".into()).is_ok());
+        for email in ["", "ada", "a@", "-x@b.c", "a@b.c; rm -rf ~", "$(x)@b.c", "a`b`@c.d", "a@b\n.c"] {
+            assert!(checked_email(email.into()).is_err(), "{email}");
+        }
+    }
+}

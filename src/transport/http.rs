@@ -1,0 +1,152 @@
+//! MCP over streamable HTTP, for one owner: every request to `/mcp` carries the bearer token, unless the operator said
+//! otherwise on loopback. TLS is the business of a proxy in front.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::{Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use http::{
+    HeaderMap, Method, StatusCode,
+    header::{AUTHORIZATION, CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE},
+};
+use rmcp::transport::{
+    StreamableHttpServerConfig, StreamableHttpService,
+    streamable_http_server::session::local::LocalSessionManager,
+};
+use serde_json::json;
+use tokio::{net::TcpListener, sync::Mutex};
+use tokio_util::sync::CancellationToken;
+use tower_http::timeout::TimeoutLayer;
+
+use crate::{
+    mcp::BondMcp,
+    secret::{self, SecretString},
+};
+
+/// The largest request body that is taken, in bytes.
+pub const LARGEST_BODY: usize = 4 << 20;
+
+/// For a request up to the head of its answer; a little more than a call may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// After the word to stop, what is still in flight gets so long.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
+
+/// How the endpoint is protected.
+#[derive(Clone, Debug)]
+pub struct Protection {
+    /// The bearer token that every request must carry; `None` takes every request.
+    pub token: Option<SecretString>,
+    /// Values of `Host` that are served besides loopback's.
+    pub allowed_hosts: Vec<String>,
+    /// Values of `Origin` that are served; none by default, as no browser needs to call.
+    pub allowed_origins: Vec<String>,
+    /// Sessions of the era before 2026-07-28 that may be open at once.
+    pub max_sessions: usize,
+}
+
+impl Protection {
+    /// Up to 64 sessions, no foreign host, no browser.
+    #[must_use]
+    pub fn new(token: Option<SecretString>) -> Self {
+        Self { token, allowed_hosts: vec![], allowed_origins: vec![], max_sessions: 64 }
+    }
+}
+
+/// The routes: `/mcp`, and `/healthz` for whoever watches the process.
+pub fn router(server: BondMcp, protection: Protection, stopping: &CancellationToken) -> Router {
+    let loopback = ["localhost", "127.0.0.1", "::1"].map(ToOwned::to_owned);
+    let config = StreamableHttpServerConfig::default()
+        .with_json_response(true)
+        .with_max_request_body_bytes(LARGEST_BODY)
+        .with_allowed_hosts(loopback.into_iter().chain(protection.allowed_hosts))
+        .with_allowed_origins(protection.allowed_origins)
+        .enforce_origin_validation()
+        .with_cancellation_token(stopping.child_token());
+    let sessions = Sessions {
+        manager: Arc::new(LocalSessionManager::default()),
+        opening: Arc::new(Mutex::new(())),
+        max: protection.max_sessions,
+    };
+    let mcp = StreamableHttpService::new(move || Ok(server.clone()), sessions.manager.clone(), config);
+    Router::new()
+        .route_service("/mcp", mcp)
+        .layer(middleware::from_fn_with_state(sessions, Sessions::cap))
+        .layer(middleware::from_fn_with_state(protection.token, authenticate))
+        .route("/healthz", get(healthz))
+        .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, REQUEST_TIMEOUT))
+}
+
+/// Serves until `stopping` is cancelled, then lets what is in flight end.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    stopping: CancellationToken,
+) -> std::io::Result<()> {
+    let graceful = axum::serve(listener, router).with_graceful_shutdown(stopping.clone().cancelled_owned());
+    tokio::select! {
+        outcome = graceful => outcome,
+        () = async { stopping.cancelled().await; tokio::time::sleep(LAST_ANSWERS).await } => Ok(()),
+    }
+}
+
+async fn healthz() -> impl IntoResponse {
+    ([(CACHE_CONTROL, "no-store")], Json(json!({ "status": "ok" })))
+}
+
+/// RFC 6750: 401 with a challenge where the token is missing or wrong.
+async fn authenticate(State(token): State<Option<SecretString>>, request: Request, next: Next) -> Response {
+    let Some(token) = token else { return next.run(request).await };
+    match bearer(request.headers()) {
+        Some(given) if secret::same(&given, &token) => next.run(request).await,
+        Some(_) => challenge(r#"Bearer realm="bondmcp-server", error="invalid_token""#),
+        None => challenge(r#"Bearer realm="bondmcp-server""#),
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<SecretString> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().into())
+}
+
+fn challenge(challenge: &'static str) -> Response {
+    let solution = "send the server's token as `Authorization: Bearer TOKEN`; it is BONDMCP_HTTP_TOKEN, or was shown at the start";
+    (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, challenge)], Json(json!({ "error": solution })))
+        .into_response()
+}
+
+/// The sessions of the older era; rmcp sets them no bound.
+#[derive(Clone)]
+struct Sessions {
+    manager: Arc<LocalSessionManager>,
+    /// Held while a session opens, so that they are counted one after the other.
+    opening: Arc<Mutex<()>>,
+    max: usize,
+}
+
+impl Sessions {
+    async fn cap(State(sessions): State<Self>, request: Request, next: Next) -> Response {
+        if !may_open_session(&request) {
+            return next.run(request).await;
+        }
+        let _opening = sessions.opening.lock().await;
+        if sessions.manager.sessions.read().await.len() >= sessions.max {
+            let full = json!({ "error": "too many sessions are open; close one or try again later" });
+            return (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "30")], Json(full)).into_response();
+        }
+        next.run(request).await
+    }
+}
+
+/// A POST of the older era without a session: nothing else opens one.
+fn may_open_session(request: &Request) -> bool {
+    let headers = request.headers();
+    let modern =
+        headers.get("mcp-protocol-version").is_some_and(|version| version.as_bytes() >= &b"2026-07-28"[..]);
+    request.method() == Method::POST && !headers.contains_key("mcp-session-id") && !modern
+}

@@ -1,0 +1,186 @@
+//! JSON-RPC messages as lines (MCP 2026-07-28, "stdio"), in place of rmcp's line transport, which drops malformed and
+//! over-long lines without a word and ends the server on an early notification.
+
+use std::{io, sync::Arc};
+
+use rmcp::{
+    ErrorData, RoleServer,
+    model::{ErrorCode, JsonRpcMessage, RequestId},
+    service::{RxJsonRpcMessage, TxJsonRpcMessage},
+    transport::Transport,
+};
+use serde_json::{Value, error::Category};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader},
+    sync::Mutex,
+};
+use tokio_util::sync::CancellationToken;
+
+/// The longest line that is taken, in bytes.
+pub(super) const LONGEST_LINE: usize = 4 << 20;
+
+/// Reads messages from `R` and writes messages to `W`, one a line.
+pub(super) struct LineTransport<R, W> {
+    input: BufReader<R>,
+    /// The line so far: it outlives a `receive` that is dropped half-way.
+    line: Vec<u8>,
+    /// The rest of an over-long line is being skipped.
+    skipping: bool,
+    output: Arc<Mutex<W>>,
+    /// A request was seen: before that rmcp takes nothing else.
+    opened: bool,
+    /// Tells that the input has ended.
+    ended: CancellationToken,
+}
+
+/// What a look at the input gave.
+enum Read {
+    Line,
+    TooLong,
+    End,
+}
+
+impl<R, W> LineTransport<R, W>
+where
+    R: AsyncRead + Send + Unpin + 'static,
+    W: AsyncWrite + Send + Unpin + 'static,
+{
+    pub fn new(input: R, output: W, ended: CancellationToken) -> Self {
+        Self {
+            input: BufReader::new(input),
+            line: Vec::new(),
+            skipping: false,
+            output: Arc::new(Mutex::new(output)),
+            opened: false,
+            ended,
+        }
+    }
+
+    /// Fills `self.line` with the next line. Dropped half-way it loses nothing: between taking bytes and keeping them
+    /// there is no await.
+    async fn read(&mut self) -> io::Result<Read> {
+        loop {
+            let available = self.input.fill_buf().await?;
+            if available.is_empty() {
+                return Ok(Read::End);
+            }
+            let newline = available.iter().position(|&byte| byte == b'\n');
+            let taken = newline.map_or(available.len(), |at| at + 1);
+            let fits = self.line.len() + taken <= LONGEST_LINE;
+            if fits && !self.skipping {
+                self.line.extend_from_slice(&available[..taken]);
+            }
+            self.input.consume(taken);
+            match (newline.is_some(), std::mem::take(&mut self.skipping)) {
+                (true, true) => {}
+                (false, true) => self.skipping = true,
+                (true, false) if fits => return Ok(Read::Line),
+                (false, false) if fits => {}
+                (ended, false) => {
+                    self.skipping = !ended;
+                    return Ok(Read::TooLong);
+                }
+            }
+        }
+    }
+
+    /// Refuses what was read. Not awaited, so that a dropped `receive` cannot leave half a line on the output.
+    fn refuse(&self, error: ErrorData, id: Option<RequestId>) {
+        tracing::warn!(reason = %error.message, "a message on stdin was refused");
+        tokio::spawn(write(self.output.clone(), TxJsonRpcMessage::<RoleServer>::error(error, id)));
+    }
+
+    /// The message in `self.line`; `None` when there is nothing to pass on.
+    fn parse(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
+        let line = self.line.trim_ascii();
+        if line.is_empty() {
+            return None;
+        }
+        match serde_json::from_slice(line) {
+            Ok(message) => Some(message),
+            Err(error) if error.classify() == Category::Data => {
+                self.refuse_shape();
+                None
+            }
+            Err(_) => {
+                self.refuse(ErrorData::parse_error("the line is not valid JSON", None), None);
+                None
+            }
+        }
+    }
+
+    /// JSON, but no message of ours: a request is told so under its id, a notification is nothing to answer.
+    fn refuse_shape(&self) {
+        let value: Value = serde_json::from_slice(&self.line).unwrap_or_default();
+        let id = value.get("id").and_then(|id| serde_json::from_value(id.clone()).ok());
+        match (value.get("method").is_some(), id) {
+            (true, None) => tracing::debug!("a notification that is not understood was ignored"),
+            (true, id) => {
+                self.refuse(ErrorData::invalid_params("the request's parameters do not fit", None), id);
+            }
+            (false, id) => {
+                self.refuse(ErrorData::invalid_request("this is no JSON-RPC 2.0 message", None), id);
+            }
+        }
+    }
+}
+
+impl<R, W> Transport<RoleServer> for LineTransport<R, W>
+where
+    R: AsyncRead + Send + Unpin + 'static,
+    W: AsyncWrite + Send + Unpin + 'static,
+{
+    type Error = io::Error;
+
+    fn send(
+        &mut self,
+        message: TxJsonRpcMessage<RoleServer>,
+    ) -> impl Future<Output = io::Result<()>> + Send + 'static {
+        write(self.output.clone(), message)
+    }
+
+    async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
+        loop {
+            match self.read().await {
+                Ok(Read::Line) => {}
+                Ok(Read::TooLong) => {
+                    self.line.clear();
+                    let limit = format!("the line is longer than {} MiB", LONGEST_LINE >> 20);
+                    self.refuse(ErrorData::new(ErrorCode::INVALID_REQUEST, limit, None), None);
+                    continue;
+                }
+                Ok(Read::End) | Err(_) => {
+                    self.ended.cancel();
+                    return None;
+                }
+            }
+            let message = self.parse();
+            self.line.clear();
+            match message {
+                Some(JsonRpcMessage::Request(_)) => self.opened = true,
+                Some(_) if self.opened => {}
+                Some(_) => {
+                    tracing::debug!("a message before the first request was ignored");
+                    continue;
+                }
+                None => continue,
+            }
+            return message;
+        }
+    }
+
+    async fn close(&mut self) -> io::Result<()> {
+        self.output.lock().await.flush().await
+    }
+}
+
+async fn write<W: AsyncWrite + Unpin>(
+    output: Arc<Mutex<W>>,
+    message: TxJsonRpcMessage<RoleServer>,
+) -> io::Result<()> {
+    let mut line = serde_json::to_vec(&message)?;
+    line.push(b'\n');
+    let mut output = output.lock().await;
+    output.write_all(&line).await?;
+    output.flush().await
+}

@@ -1,0 +1,44 @@
+//! MCP over stdin and stdout, for a host on the same machine. It ends when stdin closes or the process is told to stop.
+
+use std::{io, time::Duration};
+
+use rmcp::{ServiceExt as _, service::ServerInitializeError};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+use super::lines::LineTransport;
+use crate::mcp::BondMcp;
+
+/// Calls in flight when stdin closes may still answer for so long: somebody may have piped the requests in.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// Serves `server` until `input` ends or `stopping` is cancelled; then calls in flight are ended.
+pub async fn serve<R, W>(server: BondMcp, input: R, output: W, stopping: CancellationToken) -> io::Result<()>
+where
+    R: AsyncRead + Send + Unpin + 'static,
+    W: AsyncWrite + Send + Unpin + 'static,
+{
+    let ended = CancellationToken::new();
+    let transport = LineTransport::new(input, output, ended.clone());
+    let stop = stopping.clone();
+    let watch = tokio::spawn(async move {
+        ended.cancelled().await;
+        tokio::time::sleep(LAST_ANSWERS).await;
+        stop.cancel();
+    });
+    let serving = async {
+        let running = tokio::select! {
+            running = server.serve_with_ct(transport, stopping.clone()) => running,
+            () = stopping.cancelled() => return Ok(()),
+        };
+        match running {
+            Ok(running) => running.waiting().await.map(|_| ()).map_err(io::Error::other),
+            // A host that only looked whether we are there.
+            Err(ServerInitializeError::ConnectionClosed(_)) => Ok(()),
+            Err(error) => Err(io::Error::other(error.to_string())),
+        }
+    };
+    let outcome = serving.await;
+    watch.abort();
+    outcome
+}

@@ -4,6 +4,7 @@
     reason = "doc comments of arguments are help texts, where backticks would show"
 )]
 
+mod demo;
 mod http;
 mod keys;
 mod login;
@@ -44,6 +45,7 @@ pub struct Cli {
 
 const EXAMPLES: &str = "\
 First steps:
+  bondmcp-server demo                  see it at work, offline
   bondmcp-server login                 sign in (the password is asked for, never echoed)
   bondmcp-server stdio                 what a host runs; see mcp.json.example
   bondmcp-server stdio --sandbox       the same against an embedded BondMCP, offline
@@ -94,6 +96,15 @@ enum Command {
     Keys(keys::Command),
     /// Serve an embedded BondMCP API on loopback
     Sandbox(sandbox::Args),
+    /// See everything at work offline, with a real MCP client
+    Demo(demo::Args),
+}
+
+impl Command {
+    /// Whether it does without a data directory, and so without a home.
+    fn keeps_nothing(&self) -> bool {
+        matches!(self, Self::Sandbox(_) | Self::Demo(_))
+    }
 }
 
 /// Why a command ends with another code than 0.
@@ -140,7 +151,7 @@ impl Cli {
 
     async fn start(self, redactor: Redactor) -> Result<(), Failed> {
         telemetry::init(self.global.log_level()?, self.global.log_format, redactor.clone());
-        let settings = self.global.settings()?;
+        let settings = self.global.settings(self.command.keeps_nothing())?;
         let app = App { settings, redactor, clock: Clock::system() };
         match self.command {
             Command::Stdio(args) => args.run(app).await,
@@ -151,6 +162,7 @@ impl Cli {
             Command::Status(args) => args.run(app).await,
             Command::Keys(command) => command.run(app).await,
             Command::Sandbox(args) => args.run(app).await,
+            Command::Demo(args) => args.run(app).await,
         }
     }
 }
@@ -166,11 +178,11 @@ impl Global {
         }
     }
 
-    fn settings(&self) -> Result<Settings, ConfigError> {
+    fn settings(&self, keeps_nothing: bool) -> Result<Settings, ConfigError> {
         let flags = Flags {
             base_url: self.base_url.clone(),
             profile: self.profile.clone(),
-            data_dir: self.data_dir.clone(),
+            data_dir: self.data_dir.clone().or_else(|| keeps_nothing.then(std::env::temp_dir)),
         };
         Settings::load(flags, |name| std::env::var_os(name))
     }

@@ -1,0 +1,129 @@
+//! `bondmcp-server demo`: the whole story offline, with a real MCP client, and the proof that the host saw no secret.
+
+mod host;
+mod person;
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use serde_json::{Value, json};
+
+use self::{host::Host, person::Person};
+use super::{App, Failed, say};
+use crate::{
+    redact::Redactor,
+    sandbox::{Plan, RunningSandbox, Sandbox, SandboxConfig},
+    secret::SecretString,
+};
+
+/// Shows the product at work, offline: a sandbox in place of BondMCP, this program as the MCP server of a host, and at
+/// the end a search for secrets in everything that the host has seen.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {}
+
+impl Args {
+    pub async fn run(self, app: App) -> Result<(), Failed> {
+        let config = SandboxConfig { clock: app.clock, plan: Plan::Professional, ..SandboxConfig::default() };
+        let sandbox = Sandbox::start(config, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+            .await
+            .map_err(|error| Failed::Message(error.to_string()))?;
+        let person = Person::new(&sandbox.base_url());
+        say(format!("BondMCP (a sandbox): {}", sandbox.base_url()));
+        say("MCP host:            this program as client of `bondmcp-server stdio`");
+
+        let mut host = Host::start(&person).await?;
+        let told = story(&mut host, &person, &sandbox).await;
+        let seen = host.end().await?;
+        told?;
+
+        let mut secrets = sandbox.secrets_issued();
+        secrets.push(person.password.clone());
+        let found = secrets.iter().filter(|secret| occurs(secret, &seen)).count();
+        say(format!(
+            "\nThe host saw {} bytes. Secrets searched for in them, plain and encoded: {}. Found: {found}.",
+            seen.len(),
+            secrets.len()
+        ));
+        if found == 0 { Ok(()) } else { Err(Failed::Message("A secret has reached the host.".to_owned())) }
+    }
+}
+
+async fn story(host: &mut Host, person: &Person, sandbox: &RunningSandbox) -> Result<(), Failed> {
+    chapter("Nobody is signed in");
+    host.call("list_models", json!({})).await?;
+    host.call("login", json!({ "password": "a secret in the chat" })).await?;
+    host.call("register", json!({ "email": person.email })).await?;
+
+    chapter("The person creates an account and signs in, outside the chat");
+    person.run("register").await?;
+    say(format!("  person  follows the link in the mail to {}", person.email));
+    sandbox.verify(&person.email);
+    person.run("login").await?;
+
+    chapter("The agent works");
+    host.call("login", json!({})).await?;
+    host.call("auth_status", json!({})).await?;
+    host.call("list_models", json!({})).await?;
+
+    chapter("The token expires; nobody has to do anything");
+    sandbox.expire_tokens();
+    host.call("list_models", json!({ "refresh": true })).await?;
+    say(format!(
+        "  BondMCP saw {} log-in and {} refresh so far",
+        sandbox.count("POST /auth/login"),
+        sandbox.count("POST /auth/refresh")
+    ));
+
+    chapter("API keys, by their ids");
+    let created =
+        host.manage_keys(json!({"action": "create", "name": "demo", "permissions": ["read"]})).await?;
+    let id = &created["keys"][0]["id"];
+    host.manage_keys(json!({"action": "use", "key_id": id})).await?;
+    host.call("list_models", json!({ "refresh": true })).await?;
+    host.manage_keys(json!({"action": "usage", "key_id": id})).await?;
+    let rotated = host.manage_keys(json!({"action": "rotate", "key_id": id})).await?;
+    host.manage_keys(json!({ "action": "list" })).await?;
+    host.manage_keys(json!({"action": "revoke", "key_id": rotated["keys"][0]["id"]})).await?;
+
+    chapter("Signing out");
+    host.call("logout", json!({})).await?;
+    host.call("list_models", json!({})).await?;
+    Ok(())
+}
+
+fn chapter(title: &str) {
+    say(format!("\n{title}"));
+}
+
+/// Whether `secret` stands in `seen`, in any of the usual encodings.
+fn occurs(secret: &SecretString, seen: &str) -> bool {
+    let redactor = Redactor::default();
+    redactor.remember(secret);
+    redactor.redact(seen) != seen
+}
+
+/// What an answer says, in one line that fits a screen.
+fn brief(answer: &Value) -> String {
+    const WIDTH: usize = 140;
+    let line = match (&answer["error"], answer.as_object()) {
+        (Value::Object(error), _) => format!("{}: {}", word(&error["kind"]), word(&error["message"])),
+        (_, Some(fields)) => {
+            let fields = fields.iter().map(|(name, value)| format!("{name}: {}", word(value)));
+            fields.collect::<Vec<_>>().join(" · ")
+        }
+        _ => answer.to_string(),
+    };
+    if line.chars().count() <= WIDTH { line } else { line.chars().take(WIDTH).collect::<String>() + "…" }
+}
+
+/// A text without its quotes; of a list or an object what names it.
+fn word(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(word).collect::<Vec<_>>().join(", "),
+        Value::Object(fields) => match fields.get("id").or_else(|| fields.get("endpoint")) {
+            Some(name) => word(name),
+            None => fields.values().map(word).collect::<Vec<_>>().join(" "),
+        },
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,118 @@
+//! The host of the demo: a real MCP client on the pipes of a `bondmcp-server stdio`, which keeps everything it sees.
+
+use std::{
+    pin::Pin,
+    process::Stdio,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+};
+
+use rmcp::{
+    RoleClient, ServiceExt as _,
+    model::{CallToolRequestParams, ClientCapabilities, ClientConfig, Implementation},
+    service::RunningService,
+};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, ReadBuf},
+    process::{Child, Command},
+    task::JoinHandle,
+};
+
+use super::{
+    super::{Failed, say},
+    brief,
+    person::Person,
+};
+
+pub struct Host {
+    client: RunningService<RoleClient, ClientConfig>,
+    server: Child,
+    output: Arc<Mutex<Vec<u8>>>,
+    log: JoinHandle<Vec<u8>>,
+}
+
+impl Host {
+    pub async fn start(person: &Person) -> Result<Self, Failed> {
+        let mut command: Command = person.command("stdio")?;
+        command.args(["--log", "trace"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut server = command
+            .spawn()
+            .map_err(|error| Failed::Message(format!("The server cannot be run: {error}.")))?;
+        let (Some(stdin), Some(stdout), Some(mut stderr)) =
+            (server.stdin.take(), server.stdout.take(), server.stderr.take())
+        else {
+            return Err(Failed::Message("The server has no pipes.".to_owned()));
+        };
+        let output = Arc::default();
+        let log = tokio::spawn(async move {
+            let mut log = Vec::new();
+            let _ = stderr.read_to_end(&mut log).await;
+            log
+        });
+        let identity = Implementation::new("bondmcp-demo-host", env!("CARGO_PKG_VERSION"));
+        let client = ClientConfig::new(ClientCapabilities::default(), identity)
+            .serve((Recorded { input: stdout, output: Arc::clone(&output) }, stdin))
+            .await
+            .map_err(|error| Failed::Message(format!("The server does not answer: {error}.")))?;
+        Ok(Self { client, server, output, log })
+    }
+
+    /// Calls a tool and tells of it; the structured result, or the error.
+    pub async fn call(&mut self, tool: &'static str, arguments: Value) -> Result<Value, Failed> {
+        say(format!("  agent   {tool} {arguments}"));
+        let mut request = CallToolRequestParams::new(tool);
+        request.arguments = arguments.as_object().cloned();
+        let result = self
+            .client
+            .call_tool(request)
+            .await
+            .map_err(|error| Failed::Message(format!("`{tool}` was not answered: {error}.")))?;
+        let answer = result.structured_content.clone().unwrap_or_else(|| {
+            let text =
+                result.content.first().and_then(|block| block.as_text()).map(|text| text.text.as_str());
+            text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or(json!(null))
+        });
+        say(format!("  server  {}", brief(&answer)));
+        Ok(answer)
+    }
+
+    pub async fn manage_keys(&mut self, arguments: Value) -> Result<Value, Failed> {
+        self.call("manage_api_keys", arguments).await
+    }
+
+    /// Ends the server and gives everything that it has written: protocol and log.
+    pub async fn end(mut self) -> Result<String, Failed> {
+        let broken =
+            |error: &dyn std::fmt::Display| Failed::Message(format!("The server did not end well: {error}."));
+        self.client.cancel().await.map_err(|error| broken(&error))?;
+        let status = self.server.wait().await.map_err(|error| broken(&error))?;
+        if !status.success() {
+            return Err(broken(&status));
+        }
+        let log = self.log.await.map_err(|error| broken(&error))?;
+        let mut seen = self.output.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        seen.extend_from_slice(&log);
+        Ok(String::from_utf8_lossy(&seen).into_owned())
+    }
+}
+
+/// A reader that keeps what passes.
+struct Recorded<R> {
+    input: R,
+    output: Arc<Mutex<Vec<u8>>>,
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Recorded<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buffer.filled().len();
+        let outcome = Pin::new(&mut self.input).poll_read(context, buffer);
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        output.extend_from_slice(&buffer.filled()[before..]);
+        outcome
+    }
+}

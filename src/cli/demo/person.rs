@@ -1,0 +1,76 @@
+//! The person of the demo: has an e-mail address, a password and a terminal with a vault of its own.
+
+use std::{path::PathBuf, process::Stdio};
+
+use tokio::{io::AsyncWriteExt as _, process::Command};
+use uuid::Uuid;
+
+use super::super::{Failed, say};
+use crate::secret::{self, ExposeSecret as _, SecretString};
+
+pub struct Person {
+    pub email: String,
+    pub password: SecretString,
+    base_url: String,
+    data_dir: PathBuf,
+    sealing_key: SecretString,
+}
+
+impl Person {
+    pub fn new(base_url: &str) -> Self {
+        Self {
+            email: format!("ada-{}@example.com", &Uuid::new_v4().simple().to_string()[..8]),
+            password: format!("Pw1-{}", secret::random().expose_secret()).into(),
+            base_url: base_url.to_owned(),
+            data_dir: std::env::temp_dir().join(format!("bondmcp-demo-{}", Uuid::new_v4().simple())),
+            sealing_key: secret::random(),
+        }
+    }
+
+    /// This program with `verb`, as a process of its own: nothing of the demo but the configuration reaches it.
+    pub fn command(&self, verb: &str) -> Result<Command, Failed> {
+        let program = std::env::current_exe()
+            .map_err(|error| Failed::Message(format!("This program cannot find itself: {error}.")))?;
+        let mut command = Command::new(program);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("BONDMCP_") {
+                command.env_remove(name);
+            }
+        }
+        command
+            .arg(verb)
+            .env("BONDMCP_BASE_URL", &self.base_url)
+            .env("BONDMCP_DATA_DIR", &self.data_dir)
+            .env("BONDMCP_SEALING_KEY", self.sealing_key.expose_secret())
+            .kill_on_drop(true);
+        Ok(command)
+    }
+
+    /// `verb` at the terminal, the password piped in.
+    pub async fn run(&self, verb: &str) -> Result<(), Failed> {
+        say(format!("  person  bondmcp-server {verb} --email {}", self.email));
+        let broken = |error: std::io::Error| Failed::Message(format!("`{verb}` cannot be run: {error}."));
+        let mut child = self
+            .command(verb)?
+            .args(["--email", &self.email, "--password-stdin"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(broken)?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(self.password.expose_secret().as_bytes()).await.map_err(broken)?;
+        }
+        if child.wait().await.map_err(broken)?.success() {
+            Ok(())
+        } else {
+            Err(Failed::Message(format!("`bondmcp-server {verb}` failed.")))
+        }
+    }
+}
+
+impl Drop for Person {
+    fn drop(&mut self) {
+        // What was kept is of no use to anybody any more.
+        let _ = std::fs::remove_dir_all(&self.data_dir);
+    }
+}

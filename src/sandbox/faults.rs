@@ -41,6 +41,8 @@ pub enum Fault {
     Slow(Duration),
     /// No answer ever; the request is not processed.
     Hang,
+    /// The request waits for [`Faults::release`], then is processed.
+    Hold,
     /// The request is processed, then the connection closes without an answer.
     ProcessThenDrop,
     /// The request is processed, then no answer ever.
@@ -63,6 +65,10 @@ pub struct Faults {
     planned: Mutex<Planned>,
     /// Requests by endpoint.
     counts: watch::Sender<BTreeMap<String, u64>>,
+    /// Requests that were processed and are not answered, by endpoint.
+    processed: watch::Sender<BTreeMap<String, u64>>,
+    /// How often was released.
+    released: watch::Sender<u64>,
     /// Requests whose client went away before the answer, by endpoint.
     abandoned: watch::Sender<BTreeMap<String, u64>>,
 }
@@ -80,6 +86,8 @@ impl Default for Faults {
         Self {
             planned: Mutex::default(),
             counts: watch::Sender::new(BTreeMap::new()),
+            processed: watch::Sender::new(BTreeMap::new()),
+            released: watch::Sender::new(0),
             abandoned: watch::Sender::new(BTreeMap::new()),
         }
     }
@@ -104,6 +112,16 @@ impl Faults {
     /// Waits until `endpoint` has had `count` requests.
     pub async fn arrived(&self, endpoint: &str, count: u64) {
         reached(&self.counts, endpoint, count).await;
+    }
+
+    /// Waits until `count` requests to `endpoint` were processed without being answered.
+    pub async fn processed(&self, endpoint: &str, count: u64) {
+        reached(&self.processed, endpoint, count).await;
+    }
+
+    /// Lets the requests that are held go on.
+    pub fn release(&self) {
+        self.released.send_modify(|times| *times += 1);
     }
 
     /// Waits until `count` requests to `endpoint` were abandoned by their client.
@@ -156,11 +174,13 @@ pub(super) async fn apply(State(sandbox): State<Sandbox>, request: Request, next
     let endpoint = format!("{} {}", request.method(), path.strip_prefix(BASE_PATH).unwrap_or(path));
     let faults = sandbox.faults();
     let fault = faults.take(&endpoint);
+    // From before the request is seen to have arrived, so that no release is missed.
+    let released = faults.released.subscribe();
     increment(&faults.counts, &endpoint);
     let mut answering = Answering { faults, endpoint: &endpoint, answered: false };
     let response = match fault {
         None => next.run(request).await,
-        Some(fault) => fault.response(request, next).await,
+        Some(fault) => fault.response(&endpoint, faults, released, request, next).await,
     };
     answering.answered = true;
     tracing::debug!(%endpoint, status = response.status().as_u16(), "sandbox");
@@ -168,7 +188,14 @@ pub(super) async fn apply(State(sandbox): State<Sandbox>, request: Request, next
 }
 
 impl Fault {
-    async fn response(self, request: Request, next: Next) -> Response {
+    async fn response(
+        self,
+        endpoint: &str,
+        faults: &Faults,
+        mut released: watch::Receiver<u64>,
+        request: Request,
+        next: Next,
+    ) -> Response {
         match self {
             Self::Status(status) => {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -193,12 +220,17 @@ impl Fault {
                 next.run(request).await
             }
             Self::Hang => std::future::pending().await,
+            Self::Hold => {
+                let _ = released.changed().await;
+                next.run(request).await
+            }
             Self::ProcessThenDrop => {
                 next.run(request).await;
                 broken("")
             }
             Self::ProcessThenHang => {
                 next.run(request).await;
+                increment(&faults.processed, endpoint);
                 std::future::pending().await
             }
             Self::Echo => echo(request).await,

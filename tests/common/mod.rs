@@ -1,0 +1,235 @@
+//! What the black-box tests share: a sandbox, a place with a vault, the real binary on pipes with rmcp's client, and a
+//! search for secrets that owes nothing to the code under test.
+#![allow(dead_code, reason = "each test file uses its share")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
+
+pub mod secrets;
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    pin::Pin,
+    process::Stdio,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bondmcp_server::{
+    sandbox::{Plan, RunningSandbox, Sandbox, SandboxConfig},
+    secret::SecretString,
+};
+use rmcp::{
+    RoleClient, ServiceExt as _,
+    model::{CallToolRequestParams, CallToolResult, ClientCapabilities, ClientConfig, Implementation},
+    service::{RunningService, ServiceError},
+};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncRead, AsyncWriteExt as _, ReadBuf},
+    process::{Child, Command},
+};
+
+pub const EMAIL: &str = "ada@example.com";
+
+/// Nothing waits longer; no test depends on how long it takes.
+pub const SAFETY_NET: Duration = Duration::from_mins(1);
+
+pub async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(SAFETY_NET, future).await.expect("ends before the safety net")
+}
+
+pub async fn sandbox(config: SandboxConfig) -> RunningSandbox {
+    Sandbox::start(config, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.unwrap()
+}
+
+/// Gives no refresh tokens, like the seed's API, so that a renewal is a log-in; sets no bounds.
+pub fn like_the_seed() -> SandboxConfig {
+    SandboxConfig { refresh_tokens: false, plan: Plan::Unlimited, ..SandboxConfig::default() }
+}
+
+/// A person's computer: a data directory, a sealing key, and an account at a sandbox.
+pub struct Place {
+    pub directory: TempDir,
+    pub base_url: String,
+    pub password: SecretString,
+    pub sealing_key: SecretString,
+}
+
+impl Place {
+    /// With a verified account at `sandbox`, not signed in.
+    pub fn new(sandbox: &RunningSandbox) -> Self {
+        let place = Self {
+            directory: tempfile::tempdir().unwrap(),
+            base_url: sandbox.base_url(),
+            password: random_password(),
+            sealing_key: bondmcp_server::secret::random(),
+        };
+        sandbox.add_account(EMAIL, &place.password, Plan::Unlimited, true);
+        place
+    }
+
+    /// The binary with nothing in its environment but this place's configuration.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bondmcp-server"));
+        command
+            .env_clear()
+            .env("BONDMCP_BASE_URL", &self.base_url)
+            .env("BONDMCP_DATA_DIR", self.data_dir())
+            .env("BONDMCP_SEALING_KEY", secrets::text(&self.sealing_key))
+            .args(arguments)
+            .kill_on_drop(true);
+        command
+    }
+
+    pub fn data_dir(&self) -> std::path::PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// `login` at the terminal.
+    pub async fn sign_in(&self) {
+        let (code, _, told) = self.run_with_password("login").await;
+        assert_eq!(code, Some(0), "{told}");
+    }
+
+    /// A command that takes e-mail and password; its exit code, stdout and stderr.
+    pub async fn run_with_password(&self, verb: &str) -> (Option<i32>, String, String) {
+        let mut command = self.command(&[verb, "--email", EMAIL, "--password-stdin"]);
+        run(&mut command, secrets::text(&self.password)).await
+    }
+
+    /// A command; its exit code, stdout and stderr.
+    pub async fn run(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        run(&mut self.command(arguments), "").await
+    }
+
+    /// `keys list --json`.
+    pub async fn keys(&self) -> Value {
+        let (code, list, told) = self.run(&["keys", "list", "--json"]).await;
+        assert_eq!(code, Some(0), "{told}");
+        serde_json::from_str(&list).unwrap()
+    }
+}
+
+pub fn random_password() -> SecretString {
+    format!("Pw1 \"ä/{}", secrets::text(&bondmcp_server::secret::random())).into()
+}
+
+async fn run(command: &mut Command, input: &str) -> (Option<i32>, String, String) {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // A command that reads nothing may be gone already.
+    let _ = stdin.write_all(input.as_bytes()).await;
+    drop(stdin);
+    let output = within(child.wait_with_output()).await.unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// `bondmcp-server stdio` with rmcp's client on its pipes; everything it writes is kept.
+pub struct Server {
+    pub client: RunningService<RoleClient, ClientConfig>,
+    pub child: Child,
+    pub seen: Arc<Mutex<Vec<u8>>>,
+    log: tokio::task::JoinHandle<()>,
+}
+
+impl Server {
+    pub async fn start(place: &Place) -> Self {
+        Self::spawn(&mut place.command(&["--log", "trace", "stdio"])).await
+    }
+
+    pub async fn spawn(command: &mut Command) -> Self {
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let mut stderr = Recorded { input: child.stderr.take().unwrap(), seen: Arc::clone(&seen) };
+        let log = tokio::spawn(async move {
+            let _ = tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await;
+        });
+        let client = host().serve((Recorded { input: stdout, seen: Arc::clone(&seen) }, stdin));
+        Self { client: within(client).await.unwrap(), child, seen, log }
+    }
+
+    pub async fn call(&self, tool: &'static str, arguments: Value) -> Result<CallToolResult, ServiceError> {
+        within(self.client.call_tool(request(tool, arguments))).await
+    }
+
+    /// The structured result of a call that works.
+    pub async fn ok(&self, tool: &'static str, arguments: Value) -> Value {
+        let result = self.call(tool, arguments).await.unwrap();
+        assert_ne!(result.is_error, Some(true), "{result:?}");
+        result.structured_content.unwrap()
+    }
+
+    /// The error of a call that fails.
+    pub async fn error(&self, tool: &'static str, arguments: Value) -> Value {
+        error_of(&self.call(tool, arguments).await.unwrap())
+    }
+
+    /// Closes stdin and waits for the end; everything that was written.
+    pub async fn end(mut self) -> Vec<u8> {
+        within(self.client.cancel()).await.unwrap();
+        assert!(within(self.child.wait()).await.unwrap().success());
+        within(self.log).await.unwrap();
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// As if the power had failed.
+    pub async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+}
+
+pub fn host() -> ClientConfig {
+    ClientConfig::new(ClientCapabilities::default(), Implementation::new("test-host", "1"))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "reads better where it is called")]
+pub fn request(tool: &'static str, arguments: Value) -> CallToolRequestParams {
+    let mut request = CallToolRequestParams::new(tool);
+    request.arguments = arguments.as_object().cloned();
+    request
+}
+
+pub fn error_of(result: &CallToolResult) -> Value {
+    assert_eq!(result.is_error, Some(true), "{result:?}");
+    let text = &result.content[0].as_text().unwrap().text;
+    serde_json::from_str::<Value>(text).unwrap()["error"].take()
+}
+
+/// A reader that keeps what passes.
+pub struct Recorded<R> {
+    pub input: R,
+    pub seen: Arc<Mutex<Vec<u8>>>,
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Recorded<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buffer.filled().len();
+        let outcome = Pin::new(&mut self.input).poll_read(context, buffer);
+        self.seen.lock().unwrap().extend_from_slice(&buffer.filled()[before..]);
+        outcome
+    }
+}
+
+/// The bytes of every file below `directory`, with its path.
+pub fn files(directory: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push((path.clone(), std::fs::read(&path).unwrap()));
+        }
+    }
+    found
+}

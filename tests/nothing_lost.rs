@@ -1,0 +1,215 @@
+//! Must show 4: the process is killed at each step of making and rotating a key. The upstream is stopped in the middle
+//! of a request, before or after it has done it; between two requests the process writes its vault in one transaction,
+//! so these are all the states that a crash can leave.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::process::Stdio;
+
+use bondmcp_server::{
+    bondmcp::{Client, Timing},
+    clock::Clock,
+    redact::Redactor,
+    sandbox::{Fault, RunningSandbox},
+    secret::SecretString,
+};
+use common::{EMAIL, Place, Server, like_the_seed, sandbox, within};
+use serde_json::{Value, json};
+
+const LIST: &str = "GET /auth/api-keys";
+const CREATE: &str = "POST /auth/api-keys";
+const VERIFY: &str = "GET /health-ai/models";
+const REVOKE: &str = "DELETE /auth/api-keys/{id}";
+
+/// Runs a command that meets `fault` at `endpoint`, and kills it there.
+async fn killed_at(
+    sandbox: &RunningSandbox,
+    place: &Place,
+    arguments: &[&str],
+    endpoint: &str,
+    fault: Fault,
+) {
+    let before = sandbox.count(endpoint);
+    sandbox.faults().next(endpoint, fault.clone());
+    let mut command = place.command(arguments);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    within(sandbox.faults().arrived(endpoint, before + 1)).await;
+    if let Fault::ProcessThenHang = fault {
+        within(sandbox.faults().processed(endpoint, 1)).await;
+    }
+    child.kill().await.unwrap();
+}
+
+/// Every key that is live upstream is kept here or reported, and every key kept here and live works.
+async fn all_accounted_for(sandbox: &RunningSandbox, place: &Place) -> Value {
+    let list = place.keys().await;
+    let reported = |id: &str| {
+        let unfinished = list["unfinished"].as_array().unwrap();
+        unfinished
+            .iter()
+            .any(|entry| entry["lost_key_ids"].as_array().is_some_and(|ids| ids.contains(&json!(id))))
+    };
+    for (id, _) in sandbox.live_keys(EMAIL) {
+        let stored = entry(&list, &id).is_some_and(|key| key["stored"] == true);
+        assert!(stored != reported(&id), "{id} must be stored or reported: {list}");
+        if stored {
+            assert!(works(place, &id).await, "{id} must work: {list}");
+        }
+    }
+    list
+}
+
+fn entry<'a>(list: &'a Value, id: &str) -> Option<&'a Value> {
+    list["keys"].as_array().unwrap().iter().find(|key| key["id"] == id)
+}
+
+/// Asks the upstream with the value that the vault keeps.
+async fn works(place: &Place, id: &str) -> bool {
+    let (code, value, told) =
+        place.run(&["keys", "run", id, "--", "/usr/bin/printenv", "BONDMCP_API_KEY"]).await;
+    assert_eq!(code, Some(0), "{told}");
+    let client =
+        Client::new(place.base_url.parse().unwrap(), Redactor::default(), Clock::system(), Timing::default());
+    client.unwrap().list_models(&SecretString::from(value.trim())).await.is_ok()
+}
+
+/// A later start reports what it found, to the agent too.
+async fn told_to_the_agent(place: &Place) -> Vec<Value> {
+    let server = Server::start(place).await;
+    server.ok("manage_api_keys", json!({ "action": "list" })).await;
+    let status = server.ok("auth_status", json!({})).await;
+    server.end().await;
+    status["unfinished"].as_array().cloned().unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_at_any_step_of_create_leaves_no_key_without_a_trace() {
+    for (endpoint, fault) in [(LIST, Fault::Hang), (CREATE, Fault::Hang), (CREATE, Fault::ProcessThenHang)] {
+        let sandbox = sandbox(like_the_seed()).await;
+        let place = Place::new(&sandbox);
+        place.sign_in().await;
+        killed_at(&sandbox, &place, &["keys", "create", "--name", "ci"], endpoint, fault.clone()).await;
+
+        all_accounted_for(&sandbox, &place).await;
+        let unfinished = told_to_the_agent(&place).await;
+        let orphans: Vec<_> = sandbox.live_keys(EMAIL).into_iter().map(|(id, _)| id).collect();
+        assert_eq!(orphans.len(), usize::from(matches!(fault, Fault::ProcessThenHang)));
+        assert_eq!(unfinished.len(), orphans.len());
+        for orphan in orphans {
+            assert_eq!(unfinished[0]["lost_key_ids"], json!([orphan]));
+            assert_eq!(place.run(&["keys", "revoke", &orphan]).await.0, Some(0));
+        }
+        assert_eq!(place.run(&["keys", "create", "--name", "ci"]).await.0, Some(0));
+        let list = all_accounted_for(&sandbox, &place).await;
+        assert_eq!(list["unfinished"], json!([]));
+        assert_eq!(list["keys"].as_array().unwrap().len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_at_any_step_of_rotate_leaves_a_key_that_works() {
+    for (endpoint, fault) in [
+        (LIST, Fault::Hang),
+        (CREATE, Fault::Hang),
+        (CREATE, Fault::ProcessThenHang),
+        (VERIFY, Fault::Hang),
+        (VERIFY, Fault::ProcessThenHang),
+        (REVOKE, Fault::Hang),
+        (REVOKE, Fault::ProcessThenHang),
+    ] {
+        let sandbox = sandbox(like_the_seed()).await;
+        let place = Place::new(&sandbox);
+        place.sign_in().await;
+        assert_eq!(place.run(&["keys", "create", "--name", "ci"]).await.0, Some(0));
+        let (old, _) = sandbox.live_keys(EMAIL).remove(0);
+        assert_eq!(place.run(&["keys", "use", &old]).await.0, Some(0));
+        killed_at(&sandbox, &place, &["keys", "rotate", &old], endpoint, fault).await;
+
+        let list = all_accounted_for(&sandbox, &place).await;
+        let in_use = list["keys"].as_array().unwrap().iter().find(|key| key["in_use"] == true);
+        let in_use = in_use.unwrap_or_else(|| panic!("a key is in use: {list}"));
+        assert!(works(&place, in_use["id"].as_str().unwrap()).await, "{endpoint}: {list}");
+
+        finish(&sandbox, &place, &old).await;
+    }
+}
+
+/// Follows what is said to do, and ends with one live key that is kept and in use.
+async fn finish(sandbox: &RunningSandbox, place: &Place, old: &str) {
+    for entry in told_to_the_agent(place).await {
+        for lost in entry["lost_key_ids"].as_array().into_iter().flatten() {
+            assert_eq!(place.run(&["keys", "revoke", lost.as_str().unwrap()]).await.0, Some(0));
+        }
+    }
+    if sandbox.live_keys(EMAIL).iter().any(|(id, _)| id == old) {
+        let (code, _, told) = place.run(&["keys", "rotate", old]).await;
+        assert_eq!(code, Some(0), "{told}");
+    } else {
+        assert_eq!(place.run(&["keys", "revoke", old]).await.0, Some(0));
+    }
+    let list = all_accounted_for(sandbox, place).await;
+    assert_eq!(list["unfinished"], json!([]), "{list}");
+    let [key] = &list["keys"].as_array().unwrap()[..] else { panic!("one key: {list}") };
+    assert_eq!((&key["in_use"], &key["stored"], &key["name"]), (&json!(true), &json!(true), &json!("ci")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_create_whose_answer_is_lost_reports_the_key_at_once() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    place.sign_in().await;
+    let server = Server::start(&place).await;
+    sandbox.faults().next(CREATE, Fault::ProcessThenDrop);
+    let error = server.error("manage_api_keys", json!({"action": "create", "name": "ci"})).await;
+    let (orphan, _) = sandbox.live_keys(EMAIL).remove(0);
+    assert_eq!(error["kind"], "upstream_unavailable");
+    assert!(error["solution"].as_str().unwrap().contains(&orphan), "{error}");
+    assert_eq!(sandbox.count(CREATE), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_create_is_finished_all_the_same() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    place.sign_in().await;
+    let server = Server::start(&place).await;
+    sandbox.faults().next(LIST, Fault::Hold);
+    let call = server
+        .client
+        .send_cancellable_request(
+            rmcp::model::ClientRequest::CallToolRequest(rmcp::model::Request::new(common::request(
+                "manage_api_keys",
+                json!({"action": "create", "name": "ci"}),
+            ))),
+            rmcp::service::PeerRequestOptions::default(),
+        )
+        .await
+        .unwrap();
+    within(sandbox.faults().arrived(LIST, 1)).await;
+    call.cancel(None).await.unwrap();
+    sandbox.faults().release();
+    // The end of the process waits for the work.
+    server.end().await;
+    let list = all_accounted_for(&sandbox, &place).await;
+    assert_eq!((&list["keys"][0]["name"], &list["keys"][0]["stored"]), (&json!("ci"), &json!(true)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_key_that_does_not_work_leaves_the_old_one_in_use() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    place.sign_in().await;
+    let server = Server::start(&place).await;
+    let made = server.ok("manage_api_keys", json!({"action": "create", "name": "ci"})).await;
+    let old = made["keys"][0]["id"].as_str().unwrap().to_owned();
+    server.ok("manage_api_keys", json!({"action": "use", "key_id": old})).await;
+    sandbox.faults().next(VERIFY, Fault::Status(401));
+    let error = server.error("manage_api_keys", json!({"action": "rotate", "key_id": old})).await;
+    assert!(error["solution"].as_str().unwrap().contains("Rotate"), "{error}");
+    let status = server.ok("auth_status", json!({})).await;
+    assert_eq!(status["key_id"], json!(old));
+    assert_eq!(status["unfinished"][0]["rotating_key_id"], json!(old));
+    server.ok("list_models", json!({ "refresh": true })).await;
+    finish(&sandbox, &place, &old).await;
+}

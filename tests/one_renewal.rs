@@ -1,0 +1,268 @@
+//! Must show 3: whoever asks, and however many, one renewal is made.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::time::Duration;
+
+use bondmcp_server::{
+    account::{Account, Error, SignInReason},
+    bondmcp::{Client, Timing},
+    clock::{Clock, Timestamp},
+    config::{Flags, SealingKeySource, Settings, VaultLocation},
+    redact::Redactor,
+    sandbox::{Fault, RunningSandbox, SandboxConfig},
+    vault::{RecordId, SealingKey, Vault},
+};
+use chrono::TimeDelta;
+use common::{EMAIL, Place, Server, like_the_seed, sandbox, secrets, within};
+use futures_util::future::join_all;
+use serde_json::json;
+
+const LOGIN: &str = "POST /auth/login";
+
+fn account(place: &Place, clock: &Clock) -> Account {
+    account_with(place, clock, &[])
+}
+
+/// The account of `place` in this process, with more variables in its environment.
+fn account_with(place: &Place, clock: &Clock, more: &[(&str, &str)]) -> Account {
+    let settings = Settings::load(Flags::default(), |name| match name {
+        "BONDMCP_BASE_URL" => Some(place.base_url.clone().into()),
+        "BONDMCP_DATA_DIR" => Some(place.data_dir().into()),
+        "BONDMCP_SEALING_KEY" => Some(secrets::text(&place.sealing_key).into()),
+        _ => more.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into()),
+    })
+    .unwrap();
+    let redactor = Redactor::default();
+    let client =
+        Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), Timing::default()).unwrap();
+    Account::new(&settings, "bondmcp-server".to_owned(), client, clock.clone(), redactor)
+}
+
+async fn sandbox_with(clock: &Clock) -> RunningSandbox {
+    sandbox(SandboxConfig { clock: clock.clone(), ..like_the_seed() }).await
+}
+
+fn noon() -> Clock {
+    Clock::manual(Timestamp::from_timestamp(1_800_000_000, 0).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_calls_on_a_refused_token_make_one_login() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    place.sign_in().await;
+    let server = Server::start(&place).await;
+    server.ok("list_models", json!({})).await;
+    sandbox.expire_tokens();
+    let calls = (0..1000).map(|_| server.ok("list_models", json!({ "refresh": true })));
+    assert_eq!(join_all(calls).await.len(), 1000);
+    assert_eq!(sandbox.count(LOGIN), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_calls_on_an_expired_token_make_one_login() {
+    let clock = noon();
+    let sandbox = sandbox_with(&clock).await;
+    let place = Place::new(&sandbox);
+    let account = account(&place, &clock);
+    account.sign_in(EMAIL, place.password.clone(), true).await.unwrap();
+    clock.advance(TimeDelta::hours(2));
+    for outcome in join_all((0..1000).map(|_| account.list_models(true))).await {
+        outcome.unwrap();
+    }
+    assert_eq!(sandbox.count(LOGIN), 2);
+    assert_eq!(sandbox.count("GET /health-ai/models"), 1000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn eight_processes_with_one_vault_make_one_login() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    place.sign_in().await;
+    let servers = join_all((0..8).map(|_| Server::start(&place))).await;
+    sandbox.expire_tokens();
+    let calls = servers
+        .iter()
+        .flat_map(|server| (0..50).map(|_| server.ok("list_models", json!({ "refresh": true }))));
+    assert_eq!(join_all(calls).await.len(), 400);
+    assert_eq!(sandbox.count(LOGIN), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewing_process_that_is_killed_holds_nobody_up_for_good() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    place.sign_in().await;
+    sandbox.expire_tokens();
+    sandbox.faults().next(LOGIN, Fault::Hang);
+    let doomed = Server::start(&place).await;
+    let call = doomed.client.peer().clone();
+    let call = tokio::spawn(async move { call.call_tool(common::request("list_models", json!({}))).await });
+    within(sandbox.faults().arrived(LOGIN, 2)).await;
+    doomed.kill().await;
+    assert!(within(call).await.unwrap().is_err());
+
+    // The dead process's lease stands in the vault; it runs out by itself.
+    let server = Server::start(&place).await;
+    server.ok("list_models", json!({})).await;
+    assert_eq!(sandbox.count(LOGIN), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_holders_lease_delays_the_others_by_its_length_and_no_more() {
+    let clock = noon();
+    let sandbox = sandbox_with(&clock).await;
+    let place = Place::new(&sandbox);
+    let account = account(&place, &clock);
+    account.sign_in(EMAIL, place.password.clone(), true).await.unwrap();
+    clock.advance(TimeDelta::hours(2));
+    let location = VaultLocation::Sqlite(place.data_dir().join("vault.db"));
+    let source = SealingKeySource::Given(place.sealing_key.clone());
+    let (key, _) = SealingKey::load(&source, &place.data_dir(), &location).await.unwrap();
+    let vault = Vault::open(&location, key).await.unwrap();
+    let id = RecordId { owner: "profile:default".to_owned(), origin: place.base_url.clone() };
+    assert!(vault.acquire_lease(&id, "dead", clock.now(), Duration::from_secs(5)).await.unwrap());
+
+    let mut waiting = tokio::spawn(async move { account.list_models(true).await });
+    clock.advance(TimeDelta::milliseconds(4999));
+    assert!(!vault.acquire_lease(&id, "somebody", clock.now(), Duration::from_secs(5)).await.unwrap());
+    assert_eq!(sandbox.count(LOGIN), 1);
+    clock.advance(TimeDelta::milliseconds(1));
+    within(&mut waiting).await.unwrap().unwrap();
+    assert_eq!(sandbox.count(LOGIN), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_renewed_ahead_of_its_end_while_calls_go_on() {
+    let clock = noon();
+    let sandbox = sandbox_with(&clock).await;
+    let place = Place::new(&sandbox);
+    let account = account(&place, &clock);
+    account.sign_in(EMAIL, place.password.clone(), true).await.unwrap();
+    clock.advance(TimeDelta::seconds(3600 - 30));
+    sandbox.faults().next(LOGIN, Fault::Hang);
+    // The renewal hangs, and the call does not wait for it.
+    within(account.list_models(true)).await.unwrap();
+    within(sandbox.faults().arrived(LOGIN, 2)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_token_spares_the_password() {
+    let clock = noon();
+    let sandbox =
+        sandbox(SandboxConfig { clock: clock.clone(), refresh_tokens: true, ..like_the_seed() }).await;
+    let place = Place::new(&sandbox);
+    let account = account(&place, &clock);
+    account.sign_in(EMAIL, place.password.clone(), false).await.unwrap();
+    for hours in 1..4 {
+        clock.advance(TimeDelta::hours(hours));
+        account.list_models(true).await.unwrap();
+    }
+    assert_eq!((sandbox.count(LOGIN), sandbox.count("POST /auth/refresh")), (1, 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_refresh_token_and_password_the_person_must_sign_in() {
+    let clock = noon();
+    let sandbox = sandbox_with(&clock).await;
+    let place = Place::new(&sandbox);
+    let account = account(&place, &clock);
+    account.sign_in(EMAIL, place.password.clone(), false).await.unwrap();
+    clock.advance(TimeDelta::hours(2));
+    let error = account.list_models(true).await.unwrap_err();
+    assert!(matches!(error, Error::SignInRequired { why: SignInReason::SessionEnded, .. }), "{error:?}");
+    assert_eq!(sandbox.count(LOGIN), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rejected_password_is_never_tried_again_until_the_person_signs_in_anew() {
+    let clock = noon();
+    let sandbox = sandbox_with(&clock).await;
+    let place = Place::new(&sandbox);
+    let first = account(&place, &clock);
+    first.sign_in(EMAIL, place.password.clone(), true).await.unwrap();
+    clock.advance(TimeDelta::hours(2));
+    sandbox.faults().always(LOGIN, Fault::Status(401));
+    for account in [first.clone(), first.clone(), account(&place, &clock)] {
+        let error = account.list_models(true).await.unwrap_err();
+        assert!(matches!(error, Error::SignInRequired { .. }), "{error:?}");
+    }
+    assert_eq!(sandbox.count(LOGIN), 2);
+
+    sandbox.faults().clear();
+    first.sign_in(EMAIL, place.password.clone(), true).await.unwrap();
+    first.list_models(true).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rejected_password_in_the_environment_is_tried_once_by_all_processes_together() {
+    let clock = noon();
+    let sandbox = sandbox_with(&clock).await;
+    let place = Place::new(&sandbox);
+    let wrong = [("BONDMCP_EMAIL", EMAIL), ("BONDMCP_PASSWORD", "wrong-password-1")];
+    for _ in 0..3 {
+        let error = account_with(&place, &clock, &wrong).list_models(true).await.unwrap_err();
+        let why = SignInReason::EnvironmentRejected;
+        assert!(matches!(error, Error::SignInRequired { why: given, .. } if given == why), "{error:?}");
+    }
+    assert_eq!(sandbox.count(LOGIN), 1);
+
+    let right = [("BONDMCP_EMAIL", EMAIL), ("BONDMCP_PASSWORD", secrets::text(&place.password))];
+    account_with(&place, &clock, &right).list_models(true).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_during_renewal_forgets_nothing() {
+    let clock = noon();
+    let sandbox = sandbox_with(&clock).await;
+    let place = Place::new(&sandbox);
+    let account = account(&place, &clock);
+    account.sign_in(EMAIL, place.password.clone(), true).await.unwrap();
+    clock.advance(TimeDelta::hours(2));
+    sandbox.faults().next(LOGIN, Fault::Status(503));
+    assert!(matches!(account.list_models(true).await, Err(Error::Upstream(_))));
+    account.list_models(true).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signing_out_in_one_process_is_noticed_by_another() {
+    let clock = noon();
+    let sandbox = sandbox_with(&clock).await;
+    let place = Place::new(&sandbox);
+    let (one, other) = (account(&place, &clock), account(&place, &clock));
+    one.sign_in(EMAIL, place.password.clone(), true).await.unwrap();
+    other.list_models(true).await.unwrap();
+    one.sign_out(false).await.unwrap();
+    let error = other.list_models(true).await.unwrap_err();
+    assert!(matches!(error, Error::SignInRequired { why: SignInReason::NotSignedIn, .. }), "{error:?}");
+    assert_eq!(sandbox.count(LOGIN), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_key_in_the_environment_needs_no_vault_and_manages_no_keys() {
+    let clock = noon();
+    let sandbox = sandbox_with(&clock).await;
+    let place = Place::new(&sandbox);
+    let signed_in = account(&place, &clock);
+    signed_in.sign_in(EMAIL, place.password.clone(), false).await.unwrap();
+    let wanted = serde_json::from_value(json!({ "name": "ci" })).unwrap();
+    let key = signed_in.create_key(wanted).await.unwrap();
+    let value = signed_in.key_secret(&key.id).await.unwrap();
+
+    let elsewhere = Place {
+        directory: tempfile::tempdir().unwrap(),
+        base_url: place.base_url.clone(),
+        password: place.password.clone(),
+        sealing_key: place.sealing_key.clone(),
+    };
+    let account = account_with(&elsewhere, &clock, &[("BONDMCP_API_KEY", secrets::text(&value))]);
+    account.list_models(true).await.unwrap();
+    assert!(!elsewhere.data_dir().exists());
+    let error = account.list_keys().await.unwrap_err();
+    assert!(matches!(error, Error::SignInRequired { why: SignInReason::KeysNeedSession, .. }), "{error:?}");
+    assert!(within(account.ensure_signed_in()).await.unwrap().signed_in);
+    within(account.close()).await;
+}

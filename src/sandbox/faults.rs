@@ -12,12 +12,13 @@ use axum::{
     body::{Body, Bytes, to_bytes},
     extract::{MatchedPath, Request, State},
     http::{
-        HeaderValue, StatusCode,
+        HeaderMap, HeaderValue, StatusCode,
         header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER},
     },
     middleware::Next,
     response::{Html, IntoResponse, Response},
 };
+use base64::Engine as _;
 use futures_util::stream;
 use serde_json::json;
 use tokio::sync::watch;
@@ -49,6 +50,8 @@ pub enum Fault {
     ProcessThenHang,
     /// A refusal that quotes the request's `Authorization` header and body.
     Echo,
+    /// 200 with a model list that quotes the request's `Authorization` header, plain and in base64.
+    EchoAsModels,
     /// 200 with text that is no JSON.
     NotJson,
     /// 200 with JSON of another shape.
@@ -234,6 +237,7 @@ impl Fault {
                 std::future::pending().await
             }
             Self::Echo => echo(request).await,
+            Self::EchoAsModels => echo_as_models(&request),
             Self::NotJson => "all is well".into_response(),
             Self::OtherShape => Json(json!({"weather": ["sunny", 21]})).into_response(),
             Self::Oversize => oversize(),
@@ -253,10 +257,21 @@ fn broken(start: &'static str) -> Response {
 
 async fn echo(request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let authorization = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let authorization = authorization(&parts.headers);
     let body = to_bytes(body, 1 << 20).await.unwrap_or_default();
     let message = format!("Cannot process {authorization} {}", String::from_utf8_lossy(&body));
     answers::refusal(StatusCode::BAD_REQUEST, authorization, &message)
+}
+
+fn echo_as_models(request: &Request) -> Response {
+    let authorization = authorization(request.headers());
+    let encoded = base64::engine::general_purpose::STANDARD.encode(authorization);
+    Json(json!({"models": [{"id": "echo", "name": "Echo", "debug": {authorization: encoded}}]}))
+        .into_response()
+}
+
+fn authorization(headers: &HeaderMap) -> &str {
+    headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or("")
 }
 
 /// 8 MiB without an announced length.

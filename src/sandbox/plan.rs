@@ -70,7 +70,7 @@ impl Minute {
         self.used += u64::from(!exceeded);
         Allowance {
             limit,
-            remaining: limit - self.used,
+            remaining: limit.saturating_sub(self.used),
             resets_at: self.began + TimeDelta::minutes(1),
             exceeded,
         }

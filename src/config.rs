@@ -148,6 +148,15 @@ pub enum VaultLocation {
     Sqlite(PathBuf),
 }
 
+impl VaultLocation {
+    /// Whether there is a vault already.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        let Self::Sqlite(path) = self;
+        path.exists()
+    }
+}
+
 /// Where the sealing key comes from, when the environment says so.
 #[derive(Clone, Debug)]
 pub enum SealingKeySource {

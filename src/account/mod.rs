@@ -47,6 +47,9 @@ use crate::{
 /// What another process did to the account is noticed after this long at the latest, by the second call.
 const RECHECK: Duration = Duration::from_secs(2);
 
+/// How long the end of the process waits for work that must not be cut in half.
+const LAST_WORK: Duration = Duration::from_secs(5);
+
 /// One account, for one process. Clones share everything.
 #[derive(Clone, Debug)]
 pub struct Account {
@@ -147,10 +150,13 @@ impl Account {
         self.inner.environment.secrets().next().is_some()
     }
 
-    /// Waits until work that must not be cut in half is done, then closes the vault.
+    /// Waits until work that must not be cut in half is done, then closes the vault. A host does not wait long for us
+    /// to end; what hangs upstream by then is found by its intent at the next start.
     pub async fn close(&self) {
         self.inner.tasks.close();
-        self.inner.tasks.wait().await;
+        if tokio::time::timeout(LAST_WORK, self.inner.tasks.wait()).await.is_err() {
+            tracing::warn!("work that hangs at BondMCP was given up");
+        }
         self.inner.store.close().await;
     }
 

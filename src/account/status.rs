@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Account, Error, keys::Unfinished, record::Record};
+use super::{Account, Error, keys::Unfinished};
 use crate::clock::Timestamp;
 use schemars::JsonSchema;
 
@@ -62,12 +62,8 @@ pub struct Status {
 impl Account {
     pub async fn status(&self) -> Result<Status, Error> {
         let environment = &self.inner.environment;
-        let record = match self.reread().await {
-            Ok(memory) => memory.record.clone(),
-            // The environment's key needs no vault, so a broken one does not keep it from working.
-            Err(_) if environment.api_key.is_some() => Record::default(),
-            Err(error) => return Err(error),
-        };
+        let memory = self.reread().await?;
+        let record = &memory.record;
         let now = self.inner.clock.now();
         let renewal = match &record.session {
             Some(session) if session.refresh_token.is_some() => Renewal::RefreshToken,
@@ -95,7 +91,7 @@ impl Account {
             key_id,
             expires_at: session.map(|session| session.expires_at),
             renewal: session.map(|_| renewal),
-            unfinished: Unfinished::all(&record),
+            unfinished: Unfinished::all(record),
         })
     }
 }

@@ -33,8 +33,11 @@ pub struct Store {
 }
 
 impl Store {
-    /// The record as it is now; an empty one where there is none yet.
+    /// The record as it is now; an empty one where there is none yet. Reading does not make a vault.
     pub async fn read(&self) -> Result<Versioned, Error> {
+        if self.vault.get().is_none() && !self.location.exists() {
+            return Ok(Versioned { record: Record::default(), version: 0 });
+        }
         match self.vault().await?.read(&self.id).await? {
             None => Ok(Versioned { record: Record::default(), version: 0 }),
             Some(sealed) => {

@@ -105,3 +105,78 @@ fn bug() -> Failure {
         "Try something else; the person can report it with the server's log.",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    use rmcp::{
+        ServiceExt as _,
+        handler::server::router::tool::ToolRoute,
+        model::{CallToolResult, JsonObject, Tool},
+    };
+    use tokio_util::sync::CancellationToken;
+
+    use crate::{
+        account::Account,
+        bondmcp::{Client, Timing},
+        clock::Clock,
+        config::{Flags, Settings},
+        mcp::Limits,
+        redact::Redactor,
+    };
+
+    /// A server with two tools of the test's own, nobody's account behind it.
+    fn server(limits: Limits) -> BondMcp {
+        let flags = Flags { data_dir: Some("/nowhere".into()), ..Flags::default() };
+        let settings = Settings::load(flags, |_| None).unwrap();
+        let redactor = Redactor::default();
+        let base_url = settings.base_url.clone();
+        let client = Client::new(base_url, redactor.clone(), Clock::system(), Timing::default()).unwrap();
+        let account =
+            Account::new(&settings, "bondmcp-server".into(), client, Clock::system(), redactor.clone());
+        let mut server = BondMcp::new(account, redactor, limits, CancellationToken::new());
+        let tool = |name| Tool::new(name, "of a test", JsonObject::new());
+        let inner = std::sync::Arc::get_mut(&mut server.inner).unwrap();
+        inner
+            .tools
+            .add_route(ToolRoute::new_dyn(tool("panics"), |_| Box::pin(async { panic!("canary-panic") })));
+        inner.tools.add_route(ToolRoute::new_dyn(tool("hangs"), |_| Box::pin(std::future::pending())));
+        server
+    }
+
+    /// The texts that answer `calls`, all made at once.
+    async fn answers(server: BondMcp, calls: &[&'static str]) -> Vec<String> {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let serving = tokio::spawn(async move { server.serve(ours).await.unwrap().waiting().await });
+        let client = ().serve(theirs).await.unwrap();
+        let calls = calls.iter().map(|name| client.call_tool(CallToolRequestParams::new(*name)));
+        let results: Vec<CallToolResult> =
+            futures_util::future::join_all(calls).await.into_iter().map(Result::unwrap).collect();
+        client.cancel().await.unwrap();
+        serving.await.unwrap().unwrap();
+        results.into_iter().map(|result| result.content[0].as_text().unwrap().text.clone()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_tool_is_answered_and_not_repeated() {
+        let told = answers(server(Limits::default()), &["panics", "panics"]).await;
+        assert!(told.iter().all(|text| text.contains("internal") && !text.contains("canary")), "{told:?}");
+    }
+
+    #[tokio::test]
+    async fn a_tool_that_hangs_is_answered_at_the_deadline() {
+        let limits = Limits { deadline: Duration::from_millis(20), ..Limits::default() };
+        let told = answers(server(limits), &["hangs"]).await;
+        assert!(told[0].contains(r#""kind":"timeout""#), "{told:?}");
+    }
+
+    #[tokio::test]
+    async fn one_call_too_many_is_refused_at_once() {
+        let limits = Limits { concurrent: 1, waiting: 1, deadline: Duration::from_millis(200) };
+        let told = answers(server(limits), &["hangs", "hangs", "hangs"]).await;
+        let refused = told.iter().filter(|text| text.contains(r#""kind":"rate_limited""#)).count();
+        assert_eq!(refused, 1, "{told:?}");
+    }
+}

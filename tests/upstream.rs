@@ -1,0 +1,191 @@
+//! The upstream client against the sandbox: every endpoint once, and how it copes when the upstream does not.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::time::Duration;
+
+use bondmcp_server::{
+    bondmcp::{Client, Error, Timing, wire::CreateApiKey},
+    clock::Clock,
+    redact::Redactor,
+    sandbox::{Fault, ModelShape, Plan, RunningSandbox, SandboxConfig},
+    secret::SecretString,
+};
+use common::{EMAIL, random_password, sandbox, secrets, within};
+
+const MODELS: &str = "GET /health-ai/models";
+const CREATE: &str = "POST /auth/api-keys";
+
+/// Waits little between tries; for an answer as long as `request`.
+fn client(sandbox: &RunningSandbox, request: Duration) -> Client {
+    let timing = Timing {
+        connect: Duration::from_secs(10),
+        request,
+        deadline: Duration::from_secs(30),
+        first_wait: Duration::from_millis(1),
+        longest_wait: Duration::from_millis(5),
+    };
+    let base_url = sandbox.base_url().parse().unwrap();
+    Client::new(base_url, Redactor::default(), Clock::system(), timing).unwrap()
+}
+
+async fn signed_in(config: SandboxConfig) -> (RunningSandbox, Client, SecretString) {
+    let sandbox = sandbox(config).await;
+    let password = random_password();
+    sandbox.add_account(EMAIL, &password, Plan::Unlimited, true);
+    let client = client(&sandbox, Duration::from_secs(30));
+    let token = client.login(EMAIL, &password).await.unwrap().access_token;
+    (sandbox, client, token)
+}
+
+fn wanted(name: &str) -> CreateApiKey {
+    CreateApiKey { name: name.to_owned(), description: None, permissions: vec![] }
+}
+
+fn status(error: &Error) -> Option<u16> {
+    match error {
+        Error::Refused(refusal) => Some(refusal.status),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn every_endpoint_answers_and_is_understood() {
+    let sandbox = sandbox(SandboxConfig { plan: Plan::Unlimited, ..SandboxConfig::default() }).await;
+    let client = Client::new(
+        sandbox.base_url().parse().unwrap(),
+        Redactor::default(),
+        Clock::system(),
+        Timing::default(),
+    )
+    .unwrap();
+    let password = random_password();
+    let registered = client.register(EMAIL, &password).await.unwrap();
+    assert_eq!(registered.email, EMAIL);
+    assert_eq!(status(&client.login(EMAIL, &password).await.unwrap_err()), Some(403));
+    sandbox.verify(EMAIL);
+    let first = client.login(EMAIL, &password).await.unwrap();
+    assert_eq!(first.user.unwrap().id, registered.user_id);
+    let token = client.refresh(&first.refresh_token.unwrap()).await.unwrap().access_token;
+    assert!(client.me(&first.access_token).await.unwrap_err().is_unauthorized());
+    assert_eq!(client.me(&token).await.unwrap().email, EMAIL);
+    assert_eq!(client.list_models(&token).await.unwrap().len(), 3);
+
+    let key = client.create_api_key(&token, &wanted("ci")).await.unwrap();
+    assert_eq!(client.list_models(&key.api_key).await.unwrap().len(), 3);
+    assert_eq!(status(&client.list_api_keys(&key.api_key).await.unwrap_err()), Some(403));
+    assert_eq!(client.list_api_keys(&token).await.unwrap()[0].id, key.id);
+    let usage = client.api_key_usage(&token, &key.id).await.unwrap();
+    assert!(usage.endpoints_used.iter().any(|used| used.endpoint == "/health-ai/models"));
+    let renewed = client.regenerate_api_key(&token, &key.id).await.unwrap();
+    assert!(client.list_models(&key.api_key).await.unwrap_err().is_unauthorized());
+    client.revoke_api_key(&token, &key.id).await.unwrap();
+    assert!(client.list_models(&renewed.api_key).await.unwrap_err().is_unauthorized());
+    assert!(client.revoke_api_key(&token, &key.id).await.unwrap_err().is_not_found());
+    client.logout(&token).await.unwrap();
+    assert!(client.me(&token).await.unwrap_err().is_unauthorized());
+}
+
+#[tokio::test]
+async fn models_are_read_in_every_shape() {
+    for model_shape in [ModelShape::Models, ModelShape::Data, ModelShape::Array, ModelShape::Names] {
+        let (_sandbox, client, token) =
+            signed_in(SandboxConfig { model_shape, ..SandboxConfig::default() }).await;
+        let models = client.list_models(&token).await.unwrap();
+        assert_eq!(models[0].id, "sandbox-general-1");
+        assert_eq!(models[0].extra.contains_key("context_window"), model_shape != ModelShape::Names);
+    }
+}
+
+#[tokio::test]
+async fn a_read_is_tried_three_times_and_a_write_once() {
+    let (sandbox, client, token) = signed_in(SandboxConfig::default()).await;
+    for fault in [Fault::Status(500), Fault::Status(503), Fault::Html(502), Fault::TooMany(None), Fault::Drop]
+    {
+        let (reads, writes) = (sandbox.count(MODELS), sandbox.count(CREATE));
+        sandbox.faults().always(MODELS, fault.clone());
+        sandbox.faults().always(CREATE, fault);
+        client.list_models(&token).await.unwrap_err();
+        client.create_api_key(&token, &wanted("ci")).await.unwrap_err();
+        assert_eq!((sandbox.count(MODELS) - reads, sandbox.count(CREATE) - writes), (3, 1));
+    }
+    sandbox.faults().clear();
+    sandbox.faults().next(MODELS, Fault::DropMidBody);
+    sandbox.faults().next(MODELS, Fault::Status(503));
+    client.list_models(&token).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_trying_again_cannot_mend_is_not_tried_again() {
+    let (sandbox, client, token) = signed_in(SandboxConfig::default()).await;
+    for fault in [
+        Fault::Status(400),
+        Fault::Status(401),
+        Fault::Status(402),
+        Fault::Status(404),
+        Fault::NotJson,
+        Fault::OtherShape,
+        Fault::Oversize,
+        Fault::TooMany(Some("3600".to_owned())),
+    ] {
+        let before = sandbox.count(MODELS);
+        sandbox.faults().next(MODELS, fault.clone());
+        client.list_models(&token).await.unwrap_err();
+        assert_eq!(sandbox.count(MODELS) - before, 1, "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn each_bad_day_is_told_apart() {
+    let (sandbox, client, token) = signed_in(SandboxConfig::default()).await;
+    for (fault, expected) in [
+        (Fault::NotJson, Error::Unreadable),
+        (Fault::OtherShape, Error::Unreadable),
+        (Fault::Oversize, Error::Oversize),
+        (Fault::Drop, Error::Broken),
+        (Fault::DropMidBody, Error::Broken),
+    ] {
+        sandbox.faults().always(MODELS, fault);
+        assert_eq!(client.list_models(&token).await.unwrap_err(), expected);
+    }
+    sandbox.faults().always(MODELS, Fault::Hang);
+    let hasty = self::client(&sandbox, Duration::from_millis(20));
+    assert_eq!(hasty.list_models(&token).await.unwrap_err(), Error::Timeout);
+    let address = sandbox.base_url();
+    drop(sandbox);
+    let gone = Client::new(address.parse().unwrap(), Redactor::default(), Clock::system(), Timing::default());
+    let outcome = within(gone.unwrap().list_models(&token)).await;
+    assert!(matches!(outcome, Err(Error::Unreachable | Error::Broken)), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let (elsewhere, ..) = signed_in(SandboxConfig::default()).await;
+    let (sandbox, client, token) = signed_in(SandboxConfig::default()).await;
+    let before = elsewhere.counts();
+    sandbox.faults().next(MODELS, Fault::Redirect(format!("{}/health-ai/models", elsewhere.base_url())));
+    assert_eq!(client.list_models(&token).await.unwrap_err(), Error::Redirected);
+    assert_eq!(elsewhere.counts(), before);
+}
+
+#[tokio::test]
+async fn an_echoed_credential_is_redacted_from_the_refusal() {
+    let (sandbox, client, token) = signed_in(SandboxConfig::default()).await;
+    sandbox.faults().next(MODELS, Fault::Echo);
+    let refusal = format!("{:?}", client.list_models(&token).await.unwrap_err());
+    secrets::assert_absent(std::slice::from_ref(&token), refusal.as_bytes(), "the refusal");
+    assert!(refusal.contains("[redacted]"));
+    let password = random_password();
+    sandbox.faults().next("POST /auth/login", Fault::Echo);
+    let refusal = format!("{:?}", client.login(EMAIL, &password).await.unwrap_err());
+    secrets::assert_absent(&[password], refusal.as_bytes(), "the refusal");
+}
+
+#[tokio::test]
+async fn a_credential_that_is_no_header_value_is_refused_here() {
+    let (sandbox, client, _) = signed_in(SandboxConfig::default()).await;
+    let before = sandbox.count(MODELS);
+    let outcome = client.list_models(&"line\nbreak".into()).await;
+    assert_eq!((outcome.unwrap_err(), sandbox.count(MODELS)), (Error::InvalidCredential, before));
+}

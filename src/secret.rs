@@ -7,7 +7,34 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 /// Bytes that hold a secret in clear, wiped when dropped.
-pub type SecretBytes = Zeroizing<Vec<u8>>;
+#[derive(Default)]
+pub struct SecretBytes(Zeroizing<Vec<u8>>);
+
+impl From<Zeroizing<Vec<u8>>> for SecretBytes {
+    fn from(bytes: Zeroizing<Vec<u8>>) -> Self {
+        Self(bytes)
+    }
+}
+
+impl std::ops::Deref for SecretBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsRef<[u8]> for SecretBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for SecretBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretBytes")
+    }
+}
 
 /// Serializes `value` into bytes that are wiped when dropped. `value` is a private view made for this one call:
 /// the types that own secrets are not `Serialize`.
@@ -20,7 +47,7 @@ pub fn to_secret_json(value: &impl Serialize) -> Result<SecretBytes, serde_json:
     serde_json::to_writer(&mut counter, value)?;
     let mut bytes = Zeroizing::new(Vec::with_capacity(counter.0));
     serde_json::to_writer(&mut *bytes, value)?;
-    Ok(bytes)
+    Ok(bytes.into())
 }
 
 /// Whether two secrets are the same, in a time that does not depend on where they differ.
@@ -61,17 +88,20 @@ mod tests {
     use static_assertions::assert_not_impl_any;
 
     assert_not_impl_any!(SecretString: Serialize, std::fmt::Display, Into<String>);
+    assert_not_impl_any!(SecretBytes: Serialize, std::fmt::Display, Clone, Into<String>, Into<Vec<u8>>);
 
     #[test]
     fn a_secret_does_not_show_in_debug() {
         let secret = SecretString::from("hunter2-canary");
         assert!(!format!("{secret:?}").contains("hunter2"));
+        let bytes = SecretBytes::from(Zeroizing::new(vec![104, 117]));
+        assert_eq!(format!("{bytes:?}"), "SecretBytes");
     }
 
     #[test]
     fn secret_json_is_written_without_growing_its_buffer() {
         let bytes = to_secret_json(&serde_json::json!({ "password": "hunter2-canary" })).unwrap();
-        assert_eq!(bytes.capacity(), bytes.len());
+        assert_eq!(bytes.0.capacity(), bytes.len());
         assert_eq!(&bytes[..], br#"{"password":"hunter2-canary"}"#);
     }
 

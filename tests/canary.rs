@@ -297,3 +297,20 @@ async fn credentials_from_the_environment_are_used_and_leave_no_trace() {
         secrets::assert_absent(&secrets, &bytes, &path.display().to_string());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_arguments_nor_results_are_logged_at_trace() {
+    let sandbox = sandbox(config(true)).await;
+    let place = Place::new(&sandbox);
+    place.sign_in().await;
+    let server = Server::start(&place).await;
+    server.ok("manage_api_keys", json!({"action": "create", "name": "marker-of-an-argument"})).await;
+    server.ok("list_models", json!({})).await;
+    server.error("login", json!({ "markerargument": "marker-of-a-value" })).await;
+    server.call("marker-of-a-tool", json!({})).await.unwrap_err();
+    let (seen, log) = server.end_apart().await;
+    let (seen, log) = (String::from_utf8(seen).unwrap(), String::from_utf8(log).unwrap());
+    assert!(seen.contains("marker-of-an-argument") && seen.contains("sandbox-general-1"));
+    assert!(log.contains("tool call"));
+    assert!(!log.contains("marker") && !log.contains("sandbox-general-1"), "{log}");
+}

@@ -234,7 +234,7 @@ mod tests {
         let record = record();
         let bytes = record.to_bytes().unwrap();
         let again = Record::from_bytes(&bytes).unwrap();
-        assert_eq!(again.to_bytes().unwrap(), bytes);
+        assert_eq!(&again.to_bytes().unwrap()[..], &bytes[..]);
         assert_eq!(again.active().unwrap().secret.expose_secret(), "canary-key");
         assert_eq!(again.generation, 3);
     }

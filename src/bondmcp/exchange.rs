@@ -10,6 +10,7 @@ use http::{
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE},
 };
 use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
 
 use super::{
     Client,
@@ -125,7 +126,7 @@ impl Client {
 
 /// `Authorization: Bearer …` (RFC 6750, 2.1), marked so that nobody prints it.
 fn authorization(bearer: &SecretString) -> Result<HeaderValue, Error> {
-    let value = zeroize::Zeroizing::new(format!("Bearer {}", bearer.expose_secret()));
+    let value = Zeroizing::new(format!("Bearer {}", bearer.expose_secret()));
     let mut value = HeaderValue::from_str(&value).map_err(|_| Error::InvalidCredential)?;
     value.set_sensitive(true);
     Ok(value)
@@ -136,14 +137,14 @@ async fn capped_body(mut response: reqwest::Response) -> Result<SecretBytes, Err
     if announced > LARGEST_ANSWER as u64 {
         return Err(Error::Oversize);
     }
-    let mut body = SecretBytes::default();
+    let mut body = Zeroizing::new(Vec::new());
     while let Some(chunk) = response.chunk().await.map_err(|e| failure(&e))? {
         if body.len() + chunk.len() > LARGEST_ANSWER {
             return Err(Error::Oversize);
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(body)
+    Ok(body.into())
 }
 
 /// reqwest's own errors carry URLs and inner messages; only their class is kept.

@@ -1,6 +1,7 @@
 //! What travels between us and the upstream, as `Serialize`/`Deserialize` types: the shapes of BondMCP's public
 //! reference. Unknown fields of answers are kept where the agent may see them, and dropped where secrets travel.
 
+use clap::ValueEnum;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -118,7 +119,7 @@ pub struct NewApiKey {
 }
 
 /// What a new key may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Permission {
     Read,

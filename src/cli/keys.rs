@@ -9,7 +9,7 @@ use std::{
 use super::{App, Failed, prompt, say, say_json, tell};
 use crate::{
     account::{Account, Key, Unfinished},
-    bondmcp::wire::{CreateApiKey, KeyUsage},
+    bondmcp::wire::{CreateApiKey, KeyUsage, Permission},
     secret::ExposeSecret as _,
 };
 
@@ -38,6 +38,9 @@ pub(super) enum Command {
         /// What the key is for
         #[arg(long)]
         description: Option<String>,
+        /// What the key may do; repeatable, BondMCP decides when absent
+        #[arg(long, value_enum)]
+        permission: Vec<Permission>,
     },
     /// Replace a key by a new one, and revoke it once the new one works
     Rotate { id: String },
@@ -89,8 +92,8 @@ impl Command {
                     print_keys(&list.keys, &list.unfinished);
                 }
             }
-            Self::Create { name, description } => {
-                let wanted = CreateApiKey { name, description, permissions: vec![] };
+            Self::Create { name, description, permission } => {
+                let wanted = CreateApiKey { name, description, permissions: permission };
                 let key = account.create_key(wanted).await?;
                 say(format!("Created {} ({}); its value is stored in the vault.", key.id, key.name));
                 say(format!("Use it: bondmcp-server keys run {} -- CMD", key.id));

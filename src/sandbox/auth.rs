@@ -4,7 +4,7 @@ use axum::{
     Extension, Json, Router,
     body::Bytes,
     extract::{Query, State},
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, StatusCode, header::HOST},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -39,7 +39,11 @@ struct Credentials {
     name: Option<String>,
 }
 
-async fn register(State(sandbox): State<Sandbox>, body: Bytes) -> Result<Response, Response> {
+async fn register(
+    State(sandbox): State<Sandbox>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Response> {
     let Credentials { email, password, name } = answers::body(&body)?;
     let looks_right =
         email.split_once('@').is_some_and(|(local, domain)| !local.is_empty() && domain.contains('.'));
@@ -63,7 +67,8 @@ async fn register(State(sandbox): State<Sandbox>, body: Bytes) -> Result<Respons
     if config.print_links
         && let Some(link) = sandbox.verification_link(&email)
     {
-        eprintln!("Mail to {email}: open this path of the sandbox to verify the address: {link}");
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        eprintln!("Mail to {email}: open http://{host}{link} to verify the address");
     }
     Ok((StatusCode::CREATED, Json(answer)).into_response())
 }

@@ -150,3 +150,16 @@ fn may_open_session(request: &Request) -> bool {
         headers.get("mcp-protocol-version").is_some_and(|version| version.as_bytes() >= &b"2026-07-28"[..]);
     request.method() == Method::POST && !headers.contains_key("mcp-session-id") && !modern
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use static_assertions::assert_not_impl_any;
+
+    assert_not_impl_any!(Protection: serde::Serialize, std::fmt::Display);
+
+    #[test]
+    fn the_protection_does_not_show_its_token_in_debug() {
+        assert!(!format!("{:?}", Protection::new(Some("canary-token".into()))).contains("canary"));
+    }
+}

@@ -45,7 +45,7 @@ impl Error {
                 "Restore the vault from a backup, or move it away and sign in again; API keys made with it must then be revoked and made anew.".into()
             }
             Self::Newer => "Upgrade bondmcp-server, or use another data directory with --data-dir.".into(),
-            Self::Damaged => "Restore it from a backup, or move it away and sign in again.".into(),
+            Self::Damaged => "Restore it from a backup, or move it away and sign in again; the file is left as it is.".into(),
             Self::Exposed { path, mode } => format!("Run: chmod {mode} '{}'", path.display()),
             Self::Unusable { .. } => {
                 "Check that it exists and that you may write there, or name another directory with --data-dir or BONDMCP_DATA_DIR.".into()

@@ -18,11 +18,16 @@ pub fn prepare_directory(path: &Path) -> Result<(), Error> {
     refuse_exposed(path, "700")
 }
 
-/// Makes an empty file for the owner alone, unless there is one; refuses one that others can read.
+/// Makes an empty file for the owner alone, unless there is one. One that others can read is refused, and so is one
+/// that has lost its content: SQLite would take it for a new database.
 pub fn prepare_file(path: &Path) -> Result<(), Error> {
     match private().create_new(true).open(path) {
         Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => refuse_exposed(path, "600"),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            refuse_exposed(path, "600")?;
+            let length = std::fs::metadata(path).map_err(|error| unusable(path, &error))?.len();
+            if length == 0 { Err(Error::Damaged) } else { Ok(()) }
+        }
         Err(error) => Err(unusable(path, &error)),
     }
 }

@@ -24,16 +24,11 @@ pub struct RecordId {
 }
 
 /// A record, opened.
+#[derive(Debug)]
 pub struct Record {
     /// Grows with every write, from 1.
     pub version: u64,
     pub plaintext: SecretBytes,
-}
-
-impl std::fmt::Debug for Record {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Record").field("version", &self.version).finish_non_exhaustive()
-    }
 }
 
 /// An open vault. Clones share its connections.

@@ -24,8 +24,6 @@ impl Sqlite {
         if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
             files::prepare_directory(directory)?;
         }
-        // SQLite gives its side files (-wal, -shm) the rights of the file itself.
-        files::prepare_file(path)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .journal_mode(SqliteJournalMode::Wal)
@@ -36,6 +34,8 @@ impl Sqlite {
         let lock = tokio::task::spawn_blocking(move || files::lock(&beside))
             .await
             .map_err(|_| Error::Database("it cannot be locked"))??;
+        // SQLite gives its side files (-wal, -shm) the rights of the file itself.
+        files::prepare_file(path)?;
         let pool = SqlitePoolOptions::new()
             .max_connections(2)
             .connect_with(options)

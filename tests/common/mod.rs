@@ -27,7 +27,7 @@ use rmcp::{
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncRead, AsyncWriteExt as _, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf},
     process::{Child, Command},
 };
 
@@ -133,7 +133,7 @@ pub struct Server {
     pub client: RunningService<RoleClient, ClientConfig>,
     pub child: Child,
     pub seen: Arc<Mutex<Vec<u8>>>,
-    log: tokio::task::JoinHandle<()>,
+    log: tokio::task::JoinHandle<Vec<u8>>,
 }
 
 impl Server {
@@ -146,9 +146,11 @@ impl Server {
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        let mut stderr = Recorded { input: child.stderr.take().unwrap(), seen: Arc::clone(&seen) };
+        let mut stderr = child.stderr.take().unwrap();
         let log = tokio::spawn(async move {
-            let _ = tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await;
+            let mut log = Vec::new();
+            let _ = stderr.read_to_end(&mut log).await;
+            log
         });
         let client = host().serve((Recorded { input: stdout, seen: Arc::clone(&seen) }, stdin));
         Self { client: within(client).await.unwrap(), child, seen, log }
@@ -170,12 +172,20 @@ impl Server {
         error_of(&self.call(tool, arguments).await.unwrap())
     }
 
-    /// Closes stdin and waits for the end; everything that was written.
-    pub async fn end(mut self) -> Vec<u8> {
+    /// Closes stdin and waits for the end; what was written to stdout and to stderr.
+    pub async fn end_apart(mut self) -> (Vec<u8>, Vec<u8>) {
         within(self.client.cancel()).await.unwrap();
         assert!(within(self.child.wait()).await.unwrap().success());
-        within(self.log).await.unwrap();
-        self.seen.lock().unwrap().clone()
+        let log = within(self.log).await.unwrap();
+        let seen = self.seen.lock().unwrap().clone();
+        (seen, log)
+    }
+
+    /// Closes stdin and waits for the end; everything that was written.
+    pub async fn end(self) -> Vec<u8> {
+        let (mut seen, log) = self.end_apart().await;
+        seen.extend(log);
+        seen
     }
 
     /// As if the power had failed.

@@ -32,8 +32,10 @@ const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'*').remove(b'-').remove(b'.')
 
 /// A JWT (RFC 7519: `eyJ` begins the base64url of `{"`) and the prefixes of BondMCP keys.
 static SHAPES: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(r"eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?|(?:sk|bcp)_[A-Za-z0-9_-]{12,}")
-        .ok()
+    Regex::new(
+        r"eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?|\b(?:sk|bcp)_[A-Za-z0-9_-]{12,}",
+    )
+    .ok()
 });
 
 /// So many secrets are remembered, the newest ones: a secret that was replaced may still be on its way through
@@ -200,6 +202,12 @@ mod tests {
             redactor.redact(&format!("token {jwt}, key sk_live_0123456789abcdef!")),
             "token [redacted], key [redacted]!"
         );
+    }
+
+    #[test]
+    fn words_that_end_like_a_prefix_are_no_keys() {
+        let text = "cardiovascular_risk_assessment_v2 at risk_of_something_else";
+        assert_eq!(Redactor::default().redact(text), text);
     }
 
     #[test]

@@ -176,10 +176,7 @@ impl Account {
     /// the background.
     async fn record(&self) -> Result<Arc<Memory>, Error> {
         if let Some(memory) = self.remembered() {
-            if memory.read_at.elapsed() > RECHECK
-                && let Ok(guard) = self.inner.loading.try_lock()
-            {
-                drop(guard);
+            if memory.read_at.elapsed() > RECHECK {
                 self.reread_in_background();
             }
             return Ok(memory);

@@ -65,9 +65,12 @@ impl Account {
         let memory = self.reread().await?;
         let record = &memory.record;
         let now = self.inner.clock.now();
+        let login = environment.login.as_ref();
+        let signs_in_itself = login
+            .is_some_and(|login| record.rejected.as_ref().is_none_or(|rejected| !rejected.matches(login)));
         let renewal = match &record.session {
             Some(session) if session.refresh_token.is_some() => Renewal::RefreshToken,
-            _ if environment.login.is_some() => Renewal::Environment,
+            _ if signs_in_itself => Renewal::Environment,
             _ if record.password.is_some() => Renewal::RememberedPassword,
             _ => Renewal::None,
         };
@@ -79,18 +82,18 @@ impl Account {
         let credential = if environment.api_key.is_some() || key_id.is_some() {
             Some(Credential::ApiKey)
         } else {
-            session.map(|_| Credential::Session)
+            (session.is_some() || signs_in_itself).then_some(Credential::Session)
         };
         Ok(Status {
             signed_in: credential.is_some(),
             profile: self.inner.profile.to_string(),
             upstream: self.inner.client.base_url().to_string(),
-            email: record.email.clone(),
+            email: record.email.clone().or_else(|| login.map(|login| login.email.clone())),
             user_id: record.user_id.clone(),
             credential,
             key_id,
             expires_at: session.map(|session| session.expires_at),
-            renewal: session.map(|_| renewal),
+            renewal: (session.is_some() || signs_in_itself).then_some(renewal),
             unfinished: Unfinished::all(record),
         })
     }

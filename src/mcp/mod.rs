@@ -126,9 +126,12 @@ impl ServerHandler for BondMcp {
 
     async fn list_tools(
         &self,
-        _: Option<PaginatedRequestParams>,
+        page: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
+        if page.is_some_and(|page| page.cursor.is_some()) {
+            return Err(ErrorData::invalid_params("there is one page only; leave the cursor out", None));
+        }
         let mut list = ListToolsResult::with_all_items(self.inner.tools.list_all())
             .with_ttl_ms(STATIC_TTL_MS)
             .with_cache_scope(CacheScope::Public);

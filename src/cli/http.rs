@@ -26,7 +26,7 @@ pub(super) struct Args {
     /// A value of the Host header to serve besides loopback's, such as a proxy's public name; repeatable
     #[arg(long, value_name = "HOST")]
     allow_host: Vec<String>,
-    /// A web origin that may call, such as <https://inspector.example:443>; repeatable, none by default
+    /// A web origin that may call besides the server's own, such as https://inspector.example:443; repeatable
     #[arg(long, value_name = "ORIGIN")]
     allow_origin: Vec<String>,
     #[command(flatten)]
@@ -64,13 +64,20 @@ impl Args {
         let server = BondMcp::new(account.clone(), app.redactor, Limits::default(), stopping.clone());
         let protection = Protection {
             allowed_hosts: self.allow_host,
-            allowed_origins: self.allow_origin,
+            allowed_origins: self.allow_origin.into_iter().chain(own_origins(address)).collect(),
             ..Protection::new(token)
         };
         let outcome = http::serve(listener, http::router(server, protection, &stopping), stopping).await;
         account.close().await;
         outcome.map_err(|error| Failed::Message(format!("Serving over HTTP ended: {error}.")))
     }
+}
+
+/// A page of our own would have one of these; there is none yet, but they are no foreign origins.
+fn own_origins(address: SocketAddr) -> impl Iterator<Item = String> {
+    let names =
+        address.ip().is_loopback().then(|| [address.to_string(), format!("localhost:{}", address.port())]);
+    names.into_iter().flatten().map(|name| format!("http://{name}"))
 }
 
 fn token_from_environment() -> Result<Option<SecretString>, Failed> {

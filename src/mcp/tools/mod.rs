@@ -28,26 +28,49 @@ impl BondMcp {
 /// The schema of a tool's arguments. A type that is no object cannot be a tool's arguments; its schema is then empty,
 /// which the test over the registry refuses.
 fn input_schema<T: JsonSchema + 'static>() -> Arc<JsonObject> {
-    schema_for_input::<T>().unwrap_or_default()
+    portable(schema_for_input::<T>().unwrap_or_default())
 }
 
 /// The schema of a tool's structured result.
 fn output_schema<T: JsonSchema + 'static>() -> Arc<JsonObject> {
-    let mut schema = Arc::unwrap_or_clone(schema_for_output::<T>());
-    schema.values_mut().for_each(without_integer_formats);
-    Arc::new(schema)
+    portable(schema_for_output::<T>())
 }
 
-/// Drops schemars' `"format": "uint64"` and its kin: they are no formats of JSON Schema, and strict clients refuse them.
-fn without_integer_formats(schema: &mut Value) {
+/// Says what schemars says in words that every client understands. An optional field is left out, never null, so `null`
+/// is dropped from its types; and `"format": "uint64"` and its kin are no formats of JSON Schema.
+fn portable(schema: Arc<JsonObject>) -> Arc<JsonObject> {
+    let mut schema = Value::Object(Arc::unwrap_or_clone(schema));
+    simplify(&mut schema);
+    match schema {
+        Value::Object(schema) => Arc::new(schema),
+        _ => Arc::default(),
+    }
+}
+
+fn simplify(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
-            if fields.get("type").is_some_and(|kind| kind == "integer") {
+            if let Some(Value::Array(types)) = fields.get_mut("type") {
+                types.retain(|name| name != "null");
+                if let [only] = &types[..] {
+                    let only = only.clone();
+                    fields.insert("type".to_owned(), only);
+                }
+            }
+            if let Some(Value::Array(alternatives)) = fields.get_mut("anyOf") {
+                alternatives.retain(|alternative| alternative["type"] != "null");
+                if let [Value::Object(only)] = &alternatives[..] {
+                    let only = only.clone();
+                    fields.remove("anyOf");
+                    fields.extend(only);
+                }
+            }
+            if fields.get("type").is_some_and(|name| name == "integer") {
                 fields.remove("format");
             }
-            fields.values_mut().for_each(without_integer_formats);
+            fields.values_mut().for_each(simplify);
         }
-        Value::Array(items) => items.iter_mut().for_each(without_integer_formats),
+        Value::Array(items) => items.iter_mut().for_each(simplify),
         _ => {}
     }
 }

@@ -1,0 +1,53 @@
+"""The Python SDK's client against bondmcp-server: `python_sdk.py stdio COMMAND…` or `python_sdk.py http URL TOKEN`."""
+
+import asyncio
+import os
+import re
+import sys
+
+from mcp import Client, StdioServerParameters
+from mcp.client.stdio import stdio_client
+from mcp.client.streamable_http import create_mcp_http_client, streamable_http_client
+
+TOOLS = ["auth_status", "list_models", "login", "logout", "manage_api_keys", "register"]
+SECRETS = re.compile(r"eyJ[\w-]+\.[\w-]+|bcp_[\w-]{12,}|demo-password-1")
+
+
+def transport():
+    if sys.argv[1] == "http":
+        http = create_mcp_http_client(headers={"Authorization": f"Bearer {sys.argv[3]}"})
+        return streamable_http_client(sys.argv[2], http_client=http)
+    command, *arguments = sys.argv[2:]
+    return stdio_client(StdioServerParameters(command=command, args=arguments, env=dict(os.environ)))
+
+
+async def main(mode):
+    async with Client(transport(), mode=mode) as client:
+        seen = []
+
+        async def call(tool, **arguments):
+            result = await client.call_tool(tool, arguments)
+            seen.append(result.model_dump_json())
+            assert not result.is_error, seen[-1]
+            return result.structured_content
+
+        tools = await client.list_tools()
+        seen.append(tools.model_dump_json())
+        assert [tool.name for tool in tools.tools] == TOOLS
+        assert (await call("login"))["status"] == "signed_in"
+        assert (await call("auth_status"))["signed_in"]
+        assert (await call("list_models"))["count"] == 3
+        created = await call("manage_api_keys", action="create", name="python")
+        key_id = created["keys"][0]["id"]
+        listed = await call("manage_api_keys", action="list")
+        assert key_id in [key["id"] for key in listed["keys"]]
+        await call("manage_api_keys", action="revoke", key_id=key_id)
+        refused = await client.call_tool("login", {"password": "x"})
+        assert refused.is_error
+        found = SECRETS.search("\n".join(seen))
+        assert not found, f"a secret was received: {found}"
+    print(f"Python SDK, {sys.argv[1]}, {mode}: ok")
+
+
+for mode in ["auto", "legacy"]:
+    asyncio.run(main(mode))

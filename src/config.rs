@@ -209,11 +209,16 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads the settings from the flags and `environment`, a look-up of variables by name.
+    /// Reads the settings from the flags and `environment`, a look-up of variables by name; `default_data_dir` is where
+    /// data is kept when neither says.
     ///
     /// # Errors
     /// When a value is missing or wrong; the message says which and how to mend it.
-    pub fn load(flags: Flags, environment: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
+    pub fn load(
+        flags: Flags,
+        default_data_dir: Option<PathBuf>,
+        environment: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, ConfigError> {
         let environment = Environment(environment);
         let base_url = match flags.base_url {
             Some(url) => Some(url),
@@ -226,7 +231,7 @@ impl Settings {
         let data_dir = flags
             .data_dir
             .or_else(|| environment.path("BONDMCP_DATA_DIR"))
-            .or_else(default_data_dir)
+            .or(default_data_dir)
             .ok_or(ConfigError::NoHome)?;
         Ok(Self {
             base_url: base_url.as_deref().unwrap_or(DEFAULT_BASE_URL).parse()?,
@@ -306,7 +311,7 @@ mod tests {
 
     fn load(variables: &[(&str, &str)]) -> Result<Settings, ConfigError> {
         let flags = Flags { data_dir: Some("/data".into()), ..Flags::default() };
-        Settings::load(flags, |name| {
+        Settings::load(flags, None, |name| {
             let (_, value) = variables.iter().find(|(n, _)| *n == name)?;
             Some(OsString::from(value))
         })
@@ -363,6 +368,12 @@ mod tests {
             load(&[("BONDMCP_EMAIL", "a@b.c")]).unwrap_err(),
             ConfigError::HalfCredentials("BONDMCP_PASSWORD")
         );
+    }
+
+    #[test]
+    fn without_a_home_a_data_directory_must_be_named() {
+        let error = Settings::load(Flags::default(), None, |_| None).unwrap_err();
+        assert!(error == ConfigError::NoHome && error.to_string().contains("--data-dir"));
     }
 
     #[test]

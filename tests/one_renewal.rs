@@ -28,7 +28,7 @@ fn account(place: &Place, clock: &Clock) -> Account {
 
 /// The account of `place` in this process, with more variables in its environment.
 fn account_with(place: &Place, clock: &Clock, more: &[(&str, &str)]) -> Account {
-    let settings = Settings::load(Flags::default(), |name| match name {
+    let settings = Settings::load(Flags::default(), None, |name| match name {
         "BONDMCP_BASE_URL" => Some(place.base_url.clone().into()),
         "BONDMCP_DATA_DIR" => Some(place.data_dir().into()),
         "BONDMCP_SEALING_KEY" => Some(secrets::text(&place.sealing_key).into()),

@@ -26,7 +26,7 @@ use crate::{
     account::{self, Account},
     bondmcp::{Client, Timing},
     clock::Clock,
-    config::{ConfigError, DEFAULT_BASE_URL, Flags, Settings},
+    config::{ConfigError, DEFAULT_BASE_URL, Flags, Settings, default_data_dir},
     error::Report,
     redact::Redactor,
     telemetry::{self, LogFormat},
@@ -184,7 +184,7 @@ impl Global {
             profile: self.profile.clone(),
             data_dir: self.data_dir.clone().or_else(|| keeps_nothing.then(std::env::temp_dir)),
         };
-        Settings::load(flags, |name| std::env::var_os(name))
+        Settings::load(flags, default_data_dir(), |name| std::env::var_os(name))
     }
 }
 
@@ -227,7 +227,7 @@ fn command_line(settings: &Settings) -> String {
     if settings.base_url.as_str() != DEFAULT_BASE_URL {
         words.push(format!("--base-url {}", settings.base_url));
     }
-    if Some(&settings.data_dir) != crate::config::default_data_dir().as_ref() {
+    if Some(&settings.data_dir) != default_data_dir().as_ref() {
         words.push(format!("--data-dir {}", quoted(&settings.data_dir.to_string_lossy())));
     }
     words.join(" ")

@@ -130,7 +130,7 @@ mod tests {
     /// A server with two tools of the test's own, nobody's account behind it.
     fn server(limits: Limits) -> BondMcp {
         let flags = Flags { data_dir: Some("/nowhere".into()), ..Flags::default() };
-        let settings = Settings::load(flags, |_| None).unwrap();
+        let settings = Settings::load(flags, None, |_| None).unwrap();
         let redactor = Redactor::default();
         let base_url = settings.base_url.clone();
         let client = Client::new(base_url, redactor.clone(), Clock::system(), Timing::default()).unwrap();

@@ -1,0 +1,79 @@
+//! Must show 5: what agents see of the tools. Each face is a golden file, so that a change to it is seen in review; and
+//! rules about all tools are tests over all tools.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use common::{Place, Server, like_the_seed, sandbox};
+use rmcp::model::Tool;
+use serde_json::Value;
+
+async fn tools() -> Vec<Tool> {
+    let sandbox = sandbox(like_the_seed()).await;
+    let server = Server::start(&Place::new(&sandbox)).await;
+    server.client.list_all_tools().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_face_is_as_it_was_reviewed() {
+    for tool in tools().await {
+        insta::assert_json_snapshot!(tool.name.to_string(), tool);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_tool_keeps_the_rules() {
+    let tools = tools().await;
+    let names: Vec<_> = tools.iter().map(|tool| tool.name.as_ref()).collect();
+    assert!(names.is_sorted(), "{names:?}");
+    for tool in &tools {
+        let name = &tool.name;
+        assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') && name.len() <= 32, "{name}");
+        assert!(tool.title.as_ref().is_some_and(|title| !title.is_empty()), "{name}");
+        assert!(tool.description.as_ref().is_some_and(|text| text.len() > 40), "{name}");
+        let hints = tool.annotations.as_ref().unwrap();
+        for hint in
+            [hints.read_only_hint, hints.destructive_hint, hints.idempotent_hint, hints.open_world_hint]
+        {
+            assert!(hint.is_some(), "{name} says all four hints");
+        }
+        assert_eq!(tool.input_schema["type"], "object", "{name}");
+        assert_eq!(tool.input_schema["additionalProperties"], false, "{name} is closed");
+        assert_eq!(tool.output_schema.as_ref().unwrap()["type"], "object", "{name}");
+        for (argument, schema) in
+            tool.input_schema.get("properties").and_then(Value::as_object).into_iter().flatten()
+        {
+            asks_for_no_secret(name, argument, schema);
+        }
+        let schemas = [&tool.input_schema, tool.output_schema.as_ref().unwrap()];
+        for schema in schemas {
+            strict(name, &Value::Object(schema.as_ref().clone()));
+        }
+    }
+}
+
+fn asks_for_no_secret(tool: &str, argument: &str, schema: &Value) {
+    assert!(schema["description"].is_string(), "{tool}: {argument} is described");
+    for word in ["password", "token", "secret", "credential", "api_key", "passphrase"] {
+        let description = schema["description"].as_str().unwrap().to_lowercase();
+        assert!(
+            !argument.contains(word) && !description.contains(word),
+            "{tool}: {argument} asks for a {word}"
+        );
+    }
+}
+
+/// One type each, no formats that are none, no references that leave the schema.
+fn strict(tool: &str, schema: &Value) {
+    match schema {
+        Value::Object(fields) => {
+            let kind = &schema["type"];
+            assert!(!kind.is_array(), "{tool}: {schema}");
+            assert!(kind != "integer" || schema["format"].is_null(), "{tool}: {schema}");
+            assert!(schema["$ref"].as_str().is_none_or(|to| to.starts_with("#/$defs/")), "{tool}: {schema}");
+            fields.values().for_each(|field| strict(tool, field));
+        }
+        Value::Array(items) => items.iter().for_each(|item| strict(tool, item)),
+        _ => {}
+    }
+}

@@ -1,0 +1,227 @@
+//! Must show 5 over HTTP: who is let in, what is refused, and both eras, on the real router.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::net::SocketAddr;
+
+use bondmcp_server::{
+    account::Account,
+    bondmcp::{Client, Timing},
+    clock::Clock,
+    config::{Flags, Settings},
+    mcp::{BondMcp, Limits},
+    redact::Redactor,
+    sandbox::RunningSandbox,
+    transport::http::{self, LARGEST_BODY, Protection},
+};
+use common::{EMAIL, Place, like_the_seed, sandbox, secrets, within};
+use reqwest::{RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+const TOKEN: &str = "the-token-of-this-test";
+
+/// The router on a port of its own, signed in; it stops when this is dropped.
+struct Http {
+    address: SocketAddr,
+    stopping: CancellationToken,
+    client: reqwest::Client,
+    _place: Place,
+    _sandbox: RunningSandbox,
+}
+
+impl Drop for Http {
+    fn drop(&mut self) {
+        self.stopping.cancel();
+    }
+}
+
+impl Http {
+    async fn start(protection: Protection) -> Self {
+        let sandbox = sandbox(like_the_seed()).await;
+        let place = Place::new(&sandbox);
+        let settings = Settings::load(Flags::default(), None, |name| match name {
+            "BONDMCP_BASE_URL" => Some(place.base_url.clone().into()),
+            "BONDMCP_DATA_DIR" => Some(place.data_dir().into()),
+            "BONDMCP_SEALING_KEY" => Some(secrets::text(&place.sealing_key).into()),
+            "BONDMCP_EMAIL" => Some(EMAIL.into()),
+            "BONDMCP_PASSWORD" => Some(secrets::text(&place.password).into()),
+            _ => None,
+        })
+        .unwrap();
+        let (redactor, clock) = (Redactor::default(), Clock::system());
+        let client =
+            Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), Timing::default())
+                .unwrap();
+        let account = Account::new(&settings, "bondmcp-server".into(), client, clock, redactor.clone());
+        let stopping = CancellationToken::new();
+        let server = BondMcp::new(account, redactor, Limits::default(), stopping.clone());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = http::router(server, protection, &stopping);
+        tokio::spawn(http::serve(listener, router, stopping.clone()));
+        Self { address, stopping, client: reqwest::Client::new(), _place: place, _sandbox: sandbox }
+    }
+
+    async fn open() -> Self {
+        Self::start(Protection::new(Some(TOKEN.into()))).await
+    }
+
+    /// A POST to `/mcp` without a token.
+    fn bare(&self, body: &Value) -> RequestBuilder {
+        self.client
+            .post(format!("http://{}/mcp", self.address))
+            .header("accept", "application/json, text/event-stream")
+            .header("content-type", "application/json")
+            .body(body.to_string())
+    }
+
+    fn post(&self, body: &Value) -> RequestBuilder {
+        self.bare(body).bearer_auth(TOKEN)
+    }
+
+    /// A request of 2026-07-28.
+    fn modern(&self, method: &str, name: Option<&str>, mut params: Value) -> RequestBuilder {
+        params["_meta"] = json!({
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities": {},
+        });
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+        let request =
+            self.post(&body).header("mcp-protocol-version", "2026-07-28").header("mcp-method", method);
+        match name {
+            Some(name) => request.header("mcp-name", name),
+            None => request,
+        }
+    }
+
+    async fn initialize(&self) -> Response {
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+            "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "raw", "version": "1"}}});
+        send(self.post(&body)).await
+    }
+}
+
+async fn send(request: RequestBuilder) -> Response {
+    within(request.send()).await.unwrap()
+}
+
+async fn json_of(response: Response) -> Value {
+    serde_json::from_str(&within(response.text()).await.unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_without_the_token_is_challenged() {
+    let http = Http::open().await;
+    let list = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"});
+    for request in [
+        http.bare(&list),
+        http.bare(&list).bearer_auth("the-token-of-this-tesT"),
+        http.bare(&list).bearer_auth(""),
+        http.bare(&list).basic_auth(TOKEN, None::<&str>),
+        http.client.get(format!("http://{}/mcp", http.address)),
+        http.client.post(format!("http://{}/mcp?access_token={TOKEN}", http.address)).body(list.to_string()),
+        http.client.delete(format!("http://{}/mcp", http.address)),
+    ] {
+        let response = send(request).await;
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        assert!(response.headers()["www-authenticate"].to_str().unwrap().starts_with("Bearer realm="));
+        assert!(!within(response.text()).await.unwrap().contains(TOKEN));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_origin_or_host_is_refused() {
+    let http = Http::open().await;
+    let list = || http.modern("tools/list", None, json!({}));
+    assert_eq!(send(list()).await.status(), StatusCode::OK);
+    for origin in ["https://evil.example", "null", "http://127.0.0.1:1"] {
+        assert_eq!(send(list().header("origin", origin)).await.status(), StatusCode::FORBIDDEN, "{origin}");
+    }
+    for host in ["evil.example", "127.0.0.1.evil.example", "evil.example:80"] {
+        assert_eq!(send(list().header("host", host)).await.status(), StatusCode::FORBIDDEN, "{host}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_named_origin_and_host_are_served() {
+    let mut protection = Protection::new(Some(TOKEN.into()));
+    protection.allowed_hosts = vec!["mcp.example".to_owned()];
+    protection.allowed_origins = vec!["https://app.example:443".to_owned()];
+    let http = Http::start(protection).await;
+    let request = http.modern("tools/list", None, json!({}));
+    let response = send(request.header("host", "mcp.example").header("origin", "https://app.example")).await;
+    assert_eq!(response.status(), StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stateless_era_gets_plain_json_and_no_session() {
+    let http = Http::open().await;
+    let call = json!({"name": "list_models", "arguments": {}});
+    let response = send(http.modern("tools/call", Some("list_models"), call)).await;
+    assert_eq!(response.headers()["content-type"], "application/json");
+    assert!(response.headers().get("mcp-session-id").is_none());
+    assert_eq!(json_of(response).await["result"]["structuredContent"]["count"], 3);
+    let discovered = json_of(send(http.modern("server/discover", None, json!({}))).await).await;
+    let identity = &discovered["result"]["_meta"]["io.modelcontextprotocol/serverInfo"];
+    assert_eq!(identity["name"], "bondmcp-server");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_that_contradict_the_body_are_refused() {
+    let http = Http::open().await;
+    let call = json!({"name": "logout", "arguments": {}});
+    let response = send(http.modern("tools/call", Some("list_models"), call)).await;
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    assert_eq!(json_of(response).await["error"]["code"], -32020);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_older_era_gets_a_session_and_no_more_of_them_than_allowed() {
+    let http = Http::start(Protection { max_sessions: 2, ..Protection::new(Some(TOKEN.into())) }).await;
+    let first = http.initialize().await;
+    assert_eq!(first.status(), StatusCode::OK);
+    let session = first.headers()["mcp-session-id"].to_str().unwrap().to_owned();
+    assert!(within(first.text()).await.unwrap().contains("bondmcp-server"));
+    assert_eq!(http.initialize().await.status(), StatusCode::OK);
+    let third = http.initialize().await;
+    assert_eq!(third.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(third.headers().contains_key("retry-after"));
+
+    // Neither the stateless era nor an open session is kept out.
+    assert_eq!(send(http.modern("tools/list", None, json!({}))).await.status(), StatusCode::OK);
+    let list = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/list"});
+    assert_eq!(send(http.post(&list).header("mcp-session-id", &session)).await.status(), StatusCode::OK);
+
+    let delete = http.client.delete(format!("http://{}/mcp", http.address)).bearer_auth(TOKEN);
+    assert!(send(delete.header("mcp-session-id", &session)).await.status().is_success());
+    assert_eq!(http.initialize().await.status(), StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_session_is_not_found() {
+    let http = Http::open().await;
+    let list = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/list"});
+    let response =
+        send(http.post(&list).header("mcp-session-id", "00000000-0000-4000-8000-000000000000")).await;
+    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_too_large_or_no_json_is_refused() {
+    let http = Http::open().await;
+    let large = json!({"jsonrpc": "2.0", "id": 1, "method": "x".repeat(LARGEST_BODY + 1)});
+    assert_eq!(send(http.post(&large)).await.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    let response = send(http.post(&json!(null)).body("{malformed")).await;
+    assert!(response.status().is_client_error(), "{response:?}");
+    assert_eq!(send(http.modern("no/such/method", None, json!({}))).await.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_is_told_to_everybody() {
+    let http = Http::open().await;
+    let response = send(http.client.get(format!("http://{}/healthz", http.address))).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(json_of(response).await, json!({"status": "ok"}));
+}

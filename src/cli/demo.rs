@@ -3,6 +3,7 @@
 mod host;
 mod person;
 
+use anyhow::anyhow;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use serde_json::{Value, json};
@@ -25,7 +26,7 @@ impl Args {
         let config = SandboxConfig { clock: app.clock, plan: Plan::Professional, ..SandboxConfig::default() };
         let sandbox = Sandbox::start(config, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
             .await
-            .map_err(|error| Failed::Message(error.to_string()))?;
+            .map_err(|error| Failed::Other(error.into()))?;
         let person = Person::new(&sandbox.base_url());
         say(format!("BondMCP (a sandbox): {}", sandbox.base_url()));
         say("MCP host:            this program as client of `bondmcp-server stdio`");
@@ -43,7 +44,7 @@ impl Args {
             seen.len(),
             secrets.len()
         ));
-        if found == 0 { Ok(()) } else { Err(Failed::Message("A secret has reached the host.".to_owned())) }
+        if found == 0 { Ok(()) } else { Err(Failed::Other(anyhow!("A secret has reached the host."))) }
     }
 }
 

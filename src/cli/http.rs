@@ -1,5 +1,6 @@
 //! `bondmcp-server http`: MCP for clients that speak HTTP.
 
+use anyhow::anyhow;
 use std::net::SocketAddr;
 
 use serde_json::json;
@@ -47,10 +48,10 @@ impl Args {
         let (app, _sandbox) = self.sandbox.apply(app).await?;
         let listener = TcpListener::bind(self.listen)
             .await
-            .map_err(|error| Failed::Message(format!("{} cannot be listened on: {error}.", self.listen)))?;
+            .map_err(|error| Failed::Other(anyhow!("{} cannot be listened on: {error}.", self.listen)))?;
         let address = listener
             .local_addr()
-            .map_err(|error| Failed::Message(format!("The socket has no address: {error}.")))?;
+            .map_err(|error| Failed::Other(anyhow!("The socket has no address: {error}.")))?;
         let token = (!self.no_auth).then(|| given.clone().unwrap_or_else(secret::random));
         if let Some(token) = &token {
             app.redactor.remember(token);
@@ -69,7 +70,7 @@ impl Args {
         };
         let outcome = http::serve(listener, http::router(server, protection, &stopping), stopping).await;
         account.close().await;
-        outcome.map_err(|error| Failed::Message(format!("Serving over HTTP ended: {error}.")))
+        outcome.map_err(|error| Failed::Other(anyhow!("Serving over HTTP ended: {error}.")))
     }
 }
 

@@ -1,6 +1,7 @@
 //! `bondmcp-server keys …`: the one place where a person's hand can take a key out, into a child's environment or
 //! onto the terminal.
 
+use anyhow::anyhow;
 use std::{
     ffi::OsString,
     io::{self, IsTerminal as _},
@@ -138,12 +139,12 @@ async fn run(account: &Account, id: &str, command: Vec<OsString>) -> Result<(), 
     }
     child.args(words).env("BONDMCP_API_KEY", secret.expose_secret());
     let status = child.status().await.map_err(|error| {
-        Failed::Message(format!("{} cannot be run: {}.", program.to_string_lossy(), error.kind()))
+        Failed::Other(anyhow!("{} cannot be run: {}.", program.to_string_lossy(), error.kind()))
     })?;
     match status.code() {
         Some(0) => Ok(()),
         Some(code) => Err(Failed::Child(u8::try_from(code).unwrap_or(1))),
-        None => Err(Failed::Message(format!("{} was ended by a signal.", program.to_string_lossy()))),
+        None => Err(Failed::Other(anyhow!("{} was ended by a signal.", program.to_string_lossy()))),
     }
 }
 
@@ -153,7 +154,7 @@ async fn reveal(account: &Account, id: &str) -> Result<(), Failed> {
         "The key will stand on this screen, for everybody who sees it and perhaps in the terminal's history.",
     );
     if prompt::line("Show it? Type yes: ")? != "yes" {
-        return Err(Failed::Message("Not shown.".to_owned()));
+        return Err(Failed::Other(anyhow!("Not shown.")));
     }
     say(secret.expose_secret());
     Ok(())

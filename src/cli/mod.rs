@@ -113,14 +113,14 @@ enum Failed {
     /// Wrong usage or configuration.
     Usage(String),
     /// It did not work out.
-    Message(String),
+    Other(anyhow::Error),
     /// A child ended with this code.
     Child(u8),
 }
 
 impl From<account::Error> for Failed {
     fn from(error: account::Error) -> Self {
-        Self::Message(Report::from(&error).to_string())
+        Self::Other(Report::from(&error).into())
     }
 }
 
@@ -145,7 +145,7 @@ impl Cli {
             Ok(()) => ExitCode::SUCCESS,
             Err(Failed::Child(code)) => code.into(),
             Err(Failed::Usage(message)) => complain(&redactor, &message, 2),
-            Err(Failed::Message(message)) => complain(&redactor, &message, 1),
+            Err(Failed::Other(error)) => complain(&redactor, &error.to_string(), 1),
         }
     }
 
@@ -196,7 +196,7 @@ impl App {
             self.clock.clone(),
             Timing::default(),
         )
-        .map_err(|error| Failed::Message(error.to_string()))?;
+        .map_err(|error| Failed::Other(error.into()))?;
         Ok(Account::new(
             &self.settings,
             command_line(&self.settings),

@@ -1,5 +1,6 @@
 //! Asking the person at the terminal, and reading a password that a program pipes in.
 
+use anyhow::anyhow;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use zeroize::Zeroizing;
@@ -33,7 +34,7 @@ impl Credentials {
         }
         let password = hidden("Password: ")?;
         if again && !crate::secret::same(&password, &hidden("Password again: ")?) {
-            return Err(Failed::Message("The two passwords differ. Try again.".to_owned()));
+            return Err(Failed::Other(anyhow!("The two passwords differ. Try again.")));
         }
         Ok(password)
     }
@@ -70,11 +71,11 @@ fn first_line() -> Result<SecretString, Failed> {
 
 fn not_empty(password: &Zeroizing<String>) -> Result<SecretString, Failed> {
     match password.trim_end_matches(['\r', '\n']) {
-        "" => Err(Failed::Message("The password is empty.".to_owned())),
+        "" => Err(Failed::Other(anyhow!("The password is empty."))),
         password => Ok(password.into()),
     }
 }
 
 fn unreadable() -> Failed {
-    Failed::Message("stdin cannot be read.".to_owned())
+    Failed::Other(anyhow!("stdin cannot be read."))
 }

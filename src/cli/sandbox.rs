@@ -40,7 +40,7 @@ impl Args {
             ..SandboxConfig::default()
         };
         let sandbox =
-            Sandbox::start(config, self.listen).await.map_err(|error| Failed::Message(error.to_string()))?;
+            Sandbox::start(config, self.listen).await.map_err(|error| Failed::Other(error.into()))?;
         add_demo_account(&sandbox);
         say(format!("BondMCP sandbox at {}", sandbox.base_url()));
         say(format!("Demo account: {DEMO_EMAIL}, password {DEMO_PASSWORD}"));

@@ -30,7 +30,7 @@ impl SandboxFlag {
             SandboxConfig { clock: app.clock.clone(), print_links: true, ..SandboxConfig::default() };
         let sandbox = Sandbox::start(config, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
             .await
-            .map_err(|error| Failed::Message(error.to_string()))?;
+            .map_err(|error| Failed::Other(error.into()))?;
         add_demo_account(&sandbox);
         app.settings.base_url = sandbox.base_url().parse()?;
         // The person's vault is not for toys.

@@ -1,5 +1,6 @@
 //! `bondmcp-server stdio`: what a host on this machine runs.
 
+use anyhow::anyhow;
 use tokio_util::sync::CancellationToken;
 
 use super::{App, Failed, sandboxed, stop};
@@ -26,6 +27,6 @@ impl Args {
         let outcome =
             transport::stdio::serve(server, tokio::io::stdin(), tokio::io::stdout(), stopping).await;
         account.close().await;
-        outcome.map_err(|error| Failed::Message(format!("Serving over stdio ended: {error}.")))
+        outcome.map_err(|error| Failed::Other(anyhow!("Serving over stdio ended: {error}.")))
     }
 }

@@ -1,5 +1,6 @@
 //! The host of the demo: a real MCP client on the pipes of a `bondmcp-server stdio`, which keeps everything it sees.
 
+use anyhow::anyhow;
 use std::{
     pin::Pin,
     process::Stdio,
@@ -36,13 +37,12 @@ impl Host {
     pub async fn start(person: &Person) -> Result<Self, Failed> {
         let mut command: Command = person.command("stdio")?;
         command.args(["--log", "trace"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut server = command
-            .spawn()
-            .map_err(|error| Failed::Message(format!("The server cannot be run: {error}.")))?;
+        let mut server =
+            command.spawn().map_err(|error| Failed::Other(anyhow!("The server cannot be run: {error}.")))?;
         let (Some(stdin), Some(stdout), Some(mut stderr)) =
             (server.stdin.take(), server.stdout.take(), server.stderr.take())
         else {
-            return Err(Failed::Message("The server has no pipes.".to_owned()));
+            return Err(Failed::Other(anyhow!("The server has no pipes.")));
         };
         let output = Arc::default();
         let log = tokio::spawn(async move {
@@ -54,7 +54,7 @@ impl Host {
         let client = ClientConfig::new(ClientCapabilities::default(), identity)
             .serve((Recorded { input: stdout, output: Arc::clone(&output) }, stdin))
             .await
-            .map_err(|error| Failed::Message(format!("The server does not answer: {error}.")))?;
+            .map_err(|error| Failed::Other(anyhow!("The server does not answer: {error}.")))?;
         Ok(Self { client, server, output, log })
     }
 
@@ -67,7 +67,7 @@ impl Host {
             .client
             .call_tool(request)
             .await
-            .map_err(|error| Failed::Message(format!("`{tool}` was not answered: {error}.")))?;
+            .map_err(|error| Failed::Other(anyhow!("`{tool}` was not answered: {error}.")))?;
         let answer = result.structured_content.clone().unwrap_or_else(|| {
             let text =
                 result.content.first().and_then(|block| block.as_text()).map(|text| text.text.as_str());
@@ -84,7 +84,7 @@ impl Host {
     /// Ends the server and gives everything that it has written: protocol and log.
     pub async fn end(mut self) -> Result<String, Failed> {
         let broken =
-            |error: &dyn std::fmt::Display| Failed::Message(format!("The server did not end well: {error}."));
+            |error: &dyn std::fmt::Display| Failed::Other(anyhow!("The server did not end well: {error}."));
         self.client.cancel().await.map_err(|error| broken(&error))?;
         let status = self.server.wait().await.map_err(|error| broken(&error))?;
         if !status.success() {

@@ -1,5 +1,6 @@
 //! The person of the demo: has an e-mail address, a password and a terminal with a vault of its own.
 
+use anyhow::anyhow;
 use std::{path::PathBuf, process::Stdio};
 
 use tokio::{io::AsyncWriteExt as _, process::Command};
@@ -30,7 +31,7 @@ impl Person {
     /// This program with `verb`, as a process of its own: nothing of the demo but the configuration reaches it.
     pub fn command(&self, verb: &str) -> Result<Command, Failed> {
         let program = std::env::current_exe()
-            .map_err(|error| Failed::Message(format!("This program cannot find itself: {error}.")))?;
+            .map_err(|error| Failed::Other(anyhow!("This program cannot find itself: {error}.")))?;
         let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("BONDMCP_") {
@@ -49,7 +50,7 @@ impl Person {
     /// `verb` at the terminal, the password piped in.
     pub async fn run(&self, verb: &str) -> Result<(), Failed> {
         say(format!("  person  bondmcp-server {verb} --email {}", self.email));
-        let broken = |error: std::io::Error| Failed::Message(format!("`{verb}` cannot be run: {error}."));
+        let broken = |error: std::io::Error| Failed::Other(anyhow!("`{verb}` cannot be run: {error}."));
         let mut child = self
             .command(verb)?
             .args(["--email", &self.email, "--password-stdin"])
@@ -63,7 +64,7 @@ impl Person {
         if child.wait().await.map_err(broken)?.success() {
             Ok(())
         } else {
-            Err(Failed::Message(format!("`bondmcp-server {verb}` failed.")))
+            Err(Failed::Other(anyhow!("`bondmcp-server {verb}` failed.")))
         }
     }
 }

@@ -179,7 +179,6 @@ impl World {
         let base_url = sandbox.base_url().parse()?;
         let client = Client::new(base_url, Redactor::default(), Clock::system(), Timing::default())?;
         let access_token = client.login(EMAIL, &password).await?.access_token;
-        // Made with mode 0700.
         let data_dir = tempfile::tempdir()?;
         Ok(Self { sandbox, password, sealing_key: "5a".repeat(32).into(), access_token, data_dir })
     }
@@ -205,7 +204,8 @@ impl World {
             .env("BONDMCP_BASE_URL", self.sandbox.base_url())
             .env("BONDMCP_EMAIL", EMAIL)
             .env("BONDMCP_PASSWORD", self.password.expose_secret())
-            .env("BONDMCP_DATA_DIR", self.data_dir.path())
+            // Ours makes it, for its own user only.
+            .env("BONDMCP_DATA_DIR", self.data_dir.path().join("data"))
             .env("BONDMCP_SEALING_KEY", self.sealing_key.expose_secret())
             .env("BONDMCP_HTTP_TOKEN", HTTP_TOKEN)
             .env("BARE_TOKEN", self.access_token.expose_secret())

@@ -29,14 +29,14 @@ use tokio::{
     task::JoinSet,
 };
 
-const STARTS: usize = 30;
-const MEMORY_ROUNDS: usize = 5;
+const STARTS: usize = 40;
+const MEMORY_ROUNDS: usize = 7;
 /// Calls before the second look at the memory.
 const CALLS_IN_USE: usize = 100;
 /// Latency over stdio: rounds, and calls of each server in a round.
-const STDIO: (usize, usize) = (15, 300);
+const STDIO: (usize, usize) = (31, 300);
 /// Throughput over HTTP: rounds, and requests to each server in a round.
-const HTTP: (usize, usize) = (11, 1600);
+const HTTP: (usize, usize) = (21, 3200);
 const CONNECTIONS: usize = 16;
 /// Memory is settled when it stays the same over so many looks, one every `LOOK`.
 const SETTLED: usize = 15;

@@ -279,7 +279,22 @@ async fn credentials_from_the_environment_are_used_and_leave_no_trace() {
     let server = Server::spawn(command.envs(login)).await;
     server.ok("list_models", json!({})).await;
     server.ok("manage_api_keys", json!({"action": "create", "name": "env"})).await;
+    sandbox.faults().next("DELETE /auth/api-keys/{id}", Fault::Hang);
+    let error = server.error("manage_api_keys", json!({"action": "revoke", "key_id": "key_any"})).await;
+    assert_eq!(error["kind"], "timeout");
     let mut seen = server.end().await;
+
+    let mut command = place.command(&["--log", "trace", "stdio"]);
+    command.envs(login).env("BONDMCP_SEALING_KEY", secrets::text(&secret::random()));
+    let server = Server::spawn(&mut command).await;
+    assert_eq!(server.error("list_models", json!({})).await["kind"], "internal");
+    seen.extend(server.end().await);
+
+    sandbox.add_account("new@example.com", &place.password, Plan::Unlimited, false);
+    let mut command = place.command(&["--log", "trace", "stdio"]);
+    let server = Server::spawn(command.envs(login).env("BONDMCP_EMAIL", "new@example.com")).await;
+    assert_eq!(server.error("list_models", json!({})).await["kind"], "email_not_verified");
+    seen.extend(server.end().await);
 
     let mut command = place.command(&["--log", "trace", "stdio"]);
     let server = Server::spawn(command.env("BONDMCP_API_KEY", secrets::text(&key))).await;

@@ -45,6 +45,16 @@ async fn sandbox_with(clock: &Clock) -> RunningSandbox {
     sandbox(SandboxConfig { clock: clock.clone(), ..like_the_seed() }).await
 }
 
+/// An account that has signed in at noon, and everything around it.
+async fn signed_in(remember: bool) -> (Clock, RunningSandbox, Place, Account) {
+    let clock = noon();
+    let sandbox = sandbox_with(&clock).await;
+    let place = Place::new(&sandbox);
+    let account = account(&place, &clock);
+    account.sign_in(EMAIL, place.password.clone(), remember).await.unwrap();
+    (clock, sandbox, place, account)
+}
+
 fn noon() -> Clock {
     Clock::manual(Timestamp::from_timestamp(1_800_000_000, 0).unwrap())
 }
@@ -64,11 +74,7 @@ async fn a_thousand_calls_on_a_refused_token_make_one_login() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_calls_on_an_expired_token_make_one_login() {
-    let clock = noon();
-    let sandbox = sandbox_with(&clock).await;
-    let place = Place::new(&sandbox);
-    let account = account(&place, &clock);
-    account.sign_in(EMAIL, place.password.clone(), true).await.unwrap();
+    let (clock, sandbox, _place, account) = signed_in(true).await;
     clock.advance(TimeDelta::hours(2));
     for outcome in join_all((0..1000).map(|_| account.list_models(true))).await {
         outcome.unwrap();
@@ -113,11 +119,7 @@ async fn a_renewing_process_that_is_killed_holds_nobody_up_for_good() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_holders_lease_delays_the_others_by_its_length_and_no_more() {
-    let clock = noon();
-    let sandbox = sandbox_with(&clock).await;
-    let place = Place::new(&sandbox);
-    let account = account(&place, &clock);
-    account.sign_in(EMAIL, place.password.clone(), true).await.unwrap();
+    let (clock, sandbox, place, account) = signed_in(true).await;
     clock.advance(TimeDelta::hours(2));
     let location = VaultLocation::Sqlite(place.data_dir().join("vault.db"));
     let source = SealingKeySource::Given(place.sealing_key.clone());
@@ -137,11 +139,7 @@ async fn a_dead_holders_lease_delays_the_others_by_its_length_and_no_more() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_is_renewed_ahead_of_its_end_while_calls_go_on() {
-    let clock = noon();
-    let sandbox = sandbox_with(&clock).await;
-    let place = Place::new(&sandbox);
-    let account = account(&place, &clock);
-    account.sign_in(EMAIL, place.password.clone(), true).await.unwrap();
+    let (clock, sandbox, _place, account) = signed_in(true).await;
     clock.advance(TimeDelta::seconds(3600 - 30));
     sandbox.faults().next(LOGIN, Fault::Hang);
     // The renewal hangs, and the call does not wait for it.
@@ -166,11 +164,7 @@ async fn a_refresh_token_spares_the_password() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_refresh_token_and_password_the_person_must_sign_in() {
-    let clock = noon();
-    let sandbox = sandbox_with(&clock).await;
-    let place = Place::new(&sandbox);
-    let account = account(&place, &clock);
-    account.sign_in(EMAIL, place.password.clone(), false).await.unwrap();
+    let (clock, sandbox, _place, account) = signed_in(false).await;
     clock.advance(TimeDelta::hours(2));
     let error = account.list_models(true).await.unwrap_err();
     assert!(matches!(error, Error::SignInRequired { why: SignInReason::SessionEnded, .. }), "{error:?}");
@@ -216,11 +210,7 @@ async fn a_rejected_password_in_the_environment_is_tried_once_by_all_processes_t
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_during_renewal_forgets_nothing() {
-    let clock = noon();
-    let sandbox = sandbox_with(&clock).await;
-    let place = Place::new(&sandbox);
-    let account = account(&place, &clock);
-    account.sign_in(EMAIL, place.password.clone(), true).await.unwrap();
+    let (clock, sandbox, _place, account) = signed_in(true).await;
     clock.advance(TimeDelta::hours(2));
     sandbox.faults().next(LOGIN, Fault::Status(503));
     assert!(matches!(account.list_models(true).await, Err(Error::Upstream(_))));

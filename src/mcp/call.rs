@@ -174,7 +174,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_call_too_many_is_refused_at_once() {
-        let limits = Limits { concurrent: 1, waiting: 1, deadline: Duration::from_millis(200) };
+        let limits = Limits { concurrent: 1, waiting: 1, deadline: Duration::from_secs(1) };
         let told = answers(server(limits), &["hangs", "hangs", "hangs"]).await;
         let refused = told.iter().filter(|text| text.contains(r#""kind":"rate_limited""#)).count();
         assert_eq!(refused, 1, "{told:?}");

@@ -33,10 +33,11 @@ const STARTS: usize = 40;
 const MEMORY_ROUNDS: usize = 7;
 /// Calls before the second look at the memory.
 const CALLS_IN_USE: usize = 100;
-/// Latency over stdio: rounds, and calls of each server in a round.
+/// Latency over stdio: rounds, and calls of each server in a round. Every round has processes of its own, because how
+/// the scheduler places a process's threads stays with it for life, and weighs more than what is compared.
 const STDIO: (usize, usize) = (31, 300);
-/// Throughput over HTTP: rounds, and requests to each server in a round.
-const HTTP: (usize, usize) = (21, 3200);
+/// Throughput over HTTP: rounds, with processes of their own, and requests to each server in a round.
+const HTTP: (usize, usize) = (41, 1600);
 const CONNECTIONS: usize = 16;
 /// Memory is settled when it stays the same over so many looks, one every `LOOK`.
 const SETTLED: usize = 15;
@@ -82,8 +83,8 @@ async fn measure() -> Result<()> {
     }
     let cores = std::thread::available_parallelism()?;
     println!(
-        "\nA ratio says how much more ours costs (of requests a second, how many fewer it serves). {cores} cores, \
-         {:.0} s.",
+        "\nMedians. A ratio is the median over the rounds and says how much more ours costs (of requests a second, how \
+         many\nfewer it serves). {cores} cores, {:.0} s.",
         began.elapsed().as_secs_f64()
     );
     Ok(())
@@ -117,12 +118,13 @@ impl Samples {
     }
 
     fn row(self, what: &'static str, unit: &'static str, aim: Option<f64>) -> Row {
+        let ratios = self.ours.iter().zip(&self.bare).map(|(ours, bare)| ours / bare).collect();
         Row {
             what,
             unit,
             ours: quantile(self.ours, 0.5),
             bare: quantile(self.bare, 0.5),
-            inverse: false,
+            ratio: quantile(ratios, 0.5),
             aim,
         }
     }
@@ -133,14 +135,14 @@ struct Row {
     unit: &'static str,
     ours: f64,
     bare: f64,
-    /// More is better.
-    inverse: bool,
+    /// The median of the rounds' own ratios: what disturbs a round disturbs both.
+    ratio: f64,
     aim: Option<f64>,
 }
 
 impl Row {
     fn print(&self) {
-        let ratio = if self.inverse { self.bare / self.ours } else { self.ours / self.bare };
+        let ratio = self.ratio;
         let value = |value: f64| {
             let digits = if value >= 1000.0 { 0 } else { 2 };
             format!("{value:.digits$} {:<3}", self.unit)
@@ -269,30 +271,26 @@ async fn memory(world: &World) -> Result<[Row; 2]> {
 }
 
 async fn over_stdio(world: &World) -> Result<[Row; 3]> {
-    let mut ours = Session::start(world, Server::Ours).await?;
-    let mut bare = Session::start(world, Server::Bare).await?;
     let (mut p50, mut p99, mut cpu) = (Samples::default(), Samples::default(), Samples::default());
     let (rounds, calls) = STDIO;
-    // Round 0 warms up.
-    for round in 0..=rounds {
+    for round in 0..rounds {
         for server in turns(round) {
-            let session = if server == Server::Ours { &mut ours } else { &mut bare };
+            let mut session = Session::start(world, server).await?;
+            for _ in 0..calls / 5 {
+                session.call().await?;
+            }
             let (before, spent) = (world.upstream_calls(), cpu_time(&session.child)?);
             let mut micros = Vec::with_capacity(calls);
             for _ in 0..calls {
                 micros.push(session.call().await?.as_secs_f64() * 1e6);
             }
-            let spent = cpu_time(&session.child)? - spent;
-            if round > 0 {
-                world.expect_calls(before, calls)?;
-                p50.push(server, quantile(micros.clone(), 0.5));
-                p99.push(server, quantile(micros, 0.99));
-                cpu.push(server, per_call(spent, calls));
-            }
+            cpu.push(server, per_call(cpu_time(&session.child)? - spent, calls));
+            world.expect_calls(before, calls)?;
+            p50.push(server, quantile(micros.clone(), 0.5));
+            p99.push(server, quantile(micros, 0.99));
+            session.end().await?;
         }
     }
-    ours.end().await?;
-    bare.end().await?;
     Ok([
         p50.row("list_models over stdio, p50", "µs", Some(1.15)),
         p99.row("list_models over stdio, p99", "µs", None),
@@ -400,25 +398,25 @@ fn proc(child: &Child) -> Result<std::path::PathBuf> {
 // Throughput: over HTTP, 2026-07-28, where every request stands for itself.
 
 async fn over_http(world: &World) -> Result<[Row; 2]> {
-    let ours = Listening::start(world, Server::Ours).await?;
-    let bare = Listening::start(world, Server::Bare).await?;
     let (mut rate, mut cpu) = (Samples::default(), Samples::default());
     let (rounds, requests) = HTTP;
-    for round in 0..=rounds {
+    for round in 0..rounds {
         for server in turns(round) {
-            let target = if server == Server::Ours { &ours } else { &bare };
+            let target = Listening::start(world, server).await?;
+            target.load(requests / 5).await?;
             let (before, spent) = (world.upstream_calls(), cpu_time(&target.child)?);
             let took = target.load(requests).await?;
-            let spent = cpu_time(&target.child)? - spent;
-            if round > 0 {
-                world.expect_calls(before, requests)?;
-                rate.push(server, 1e6 / per_call(u64::try_from(took.as_nanos())?, requests));
-                cpu.push(server, per_call(spent, requests));
-            }
+            cpu.push(server, per_call(cpu_time(&target.child)? - spent, requests));
+            world.expect_calls(before, requests)?;
+            rate.push(server, 1e6 / per_call(u64::try_from(took.as_nanos())?, requests));
+            target.end().await?;
         }
     }
     let rate = rate.row("list_models over HTTP, 16 connections", "/s", Some(1.15));
-    Ok([Row { inverse: true, ..rate }, cpu.row("  processor time of the server, a call", "µs", None)])
+    Ok([
+        Row { ratio: rate.ratio.recip(), ..rate },
+        cpu.row("  processor time of the server, a call", "µs", None),
+    ])
 }
 
 /// A server that listens.
@@ -438,6 +436,10 @@ impl Listening {
         let (_, address) = line.trim_end().split_once("http://").with_context(|| line.clone())?;
         let address = address.strip_suffix("/mcp").context("not at /mcp")?.to_owned();
         Ok(Self { child, address, _stderr: stderr })
+    }
+
+    async fn end(mut self) -> Result<()> {
+        Ok(self.child.kill().await?)
     }
 
     /// So many requests, spread over the connections.

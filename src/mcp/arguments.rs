@@ -34,16 +34,17 @@ where
 
 fn parse<T: DeserializeOwned + JsonSchema + 'static>(arguments: JsonObject) -> Result<T, Report> {
     let schema = schema_for_input::<T>().unwrap_or_default();
-    let known = schema.get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
+    let none = JsonObject::new();
+    let known = schema.get("properties").and_then(Value::as_object).unwrap_or(&none);
     if let Some(name) = arguments.keys().find(|name| !known.contains_key(*name)) {
-        return Err(unknown(name, &known));
+        return Err(unknown(name, known));
     }
     let required = schema.get("required").and_then(Value::as_array).into_iter().flatten();
     if let Some(name) = required.filter_map(Value::as_str).find(|name| !arguments.contains_key(*name)) {
         return Err(Report::new(
             Kind::InvalidInput,
             format!("The argument `{name}` is missing."),
-            expected(name, &known, &schema),
+            expected(name, known, &schema),
         ));
     }
     serde_path_to_error::deserialize(Value::Object(arguments)).map_err(|error| {
@@ -52,7 +53,7 @@ fn parse<T: DeserializeOwned + JsonSchema + 'static>(arguments: JsonObject) -> R
         Report::new(
             Kind::InvalidInput,
             format!("The argument `{path}` does not fit."),
-            expected(name, &known, &schema),
+            expected(name, known, &schema),
         )
     })
 }

@@ -37,7 +37,7 @@ impl Sqlite {
         // SQLite gives its side files (-wal, -shm) the rights of the file itself.
         files::prepare_file(path)?;
         let pool = SqlitePoolOptions::new()
-            .max_connections(2)
+            .max_connections(1)
             .connect_with(options)
             .await
             .map_err(|error| failure(&error))?;

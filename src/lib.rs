@@ -9,6 +9,7 @@
 //! | 6 | `main.rs`, [`cli`] | one file a subcommand |
 //! | 5 | [`transport`] | MCP over stdio and over streamable HTTP |
 //! | 4 | [`mcp`] | the server handler, the tools, the egress guard |
+//! | 3 | [`sign_in`] | the page on which a person signs in, outside the chat |
 //! | 2 | [`account`] | sign in and out, a bearer for this call, API keys |
 //! | 1 | [`bondmcp`] | the upstream client, one function an endpoint |
 //! | 1 | [`vault`] | accounts at rest, sealed |
@@ -29,6 +30,7 @@ pub mod mcp;
 pub mod redact;
 pub mod sandbox;
 pub mod secret;
+pub mod sign_in;
 pub mod telemetry;
 pub mod transport;
 pub mod vault;

@@ -56,10 +56,10 @@ impl Http {
                 .unwrap();
         let account = Account::new(&settings, "bondmcp-server".into(), client, clock, redactor.clone());
         let stopping = CancellationToken::new();
-        let server = BondMcp::new(account, redactor, Limits::default(), stopping.clone());
+        let server = BondMcp::new(account, None, redactor, Limits::default(), stopping.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let router = http::router(server, protection, &stopping);
+        let router = http::router(&server, protection, &stopping);
         tokio::spawn(http::serve(listener, router, stopping.clone()));
         Self { address, stopping, client: reqwest::Client::new(), _place: place, _sandbox: sandbox }
     }
@@ -188,6 +188,12 @@ async fn the_older_era_gets_a_session_and_no_more_of_them_than_allowed() {
     let third = http.initialize().await;
     assert_eq!(third.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(third.headers().contains_key("retry-after"));
+
+    // A header of the stateless era does not get past the bound.
+    let initialize = json!({"protocolVersion": "2025-11-25", "capabilities": {},
+        "clientInfo": {"name": "raw", "version": "1"}});
+    let smuggled = send(http.modern("initialize", None, initialize)).await;
+    assert!(smuggled.headers().get("mcp-session-id").is_none(), "{smuggled:?}");
 
     // Neither the stateless era nor an open session is kept out.
     assert_eq!(send(http.modern("tools/list", None, json!({}))).await.status(), StatusCode::OK);

@@ -5,86 +5,15 @@
 
 mod common;
 
-use std::process::Stdio;
-
 use bondmcp_server::sandbox::{Fault, RunningSandbox};
-use common::{Place, like_the_seed, sandbox, within};
-use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
-    process::{Child, ChildStdin, ChildStdout},
+use common::{
+    Place, like_the_seed,
+    raw::{Raw, call, initialize, modern},
+    sandbox, within,
 };
+use serde_json::{Value, json};
 
 const MODELS: &str = "GET /health-ai/models";
-
-/// The binary on pipes, without an MCP client between.
-struct Raw {
-    child: Child,
-    input: Option<ChildStdin>,
-    output: Lines<BufReader<ChildStdout>>,
-}
-
-impl Raw {
-    fn start(place: &Place) -> Self {
-        let mut command = place.command(&["--log", "trace", "stdio"]);
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let (input, output) = (child.stdin.take(), child.stdout.take().unwrap());
-        Self { child, input, output: BufReader::new(output).lines() }
-    }
-
-    async fn send(&mut self, line: &str) {
-        let input = self.input.as_mut().unwrap();
-        input.write_all(line.as_bytes()).await.unwrap();
-        input.write_all(b"\n").await.unwrap();
-        input.flush().await.unwrap();
-    }
-
-    /// The next line, which must be a JSON-RPC message.
-    async fn next(&mut self) -> Value {
-        let line = within(self.output.next_line()).await.unwrap().unwrap();
-        let message: Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(message["jsonrpc"], "2.0", "{line}");
-        message
-    }
-
-    async fn ask(&mut self, message: Value) -> Value {
-        self.send(&message.to_string()).await;
-        self.next().await
-    }
-
-    async fn initialize(&mut self, version: &str) -> Value {
-        let answer = self.ask(initialize(version)).await;
-        self.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}).to_string()).await;
-        answer
-    }
-
-    /// Closes stdin; the exit code, and that nothing else was written.
-    async fn end(mut self) -> Option<i32> {
-        self.input.take();
-        let code = within(self.child.wait()).await.unwrap().code();
-        assert_eq!(within(self.output.next_line()).await.unwrap(), None);
-        code
-    }
-}
-
-fn initialize(version: &str) -> Value {
-    json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
-        "protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "raw", "version": "1"}}})
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "reads better where it is called")]
-fn call(id: u32, tool: &str, arguments: Value) -> Value {
-    json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": tool, "arguments": arguments}})
-}
-
-fn modern(id: u32, method: &str, mut params: Value) -> Value {
-    params["_meta"] = json!({
-        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-        "io.modelcontextprotocol/clientCapabilities": {},
-    });
-    json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
-}
 
 async fn signed_in() -> (RunningSandbox, Place) {
     let sandbox = sandbox(like_the_seed()).await;
@@ -255,7 +184,7 @@ async fn the_end_of_stdin_ends_a_server_whose_call_hangs() {
 async fn requests_piped_in_at_once_are_answered_before_the_end() {
     let (_sandbox, place) = signed_in().await;
     let mut raw = Raw::start(&place);
-    raw.send(&initialize("2025-11-25").to_string()).await;
+    raw.send(&initialize("2025-11-25", json!({})).to_string()).await;
     raw.send(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await;
     raw.send(&call(2, "list_models", json!({})).to_string()).await;
     raw.input.take();

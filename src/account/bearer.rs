@@ -29,6 +29,8 @@ pub enum Source {
     EnvironmentKey,
     /// The key chosen with `use`, by id.
     ManagedKey(String),
+    /// The key that the person brought.
+    OwnKey,
     Session,
 }
 
@@ -45,6 +47,11 @@ impl Account {
             && let Some(key) = memory.record.active()
         {
             return Ok(Bearer { secret: key.secret.clone(), source: Source::ManagedKey(key.id.clone()) });
+        }
+        if need == Need::Api
+            && let Some(key) = &memory.record.own_key
+        {
+            return Ok(Bearer { secret: key.clone(), source: Source::OwnKey });
         }
         let now = self.inner.clock.now();
         match &memory.record.session {
@@ -101,6 +108,7 @@ impl Account {
 fn rejected(bearer: &Bearer) -> Option<Error> {
     match &bearer.source {
         Source::EnvironmentKey => Some(Error::ApiKeyRejected { id: None }),
+        Source::OwnKey => Some(Error::OwnKeyRejected),
         Source::ManagedKey(id) => Some(Error::ApiKeyRejected { id: Some(id.clone()) }),
         Source::Session => None,
     }

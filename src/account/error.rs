@@ -22,6 +22,9 @@ pub enum Error {
     /// The upstream refuses the API key that the environment or `use` chose (`None`: the environment).
     #[error("BondMCP does not accept the API key")]
     ApiKeyRejected { id: Option<String> },
+    /// The upstream refuses the key that the person brought.
+    #[error("BondMCP does not accept the API key that was given in place of signing in")]
+    OwnKeyRejected,
     /// The key was not made through this account, so its value is not known here.
     #[error("the value of API key {id} is not kept here")]
     KeyNotHeld { id: String },
@@ -108,6 +111,9 @@ impl From<&Error> for Report {
                 Kind::InvalidCredentials,
                 format!("It was probably revoked. Choose another key than {id} with `use`, or none to use the session."),
             ),
+            Error::OwnKeyRejected => {
+                told(Kind::InvalidCredentials, "Sign out, then sign in again with another key or with a password.".into())
+            }
             Error::KeyNotHeld { .. } => told(
                 Kind::NotFound,
                 "Only keys created or rotated here can be used; list the keys and take one with `stored: true`, or create one."

@@ -39,7 +39,7 @@ use self::{
 use crate::{
     bondmcp::Client,
     clock::Clock,
-    config::{EnvironmentCredentials, Profile, Settings},
+    config::{BaseUrl, EnvironmentCredentials, Profile, Settings},
     redact::Redactor,
     vault::RecordId,
 };
@@ -137,6 +137,18 @@ impl Account {
     #[must_use]
     pub fn register_command(&self, email: Option<&str>) -> String {
         self.command("register", email)
+    }
+
+    /// The name of this account.
+    #[must_use]
+    pub fn profile(&self) -> &str {
+        self.inner.profile.as_str()
+    }
+
+    /// Where its requests go.
+    #[must_use]
+    pub fn upstream(&self) -> &BaseUrl {
+        self.inner.client.base_url()
     }
 
     fn command(&self, verb: &str, email: Option<&str>) -> String {

@@ -26,6 +26,8 @@ pub struct Record {
     pub password: Option<SecretString>,
     /// The environment's e-mail and password that the upstream rejected, as a fingerprint.
     pub rejected: Option<Fingerprint>,
+    /// A key that the person brought, in place of signing in.
+    pub own_key: Option<SecretString>,
     pub keys: Vec<ManagedKey>,
     /// The id of the key that API calls use, instead of the session.
     pub active_key: Option<String>,
@@ -75,7 +77,7 @@ impl Record {
     pub fn secrets(&self) -> impl Iterator<Item = &SecretString> {
         let session = self.session.iter();
         let tokens = session.flat_map(|s| iter::once(&s.access_token).chain(&s.refresh_token));
-        tokens.chain(&self.password).chain(self.keys.iter().map(|key| &key.secret))
+        tokens.chain(&self.password).chain(&self.own_key).chain(self.keys.iter().map(|key| &key.secret))
     }
 
     pub fn key(&self, id: &str) -> Option<&ManagedKey> {
@@ -91,6 +93,7 @@ impl Record {
         self.generation += 1;
         self.session = None;
         self.password = None;
+        self.own_key = None;
         self.active_key = None;
     }
 
@@ -126,6 +129,7 @@ impl Record {
             }),
             password: self.password.as_ref().map(ExposeSecret::expose_secret),
             rejected: self.rejected.as_ref(),
+            own_key: self.own_key.as_ref().map(ExposeSecret::expose_secret),
             keys: self.keys.iter().map(ManagedKeyView::of).collect(),
             active_key: self.active_key.as_deref(),
             intents: &self.intents,
@@ -162,6 +166,7 @@ struct RecordView<'a> {
     session: Option<SessionView<'a>>,
     password: Option<&'a str>,
     rejected: Option<&'a Fingerprint>,
+    own_key: Option<&'a str>,
     keys: Vec<ManagedKeyView<'a>>,
     active_key: Option<&'a str>,
     intents: &'a [Intent],
@@ -217,6 +222,7 @@ mod tests {
             }),
             password: Some("canary-password".into()),
             rejected: None,
+            own_key: Some("canary-own-key".into()),
             keys: vec![ManagedKey {
                 id: "key_1".into(),
                 name: "laptop".into(),

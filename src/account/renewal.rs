@@ -160,7 +160,7 @@ impl Account {
         if let (Some(email), Some(password)) = (record.email.clone(), record.password.clone()) {
             return Ok(Means::Password { email, password });
         }
-        Err(self.sign_in_required(if self.inner.environment.api_key.is_some() {
+        Err(self.sign_in_required(if self.inner.environment.api_key.is_some() || record.own_key.is_some() {
             SignInReason::KeysNeedSession
         } else if record.session.is_some() {
             SignInReason::SessionEnded

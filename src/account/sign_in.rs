@@ -39,6 +39,24 @@ impl Account {
         .await
     }
 
+    /// Uses a key that the person brought, in place of signing in; it is tried before it is kept.
+    pub async fn use_own_key(&self, key: SecretString) -> Result<(), Error> {
+        let account = self.clone();
+        self.to_the_end(async move {
+            account.inner.client.list_models(&key).await?;
+            account
+                .update(|record| {
+                    record.generation += 1;
+                    record.own_key = Some(key.clone());
+                    Ok(())
+                })
+                .await?;
+            account.forget_models();
+            Ok(())
+        })
+        .await
+    }
+
     /// Signs in without the person, where the environment or what is remembered allows it.
     pub async fn ensure_signed_in(&self) -> Result<Status, Error> {
         match self.bearer(Need::Session).await {
@@ -96,6 +114,7 @@ impl Account {
             record.user_id = user.as_ref().map(|user| user.id.clone());
             record.session = Some(session.clone());
             record.password = remember.then(|| password.clone());
+            record.own_key = None;
             record.rejected = None;
             Ok(())
         };

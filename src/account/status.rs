@@ -45,7 +45,7 @@ pub struct Status {
     /// What API calls are made with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential: Option<Credential>,
-    /// The id of the API key in use; absent for a session and for the environment's key.
+    /// The id of the API key in use; absent for a session and for a key from elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_id: Option<String>,
     /// When the session's present token ends (RFC 3339).
@@ -79,7 +79,7 @@ impl Account {
             Some(_) => None,
             None => record.active().map(|key| key.id.clone()),
         };
-        let credential = if environment.api_key.is_some() || key_id.is_some() {
+        let credential = if environment.api_key.is_some() || key_id.is_some() || record.own_key.is_some() {
             Some(Credential::ApiKey)
         } else {
             (session.is_some() || signs_in_itself).then_some(Credential::Session)

@@ -11,6 +11,7 @@ use super::{App, Failed, sandboxed, stop, tell};
 use crate::{
     mcp::{BondMcp, Limits},
     secret::{self, ExposeSecret as _, SecretString},
+    sign_in::SignIn,
     transport::http::{self, Protection},
 };
 
@@ -30,6 +31,9 @@ pub(super) struct Args {
     /// A web origin that may call besides the server's own, such as https://inspector.example:443; repeatable
     #[arg(long, value_name = "ORIGIN")]
     allow_origin: Vec<String>,
+    /// The port of the sign-in page, on loopback; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    sign_in_port: u16,
     #[command(flatten)]
     sandbox: sandboxed::SandboxFlag,
 }
@@ -62,13 +66,16 @@ impl Args {
         let stopping = CancellationToken::new();
         stop::on_signal(stopping.clone());
         super::reconcile_in_background(&account);
-        let server = BondMcp::new(account.clone(), app.redactor, Limits::default(), stopping.clone());
+        // A page on loopback is of use to a person on this machine only.
+        let sign_in = address.ip().is_loopback().then(|| SignIn::new(account.clone(), self.sign_in_port));
+        let server =
+            BondMcp::new(account.clone(), sign_in, app.redactor, Limits::default(), stopping.clone());
         let protection = Protection {
             allowed_hosts: self.allow_host,
             allowed_origins: self.allow_origin.into_iter().chain(own_origins(address)).collect(),
             ..Protection::new(token)
         };
-        let outcome = http::serve(listener, http::router(server, protection, &stopping), stopping).await;
+        let outcome = http::serve(listener, http::router(&server, protection, &stopping), stopping).await;
         account.close().await;
         outcome.map_err(|error| Failed::Other(anyhow!("Serving over HTTP ended: {error}.")))
     }

@@ -17,7 +17,7 @@ mod status;
 mod stdio;
 mod stop;
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode};
+use std::{io::Write as _, path::PathBuf, pin::Pin, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
@@ -153,17 +153,19 @@ impl Cli {
         telemetry::init(self.global.log_level()?, self.global.log_format, redactor.clone());
         let settings = self.global.settings(self.command.keeps_nothing())?;
         let app = App { settings, redactor, clock: Clock::system() };
-        match self.command {
-            Command::Stdio(args) => args.run(app).await,
-            Command::Http(args) => args.run(app).await,
-            Command::Login(args) => args.run(app).await,
-            Command::Register(args) => args.run(app).await,
-            Command::Logout(args) => args.run(app).await,
-            Command::Status(args) => args.run(app).await,
-            Command::Keys(command) => command.run(app).await,
-            Command::Sandbox(args) => args.run(app).await,
-            Command::Demo(args) => args.run(app).await,
-        }
+        // Boxed, or the type of this one future would hold those of them all.
+        let command: Pin<Box<dyn Future<Output = Result<(), Failed>>>> = match self.command {
+            Command::Stdio(args) => Box::pin(args.run(app)),
+            Command::Http(args) => Box::pin(args.run(app)),
+            Command::Login(args) => Box::pin(args.run(app)),
+            Command::Register(args) => Box::pin(args.run(app)),
+            Command::Logout(args) => Box::pin(args.run(app)),
+            Command::Status(args) => Box::pin(args.run(app)),
+            Command::Keys(command) => Box::pin(command.run(app)),
+            Command::Sandbox(args) => Box::pin(args.run(app)),
+            Command::Demo(args) => Box::pin(args.run(app)),
+        };
+        command.await
     }
 }
 

@@ -39,7 +39,9 @@ fn print(status: &Status, login_command: &str) {
     }
     match (status.credential, &status.key_id) {
         (Some(Credential::ApiKey), Some(id)) => say(format!("  calls use   API key {id}")),
-        (Some(Credential::ApiKey), None) => say("  calls use   the API key in BONDMCP_API_KEY"),
+        (Some(Credential::ApiKey), None) => {
+            say("  calls use   an API key from the environment or the sign-in page");
+        }
         (Some(Credential::Session), _) => say("  calls use   the session"),
         (None, _) => {}
     }

@@ -25,7 +25,7 @@ impl BondMcp {
         let cancelled = context.ct.clone();
         let began = Instant::now();
         let answer = tokio::select! {
-            answer = self.limited(request, context) => answer,
+            answer = self.answered(request, context) => answer,
             () = cancelled.cancelled() => Err(ErrorData::internal_error("the call was cancelled", None)),
             () = self.inner.stopping.cancelled() => Err(ErrorData::internal_error("the server is stopping", None)),
         };
@@ -37,6 +37,18 @@ impl BondMcp {
             "tool call"
         );
         answer
+    }
+
+    /// The person's time does not count: only when they have signed in, where that is needed, the call begins.
+    async fn answered(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        match self.signed_in_first(&request, &context).await? {
+            Some(answer) => Ok(answer),
+            None => self.limited(request, context).await,
+        }
     }
 
     async fn limited(
@@ -136,7 +148,7 @@ mod tests {
         let client = Client::new(base_url, redactor.clone(), Clock::system(), Timing::default()).unwrap();
         let account =
             Account::new(&settings, "bondmcp-server".into(), client, Clock::system(), redactor.clone());
-        let mut server = BondMcp::new(account, redactor, limits, CancellationToken::new());
+        let mut server = BondMcp::new(account, None, redactor, limits, CancellationToken::new());
         let tool = |name| Tool::new(name, "of a test", JsonObject::new());
         let inner = std::sync::Arc::get_mut(&mut server.inner).unwrap();
         inner

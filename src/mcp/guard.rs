@@ -26,6 +26,8 @@ impl Guard {
                 self.clean_result(&mut result);
                 Ok(CallToolResponse::Complete(result))
             }
+            // A link to our own page and a signed state; neither is made of what the upstream says.
+            Ok(CallToolResponse::InputRequired(result)) => Ok(CallToolResponse::InputRequired(result)),
             // No tool of ours answers with anything else; what cannot be looked at does not leave.
             Ok(_) => Err(ErrorData::internal_error("the answer is of a kind that is not served", None)),
             Err(mut error) => {

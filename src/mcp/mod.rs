@@ -2,6 +2,7 @@
 
 mod arguments;
 mod call;
+mod elicitation;
 mod failure;
 mod guard;
 mod tools;
@@ -21,8 +22,8 @@ use rmcp::{
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use self::guard::Guard;
-use crate::{account::Account, redact::Redactor};
+use self::{elicitation::Elicitation, guard::Guard};
+use crate::{account::Account, redact::Redactor, sign_in::SignIn};
 
 /// How long a host may keep what never changes while we run, in milliseconds.
 const STATIC_TTL_MS: u64 = 5 * 60 * 1000;
@@ -66,6 +67,8 @@ struct Inner {
     account: Account,
     tools: ToolRouter<BondMcp>,
     guard: Guard,
+    /// `None` where no page of ours can be reached by the person.
+    elicitation: Option<Elicitation>,
     limits: Limits,
     running: Semaphore,
     admitted: Semaphore,
@@ -75,12 +78,19 @@ struct Inner {
 
 impl BondMcp {
     #[must_use]
-    pub fn new(account: Account, redactor: Redactor, limits: Limits, stopping: CancellationToken) -> Self {
+    pub fn new(
+        account: Account,
+        sign_in: Option<SignIn>,
+        redactor: Redactor,
+        limits: Limits,
+        stopping: CancellationToken,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 account,
                 tools: Self::tools(),
                 guard: Guard::new(redactor),
+                elicitation: sign_in.map(Elicitation::new),
                 limits,
                 running: Semaphore::new(limits.concurrent),
                 admitted: Semaphore::new(limits.concurrent + limits.waiting),

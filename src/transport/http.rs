@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
+    body::Body,
     extract::{Request, State},
-    middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{any, get},
 };
 use http::{
     HeaderMap, Method, StatusCode,
@@ -59,7 +59,7 @@ impl Protection {
 }
 
 /// The routes: `/mcp`, and `/healthz` for whoever watches the process.
-pub fn router(server: BondMcp, protection: Protection, stopping: &CancellationToken) -> Router {
+pub fn router(server: &BondMcp, protection: Protection, stopping: &CancellationToken) -> Router {
     let loopback = ["localhost", "127.0.0.1", "::1"].map(ToOwned::to_owned);
     let config = StreamableHttpServerConfig::default()
         .with_json_response(true)
@@ -68,16 +68,22 @@ pub fn router(server: BondMcp, protection: Protection, stopping: &CancellationTo
         .with_allowed_origins(protection.allowed_origins)
         .enforce_origin_validation()
         .with_cancellation_token(stopping.child_token());
-    let sessions = Sessions {
-        manager: Arc::new(LocalSessionManager::default()),
-        opening: Arc::new(Mutex::new(())),
-        max: protection.max_sessions,
+    let sessions = Arc::new(LocalSessionManager::default());
+    let service = |config| {
+        let server = server.clone();
+        StreamableHttpService::new(move || Ok(server.clone()), Arc::clone(&sessions), config)
     };
-    let mcp = StreamableHttpService::new(move || Ok(server.clone()), sessions.manager.clone(), config);
+    let endpoint = Endpoint {
+        token: protection.token,
+        stateless: service(config.clone().with_legacy_session_mode(false)),
+        with_sessions: service(config),
+        sessions,
+        opening: Mutex::new(()),
+        max_sessions: protection.max_sessions,
+    };
     Router::new()
-        .route_service("/mcp", mcp)
-        .layer(middleware::from_fn_with_state(sessions, Sessions::cap))
-        .layer(middleware::from_fn_with_state(protection.token, authenticate))
+        .route("/mcp", any(Endpoint::answer))
+        .with_state(Arc::new(endpoint))
         .route("/healthz", get(healthz))
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, REQUEST_TIMEOUT))
 }
@@ -99,16 +105,6 @@ async fn healthz() -> impl IntoResponse {
     ([(CACHE_CONTROL, "no-store")], Json(json!({ "status": "ok" })))
 }
 
-/// RFC 6750: 401 with a challenge where the token is missing or wrong.
-async fn authenticate(State(token): State<Option<SecretString>>, request: Request, next: Next) -> Response {
-    let Some(token) = token else { return next.run(request).await };
-    match bearer(request.headers()) {
-        Some(given) if secret::same(&given, &token) => next.run(request).await,
-        Some(_) => challenge(r#"Bearer realm="bondmcp-server", error="invalid_token""#),
-        None => challenge(r#"Bearer realm="bondmcp-server""#),
-    }
-}
-
 fn bearer(headers: &HeaderMap) -> Option<SecretString> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().into())
@@ -120,35 +116,57 @@ fn challenge(challenge: &'static str) -> Response {
         .into_response()
 }
 
-/// The sessions of the older era; rmcp sets them no bound.
-#[derive(Clone)]
-struct Sessions {
-    manager: Arc<LocalSessionManager>,
+/// `/mcp`: rmcp's service behind the token and the bound on sessions, which it leaves to us.
+struct Endpoint {
+    token: Option<SecretString>,
+    /// For 2026-07-28 and later: it opens no session, whatever the body says.
+    stateless: StreamableHttpService<BondMcp, LocalSessionManager>,
+    /// For the older era.
+    with_sessions: StreamableHttpService<BondMcp, LocalSessionManager>,
+    sessions: Arc<LocalSessionManager>,
     /// Held while a session opens, so that they are counted one after the other.
-    opening: Arc<Mutex<()>>,
-    max: usize,
+    opening: Mutex<()>,
+    max_sessions: usize,
 }
 
-impl Sessions {
-    async fn cap(State(sessions): State<Self>, request: Request, next: Next) -> Response {
-        if !may_open_session(&request) {
-            return next.run(request).await;
+impl Endpoint {
+    async fn answer(State(endpoint): State<Arc<Self>>, request: Request) -> Response {
+        if let Some(challenge) = endpoint.challenge(request.headers()) {
+            return challenge;
         }
-        let _opening = sessions.opening.lock().await;
-        if sessions.manager.sessions.read().await.len() >= sessions.max {
+        if is_stateless(request.headers()) {
+            return endpoint.stateless.handle(request).await.map(Body::new);
+        }
+        if !may_open_session(&request) {
+            return endpoint.with_sessions.handle(request).await.map(Body::new);
+        }
+        let _opening = endpoint.opening.lock().await;
+        if endpoint.sessions.sessions.read().await.len() >= endpoint.max_sessions {
             let full = json!({ "error": "too many sessions are open; close one or try again later" });
             return (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "30")], Json(full)).into_response();
         }
-        next.run(request).await
+        endpoint.with_sessions.handle(request).await.map(Body::new)
     }
+
+    /// RFC 6750: 401 with a challenge where the token is missing or wrong.
+    fn challenge(&self, headers: &HeaderMap) -> Option<Response> {
+        let token = self.token.as_ref()?;
+        match bearer(headers) {
+            Some(given) if secret::same(&given, token) => None,
+            Some(_) => Some(challenge(r#"Bearer realm="bondmcp-server", error="invalid_token""#)),
+            None => Some(challenge(r#"Bearer realm="bondmcp-server""#)),
+        }
+    }
+}
+
+/// The versions are dates, so they compare as text.
+fn is_stateless(headers: &HeaderMap) -> bool {
+    headers.get("mcp-protocol-version").is_some_and(|version| version.as_bytes() >= &b"2026-07-28"[..])
 }
 
 /// A POST of the older era without a session: nothing else opens one.
 fn may_open_session(request: &Request) -> bool {
-    let headers = request.headers();
-    let modern =
-        headers.get("mcp-protocol-version").is_some_and(|version| version.as_bytes() >= &b"2026-07-28"[..]);
-    request.method() == Method::POST && !headers.contains_key("mcp-session-id") && !modern
+    request.method() == Method::POST && !request.headers().contains_key("mcp-session-id")
 }
 
 #[cfg(test)]

@@ -18,11 +18,26 @@ use rmcp::{
 use serde_json::Value;
 
 use super::BondMcp;
+use crate::account::Need;
 
 impl BondMcp {
     pub(super) fn tools() -> ToolRouter<Self> {
         Self::session_tools() + Self::model_tools() + Self::api_key_tools()
     }
+}
+
+/// What a tool needs of the account before it can begin.
+pub(super) fn need(tool: &str) -> Option<Need> {
+    match tool {
+        "list_models" => Some(Need::Api),
+        "login" | "register" | "manage_api_keys" => Some(Need::Session),
+        _ => None,
+    }
+}
+
+/// Whether a tool's own result says how to sign in.
+pub(super) fn tells_how_to_sign_in(tool: &str) -> bool {
+    matches!(tool, "login" | "register")
 }
 
 /// The schema of a tool's arguments. A type that is no object cannot be a tool's arguments; its schema is then empty,

@@ -3,7 +3,7 @@
 use rmcp::{handler::server::wrapper::Json, schemars, schemars::JsonSchema, tool, tool_router};
 use serde::{Deserialize, Serialize};
 
-use super::super::{BondMcp, arguments::Arguments, failure::Failure};
+use super::super::{BondMcp, arguments::Arguments, elicitation::link_in_words, failure::Failure};
 use crate::{
     account::{self, Credential, Status},
     clock::Timestamp,
@@ -36,6 +36,9 @@ struct RegisterResult {
     user_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     email: Option<String>,
+    /// Where the person signs in; give them this link.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sign_in_url: Option<String>,
     /// What the person or you can do next.
     next: String,
 }
@@ -52,6 +55,12 @@ struct LoginResult {
     /// When the session's present token ends (RFC 3339); the server renews it where it can.
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<Timestamp>,
+    /// Where the person signs in; give them this link.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sign_in_url: Option<String>,
+    /// How long the link holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_in_seconds: Option<u64>,
     /// What the person or you can do next.
     next: String,
 }
@@ -83,22 +92,27 @@ impl BondMcp {
         Arguments(arguments): Arguments<SignInArguments>,
     ) -> Result<Json<RegisterResult>, Failure> {
         let email = arguments.email.map(checked_email).transpose()?;
-        Ok(Json(match self.signed_in().await? {
-            Ok(status) => RegisterResult {
+        if let Ok(status) = self.signed_in().await? {
+            return Ok(Json(RegisterResult {
                 status: SignInStatus::SignedIn,
                 user_id: status.user_id,
                 email: status.email,
+                sign_in_url: None,
                 next: "An account is signed in already; go on with the other tools.".to_owned(),
+            }));
+        }
+        let page = self.sign_in_page().await;
+        Ok(Json(RegisterResult {
+            status: SignInStatus::SignInRequired,
+            user_id: None,
+            sign_in_url: page.as_ref().map(|page| page.url()),
+            next: match &page {
+                Some(page) => link_in_words(page),
+                None => {
+                    for_the_terminal("create the account", &self.account().register_command(email.as_deref()))
+                }
             },
-            Err(_) => RegisterResult {
-                status: SignInStatus::SignInRequired,
-                user_id: None,
-                next: for_the_terminal(
-                    "create the account",
-                    &self.account().register_command(email.as_deref()),
-                ),
-                email,
-            },
+            email,
         }))
     }
 
@@ -120,18 +134,26 @@ impl BondMcp {
                 account: status.email,
                 credential: status.credential,
                 expires_at: status.expires_at,
+                sign_in_url: None,
+                expires_in_seconds: None,
                 next: "Go on with the other tools.".to_owned(),
             },
-            Err(why) => LoginResult {
-                status: SignInStatus::SignInRequired,
-                account: None,
-                credential: None,
-                expires_at: None,
-                next: format!(
-                    "{why} {}",
-                    for_the_terminal("sign in", &self.account().login_command(email.as_deref()))
-                ),
-            },
+            Err(why) => {
+                let page = self.sign_in_page().await;
+                let how = match &page {
+                    Some(page) => link_in_words(page),
+                    None => for_the_terminal("sign in", &self.account().login_command(email.as_deref())),
+                };
+                LoginResult {
+                    status: SignInStatus::SignInRequired,
+                    account: None,
+                    credential: None,
+                    expires_at: None,
+                    sign_in_url: page.as_ref().map(|page| page.url()),
+                    expires_in_seconds: page.as_ref().map(|page| page.expires_in().as_secs()),
+                    next: format!("{why} {how}"),
+                }
+            }
         }))
     }
 

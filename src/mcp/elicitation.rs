@@ -1,0 +1,286 @@
+//! Just-in-time sign-in: a call that needs an account and finds none starts a sign-in and, when the person is done, goes
+//! on. How the person gets the link depends on the host: by URL elicitation where it can, else in an ordinary answer.
+//! Form elicitation is never used for a secret.
+
+use std::{sync::Arc, time::Duration};
+
+use rmcp::{
+    ErrorData, RoleServer,
+    model::{
+        CallToolRequestParams, CallToolResponse, CustomNotification, ElicitRequest, ElicitRequestParams,
+        ElicitResult, ElicitationAction, InputRequest, InputRequests, InputRequiredResult, ProtocolVersion,
+        RequestStateCodec, SealOptions, ServerNotification,
+    },
+    service::RequestContext,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use url::Url;
+
+use super::{BondMcp, failure::Failure, tools};
+use crate::{
+    account::{self, SignInReason},
+    error::{Kind, Report},
+    secret::{self, ExposeSecret as _},
+    sign_in::{End, LIFETIME, Pending, SignIn, State},
+};
+
+/// A retry waits so long for the page: hosts give up a call after a minute, and after ten rounds.
+const ROUND: Duration = Duration::from_secs(25);
+
+/// The key under which a host answers the elicitation.
+const ELICITATION: &str = "sign_in";
+
+/// Starts sign-ins for calls, and knows its own request states again.
+#[derive(Debug)]
+pub(super) struct Elicitation {
+    sign_in: SignIn,
+    states: RequestStateCodec,
+}
+
+/// What travels with the host between the rounds of a call; signed, bound to tool and arguments, with a lifetime.
+#[derive(Deserialize, Serialize)]
+struct RoundState {
+    /// The name of the pending sign-in.
+    pending: String,
+}
+
+/// Which way the person gets the link.
+enum Way {
+    /// 2026-07-28 with URL elicitation: in rounds.
+    Rounds,
+    /// 2025-11-25 with URL elicitation: while the call is open.
+    WhileOpen,
+    /// Everybody else: in the answer.
+    Answer,
+}
+
+impl Elicitation {
+    pub fn new(sign_in: SignIn) -> Self {
+        // By the process: a state is of no use after it, as the page is gone then.
+        let key = secret::random();
+        Self { sign_in, states: RequestStateCodec::new_unchecked(key.expose_secret().as_bytes()) }
+    }
+}
+
+impl BondMcp {
+    /// Signs the person in where `request` needs it: `None` when the call can go on, an answer when it cannot.
+    pub(super) async fn signed_in_first(
+        &self,
+        request: &CallToolRequestParams,
+        context: &RequestContext<RoleServer>,
+    ) -> Result<Option<CallToolResponse>, ErrorData> {
+        let Some(elicitation) = &self.inner.elicitation else { return Ok(None) };
+        let asked = match &request.request_state {
+            Some(state) => Some(elicitation.open(state, request)?),
+            None => None,
+        };
+        let Some(need) = tools::need(&request.name) else { return Ok(None) };
+        match self.account().bearer(need).await {
+            // The operator's credentials are wrong; a page would not mend them.
+            Err(account::Error::SignInRequired { why: SignInReason::EnvironmentRejected, .. }) => {
+                return Ok(None);
+            }
+            Err(account::Error::SignInRequired { .. }) => {}
+            _ => return Ok(None),
+        }
+        let way = way(context);
+        if let (Way::Rounds, Some(asked)) = (&way, asked) {
+            return elicitation.next_round(&asked.pending, request, context).await;
+        }
+        if let Way::Answer = way
+            && tools::tells_how_to_sign_in(&request.name)
+        {
+            return Ok(None);
+        }
+        let asked_by = context.client_info().map(|host| host.name);
+        let pending = match elicitation.sign_in.begin(asked_by).await {
+            Ok(pending) => pending,
+            Err(error) => {
+                tracing::warn!(%error, "there is no sign-in page; the terminal is left");
+                return Ok(None);
+            }
+        };
+        match way {
+            Way::Rounds => Ok(Some(elicitation.first_round(&pending, request)?)),
+            Way::WhileOpen => while_open(&pending, context).await,
+            Way::Answer => Ok(Some(in_words(&pending))),
+        }
+    }
+
+    /// The sign-in page for a tool that tells of it in its own words.
+    pub(super) async fn sign_in_page(&self) -> Option<Arc<Pending>> {
+        self.inner.elicitation.as_ref()?.sign_in.begin(None).await.ok()
+    }
+}
+
+impl Elicitation {
+    fn first_round(
+        &self,
+        pending: &Pending,
+        request: &CallToolRequestParams,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let elicitation = ElicitRequestParams::UrlElicitationParams {
+            meta: None,
+            message: message(pending),
+            url: pending.url(),
+            elicitation_id: String::new(),
+        };
+        let requests = InputRequests::from([(
+            ELICITATION.to_owned(),
+            InputRequest::Elicitation(ElicitRequest::new(elicitation)),
+        )]);
+        let state = self.seal(pending, request)?;
+        Ok(InputRequiredResult::new(Some(requests), Some(state)).into())
+    }
+
+    /// A retry: the person has been asked. Waits a while for the page, then lets the call go on or asks for another
+    /// round, without asking the person again.
+    async fn next_round(
+        &self,
+        name: &str,
+        request: &CallToolRequestParams,
+        context: &RequestContext<RoleServer>,
+    ) -> Result<Option<CallToolResponse>, ErrorData> {
+        let Some(pending) = self.sign_in.named(name).await else { return Err(stale()) };
+        let response = request.input_responses.as_ref().and_then(|responses| responses.get(ELICITATION));
+        let answer = response.and_then(|answer| serde_json::from_value::<ElicitResult>(answer.clone()).ok());
+        if let Some(ElicitResult { action: ElicitationAction::Decline | ElicitationAction::Cancel, .. }) =
+            answer
+        {
+            pending.end(End::Declined);
+        }
+        match waited(&pending, ROUND, context).await {
+            State::SignedIn { .. } => Ok(None),
+            State::Ended(end) => Ok(Some(ended(end))),
+            State::Open | State::Verifying { .. } => {
+                let state = self.seal(&pending, request)?;
+                Ok(Some(InputRequiredResult::new(None, Some(state)).into()))
+            }
+        }
+    }
+
+    fn seal(&self, pending: &Pending, request: &CallToolRequestParams) -> Result<String, ErrorData> {
+        let (state, call) = (RoundState { pending: pending.name().to_owned() }, bound_to(request));
+        self.states
+            .seal_json_with(&state, &SealOptions::new().associated_data(&call).ttl(LIFETIME))
+            .map_err(|_| ErrorData::internal_error("the request state cannot be sealed", None))
+    }
+
+    fn open(&self, state: &str, request: &CallToolRequestParams) -> Result<RoundState, ErrorData> {
+        self.states.open_json_with(state, &bound_to(request)).map_err(|_| stale())
+    }
+}
+
+/// A state is good for the same tool with the same arguments.
+fn bound_to(request: &CallToolRequestParams) -> Vec<u8> {
+    json!([request.name, request.arguments]).to_string().into_bytes()
+}
+
+fn way(context: &RequestContext<RoleServer>) -> Way {
+    let can = context
+        .client_capabilities()
+        .and_then(|capabilities| capabilities.elicitation)
+        .is_some_and(|elicitation| elicitation.url.is_some());
+    let version = context.protocol_version();
+    let at_least =
+        |newest: ProtocolVersion| version.as_ref().is_some_and(|version| version.as_str() >= newest.as_str());
+    match can {
+        true if at_least(ProtocolVersion::V_2026_07_28) => Way::Rounds,
+        true if at_least(ProtocolVersion::V_2025_11_25) => Way::WhileOpen,
+        _ => Way::Answer,
+    }
+}
+
+/// 2025-11-25: the host is asked while the call stays open.
+async fn while_open(
+    pending: &Pending,
+    context: &RequestContext<RoleServer>,
+) -> Result<Option<CallToolResponse>, ErrorData> {
+    let url: Url = pending
+        .url()
+        .parse()
+        .map_err(|_| ErrorData::internal_error("the sign-in page has no address", None))?;
+    match context.peer.elicit_url(message(pending), url, pending.name()).await {
+        Ok(ElicitationAction::Accept) => {}
+        Ok(_) => {
+            pending.end(End::Declined);
+            return Ok(Some(ended(End::Declined)));
+        }
+        Err(_) => return Ok(Some(in_words(pending))),
+    }
+    match waited(pending, pending.expires_in(), context).await {
+        State::SignedIn { .. } => {
+            let params = Some(json!({ "elicitationId": pending.name() }));
+            let complete = CustomNotification::new("notifications/elicitation/complete", params);
+            if context.peer.send_notification(ServerNotification::CustomNotification(complete)).await.is_err()
+            {
+                tracing::debug!("the host was not told that the elicitation is complete");
+            }
+            Ok(None)
+        }
+        State::Ended(end) => Ok(Some(ended(end))),
+        State::Open | State::Verifying { .. } => Ok(Some(ended(End::TimedOut))),
+    }
+}
+
+/// Waits for the end of the sign-in, at most so long, and tells a host that wants to know that it is still waited.
+async fn waited(pending: &Pending, at_most: Duration, context: &RequestContext<RoleServer>) -> State {
+    const TICK: Duration = Duration::from_secs(5);
+    let token = context.meta.get_progress_token();
+    let began = tokio::time::Instant::now();
+    let mut ticks = 0.0;
+    loop {
+        let left = at_most.saturating_sub(began.elapsed());
+        let state = pending.finished(left.min(TICK)).await;
+        if !matches!(state, State::Open | State::Verifying { .. }) || left <= TICK {
+            return state;
+        }
+        if let Some(token) = &token {
+            ticks += 1.0;
+            let progress = rmcp::model::ProgressNotificationParam::new(token.clone(), ticks)
+                .with_message("waiting for the person to sign in");
+            let _ = context.peer.notify_progress(progress).await;
+        }
+    }
+}
+
+fn message(pending: &Pending) -> String {
+    format!(
+        "Sign in to BondMCP on a page of your own computer. It shows the code {}; if it shows another, close it. What you type there is not seen by the assistant.",
+        pending.code()
+    )
+}
+
+/// For hosts without URL elicitation: the agent passes the link on.
+fn in_words(pending: &Pending) -> CallToolResponse {
+    let report = Report::new(Kind::SignInRequired, "Nobody is signed in to BondMCP.", link_in_words(pending));
+    Failure::from(report).into_result().into()
+}
+
+pub(super) fn link_in_words(pending: &Pending) -> String {
+    format!(
+        "Give the person this link to open in the browser of this computer: {} (it shows the code {}, and holds for {} minutes). They sign in there, never in the chat; then call again. A host with URL elicitation is safer, as it shows the link itself.",
+        pending.url(),
+        pending.code(),
+        pending.expires_in().as_secs().div_ceil(60)
+    )
+}
+
+fn ended(end: End) -> CallToolResponse {
+    let (message, solution) = match end {
+        End::Declined => {
+            ("The person declined to sign in.", "Go on without BondMCP, or ask them whether they want to.")
+        }
+        End::TimedOut => ("Nobody signed in in time.", "Ask the person, then call again for a new link."),
+        End::TooManyAttempts => (
+            "The sign-in ended after too many wrong passwords.",
+            "Call again when the person has the right one.",
+        ),
+    };
+    Failure::new(Kind::SignInRequired, message, solution).into_result().into()
+}
+
+fn stale() -> ErrorData {
+    ErrorData::invalid_params("the request state is not, or no longer, valid; call again without it", None)
+}

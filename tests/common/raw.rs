@@ -1,0 +1,92 @@
+//! The binary on pipes without an MCP client between, for what no well-behaved client sends.
+
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
+    process::{Child, ChildStdin, ChildStdout},
+};
+
+use super::{Place, within};
+
+/// The binary on pipes, without an MCP client between.
+pub struct Raw {
+    pub child: Child,
+    pub input: Option<ChildStdin>,
+    output: Lines<BufReader<ChildStdout>>,
+}
+
+impl Raw {
+    pub fn start(place: &Place) -> Self {
+        let mut command = place.command(&["--log", "trace", "stdio"]);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let (input, output) = (child.stdin.take(), child.stdout.take().unwrap());
+        Self { child, input, output: BufReader::new(output).lines() }
+    }
+
+    pub async fn send(&mut self, line: &str) {
+        let input = self.input.as_mut().unwrap();
+        input.write_all(line.as_bytes()).await.unwrap();
+        input.write_all(b"\n").await.unwrap();
+        input.flush().await.unwrap();
+    }
+
+    /// The next line, which must be a JSON-RPC message.
+    pub async fn next(&mut self) -> Value {
+        let line = within(self.output.next_line()).await.unwrap().unwrap();
+        let message: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(message["jsonrpc"], "2.0", "{line}");
+        message
+    }
+
+    pub async fn ask(&mut self, message: Value) -> Value {
+        self.send(&message.to_string()).await;
+        self.next().await
+    }
+
+    pub async fn initialize(&mut self, version: &str) -> Value {
+        self.initialize_as(version, json!({})).await
+    }
+
+    /// With capabilities of its own.
+    pub async fn initialize_as(&mut self, version: &str, capabilities: Value) -> Value {
+        let answer = self.ask(initialize(version, capabilities)).await;
+        self.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}).to_string()).await;
+        answer
+    }
+
+    /// Closes stdin; the exit code, and that nothing else was written.
+    pub async fn end(mut self) -> Option<i32> {
+        self.input.take();
+        let code = within(self.child.wait()).await.unwrap().code();
+        assert_eq!(within(self.output.next_line()).await.unwrap(), None);
+        code
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "reads better where it is called")]
+pub fn initialize(version: &str, capabilities: Value) -> Value {
+    json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+        "protocolVersion": version, "capabilities": capabilities, "clientInfo": {"name": "raw", "version": "1"}}})
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "reads better where it is called")]
+pub fn call(id: u32, tool: &str, arguments: Value) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": tool, "arguments": arguments}})
+}
+
+pub fn modern(id: u32, method: &str, params: Value) -> Value {
+    modern_as(id, method, params, json!({}))
+}
+
+/// With capabilities of its own.
+#[expect(clippy::needless_pass_by_value, reason = "reads better where it is called")]
+pub fn modern_as(id: u32, method: &str, mut params: Value, capabilities: Value) -> Value {
+    params["_meta"] = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": capabilities,
+    });
+    json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
+}

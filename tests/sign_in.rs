@@ -1,0 +1,329 @@
+//! Signing in outside the chat: the page as a browser without scripts sees it, and the three ways in which a host hands
+//! the person the link.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use bondmcp_server::{
+    sandbox::{Fault, RunningSandbox},
+    secret::SecretString,
+};
+use common::{
+    EMAIL, Place, Server, like_the_seed,
+    raw::{Raw, call, modern_as},
+    sandbox, secrets, within,
+};
+use reqwest::{RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+
+const LOGIN: &str = "POST /auth/login";
+
+async fn signed_out() -> (RunningSandbox, Place) {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    (sandbox, place)
+}
+
+/// A browser on the sign-in page.
+struct Browser {
+    http: reqwest::Client,
+    url: String,
+    form_token: String,
+}
+
+impl Browser {
+    async fn open(url: &str) -> Self {
+        let http = reqwest::Client::new();
+        let page = text(within(http.get(url).send()).await.unwrap()).await;
+        let (_, rest) = page.split_once(r#"name="form_token" value=""#).unwrap();
+        let form_token = rest.split_once('"').unwrap().0.to_owned();
+        Self { http, url: url.to_owned(), form_token }
+    }
+
+    fn post(&self, way: &str, fields: &[(&str, &str)]) -> RequestBuilder {
+        let mut form = url::form_urlencoded::Serializer::new(String::new());
+        form.append_pair("form_token", &self.form_token).extend_pairs(fields);
+        self.http
+            .post(format!("{}/{way}", self.url))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(form.finish())
+    }
+
+    async fn sign_in(&self, password: &SecretString) -> Response {
+        let fields = [("email", EMAIL), ("password", secrets::text(password)), ("remember", "yes")];
+        within(self.post("sign-in", &fields).send()).await.unwrap()
+    }
+}
+
+async fn text(response: Response) -> String {
+    within(response.text()).await.unwrap()
+}
+
+/// The link in what an agent was told.
+fn link(told: &Value) -> String {
+    let told = told.to_string();
+    let (_, rest) = told.split_once("http://127.0.0.1:").unwrap();
+    let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || "/-_".contains(c))).unwrap();
+    format!("http://127.0.0.1:{}", &rest[..end])
+}
+
+fn url_elicitation() -> Value {
+    json!({"elicitation": {"url": {}}})
+}
+
+/// A `list_models` of 2026-07-28 by a host that can open links, with more in its parameters.
+fn round(id: u32, more: &Value) -> Value {
+    let mut params = json!({"name": "list_models", "arguments": {}});
+    for (name, value) in more.as_object().unwrap() {
+        params[name] = value.clone();
+    }
+    modern_as(id, "tools/call", params, url_elicitation())
+}
+
+fn retry(id: u32, first: &Value, action: &str) -> Value {
+    let state = &first["result"]["requestState"];
+    round(id, &json!({"requestState": state, "inputResponses": {"sign_in": {"action": action}}}))
+}
+
+fn asked_url(first: &Value) -> String {
+    assert_eq!(first["result"]["resultType"], "input_required", "{first}");
+    let asked = &first["result"]["inputRequests"]["sign_in"];
+    assert_eq!((&asked["method"], &asked["params"]["mode"]), (&json!("elicitation/create"), &json!("url")));
+    asked["params"]["url"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_without_elicitation_passes_the_link_on() {
+    let (_sandbox, place) = signed_out().await;
+    let server = Server::start(&place).await;
+    let told = server.ok("login", json!({})).await;
+    assert_eq!(told["status"], "sign_in_required");
+    let error = server.error("list_models", json!({})).await;
+    assert_eq!(
+        (&error["kind"], link(&error)),
+        (&json!("sign_in_required"), told["sign_in_url"].as_str().unwrap().into())
+    );
+
+    let browser = Browser::open(&link(&told)).await;
+    assert!(text(browser.sign_in(&place.password).await).await.contains("You are signed in"));
+    assert_eq!(server.ok("list_models", json!({})).await["count"], 3);
+    assert_eq!(server.ok("login", json!({})).await["account"], EMAIL);
+    let seen = server.end().await;
+    secrets::assert_absent(std::slice::from_ref(&place.password), &seen, "what the host saw");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stateless_era_finishes_the_original_call() {
+    let (_sandbox, place) = signed_out().await;
+    let mut raw = Raw::start(&place);
+    let first = raw.ask(round(1, &json!({}))).await;
+    let browser = Browser::open(&asked_url(&first)).await;
+    raw.send(&retry(2, &first, "accept").to_string()).await;
+    assert_eq!(browser.sign_in(&place.password).await.status(), StatusCode::OK);
+    let answer = raw.next().await;
+    assert_eq!((&answer["id"], &answer["result"]["structuredContent"]["count"]), (&json!(2), &json!(3)));
+    assert_eq!(raw.end().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_2025_11_25_the_host_is_asked_while_the_call_is_open() {
+    let (_sandbox, place) = signed_out().await;
+    let mut raw = Raw::start(&place);
+    raw.initialize_as("2025-11-25", url_elicitation()).await;
+    let asked = raw.ask(call(2, "list_models", json!({}))).await;
+    assert_eq!((&asked["method"], &asked["params"]["mode"]), (&json!("elicitation/create"), &json!("url")));
+    let browser = Browser::open(asked["params"]["url"].as_str().unwrap()).await;
+    raw.send(&json!({"jsonrpc": "2.0", "id": asked["id"], "result": {"action": "accept"}}).to_string()).await;
+    browser.sign_in(&place.password).await;
+    let complete = raw.next().await;
+    assert_eq!(complete["method"], "notifications/elicitation/complete");
+    assert_eq!(complete["params"]["elicitationId"], asked["params"]["elicitationId"]);
+    assert_eq!(raw.next().await["result"]["structuredContent"]["count"], 3);
+    assert_eq!(raw.end().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn declining_ends_the_sign_in_and_says_so() {
+    let (_sandbox, place) = signed_out().await;
+    for action in ["decline", "cancel"] {
+        let mut raw = Raw::start(&place);
+        let first = raw.ask(round(1, &json!({}))).await;
+        let browser = Browser::open(&asked_url(&first)).await;
+        let answer = raw.ask(retry(2, &first, action)).await;
+        let told = answer["result"]["content"][0]["text"].as_str().unwrap();
+        assert!(answer["result"]["isError"] == true && told.contains("declined"), "{answer}");
+        assert_eq!(browser.sign_in(&place.password).await.status(), StatusCode::GONE);
+        let again = raw.ask(round(3, &json!({}))).await;
+        assert_ne!(asked_url(&again), asked_url(&first));
+
+        let mut raw = Raw::start(&place);
+        raw.initialize_as("2025-11-25", url_elicitation()).await;
+        let asked = raw.ask(call(2, "list_models", json!({}))).await;
+        let response = json!({"jsonrpc": "2.0", "id": asked["id"], "result": {"action": action}});
+        assert!(raw.ask(response).await.to_string().contains("declined"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_was_changed_or_belongs_to_another_call_is_refused() {
+    let (_sandbox, place) = signed_out().await;
+    let mut raw = Raw::start(&place);
+    let first = raw.ask(round(1, &json!({}))).await;
+    let state = first["result"]["requestState"].as_str().unwrap();
+    let mut changed = state.to_owned();
+    let last = changed.pop().unwrap();
+    changed.push(if last == 'A' { 'B' } else { 'A' });
+    for (name, arguments, state) in [
+        ("list_models", json!({}), changed.as_str()),
+        ("list_models", json!({}), "nonsense"),
+        ("list_models", json!({ "refresh": true }), state),
+        ("login", json!({}), state),
+    ] {
+        let params = json!({"name": name, "arguments": arguments, "requestState": state});
+        let answer = raw.ask(modern_as(2, "tools/call", params, url_elicitation())).await;
+        assert_eq!(answer["error"]["code"], -32602, "{answer}");
+    }
+    // Another process has another key, as if this one had been killed and started again.
+    let mut other = Raw::start(&place);
+    assert_eq!(other.ask(retry(2, &first, "accept")).await["error"]["code"], -32602);
+    asked_url(&other.ask(round(3, &json!({}))).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_at_once_share_one_page() {
+    let (sandbox, place) = signed_out().await;
+    let mut raw = Raw::start(&place);
+    let one = raw.ask(round(1, &json!({}))).await;
+    let two = raw.ask(round(2, &json!({}))).await;
+    assert_eq!(asked_url(&one), asked_url(&two));
+    raw.send(&retry(3, &one, "accept").to_string()).await;
+    raw.send(&retry(4, &two, "accept").to_string()).await;
+    Browser::open(&asked_url(&one)).await.sign_in(&place.password).await;
+    for _ in 0..2 {
+        assert_eq!(raw.next().await["result"]["structuredContent"]["count"], 3);
+    }
+    assert_eq!(sandbox.count(LOGIN), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_is_told_on_the_page_and_forgiven_four_times() {
+    let (sandbox, place) = signed_out().await;
+    let server = Server::start(&place).await;
+    let told = server.ok("login", json!({})).await;
+    let browser = Browser::open(&link(&told)).await;
+    for _ in 0..4 {
+        let refused = browser.sign_in(&"wrong-password-1".into()).await;
+        assert_eq!(refused.status(), StatusCode::UNPROCESSABLE_ENTITY);
+        let page = text(refused).await;
+        assert!(page.contains(r#"role="alert""#) && page.contains(EMAIL) && !page.contains("wrong-password"));
+    }
+    assert_eq!(browser.sign_in(&"wrong-password-1".into()).await.status(), StatusCode::GONE);
+    assert_eq!(browser.sign_in(&place.password).await.status(), StatusCode::GONE);
+    assert_eq!(sandbox.count(LOGIN), 5);
+    assert_ne!(link(&server.ok("login", json!({})).await), link(&told));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_account_waits_for_its_mail_and_goes_on_by_itself() {
+    let (sandbox, place) = signed_out().await;
+    let server = Server::start(&place).await;
+    let told = server.ok("register", json!({})).await;
+    let browser = Browser::open(told["sign_in_url"].as_str().unwrap()).await;
+    let fields = [("email", "new@example.com"), ("password", "a-new-password-1"), ("remember", "yes")];
+    let page = text(within(browser.post("create", &fields).send()).await.unwrap()).await;
+    assert!(page.contains("Check your mail") && page.contains("new@example.com"));
+    within(sandbox.faults().arrived(LOGIN, 1)).await;
+    sandbox.verify("new@example.com");
+    // The page looks again by itself, as this does.
+    let looks = async {
+        while !text(browser.http.get(&browser.url).send().await.unwrap()).await.contains("You are signed in")
+        {
+        }
+    };
+    within(looks).await;
+    assert_eq!(server.ok("list_models", json!({})).await["count"], 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_serves_in_place_of_an_account_and_cannot_manage_keys() {
+    let (sandbox, place) = signed_out().await;
+    place.sign_in().await;
+    assert_eq!(place.run(&["keys", "create", "--name", "mine"]).await.0, Some(0));
+    let key = sandbox.secrets_issued().pop().unwrap();
+
+    let elsewhere = Place { directory: tempfile::tempdir().unwrap(), ..place };
+    let server = Server::start(&elsewhere).await;
+    let browser = Browser::open(&link(&server.ok("login", json!({})).await)).await;
+    let wrong = within(browser.post("key", &[("key", "bcp_wrong")]).send()).await.unwrap();
+    assert_eq!(wrong.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    let page = text(within(browser.post("key", &[("key", secrets::text(&key))]).send()).await.unwrap()).await;
+    assert!(page.contains("You are signed in"));
+    assert_eq!(server.ok("list_models", json!({})).await["count"], 3);
+    assert_eq!(server.ok("auth_status", json!({})).await["credential"], "api_key");
+    let error = server.error("manage_api_keys", json!({ "action": "list" })).await;
+    assert_eq!(error["kind"], "sign_in_required");
+    secrets::assert_absent(&[key], &server.end().await, "what the host saw");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attacks_on_the_page_come_to_nothing() {
+    let (sandbox, place) = signed_out().await;
+    let server = Server::start(&place).await;
+    let url = link(&server.ok("login", json!({})).await);
+    let browser = Browser::open(&url).await;
+    let password = secrets::text(&place.password);
+    let fields = [("email", EMAIL), ("password", password)];
+    let sign_in = || browser.post("sign-in", &fields);
+    let status = |request: RequestBuilder| async { within(request.send()).await.unwrap().status() };
+
+    for (name, value) in [
+        ("origin", "https://evil.example"),
+        ("origin", "null"),
+        ("sec-fetch-site", "cross-site"),
+        ("host", "evil.example"),
+        ("host", "localhost.evil.example:80"),
+    ] {
+        assert_eq!(status(sign_in().header(name, value)).await, StatusCode::FORBIDDEN, "{name}: {value}");
+    }
+    let guessed = url.replace(&url[url.len() - 10..], "AAAAAAAAAA");
+    assert_eq!(status(browser.http.get(&guessed)).await, StatusCode::NOT_FOUND);
+    let forged = Browser { http: reqwest::Client::new(), url: url.clone(), form_token: "guessed".into() };
+    assert_eq!(status(forged.post("sign-in", &fields)).await, StatusCode::NOT_FOUND);
+    let huge = "x".repeat(10 << 20);
+    let refused = within(browser.post("sign-in", &[("email", EMAIL), ("password", &huge)]).send()).await;
+    assert!(refused.is_err() || refused.unwrap().status() == StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(sandbox.count(LOGIN), 0);
+
+    let markup = [("email", "\"><script>alert(1)</script>@example.com"), ("password", "wrong-password-1")];
+    let page = text(within(browser.post("sign-in", &markup).send()).await.unwrap()).await;
+    assert!(!page.contains("<script") && page.contains("&#60;script"), "{page}");
+
+    // Neither scanners nor the failures above have used the link up; signing in does, for every browser.
+    let page = within(browser.http.get(&url).send()).await.unwrap();
+    for (name, value) in [
+        ("x-frame-options", "DENY"),
+        ("cache-control", "no-store"),
+        ("referrer-policy", "no-referrer"),
+        ("x-content-type-options", "nosniff"),
+    ] {
+        assert_eq!(page.headers()[name], value);
+    }
+    let policy = page.headers()["content-security-policy"].to_str().unwrap();
+    assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"));
+    assert!(browser.sign_in(&place.password).await.status().is_success());
+    let replayed = Browser { http: reqwest::Client::new(), ..browser }.sign_in(&place.password).await;
+    assert!(!text(replayed).await.contains("form"));
+    assert_eq!(sandbox.count(LOGIN), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_is_told_on_the_page_and_the_form_is_kept() {
+    let (sandbox, place) = signed_out().await;
+    let server = Server::start(&place).await;
+    let browser = Browser::open(&link(&server.ok("login", json!({})).await)).await;
+    sandbox.faults().next(LOGIN, Fault::Echo);
+    let page = text(browser.sign_in(&place.password).await).await;
+    secrets::assert_absent(std::slice::from_ref(&place.password), page.as_bytes(), "the page");
+    assert!(page.contains(r#"role="alert""#) && page.contains(EMAIL));
+    assert!(browser.sign_in(&place.password).await.status().is_success());
+}

@@ -98,6 +98,7 @@ async fn a_host_without_elicitation_passes_the_link_on() {
     let server = Server::start(&place).await;
     let told = server.ok("login", json!({})).await;
     assert_eq!(told["status"], "sign_in_required");
+    assert!(told["next"].as_str().unwrap().contains(" login` in a terminal"), "{told}");
     let error = server.error("list_models", json!({})).await;
     assert_eq!(
         (&error["kind"], link(&error)),

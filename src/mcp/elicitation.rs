@@ -103,9 +103,56 @@ impl BondMcp {
         };
         match way {
             Way::Rounds => Ok(Some(elicitation.first_round(&pending, request)?)),
-            Way::WhileOpen => while_open(&pending, context).await,
-            Way::Answer => Ok(Some(in_words(&pending))),
+            Way::WhileOpen => self.while_open(&pending, context).await,
+            Way::Answer => Ok(Some(self.in_words(&pending))),
         }
+    }
+
+    /// 2025-11-25: the host is asked while the call stays open.
+    async fn while_open(
+        &self,
+        pending: &Pending,
+        context: &RequestContext<RoleServer>,
+    ) -> Result<Option<CallToolResponse>, ErrorData> {
+        let url: Url = pending
+            .url()
+            .parse()
+            .map_err(|_| ErrorData::internal_error("the sign-in page has no address", None))?;
+        match context.peer.elicit_url(message(pending), url, pending.name()).await {
+            Ok(ElicitationAction::Accept) => {}
+            Ok(_) => {
+                pending.end(End::Declined);
+                return Ok(Some(ended(End::Declined)));
+            }
+            Err(_) => return Ok(Some(self.in_words(pending))),
+        }
+        match waited(pending, pending.expires_in(), context).await {
+            State::SignedIn { .. } => {
+                let params = Some(json!({ "elicitationId": pending.name() }));
+                let complete = CustomNotification::new("notifications/elicitation/complete", params);
+                if context
+                    .peer
+                    .send_notification(ServerNotification::CustomNotification(complete))
+                    .await
+                    .is_err()
+                {
+                    tracing::debug!("the host was not told that the elicitation is complete");
+                }
+                Ok(None)
+            }
+            State::Ended(end) => Ok(Some(ended(end))),
+            State::Open | State::Verifying { .. } => Ok(Some(ended(End::TimedOut))),
+        }
+    }
+
+    /// For hosts without URL elicitation: the agent passes the link on.
+    fn in_words(&self, pending: &Pending) -> CallToolResponse {
+        let report = Report::new(
+            Kind::SignInRequired,
+            "Nobody is signed in to BondMCP.",
+            link_in_words(pending, &self.account().login_command(None)),
+        );
+        Failure::from(report).into_result().into()
     }
 
     /// The sign-in page for a tool that tells of it in its own words.
@@ -192,38 +239,6 @@ fn way(context: &RequestContext<RoleServer>) -> Way {
     }
 }
 
-/// 2025-11-25: the host is asked while the call stays open.
-async fn while_open(
-    pending: &Pending,
-    context: &RequestContext<RoleServer>,
-) -> Result<Option<CallToolResponse>, ErrorData> {
-    let url: Url = pending
-        .url()
-        .parse()
-        .map_err(|_| ErrorData::internal_error("the sign-in page has no address", None))?;
-    match context.peer.elicit_url(message(pending), url, pending.name()).await {
-        Ok(ElicitationAction::Accept) => {}
-        Ok(_) => {
-            pending.end(End::Declined);
-            return Ok(Some(ended(End::Declined)));
-        }
-        Err(_) => return Ok(Some(in_words(pending))),
-    }
-    match waited(pending, pending.expires_in(), context).await {
-        State::SignedIn { .. } => {
-            let params = Some(json!({ "elicitationId": pending.name() }));
-            let complete = CustomNotification::new("notifications/elicitation/complete", params);
-            if context.peer.send_notification(ServerNotification::CustomNotification(complete)).await.is_err()
-            {
-                tracing::debug!("the host was not told that the elicitation is complete");
-            }
-            Ok(None)
-        }
-        State::Ended(end) => Ok(Some(ended(end))),
-        State::Open | State::Verifying { .. } => Ok(Some(ended(End::TimedOut))),
-    }
-}
-
 /// Waits for the end of the sign-in, at most so long, and tells a host that wants to know that it is still waited.
 async fn waited(pending: &Pending, at_most: Duration, context: &RequestContext<RoleServer>) -> State {
     const TICK: Duration = Duration::from_secs(5);
@@ -252,15 +267,10 @@ fn message(pending: &Pending) -> String {
     )
 }
 
-/// For hosts without URL elicitation: the agent passes the link on.
-fn in_words(pending: &Pending) -> CallToolResponse {
-    let report = Report::new(Kind::SignInRequired, "Nobody is signed in to BondMCP.", link_in_words(pending));
-    Failure::from(report).into_result().into()
-}
-
-pub(super) fn link_in_words(pending: &Pending) -> String {
+/// The link and, for a person who likes a terminal better, the command that does the same.
+pub(super) fn link_in_words(pending: &Pending, command: &str) -> String {
     format!(
-        "Give the person this link to open in the browser of this computer: {} (it shows the code {}, and holds for {} minutes). They sign in there, never in the chat; then call again. A host with URL elicitation is safer, as it shows the link itself.",
+        "Give the person this link to open in the browser of this computer: {} (it shows the code {}, and holds for {} minutes), or they run `{command}` in a terminal. They sign in there, never in the chat; then call again. A host with URL elicitation is safer, as it shows the link itself.",
         pending.url(),
         pending.code(),
         pending.expires_in().as_secs().div_ceil(60)

@@ -30,8 +30,8 @@ const STATIC_TTL_MS: u64 = 5 * 60 * 1000;
 
 const INSTRUCTIONS: &str = "\
 Tools for BondMCP, a health-AI API. You never see or handle credentials: this server holds them.
-- If a call says `sign_in_required`, tell the person in your own words what to do: it is in `next` or `solution`. \
-Signing in happens outside the chat. Afterwards, simply call again.
+- If a call says `sign_in_required`, tell the person what to do: it is in `next` or `solution`, with a link or a command \
+that they need exactly as it is. Signing in happens outside the chat. Afterwards, simply call again.
 - Never ask the person for a password, a token or an API key, never accept one in the chat and never put one into a \
 tool call. If they offer one, tell them to keep it and to sign in as described.
 - `auth_status` tells who is signed in. Sessions are renewed by the server; you need not log in before other calls.

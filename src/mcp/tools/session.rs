@@ -106,11 +106,9 @@ impl BondMcp {
             status: SignInStatus::SignInRequired,
             user_id: None,
             sign_in_url: page.as_ref().map(|page| page.url()),
-            next: match &page {
-                Some(page) => link_in_words(page),
-                None => {
-                    for_the_terminal("create the account", &self.account().register_command(email.as_deref()))
-                }
+            next: match (&page, self.account().register_command(email.as_deref())) {
+                (Some(page), command) => link_in_words(page, &command),
+                (None, command) => for_the_terminal("create the account", &command),
             },
             email,
         }))
@@ -140,9 +138,9 @@ impl BondMcp {
             },
             Err(why) => {
                 let page = self.sign_in_page().await;
-                let how = match &page {
-                    Some(page) => link_in_words(page),
-                    None => for_the_terminal("sign in", &self.account().login_command(email.as_deref())),
+                let how = match (&page, self.account().login_command(email.as_deref())) {
+                    (Some(page), command) => link_in_words(page, &command),
+                    (None, command) => for_the_terminal("sign in", &command),
                 };
                 LoginResult {
                     status: SignInStatus::SignInRequired,

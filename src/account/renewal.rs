@@ -77,7 +77,7 @@ impl Account {
         let task = self.inner.tasks.spawn(async move {
             let outcome = account.renewal(stale.as_ref()).await;
             if let Err(error) = &outcome {
-                tracing::info!(%error, "the session was not renewed");
+                tracing::debug!(%error, "the session was not renewed");
             }
             *lock(&account.inner.flight.current) = None;
             outcome

@@ -29,8 +29,8 @@ impl BondMcp {
 /// What a tool needs of the account before it can begin.
 pub(super) fn need(tool: &str) -> Option<Need> {
     match tool {
-        "list_models" => Some(Need::Api),
-        "login" | "register" | "manage_api_keys" => Some(Need::Session),
+        "list_models" | "login" | "register" => Some(Need::Api),
+        "manage_api_keys" => Some(Need::Session),
         _ => None,
     }
 }

@@ -286,6 +286,8 @@ async fn attacks_on_the_page_come_to_nothing() {
     ] {
         assert_eq!(status(sign_in().header(name, value)).await, StatusCode::FORBIDDEN, "{name}: {value}");
     }
+    let framed = sign_in().header("origin", "https://evil.example").header("sec-fetch-site", "same-origin");
+    assert_eq!(status(framed).await, StatusCode::FORBIDDEN);
     let guessed = url.replace(&url[url.len() - 10..], "AAAAAAAAAA");
     assert_eq!(status(browser.http.get(&guessed)).await, StatusCode::NOT_FOUND);
     let forged = Browser { http: reqwest::Client::new(), url: url.clone(), form_token: "guessed".into() };
@@ -311,7 +313,9 @@ async fn attacks_on_the_page_come_to_nothing() {
     }
     let policy = page.headers()["content-security-policy"].to_str().unwrap();
     assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"));
-    assert!(browser.sign_in(&place.password).await.status().is_success());
+    // As browsers send it from a page without a referrer.
+    let ours = sign_in().header("origin", "null").header("sec-fetch-site", "same-origin");
+    assert!(status(ours).await.is_success());
     let replayed = Browser { http: reqwest::Client::new(), ..browser }.sign_in(&place.password).await;
     assert!(!text(replayed).await.contains("form"));
     assert_eq!(sandbox.count(LOGIN), 2);

@@ -215,7 +215,7 @@ impl From<&Refusal> for Report {
             _ => ("BondMCP has a problem of its own", "Try again later."),
         };
         let message = match &refusal.message {
-            Some(words) => format!("{happened}; it says: {words}"),
+            Some(words) => format!("{happened}; it says: {}.", words.trim_end_matches('.')),
             None => format!("{happened}."),
         };
         Self::new(kind, message, next).with_status(Some(refusal.status)).with_retry_after(refusal.retry_after)

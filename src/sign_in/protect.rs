@@ -46,11 +46,15 @@ pub async fn guard(State(pending): State<Arc<Pending>>, request: Request, next: 
     response
 }
 
+/// Browsers say by `Sec-Fetch-Site` where a form comes from. They also send `Origin: null` then, because the page asks for
+/// no referrer (Fetch, "serializing a request origin"); without `Sec-Fetch-Site` that could be anybody.
 fn sent_by_our_page(headers: &HeaderMap, own: &str) -> bool {
-    let origin = text(headers, &ORIGIN);
-    let site = text(headers, &HeaderName::from_static("sec-fetch-site"));
-    origin.is_none_or(|origin| origin == format!("http://{own}"))
-        && site.is_none_or(|site| site == "same-origin")
+    let own_origin = format!("http://{own}");
+    match (text(headers, &HeaderName::from_static("sec-fetch-site")), text(headers, &ORIGIN)) {
+        (Some("same-origin"), Some("null")) | (Some("same-origin") | None, None) => true,
+        (Some("same-origin") | None, Some(origin)) => origin == own_origin,
+        (Some(_), _) => false,
+    }
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {

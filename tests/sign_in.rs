@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::process::Stdio;
+
 use bondmcp_server::{
     sandbox::{Fault, RunningSandbox},
     secret::SecretString,
@@ -15,6 +17,7 @@ use common::{
 };
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 const LOGIN: &str = "POST /auth/login";
 
@@ -264,6 +267,23 @@ async fn a_key_serves_in_place_of_an_account_and_cannot_manage_keys() {
     let error = server.error("manage_api_keys", json!({ "action": "list" })).await;
     assert_eq!(error["kind"], "sign_in_required");
     secrets::assert_absent(&[key], &server.end().await, "what the host saw");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_can_use_the_page_too() {
+    let (_sandbox, place) = signed_out().await;
+    let mut command = place.command(&["login", "--web"]);
+    let mut child = command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let told = within(lines.next_line()).await.unwrap().unwrap();
+    let browser = Browser::open(told.rsplit_once(' ').unwrap().1).await;
+    browser.sign_in(&place.password).await;
+    assert!(within(child.wait()).await.unwrap().success());
+    let mut rest = String::new();
+    while let Some(line) = within(lines.next_line()).await.unwrap() {
+        rest.push_str(&line);
+    }
+    assert!(rest.contains("Signed in as ada@example.com"), "{rest}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

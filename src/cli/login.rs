@@ -1,6 +1,14 @@
 //! `bondmcp-server login`.
 
+use std::time::Duration;
+
+use anyhow::anyhow;
+
 use super::{App, Failed, prompt::Credentials, say};
+use crate::{
+    account::{Account, Status},
+    sign_in::{End, LIFETIME, SignIn, State},
+};
 
 /// Signs in to BondMCP. The session is kept sealed in the vault; with it the server works until you sign out.
 #[derive(Debug, clap::Args)]
@@ -10,6 +18,9 @@ pub(super) struct Args {
     /// Do not keep the password: when BondMCP gives no refresh token, you sign in again after an hour
     #[arg(long)]
     no_remember: bool,
+    /// Sign in on a page in the browser of this computer instead
+    #[arg(long, conflicts_with_all = ["email", "password_stdin", "no_remember"])]
+    web: bool,
 }
 
 impl Args {
@@ -20,19 +31,43 @@ impl Args {
                     .to_owned(),
             ));
         }
-        let email = self.credentials.email()?;
-        let password = self.credentials.password(false)?;
         let account = app.account()?;
-        let outcome = account.sign_in(&email, password, !self.no_remember).await;
+        let outcome = if self.web { on_a_page(&account).await } else { self.here(&account).await };
         account.close().await;
         let status = outcome?;
         say(format!(
             "Signed in as {} (profile {}) at {}.",
-            status.email.as_deref().unwrap_or(&email),
+            status.email.as_deref().unwrap_or("the owner of an API key"),
             status.profile,
             status.upstream
         ));
         say("Hosts that run bondmcp-server can use the account now; `bondmcp-server logout` ends it.");
         Ok(())
+    }
+
+    async fn here(&self, account: &Account) -> Result<Status, Failed> {
+        let email = self.credentials.email()?;
+        let password = self.credentials.password(false)?;
+        Ok(account.sign_in(&email, password, !self.no_remember).await?)
+    }
+}
+
+const LAST_LOOK: Duration = Duration::from_secs(2);
+
+async fn on_a_page(account: &Account) -> Result<Status, Failed> {
+    let sign_in = SignIn::new(account.clone(), 0);
+    let pending = sign_in.begin(None).await.map_err(|error| Failed::Other(error.into()))?;
+    say(format!("Open this page in your browser: {}", pending.url()));
+    say(format!("It shows the code {}. Waiting …", pending.code()));
+    match pending.finished(LIFETIME).await {
+        State::SignedIn { .. } => {
+            // The page goes with the process; the browser has yet to load what it shows last.
+            tokio::time::sleep(LAST_LOOK).await;
+            Ok(account.status().await?)
+        }
+        State::Ended(End::TooManyAttempts) => {
+            Err(Failed::Other(anyhow!("Too many wrong passwords. Try again.")))
+        }
+        _ => Err(Failed::Other(anyhow!("Nobody signed in in time. Try again."))),
     }
 }

@@ -5,13 +5,10 @@ use std::net::SocketAddr;
 
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
-use super::{App, Failed, sandboxed, stop, tell};
+use super::{App, Failed, serving::ServingArgs, tell};
 use crate::{
-    mcp::{BondMcp, Limits},
     secret::{self, ExposeSecret as _, SecretString},
-    sign_in::SignIn,
     transport::http::{self, Protection},
 };
 
@@ -31,11 +28,8 @@ pub(super) struct Args {
     /// A web origin that may call besides the server's own, such as https://inspector.example:443; repeatable
     #[arg(long, value_name = "ORIGIN")]
     allow_origin: Vec<String>,
-    /// The port of the sign-in page, on loopback; 0 takes a free one
-    #[arg(long, value_name = "PORT", default_value_t = 0)]
-    sign_in_port: u16,
     #[command(flatten)]
-    sandbox: sandboxed::SandboxFlag,
+    serving: ServingArgs,
 }
 
 impl Args {
@@ -49,7 +43,6 @@ impl Args {
                 "--no-auth is for loopback only; leave it out, or listen on 127.0.0.1".to_owned(),
             ));
         }
-        let (app, _sandbox) = self.sandbox.apply(app).await?;
         let listener = TcpListener::bind(self.listen)
             .await
             .map_err(|error| Failed::Other(anyhow!("{} cannot be listened on: {error}.", self.listen)))?;
@@ -60,23 +53,17 @@ impl Args {
         if let Some(token) = &token {
             app.redactor.remember(token);
         }
-        announce(address, token.as_ref().filter(|_| given.is_none()));
-
-        let account = app.account()?;
-        let stopping = CancellationToken::new();
-        stop::on_signal(stopping.clone());
-        super::reconcile_in_background(&account);
         // A page on loopback is of use to a person on this machine only.
-        let sign_in = address.ip().is_loopback().then(|| SignIn::new(account.clone(), self.sign_in_port));
-        let server =
-            BondMcp::new(account.clone(), sign_in, app.redactor, Limits::default(), stopping.clone());
+        let serving = self.serving.start(app, address.ip().is_loopback()).await?;
+        announce(address, token.as_ref().filter(|_| given.is_none()));
         let protection = Protection {
             allowed_hosts: self.allow_host,
             allowed_origins: self.allow_origin.into_iter().chain(own_origins(address)).collect(),
             ..Protection::new(token)
         };
-        let outcome = http::serve(listener, http::router(&server, protection, &stopping), stopping).await;
-        account.close().await;
+        let router = http::router(&serving.server, protection, &serving.stopping);
+        let outcome = http::serve(listener, router, serving.stopping).await;
+        serving.account.close().await;
         outcome.map_err(|error| Failed::Other(anyhow!("Serving over HTTP ended: {error}.")))
     }
 }

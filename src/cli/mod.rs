@@ -13,6 +13,7 @@ mod prompt;
 mod register;
 mod sandbox;
 mod sandboxed;
+mod serving;
 mod status;
 mod stdio;
 mod stop;

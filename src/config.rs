@@ -157,6 +157,13 @@ impl VaultLocation {
     }
 }
 
+impl fmt::Display for VaultLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Sqlite(path) = self;
+        path.display().fmt(f)
+    }
+}
+
 /// Where the sealing key comes from, when the environment says so.
 #[derive(Clone, Debug)]
 pub enum SealingKeySource {

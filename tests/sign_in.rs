@@ -6,16 +6,15 @@ mod common;
 
 use std::process::Stdio;
 
-use bondmcp_server::{
-    sandbox::{Fault, RunningSandbox},
-    secret::SecretString,
-};
+use bondmcp_server::sandbox::{Fault, RunningSandbox};
 use common::{
-    EMAIL, Place, Server, like_the_seed,
+    EMAIL, Place, Server,
+    browser::{Browser, link, text},
+    like_the_seed,
     raw::{Raw, call, modern_as},
     sandbox, secrets, within,
 };
-use reqwest::{RequestBuilder, Response, StatusCode};
+use reqwest::{RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
@@ -25,49 +24,6 @@ async fn signed_out() -> (RunningSandbox, Place) {
     let sandbox = sandbox(like_the_seed()).await;
     let place = Place::new(&sandbox);
     (sandbox, place)
-}
-
-/// A browser on the sign-in page.
-struct Browser {
-    http: reqwest::Client,
-    url: String,
-    form_token: String,
-}
-
-impl Browser {
-    async fn open(url: &str) -> Self {
-        let http = reqwest::Client::new();
-        let page = text(within(http.get(url).send()).await.unwrap()).await;
-        let (_, rest) = page.split_once(r#"name="form_token" value=""#).unwrap();
-        let form_token = rest.split_once('"').unwrap().0.to_owned();
-        Self { http, url: url.to_owned(), form_token }
-    }
-
-    fn post(&self, way: &str, fields: &[(&str, &str)]) -> RequestBuilder {
-        let mut form = url::form_urlencoded::Serializer::new(String::new());
-        form.append_pair("form_token", &self.form_token).extend_pairs(fields);
-        self.http
-            .post(format!("{}/{way}", self.url))
-            .header("content-type", "application/x-www-form-urlencoded")
-            .body(form.finish())
-    }
-
-    async fn sign_in(&self, password: &SecretString) -> Response {
-        let fields = [("email", EMAIL), ("password", secrets::text(password)), ("remember", "yes")];
-        within(self.post("sign-in", &fields).send()).await.unwrap()
-    }
-}
-
-async fn text(response: Response) -> String {
-    within(response.text()).await.unwrap()
-}
-
-/// The link in what an agent was told.
-fn link(told: &Value) -> String {
-    let told = told.to_string();
-    let (_, rest) = told.split_once("http://127.0.0.1:").unwrap();
-    let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || "/-_".contains(c))).unwrap();
-    format!("http://127.0.0.1:{}", &rest[..end])
 }
 
 fn url_elicitation() -> Value {

@@ -41,6 +41,9 @@ pub enum Error {
     /// Another process renews and does not come to an end.
     #[error("another process is still renewing the session")]
     RenewalBusy,
+    /// Another process is beginning a sign-in and does not say where.
+    #[error("another process is just beginning a sign-in")]
+    SignInBusy,
     /// The sealed record opens but is not understood.
     #[error("the account's record in the vault is not understood")]
     RecordUnreadable,
@@ -139,7 +142,7 @@ impl From<&Error> for Report {
                 Kind::UpstreamUnavailable,
                 format!("Both keys are live and {new} is kept here. Rotate {old} again to finish."),
             ),
-            Error::RenewalBusy => told(Kind::Timeout, "Try again in a moment.".into()),
+            Error::RenewalBusy | Error::SignInBusy => told(Kind::Timeout, "Try again in a moment.".into()),
             Error::RecordUnreadable => told(
                 Kind::Internal,
                 "It was probably written by a newer version: upgrade bondmcp-server, or use another profile.".into(),

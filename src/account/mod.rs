@@ -5,6 +5,7 @@ mod bearer;
 mod error;
 mod keys;
 mod models;
+mod notice;
 mod reconcile;
 mod record;
 mod renewal;
@@ -149,6 +150,12 @@ impl Account {
     #[must_use]
     pub fn upstream(&self) -> &BaseUrl {
         self.inner.client.base_url()
+    }
+
+    /// Where its credentials are kept, for the person who decides about them.
+    #[must_use]
+    pub fn kept_in(&self) -> String {
+        self.inner.store.location.to_string()
     }
 
     fn command(&self, verb: &str, email: Option<&str>) -> String {

@@ -82,7 +82,12 @@ impl Store {
         }
     }
 
-    async fn vault(&self) -> Result<&Vault, Error> {
+    /// Where the account's notice lies.
+    pub fn notice_id(&self) -> RecordId {
+        RecordId { owner: format!("sign-in:{}", self.id.owner), origin: self.id.origin.clone() }
+    }
+
+    pub async fn vault(&self) -> Result<&Vault, Error> {
         self.vault.get_or_try_init(|| self.open()).await
     }
 

@@ -7,7 +7,8 @@ use anyhow::anyhow;
 use super::{App, Failed, prompt::Credentials, say};
 use crate::{
     account::{Account, Status},
-    sign_in::{End, LIFETIME, SignIn, State},
+    error::Report,
+    sign_in::{End, LIFETIME, Options, SignIn, State},
 };
 
 /// Signs in to BondMCP. The session is kept sealed in the vault; with it the server works until you sign out.
@@ -55,16 +56,16 @@ impl Args {
 const LAST_LOOK: Duration = Duration::from_secs(2);
 
 async fn on_a_page(account: &Account) -> Result<Status, Failed> {
-    let sign_in = SignIn::new(account.clone(), 0);
-    let pending = sign_in.begin(None).await.map_err(|error| Failed::Other(error.into()))?;
+    let sign_in = SignIn::new(account.clone(), Options::default());
+    let pending = sign_in.begin(None).await.map_err(|error| Failed::Other(Report::from(&error).into()))?;
     say(format!("Open this page in your browser: {}", pending.url()));
     say(format!("It shows the code {}. Waiting …", pending.code()));
-    match pending.finished(LIFETIME).await {
-        State::SignedIn { .. } => {
-            // The page goes with the process; the browser has yet to load what it shows last.
-            tokio::time::sleep(LAST_LOOK).await;
-            Ok(account.status().await?)
-        }
+    let state = pending.finished(LIFETIME).await;
+    // The page goes with the process; the browser has yet to load what it shows last.
+    tokio::time::sleep(LAST_LOOK).await;
+    sign_in.close().await;
+    match state {
+        State::SignedIn { .. } => Ok(account.status().await?),
         State::Ended(End::TooManyAttempts) => {
             Err(Failed::Other(anyhow!("Too many wrong passwords. Try again.")))
         }

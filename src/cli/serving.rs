@@ -1,5 +1,7 @@
 //! What `stdio` and `http` have in common: the flags, and the server that they put behind their transports.
 
+use std::time::Duration;
+
 use tokio_util::sync::CancellationToken;
 
 use super::{App, Failed, sandboxed, stop};
@@ -7,7 +9,7 @@ use crate::{
     account::Account,
     mcp::{BondMcp, Limits},
     sandbox::RunningSandbox,
-    sign_in::SignIn,
+    sign_in::{LIFETIME, Options, SignIn},
 };
 
 #[derive(Debug, clap::Args)]
@@ -15,17 +17,34 @@ pub(super) struct ServingArgs {
     /// The port of the sign-in page, on loopback; 0 takes a free one
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     sign_in_port: u16,
+    /// How long a sign-in page waits for the person, at most 600
+    #[arg(long, value_name = "SECONDS", default_value_t = LIFETIME.as_secs(), value_parser = clap::value_parser!(u64).range(1..=LIFETIME.as_secs()))]
+    sign_in_timeout: u64,
+    /// Open the sign-in page in the browser when the host cannot show its link
+    #[arg(long)]
+    open_browser: bool,
     #[command(flatten)]
     sandbox: sandboxed::SandboxFlag,
 }
 
 /// A server at work, with what it needs.
 pub(super) struct Serving {
-    pub account: Account,
     pub server: BondMcp,
     /// Ends it: cancelled by a signal.
     pub stopping: CancellationToken,
+    account: Account,
+    sign_in: Option<SignIn>,
     _sandbox: Option<RunningSandbox>,
+}
+
+impl Serving {
+    /// When nothing is served any more.
+    pub async fn end(self) {
+        if let Some(sign_in) = self.sign_in {
+            sign_in.close().await;
+        }
+        self.account.close().await;
+    }
 }
 
 impl ServingArgs {
@@ -36,9 +55,14 @@ impl ServingArgs {
         let stopping = CancellationToken::new();
         stop::on_signal(stopping.clone());
         super::reconcile_in_background(&account);
-        let sign_in = with_page.then(|| SignIn::new(account.clone(), self.sign_in_port));
+        let options = Options {
+            port: self.sign_in_port,
+            lifetime: Duration::from_secs(self.sign_in_timeout),
+            open_browser: self.open_browser,
+        };
+        let sign_in = with_page.then(|| SignIn::new(account.clone(), options));
         let server =
-            BondMcp::new(account.clone(), sign_in, app.redactor, Limits::default(), stopping.clone());
-        Ok(Serving { account, server, stopping, _sandbox: sandbox })
+            BondMcp::new(account.clone(), sign_in.clone(), app.redactor, Limits::default(), stopping.clone());
+        Ok(Serving { server, stopping, account, sign_in, _sandbox: sandbox })
     }
 }

@@ -17,8 +17,9 @@ impl Args {
     pub async fn run(self, app: App) -> Result<(), Failed> {
         let serving = self.serving.start(app, true).await?;
         let (input, output) = stdio_pipes();
-        let outcome = transport::stdio::serve(serving.server, input, output, serving.stopping).await;
-        serving.account.close().await;
+        let outcome =
+            transport::stdio::serve(serving.server.clone(), input, output, serving.stopping.clone()).await;
+        serving.end().await;
         outcome.map_err(|error| Failed::Other(anyhow!("Serving over stdio ended: {error}.")))
     }
 }

@@ -2,7 +2,11 @@
 //! on. How the person gets the link depends on the host: by URL elicitation where it can, else in an ordinary answer.
 //! Form elicitation is never used for a secret.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use rmcp::{
     ErrorData, RoleServer,
@@ -15,14 +19,16 @@ use rmcp::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::time::Instant;
 use url::Url;
+use uuid::Uuid;
 
 use super::{BondMcp, failure::Failure, tools};
 use crate::{
     account::{self, SignInReason},
     error::{Kind, Report},
     secret::{self, ExposeSecret as _},
-    sign_in::{End, LIFETIME, Pending, SignIn, State},
+    sign_in::{End, LIFETIME, PageError, Pending, SignIn, State},
 };
 
 /// A retry waits so long for the page: hosts give up a call after a minute, and after ten rounds.
@@ -36,6 +42,8 @@ const ELICITATION: &str = "sign_in";
 pub(super) struct Elicitation {
     sign_in: SignIn,
     states: RequestStateCodec,
+    /// The states that have come back: each is good for one round.
+    spent: Mutex<HashMap<Uuid, Instant>>,
 }
 
 /// What travels with the host between the rounds of a call; signed, bound to tool and arguments, with a lifetime.
@@ -43,6 +51,8 @@ pub(super) struct Elicitation {
 struct RoundState {
     /// The name of the pending sign-in.
     pending: String,
+    /// Of this round.
+    round: Uuid,
 }
 
 /// Which way the person gets the link.
@@ -59,7 +69,11 @@ impl Elicitation {
     pub fn new(sign_in: SignIn) -> Self {
         // By the process: a state is of no use after it, as the page is gone then.
         let key = secret::random();
-        Self { sign_in, states: RequestStateCodec::new_unchecked(key.expose_secret().as_bytes()) }
+        Self {
+            sign_in,
+            states: RequestStateCodec::new_unchecked(key.expose_secret().as_bytes()),
+            spent: Mutex::default(),
+        }
     }
 }
 
@@ -93,18 +107,17 @@ impl BondMcp {
         {
             return Ok(None);
         }
-        let asked_by = context.client_info().map(|host| host.name);
-        let pending = match elicitation.sign_in.begin(asked_by).await {
+        let pending = match elicitation.begin(context).await {
             Ok(pending) => pending,
-            Err(error) => {
-                tracing::warn!(%error, "there is no sign-in page; the terminal is left");
-                return Ok(None);
-            }
+            Err(error) => return Ok(Some(Failure::from(Report::from(&error)).into_result().into())),
         };
         match way {
             Way::Rounds => Ok(Some(elicitation.first_round(&pending, request)?)),
             Way::WhileOpen => self.while_open(&pending, context).await,
-            Way::Answer => Ok(Some(self.in_words(&pending))),
+            Way::Answer => {
+                elicitation.sign_in.show(&pending);
+                Ok(Some(self.in_words(&pending)))
+            }
         }
     }
 
@@ -155,13 +168,23 @@ impl BondMcp {
         Failure::from(report).into_result().into()
     }
 
-    /// The sign-in page for a tool that tells of it in its own words.
-    pub(super) async fn sign_in_page(&self) -> Option<Arc<Pending>> {
-        self.inner.elicitation.as_ref()?.sign_in.begin(None).await.ok()
+    /// The sign-in page for a tool that tells of it in its own words; `None` where the person can reach none.
+    pub(super) async fn sign_in_page(
+        &self,
+        context: &RequestContext<RoleServer>,
+    ) -> Result<Option<Arc<Pending>>, Failure> {
+        let Some(elicitation) = &self.inner.elicitation else { return Ok(None) };
+        let pending = elicitation.begin(context).await.map_err(|error| Report::from(&error))?;
+        elicitation.sign_in.show(&pending);
+        Ok(Some(pending))
     }
 }
 
 impl Elicitation {
+    async fn begin(&self, context: &RequestContext<RoleServer>) -> Result<Arc<Pending>, PageError> {
+        self.sign_in.begin(context.client_info().map(|host| host.name)).await
+    }
+
     fn first_round(
         &self,
         pending: &Pending,
@@ -170,7 +193,7 @@ impl Elicitation {
         let elicitation = ElicitRequestParams::UrlElicitationParams {
             meta: None,
             message: message(pending),
-            url: pending.url(),
+            url: pending.url().to_owned(),
             elicitation_id: String::new(),
         };
         let requests = InputRequests::from([(
@@ -208,14 +231,21 @@ impl Elicitation {
     }
 
     fn seal(&self, pending: &Pending, request: &CallToolRequestParams) -> Result<String, ErrorData> {
-        let (state, call) = (RoundState { pending: pending.name().to_owned() }, bound_to(request));
+        let (state, call) =
+            (RoundState { pending: pending.name().to_owned(), round: Uuid::new_v4() }, bound_to(request));
         self.states
             .seal_json_with(&state, &SealOptions::new().associated_data(&call).ttl(LIFETIME))
             .map_err(|_| ErrorData::internal_error("the request state cannot be sealed", None))
     }
 
     fn open(&self, state: &str, request: &CallToolRequestParams) -> Result<RoundState, ErrorData> {
-        self.states.open_json_with(state, &bound_to(request)).map_err(|_| stale())
+        let state: RoundState = self.states.open_json_with(state, &bound_to(request)).map_err(|_| stale())?;
+        let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
+        spent.retain(|_, at| at.elapsed() < LIFETIME);
+        match spent.insert(state.round, Instant::now()) {
+            None => Ok(state),
+            Some(_) => Err(stale()),
+        }
     }
 }
 
@@ -282,6 +312,7 @@ fn ended(end: End) -> CallToolResponse {
         End::Declined => {
             ("The person declined to sign in.", "Go on without BondMCP, or ask them whether they want to.")
         }
+        End::Gone => ("The program that showed the sign-in page has ended.", "Call again for a new link."),
         End::TimedOut => ("Nobody signed in in time.", "Ask the person, then call again for a new link."),
         End::TooManyAttempts => (
             "The sign-in ended after too many wrong passwords.",

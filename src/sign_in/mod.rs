@@ -4,6 +4,8 @@
 mod page;
 mod pending;
 mod protect;
+mod shared;
+mod visit;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -12,9 +14,14 @@ use std::{
 };
 
 use tokio::{net::TcpListener, sync::Mutex, task::JoinHandle};
+use uuid::Uuid;
 
 pub use self::pending::{End, Pending, State};
-use crate::account::Account;
+use self::visit::Visit;
+use crate::{
+    account::{self, Account},
+    error::{Kind, Report},
+};
 
 /// A sign-in that is not finished by then is over.
 pub const LIFETIME: Duration = Duration::from_mins(10);
@@ -22,56 +29,120 @@ pub const LIFETIME: Duration = Duration::from_mins(10);
 /// After the end, so that the browser can show it, its style and all.
 const LAST_LOOK: Duration = Duration::from_secs(10);
 
+/// How a process shows its sign-in page.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Of the page, on loopback; 0 takes a free one.
+    pub port: u16,
+    /// Of a pending sign-in, [`LIFETIME`] at most.
+    pub lifetime: Duration,
+    /// Whether we open the person's browser where the host cannot show them the link.
+    pub open_browser: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { port: 0, lifetime: LIFETIME, open_browser: false }
+    }
+}
+
 /// Why there is no page.
 #[derive(Debug, thiserror::Error)]
-#[error("the sign-in page cannot listen on {address}: {source}")]
-pub struct PageError {
-    address: SocketAddr,
-    source: std::io::Error,
+pub enum PageError {
+    #[error("the sign-in page cannot listen on {address}: {source}")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    Account(#[from] account::Error),
+}
+
+impl From<&PageError> for Report {
+    fn from(error: &PageError) -> Self {
+        match error {
+            PageError::Listen { address, source } => Self::new(
+                Kind::Internal,
+                format!("The sign-in page cannot listen on {address}: {source}."),
+                "Call again in a moment; if it stays so, the operator frees the port or starts the server with another --sign-in-port.",
+            ),
+            PageError::Account(error) => error.into(),
+        }
+    }
 }
 
 /// The sign-in page of one account. Clones share the pending sign-in.
 #[derive(Clone, Debug)]
 pub struct SignIn {
     account: Account,
-    /// 0 takes a free one.
-    port: u16,
+    options: Options,
+    /// This process, to the others of the account.
+    holder: String,
     current: Arc<Mutex<Option<Current>>>,
 }
 
-/// The sign-in that was begun last, and the task that serves its page.
+/// The sign-in that was begun last.
 #[derive(Debug)]
 struct Current {
     pending: Arc<Pending>,
-    page: JoinHandle<()>,
+    /// Serves its page, or follows the one of another process.
+    task: JoinHandle<()>,
+    /// Tells the other processes of a page of ours.
+    telling: Option<JoinHandle<()>>,
+}
+
+impl Current {
+    async fn put_away(self) {
+        self.pending.end(End::Gone);
+        self.task.abort();
+        // Its port is free once the task is gone.
+        let _ = self.task.await;
+        if let Some(telling) = self.telling {
+            let _ = telling.await;
+        }
+    }
 }
 
 impl SignIn {
     #[must_use]
-    pub fn new(account: Account, port: u16) -> Self {
-        Self { account, port, current: Arc::default() }
+    pub fn new(account: Account, options: Options) -> Self {
+        Self { account, options, holder: Uuid::new_v4().to_string(), current: Arc::default() }
     }
 
-    /// The pending sign-in, and a new one with its page where there is none. `asked_by` is what the host calls itself.
+    /// The pending sign-in, of whatever process of this account, and a new one with its page where there is none.
+    /// `asked_by` is what the host calls itself.
     pub async fn begin(&self, asked_by: Option<String>) -> Result<Arc<Pending>, PageError> {
         let mut current = self.current.lock().await;
-        if let Some(Current { pending, page }) = current.take_if(|current| !current.pending.is_open()) {
-            tracing::debug!(name = pending.name(), "the page of an earlier sign-in is taken down");
-            page.abort();
-            // Its port is free once the task is gone.
-            let _ = page.await;
+        if let Some(over) = current.take_if(|current| !current.pending.is_open()) {
+            over.put_away().await;
         }
         if let Some(current) = &*current {
             return Ok(Arc::clone(&current.pending));
         }
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
-        let broken = |source| PageError { address, source };
-        let listener = TcpListener::bind(address).await.map_err(broken)?;
-        let address = listener.local_addr().map_err(broken)?;
-        let pending = Arc::new(Pending::new(self.account.clone(), address, asked_by));
-        let page = tokio::spawn(serve(listener, Arc::clone(&pending)));
-        *current = Some(Current { pending: Arc::clone(&pending), page });
-        Ok(pending)
+        let begun = match shared::found_or_claimed(&self.account, &self.holder).await? {
+            Some(elsewhere) => {
+                let pending = Arc::new(elsewhere);
+                let following =
+                    shared::follow(self.account.clone(), self.holder.clone(), Arc::clone(&pending));
+                Current { pending, task: tokio::spawn(following), telling: None }
+            }
+            None => self.page(asked_by).await?,
+        };
+        Ok(Arc::clone(&current.insert(begun).pending))
+    }
+
+    /// Ends what is pending. For the end of the process: the others of the account learn of it at once.
+    pub async fn close(&self) {
+        if let Some(current) = self.current.lock().await.take() {
+            current.put_away().await;
+        }
+    }
+
+    /// Opens the person's browser, where the operator wants that, once for a page of ours.
+    pub fn show(&self, pending: &Pending) {
+        if self.options.open_browser
+            && pending.is_first_look()
+            && let Err(error) = open::that_detached(pending.url())
+        {
+            tracing::warn!(%error, "the browser could not be opened; the link is in the answer");
+        }
     }
 
     /// The sign-in that is pending now, if its name is `name`.
@@ -79,18 +150,43 @@ impl SignIn {
         let current = self.current.lock().await;
         current.as_ref().map(|current| &current.pending).filter(|pending| pending.name() == name).cloned()
     }
+
+    /// A page of our own, of which the other processes are told.
+    async fn page(&self, asked_by: Option<String>) -> Result<Current, PageError> {
+        let (listener, address) = match self.listen().await {
+            Ok(listening) => listening,
+            Err(error) => {
+                self.account.release_notice(&self.holder).await?;
+                return Err(error);
+            }
+        };
+        let visit = Arc::new(Visit::new(self.account.clone(), address, asked_by, self.options.lifetime));
+        let pending = Arc::clone(visit.pending());
+        shared::post(&self.account, &pending).await?;
+        let telling = shared::tell(self.account.clone(), self.holder.clone(), Arc::clone(&pending));
+        let (task, telling) = (tokio::spawn(serve(listener, visit)), Some(tokio::spawn(telling)));
+        Ok(Current { pending, task, telling })
+    }
+
+    async fn listen(&self) -> Result<(TcpListener, SocketAddr), PageError> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.options.port));
+        let broken = |source| PageError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(broken)?;
+        let address = listener.local_addr().map_err(broken)?;
+        Ok((listener, address))
+    }
 }
 
 /// Serves the page until the sign-in has ended, and a little longer.
-async fn serve(listener: TcpListener, pending: Arc<Pending>) {
-    let router = page::router(Arc::clone(&pending));
+async fn serve(listener: TcpListener, visit: Arc<Visit>) {
+    let pending = Arc::clone(visit.pending());
     let over = async move {
-        if tokio::time::timeout(LIFETIME, pending.ended()).await.is_err() {
+        if tokio::time::timeout(pending.expires_in(), pending.ended()).await.is_err() {
             pending.end(End::TimedOut);
         }
         tokio::time::sleep(LAST_LOOK).await;
     };
-    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(over).await {
+    if let Err(error) = axum::serve(listener, page::router(visit)).with_graceful_shutdown(over).await {
         tracing::warn!(%error, "the sign-in page ended");
     }
 }

@@ -13,13 +13,16 @@ use axum::{
 };
 use serde::Deserialize;
 
-use super::{End, Pending, State, protect};
+use super::{
+    End, State, protect,
+    visit::{Login, Visit},
+};
 use crate::{error::Report, secret::SecretString};
 
 /// The largest form that is taken, in bytes.
 const LARGEST_FORM: usize = 16 << 10;
 
-pub fn router(pending: Arc<Pending>) -> Router {
+pub fn router(visit: Arc<Visit>) -> Router {
     Router::new()
         .route("/{id}", get(show))
         .route("/{id}/sign-in", post(sign_in))
@@ -27,8 +30,8 @@ pub fn router(pending: Arc<Pending>) -> Router {
         .route("/{id}/key", post(use_key))
         .route("/style.css", get(style))
         .layer(DefaultBodyLimit::max(LARGEST_FORM))
-        .layer(middleware::from_fn_with_state(Arc::clone(&pending), protect::guard))
-        .with_state(pending)
+        .layer(middleware::from_fn_with_state(Arc::clone(&visit), protect::guard))
+        .with_state(visit)
 }
 
 /// Which of the three ways stands open.
@@ -48,6 +51,10 @@ struct FormPage<'a> {
     profile: &'a str,
     upstream: &'a str,
     asked_by: Option<&'a str>,
+    /// Where "keep me signed in" keeps things.
+    kept_in: &'a str,
+    /// After which the page looks again, and finds that it has run out.
+    seconds_left: u64,
     way: Way,
     email: &'a str,
     remember: bool,
@@ -70,7 +77,7 @@ struct EndPage<'a> {
 }
 
 #[derive(Deserialize)]
-struct Account {
+struct LoginForm {
     form_token: SecretString,
     email: String,
     password: SecretString,
@@ -83,60 +90,79 @@ struct OwnKey {
     key: SecretString,
 }
 
-async fn show(Shared(pending): Shared<Arc<Pending>>, Path(id): Path<String>) -> Response {
-    if !pending.is_path(&id) {
+impl LoginForm {
+    fn login(self) -> Login {
+        Login {
+            email: self.email.trim().to_owned(),
+            password: self.password,
+            remember: self.remember.is_some(),
+        }
+    }
+}
+
+/// What a form keeps when it is shown again; never the password.
+struct Kept {
+    email: String,
+    remember: bool,
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self { email: String::new(), remember: true }
+    }
+}
+
+impl Kept {
+    fn of(login: &Login) -> Self {
+        Self { email: login.email.clone(), remember: login.remember }
+    }
+}
+
+async fn show(Shared(visit): Shared<Arc<Visit>>, Path(id): Path<String>) -> Response {
+    if !visit.is_path(&id) {
         return unknown();
     }
-    match pending.state() {
-        State::Open if pending.is_open() => form(&pending, &id, Way::SignIn, "", true, None),
-        _ => standing(&pending),
+    match visit.pending().state() {
+        State::Open if visit.pending().is_open() => form(&visit, Way::SignIn, &Kept::default(), None),
+        _ => standing(&visit),
     }
 }
 
 async fn sign_in(
-    Shared(pending): Shared<Arc<Pending>>,
+    Shared(visit): Shared<Arc<Visit>>,
     Path(id): Path<String>,
-    Form(given): Form<Account>,
+    Form(given): Form<LoginForm>,
 ) -> Response {
-    if let Some(refusal) = refusal(&pending, &id, &given.form_token) {
+    if let Some(refusal) = refusal(&visit, &id, &given.form_token) {
         return refusal;
     }
-    let remember = given.remember.is_some();
-    match pending.sign_in(given.email.trim(), given.password, remember).await {
-        Err(problem) if pending.is_open() => {
-            form(&pending, &id, Way::SignIn, &given.email, remember, Some(&problem))
-        }
-        _ => standing(&pending),
-    }
+    let login = given.login();
+    let kept = Kept::of(&login);
+    answer(&visit, Way::SignIn, &kept, visit.sign_in(login).await)
 }
 
 async fn create(
-    Shared(pending): Shared<Arc<Pending>>,
+    Shared(visit): Shared<Arc<Visit>>,
     Path(id): Path<String>,
-    Form(given): Form<Account>,
+    Form(given): Form<LoginForm>,
 ) -> Response {
-    if let Some(refusal) = refusal(&pending, &id, &given.form_token) {
+    if let Some(refusal) = refusal(&visit, &id, &given.form_token) {
         return refusal;
     }
-    let remember = given.remember.is_some();
-    match pending.create(given.email.trim().to_owned(), given.password, remember).await {
-        Err(problem) => form(&pending, &id, Way::Create, &given.email, remember, Some(&problem)),
-        Ok(()) => standing(&pending),
-    }
+    let login = given.login();
+    let kept = Kept::of(&login);
+    answer(&visit, Way::Create, &kept, visit.create(login).await)
 }
 
 async fn use_key(
-    Shared(pending): Shared<Arc<Pending>>,
+    Shared(visit): Shared<Arc<Visit>>,
     Path(id): Path<String>,
     Form(given): Form<OwnKey>,
 ) -> Response {
-    if let Some(refusal) = refusal(&pending, &id, &given.form_token) {
+    if let Some(refusal) = refusal(&visit, &id, &given.form_token) {
         return refusal;
     }
-    match pending.use_key(given.key).await {
-        Err(problem) if pending.is_open() => form(&pending, &id, Way::Key, "", true, Some(&problem)),
-        _ => standing(&pending),
-    }
+    answer(&visit, Way::Key, &Kept::default(), visit.use_key(given.key).await)
 }
 
 async fn style() -> impl IntoResponse {
@@ -144,31 +170,36 @@ async fn style() -> impl IntoResponse {
 }
 
 /// Why a form is not taken, if it is not: another sign-in's, another page's, or one that is over.
-fn refusal(pending: &Pending, id: &str, form_token: &SecretString) -> Option<Response> {
-    if !pending.is_path(id) || !pending.is_form_token(form_token) {
+fn refusal(visit: &Visit, id: &str, form_token: &SecretString) -> Option<Response> {
+    if !visit.is_path(id) || !visit.is_form_token(form_token) {
         return Some(unknown());
     }
-    (pending.state() != State::Open || !pending.is_open()).then(|| standing(pending))
+    let pending = visit.pending();
+    (pending.state() != State::Open || !pending.is_open()).then(|| standing(visit))
 }
 
-fn form(
-    pending: &Pending,
-    path: &str,
-    way: Way,
-    email: &str,
-    remember: bool,
-    problem: Option<&Report>,
-) -> Response {
+/// The form again with what went wrong, while there is something to do about it.
+fn answer(visit: &Visit, way: Way, kept: &Kept, outcome: Result<(), Report>) -> Response {
+    match outcome {
+        Err(problem) if visit.pending().is_open() => form(visit, way, kept, Some(&problem)),
+        _ => standing(visit),
+    }
+}
+
+fn form(visit: &Visit, way: Way, kept: &Kept, problem: Option<&Report>) -> Response {
+    let (pending, account) = (visit.pending(), visit.account());
     let page = FormPage {
-        path,
-        form_token: pending.form_token(),
+        path: visit.path(),
+        form_token: visit.form_token(),
         code: pending.code(),
-        profile: pending.profile(),
-        upstream: pending.upstream().as_str(),
-        asked_by: pending.asked_by(),
+        profile: account.profile(),
+        upstream: account.upstream().as_str(),
+        asked_by: visit.asked_by(),
+        kept_in: &account.kept_in(),
+        seconds_left: pending.expires_in().as_secs() + 1,
         way,
-        email,
-        remember,
+        email: &kept.email,
+        remember: kept.remember,
         problem,
     };
     let status = if problem.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
@@ -176,10 +207,10 @@ fn form(
 }
 
 /// What there is to see when there is no form.
-fn standing(pending: &Pending) -> Response {
-    let (status, title, text, who) = match pending.state() {
+fn standing(visit: &Visit) -> Response {
+    let (status, title, text, who) = match visit.pending().state() {
         State::Verifying { email } => {
-            return rendered(StatusCode::OK, &VerifyPage { path: pending.path(), email: &email });
+            return rendered(StatusCode::OK, &VerifyPage { path: visit.path(), email: &email });
         }
         State::SignedIn { email } => {
             (StatusCode::OK, "You are signed in", "Go back to your assistant; it goes on by itself.", email)
@@ -191,7 +222,7 @@ fn standing(pending: &Pending) -> Response {
             "Ask your assistant again when you have the right password.",
             None,
         ),
-        State::Ended(End::TimedOut) | State::Open => {
+        State::Ended(End::TimedOut | End::Gone) | State::Open => {
             (StatusCode::GONE, "This sign-in has run out", AGAIN, None)
         }
     };

@@ -15,7 +15,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-use super::Pending;
+use super::Visit;
 
 /// No scripts at all, and nothing from elsewhere.
 const POLICY: &str =
@@ -30,8 +30,8 @@ const FORBIDDEN: [(HeaderName, &str); 5] = [
 ];
 
 /// Refuses a name that was rebound to us, and forms that other pages send.
-pub async fn guard(State(pending): State<Arc<Pending>>, request: Request, next: Next) -> Response {
-    let own = pending.address().to_string();
+pub async fn guard(State(visit): State<Arc<Visit>>, request: Request, next: Next) -> Response {
+    let own = visit.address().to_string();
     let headers = request.headers();
     let allowed = text(headers, &HOST) == Some(&own)
         && (request.method() != Method::POST || sent_by_our_page(headers, &own));

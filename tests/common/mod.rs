@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its share")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
+pub mod browser;
 pub mod raw;
 pub mod secrets;
 

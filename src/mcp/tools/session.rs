@@ -1,6 +1,9 @@
 //! `register`, `login`, `logout`, `auth_status`: who is signed in. None of them takes a secret.
 
-use rmcp::{handler::server::wrapper::Json, schemars, schemars::JsonSchema, tool, tool_router};
+use rmcp::{
+    RoleServer, handler::server::wrapper::Json, schemars, schemars::JsonSchema, service::RequestContext,
+    tool, tool_router,
+};
 use serde::{Deserialize, Serialize};
 
 use super::super::{BondMcp, arguments::Arguments, elicitation::link_in_words, failure::Failure};
@@ -90,6 +93,7 @@ impl BondMcp {
     async fn register(
         &self,
         Arguments(arguments): Arguments<SignInArguments>,
+        context: RequestContext<RoleServer>,
     ) -> Result<Json<RegisterResult>, Failure> {
         let email = arguments.email.map(checked_email).transpose()?;
         if let Ok(status) = self.signed_in().await? {
@@ -101,11 +105,11 @@ impl BondMcp {
                 next: "An account is signed in already; go on with the other tools.".to_owned(),
             }));
         }
-        let page = self.sign_in_page().await;
+        let page = self.sign_in_page(&context).await?;
         Ok(Json(RegisterResult {
             status: SignInStatus::SignInRequired,
             user_id: None,
-            sign_in_url: page.as_ref().map(|page| page.url()),
+            sign_in_url: page.as_ref().map(|page| page.url().to_owned()),
             next: match (&page, self.account().register_command(email.as_deref())) {
                 (Some(page), command) => link_in_words(page, &command),
                 (None, command) => for_the_terminal("create the account", &command),
@@ -124,6 +128,7 @@ impl BondMcp {
     async fn login(
         &self,
         Arguments(arguments): Arguments<SignInArguments>,
+        context: RequestContext<RoleServer>,
     ) -> Result<Json<LoginResult>, Failure> {
         let email = arguments.email.map(checked_email).transpose()?;
         Ok(Json(match self.signed_in().await? {
@@ -137,7 +142,7 @@ impl BondMcp {
                 next: "Go on with the other tools.".to_owned(),
             },
             Err(why) => {
-                let page = self.sign_in_page().await;
+                let page = self.sign_in_page(&context).await?;
                 let how = match (&page, self.account().login_command(email.as_deref())) {
                     (Some(page), command) => link_in_words(page, &command),
                     (None, command) => for_the_terminal("sign in", &command),
@@ -147,7 +152,7 @@ impl BondMcp {
                     account: None,
                     credential: None,
                     expires_at: None,
-                    sign_in_url: page.as_ref().map(|page| page.url()),
+                    sign_in_url: page.as_ref().map(|page| page.url().to_owned()),
                     expires_in_seconds: page.as_ref().map(|page| page.expires_in().as_secs()),
                     next: format!("{why} {how}"),
                 }

@@ -1,0 +1,51 @@
+//! A notice to the other processes of the same account: that somebody is signing in just now, and where. It lies sealed
+//! in the vault beside the account's record, under a lease of its own that tells whether its writer still lives.
+
+use super::{Account, Error};
+use crate::{clock::Timestamp, secret::SecretBytes, vault};
+
+impl Account {
+    /// Takes or keeps the right to write the notice; `false` while another holder lives.
+    pub async fn hold_notice(&self, holder: &str) -> Result<bool, Error> {
+        let store = &self.inner.store;
+        Ok(store
+            .vault()
+            .await?
+            .acquire_lease(&store.notice_id(), holder, self.now(), super::store::LEASE)
+            .await?)
+    }
+
+    pub async fn release_notice(&self, holder: &str) -> Result<(), Error> {
+        let store = &self.inner.store;
+        Ok(store.vault().await?.release_lease(&store.notice_id(), holder).await?)
+    }
+
+    /// Puts `text` in the place of the notice that is there. For the holder.
+    pub async fn post_notice(&self, text: &[u8]) -> Result<(), Error> {
+        let (vault, id) = (self.inner.store.vault().await?, self.inner.store.notice_id());
+        loop {
+            let version = vault.read(&id).await?.map(|record| record.version);
+            match vault.write(&id, version, text).await {
+                Err(vault::Error::Conflict) => {}
+                outcome => return Ok(outcome.map(|_| ())?),
+            }
+        }
+    }
+
+    /// The notice as it was posted last.
+    pub async fn notice(&self) -> Result<Option<SecretBytes>, Error> {
+        let (vault, id) = (self.inner.store.vault().await?, self.inner.store.notice_id());
+        Ok(vault.read(&id).await?.map(|record| record.plaintext))
+    }
+
+    /// Looks into the vault now for what another process has done to the account.
+    pub async fn look_again(&self) -> Result<(), Error> {
+        self.reread().await.map(|_| ())
+    }
+
+    /// The time of day.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.inner.clock.now()
+    }
+}

@@ -1,16 +1,19 @@
-"""The Python SDK's client against bondmcp-server: `python_sdk.py stdio COMMAND…` or `python_sdk.py http URL TOKEN`."""
+"""The Python SDK's client against bondmcp-server: `python_sdk.py stdio COMMAND…`, `python_sdk.py http URL TOKEN`, or
+`python_sdk.py sign-in COMMAND…`, where nobody is signed in and the client's person uses the page."""
 
 import asyncio
 import os
-import re
 import sys
+import tempfile
 
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import create_mcp_http_client, streamable_http_client
+from mcp.types import ElicitResult
+
+from person import SECRETS, sign_in
 
 TOOLS = ["auth_status", "list_models", "login", "logout", "manage_api_keys", "register"]
-SECRETS = re.compile(r"eyJ[\w-]+\.[\w-]+|bcp_[\w-]{12,}|demo-password-1")
 
 
 def transport():
@@ -49,5 +52,24 @@ async def main(mode):
     print(f"Python SDK, {sys.argv[1]}, {mode}: ok")
 
 
+async def signing_in(mode):
+    links = []
+
+    async def elicit(context, params):
+        assert params.mode == "url", params
+        links.append(params.url)
+        await asyncio.to_thread(sign_in, params.url)
+        return ElicitResult(action="accept")
+
+    with tempfile.TemporaryDirectory() as directory:
+        os.environ["BONDMCP_DATA_DIR"] = directory
+        async with Client(transport(), mode=mode, elicitation_callback=elicit) as client:
+            result = await client.call_tool("list_models", {})
+            assert not result.is_error and result.structured_content["count"] == 3, result
+            assert len(links) == 1
+            assert not SECRETS.search(result.model_dump_json())
+    print(f"Python SDK, signing in on the page, {mode}: ok")
+
+
 for mode in ["auto", "legacy"]:
-    asyncio.run(main(mode))
+    asyncio.run(signing_in(mode) if sys.argv[1] == "sign-in" else main(mode))

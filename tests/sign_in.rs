@@ -193,6 +193,10 @@ async fn a_new_account_waits_for_its_mail_and_goes_on_by_itself() {
     let page = text(within(browser.post("create", &fields).send()).await.unwrap()).await;
     assert!(page.contains("Check your mail") && page.contains("new@example.com"));
     within(sandbox.faults().arrived(LOGIN, 1)).await;
+    for tool in ["register", "login"] {
+        assert_eq!(server.ok(tool, json!({})).await["status"], "verification_required");
+    }
+    assert_eq!(server.error("list_models", json!({})).await["kind"], "email_not_verified");
     sandbox.verify("new@example.com");
     // The page looks again by itself, as this does.
     let looks = async {

@@ -160,11 +160,18 @@ impl BondMcp {
 
     /// For hosts without URL elicitation: the agent passes the link on.
     fn in_words(&self, pending: &Pending) -> CallToolResponse {
-        let report = Report::new(
-            Kind::SignInRequired,
-            "Nobody is signed in to BondMCP.",
-            link_in_words(pending, &self.account().login_command(None)),
-        );
+        let report = match pending.state() {
+            State::Verifying { .. } => Report::new(
+                Kind::EmailNotVerified,
+                "The account is made, and its e-mail address is not verified yet.",
+                "The person opens the link in the mail from BondMCP; then call again.",
+            ),
+            _ => Report::new(
+                Kind::SignInRequired,
+                "Nobody is signed in to BondMCP.",
+                link_in_words(pending, &self.account().login_command(None)),
+            ),
+        };
         Failure::from(report).into_result().into()
     }
 

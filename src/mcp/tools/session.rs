@@ -11,6 +11,7 @@ use crate::{
     account::{self, Credential, Status},
     clock::Timestamp,
     error::Kind,
+    sign_in::{Pending, State},
 };
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -29,6 +30,8 @@ struct NoArguments {}
 #[serde(rename_all = "snake_case")]
 enum SignInStatus {
     SignedIn,
+    /// The account is made; the person has yet to follow the link in the mail.
+    VerificationRequired,
     SignInRequired,
 }
 
@@ -106,15 +109,14 @@ impl BondMcp {
             }));
         }
         let page = self.sign_in_page(&context).await?;
+        let command = self.account().register_command(email.as_deref());
+        let (status, next) = next_step(page.as_deref(), "create the account", &command);
         Ok(Json(RegisterResult {
-            status: SignInStatus::SignInRequired,
+            status,
             user_id: None,
-            sign_in_url: page.as_ref().map(|page| page.url().to_owned()),
-            next: match (&page, self.account().register_command(email.as_deref())) {
-                (Some(page), command) => link_in_words(page, &command),
-                (None, command) => for_the_terminal("create the account", &command),
-            },
             email,
+            sign_in_url: page.as_ref().map(|page| page.url().to_owned()),
+            next,
         }))
     }
 
@@ -143,18 +145,16 @@ impl BondMcp {
             },
             Err(why) => {
                 let page = self.sign_in_page(&context).await?;
-                let how = match (&page, self.account().login_command(email.as_deref())) {
-                    (Some(page), command) => link_in_words(page, &command),
-                    (None, command) => for_the_terminal("sign in", &command),
-                };
+                let command = self.account().login_command(email.as_deref());
+                let (status, next) = next_step(page.as_deref(), "sign in", &command);
                 LoginResult {
-                    status: SignInStatus::SignInRequired,
+                    status,
                     account: None,
                     credential: None,
                     expires_at: None,
                     sign_in_url: page.as_ref().map(|page| page.url().to_owned()),
                     expires_in_seconds: page.as_ref().map(|page| page.expires_in().as_secs()),
-                    next: format!("{why} {how}"),
+                    next: format!("{why} {next}"),
                 }
             }
         }))
@@ -198,10 +198,22 @@ impl BondMcp {
     }
 }
 
-fn for_the_terminal(purpose: &str, command: &str) -> String {
-    format!(
-        "To {purpose}, the person runs `{command}` in a terminal, outside the chat. Tell them so; never ask for the password. Then call again."
-    )
+/// How far signing in has come, and what the person does next.
+fn next_step(page: Option<&Pending>, purpose: &str, command: &str) -> (SignInStatus, String) {
+    match page {
+        None => (
+            SignInStatus::SignInRequired,
+            format!(
+                "To {purpose}, the person runs `{command}` in a terminal, outside the chat. Tell them so; never ask for the password. Then call again."
+            ),
+        ),
+        Some(page) if matches!(page.state(), State::Verifying { .. }) => (
+            SignInStatus::VerificationRequired,
+            "The account is made. The person opens the link in the mail from BondMCP; then call again."
+                .to_owned(),
+        ),
+        Some(page) => (SignInStatus::SignInRequired, link_in_words(page, command)),
+    }
 }
 
 /// An agent's word that ends up in a command line for a person to paste: nothing but an e-mail address may.

@@ -248,7 +248,6 @@ async fn open(location: &VaultLocation, data_dir: &Path) -> Vault {
 async fn each_fault_of_the_upstream_has_its_kind() {
     let (sandbox, place) = signed_in().await;
     let elsewhere = common::sandbox(like_the_seed()).await;
-    let server = Server::start(&place).await;
     for (fault, kind) in [
         (Fault::Status(400), "invalid_input"),
         (Fault::Status(402), "insufficient_credits"),
@@ -266,6 +265,8 @@ async fn each_fault_of_the_upstream_has_its_kind() {
         (Fault::Redirect(elsewhere.base_url()), "upstream_unavailable"),
     ] {
         sandbox.faults().always("GET /health-ai/models", fault.clone());
+        // A new one each: the limiter and the circuit would keep the next request back.
+        let server = Server::start(&place).await;
         let error = server.error("list_models", json!({ "refresh": true })).await;
         assert_eq!(error["kind"], kind, "{fault:?}: {error}");
         assert!(error["solution"].as_str().unwrap().len() > 10, "{error}");

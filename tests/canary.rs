@@ -133,7 +133,7 @@ fn faults() -> Vec<Fault> {
     let mut faults: Vec<Fault> = statuses.into_iter().map(Fault::Status).collect();
     faults.extend([
         Fault::TooMany(None),
-        Fault::TooMany(Some("3600".to_owned())),
+        Fault::TooMany(Some("1".to_owned())),
         Fault::Html(502),
         Fault::Drop,
         Fault::DropMidBody,
@@ -189,6 +189,8 @@ async fn session(host: &Host, place: &Place, sandbox: &RunningSandbox) -> Vec<St
             sandbox.faults().always(endpoint, fault.clone());
             note(&host.call(tool, arguments()).await);
             sandbox.faults().clear();
+            // A sign of life, so that the circuit lets the next fault happen.
+            host.call("list_models", json!({ "refresh": true })).await;
         }
     }
     for (email_plan, tool, arguments) in [

@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::{Account, Error, Need};
-use crate::{bondmcp::wire::Model, clock::Timestamp};
+use crate::{
+    bondmcp::{self, wire::Model},
+    clock::Timestamp,
+};
 
 /// How long a list is given out without asking again.
 const FRESH: Duration = Duration::from_mins(5);
@@ -17,6 +20,8 @@ pub struct Models {
     pub models: Vec<Model>,
     pub fetched_at: Timestamp,
     pub from_cache: bool,
+    /// Why an older list is served, where the upstream was asked and is down.
+    pub outage: Option<bondmcp::Error>,
 }
 
 #[derive(Debug)]
@@ -29,15 +34,22 @@ pub(super) struct ModelCache {
 }
 
 impl Account {
-    /// The models; with `refresh` as the upstream lists them now.
+    /// The models; with `refresh` as the upstream lists them now. While it is down, as it listed them last.
     pub async fn list_models(&self, refresh: bool) -> Result<Models, Error> {
         // Asked first, so that nobody who has signed out is served from memory.
         self.bearer(Need::Api).await?;
-        if !refresh && let Some(models) = self.cached_models() {
+        let cached = self.cached_models();
+        if !refresh && let Some((models, true)) = cached {
             return Ok(models);
         }
-        let models =
-            self.call(Need::Api, |client, bearer| async move { client.list_models(&bearer).await }).await?;
+        let answer = self.call(Need::Api, |client, bearer| async move { client.list_models(&bearer).await });
+        let models = match (answer.await, cached) {
+            (Ok(models), _) => models,
+            (Err(Error::Upstream(error)), Some((models, _))) if error.is_outage() => {
+                return Ok(Models { outage: Some(error), ..models });
+            }
+            (Err(error), _) => return Err(error),
+        };
         let fetched_at = self.inner.clock.now();
         *self.inner.models.lock().unwrap_or_else(PoisonError::into_inner) = Some(ModelCache {
             models: models.clone(),
@@ -45,18 +57,24 @@ impl Account {
             fetched: Instant::now(),
             generation: self.generation(),
         });
-        Ok(Models { models, fetched_at, from_cache: false })
+        Ok(Models { models, fetched_at, from_cache: false, outage: None })
     }
 
     pub(super) fn forget_models(&self) {
         *self.inner.models.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    fn cached_models(&self) -> Option<Models> {
+    /// What was listed last for this sign-in, and whether that is fresh.
+    fn cached_models(&self) -> Option<(Models, bool)> {
         let cache = self.inner.models.lock().unwrap_or_else(PoisonError::into_inner);
-        let cache = cache.as_ref()?;
-        let holds = cache.fetched.elapsed() < FRESH && cache.generation == self.generation();
-        holds.then(|| Models { models: cache.models.clone(), fetched_at: cache.fetched_at, from_cache: true })
+        let cache = cache.as_ref().filter(|cache| cache.generation == self.generation())?;
+        let models = Models {
+            models: cache.models.clone(),
+            fetched_at: cache.fetched_at,
+            from_cache: true,
+            outage: None,
+        };
+        Some((models, cache.fetched.elapsed() < FRESH))
     }
 
     fn generation(&self) -> Option<u64> {

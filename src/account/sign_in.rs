@@ -52,6 +52,7 @@ impl Account {
                 })
                 .await?;
             account.forget_models();
+            account.inner.client.forget_allowance();
             Ok(())
         })
         .await
@@ -120,6 +121,7 @@ impl Account {
         };
         let ((), memory) = self.update(change).await?;
         self.forget_models();
+        self.inner.client.forget_allowance();
         Ok(memory)
     }
 

@@ -39,6 +39,12 @@ pub enum Error {
     /// A success that is no JSON, or JSON of another shape.
     #[error("BondMCP's answer could not be understood")]
     Unreadable,
+    /// The account's requests of this minute are used up; nothing was sent.
+    #[error("the account's requests of this minute are used up")]
+    OverBudget { retry_after: Duration },
+    /// It has failed so often that it is left alone for a while; nothing was sent.
+    #[error("BondMCP has failed {failures} times in a row, so it is not asked just now")]
+    CircuitOpen { failures: u32, retry_after: Duration },
     /// An id that cannot be an id; nothing was sent.
     #[error("that is not an API key id")]
     InvalidId,
@@ -77,7 +83,12 @@ impl Error {
     pub fn is_certainly_unprocessed(&self) -> bool {
         match self {
             Self::Refused(refusal) => refusal.status < 500,
-            Self::Unreachable | Self::Redirected | Self::InvalidId | Self::InvalidCredential => true,
+            Self::Unreachable
+            | Self::Redirected
+            | Self::OverBudget { .. }
+            | Self::CircuitOpen { .. }
+            | Self::InvalidId
+            | Self::InvalidCredential => true,
             Self::Broken | Self::Timeout | Self::Oversize | Self::Unreadable => false,
         }
     }
@@ -91,11 +102,22 @@ impl Error {
         }
     }
 
-    /// How long the upstream asked to wait.
+    /// Whether the upstream is down, as far as can be told from here.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => refusal.status >= 500,
+            Self::Unreachable | Self::Broken | Self::Timeout | Self::CircuitOpen { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// How long to wait, where that is known.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused(refusal) => refusal.retry_after,
+            Self::OverBudget { retry_after } | Self::CircuitOpen { retry_after, .. } => Some(*retry_after),
             _ => None,
         }
     }
@@ -173,6 +195,18 @@ impl From<&Error> for Report {
                 format!("{error}."),
                 "Check that the base URL points at the BondMCP API; otherwise try again later.",
             ),
+            Error::OverBudget { retry_after } => Self::new(
+                Kind::RateLimited,
+                "The plan's rate limit is reached.",
+                "Wait as long as said, or upgrade the plan.",
+            )
+            .with_retry_after(Some(*retry_after)),
+            Error::CircuitOpen { failures, retry_after } => Self::new(
+                Kind::UpstreamUnavailable,
+                format!("BondMCP has failed {failures} times in a row, so it is not asked just now."),
+                "Wait as long as said; the next call then tries whether it works again.",
+            )
+            .with_retry_after(Some(*retry_after)),
             Error::InvalidId => Self::new(
                 Kind::InvalidInput,
                 "That is not an API key id.",
@@ -251,7 +285,7 @@ fn validation_problem(problem: &Value) -> Option<String> {
 
 /// `Retry-After` in seconds or as an HTTP date (RFC 9110, 10.2.3), else `X-RateLimit-Reset` in epoch seconds when
 /// nothing remains.
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
     if let Some(value) = text(RETRY_AFTER.as_str()) {
         if let Ok(seconds) = value.parse() {

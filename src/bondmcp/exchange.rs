@@ -43,7 +43,7 @@ impl Default for Timing {
             request: Duration::from_secs(20),
             deadline: Duration::from_secs(40),
             first_wait: Duration::from_millis(200),
-            longest_wait: Duration::from_secs(5),
+            longest_wait: Duration::from_secs(2),
         }
     }
 }
@@ -74,23 +74,34 @@ impl Client {
         bearer: &SecretString,
     ) -> Result<T, Error> {
         let timing = self.timing;
+        let passage = self.circuit.enter()?;
         let waits = ExponentialBuilder::new()
             .with_min_delay(timing.first_wait)
             .with_max_delay(timing.longest_wait)
             .with_max_times(TRIES - 1)
             .with_jitter();
-        let tries = (|| self.once(Request::get(path, bearer))).retry(waits).when(Error::is_transient).adjust(
-            move |error, wait| match error.retry_after() {
+        let tries = (|| self.attempt(Request::get(path, bearer)))
+            .retry(waits)
+            .when(Error::is_transient)
+            .adjust(move |error, wait| match error.retry_after() {
                 Some(asked) if asked > timing.longest_wait => None,
                 Some(asked) => wait.map(|wait| wait.max(asked)),
                 None => wait,
-            },
-        );
-        tokio::time::timeout(timing.deadline, tries).await.unwrap_or(Err(Error::Timeout))
+            });
+        let outcome = tokio::time::timeout(timing.deadline, tries).await.unwrap_or(Err(Error::Timeout));
+        passage.went(&outcome);
+        outcome
     }
 
     /// One request, sent once, and its answer as `T`.
     pub(super) async fn once<T: DeserializeOwned>(&self, request: Request<'_>) -> Result<T, Error> {
+        let passage = self.circuit.enter()?;
+        let outcome = self.attempt(request).await;
+        passage.went(&outcome);
+        outcome
+    }
+
+    async fn attempt<T: DeserializeOwned>(&self, request: Request<'_>) -> Result<T, Error> {
         let body = tokio::time::timeout(self.timing.request, self.exchange(request))
             .await
             .unwrap_or(Err(Error::Timeout))?;
@@ -102,7 +113,9 @@ impl Client {
             .http
             .request(request.method, self.base_url.endpoint(request.path))
             .header(ACCEPT, "application/json");
+        let mut admitted = None;
         if let Some(bearer) = request.bearer {
+            admitted = Some(self.budget.admit().await?);
             self.redactor.remember(bearer);
             outgoing = outgoing.header(AUTHORIZATION, authorization(bearer)?);
         }
@@ -112,6 +125,10 @@ impl Client {
         let response = outgoing.send().await.map_err(|e| failure(&e))?;
         let status = response.status();
         let headers = response.headers().clone();
+        if admitted.is_some() {
+            self.budget.learn(status.as_u16(), &headers, self.clock.now());
+        }
+        drop(admitted);
         if status.is_redirection() {
             return Err(Error::Redirected);
         }

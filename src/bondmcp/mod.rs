@@ -3,16 +3,22 @@
 
 mod api_keys;
 mod auth;
+mod budget;
+mod circuit;
 mod error;
 mod exchange;
 mod models;
 pub mod wire;
 
 pub use self::{
+    budget::Allowance,
     error::{Error, Refusal},
     exchange::Timing,
 };
 
+use std::sync::Arc;
+
+use self::{budget::Budget, circuit::Circuit};
 use crate::{clock::Clock, config::BaseUrl, redact::Redactor};
 
 /// Talks to one upstream. Clones share its connections.
@@ -23,6 +29,8 @@ pub struct Client {
     redactor: Redactor,
     clock: Clock,
     timing: Timing,
+    budget: Arc<Budget>,
+    circuit: Arc<Circuit>,
 }
 
 /// The client could not be set up: the system's TLS certificates cannot be read.
@@ -48,12 +56,24 @@ impl Client {
             http = http.no_proxy();
         }
         let http = http.build().map_err(SetupError)?;
-        Ok(Self { http, base_url, redactor, clock, timing })
+        let (budget, circuit) = Default::default();
+        Ok(Self { http, base_url, redactor, clock, timing, budget, circuit })
     }
 
     /// Where requests go.
     #[must_use]
     pub fn base_url(&self) -> &BaseUrl {
         &self.base_url
+    }
+
+    /// The account's requests a minute, as the upstream told last.
+    #[must_use]
+    pub fn allowance(&self) -> Option<Allowance> {
+        self.budget.allowance()
+    }
+
+    /// For another account, which has another budget.
+    pub fn forget_allowance(&self) {
+        self.budget.forget();
     }
 }

@@ -21,6 +21,9 @@ struct ListModelsResult {
     fetched_at: Timestamp,
     /// It was not asked anew.
     from_cache: bool,
+    /// Why this is an older list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
 }
 
 #[tool_router(router = model_tools, vis = "pub(super)")]
@@ -42,6 +45,7 @@ impl BondMcp {
             models: list.models,
             fetched_at: list.fetched_at,
             from_cache: list.from_cache,
+            note: list.outage.map(|outage| format!("{outage}; this is the list of `fetched_at`.")),
         }))
     }
 }

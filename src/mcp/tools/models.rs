@@ -45,7 +45,7 @@ impl BondMcp {
             models: list.models,
             fetched_at: list.fetched_at,
             from_cache: list.from_cache,
-            note: list.outage.map(|outage| format!("{outage}; this is the list of `fetched_at`.")),
+            note: list.outage.map(|outage| format!("{outage}; this is the list as it was at `fetched_at`.")),
         }))
     }
 }

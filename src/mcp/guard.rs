@@ -80,6 +80,7 @@ impl Guard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     fn guard() -> Guard {
@@ -110,5 +111,44 @@ mod tests {
         let error = ErrorData::internal_error("canary secret", Some(json!(["canary secret"])));
         let told = format!("{:?}", guard().pass(Err(error)).unwrap_err());
         assert!(!told.contains("canary"), "{told}");
+    }
+
+    /// JSON of any shape with `canary secret` planted in its texts and names, here and there encoded.
+    fn leaky() -> impl Strategy<Value = Value> {
+        let planted = prop_oneof![
+            Just("canary secret"),
+            Just("canary%20secret"),
+            Just("canary+secret"),
+            Just("Y2FuYXJ5IHNlY3JldA"),
+            Just("63616e61727920736563726574"),
+            Just("blood pressure"),
+        ];
+        let text = ("[a-z{}\"\\\\ ]{0,6}", planted, "[a-z{}\"\\\\ ]{0,6}")
+            .prop_map(|(before, planted, after)| format!("{before}{planted}{after}"));
+        let leaf = prop_oneof![text.clone().prop_map(Value::from), any::<i32>().prop_map(Value::from)];
+        leaf.prop_recursive(4, 24, 4, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(text.clone(), inner, 0..4).prop_map(|fields| json!(fields)),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_planted_passes_and_a_second_pass_changes_nothing(value in leaky()) {
+            let pass = |value: &Value| {
+                let answer = CallToolResult::structured(value.clone());
+                let Ok(CallToolResponse::Complete(answer)) = guard().pass(Ok(answer.into())) else { panic!() };
+                answer
+            };
+            let once = pass(&value);
+            let told = serde_json::to_string(&once).unwrap();
+            for form in ["canary", "Y2FuYXJ5", "63616e617279"] {
+                prop_assert!(!told.contains(form), "{}", told);
+            }
+            let structured = once.structured_content.unwrap();
+            prop_assert_eq!(pass(&structured).structured_content.unwrap(), structured);
+        }
     }
 }

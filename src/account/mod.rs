@@ -6,6 +6,7 @@ mod error;
 mod keys;
 mod models;
 mod notice;
+mod plan;
 mod reconcile;
 mod record;
 mod renewal;
@@ -33,6 +34,7 @@ pub use self::{
 };
 use self::{
     models::ModelCache,
+    plan::PlanCache,
     record::Record,
     renewal::Flight,
     store::{Store, Versioned},
@@ -72,6 +74,7 @@ struct Inner {
     loading: tokio::sync::Mutex<()>,
     flight: Flight,
     models: Mutex<Option<ModelCache>>,
+    plan: Mutex<Option<PlanCache>>,
     /// Work that is finished even when its caller has gone.
     tasks: TaskTracker,
 }
@@ -123,6 +126,7 @@ impl Account {
                 loading: tokio::sync::Mutex::new(()),
                 flight: Flight::default(),
                 models: Mutex::new(None),
+                plan: Mutex::new(None),
                 tasks: TaskTracker::new(),
             }),
         }

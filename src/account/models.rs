@@ -77,7 +77,8 @@ impl Account {
         Some((models, cache.fetched.elapsed() < FRESH))
     }
 
-    fn generation(&self) -> Option<u64> {
+    /// Which sign-in it is.
+    pub(super) fn generation(&self) -> Option<u64> {
         self.remembered().map(|memory| memory.record.generation)
     }
 }

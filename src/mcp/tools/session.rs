@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::super::{BondMcp, arguments::Arguments, elicitation::link_in_words, failure::Failure};
 use crate::{
     account::{self, Credential, Status},
+    bondmcp::{Allowance, wire::Subscription},
     clock::Timestamp,
     error::Kind,
     sign_in::{Pending, State},
@@ -82,6 +83,18 @@ struct LogoutResult {
 #[serde(rename_all = "snake_case")]
 enum LogoutStatus {
     SignedOut,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct AuthStatusResult {
+    #[serde(flatten)]
+    status: Status,
+    /// The plan of the account, where BondMCP tells it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan: Option<Subscription>,
+    /// Requests a minute, as BondMCP told last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate_limit: Option<Allowance>,
 }
 
 #[tool_router(router = session_tools, vis = "pub(super)")]
@@ -179,13 +192,16 @@ impl BondMcp {
 
     #[tool(
         title = "Show who is signed in",
-        description = "Tells who is signed in to BondMCP, with which kind of credential and until when, and which API key changes were interrupted. Asks nobody; shows no secret.",
-        annotations(read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = false),
-        output_schema = super::output_schema::<Status>(),
+        description = "Tells who is signed in to BondMCP, with which kind of credential and until when, on which plan and with how many requests left, and which API key changes were interrupted. Shows no secret.",
+        annotations(read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = true),
+        output_schema = super::output_schema::<AuthStatusResult>(),
         input_schema = super::input_schema::<NoArguments>()
     )]
-    async fn auth_status(&self, _: Arguments<NoArguments>) -> Result<Json<Status>, Failure> {
-        Ok(Json(self.account().status().await?))
+    async fn auth_status(&self, _: Arguments<NoArguments>) -> Result<Json<AuthStatusResult>, Failure> {
+        let account = self.account();
+        let status = account.status().await?;
+        let plan = if status.signed_in { account.plan().await } else { None };
+        Ok(Json(AuthStatusResult { status, plan, rate_limit: account.allowance() }))
     }
 
     /// Signed in, by itself where possible; or why the person must do it.

@@ -19,6 +19,8 @@ pub enum Kind {
     NotFound,
     Conflict,
     RateLimited,
+    /// The operator's limit to what may be spent.
+    SpendLimit,
     UpstreamUnavailable,
     Timeout,
     ReadOnly,

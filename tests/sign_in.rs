@@ -41,12 +41,12 @@ fn round(id: u32, more: &Value) -> Value {
 
 fn retry(id: u32, first: &Value, action: &str) -> Value {
     let state = &first["result"]["requestState"];
-    round(id, &json!({"requestState": state, "inputResponses": {"sign_in": {"action": action}}}))
+    round(id, &json!({"requestState": state, "inputResponses": {"person": {"action": action}}}))
 }
 
 fn asked_url(first: &Value) -> String {
     assert_eq!(first["result"]["resultType"], "input_required", "{first}");
-    let asked = &first["result"]["inputRequests"]["sign_in"];
+    let asked = &first["result"]["inputRequests"]["person"];
     assert_eq!((&asked["method"], &asked["params"]["mode"]), (&json!("elicitation/create"), &json!("url")));
     asked["params"]["url"].as_str().unwrap().to_owned()
 }

@@ -350,12 +350,12 @@ async fn a_state_is_good_for_one_round() {
         let mut params = json!({"name": "list_models", "arguments": {}});
         if let Some(state) = state {
             params["requestState"] = state.into();
-            params["inputResponses"] = json!({"sign_in": {"action": "accept"}});
+            params["inputResponses"] = json!({"person": {"action": "accept"}});
         }
         modern_as(id, "tools/call", params, json!({"elicitation": {"url": {}}}))
     };
     let first = raw.ask(round(1, None)).await;
-    let url = first["result"]["inputRequests"]["sign_in"]["params"]["url"].as_str().unwrap();
+    let url = first["result"]["inputRequests"]["person"]["params"]["url"].as_str().unwrap();
     Browser::open(url).await.sign_in(&place.password).await;
     let state = first["result"]["requestState"].as_str();
     assert_eq!(raw.ask(round(2, state)).await["result"]["structuredContent"]["count"], 3);

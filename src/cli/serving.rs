@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::{App, Failed, sandboxed, stop};
 use crate::{
     account::Account,
-    mcp::{BondMcp, Limits},
+    mcp::{BondMcp, Limits, Usd},
     sandbox::RunningSandbox,
     sign_in::{LIFETIME, Options, SignIn},
 };
@@ -23,6 +23,9 @@ pub(super) struct ServingArgs {
     /// Open the sign-in page in the browser when the host cannot show its link
     #[arg(long)]
     open_browser: bool,
+    /// Refuse billed calls beyond this many US dollars, counted from the server's start
+    #[arg(long, value_name = "USD", value_parser = usd)]
+    max_spend: Option<Usd>,
     #[command(flatten)]
     sandbox: sandboxed::SandboxFlag,
 }
@@ -61,8 +64,15 @@ impl ServingArgs {
             open_browser: self.open_browser,
         };
         let sign_in = with_page.then(|| SignIn::new(account.clone(), options));
-        let server =
-            BondMcp::new(account.clone(), sign_in.clone(), app.redactor, Limits::default(), stopping.clone());
+        let limits = Limits { spend: self.max_spend, ..Limits::default() };
+        let server = BondMcp::new(account.clone(), sign_in.clone(), app.redactor, limits, stopping.clone());
         Ok(Serving { server, stopping, account, sign_in, _sandbox: sandbox })
+    }
+}
+
+fn usd(text: &str) -> Result<Usd, String> {
+    match text.parse::<f64>() {
+        Ok(amount) if (0.0..=1e6).contains(&amount) => Ok(Usd::from_f64(amount)),
+        _ => Err("give an amount such as 5 or 0.50".to_owned()),
     }
 }

@@ -39,16 +39,21 @@ impl BondMcp {
         answer
     }
 
-    /// The person's time does not count: only when they have signed in, where that is needed, the call begins.
+    /// The person's time does not count: only when they have signed in and confirmed, where that is needed, the call
+    /// begins.
     async fn answered(
         &self,
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        match self.signed_in_first(&request, &context).await? {
-            Some(answer) => Ok(answer),
-            None => self.limited(request, context).await,
+        let asked = self.inner.rounds.asked(&request)?;
+        if let Some(answer) = self.signed_in_first(&request, asked.as_ref(), &context).await? {
+            return Ok(answer);
         }
+        if let Some(answer) = self.confirmed_first(&request, asked.as_ref(), &context).await? {
+            return Ok(answer);
+        }
+        self.limited(request, context).await
     }
 
     async fn limited(
@@ -56,17 +61,19 @@ impl BondMcp {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let Ok(_admitted) = self.inner.admitted.try_acquire() else {
-            return Ok(too_busy().into_result().into());
-        };
-        let call = async {
+        let bounded = self.bounded(self.caught(request, context)).await;
+        bounded.unwrap_or_else(|failure| Ok(failure.into_result().into()))
+    }
+
+    /// `work` within the limits: not too many at once, and each only so long.
+    pub(super) async fn bounded<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
+        let Ok(_admitted) = self.inner.admitted.try_acquire() else { return Err(too_busy()) };
+        let work = async {
             // Never closed, so acquiring cannot fail.
             let _running = self.inner.running.acquire().await;
-            self.caught(request, context).await
+            work.await
         };
-        tokio::time::timeout(self.inner.limits.deadline, call)
-            .await
-            .unwrap_or_else(|_| Ok(too_late().into_result().into()))
+        tokio::time::timeout(self.inner.limits.deadline, work).await.map_err(|_| too_late())
     }
 
     async fn caught(
@@ -186,7 +193,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_call_too_many_is_refused_at_once() {
-        let limits = Limits { concurrent: 1, waiting: 1, deadline: Duration::from_secs(1) };
+        let limits = Limits { concurrent: 1, waiting: 1, deadline: Duration::from_secs(1), spend: None };
         let told = answers(server(limits), &["hangs", "hangs", "hangs"]).await;
         let refused = told.iter().filter(|text| text.contains(r#""kind":"rate_limited""#)).count();
         assert_eq!(refused, 1, "{told:?}");

@@ -2,58 +2,33 @@
 //! on. How the person gets the link depends on the host: by URL elicitation where it can, else in an ordinary answer.
 //! Form elicitation is never used for a secret.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use rmcp::{
     ErrorData, RoleServer,
     model::{
-        CallToolRequestParams, CallToolResponse, CustomNotification, ElicitRequest, ElicitRequestParams,
-        ElicitResult, ElicitationAction, InputRequest, InputRequests, InputRequiredResult, ProtocolVersion,
-        RequestStateCodec, SealOptions, ServerNotification,
+        CallToolRequestParams, CallToolResponse, CustomNotification, ElicitRequestParams, ElicitResult,
+        ElicitationAction, ProtocolVersion, ServerNotification,
     },
     service::RequestContext,
 };
-use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::time::Instant;
 use url::Url;
-use uuid::Uuid;
 
-use super::{BondMcp, failure::Failure, tools};
+use super::{
+    BondMcp,
+    failure::Failure,
+    rounds::{self, Asked},
+    tools,
+};
 use crate::{
     account::{self, SignInReason},
     error::{Kind, Report},
-    secret::{self, ExposeSecret as _},
-    sign_in::{End, LIFETIME, PageError, Pending, SignIn, State},
+    sign_in::{End, PageError, Pending, SignIn, State},
 };
 
 /// A retry waits so long for the page: hosts give up a call after a minute, and after ten rounds.
 const ROUND: Duration = Duration::from_secs(25);
-
-/// The key under which a host answers the elicitation.
-const ELICITATION: &str = "sign_in";
-
-/// Starts sign-ins for calls, and knows its own request states again.
-#[derive(Debug)]
-pub(super) struct Elicitation {
-    sign_in: SignIn,
-    states: RequestStateCodec,
-    /// The states that have come back: each is good for one round.
-    spent: Mutex<HashMap<Uuid, Instant>>,
-}
-
-/// What travels with the host between the rounds of a call; signed, bound to tool and arguments, with a lifetime.
-#[derive(Deserialize, Serialize)]
-struct RoundState {
-    /// The name of the pending sign-in.
-    pending: String,
-    /// Of this round.
-    round: Uuid,
-}
 
 /// Which way the person gets the link.
 enum Way {
@@ -65,30 +40,15 @@ enum Way {
     Answer,
 }
 
-impl Elicitation {
-    pub fn new(sign_in: SignIn) -> Self {
-        // By the process: a state is of no use after it, as the page is gone then.
-        let key = secret::random();
-        Self {
-            sign_in,
-            states: RequestStateCodec::new_unchecked(key.expose_secret().as_bytes()),
-            spent: Mutex::default(),
-        }
-    }
-}
-
 impl BondMcp {
     /// Signs the person in where `request` needs it: `None` when the call can go on, an answer when it cannot.
     pub(super) async fn signed_in_first(
         &self,
         request: &CallToolRequestParams,
+        asked: Option<&Asked>,
         context: &RequestContext<RoleServer>,
     ) -> Result<Option<CallToolResponse>, ErrorData> {
-        let Some(elicitation) = &self.inner.elicitation else { return Ok(None) };
-        let asked = match &request.request_state {
-            Some(state) => Some(elicitation.open(state, request)?),
-            None => None,
-        };
+        let Some(sign_in) = &self.inner.sign_in else { return Ok(None) };
         let Some(need) = tools::need(&request.name) else { return Ok(None) };
         match self.account().bearer(need).await {
             // The operator's credentials are wrong; a page would not mend them.
@@ -99,23 +59,26 @@ impl BondMcp {
             _ => return Ok(None),
         }
         let way = way(context);
-        if let (Way::Rounds, Some(asked)) = (&way, asked) {
-            return elicitation.next_round(&asked.pending, request, context).await;
+        if let (Way::Rounds, Some(Asked::SignIn(name))) = (&way, asked) {
+            return self.next_round(sign_in, name, request, context).await;
         }
         if let Way::Answer = way
             && tools::tells_how_to_sign_in(&request.name)
         {
             return Ok(None);
         }
-        let pending = match elicitation.begin(context).await {
+        let pending = match begun(sign_in, context).await {
             Ok(pending) => pending,
             Err(error) => return Ok(Some(Failure::from(Report::from(&error)).into_result().into())),
         };
         match way {
-            Way::Rounds => Ok(Some(elicitation.first_round(&pending, request)?)),
+            Way::Rounds => {
+                let asked = Asked::SignIn(pending.name().to_owned());
+                self.inner.rounds.ask(asked, elicitation(&pending), request).map(Some)
+            }
             Way::WhileOpen => self.while_open(&pending, context).await,
             Way::Answer => {
-                elicitation.sign_in.show(&pending);
+                sign_in.show(&pending);
                 Ok(Some(self.in_words(&pending)))
             }
         }
@@ -180,50 +143,24 @@ impl BondMcp {
         &self,
         context: &RequestContext<RoleServer>,
     ) -> Result<Option<Arc<Pending>>, Failure> {
-        let Some(elicitation) = &self.inner.elicitation else { return Ok(None) };
-        let pending = elicitation.begin(context).await.map_err(|error| Report::from(&error))?;
-        elicitation.sign_in.show(&pending);
+        let Some(sign_in) = &self.inner.sign_in else { return Ok(None) };
+        let pending = begun(sign_in, context).await.map_err(|error| Report::from(&error))?;
+        sign_in.show(&pending);
         Ok(Some(pending))
-    }
-}
-
-impl Elicitation {
-    async fn begin(&self, context: &RequestContext<RoleServer>) -> Result<Arc<Pending>, PageError> {
-        self.sign_in.begin(context.client_info().map(|host| host.name)).await
-    }
-
-    fn first_round(
-        &self,
-        pending: &Pending,
-        request: &CallToolRequestParams,
-    ) -> Result<CallToolResponse, ErrorData> {
-        let elicitation = ElicitRequestParams::UrlElicitationParams {
-            meta: None,
-            message: message(pending),
-            url: pending.url().to_owned(),
-            elicitation_id: String::new(),
-        };
-        let requests = InputRequests::from([(
-            ELICITATION.to_owned(),
-            InputRequest::Elicitation(ElicitRequest::new(elicitation)),
-        )]);
-        let state = self.seal(pending, request)?;
-        Ok(InputRequiredResult::new(Some(requests), Some(state)).into())
     }
 
     /// A retry: the person has been asked. Waits a while for the page, then lets the call go on or asks for another
     /// round, without asking the person again.
     async fn next_round(
         &self,
+        sign_in: &SignIn,
         name: &str,
         request: &CallToolRequestParams,
         context: &RequestContext<RoleServer>,
     ) -> Result<Option<CallToolResponse>, ErrorData> {
-        let Some(pending) = self.sign_in.named(name).await else { return Err(stale()) };
-        let response = request.input_responses.as_ref().and_then(|responses| responses.get(ELICITATION));
-        let answer = response.and_then(|answer| serde_json::from_value::<ElicitResult>(answer.clone()).ok());
+        let Some(pending) = sign_in.named(name).await else { return Err(rounds::stale()) };
         if let Some(ElicitResult { action: ElicitationAction::Decline | ElicitationAction::Cancel, .. }) =
-            answer
+            rounds::answer(request)
         {
             pending.end(End::Declined);
         }
@@ -231,34 +168,23 @@ impl Elicitation {
             State::SignedIn { .. } => Ok(None),
             State::Ended(end) => Ok(Some(ended(end))),
             State::Open | State::Verifying { .. } => {
-                let state = self.seal(&pending, request)?;
-                Ok(Some(InputRequiredResult::new(None, Some(state)).into()))
+                self.inner.rounds.go_on(Asked::SignIn(name.to_owned()), request).map(Some)
             }
-        }
-    }
-
-    fn seal(&self, pending: &Pending, request: &CallToolRequestParams) -> Result<String, ErrorData> {
-        let (state, call) =
-            (RoundState { pending: pending.name().to_owned(), round: Uuid::new_v4() }, bound_to(request));
-        self.states
-            .seal_json_with(&state, &SealOptions::new().associated_data(&call).ttl(LIFETIME))
-            .map_err(|_| ErrorData::internal_error("the request state cannot be sealed", None))
-    }
-
-    fn open(&self, state: &str, request: &CallToolRequestParams) -> Result<RoundState, ErrorData> {
-        let state: RoundState = self.states.open_json_with(state, &bound_to(request)).map_err(|_| stale())?;
-        let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
-        spent.retain(|_, at| at.elapsed() < LIFETIME);
-        match spent.insert(state.round, Instant::now()) {
-            None => Ok(state),
-            Some(_) => Err(stale()),
         }
     }
 }
 
-/// A state is good for the same tool with the same arguments.
-fn bound_to(request: &CallToolRequestParams) -> Vec<u8> {
-    json!([request.name, request.arguments]).to_string().into_bytes()
+async fn begun(sign_in: &SignIn, context: &RequestContext<RoleServer>) -> Result<Arc<Pending>, PageError> {
+    sign_in.begin(context.client_info().map(|host| host.name)).await
+}
+
+fn elicitation(pending: &Pending) -> ElicitRequestParams {
+    ElicitRequestParams::UrlElicitationParams {
+        meta: None,
+        message: message(pending),
+        url: pending.url().to_owned(),
+        elicitation_id: String::new(),
+    }
 }
 
 fn way(context: &RequestContext<RoleServer>) -> Way {
@@ -327,8 +253,4 @@ fn ended(end: End) -> CallToolResponse {
         ),
     };
     Failure::new(Kind::SignInRequired, message, solution).into_result().into()
-}
-
-fn stale() -> ErrorData {
-    ErrorData::invalid_params("the request state is not, or no longer, valid; call again without it", None)
 }

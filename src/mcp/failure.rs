@@ -24,6 +24,12 @@ impl Failure {
         CallToolResult::error(self.into_contents())
     }
 
+    /// For requests whose results cannot say that they failed.
+    pub fn into_protocol_error(self) -> ErrorData {
+        let words = format!("{} {}", self.0.message, self.0.solution);
+        ErrorData::internal_error(words, Some(json!({ "error": self.0 })))
+    }
+
     /// The failure that travelled through rmcp's router as an error.
     pub fn carried(error: &ErrorData) -> Option<CallToolResult> {
         let failure = error.data.as_ref().filter(|data| data.get("error").is_some())?;

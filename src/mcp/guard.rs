@@ -3,7 +3,10 @@
 
 use rmcp::{
     ErrorData,
-    model::{CallToolResponse, CallToolResult, ContentBlock, JsonObject},
+    model::{
+        CallToolResponse, CallToolResult, CompleteResult, ContentBlock, JsonObject, ReadResourceResult,
+        ResourceContents,
+    },
 };
 use serde_json::Value;
 
@@ -30,14 +33,49 @@ impl Guard {
             Ok(CallToolResponse::InputRequired(result)) => Ok(CallToolResponse::InputRequired(result)),
             // No tool of ours answers with anything else; what cannot be looked at does not leave.
             Ok(_) => Err(ErrorData::internal_error("the answer is of a kind that is not served", None)),
-            Err(mut error) => {
-                error.message = self.0.redact(&error.message).into_owned().into();
-                if let Some(data) = &mut error.data {
-                    self.clean(data);
+            Err(error) => Err(self.pass_error(error)),
+        }
+    }
+
+    pub fn pass_resource(
+        &self,
+        read: Result<ReadResourceResult, ErrorData>,
+    ) -> Result<ReadResourceResult, ErrorData> {
+        let mut read = read.map_err(|error| self.pass_error(error))?;
+        for content in &mut read.contents {
+            match content {
+                ResourceContents::TextResourceContents { text, uri, .. } => {
+                    self.pass_text(text);
+                    self.pass_text(uri);
                 }
-                Err(error)
+                // No resource of ours is of another kind; what cannot be looked at does not leave.
+                other => *other = ResourceContents::text(crate::redact::REDACTED, ""),
             }
         }
+        Ok(read)
+    }
+
+    pub fn pass_completion(
+        &self,
+        completed: Result<CompleteResult, ErrorData>,
+    ) -> Result<CompleteResult, ErrorData> {
+        let mut completed = completed.map_err(|error| self.pass_error(error))?;
+        completed.completion.values.iter_mut().for_each(|value| self.pass_text(value));
+        Ok(completed)
+    }
+
+    fn pass_text(&self, text: &mut String) {
+        if let std::borrow::Cow::Owned(clean) = self.0.redact(text) {
+            *text = clean;
+        }
+    }
+
+    fn pass_error(&self, mut error: ErrorData) -> ErrorData {
+        error.message = self.0.redact(&error.message).into_owned().into();
+        if let Some(data) = &mut error.data {
+            self.clean(data);
+        }
+        error
     }
 
     fn clean_result(&self, result: &mut CallToolResult) {
@@ -46,7 +84,7 @@ impl Guard {
         }
         for block in &mut result.content {
             match block {
-                ContentBlock::Text(text) => text.text = self.0.redact(&text.text).into_owned(),
+                ContentBlock::Text(text) => self.pass_text(&mut text.text),
                 other => *other = ContentBlock::text(crate::redact::REDACTED),
             }
         }
@@ -54,11 +92,7 @@ impl Guard {
 
     fn clean(&self, value: &mut Value) {
         match value {
-            Value::String(text) => {
-                if let std::borrow::Cow::Owned(clean) = self.0.redact(text) {
-                    *text = clean;
-                }
-            }
+            Value::String(text) => self.pass_text(text),
             Value::Array(items) => items.iter_mut().for_each(|item| self.clean(item)),
             Value::Object(fields) => self.clean_fields(fields),
             Value::Null | Value::Bool(_) | Value::Number(_) => {}

@@ -2,9 +2,14 @@
 
 mod arguments;
 mod call;
+mod confirmation;
 mod elicitation;
 mod failure;
 mod guard;
+mod prompts;
+mod resources;
+mod rounds;
+mod spending;
 mod tools;
 
 use std::{sync::Arc, time::Duration};
@@ -13,16 +18,19 @@ use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     handler::server::router::tool::ToolRouter,
     model::{
-        CacheScope, CallToolRequestParams, CallToolResponse, CustomRequest, CustomResult, DiscoverResult,
-        ErrorCode, Implementation, ListToolsResult, MetaObject, PaginatedRequestParams, ServerCapabilities,
-        ServerConfig, Tool,
+        CacheScope, CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult,
+        CustomRequest, CustomResult, DiscoverResult, ErrorCode, GetPromptRequestParams, GetPromptResponse,
+        Implementation, JsonObject, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult,
+        ListToolsResult, MetaObject, PaginatedRequestParams, PromptsCapability, ReadResourceRequestParams,
+        ReadResourceResponse, ResourcesCapability, ServerCapabilities, ServerConfig, Tool,
     },
     service::RequestContext,
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use self::{elicitation::Elicitation, guard::Guard};
+pub use self::spending::Usd;
+use self::{failure::Failure, guard::Guard, rounds::Rounds, spending::Spending};
 use crate::{account::Account, redact::Redactor, sign_in::SignIn};
 
 /// How long a host may keep what never changes while we run, in milliseconds.
@@ -39,7 +47,7 @@ tool call. If they offer one, tell them to keep it and to sign in as described.
 `bondmcp-server keys run ID -- COMMAND`.
 - Failed calls carry JSON `{\"error\": {kind, message, solution, retry_after_seconds?}}`: follow `solution`.";
 
-/// Bounds on what callers may ask of us at once.
+/// Bounds on what callers may ask of us.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Calls that run at the same time.
@@ -48,11 +56,13 @@ pub struct Limits {
     pub waiting: usize,
     /// For one call, its wait included. Hosts usually give up after 60 s.
     pub deadline: Duration,
+    /// What may be spent at BondMCP until the server ends.
+    pub spend: Option<Usd>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { concurrent: 64, waiting: 1024, deadline: Duration::from_secs(55) }
+        Self { concurrent: 64, waiting: 1024, deadline: Duration::from_secs(55), spend: None }
     }
 }
 
@@ -68,8 +78,10 @@ struct Inner {
     tools: ToolRouter<BondMcp>,
     guard: Guard,
     /// `None` where no page of ours can be reached by the person.
-    elicitation: Option<Elicitation>,
+    sign_in: Option<SignIn>,
+    rounds: Rounds,
     limits: Limits,
+    spending: Spending,
     running: Semaphore,
     admitted: Semaphore,
     /// Ends calls in flight when the process stops.
@@ -90,8 +102,10 @@ impl BondMcp {
                 account,
                 tools: Self::tools(),
                 guard: Guard::new(redactor),
-                elicitation: sign_in.map(Elicitation::new),
+                sign_in,
+                rounds: Rounds::new(),
                 limits,
+                spending: Spending::new(limits.spend),
                 running: Semaphore::new(limits.concurrent),
                 admitted: Semaphore::new(limits.concurrent + limits.waiting),
                 stopping,
@@ -101,6 +115,24 @@ impl BondMcp {
 
     fn account(&self) -> &Account {
         &self.inner.account
+    }
+
+    fn has_tool(&self, name: &str) -> bool {
+        self.inner.tools.has_route(name)
+    }
+
+    fn capabilities(&self) -> ServerCapabilities {
+        let mut capabilities = ServerCapabilities::builder().enable_tools().build();
+        if !self.resources().is_empty() || !self.resource_templates().is_empty() {
+            capabilities.resources = Some(ResourcesCapability::default());
+        }
+        if !self.resource_templates().is_empty() {
+            capabilities.completions = Some(JsonObject::new());
+        }
+        if !self.prompts().is_empty() {
+            capabilities.prompts = Some(PromptsCapability::default());
+        }
+        capabilities
     }
 
     fn identity() -> Implementation {
@@ -122,7 +154,7 @@ impl BondMcp {
 
 impl ServerHandler for BondMcp {
     fn get_info(&self) -> ServerConfig {
-        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+        ServerConfig::new(self.capabilities())
             .with_server_info(Self::identity())
             .with_instructions(INSTRUCTIONS)
     }
@@ -139,14 +171,70 @@ impl ServerHandler for BondMcp {
         page: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        if page.is_some_and(|page| page.cursor.is_some()) {
-            return Err(ErrorData::invalid_params("there is one page only; leave the cursor out", None));
-        }
+        only_page(page.as_ref())?;
         let mut list = ListToolsResult::with_all_items(self.inner.tools.list_all())
             .with_ttl_ms(STATIC_TTL_MS)
             .with_cache_scope(CacheScope::Public);
         list.meta = Some(Self::meta());
         Ok(list)
+    }
+
+    async fn list_prompts(
+        &self,
+        page: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        only_page(page.as_ref())?;
+        let list = ListPromptsResult::with_all_items(self.prompts());
+        Ok(list.with_ttl_ms(STATIC_TTL_MS).with_cache_scope(CacheScope::Public))
+    }
+
+    async fn get_prompt(
+        &self,
+        request: GetPromptRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<GetPromptResponse, ErrorData> {
+        self.prompt(&request).map(Into::into)
+    }
+
+    async fn list_resources(
+        &self,
+        page: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        only_page(page.as_ref())?;
+        let list = ListResourcesResult::with_all_items(self.resources());
+        Ok(list.with_ttl_ms(STATIC_TTL_MS).with_cache_scope(CacheScope::Private))
+    }
+
+    async fn list_resource_templates(
+        &self,
+        page: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        only_page(page.as_ref())?;
+        let list = ListResourceTemplatesResult::with_all_items(self.resource_templates());
+        Ok(list.with_ttl_ms(STATIC_TTL_MS).with_cache_scope(CacheScope::Private))
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        let read =
+            self.bounded(self.resource(&request.uri)).await.map_err(Failure::into_protocol_error).flatten();
+        self.inner.guard.pass_resource(read).map(Into::into)
+    }
+
+    async fn complete(
+        &self,
+        request: CompleteRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CompleteResult, ErrorData> {
+        let completed =
+            self.bounded(self.completed(&request)).await.map_err(Failure::into_protocol_error).flatten();
+        self.inner.guard.pass_completion(completed)
     }
 
     /// rmcp reads a request whose parameters do not fit its method as one of a method unknown to it.
@@ -156,7 +244,17 @@ impl ServerHandler for BondMcp {
         _: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
         Err(match request.method.as_str() {
-            "initialize" | "server/discover" | "tools/list" | "tools/call" | "ping" => {
+            "initialize"
+            | "server/discover"
+            | "tools/list"
+            | "tools/call"
+            | "ping"
+            | "prompts/list"
+            | "prompts/get"
+            | "resources/list"
+            | "resources/templates/list"
+            | "resources/read"
+            | "completion/complete" => {
                 ErrorData::invalid_params("the parameters do not fit the method", None)
             }
             _ => ErrorData::new(ErrorCode::METHOD_NOT_FOUND, "there is no such method", None),
@@ -173,5 +271,14 @@ impl ServerHandler for BondMcp {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         self.guarded_call(request, context).await
+    }
+}
+
+fn only_page(page: Option<&PaginatedRequestParams>) -> Result<(), ErrorData> {
+    match page {
+        Some(page) if page.cursor.is_some() => {
+            Err(ErrorData::invalid_params("there is one page only; leave the cursor out", None))
+        }
+        _ => Ok(()),
     }
 }

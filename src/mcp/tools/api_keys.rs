@@ -25,6 +25,8 @@ struct ManageApiKeysArguments {
     description: Option<String>,
     /// For `create`: what the key may do; BondMCP decides when absent.
     permissions: Option<Vec<Permission>>,
+    /// For `rotate` and `revoke`: the key's name, once the person has agreed. Hosts with forms ask the person themselves.
+    confirm: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -79,7 +81,7 @@ impl ManageApiKeysResult {
 impl BondMcp {
     #[tool(
         title = "Manage BondMCP API keys",
-        description = "Lists, creates, rotates, revokes and chooses the account's BondMCP API keys, and tells their usage. Answers with ids, names and previews; the keys themselves stay in the server. `revoke` and `rotate` end an existing key for every program that uses it: ask the person first.",
+        description = "Lists, creates, rotates, revokes and chooses the account's BondMCP API keys, and tells their usage. Answers with ids, names and previews; the keys themselves stay in the server. `revoke` and `rotate` end an existing key for every program that uses it, so the person must agree first.",
         annotations(read_only_hint = false, destructive_hint = true, idempotent_hint = false, open_world_hint = true),
         output_schema = super::output_schema::<ManageApiKeysResult>(),
         input_schema = super::input_schema::<ManageApiKeysArguments>()
@@ -125,6 +127,7 @@ impl ManageApiKeysArguments {
             ("name", self.name.is_some() && !for_create),
             ("description", self.description.is_some() && !for_create),
             ("permissions", self.permissions.is_some() && !for_create),
+            ("confirm", self.confirm.is_some() && !matches!(self.action, Action::Rotate | Action::Revoke)),
         ];
         match stray.into_iter().find(|(_, given)| *given) {
             None => Ok(()),

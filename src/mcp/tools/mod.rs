@@ -20,6 +20,9 @@ use serde_json::Value;
 use super::BondMcp;
 use crate::account::Need;
 
+/// Besides a tool, resources and completions depend on it.
+pub(super) const MANAGE_API_KEYS: &str = "manage_api_keys";
+
 impl BondMcp {
     pub(super) fn tools() -> ToolRouter<Self> {
         Self::session_tools() + Self::model_tools() + Self::api_key_tools()
@@ -30,7 +33,7 @@ impl BondMcp {
 pub(super) fn need(tool: &str) -> Option<Need> {
     match tool {
         "list_models" | "login" | "register" => Some(Need::Api),
-        "manage_api_keys" => Some(Need::Session),
+        MANAGE_API_KEYS => Some(Need::Session),
         _ => None,
     }
 }

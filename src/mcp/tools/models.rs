@@ -14,7 +14,7 @@ struct ListModelsArguments {
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-struct ListModelsResult {
+pub(in crate::mcp) struct ListModelsResult {
     models: Vec<Model>,
     count: usize,
     /// When BondMCP gave this list (RFC 3339).
@@ -39,13 +39,17 @@ impl BondMcp {
         &self,
         Arguments(arguments): Arguments<ListModelsArguments>,
     ) -> Result<Json<ListModelsResult>, Failure> {
-        let list = self.account().list_models(arguments.refresh.unwrap_or(false)).await?;
-        Ok(Json(ListModelsResult {
+        Ok(Json(self.models(arguments.refresh.unwrap_or(false)).await?))
+    }
+
+    pub(in crate::mcp) async fn models(&self, refresh: bool) -> Result<ListModelsResult, Failure> {
+        let list = self.account().list_models(refresh).await?;
+        Ok(ListModelsResult {
             count: list.models.len(),
             models: list.models,
             fetched_at: list.fetched_at,
             from_cache: list.from_cache,
             note: list.outage.map(|outage| format!("{outage}; this is the list as it was at `fetched_at`.")),
-        }))
+        })
     }
 }

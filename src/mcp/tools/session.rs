@@ -6,7 +6,9 @@ use rmcp::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::super::{BondMcp, arguments::Arguments, elicitation::link_in_words, failure::Failure};
+use super::super::{
+    BondMcp, arguments::Arguments, elicitation::link_in_words, failure::Failure, spending::Spent,
+};
 use crate::{
     account::{self, Credential, Status},
     bondmcp::{Allowance, wire::Subscription},
@@ -86,7 +88,7 @@ enum LogoutStatus {
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-struct AuthStatusResult {
+pub(in crate::mcp) struct AuthStatusResult {
     #[serde(flatten)]
     status: Status,
     /// The plan of the account, where BondMCP tells it.
@@ -95,6 +97,8 @@ struct AuthStatusResult {
     /// Requests a minute, as BondMCP told last.
     #[serde(skip_serializing_if = "Option::is_none")]
     rate_limit: Option<Allowance>,
+    /// What this server has spent since it started.
+    spent: Spent,
 }
 
 #[tool_router(router = session_tools, vis = "pub(super)")]
@@ -198,10 +202,19 @@ impl BondMcp {
         input_schema = super::input_schema::<NoArguments>()
     )]
     async fn auth_status(&self, _: Arguments<NoArguments>) -> Result<Json<AuthStatusResult>, Failure> {
+        Ok(Json(self.standing().await?))
+    }
+
+    pub(in crate::mcp) async fn standing(&self) -> Result<AuthStatusResult, Failure> {
         let account = self.account();
         let status = account.status().await?;
         let plan = if status.signed_in { account.plan().await } else { None };
-        Ok(Json(AuthStatusResult { status, plan, rate_limit: account.allowance() }))
+        Ok(AuthStatusResult {
+            status,
+            plan,
+            rate_limit: account.allowance(),
+            spent: self.inner.spending.spent(),
+        })
     }
 
     /// Signed in, by itself where possible; or why the person must do it.

@@ -1,0 +1,138 @@
+//! Prompts that a person picks in the host: each leads an agent through the right tools. What they fill in stays
+//! between host and agent; it is neither kept nor logged here.
+
+use rmcp::{
+    ErrorData,
+    model::{
+        GetPromptRequestParams, GetPromptResult, JsonObject, Prompt, PromptArgument, PromptMessage, Role,
+    },
+};
+
+use super::BondMcp;
+
+/// A prompt, and the tool without which it is of no use.
+struct Template {
+    name: &'static str,
+    title: &'static str,
+    description: &'static str,
+    tool: &'static str,
+    arguments: &'static [Argument],
+    /// What the agent is told, before what the person has filled in.
+    text: &'static str,
+}
+
+struct Argument {
+    name: &'static str,
+    description: &'static str,
+    required: bool,
+}
+
+const TEMPLATES: [Template; 2] = [
+    Template {
+        name: "medication_review",
+        title: "Review medications",
+        description: "Checks a list of medications for interactions and contraindications. Billed by BondMCP.",
+        tool: "medication_check",
+        arguments: &[
+            Argument {
+                name: "medications",
+                description: "The medications with dosage and frequency, such as: warfarin 5 mg daily, ibuprofen 400 mg as needed",
+                required: true,
+            },
+            Argument {
+                name: "conditions",
+                description: "Known conditions, such as: atrial fibrillation, chronic kidney disease",
+                required: false,
+            },
+        ],
+        text: "\
+Review the medications below with the `medication_check` tool of BondMCP.
+1. Call it once, with every medication as an entry of its own (name, dosage, frequency) and every condition; the call is \
+billed, so do not repeat it to be sure. If something that matters is missing, ask me first.
+2. Tell me the interactions and contraindications it reports, the most severe first, and what it recommends. Say which \
+of it comes from the tool and which from you.
+3. It is not a diagnosis and no reason to stop or change a medication alone: say that I should talk to a doctor or \
+pharmacist.",
+    },
+    Template {
+        name: "triage",
+        title: "Assess symptoms",
+        description: "Finds out how urgent symptoms are and what to do next. Billed by BondMCP.",
+        tool: "symptom_assessment",
+        arguments: &[
+            Argument {
+                name: "symptoms",
+                description: "The symptoms in your own words, with how severe they are and since when",
+                required: true,
+            },
+            Argument { name: "age", description: "Age in years", required: false },
+            Argument { name: "gender", description: "female, male or other", required: false },
+        ],
+        text: "\
+Assess the symptoms below with the `symptom_assessment` tool of BondMCP.
+0. If they could be an emergency (chest pain, trouble breathing, signs of a stroke, heavy bleeding, thoughts of \
+suicide), do not wait for a tool: tell me to call the local emergency number now.
+1. Otherwise call the tool once, with every symptom as an entry of its own (description, severity, duration, onset) and \
+my age and gender where I gave them; the call is billed, so do not repeat it to be sure. If something that matters is \
+missing, ask me first.
+2. Tell me how urgent it says this is, what it recommends and which conditions it considers. Say which of it comes from \
+the tool and which from you.
+3. It is not a diagnosis: say when and where I should see a doctor.",
+    },
+];
+
+impl BondMcp {
+    /// Those whose tool there is.
+    fn templates(&self) -> impl Iterator<Item = &'static Template> {
+        TEMPLATES.iter().filter(|template| self.has_tool(template.tool))
+    }
+
+    pub(super) fn prompts(&self) -> Vec<Prompt> {
+        self.templates().map(Template::face).collect()
+    }
+
+    pub(super) fn prompt(&self, request: &GetPromptRequestParams) -> Result<GetPromptResult, ErrorData> {
+        let template = self
+            .templates()
+            .find(|template| template.name == request.name)
+            .ok_or_else(|| ErrorData::invalid_params("there is no such prompt", None))?;
+        let text = template.filled_in(&request.arguments.clone().unwrap_or_default())?;
+        Ok(GetPromptResult::new(vec![PromptMessage::new_text(Role::User, text)])
+            .with_description(template.description))
+    }
+}
+
+impl Template {
+    fn face(&self) -> Prompt {
+        let arguments = self.arguments.iter().map(|argument| {
+            PromptArgument::new(argument.name)
+                .with_description(argument.description)
+                .with_required(argument.required)
+        });
+        Prompt::new(self.name, Some(self.description), Some(arguments.collect())).with_title(self.title)
+    }
+
+    fn filled_in(&self, given: &JsonObject) -> Result<String, ErrorData> {
+        let known = |name: &String| self.arguments.iter().any(|argument| argument.name == name);
+        if !given.keys().all(known) {
+            return Err(ErrorData::invalid_params("there is no such argument; see prompts/list", None));
+        }
+        let mut text = self.text.to_owned();
+        for Argument { name, required, .. } in self.arguments {
+            match given.get(*name).and_then(|value| value.as_str()).map(str::trim) {
+                Some(value) if !value.is_empty() => {
+                    text.push_str("\n\n");
+                    text.push_str(name);
+                    text.push_str(":\n");
+                    text.push_str(value);
+                }
+                _ if *required => {
+                    let problem = format!("the argument `{name}` is missing; it is a text");
+                    return Err(ErrorData::invalid_params(problem, None));
+                }
+                _ => {}
+            }
+        }
+        Ok(text)
+    }
+}

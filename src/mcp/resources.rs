@@ -1,0 +1,136 @@
+//! What a host may read without a tool call: the models, the account, what was spent, and the API keys by id; and the
+//! completion of those ids. All of it is the account's own, so nobody may share what was read.
+
+use rmcp::{
+    ErrorData,
+    model::{
+        CacheScope, CompleteRequestParams, CompleteResult, CompletionInfo, ReadResourceResult, Reference,
+        Resource, ResourceContents, ResourceTemplate,
+    },
+    schemars,
+    schemars::JsonSchema,
+};
+use serde::Serialize;
+use serde_json::json;
+
+use super::{BondMcp, failure::Failure, spending::Spent, tools};
+use crate::{
+    account::{Key, KeyList},
+    bondmcp::Allowance,
+    error::Kind,
+};
+
+const MODELS: &str = "bondmcp://models";
+const ACCOUNT: &str = "bondmcp://account";
+const USAGE: &str = "bondmcp://usage";
+const KEYS: &str = "bondmcp://keys/";
+const KEY_TEMPLATE: &str = "bondmcp://keys/{key_id}";
+
+const JSON: &str = "application/json";
+
+/// How long a host may keep what it has read, in milliseconds. Most of it changes with the next call.
+const TTL_MS: u64 = 5000;
+
+/// `bondmcp://usage`.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Usage {
+    /// What this server has spent since it started.
+    spent: Spent,
+    /// Requests a minute, as BondMCP told last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate_limit: Option<Allowance>,
+}
+
+impl BondMcp {
+    /// Those that a tool serves as well: what is hidden as a tool is hidden as a resource.
+    pub(super) fn resources(&self) -> Vec<Resource> {
+        let of = |tool: &str, uri: &str, name: &str, title: &str, description: &str| {
+            self.has_tool(tool).then(|| {
+                Resource::new(uri, name).with_title(title).with_description(description).with_mime_type(JSON)
+            })
+        };
+        let all = [
+            of("list_models", MODELS, "models", "BondMCP models", "The health-AI models of the account."),
+            of(
+                "auth_status",
+                ACCOUNT,
+                "account",
+                "BondMCP account",
+                "Who is signed in, how and on which plan.",
+            ),
+            of(
+                "auth_status",
+                USAGE,
+                "usage",
+                "BondMCP usage",
+                "What this server has spent since it started, by tool.",
+            ),
+        ];
+        all.into_iter().flatten().collect()
+    }
+
+    pub(super) fn resource_templates(&self) -> Vec<ResourceTemplate> {
+        let key = ResourceTemplate::new(KEY_TEMPLATE, "key")
+            .with_title("BondMCP API key")
+            .with_description("An API key by its id: name, preview and dates, never the key itself.")
+            .with_mime_type(JSON);
+        self.has_tool(tools::MANAGE_API_KEYS).then_some(key).into_iter().collect()
+    }
+
+    pub(super) async fn resource(&self, uri: &str) -> Result<ReadResourceResult, ErrorData> {
+        let key_id = uri.strip_prefix(KEYS).filter(|_| self.has_tool(tools::MANAGE_API_KEYS));
+        if key_id.is_none() && !self.resources().iter().any(|resource| resource.uri == uri) {
+            return Err(unknown());
+        }
+        let content = match (uri, key_id) {
+            (_, Some(id)) => json!(self.key(id).await?),
+            (MODELS, _) => json!(self.models(false).await.map_err(Failure::into_protocol_error)?),
+            (ACCOUNT, _) => json!(self.standing().await.map_err(Failure::into_protocol_error)?),
+            _ => json!(Usage { spent: self.inner.spending.spent(), rate_limit: self.account().allowance() }),
+        };
+        let content = ResourceContents::text(content.to_string(), uri).with_mime_type(JSON);
+        Ok(ReadResourceResult::new(vec![content]).with_ttl_ms(TTL_MS).with_cache_scope(CacheScope::Private))
+    }
+
+    async fn keys(&self) -> Result<KeyList, ErrorData> {
+        self.account().list_keys().await.map_err(|error| Failure::from(error).into_protocol_error())
+    }
+
+    async fn key(&self, id: &str) -> Result<Key, ErrorData> {
+        let list = self.keys().await?;
+        list.keys.into_iter().find(|key| key.id == id).ok_or_else(unknown)
+    }
+
+    /// Completes the `key_id` of the template from the account's keys, by the beginning of their ids or names.
+    pub(super) async fn completed(
+        &self,
+        request: &CompleteRequestParams,
+    ) -> Result<CompleteResult, ErrorData> {
+        let of_key = matches!(&request.r#ref, Reference::Resource(template) if template.uri == KEY_TEMPLATE);
+        if !of_key || request.argument.name != "key_id" || !self.has_tool(tools::MANAGE_API_KEYS) {
+            return Err(ErrorData::invalid_params(
+                "there is nothing to complete; see resources/templates/list",
+                None,
+            ));
+        }
+        let list = self.keys().await?;
+        let begun = request.argument.value.as_str();
+        let ids: Vec<String> = list
+            .keys
+            .into_iter()
+            .filter(|key| key.id.starts_with(begun) || key.name.starts_with(begun))
+            .map(|key| key.id)
+            .collect();
+        let total = u32::try_from(ids.len()).ok();
+        let more = ids.len() > CompletionInfo::MAX_VALUES;
+        let first = ids.into_iter().take(CompletionInfo::MAX_VALUES).collect();
+        let info = CompletionInfo::with_pagination(first, total, more).map_err(|_| {
+            Failure::new(Kind::Internal, "There are too many keys.", "Use `manage_api_keys`.")
+        })?;
+        Ok(CompleteResult::new(info))
+    }
+}
+
+fn unknown() -> ErrorData {
+    ErrorData::resource_not_found("there is no such resource; see resources/list", None)
+}

@@ -1,0 +1,224 @@
+//! What this process has spent at BondMCP since it started, by tool, and a limit to it. A call whose price is not known
+//! beforehand counts with the highest one until its answer tells.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use rmcp::schemars::{self, JsonSchema};
+use serde::Serialize;
+
+use super::failure::Failure;
+use crate::error::Kind;
+
+/// US dollars in millionths, so that sums are exact.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Usd(u64);
+
+impl Usd {
+    /// The nearest amount; nothing for what is no amount.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "an amount that fits is wanted"
+    )]
+    pub fn from_f64(usd: f64) -> Self {
+        Self((usd.max(0.0) * 1e6).round() as u64)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "nobody spends so much")]
+    fn to_f64(self) -> f64 {
+        self.0 as f64 / 1e6
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+}
+
+/// What one tool has spent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+pub struct ToolSpending {
+    /// Billed calls that were answered.
+    pub calls: u64,
+    /// What they cost, in US dollars.
+    pub usd: f64,
+    /// Calls whose answer was lost, so that nobody here knows whether they were billed.
+    pub possibly_billed_calls: u64,
+    /// What those cost at most, in US dollars.
+    pub possibly_usd: f64,
+}
+
+/// What this process has spent since it started.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Spent {
+    /// In US dollars, with what was possibly billed.
+    pub total_usd: f64,
+    /// The operator's limit, in US dollars; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_usd: Option<f64>,
+    /// By tool.
+    pub by_tool: BTreeMap<String, ToolSpending>,
+}
+
+#[derive(Debug)]
+pub(super) struct Spending {
+    limit: Option<Usd>,
+    book: Mutex<Book>,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    tools: BTreeMap<String, Line>,
+    /// For calls that are under way.
+    reserved: Usd,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Line {
+    calls: u64,
+    spent: Usd,
+    possible_calls: u64,
+    possible: Usd,
+}
+
+/// A billed call under way. Dropped without an outcome, as when it is cancelled, it counts as possibly billed.
+#[derive(Debug)]
+pub(super) struct Billed<'a> {
+    spending: &'a Spending,
+    tool: &'static str,
+    price: Usd,
+    outcome: Outcome,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Outcome {
+    Unknown,
+    Cost(Usd),
+    Nothing,
+}
+
+impl Spending {
+    pub fn new(limit: Option<Usd>) -> Self {
+        Self { limit, book: Mutex::default() }
+    }
+
+    /// Begins a call that costs `price`, if the limit allows it.
+    pub fn begin(&self, tool: &'static str, price: Usd) -> Result<Billed<'_>, Failure> {
+        let mut book = self.book();
+        let taken = book.total().plus(book.reserved);
+        if let Some(limit) = self.limit
+            && taken.plus(price) > limit
+        {
+            return Err(Failure::new(
+                Kind::SpendLimit,
+                format!(
+                    "The call costs up to ${:.2}; this server has spent ${:.2} of the ${:.2} that it may.",
+                    price.to_f64(),
+                    taken.to_f64(),
+                    limit.to_f64()
+                ),
+                "Tell the person. The operator sets the limit with --max-spend; it counts from the server's start.",
+            ));
+        }
+        book.reserved = book.reserved.plus(price);
+        Ok(Billed { spending: self, tool, price, outcome: Outcome::Unknown })
+    }
+
+    pub fn spent(&self) -> Spent {
+        let book = self.book();
+        let by_tool = book.tools.iter().map(|(tool, line)| (tool.clone(), line.told()));
+        Spent {
+            total_usd: book.total().to_f64(),
+            limit_usd: self.limit.map(Usd::to_f64),
+            by_tool: by_tool.collect(),
+        }
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Billed<'_> {
+    /// It was answered; `cost` is what the answer says, in US dollars.
+    pub fn cost(mut self, cost: Option<f64>) {
+        self.outcome = Outcome::Cost(cost.map_or(self.price, Usd::from_f64));
+    }
+
+    /// It was certainly not processed.
+    pub fn nothing(mut self) {
+        self.outcome = Outcome::Nothing;
+    }
+}
+
+impl Drop for Billed<'_> {
+    fn drop(&mut self) {
+        let mut book = self.spending.book();
+        book.reserved.0 -= self.price.0;
+        let (calls, cost) = match self.outcome {
+            Outcome::Nothing => return,
+            Outcome::Cost(cost) => ((1, 0), (cost, Usd::default())),
+            Outcome::Unknown => ((0, 1), (Usd::default(), self.price)),
+        };
+        let line = book.tools.entry(self.tool.to_owned()).or_default();
+        line.calls += calls.0;
+        line.possible_calls += calls.1;
+        line.spent = line.spent.plus(cost.0);
+        line.possible = line.possible.plus(cost.1);
+    }
+}
+
+impl Book {
+    fn total(&self) -> Usd {
+        self.tools.values().fold(Usd::default(), |sum, line| sum.plus(line.spent).plus(line.possible))
+    }
+}
+
+impl Line {
+    fn told(self) -> ToolSpending {
+        ToolSpending {
+            calls: self.calls,
+            usd: self.spent.to_f64(),
+            possibly_billed_calls: self.possible_calls,
+            possibly_usd: self.possible.to_f64(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PRICE: Usd = Usd(30_000);
+
+    #[test]
+    fn calls_are_counted_by_tool_with_what_they_cost() {
+        let spending = Spending::new(None);
+        spending.begin("a", PRICE).unwrap().cost(Some(0.05));
+        spending.begin("a", PRICE).unwrap().cost(None);
+        spending.begin("b", PRICE).unwrap().nothing();
+        drop(spending.begin("c", PRICE).unwrap());
+        let spent = spending.spent();
+        assert_eq!(spent.total_usd.to_string(), "0.11");
+        assert_eq!((spent.by_tool["a"].calls, spent.by_tool["a"].usd.to_string().as_str()), (2, "0.08"));
+        assert!(!spent.by_tool.contains_key("b"));
+        assert_eq!((spent.by_tool["c"].calls, spent.by_tool["c"].possibly_billed_calls), (0, 1));
+    }
+
+    #[test]
+    fn the_limit_holds_for_calls_at_once() {
+        let spending = Spending::new(Some(Usd::from_f64(0.07)));
+        let one = spending.begin("a", PRICE).unwrap();
+        let two = spending.begin("a", PRICE).unwrap();
+        spending.begin("a", PRICE).unwrap_err();
+        one.nothing();
+        spending.begin("a", PRICE).unwrap().cost(Some(0.01));
+        two.cost(Some(0.03));
+        spending.begin("a", PRICE).unwrap().cost(Some(0.03));
+        spending.begin("a", PRICE).unwrap_err();
+        spending.begin("a", Usd::default()).unwrap().nothing();
+    }
+}

@@ -139,7 +139,7 @@ fn faults() -> Vec<Fault> {
         Fault::DropMidBody,
         Fault::ProcessThenDrop,
         Fault::Echo,
-        Fault::EchoAsModels,
+        Fault::EchoAsAnswer,
         Fault::NotJson,
         Fault::OtherShape,
         Fault::Oversize,
@@ -300,7 +300,7 @@ async fn credentials_from_the_environment_are_used_and_leave_no_trace() {
     let server = Server::spawn(command.env("BONDMCP_API_KEY", secrets::text(&key))).await;
     let error = server.error("list_models", json!({})).await;
     assert_eq!(error["kind"], "invalid_credentials");
-    sandbox.faults().always("GET /health-ai/models", Fault::EchoAsModels);
+    sandbox.faults().always("GET /health-ai/models", Fault::EchoAsAnswer);
     let echoed = server.ok("list_models", json!({})).await;
     assert!(echoed.to_string().contains("[redacted]"));
     seen.extend(server.end().await);

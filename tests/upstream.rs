@@ -22,6 +22,7 @@ fn client(sandbox: &RunningSandbox, request: Duration) -> Client {
     let timing = Timing {
         connect: Duration::from_secs(10),
         request,
+        billed: request,
         deadline: Duration::from_secs(30),
         first_wait: Duration::from_millis(1),
         longest_wait: Duration::from_millis(5),

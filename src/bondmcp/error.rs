@@ -15,6 +15,10 @@ use crate::{
 /// The most of an upstream's message that is passed on, in characters.
 const LONGEST_MESSAGE: usize = 400;
 
+/// What to do after a billed request whose outcome is not known.
+pub const POSSIBLY_BILLED: &str =
+    "The request may have been processed and billed: ask the person before repeating it.";
+
 /// What can go wrong in a call to the upstream.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -39,6 +43,9 @@ pub enum Error {
     /// A success that is no JSON, or JSON of another shape.
     #[error("BondMCP's answer could not be understood")]
     Unreadable,
+    /// A billed request that failed and may have been processed all the same.
+    #[error("{cause}")]
+    PossiblyBilled { cause: Box<Error> },
     /// An id that cannot be an id; nothing was sent.
     #[error("that is not an API key id")]
     InvalidId,
@@ -78,7 +85,11 @@ impl Error {
         match self {
             Self::Refused(refusal) => refusal.status < 500,
             Self::Unreachable | Self::Redirected | Self::InvalidId | Self::InvalidCredential => true,
-            Self::Broken | Self::Timeout | Self::Oversize | Self::Unreadable => false,
+            Self::Broken
+            | Self::Timeout
+            | Self::Oversize
+            | Self::Unreadable
+            | Self::PossiblyBilled { .. } => false,
         }
     }
 
@@ -96,6 +107,7 @@ impl Error {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused(refusal) => refusal.retry_after,
+            Self::PossiblyBilled { cause } => cause.retry_after(),
             _ => None,
         }
     }
@@ -173,6 +185,9 @@ impl From<&Error> for Report {
                 format!("{error}."),
                 "Check that the base URL points at the BondMCP API; otherwise try again later.",
             ),
+            Error::PossiblyBilled { cause } => {
+                Self { solution: POSSIBLY_BILLED.to_owned(), ..cause.as_ref().into() }
+            }
             Error::InvalidId => Self::new(
                 Kind::InvalidInput,
                 "That is not an API key id.",

@@ -10,6 +10,7 @@ use http::{
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE},
 };
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::{
@@ -28,6 +29,8 @@ pub struct Timing {
     pub connect: Duration,
     /// For one request and its whole answer.
     pub request: Duration,
+    /// For one billed request and its whole answer: models think long.
+    pub billed: Duration,
     /// For a read with all its tries and waits.
     pub deadline: Duration,
     /// Before the second try of a read; it doubles, with jitter.
@@ -41,6 +44,7 @@ impl Default for Timing {
         Self {
             connect: Duration::from_secs(5),
             request: Duration::from_secs(20),
+            billed: Duration::from_secs(45),
             deadline: Duration::from_secs(40),
             first_wait: Duration::from_millis(200),
             longest_wait: Duration::from_secs(5),
@@ -89,11 +93,34 @@ impl Client {
         tokio::time::timeout(timing.deadline, tries).await.unwrap_or(Err(Error::Timeout))
     }
 
+    /// A request that costs money: the one place through which all of them go. It is sent once, as a second one might
+    /// be billed too, and a failure says whether the first may have been. When this is dropped the request is cancelled.
+    pub(super) async fn billed<T>(
+        &self,
+        path: &[&str],
+        bearer: &SecretString,
+        body: SecretBytes,
+        understood: impl Fn(Value) -> Option<T>,
+    ) -> Result<T, Error> {
+        let request = Request { method: Method::POST, path, bearer: Some(bearer), body: Some(body) };
+        let answer = self.within(self.timing.billed, request).await;
+        let answer = answer.and_then(|answer| understood(answer).ok_or(Error::Unreadable));
+        answer.map_err(|cause| {
+            if cause.is_certainly_unprocessed() {
+                cause
+            } else {
+                Error::PossiblyBilled { cause: Box::new(cause) }
+            }
+        })
+    }
+
     /// One request, sent once, and its answer as `T`.
     pub(super) async fn once<T: DeserializeOwned>(&self, request: Request<'_>) -> Result<T, Error> {
-        let body = tokio::time::timeout(self.timing.request, self.exchange(request))
-            .await
-            .unwrap_or(Err(Error::Timeout))?;
+        self.within(self.timing.request, request).await
+    }
+
+    async fn within<T: DeserializeOwned>(&self, time: Duration, request: Request<'_>) -> Result<T, Error> {
+        let body = tokio::time::timeout(time, self.exchange(request)).await.unwrap_or(Err(Error::Timeout))?;
         serde_json::from_slice(&body).map_err(|_| Error::Unreadable)
     }
 

@@ -5,11 +5,12 @@ mod api_keys;
 mod auth;
 mod error;
 mod exchange;
+mod health;
 mod models;
 pub mod wire;
 
 pub use self::{
-    error::{Error, Refusal},
+    error::{Error, POSSIBLY_BILLED, Refusal},
     exchange::Timing,
 };
 

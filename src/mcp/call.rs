@@ -1,5 +1,5 @@
-//! What every tool call runs inside: limiter → deadline → panic caught → tool → guard. Its name, outcome and duration
-//! are logged; its arguments and its result never.
+//! What every tool call runs inside: arguments checked → signed in → limiter → deadline → panic caught → tool → guard.
+//! Its name, outcome and duration are logged; its arguments and its result never.
 
 use std::{panic::AssertUnwindSafe, time::Instant};
 
@@ -7,12 +7,12 @@ use futures_util::FutureExt as _;
 use rmcp::{
     ErrorData, RoleServer,
     handler::server::tool::ToolCallContext,
-    model::{CallToolRequestParams, CallToolResponse},
+    model::{CallToolRequestParams, CallToolResponse, JsonObject},
     service::RequestContext,
 };
 
-use super::{BondMcp, failure::Failure};
-use crate::error::Kind;
+use super::{BondMcp, arguments, failure::Failure, progress::Progress, tools};
+use crate::{bondmcp::POSSIBLY_BILLED, error::Kind};
 
 impl BondMcp {
     pub(super) async fn guarded_call(
@@ -22,31 +22,46 @@ impl BondMcp {
     ) -> Result<CallToolResponse, ErrorData> {
         // An unknown name is the caller's text, so it is not logged.
         let tool = self.inner.tools.get(&request.name).map(|tool| tool.name.clone());
+        let billed = tools::is_billed(&request.name);
         let cancelled = context.ct.clone();
         let began = Instant::now();
-        let answer = tokio::select! {
-            answer = self.answered(request, context) => answer,
-            () = cancelled.cancelled() => Err(ErrorData::internal_error("the call was cancelled", None)),
-            () = self.inner.stopping.cancelled() => Err(ErrorData::internal_error("the server is stopping", None)),
+        let cut = |how, message| (Err(ErrorData::internal_error(message, None)), Some(how));
+        // What is cut is dropped, and with it its request to the upstream.
+        let (answer, cut) = tokio::select! {
+            answer = self.answered(request, context) => (answer, None),
+            () = cancelled.cancelled() => cut("cancelled", "the call was cancelled"),
+            () = self.inner.stopping.cancelled() => cut("stopped", "the server is stopping"),
         };
         let answer = self.inner.guard.pass(answer);
         tracing::info!(
             tool = tool.as_deref().unwrap_or("unknown"),
-            outcome = outcome(&answer),
+            outcome = cut.unwrap_or_else(|| outcome(&answer)),
+            possibly_billed = (billed && cut.is_some()).then_some(true),
             duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             "tool call"
         );
         answer
     }
 
-    /// The person's time does not count: only when they have signed in, where that is needed, the call begins.
+    /// The person's time does not count: only when they have signed in, where that is needed, the call begins. They are
+    /// not asked to for a call that cannot be made.
     async fn answered(
         &self,
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
+        let none = JsonObject::new();
+        let given = request.arguments.as_ref().unwrap_or(&none);
+        if let Some(tool) = self.inner.tools.get(&request.name)
+            && let Err(report) = arguments::check(given, &tool.input_schema)
+        {
+            return Ok(Failure::from(report).into_result().into());
+        }
         match self.signed_in_first(&request, &context).await? {
             Some(answer) => Ok(answer),
+            None if tools::is_billed(&request.name) => {
+                Progress::of(&context).during(self.limited(request, context)).await
+            }
             None => self.limited(request, context).await,
         }
     }
@@ -59,6 +74,7 @@ impl BondMcp {
         let Ok(_admitted) = self.inner.admitted.try_acquire() else {
             return Ok(too_busy().into_result().into());
         };
+        let billed = tools::is_billed(&request.name);
         let call = async {
             // Never closed, so acquiring cannot fail.
             let _running = self.inner.running.acquire().await;
@@ -66,7 +82,7 @@ impl BondMcp {
         };
         tokio::time::timeout(self.inner.limits.deadline, call)
             .await
-            .unwrap_or_else(|_| Ok(too_late().into_result().into()))
+            .unwrap_or_else(|_| Ok(too_late(billed).into_result().into()))
     }
 
     async fn caught(
@@ -102,12 +118,9 @@ fn too_busy() -> Failure {
     )
 }
 
-fn too_late() -> Failure {
-    Failure::new(
-        Kind::Timeout,
-        "The call did not end in time.",
-        "Look whether it had an effect before you repeat it.",
-    )
+fn too_late(billed: bool) -> Failure {
+    let next = if billed { POSSIBLY_BILLED } else { "Look whether it had an effect before you repeat it." };
+    Failure::new(Kind::Timeout, "The call did not end in time.", next)
 }
 
 fn bug() -> Failure {
@@ -126,7 +139,7 @@ mod tests {
     use rmcp::{
         ServiceExt as _,
         handler::server::router::tool::ToolRoute,
-        model::{CallToolResult, JsonObject, Tool},
+        model::{CallToolResult, Tool},
     };
     use tokio_util::sync::CancellationToken;
 

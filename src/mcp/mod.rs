@@ -5,6 +5,7 @@ mod call;
 mod elicitation;
 mod failure;
 mod guard;
+mod progress;
 mod tools;
 
 use std::{sync::Arc, time::Duration};
@@ -37,6 +38,8 @@ tool call. If they offer one, tell them to keep it and to sign in as described.
 - `auth_status` tells who is signed in. Sessions are renewed by the server; you need not log in before other calls.
 - API keys are named by their ids; their values never appear here. A person can use one in a terminal with \
 `bondmcp-server keys run ID -- COMMAND`.
+- The health tools are billed to the account, and their answers say the `cost`. Ask the person before repeating one that \
+may have been processed. Their answers are no diagnosis: say so when you pass them on.
 - Failed calls carry JSON `{\"error\": {kind, message, solution, retry_after_seconds?}}`: follow `solution`.";
 
 /// Bounds on what callers may ask of us at once.

@@ -121,11 +121,17 @@ impl HttpServer {
 /// Endpoint, and a tool with arguments that ask it.
 type Asked = (&'static str, &'static str, fn() -> Value);
 
-const ENDPOINTS: [Asked; 4] = [
+const ENDPOINTS: [Asked; 6] = [
     ("GET /health-ai/models", "list_models", || json!({ "refresh": true })),
     ("GET /auth/api-keys", "manage_api_keys", || json!({ "action": "list" })),
     ("POST /auth/api-keys", "manage_api_keys", || json!({"action": "create", "name": "canary"})),
     ("DELETE /auth/api-keys/{id}", "manage_api_keys", || json!({"action": "revoke", "key_id": "key_none"})),
+    ("POST /health-ai/analyze", "health_analyze", || json!({"prompt": "Why?", "analysis_type": "general"})),
+    (
+        "POST /health-ai/medication-check",
+        "medication_check",
+        || json!({ "medications": [{"name": "warfarin"}] }),
+    ),
 ];
 
 fn faults() -> Vec<Fault> {
@@ -139,7 +145,7 @@ fn faults() -> Vec<Fault> {
         Fault::DropMidBody,
         Fault::ProcessThenDrop,
         Fault::Echo,
-        Fault::EchoAsModels,
+        Fault::EchoAsAnswer,
         Fault::NotJson,
         Fault::OtherShape,
         Fault::Oversize,
@@ -302,7 +308,7 @@ async fn credentials_from_the_environment_are_used_and_leave_no_trace() {
     let server = Server::spawn(command.env("BONDMCP_API_KEY", secrets::text(&key))).await;
     let error = server.error("list_models", json!({})).await;
     assert_eq!(error["kind"], "invalid_credentials");
-    sandbox.faults().always("GET /health-ai/models", Fault::EchoAsModels);
+    sandbox.faults().always("GET /health-ai/models", Fault::EchoAsAnswer);
     let echoed = server.ok("list_models", json!({})).await;
     assert!(echoed.to_string().contains("[redacted]"));
     seen.extend(server.end().await);
@@ -323,11 +329,19 @@ async fn neither_arguments_nor_results_are_logged_at_trace() {
     let server = Server::start(&place).await;
     server.ok("manage_api_keys", json!({"action": "create", "name": "marker-of-an-argument"})).await;
     server.ok("list_models", json!({})).await;
+    let question = json!({"prompt": "marker-of-an-illness", "analysis_type": "marker-of-a-kind"});
+    server.ok("health_analyze", question).await;
+    server
+        .error("medication_check", json!({"medications": [{"name": "marker-of-a-drug", "dosage": 7}]}))
+        .await;
     server.error("login", json!({ "markerargument": "marker-of-a-value" })).await;
     server.call("marker-of-a-tool", json!({})).await.unwrap_err();
     let (seen, log) = server.end_apart().await;
     let (seen, log) = (String::from_utf8(seen).unwrap(), String::from_utf8(log).unwrap());
     assert!(seen.contains("marker-of-an-argument") && seen.contains("sandbox-general-1"));
     assert!(log.contains("tool call"));
-    assert!(!log.contains("marker") && !log.contains("sandbox-general-1"), "{log}");
+    assert!(
+        !log.contains("marker") && !log.contains("sandbox-general-1") && !log.contains("Sample"),
+        "{log}"
+    );
 }

@@ -91,7 +91,7 @@ async fn a_resource_that_needs_an_account_says_how_to_sign_in() {
 async fn a_resource_passes_the_guard() {
     let (sandbox, place) = signed_in().await;
     let server = Server::start(&place).await;
-    sandbox.faults().always("GET /health-ai/models", Fault::EchoAsModels);
+    sandbox.faults().always("GET /health-ai/models", Fault::EchoAsAnswer);
     assert!(read(&server, "bondmcp://models").await.to_string().contains("[redacted]"));
     sandbox.faults().always("GET /auth/api-keys", Fault::Echo);
     refusal(&server, "bondmcp://keys/key_any").await;

@@ -211,6 +211,66 @@ async fn a_state_file_outlives_the_run_and_holds_no_credential() {
 }
 
 #[tokio::test]
+async fn health_services_take_a_key_or_a_token_and_charge_for_what_they_process() {
+    let (sandbox, session) = with_account(SandboxConfig::default(), Plan::Unlimited).await;
+    let token = text(&session, "access_token");
+    let (_, made) = post(&sandbox, "/auth/api-keys", token, json!({ "name": "ci" })).await;
+    let pair = json!({"medications": [{"name": "a"}, {"name": "b"}, {"name": "c"}]});
+    sandbox.set_credits(EMAIL, 8);
+    for (bearer, left) in [(token, 5), (text(&made, "api_key"), 2)] {
+        let (status, answer) = post(&sandbox, "/health-ai/medication-check", bearer, pair.clone()).await;
+        assert_eq!((status, &answer["cost"], &answer["sample"]), (200, &json!(0.03), &json!(true)));
+        assert_eq!(answer["interactions"].as_array().unwrap().len(), 3);
+        assert_eq!(sandbox.credits(EMAIL), Some(left));
+    }
+    let (status, refused) = post(&sandbox, "/health-ai/medication-check", token, pair.clone()).await;
+    assert_eq!((status, &refused["error"]["code"]), (402, &json!("insufficient_credits")));
+    assert_eq!(post(&sandbox, "/health-ai/medication-check", "", pair).await.0, 401);
+    assert_eq!(sandbox.credits(EMAIL), Some(2));
+    assert_eq!(sandbox.credits("nobody@example.com"), None);
+}
+
+#[tokio::test]
+async fn a_health_question_that_does_not_fit_is_refused_by_field_and_free_of_charge() {
+    let (sandbox, session) = with_account(SandboxConfig::default(), Plan::Unlimited).await;
+    let token = text(&session, "access_token");
+    let patient = |age: Value, pressure: &str| json!({"analysis_type": "general", "patient_data": {"age": age, "gender": "male", "blood_pressure": pressure}});
+    for (service, body, place) in [
+        ("risk-analysis", patient(json!(131), "120/80"), json!(["body", "patient_data", "age"])),
+        ("risk-analysis", patient(json!("x"), "120/80"), json!(["body", "patient_data", "age"])),
+        ("risk-analysis", patient(json!(7), "120"), json!(["body", "patient_data", "blood_pressure"])),
+        ("medication-check", json!({ "medications": [] }), json!(["body", "medications"])),
+        ("symptom-assessment", json!({"symptoms": [{}]}), json!(["body", "symptoms", 0, "description"])),
+        ("treatment-recommendations", json!({"diagnosis": "x"}), json!(["body", "patient_profile"])),
+        ("data-extraction", json!({"clinical_text": " "}), json!(["body", "clinical_text"])),
+        ("analyze", json!({"analysis_type": "x"}), json!(["body", "prompt"])),
+    ] {
+        let (status, answer) = post(&sandbox, &format!("/health-ai/{service}"), token, body).await;
+        assert_eq!((status, &answer["detail"][0]["loc"]), (422, &place), "{service}");
+    }
+    assert_eq!(sandbox.credits(EMAIL), Some(500));
+}
+
+#[tokio::test]
+async fn credits_outlive_the_run_and_an_account_from_before_them_has_its_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.json");
+    let config =
+        SandboxConfig { state_file: Some(path.clone()), auto_verify: true, ..SandboxConfig::default() };
+    let first = sandbox(config.clone()).await;
+    post(&first, "/auth/register", "", credentials()).await;
+    let (_, session) = post(&first, "/auth/login", "", credentials()).await;
+    let question = json!({"prompt": "Why?", "analysis_type": "general"});
+    post(&first, "/health-ai/analyze", text(&session, "access_token"), question).await;
+    drop(first);
+    assert_eq!(sandbox(config.clone()).await.credits(EMAIL), Some(495));
+    let mut kept: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    kept["accounts"][0].as_object_mut().unwrap().remove("credits");
+    std::fs::write(&path, kept.to_string()).unwrap();
+    assert_eq!(sandbox(config).await.credits(EMAIL), Some(500));
+}
+
+#[tokio::test]
 async fn it_serves_loopback_only() {
     let outcome = Sandbox::start(SandboxConfig::default(), "0.0.0.0:0".parse().unwrap()).await;
     assert!(matches!(outcome, Err(SandboxError::NotLoopback(_))));

@@ -6,8 +6,12 @@ mod common;
 use std::time::Duration;
 
 use bondmcp_server::{
-    bondmcp::{Client, Error, Timing, wire::CreateApiKey},
+    bondmcp::{
+        Client, Error, POSSIBLY_BILLED, Timing,
+        wire::{CreateApiKey, health::AnalysisRequest},
+    },
     clock::Clock,
+    error::Report,
     redact::Redactor,
     sandbox::{Fault, ModelShape, Plan, RunningSandbox, SandboxConfig},
     secret::SecretString,
@@ -22,6 +26,7 @@ fn client(sandbox: &RunningSandbox, request: Duration) -> Client {
     let timing = Timing {
         connect: Duration::from_secs(10),
         request,
+        billed: request,
         deadline: Duration::from_secs(30),
         first_wait: Duration::from_millis(1),
         longest_wait: Duration::from_millis(5),
@@ -190,4 +195,35 @@ async fn a_credential_that_is_no_header_value_is_refused_here() {
     let before = sandbox.count(MODELS);
     let outcome = client.list_models(&"line\nbreak".into()).await;
     assert_eq!((outcome.unwrap_err(), sandbox.count(MODELS)), (Error::InvalidCredential, before));
+}
+
+fn question() -> AnalysisRequest {
+    serde_json::from_value(serde_json::json!({"prompt": "Why?", "analysis_type": "general"})).unwrap()
+}
+
+#[tokio::test]
+async fn a_billed_request_is_never_repeated_and_its_failure_says_what_it_may_have_cost() {
+    const ANALYZE: &str = "POST /health-ai/analyze";
+    let (sandbox, client, token) = signed_in(SandboxConfig::default()).await;
+    assert_eq!(client.analyze(&token, &question()).await.unwrap().cost, Some(0.05));
+    let hasty = self::client(&sandbox, Duration::from_millis(20));
+    for (fault, client, cause) in [
+        (Fault::Hang, &hasty, Error::Timeout),
+        (Fault::ProcessThenHang, &hasty, Error::Timeout),
+        (Fault::Drop, &client, Error::Broken),
+        (Fault::DropMidBody, &client, Error::Broken),
+        (Fault::OtherShape, &client, Error::Unreadable),
+        (Fault::Oversize, &client, Error::Oversize),
+    ] {
+        let before = sandbox.count(ANALYZE);
+        sandbox.faults().next(ANALYZE, fault.clone());
+        let error = client.analyze(&token, &question()).await.unwrap_err();
+        assert_eq!(error, Error::PossiblyBilled { cause: Box::new(cause) }, "{fault:?}");
+        assert_eq!(Report::from(&error).solution, POSSIBLY_BILLED);
+        assert_eq!(sandbox.count(ANALYZE) - before, 1, "{fault:?}");
+    }
+    for code in [400, 401, 402, 403, 422, 429] {
+        sandbox.faults().next(ANALYZE, Fault::Status(code));
+        assert_eq!(status(&client.analyze(&token, &question()).await.unwrap_err()), Some(code));
+    }
 }

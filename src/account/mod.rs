@@ -3,6 +3,7 @@
 
 mod bearer;
 mod error;
+mod health;
 mod keys;
 mod models;
 mod notice;

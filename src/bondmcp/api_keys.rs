@@ -1,6 +1,7 @@
 //! API keys: listing, creating, revoking, regenerating and their usage. All of it needs a signed-in account's token;
 //! a key cannot manage keys.
 
+use bytes::Bytes;
 use http::Method;
 use serde_json::Value;
 
@@ -27,7 +28,12 @@ impl Client {
     ) -> Result<NewApiKey, Error> {
         let body = to_secret_json(wanted).map_err(|_| Error::Unreadable)?;
         let path = &["auth", "api-keys"];
-        let request = Request { method: Method::POST, path, bearer: Some(access_token), body: Some(body) };
+        let request = Request {
+            method: Method::POST,
+            path,
+            bearer: Some(access_token),
+            body: Some(Bytes::from_owner(body)),
+        };
         self.shown_once(request).await
     }
 

@@ -1,5 +1,6 @@
 //! `/auth/…`: registering, logging in and out, refreshing, and who a token belongs to.
 
+use bytes::Bytes;
 use http::Method;
 use serde::Serialize;
 use serde_json::Value;
@@ -47,7 +48,7 @@ impl Client {
         password: &SecretString,
     ) -> Result<Request<'a>, Error> {
         self.redactor.remember(password);
-        let body = Some(credentials(email, password)?);
+        let body = Some(Bytes::from_owner(credentials(email, password)?));
         Ok(Request { method: Method::POST, path, bearer: None, body })
     }
 

@@ -15,6 +15,10 @@ use crate::{
 /// The most of an upstream's message that is passed on, in characters.
 const LONGEST_MESSAGE: usize = 400;
 
+/// What to do after a billed request whose outcome is not known.
+pub const POSSIBLY_BILLED: &str =
+    "The request may have been processed and billed: ask the person before repeating it.";
+
 /// What can go wrong in a call to the upstream.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -45,6 +49,9 @@ pub enum Error {
     /// It has failed so often that it is left alone for a while; nothing was sent.
     #[error("BondMCP has failed {failures} times in a row, so it is not asked just now")]
     CircuitOpen { failures: u32, retry_after: Duration },
+    /// A billed request that failed and may have been processed all the same.
+    #[error("{cause}")]
+    PossiblyBilled { cause: Box<Error> },
     /// An id that cannot be an id; nothing was sent.
     #[error("that is not an API key id")]
     InvalidId,
@@ -82,14 +89,18 @@ impl Error {
     #[must_use]
     pub fn is_certainly_unprocessed(&self) -> bool {
         match self {
-            Self::Refused(refusal) => refusal.status < 500,
+            Self::Refused(refusal) => refusal.status < 500 || refusal.is_turned_away(),
             Self::Unreachable
             | Self::Redirected
             | Self::OverBudget { .. }
             | Self::CircuitOpen { .. }
             | Self::InvalidId
             | Self::InvalidCredential => true,
-            Self::Broken | Self::Timeout | Self::Oversize | Self::Unreadable => false,
+            Self::Broken
+            | Self::Timeout
+            | Self::Oversize
+            | Self::Unreadable
+            | Self::PossiblyBilled { .. } => false,
         }
     }
 
@@ -102,12 +113,22 @@ impl Error {
         }
     }
 
+    /// Whether a billed request may be made again: the upstream has certainly not processed it, and may do so soon.
+    pub(super) fn is_worth_repeating_billed(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => refusal.status == 429 || refusal.is_turned_away(),
+            Self::Unreachable => true,
+            _ => false,
+        }
+    }
+
     /// Whether the upstream is down, as far as can be told from here.
     #[must_use]
     pub fn is_outage(&self) -> bool {
         match self {
             Self::Refused(refusal) => refusal.status >= 500,
             Self::Unreachable | Self::Broken | Self::Timeout | Self::CircuitOpen { .. } => true,
+            Self::PossiblyBilled { cause } => cause.is_outage(),
             _ => false,
         }
     }
@@ -118,6 +139,7 @@ impl Error {
         match self {
             Self::Refused(refusal) => refusal.retry_after,
             Self::OverBudget { retry_after } | Self::CircuitOpen { retry_after, .. } => Some(*retry_after),
+            Self::PossiblyBilled { cause } => cause.retry_after(),
             _ => None,
         }
     }
@@ -145,6 +167,11 @@ impl Refusal {
             message: message.map(presentable),
             retry_after: retry_after(headers, now),
         }
+    }
+
+    /// A 503 that says when to come again was given instead of processing anything (RFC 9110, 15.6.4).
+    fn is_turned_away(&self) -> bool {
+        self.status == 503 && self.retry_after.is_some()
     }
 
     fn kind(&self) -> Kind {
@@ -207,6 +234,9 @@ impl From<&Error> for Report {
                 "Wait as long as said; the next call then tries whether it works again.",
             )
             .with_retry_after(Some(*retry_after)),
+            Error::PossiblyBilled { cause } => {
+                Self { solution: POSSIBLY_BILLED.to_owned(), ..cause.as_ref().into() }
+            }
             Error::InvalidId => Self::new(
                 Kind::InvalidInput,
                 "That is not an API key id.",

@@ -10,6 +10,7 @@ use http::{
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE},
 };
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::{
@@ -28,6 +29,8 @@ pub struct Timing {
     pub connect: Duration,
     /// For one request and its whole answer.
     pub request: Duration,
+    /// For one billed request and its whole answer: models think long.
+    pub billed: Duration,
     /// For a read with all its tries and waits.
     pub deadline: Duration,
     /// Before the second try of a read; it doubles, with jitter.
@@ -41,6 +44,7 @@ impl Default for Timing {
         Self {
             connect: Duration::from_secs(5),
             request: Duration::from_secs(20),
+            billed: Duration::from_secs(45),
             deadline: Duration::from_secs(40),
             first_wait: Duration::from_millis(200),
             longest_wait: Duration::from_secs(2),
@@ -57,7 +61,7 @@ pub(super) struct Request<'a> {
     /// Below the base URL.
     pub path: &'a [&'a str],
     pub bearer: Option<&'a SecretString>,
-    pub body: Option<SecretBytes>,
+    pub body: Option<Bytes>,
 }
 
 impl<'a> Request<'a> {
@@ -73,6 +77,52 @@ impl Client {
         path: &[&str],
         bearer: &SecretString,
     ) -> Result<T, Error> {
+        let attempt = || self.attempt(self.timing.request, Request::get(path, bearer));
+        self.repeated(self.timing.deadline, attempt, Error::is_transient).await
+    }
+
+    /// A request that costs money: the one place through which all of them go. It is repeated only when the one before
+    /// was certainly not processed; a failure says whether it may have been. When this is dropped the request is
+    /// cancelled.
+    pub(super) async fn billed<T>(
+        &self,
+        path: &[&str],
+        bearer: &SecretString,
+        body: SecretBytes,
+        understood: impl Fn(Value) -> Option<T>,
+    ) -> Result<T, Error> {
+        let time = self.timing.billed;
+        let body = Bytes::from_owner(body);
+        let attempt = || {
+            let body = Some(body.clone());
+            self.attempt(time, Request { method: Method::POST, path, bearer: Some(bearer), body })
+        };
+        let answer = self.repeated(time, attempt, Error::is_worth_repeating_billed).await;
+        let answer = answer.and_then(|answer| understood(answer).ok_or(Error::Unreadable));
+        answer.map_err(|cause| {
+            if cause.is_certainly_unprocessed() {
+                cause
+            } else {
+                Error::PossiblyBilled { cause: Box::new(cause) }
+            }
+        })
+    }
+
+    /// One request, sent once, and its answer as `T`.
+    pub(super) async fn once<T: DeserializeOwned>(&self, request: Request<'_>) -> Result<T, Error> {
+        let passage = self.circuit.enter()?;
+        let outcome = self.attempt(self.timing.request, request).await;
+        passage.went(&outcome);
+        outcome
+    }
+
+    /// `attempt` until it works, at most three times within `deadline`, as long as `again` finds it worth while.
+    async fn repeated<T, Answer: Future<Output = Result<T, Error>>>(
+        &self,
+        deadline: Duration,
+        attempt: impl FnMut() -> Answer,
+        again: fn(&Error) -> bool,
+    ) -> Result<T, Error> {
         let timing = self.timing;
         let passage = self.circuit.enter()?;
         let waits = ExponentialBuilder::new()
@@ -80,31 +130,18 @@ impl Client {
             .with_max_delay(timing.longest_wait)
             .with_max_times(TRIES - 1)
             .with_jitter();
-        let tries = (|| self.attempt(Request::get(path, bearer)))
-            .retry(waits)
-            .when(Error::is_transient)
-            .adjust(move |error, wait| match error.retry_after() {
-                Some(asked) if asked > timing.longest_wait => None,
-                Some(asked) => wait.map(|wait| wait.max(asked)),
-                None => wait,
-            });
-        let outcome = tokio::time::timeout(timing.deadline, tries).await.unwrap_or(Err(Error::Timeout));
+        let tries = attempt.retry(waits).when(again).adjust(move |error, wait| match error.retry_after() {
+            Some(asked) if asked > timing.longest_wait => None,
+            Some(asked) => wait.map(|wait| wait.max(asked)),
+            None => wait,
+        });
+        let outcome = tokio::time::timeout(deadline, tries).await.unwrap_or(Err(Error::Timeout));
         passage.went(&outcome);
         outcome
     }
 
-    /// One request, sent once, and its answer as `T`.
-    pub(super) async fn once<T: DeserializeOwned>(&self, request: Request<'_>) -> Result<T, Error> {
-        let passage = self.circuit.enter()?;
-        let outcome = self.attempt(request).await;
-        passage.went(&outcome);
-        outcome
-    }
-
-    async fn attempt<T: DeserializeOwned>(&self, request: Request<'_>) -> Result<T, Error> {
-        let body = tokio::time::timeout(self.timing.request, self.exchange(request))
-            .await
-            .unwrap_or(Err(Error::Timeout))?;
+    async fn attempt<T: DeserializeOwned>(&self, time: Duration, request: Request<'_>) -> Result<T, Error> {
+        let body = tokio::time::timeout(time, self.exchange(request)).await.unwrap_or(Err(Error::Timeout))?;
         serde_json::from_slice(&body).map_err(|_| Error::Unreadable)
     }
 
@@ -120,7 +157,7 @@ impl Client {
             outgoing = outgoing.header(AUTHORIZATION, authorization(bearer)?);
         }
         if let Some(body) = request.body {
-            outgoing = outgoing.header(CONTENT_TYPE, "application/json").body(Bytes::from_owner(body));
+            outgoing = outgoing.header(CONTENT_TYPE, "application/json").body(body);
         }
         let response = outgoing.send().await.map_err(|e| failure(&e))?;
         let status = response.status();

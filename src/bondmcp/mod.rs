@@ -7,12 +7,13 @@ mod budget;
 mod circuit;
 mod error;
 mod exchange;
+mod health;
 mod models;
 pub mod wire;
 
 pub use self::{
     budget::Allowance,
-    error::{Error, Refusal},
+    error::{Error, POSSIBLY_BILLED, Refusal},
     exchange::Timing,
 };
 

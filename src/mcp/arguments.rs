@@ -1,16 +1,14 @@
-//! Reading a tool's arguments. An error names the argument and what was expected of it, and never repeats a value: an
-//! agent may have put a secret or somebody's health there.
+//! Reading a tool's arguments. They are held against the schema that the agent was given, ranges and lengths included,
+//! before anybody is asked to sign in and anything is billed. An error names the argument by its path and what was
+//! expected of it, and never repeats a value: an agent may have put a secret or somebody's health there.
 
 use std::fmt::Write as _;
 
+use regex_lite::Regex;
 use rmcp::{
     ErrorData,
-    handler::server::{
-        common::FromContextPart,
-        tool::{ToolCallContext, schema_for_input},
-    },
+    handler::server::{common::FromContextPart, tool::ToolCallContext},
     model::JsonObject,
-    schemars::JsonSchema,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -18,102 +16,213 @@ use serde_json::Value;
 use super::failure::Failure;
 use crate::error::{Kind, Report};
 
+const READ_THE_SCHEMA: &str = "Read the tool's input schema.";
+
 /// The arguments of a tool, in place of rmcp's `Parameters`, whose errors repeat what was wrong.
 #[derive(Debug)]
 pub struct Arguments<T>(pub T);
 
-impl<S, T> FromContextPart<ToolCallContext<'_, S>> for Arguments<T>
-where
-    T: DeserializeOwned + JsonSchema + 'static,
-{
+impl<S, T: DeserializeOwned> FromContextPart<ToolCallContext<'_, S>> for Arguments<T> {
     fn from_context_part(context: &mut ToolCallContext<S>) -> Result<Self, ErrorData> {
         let arguments = context.arguments.take().unwrap_or_default();
         parse(arguments).map(Self).map_err(|report| Failure::from(report).into())
     }
 }
 
-fn parse<T: DeserializeOwned + JsonSchema + 'static>(arguments: JsonObject) -> Result<T, Report> {
-    let schema = schema_for_input::<T>().unwrap_or_default();
-    let none = JsonObject::new();
-    let known = schema.get("properties").and_then(Value::as_object).unwrap_or(&none);
-    if let Some(name) = arguments.keys().find(|name| !known.contains_key(*name)) {
-        return Err(unknown(name, known));
-    }
-    let required = schema.get("required").and_then(Value::as_array).into_iter().flatten();
-    if let Some(name) = required.filter_map(Value::as_str).find(|name| !arguments.contains_key(*name)) {
-        return Err(Report::new(
-            Kind::InvalidInput,
-            format!("The argument `{name}` is missing."),
-            expected(name, known, &schema),
-        ));
-    }
+/// What the check has let through fits, but for what a schema cannot say.
+fn parse<T: DeserializeOwned>(arguments: JsonObject) -> Result<T, Report> {
     serde_path_to_error::deserialize(Value::Object(arguments)).map_err(|error| {
-        let path = error.path().to_string();
-        let name = path.split(['.', '[']).next().unwrap_or_default();
-        Report::new(
-            Kind::InvalidInput,
-            format!("The argument `{path}` does not fit."),
-            expected(name, known, &schema),
-        )
+        let message = format!("The argument `{}` does not fit.", error.path());
+        Report::new(Kind::InvalidInput, message, READ_THE_SCHEMA)
     })
 }
 
-/// An argument that no tool takes. Its name is the agent's, so it is repeated only where it looks like a name.
-fn unknown(name: &str, known: &JsonObject) -> Report {
-    let plain = name.len() <= 32 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-    let shown = if plain { format!("`{name}`") } else { "given".to_owned() };
-    let mut solution = String::from("Never put a password, token or API key into the chat or a tool call. ");
-    if known.is_empty() {
-        solution.push_str("This tool takes no arguments.");
-    } else {
-        let names: Vec<String> = known.keys().map(|name| format!("`{name}`")).collect();
-        let _ = write!(solution, "This tool takes {}.", names.join(", "));
-    }
-    Report::new(Kind::InvalidInput, format!("There is no argument {shown}."), solution)
+/// Whether `arguments` are what `schema` asks for.
+pub(super) fn check(arguments: &JsonObject, schema: &JsonObject) -> Result<(), Report> {
+    Check { root: schema }.object("", arguments, schema)
 }
 
-fn expected(name: &str, known: &JsonObject, schema: &JsonObject) -> String {
-    let Some(property) = known.get(name) else { return "Read the tool's input schema.".to_owned() };
-    match shape(property, schema) {
-        Some(shape) => format!("Expected {shape}."),
-        None => "Read the tool's input schema.".to_owned(),
-    }
+/// The walk over a schema and what is given for it. It knows the words that our schemas use.
+struct Check<'a> {
+    root: &'a JsonObject,
 }
 
-/// What a property's schema asks for, in words.
-fn shape(property: &Value, schema: &JsonObject) -> Option<String> {
-    if let Some(reference) = property["$ref"].as_str() {
-        let name = reference.strip_prefix("#/$defs/")?;
-        return shape(schema.get("$defs")?.get(name)?, schema);
+impl Check<'_> {
+    fn object(&self, path: &str, given: &JsonObject, schema: &JsonObject) -> Result<(), Report> {
+        let none = JsonObject::new();
+        let known = schema.get("properties").and_then(Value::as_object).unwrap_or(&none);
+        if schema.get("additionalProperties").is_some_and(|others| *others == false)
+            && let Some(name) = given.keys().find(|name| !known.contains_key(*name))
+        {
+            return Err(unknown(path, name, known));
+        }
+        let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+        let required: Vec<&str> = schema
+            .get("required")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        if let Some(name) = required.iter().find(|name| !given.contains_key(**name)) {
+            let message = format!("The argument `{}` is missing.", below(name));
+            let property = known.get(*name).unwrap_or(&Value::Null);
+            return Err(Report::new(Kind::InvalidInput, message, self.expected(property)));
+        }
+        for (name, property) in known {
+            match given.get(name) {
+                // Some hosts send null for what they leave out.
+                Some(Value::Null) if !required.contains(&name.as_str()) => {}
+                Some(value) => self.value(&below(name), value, property)?,
+                None => {}
+            }
+        }
+        Ok(())
     }
-    if let Some(values) = property["enum"].as_array() {
-        let values: Vec<String> = values.iter().filter(|v| !v.is_null()).map(ToString::to_string).collect();
-        return Some(format!("one of {}", values.join(", ")));
-    }
-    for alternatives in ["anyOf", "oneOf"] {
-        if let Some(alternatives) = property[alternatives].as_array() {
-            return alternatives.iter().find_map(|alternative| shape(alternative, schema));
+
+    fn value(&self, path: &str, given: &Value, schema: &Value) -> Result<(), Report> {
+        let schema = self.resolved(schema);
+        let fits = match given {
+            Value::String(text) => has_type(schema, "string") && fits_text(text, schema),
+            Value::Number(number) => {
+                let whole = number.is_i64() || number.is_u64();
+                let typed = has_type(schema, "number") || whole && has_type(schema, "integer");
+                typed && within(number.as_f64(), schema, "minimum", "maximum")
+            }
+            Value::Bool(_) => has_type(schema, "boolean"),
+            Value::Null => has_type(schema, "null"),
+            Value::Array(entries) => {
+                has_type(schema, "array") && fits_length(entries.len(), schema, "minItems", "maxItems")
+            }
+            Value::Object(_) => has_type(schema, "object"),
+        };
+        let listed = schema["enum"].as_array().is_none_or(|values| values.contains(given));
+        let named = schema.get("const").is_none_or(|value| value == given);
+        let one_of = schema["oneOf"].as_array().is_none_or(|alternatives| {
+            alternatives.iter().any(|alternative| self.value(path, given, alternative).is_ok())
+        });
+        if !(fits && listed && named && one_of) {
+            let message = format!("The argument `{path}` does not fit.");
+            return Err(Report::new(Kind::InvalidInput, message, self.expected(schema)));
+        }
+        match given {
+            Value::Object(fields) => {
+                schema.as_object().map_or(Ok(()), |schema| self.object(path, fields, schema))
+            }
+            Value::Array(entries) => entries
+                .iter()
+                .enumerate()
+                .try_for_each(|(at, entry)| self.value(&format!("{path}[{at}]"), entry, &schema["items"])),
+            _ => Ok(()),
         }
     }
-    let name = match &property["type"] {
-        Value::Array(names) => names.iter().filter_map(Value::as_str).find(|name| *name != "null")?,
-        name => name.as_str()?,
-    };
-    match name {
-        "array" => Some(match shape(&property["items"], schema) {
-            Some(item) => format!("an array, each entry {item}"),
-            None => "an array".to_owned(),
-        }),
-        "null" => None,
-        "integer" | "object" => Some(format!("an {name}")),
-        _ => Some(format!("a {name}")),
+
+    fn resolved<'a>(&'a self, schema: &'a Value) -> &'a Value {
+        let name = schema["$ref"].as_str().and_then(|reference| reference.strip_prefix("#/$defs/"));
+        name.and_then(|name| self.root.get("$defs")?.get(name)).unwrap_or(schema)
     }
+
+    fn expected(&self, schema: &Value) -> String {
+        match self.shape(schema) {
+            Some(shape) => format!("Expected {shape}."),
+            None => READ_THE_SCHEMA.to_owned(),
+        }
+    }
+
+    /// What a schema asks for, in words.
+    fn shape(&self, schema: &Value) -> Option<String> {
+        let schema = self.resolved(schema);
+        if let Some(values) = schema["enum"].as_array() {
+            let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+            return Some(format!("one of {}", values.join(", ")));
+        }
+        if let Some(alternatives) = schema["oneOf"].as_array() {
+            let values: Vec<String> = alternatives
+                .iter()
+                .filter_map(|alternative| Some(alternative.get("const")?.to_string()))
+                .collect();
+            return (!values.is_empty()).then(|| format!("one of {}", values.join(", ")));
+        }
+        match schema["type"].as_str()? {
+            "integer" => Some(format!("an integer{}", bounds(schema, "minimum", "maximum", ""))),
+            "number" => Some(format!("a number{}", bounds(schema, "minimum", "maximum", ""))),
+            "string" => Some(match (&schema["pattern"], &schema["examples"][0]) {
+                (Value::String(_), Value::String(example)) => format!("a string such as \"{example}\""),
+                _ => format!("a string{}", bounds(schema, "minLength", "maxLength", " characters")),
+            }),
+            "array" => {
+                let array = format!("an array{}", bounds(schema, "minItems", "maxItems", " entries"));
+                Some(match self.shape(&schema["items"]) {
+                    Some(entry) => format!("{array}, each entry {entry}"),
+                    None => array,
+                })
+            }
+            "object" => Some("an object".to_owned()),
+            other => Some(format!("a {other}")),
+        }
+    }
+}
+
+/// Whether a schema takes values of this type; one without a type takes any.
+fn has_type(schema: &Value, name: &str) -> bool {
+    schema["type"].as_str().is_none_or(|known| known == name)
+}
+
+fn fits_text(text: &str, schema: &Value) -> bool {
+    fits_length(text.chars().count(), schema, "minLength", "maxLength")
+        && schema["pattern"]
+            .as_str()
+            .and_then(|pattern| Regex::new(pattern).ok())
+            .is_none_or(|pattern| pattern.is_match(text))
+}
+
+fn fits_length(length: usize, schema: &Value, least: &str, most: &str) -> bool {
+    let length = u64::try_from(length).unwrap_or(u64::MAX);
+    schema[least].as_u64().is_none_or(|least| length >= least)
+        && schema[most].as_u64().is_none_or(|most| length <= most)
+}
+
+fn within(number: Option<f64>, schema: &Value, least: &str, most: &str) -> bool {
+    let Some(number) = number else { return false };
+    schema[least].as_f64().is_none_or(|least| number >= least)
+        && schema[most].as_f64().is_none_or(|most| number <= most)
+}
+
+/// ` from 0 to 130`, ` of 1 to 200 characters`, or nothing where nothing is bounded.
+fn bounds(schema: &Value, least: &str, most: &str, unit: &str) -> String {
+    let from = if unit.is_empty() { "from" } else { "of" };
+    match (&schema[least], &schema[most]) {
+        (Value::Number(least), Value::Number(most)) => format!(" {from} {least} to {most}{unit}"),
+        (Value::Number(least), _) => format!(" of at least {least}{unit}"),
+        (_, Value::Number(most)) => format!(" of at most {most}{unit}"),
+        _ => String::new(),
+    }
+}
+
+/// An argument that is not taken. Its name is the agent's, so it is repeated only where it looks like a name.
+fn unknown(path: &str, name: &str, known: &JsonObject) -> Report {
+    let plain = name.len() <= 32 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let shown = match (plain, path) {
+        (true, "") => format!("`{name}`"),
+        (true, _) => format!("`{path}.{name}`"),
+        (false, "") => "given".to_owned(),
+        (false, _) => format!("given in `{path}`"),
+    };
+    let taker = if path.is_empty() { "This tool".to_owned() } else { format!("`{path}`") };
+    let mut solution = String::from("Never put a password, token or API key into the chat or a tool call. ");
+    if known.is_empty() {
+        let _ = write!(solution, "{taker} takes no arguments.");
+    } else {
+        let names: Vec<String> = known.keys().map(|name| format!("`{name}`")).collect();
+        let _ = write!(solution, "{taker} takes {}.", names.join(", "));
+    }
+    Report::new(Kind::InvalidInput, format!("There is no argument {shown}."), solution)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rmcp::schemars;
+    use rmcp::{schemars, schemars::JsonSchema};
     use serde::Deserialize;
     use serde_json::json;
 
@@ -124,6 +233,21 @@ mod tests {
         action: Action,
         name: Option<String>,
         tags: Option<Vec<Action>>,
+        part: Option<Part>,
+    }
+
+    #[derive(Debug, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only parsed")]
+    struct Part {
+        #[schemars(range(min = 0, max = 130))]
+        age: u8,
+        #[schemars(range(max = 1.5))]
+        share: Option<f64>,
+        #[schemars(regex(pattern = "^[0-9]+/[0-9]+$"), example = "140/90")]
+        pressure: Option<String>,
+        #[schemars(length(min = 1, max = 2), inner(length(min = 1, max = 3)))]
+        words: Option<Vec<String>>,
     }
 
     #[derive(Debug, Deserialize, JsonSchema)]
@@ -133,8 +257,16 @@ mod tests {
         Create,
     }
 
+    /// What the check says, and else what reading says: where the one passes, the other does.
+    fn outcome(arguments: &Value) -> Result<(), Report> {
+        let arguments = arguments.as_object().unwrap();
+        check(arguments, &super::super::tools::input_schema::<Example>())?;
+        parse::<Example>(arguments.clone()).unwrap();
+        Ok(())
+    }
+
     fn refusal(arguments: &Value) -> String {
-        parse::<Example>(arguments.as_object().unwrap().clone()).unwrap_err().to_string()
+        outcome(arguments).unwrap_err().to_string()
     }
 
     #[test]
@@ -149,8 +281,47 @@ mod tests {
         );
         assert_eq!(
             refusal(&json!({"action": "list", "tags": ["list", "x"]})),
-            r#"The argument `tags[1]` does not fit. Expected an array, each entry one of "list", "create"."#
+            r#"The argument `tags[1]` does not fit. Expected one of "list", "create"."#
         );
+    }
+
+    #[test]
+    fn what_the_schema_says_of_ranges_and_lengths_is_checked_wherever_it_stands() {
+        for (part, message) in [
+            (json!({}), "`part.age` is missing. Expected an integer from 0 to 130."),
+            (json!({"age": 131}), "`part.age` does not fit. Expected an integer from 0 to 130."),
+            (json!({"age": -1}), "`part.age` does not fit. Expected an integer from 0 to 130."),
+            (json!({"age": 7.5}), "`part.age` does not fit. Expected an integer from 0 to 130."),
+            (json!({"age": null}), "`part.age` does not fit. Expected an integer from 0 to 130."),
+            (json!({"age": 7, "share": 1.6}), "`part.share` does not fit. Expected a number of at most 1.5."),
+            (
+                json!({"age": 7, "pressure": "high"}),
+                r#"`part.pressure` does not fit. Expected a string such as "140/90"."#,
+            ),
+            (
+                json!({"age": 7, "words": []}),
+                "`part.words` does not fit. Expected an array of 1 to 2 entries, each entry a string of 1 to 3 characters.",
+            ),
+            (
+                json!({"age": 7, "words": ["äöü", ""]}),
+                "`part.words[1]` does not fit. Expected a string of 1 to 3 characters.",
+            ),
+        ] {
+            assert_eq!(refusal(&json!({"action": "list", "part": part})), format!("The argument {message}"));
+        }
+        let refusal = refusal(&json!({"action": "list", "part": {"age": 7, "mood": "good"}}));
+        assert!(refusal.starts_with("There is no argument `part.mood`."), "{refusal}");
+    }
+
+    #[test]
+    fn what_fits_is_let_through() {
+        let part = json!({"age": 130, "share": 1, "pressure": "140/90", "words": ["a", "b"]});
+        for arguments in [
+            json!({"action": "list", "part": part}),
+            json!({"action": "create", "name": null, "tags": [], "part": {"age": 0, "words": null}}),
+        ] {
+            outcome(&arguments).unwrap();
+        }
     }
 
     #[test]
@@ -161,6 +332,9 @@ mod tests {
             json!({"action": "list", "name": ["canary"]}),
             json!({"action": "list", "password": "canary"}),
             json!({"action": "list", "Canary42": ""}),
+            json!({"action": "list", "part": {"age": "canary"}}),
+            json!({"action": "list", "part": {"age": 1, "Canary42": ""}}),
+            json!({"action": "list", "part": {"age": 1, "pressure": "canary"}}),
         ] {
             assert!(!refusal(&arguments).to_lowercase().contains("canary"), "{arguments}");
         }

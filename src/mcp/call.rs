@@ -1,5 +1,5 @@
-//! What every tool call runs inside: limiter → deadline → panic caught → tool → guard. Its name, outcome and duration
-//! are logged; its arguments and its result never.
+//! What every tool call runs inside: arguments checked → signed in → limiter → deadline → panic caught → tool → guard.
+//! Its name, outcome and duration are logged; its arguments and its result never.
 
 use std::{panic::AssertUnwindSafe, time::Instant};
 
@@ -7,12 +7,12 @@ use futures_util::FutureExt as _;
 use rmcp::{
     ErrorData, RoleServer,
     handler::server::tool::ToolCallContext,
-    model::{CallToolRequestParams, CallToolResponse},
+    model::{CallToolRequestParams, CallToolResponse, JsonObject},
     service::RequestContext,
 };
 
-use super::{BondMcp, failure::Failure};
-use crate::error::Kind;
+use super::{BondMcp, arguments, failure::Failure, progress::Progress, tools};
+use crate::{bondmcp::POSSIBLY_BILLED, error::Kind};
 
 impl BondMcp {
     pub(super) async fn guarded_call(
@@ -22,17 +22,21 @@ impl BondMcp {
     ) -> Result<CallToolResponse, ErrorData> {
         // An unknown name is the caller's text, so it is not logged.
         let tool = self.inner.tools.get(&request.name).map(|tool| tool.name.clone());
+        let billed = tools::is_billed(&request.name);
         let cancelled = context.ct.clone();
         let began = Instant::now();
-        let answer = tokio::select! {
-            answer = self.answered(request, context) => answer,
-            () = cancelled.cancelled() => Err(ErrorData::internal_error("the call was cancelled", None)),
-            () = self.inner.stopping.cancelled() => Err(ErrorData::internal_error("the server is stopping", None)),
+        let cut = |how, message| (Err(ErrorData::internal_error(message, None)), Some(how));
+        // What is cut is dropped, and with it its request to the upstream.
+        let (answer, cut) = tokio::select! {
+            answer = self.answered(request, context) => (answer, None),
+            () = cancelled.cancelled() => cut("cancelled", "the call was cancelled"),
+            () = self.inner.stopping.cancelled() => cut("stopped", "the server is stopping"),
         };
         let answer = self.inner.guard.pass(answer);
         tracing::info!(
             tool = tool.as_deref().unwrap_or("unknown"),
-            outcome = outcome(&answer),
+            outcome = cut.unwrap_or_else(|| outcome(&answer)),
+            possibly_billed = (billed && cut.is_some()).then_some(true),
             duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             "tool call"
         );
@@ -40,18 +44,28 @@ impl BondMcp {
     }
 
     /// The person's time does not count: only when they have signed in and confirmed, where that is needed, the call
-    /// begins.
+    /// begins. They are not asked to for a call that cannot be made.
     async fn answered(
         &self,
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
+        let none = JsonObject::new();
+        let given = request.arguments.as_ref().unwrap_or(&none);
+        if let Some(tool) = self.inner.tools.get(&request.name)
+            && let Err(report) = arguments::check(given, &tool.input_schema)
+        {
+            return Ok(Failure::from(report).into_result().into());
+        }
         let asked = self.inner.rounds.asked(&request)?;
         if let Some(answer) = self.signed_in_first(&request, asked.as_ref(), &context).await? {
             return Ok(answer);
         }
         if let Some(answer) = self.confirmed_first(&request, asked.as_ref(), &context).await? {
             return Ok(answer);
+        }
+        if tools::is_billed(&request.name) {
+            return Progress::of(&context).during(self.limited(request, context)).await;
         }
         self.limited(request, context).await
     }
@@ -61,19 +75,20 @@ impl BondMcp {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let bounded = self.bounded(self.caught(request, context)).await;
+        let billed = tools::is_billed(&request.name);
+        let bounded = self.bounded(billed, self.caught(request, context)).await;
         bounded.unwrap_or_else(|failure| Ok(failure.into_result().into()))
     }
 
     /// `work` within the limits: not too many at once, and each only so long.
-    pub(super) async fn bounded<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
+    pub(super) async fn bounded<T>(&self, billed: bool, work: impl Future<Output = T>) -> Result<T, Failure> {
         let Ok(_admitted) = self.inner.admitted.try_acquire() else { return Err(too_busy()) };
         let work = async {
             // Never closed, so acquiring cannot fail.
             let _running = self.inner.running.acquire().await;
             work.await
         };
-        tokio::time::timeout(self.inner.limits.deadline, work).await.map_err(|_| too_late())
+        tokio::time::timeout(self.inner.limits.deadline, work).await.map_err(|_| too_late(billed))
     }
 
     async fn caught(
@@ -109,12 +124,9 @@ fn too_busy() -> Failure {
     )
 }
 
-fn too_late() -> Failure {
-    Failure::new(
-        Kind::Timeout,
-        "The call did not end in time.",
-        "Look whether it had an effect before you repeat it.",
-    )
+fn too_late(billed: bool) -> Failure {
+    let next = if billed { POSSIBLY_BILLED } else { "Look whether it had an effect before you repeat it." };
+    Failure::new(Kind::Timeout, "The call did not end in time.", next)
 }
 
 fn bug() -> Failure {
@@ -133,7 +145,7 @@ mod tests {
     use rmcp::{
         ServiceExt as _,
         handler::server::router::tool::ToolRoute,
-        model::{CallToolResult, JsonObject, Tool},
+        model::{CallToolResult, Tool},
     };
     use tokio_util::sync::CancellationToken;
 

@@ -6,6 +6,7 @@ mod confirmation;
 mod elicitation;
 mod failure;
 mod guard;
+mod progress;
 mod prompts;
 mod resources;
 mod rounds;
@@ -45,6 +46,8 @@ tool call. If they offer one, tell them to keep it and to sign in as described.
 - `auth_status` tells who is signed in. Sessions are renewed by the server; you need not log in before other calls.
 - API keys are named by their ids; their values never appear here. A person can use one in a terminal with \
 `bondmcp-server keys run ID -- COMMAND`.
+- The health tools are billed to the account, and their answers say the `cost`. Ask the person before repeating one that \
+may have been processed. Their answers are no diagnosis: say so when you pass them on.
 - Failed calls carry JSON `{\"error\": {kind, message, solution, retry_after_seconds?}}`: follow `solution`.";
 
 /// Bounds on what callers may ask of us.
@@ -222,8 +225,11 @@ impl ServerHandler for BondMcp {
         request: ReadResourceRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        let read =
-            self.bounded(self.resource(&request.uri)).await.map_err(Failure::into_protocol_error).flatten();
+        let read = self
+            .bounded(false, self.resource(&request.uri))
+            .await
+            .map_err(Failure::into_protocol_error)
+            .flatten();
         self.inner.guard.pass_resource(read).map(Into::into)
     }
 
@@ -232,8 +238,11 @@ impl ServerHandler for BondMcp {
         request: CompleteRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
-        let completed =
-            self.bounded(self.completed(&request)).await.map_err(Failure::into_protocol_error).flatten();
+        let completed = self
+            .bounded(false, self.completed(&request))
+            .await
+            .map_err(Failure::into_protocol_error)
+            .flatten();
         self.inner.guard.pass_completion(completed)
     }
 

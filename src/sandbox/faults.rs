@@ -50,8 +50,8 @@ pub enum Fault {
     ProcessThenHang,
     /// A refusal that quotes the request's `Authorization` header and body.
     Echo,
-    /// 200 with a model list that quotes the request's `Authorization` header, plain and in base64.
-    EchoAsModels,
+    /// 200 with an answer of any endpoint that quotes the request's `Authorization` header, plain and in base64.
+    EchoAsAnswer,
     /// 200 with text that is no JSON.
     NotJson,
     /// 200 with JSON of another shape.
@@ -237,7 +237,7 @@ impl Fault {
                 std::future::pending().await
             }
             Self::Echo => echo(request).await,
-            Self::EchoAsModels => echo_as_models(&request),
+            Self::EchoAsAnswer => echo_as_answer(&request),
             Self::NotJson => "all is well".into_response(),
             Self::OtherShape => Json(json!({"weather": ["sunny", 21]})).into_response(),
             Self::Oversize => oversize(),
@@ -263,11 +263,22 @@ async fn echo(request: Request) -> Response {
     answers::refusal(StatusCode::BAD_REQUEST, authorization, &message)
 }
 
-fn echo_as_models(request: &Request) -> Response {
+/// A model list, and a field of each health service's answer.
+fn echo_as_answer(request: &Request) -> Response {
     let authorization = authorization(request.headers());
     let encoded = base64::engine::general_purpose::STANDARD.encode(authorization);
-    Json(json!({"models": [{"id": "echo", "name": "Echo", "debug": {authorization: encoded}}]}))
-        .into_response()
+    let debug = json!({ authorization: encoded });
+    Json(json!({
+        "models": [{"id": "echo", "name": "Echo", "debug": debug}],
+        "risk_score": 1,
+        "safety_score": 1,
+        "urgency_score": 1,
+        "goals": {"debug": debug},
+        "extracted_data": {"debug": debug},
+        "analysis": debug,
+        "debug": debug,
+    }))
+    .into_response()
 }
 
 fn authorization(headers: &HeaderMap) -> &str {

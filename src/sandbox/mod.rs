@@ -7,9 +7,11 @@ mod api_keys;
 mod auth;
 mod bearer;
 mod faults;
+mod health;
 mod models;
 mod passwords;
 mod plan;
+mod samples;
 mod state;
 mod tokens;
 
@@ -122,6 +124,7 @@ impl Sandbox {
         let authenticated = Router::new()
             .merge(auth::authenticated_routes())
             .merge(models::routes())
+            .merge(health::routes())
             .merge(api_keys::routes())
             .route_layer(middleware::from_fn_with_state(self.clone(), bearer::require));
         let api = auth::public_routes()
@@ -195,6 +198,18 @@ impl Sandbox {
     pub fn set_plan(&self, email: &str, plan: Plan) {
         if let Some(account) = self.state().account_by_email_mut(email) {
             account.plan = plan;
+        }
+    }
+
+    /// What is left to pay health services with, in cents.
+    #[must_use]
+    pub fn credits(&self, email: &str) -> Option<u64> {
+        self.state().account_by_email(email).map(|account| account.credits)
+    }
+
+    pub fn set_credits(&self, email: &str, cents: u64) {
+        if let Some(account) = self.state().account_by_email_mut(email) {
+            account.credits = cents;
         }
     }
 

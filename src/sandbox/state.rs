@@ -51,6 +51,14 @@ pub struct Account {
     /// The code in the verification link.
     pub verification: String,
     pub created_at: Timestamp,
+    /// What is left to pay health services with, in cents.
+    #[serde(default = "first_credits")]
+    pub credits: u64,
+}
+
+/// What an account begins with, and one that was kept before there were credits: 5 dollars.
+const fn first_credits() -> u64 {
+    500
 }
 
 /// What a refresh token is good for.
@@ -118,6 +126,7 @@ impl State {
             verified,
             verification: Uuid::new_v4().simple().to_string(),
             created_at,
+            credits: first_credits(),
         });
         &self.accounts[self.accounts.len() - 1]
     }
@@ -132,6 +141,14 @@ impl State {
 
     pub fn account_by_email_mut(&mut self, email: &str) -> Option<&mut Account> {
         self.accounts.iter_mut().find(|account| account.email.eq_ignore_ascii_case(email))
+    }
+
+    /// Takes `cents` from an account's credits; `false` when they do not suffice.
+    pub fn charge(&mut self, account: &str, cents: u64) -> bool {
+        let Some(account) = self.accounts.iter_mut().find(|known| known.id == account) else { return false };
+        let left = account.credits.checked_sub(cents);
+        account.credits = left.unwrap_or(account.credits);
+        left.is_some()
     }
 
     pub fn keys_of<'a>(&'a self, account: &'a str) -> impl Iterator<Item = &'a StoredKey> {

@@ -13,7 +13,20 @@ from mcp.types import ElicitResult
 
 from person import SECRETS, sign_in
 
-TOOLS = ["auth_status", "list_models", "login", "logout", "manage_api_keys", "register"]
+TOOLS = [
+    "auth_status",
+    "clinical_data_extraction",
+    "health_analyze",
+    "health_risk_analysis",
+    "list_models",
+    "login",
+    "logout",
+    "manage_api_keys",
+    "medication_check",
+    "register",
+    "symptom_assessment",
+    "treatment_recommendations",
+]
 
 
 def transport():
@@ -45,6 +58,8 @@ async def main(mode):
         listed = await call("manage_api_keys", action="list")
         assert key_id in [key["id"] for key in listed["keys"]]
         await call("manage_api_keys", action="revoke", key_id=key_id)
+        checked = await call("medication_check", medications=[{"name": "warfarin"}, {"name": "aspirin"}])
+        assert checked["cost"] == 0.03 and len(checked["interactions"]) == 1
         refused = await client.call_tool("login", {"password": "x"})
         assert refused.is_error
         found = SECRETS.search("\n".join(seen))

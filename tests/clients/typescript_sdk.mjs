@@ -6,7 +6,20 @@ import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 
-const TOOLS = ["auth_status", "list_models", "login", "logout", "manage_api_keys", "register"];
+const TOOLS = [
+  "auth_status",
+  "clinical_data_extraction",
+  "health_analyze",
+  "health_risk_analysis",
+  "list_models",
+  "login",
+  "logout",
+  "manage_api_keys",
+  "medication_check",
+  "register",
+  "symptom_assessment",
+  "treatment_recommendations",
+];
 const SECRETS = /eyJ[\w-]+\.[\w-]+|bcp_[\w-]{12,}|demo-password-1/;
 
 const [kind, target, ...rest] = process.argv.slice(2);
@@ -39,6 +52,9 @@ const key_id = created.keys[0].id;
 const listed = await call("manage_api_keys", { action: "list" });
 assert.ok(listed.keys.some((key) => key.id === key_id));
 await call("manage_api_keys", { action: "revoke", key_id });
+const checked = await call("medication_check", { medications: [{ name: "warfarin" }, { name: "aspirin" }] });
+assert.equal(checked.cost, 0.03);
+assert.equal(checked.interactions.length, 1);
 const refused = await client.callTool({ name: "login", arguments: { password: "x" } });
 assert.ok(refused.isError);
 assert.ok(!SECRETS.test(seen.join("\n")), "a secret was received");

@@ -2,6 +2,7 @@
 //! `tests/` show every change.
 
 mod api_keys;
+mod health;
 mod models;
 mod session;
 
@@ -25,7 +26,7 @@ pub(super) const MANAGE_API_KEYS: &str = "manage_api_keys";
 
 impl BondMcp {
     pub(super) fn tools() -> ToolRouter<Self> {
-        Self::session_tools() + Self::model_tools() + Self::api_key_tools()
+        Self::session_tools() + Self::model_tools() + Self::api_key_tools() + Self::health_tools()
     }
 }
 
@@ -34,8 +35,14 @@ pub(super) fn need(tool: &str) -> Option<Need> {
     match tool {
         "list_models" | "login" | "register" => Some(Need::Api),
         MANAGE_API_KEYS => Some(Need::Session),
+        _ if is_billed(tool) => Some(Need::Api),
         _ => None,
     }
+}
+
+/// Whether a call of this tool costs money.
+pub(super) fn is_billed(tool: &str) -> bool {
+    health::PRICES.iter().any(|(name, _)| *name == tool)
 }
 
 /// Whether a tool's own result says how to sign in.
@@ -45,7 +52,7 @@ pub(super) fn tells_how_to_sign_in(tool: &str) -> bool {
 
 /// The schema of a tool's arguments. A type that is no object cannot be a tool's arguments; its schema is then empty,
 /// which the test over the registry refuses.
-fn input_schema<T: JsonSchema + 'static>() -> Arc<JsonObject> {
+pub(super) fn input_schema<T: JsonSchema + 'static>() -> Arc<JsonObject> {
     portable(schema_for_input::<T>().unwrap_or_default())
 }
 
@@ -55,7 +62,7 @@ fn output_schema<T: JsonSchema + 'static>() -> Arc<JsonObject> {
 }
 
 /// Says what schemars says in words that every client understands. An optional field is left out, never null, so `null`
-/// is dropped from its types; and `"format": "uint64"` and its kin are no formats of JSON Schema.
+/// is dropped from its types; and `"format": "uint64"`, `"double"` and their kin are no formats of JSON Schema.
 fn portable(schema: Arc<JsonObject>) -> Arc<JsonObject> {
     let mut schema = Value::Object(Arc::unwrap_or_clone(schema));
     simplify(&mut schema);
@@ -83,7 +90,7 @@ fn simplify(schema: &mut Value) {
                     fields.extend(only);
                 }
             }
-            if fields.get("type").is_some_and(|name| name == "integer") {
+            if fields.get("type").is_some_and(|name| name == "integer" || name == "number") {
                 fields.remove("format");
             }
             fields.values_mut().for_each(simplify);

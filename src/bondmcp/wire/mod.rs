@@ -1,6 +1,8 @@
 //! What travels between us and the upstream, as `Serialize`/`Deserialize` types: the shapes of BondMCP's public
 //! reference. Unknown fields of answers are kept where the agent may see them, and dropped where secrets travel.
 
+pub mod health;
+
 use clap::ValueEnum;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

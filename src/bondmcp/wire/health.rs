@@ -1,0 +1,452 @@
+//! The six billed health services. What is asked is described with units, ranges and examples, since this is also what
+//! an agent reads. What is answered is optional throughout: a list that the upstream leaves out is not an empty one, and
+//! "no interactions" is not for us to say.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::{Map, Value};
+
+use super::Extra;
+
+/// An answer whose documented fields are known by name.
+pub trait Answer: de::DeserializeOwned {
+    const FIELDS: &'static [&'static str];
+
+    /// What the call cost, in US dollars.
+    fn cost(&self) -> Option<f64>;
+}
+
+/// The patient's gender as BondMCP takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Gender {
+    Female,
+    Male,
+    Other,
+}
+
+/// Body of `POST /health-ai/risk-analysis`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RiskAnalysisRequest {
+    /// What is known of the patient. Further fields are taken as they are.
+    pub patient_data: PatientData,
+    /// Which risk is asked for.
+    pub analysis_type: RiskKind,
+}
+
+/// Which risk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RiskKind {
+    Cardiovascular,
+    Diabetes,
+    General,
+}
+
+/// What is known of a patient whose risk is asked for. Further fields are taken as they are.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+pub struct PatientData {
+    /// Age in years.
+    #[schemars(range(min = 0, max = 130), example = 54)]
+    pub age: u8,
+    pub gender: Gender,
+    /// Body mass index in kg/m².
+    #[schemars(range(min = 5, max = 120), example = 27.5)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bmi: Option<f64>,
+    /// Systolic over diastolic pressure in mmHg.
+    #[schemars(regex(pattern = r"^[0-9]{2,3}/[0-9]{2,3}$"), example = "140/90")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blood_pressure: Option<String>,
+    /// Total cholesterol in mg/dL (mmol/L times 38.67).
+    #[schemars(range(min = 20, max = 2000), example = 210)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cholesterol: Option<f64>,
+    /// Whether the patient smokes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smoking: Option<bool>,
+    /// Diseases of close relatives, one an entry.
+    #[schemars(length(max = 100), inner(length(min = 1, max = 200)), example = ["heart disease"])]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family_history: Option<Vec<String>>,
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// Answer to `POST /health-ai/risk-analysis`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+pub struct RiskAnalysis {
+    /// Such as `low`, `moderate` or `high`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub risk_level: Option<String>,
+    #[serde(default, deserialize_with = "number", skip_serializing_if = "Option::is_none")]
+    pub risk_score: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub factors: Option<Vec<RiskFactor>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recommendations: Option<Vec<Value>>,
+    /// What the call cost, in US dollars.
+    #[serde(default, deserialize_with = "number", skip_serializing_if = "Option::is_none")]
+    pub cost: Option<f64>,
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+impl Answer for RiskAnalysis {
+    const FIELDS: &'static [&'static str] =
+        &["risk_level", "risk_score", "factors", "recommendations", "cost"];
+
+    fn cost(&self) -> Option<f64> {
+        self.cost
+    }
+}
+
+/// Something that makes a risk higher or lower.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+pub struct RiskFactor {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub factor: Option<String>,
+    /// A word or a number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub impact: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recommendation: Option<String>,
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// Body of `POST /health-ai/medication-check`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MedicationCheckRequest {
+    /// Everything the patient takes or is to take, one medication an entry.
+    #[schemars(length(min = 1, max = 100))]
+    pub medications: Vec<Medication>,
+    /// The patient's conditions, one an entry.
+    #[schemars(length(max = 100), inner(length(min = 1, max = 200)), example = ["hypertension"])]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patient_conditions: Option<Vec<String>>,
+}
+
+/// One medication.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Medication {
+    /// Name of the drug, or of its substance.
+    #[schemars(length(min = 1, max = 200), example = &"warfarin")]
+    pub name: String,
+    /// A dose with its unit.
+    #[schemars(length(min = 1, max = 100), example = "5 mg")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dosage: Option<String>,
+    /// How often it is taken.
+    #[schemars(length(min = 1, max = 100), example = "once daily")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frequency: Option<String>,
+}
+
+/// Answer to `POST /health-ai/medication-check`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+pub struct MedicationCheck {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interactions: Option<Vec<Interaction>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contraindications: Option<Vec<Value>>,
+    #[serde(default, deserialize_with = "number", skip_serializing_if = "Option::is_none")]
+    pub safety_score: Option<f64>,
+    /// What the call cost, in US dollars.
+    #[serde(default, deserialize_with = "number", skip_serializing_if = "Option::is_none")]
+    pub cost: Option<f64>,
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+impl Answer for MedicationCheck {
+    const FIELDS: &'static [&'static str] = &["interactions", "contraindications", "safety_score", "cost"];
+
+    fn cost(&self) -> Option<f64> {
+        self.cost
+    }
+}
+
+/// What drugs do to each other.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+pub struct Interaction {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub severity: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drugs: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interaction: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recommendation: Option<String>,
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// Body of `POST /health-ai/symptom-assessment`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SymptomAssessmentRequest {
+    /// What the patient feels or shows, one symptom an entry.
+    #[schemars(length(min = 1, max = 50))]
+    pub symptoms: Vec<Symptom>,
+    /// Age in years.
+    #[schemars(range(min = 0, max = 130), example = 54)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patient_age: Option<u8>,
+    /// The patient's gender.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patient_gender: Option<Gender>,
+}
+
+/// One symptom.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Symptom {
+    /// The symptom in words.
+    #[schemars(length(min = 1, max = 2000), example = "chest pain on exertion")]
+    pub description: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub severity: Option<Severity>,
+    /// How long it has lasted.
+    #[schemars(length(min = 1, max = 100), example = "2 days")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration: Option<String>,
+    /// How it began.
+    #[schemars(length(min = 1, max = 100), example = &"sudden")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub onset: Option<String>,
+}
+
+/// How bad a symptom is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    Mild,
+    Moderate,
+    Severe,
+}
+
+/// Answer to `POST /health-ai/symptom-assessment`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+pub struct SymptomAssessment {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub urgency: Option<String>,
+    #[serde(default, deserialize_with = "number", skip_serializing_if = "Option::is_none")]
+    pub urgency_score: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub possible_conditions: Option<Vec<PossibleCondition>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recommended_actions: Option<Vec<Value>>,
+    /// A word or a number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub triage_level: Option<Value>,
+    /// What the call cost, in US dollars.
+    #[serde(default, deserialize_with = "number", skip_serializing_if = "Option::is_none")]
+    pub cost: Option<f64>,
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+impl Answer for SymptomAssessment {
+    const FIELDS: &'static [&'static str] =
+        &["urgency", "urgency_score", "possible_conditions", "recommended_actions", "triage_level", "cost"];
+
+    fn cost(&self) -> Option<f64> {
+        self.cost
+    }
+}
+
+/// What symptoms may come from.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+pub struct PossibleCondition {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
+    /// A word or a number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probability: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<String>,
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// Body of `POST /health-ai/treatment-recommendations`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TreatmentRequest {
+    /// The diagnosis in words; a code such as ICD-10 may stand beside them.
+    #[schemars(length(min = 1, max = 2000), example = "type 2 diabetes (E11.9)")]
+    pub diagnosis: String,
+    /// What is known of the patient. Further fields are taken as they are.
+    pub patient_profile: PatientProfile,
+    /// Results by the name of the test; say the unit in the name or in the value.
+    #[schemars(example = serde_json::json!({"hba1c_percent": 8.1, "creatinine": "0.9 mg/dL"}))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lab_results: Option<Map<String, Value>>,
+}
+
+/// What is known of a patient who is to be treated. Further fields are taken as they are.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+pub struct PatientProfile {
+    /// Age in years.
+    #[schemars(range(min = 0, max = 130), example = 54)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age: Option<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gender: Option<Gender>,
+    /// Further diseases, one an entry.
+    #[schemars(length(max = 100), inner(length(min = 1, max = 200)), example = ["hypertension"])]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conditions: Option<Vec<String>>,
+    /// What the patient takes already, one medication an entry.
+    #[schemars(length(max = 100), inner(length(min = 1, max = 200)), example = ["metformin 500 mg twice daily"])]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub medications: Option<Vec<String>>,
+    /// What the patient must not be given, one allergy an entry.
+    #[schemars(length(max = 100), inner(length(min = 1, max = 200)), example = ["penicillin"])]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allergies: Option<Vec<String>>,
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// Answer to `POST /health-ai/treatment-recommendations`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+pub struct TreatmentRecommendations {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub treatment_plan: Option<TreatmentPlan>,
+    /// Targets of the treatment, by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub goals: Option<Map<String, Value>>,
+    /// What the call cost, in US dollars.
+    #[serde(default, deserialize_with = "number", skip_serializing_if = "Option::is_none")]
+    pub cost: Option<f64>,
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+impl Answer for TreatmentRecommendations {
+    const FIELDS: &'static [&'static str] = &["treatment_plan", "goals", "cost"];
+
+    fn cost(&self) -> Option<f64> {
+        self.cost
+    }
+}
+
+/// What may be done.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+pub struct TreatmentPlan {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pharmacological: Option<Vec<Value>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub non_pharmacological: Option<Vec<Value>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monitoring: Option<Vec<Value>>,
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// Body of `POST /health-ai/data-extraction`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExtractionRequest {
+    /// The text that is read. Leave out what identifies the patient.
+    #[schemars(
+        length(min = 1, max = 100_000),
+        example = "BP 140/90, HR 88. Started lisinopril 10 mg daily."
+    )]
+    pub clinical_text: String,
+    /// What to look for; BondMCP decides when absent.
+    #[schemars(
+        length(min = 1, max = 100),
+        inner(length(min = 1, max = 200)),
+        example = ["blood_pressure", "medications"]
+    )]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extract_fields: Option<Vec<String>>,
+}
+
+/// Answer to `POST /health-ai/data-extraction`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+pub struct Extraction {
+    /// What was found, by field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extracted_data: Option<Map<String, Value>>,
+    #[serde(default, deserialize_with = "number", skip_serializing_if = "Option::is_none")]
+    pub confidence_score: Option<f64>,
+    /// What the call cost, in US dollars.
+    #[serde(default, deserialize_with = "number", skip_serializing_if = "Option::is_none")]
+    pub cost: Option<f64>,
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+impl Answer for Extraction {
+    const FIELDS: &'static [&'static str] = &["extracted_data", "confidence_score", "cost"];
+
+    fn cost(&self) -> Option<f64> {
+        self.cost
+    }
+}
+
+/// Body of `POST /health-ai/analyze`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AnalysisRequest {
+    /// The question, with everything that is needed to answer it.
+    #[schemars(
+        length(min = 1, max = 20_000),
+        example = "What may explain fatigue with a ferritin of 8 ng/mL?"
+    )]
+    pub prompt: String,
+    /// What kind of analysis, in one word. BondMCP does not say which words it knows.
+    #[schemars(length(min = 1, max = 100), example = &"general", example = &"lab_results")]
+    pub analysis_type: String,
+}
+
+/// Answer to `POST /health-ai/analyze`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+pub struct Analysis {
+    /// A text, or something with parts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub analysis: Option<Value>,
+    #[serde(default, deserialize_with = "number", skip_serializing_if = "Option::is_none")]
+    pub confidence_score: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recommendations: Option<Vec<Value>>,
+    /// What the call cost, in US dollars.
+    #[serde(default, deserialize_with = "number", skip_serializing_if = "Option::is_none")]
+    pub cost: Option<f64>,
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+impl Answer for Analysis {
+    const FIELDS: &'static [&'static str] = &["analysis", "confidence_score", "recommendations", "cost"];
+
+    fn cost(&self) -> Option<f64> {
+        self.cost
+    }
+}
+
+/// A number, or a text that is one: `0.05`, `"0.05"`, `"$0.05"`.
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Given {
+        Number(f64),
+        Text(String),
+    }
+    match Option::<Given>::deserialize(deserializer)? {
+        None => Ok(None),
+        Some(Given::Number(number)) => Ok(Some(number)),
+        Some(Given::Text(text)) => {
+            let digits = text.trim().trim_start_matches('$');
+            let number = digits.parse().ok().filter(|number: &f64| number.is_finite());
+            number.map(Some).ok_or_else(|| de::Error::custom("not a number"))
+        }
+    }
+}

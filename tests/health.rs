@@ -1,0 +1,300 @@
+//! The billed health services from outside: every tool end to end, what is never sent or sent twice, and what becomes
+//! of a call that fails, is cancelled or takes its time.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use bondmcp_server::sandbox::{Fault, RunningSandbox};
+use common::{
+    EMAIL, Place, Server, like_the_seed,
+    raw::{Raw, call},
+    sandbox, within,
+};
+use rmcp::{
+    model::{CallToolRequest, ClientRequest},
+    service::PeerRequestOptions,
+};
+use serde_json::{Value, json};
+
+const ANALYZE: &str = "POST /health-ai/analyze";
+
+/// Tool, endpoint, arguments that it takes, its price in cents.
+type Service = (&'static str, &'static str, fn() -> Value, u64);
+
+const SERVICES: [Service; 6] = [
+    (
+        "health_risk_analysis",
+        "POST /health-ai/risk-analysis",
+        || {
+            json!({"analysis_type": "cardiovascular", "patient_data": {
+                "age": 50, "gender": "female", "bmi": 31, "blood_pressure": "140/90", "cholesterol": 240,
+                "smoking": true, "family_history": ["stroke"], "resting_heart_rate": 70}})
+        },
+        5,
+    ),
+    (
+        "medication_check",
+        "POST /health-ai/medication-check",
+        || {
+            json!({"medications": [{"name": "warfarin", "dosage": "5 mg"}, {"name": "aspirin"}],
+                "patient_conditions": ["ulcer"]})
+        },
+        3,
+    ),
+    (
+        "symptom_assessment",
+        "POST /health-ai/symptom-assessment",
+        || {
+            json!({"symptoms": [{"description": "cough", "severity": "mild", "duration": "2 days"}],
+                "patient_age": 7, "patient_gender": "male"})
+        },
+        4,
+    ),
+    (
+        "treatment_recommendations",
+        "POST /health-ai/treatment-recommendations",
+        || {
+            json!({"diagnosis": "type 2 diabetes", "patient_profile": {"age": 60, "weight_kg": 90},
+                "lab_results": {"hba1c_percent": 8.1}})
+        },
+        6,
+    ),
+    (
+        "clinical_data_extraction",
+        "POST /health-ai/data-extraction",
+        || json!({"clinical_text": "BP 140/90, heart rate: 88", "extract_fields": ["bp", "heart_rate", "weight"]}),
+        8,
+    ),
+    (
+        "health_analyze",
+        ANALYZE,
+        || json!({"prompt": "What explains a ferritin of 8?", "analysis_type": "general"}),
+        5,
+    ),
+];
+
+fn question() -> Value {
+    (SERVICES[5].2)()
+}
+
+/// Somebody signed in, and a server for them.
+async fn signed_in() -> (RunningSandbox, Place, Server) {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    place.sign_in().await;
+    let server = Server::start(&place).await;
+    (sandbox, place, server)
+}
+
+fn of(answer: &Value, pointer: &str) -> Value {
+    answer.pointer(pointer).cloned().unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_service_answers_with_a_marked_sample_and_what_it_cost() {
+    let (sandbox, _place, server) = signed_in().await;
+    let expected: [&[(&str, Value)]; 6] = [
+        &[
+            // 25 for the age, 12 for the bmi, 10 for the pressure, 4 for the cholesterol, 20 and 5.
+            ("/risk_score", json!(76.0)),
+            ("/risk_level", json!("high")),
+            ("/factors/1/factor", json!("Sample factor for bmi 31")),
+        ],
+        &[
+            ("/interactions/0/drugs", json!(["warfarin", "aspirin"])),
+            ("/contraindications/1", json!("Sample contraindication of aspirin with ulcer")),
+            ("/safety_score", json!(90.0)),
+        ],
+        &[
+            ("/urgency", json!("low")),
+            ("/possible_conditions/0/condition", json!("Sample condition for cough")),
+        ],
+        &[("/goals/hba1c_percent", json!("Sample goal for hba1c_percent"))],
+        &[
+            ("/extracted_data", json!({"bp": "140/90", "heart_rate": "88"})),
+            ("/confidence_score", json!(2.0 / 3.0)),
+        ],
+        &[("/analysis", json!("Sample analysis of kind general of a prompt of 6 words"))],
+    ];
+    for ((tool, endpoint, arguments, cents), expected) in SERVICES.into_iter().zip(expected) {
+        sandbox.set_credits(EMAIL, cents + 1);
+        let answer = server.ok(tool, arguments()).await;
+        for (pointer, value) in expected {
+            assert_eq!(of(&answer, pointer), *value, "{tool} {pointer}: {answer}");
+        }
+        let price = f64::from(u32::try_from(cents).unwrap()) / 100.0;
+        assert_eq!((&answer["cost"], &answer["sample"]), (&json!(price), &json!(true)), "{tool}");
+        assert!(answer["notice"].as_str().unwrap().contains("not medical advice"), "{tool}");
+        assert_eq!((sandbox.count(endpoint), sandbox.credits(EMAIL)), (1, Some(1)), "{tool}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_fit_is_neither_sent_nor_asks_anybody_to_sign_in() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let server = Server::start(&Place::new(&sandbox)).await;
+    let patient = |field: &str, value: Value| {
+        let mut arguments = (SERVICES[0].2)();
+        arguments["patient_data"][field] = value;
+        arguments
+    };
+    for (tool, arguments, message, solution) in [
+        (
+            "health_risk_analysis",
+            patient("age", json!(131)),
+            "The argument `patient_data.age` does not fit.",
+            "Expected an integer from 0 to 130.",
+        ),
+        (
+            "health_risk_analysis",
+            patient("bmi", json!(4.9)),
+            "The argument `patient_data.bmi` does not fit.",
+            "Expected a number from 5 to 120.",
+        ),
+        (
+            "health_risk_analysis",
+            patient("blood_pressure", json!("high")),
+            "The argument `patient_data.blood_pressure` does not fit.",
+            r#"Expected a string such as "140/90"."#,
+        ),
+        (
+            "health_risk_analysis",
+            json!({"analysis_type": "general", "patient_data": {"age": 7}}),
+            "The argument `patient_data.gender` is missing.",
+            r#"Expected one of "female", "male", "other"."#,
+        ),
+        (
+            "medication_check",
+            json!({ "medications": [] }),
+            "The argument `medications` does not fit.",
+            "Expected an array of 1 to 100 entries, each entry an object.",
+        ),
+        (
+            "symptom_assessment",
+            json!({"symptoms": [{"description": "cough"}, {"description": "fever", "severity": "awful"}]}),
+            "The argument `symptoms[1].severity` does not fit.",
+            r#"Expected one of "mild", "moderate", "severe"."#,
+        ),
+        (
+            "health_analyze",
+            json!({"prompt": "", "analysis_type": "general"}),
+            "The argument `prompt` does not fit.",
+            "Expected a string of 1 to 20000 characters.",
+        ),
+    ] {
+        let error = server.error(tool, arguments).await;
+        assert_eq!(
+            (&error["kind"], &error["message"], &error["solution"]),
+            (&json!("invalid_input"), &json!(message), &json!(solution))
+        );
+    }
+    let error = server.error("medication_check", json!({"medications": [{"name": "x", "route": "y"}]})).await;
+    assert_eq!(error["message"], "There is no argument `medications[0].route`.");
+    assert_eq!(sandbox.counts().len(), 0);
+    assert_eq!(server.error("health_analyze", question()).await["kind"], "sign_in_required");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_upstream_refuses_costs_nothing_and_says_why() {
+    let (sandbox, _place, server) = signed_in().await;
+    sandbox.set_credits(EMAIL, 4);
+    let error = server.error("health_analyze", question()).await;
+    assert_eq!((&error["kind"], &error["status"]), (&json!("insufficient_credits"), &json!(402)));
+    // A blank has a length, so it is the upstream that refuses it.
+    let error = server.error("health_analyze", json!({"prompt": " ", "analysis_type": "general"})).await;
+    assert_eq!((&error["kind"], &error["status"]), (&json!("invalid_input"), &json!(422)));
+    assert!(error["message"].as_str().unwrap().contains("body.prompt"), "{error}");
+    assert_eq!((sandbox.credits(EMAIL), sandbox.count(ANALYZE)), (Some(4), 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_field_is_kept_without_the_secret_in_it() {
+    let (sandbox, _place, server) = signed_in().await;
+    for (tool, endpoint, arguments, _) in SERVICES {
+        sandbox.faults().next(endpoint, Fault::EchoAsAnswer);
+        let answer = server.ok(tool, arguments()).await;
+        assert!(answer["debug"].to_string().contains("[redacted]"), "{tool}: {answer}");
+        assert!(answer.get("cost").is_none(), "{tool}: {answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_billed_request_is_sent_once_and_a_lost_answer_may_have_been_billed() {
+    let (sandbox, _place, server) = signed_in().await;
+    for (fault, kind) in [
+        (Fault::Drop, "upstream_unavailable"),
+        (Fault::DropMidBody, "upstream_unavailable"),
+        (Fault::ProcessThenDrop, "upstream_unavailable"),
+        (Fault::Status(500), "upstream_unavailable"),
+        (Fault::Html(502), "upstream_unavailable"),
+        (Fault::NotJson, "upstream_unavailable"),
+        (Fault::OtherShape, "upstream_unavailable"),
+    ] {
+        let before = sandbox.count(ANALYZE);
+        sandbox.faults().next(ANALYZE, fault.clone());
+        let error = server.error("health_analyze", question()).await;
+        assert_eq!(error["kind"], kind, "{fault:?}: {error}");
+        assert!(error["solution"].as_str().unwrap().contains("processed and billed"), "{fault:?}: {error}");
+        assert_eq!(sandbox.count(ANALYZE) - before, 1, "{fault:?}");
+    }
+    // Where it was certainly not processed, nobody is told that it may have been.
+    for fault in [Fault::Status(402), Fault::Status(422), Fault::TooMany(Some("3600".to_owned()))] {
+        sandbox.faults().next(ANALYZE, fault.clone());
+        let error = server.error("health_analyze", question()).await;
+        assert!(!error["solution"].as_str().unwrap().contains("billed"), "{fault:?}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_was_refused_is_renewed_and_the_call_is_paid_for_once() {
+    let (sandbox, _place, server) = signed_in().await;
+    sandbox.expire_tokens();
+    assert_eq!(server.ok("health_analyze", question()).await["cost"], 0.05);
+    assert_eq!((sandbox.count(ANALYZE), sandbox.credits(EMAIL)), (2, Some(495)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_call_is_cancelled_upstream_and_logged_as_such() {
+    let (sandbox, _place, server) = signed_in().await;
+    sandbox.faults().next(ANALYZE, Fault::Hang);
+    let request =
+        ClientRequest::CallToolRequest(CallToolRequest::new(common::request("health_analyze", question())));
+    let call = server.client.send_cancellable_request(request, PeerRequestOptions::no_options());
+    let call = within(call).await.unwrap();
+    within(sandbox.faults().arrived(ANALYZE, 1)).await;
+    call.cancel(None).await.unwrap();
+    within(sandbox.faults().abandoned(ANALYZE, 1)).await;
+    assert_eq!(sandbox.credits(EMAIL), Some(500));
+    let (_, log) = server.end_apart().await;
+    let log = String::from_utf8(log).unwrap();
+    let line = log.lines().find(|line| line.contains("cancelled") && line.contains("tool call")).unwrap();
+    assert!(line.contains("INFO") && line.contains("health_analyze"), "{line}");
+    assert!(line.contains("possibly_billed=true"), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_takes_its_time_tells_of_its_progress() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    place.sign_in().await;
+    let mut host = Raw::start(&place);
+    host.initialize("2025-11-25").await;
+    sandbox.faults().next(ANALYZE, Fault::Hold);
+    let mut message = call(2, "health_analyze", question());
+    message["params"]["_meta"] = json!({ "progressToken": "p-1" });
+    let told = host.ask(message).await;
+    assert_eq!(
+        told,
+        json!({"jsonrpc": "2.0", "method": "notifications/progress",
+            "params": {"progressToken": "p-1", "progress": 1.0, "message": "waiting for BondMCP"}})
+    );
+    sandbox.faults().release();
+    let answer = loop {
+        let next = host.next().await;
+        if next["id"] == 2 {
+            break next;
+        }
+    };
+    assert_eq!(of(&answer, "/result/structuredContent/cost"), json!(0.05));
+    assert_eq!(host.end().await, Some(0));
+}

@@ -45,6 +45,7 @@ async fn every_tool_keeps_the_rules() {
         {
             asks_for_no_secret(name, argument, schema);
         }
+        enforced(name, &Value::Object(tool.input_schema.as_ref().clone()));
         let schemas = [&tool.input_schema, tool.output_schema.as_ref().unwrap()];
         for schema in schemas {
             strict(name, &Value::Object(schema.as_ref().clone()));
@@ -60,6 +61,25 @@ fn asks_for_no_secret(tool: &str, argument: &str, schema: &Value) {
             !argument.contains(word) && !description.contains(word),
             "{tool}: {argument} asks for a {word}"
         );
+    }
+}
+
+/// An input schema promises nothing that the check of the arguments does not know.
+fn enforced(tool: &str, schema: &Value) {
+    let Value::Object(fields) = schema else { return };
+    for (word, value) in fields {
+        match word.as_str() {
+            "$ref" | "$schema" | "const" | "description" | "enum" | "examples" | "maxItems" | "maxLength"
+            | "maximum" | "minItems" | "minLength" | "minimum" | "required" | "title" | "type" => {}
+            "additionalProperties" => assert!(value.is_boolean(), "{tool}: {schema}"),
+            "pattern" => assert!(regex_lite::Regex::new(value.as_str().unwrap()).is_ok(), "{tool}: {schema}"),
+            "$defs" | "properties" => {
+                value.as_object().unwrap().values().for_each(|part| enforced(tool, part));
+            }
+            "oneOf" => value.as_array().unwrap().iter().for_each(|part| enforced(tool, part)),
+            "items" => enforced(tool, value),
+            _ => panic!("{tool}: `{word}` is not enforced"),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use bondmcp_server::{
     config::{Flags, Settings},
     mcp::{BondMcp, Limits},
     redact::Redactor,
-    sandbox::RunningSandbox,
+    sandbox::{Fault, RunningSandbox},
     transport::http::{self, LARGEST_BODY, Protection},
 };
 use common::{EMAIL, Place, like_the_seed, sandbox, secrets, within};
@@ -28,7 +28,7 @@ struct Http {
     stopping: CancellationToken,
     client: reqwest::Client,
     _place: Place,
-    _sandbox: RunningSandbox,
+    sandbox: RunningSandbox,
 }
 
 impl Drop for Http {
@@ -61,7 +61,7 @@ impl Http {
         let address = listener.local_addr().unwrap();
         let router = http::router(&server, protection, &stopping);
         tokio::spawn(http::serve(listener, router, stopping.clone()));
-        Self { address, stopping, client: reqwest::Client::new(), _place: place, _sandbox: sandbox }
+        Self { address, stopping, client: reqwest::Client::new(), _place: place, sandbox }
     }
 
     async fn open() -> Self {
@@ -83,10 +83,8 @@ impl Http {
 
     /// A request of 2026-07-28.
     fn modern(&self, method: &str, name: Option<&str>, mut params: Value) -> RequestBuilder {
-        params["_meta"] = json!({
-            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-            "io.modelcontextprotocol/clientCapabilities": {},
-        });
+        params["_meta"]["io.modelcontextprotocol/protocolVersion"] = json!("2026-07-28");
+        params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({});
         let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
         let request =
             self.post(&body).header("mcp-protocol-version", "2026-07-28").header("mcp-method", method);
@@ -222,6 +220,41 @@ async fn a_body_that_is_too_large_or_no_json_is_refused() {
     let response = send(http.post(&json!(null)).body("{malformed")).await;
     assert!(response.status().is_client_error(), "{response:?}");
     assert_eq!(send(http.modern("no/such/method", None, json!({}))).await.status(), StatusCode::NOT_FOUND);
+}
+
+const ANALYZE: &str = "POST /health-ai/analyze";
+
+/// A billed call that wants to hear of its progress.
+fn question() -> Value {
+    json!({
+        "name": "health_analyze",
+        "arguments": {"prompt": "Why?", "analysis_type": "general"},
+        "_meta": {"progressToken": "p-1"},
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_billed_call_that_takes_its_time_tells_of_its_progress_before_it_answers() {
+    let http = Http::open().await;
+    http.sandbox.faults().next(ANALYZE, Fault::Hold);
+    // The head of the answer comes with the first progress.
+    let response = send(http.modern("tools/call", Some("health_analyze"), question())).await;
+    http.sandbox.faults().release();
+    let told = within(response.text()).await.unwrap();
+    let (progress, answer) =
+        (told.find("waiting for BondMCP").unwrap(), told.find("structuredContent").unwrap());
+    assert!(progress < answer && told.contains(r#""progressToken":"p-1""#), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_billed_call_whose_host_goes_away_is_cancelled_upstream() {
+    let http = Http::open().await;
+    http.sandbox.faults().next(ANALYZE, Fault::Hang);
+    let call = tokio::spawn(http.modern("tools/call", Some("health_analyze"), question()).send());
+    within(http.sandbox.faults().arrived(ANALYZE, 1)).await;
+    call.abort();
+    within(http.sandbox.faults().abandoned(ANALYZE, 1)).await;
+    assert_eq!(http.sandbox.credits(EMAIL), Some(500));
 }
 
 #[tokio::test(flavor = "multi_thread")]

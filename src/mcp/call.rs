@@ -1,7 +1,11 @@
 //! What every tool call runs inside: arguments checked → signed in → limiter → deadline → panic caught → tool → guard.
 //! Its name, outcome and duration are logged; its arguments and its result never.
 
-use std::{panic::AssertUnwindSafe, time::Instant};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Instant,
+};
 
 use futures_util::FutureExt as _;
 use rmcp::{
@@ -22,13 +26,14 @@ impl BondMcp {
     ) -> Result<CallToolResponse, ErrorData> {
         // An unknown name is the caller's text, so it is not logged.
         let tool = self.inner.tools.get(&request.name).map(|tool| tool.name.clone());
-        let billed = tools::is_billed(&request.name);
+        // Once set, a billed request may be under way.
+        let billing = AtomicBool::new(false);
         let cancelled = context.ct.clone();
         let began = Instant::now();
         let cut = |how, message| (Err(ErrorData::internal_error(message, None)), Some(how));
         // What is cut is dropped, and with it its request to the upstream.
         let (answer, cut) = tokio::select! {
-            answer = self.answered(request, context) => (answer, None),
+            answer = self.answered(request, context, &billing) => (answer, None),
             () = cancelled.cancelled() => cut("cancelled", "the call was cancelled"),
             () = self.inner.stopping.cancelled() => cut("stopped", "the server is stopping"),
         };
@@ -36,7 +41,7 @@ impl BondMcp {
         tracing::info!(
             tool = tool.as_deref().unwrap_or("unknown"),
             outcome = cut.unwrap_or_else(|| outcome(&answer)),
-            possibly_billed = (billed && cut.is_some()).then_some(true),
+            possibly_billed = (cut.is_some() && billing.load(Ordering::Relaxed)).then_some(true),
             duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             "tool call"
         );
@@ -49,6 +54,7 @@ impl BondMcp {
         &self,
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
+        billing: &AtomicBool,
     ) -> Result<CallToolResponse, ErrorData> {
         let none = JsonObject::new();
         let given = request.arguments.as_ref().unwrap_or(&none);
@@ -65,6 +71,7 @@ impl BondMcp {
             return Ok(answer);
         }
         if tools::is_billed(&request.name) {
+            billing.store(true, Ordering::Relaxed);
             return Progress::of(&context).during(self.limited(request, context)).await;
         }
         self.limited(request, context).await

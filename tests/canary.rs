@@ -183,7 +183,11 @@ async fn session(host: &Host, place: &Place, sandbox: &RunningSandbox) -> Vec<St
     let made = host.call("manage_api_keys", json!({"action": "create", "name": "one"})).await;
     let id = made["structuredContent"]["keys"][0]["id"].as_str().unwrap().to_owned();
     for action in ["use", "usage", "rotate", "rotate"] {
-        note(&host.call("manage_api_keys", json!({"action": action, "key_id": id})).await);
+        let mut arguments = json!({"action": action, "key_id": id});
+        if action == "rotate" {
+            arguments["confirm"] = "one".into();
+        }
+        note(&host.call("manage_api_keys", arguments).await);
     }
     note(&host.call("manage_api_keys", json!({ "action": "list" })).await);
     note(&host.call("list_models", json!({ "refresh": true })).await);

@@ -236,6 +236,8 @@ async fn a_billed_request_is_sent_once_and_a_lost_answer_may_have_been_billed() 
         assert_eq!(error["kind"], kind, "{fault:?}: {error}");
         assert!(error["solution"].as_str().unwrap().contains("processed and billed"), "{fault:?}: {error}");
         assert_eq!(sandbox.count(ANALYZE) - before, 1, "{fault:?}");
+        // A sign of life, so that the circuit does not open.
+        server.ok("list_models", json!({ "refresh": true })).await;
     }
     // Where it was certainly not processed, nobody is told that it may have been.
     for fault in [Fault::Status(402), Fault::Status(422), Fault::TooMany(Some("3600".to_owned()))] {

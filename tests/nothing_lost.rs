@@ -205,7 +205,8 @@ async fn a_new_key_that_does_not_work_leaves_the_old_one_in_use() {
     let old = made["keys"][0]["id"].as_str().unwrap().to_owned();
     server.ok("manage_api_keys", json!({"action": "use", "key_id": old})).await;
     sandbox.faults().next(VERIFY, Fault::Status(401));
-    let error = server.error("manage_api_keys", json!({"action": "rotate", "key_id": old})).await;
+    let error =
+        server.error("manage_api_keys", json!({"action": "rotate", "key_id": old, "confirm": "ci"})).await;
     assert!(error["solution"].as_str().unwrap().contains("Rotate"), "{error}");
     let status = server.ok("auth_status", json!({})).await;
     assert_eq!(status["key_id"], json!(old));

@@ -10,7 +10,7 @@ use bondmcp_server::{
     bondmcp::{Client, Timing},
     clock::Clock,
     config::{Flags, Settings},
-    mcp::{BondMcp, Limits},
+    mcp::{BondMcp, Limits, Selection},
     redact::Redactor,
     sandbox::{Fault, RunningSandbox},
     transport::http::{self, LARGEST_BODY, Protection},
@@ -56,7 +56,9 @@ impl Http {
                 .unwrap();
         let account = Account::new(&settings, "bondmcp-server".into(), client, clock, redactor.clone());
         let stopping = CancellationToken::new();
-        let server = BondMcp::new(account, None, redactor, Limits::default(), stopping.clone());
+        let server =
+            BondMcp::new(account, None, redactor, &Selection::default(), Limits::default(), stopping.clone())
+                .unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = http::router(&server, protection, &stopping);

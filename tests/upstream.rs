@@ -202,7 +202,7 @@ fn question() -> AnalysisRequest {
 }
 
 #[tokio::test]
-async fn a_billed_request_is_never_repeated_and_its_failure_says_what_it_may_have_cost() {
+async fn a_billed_request_that_may_have_been_processed_is_not_repeated_and_says_so() {
     const ANALYZE: &str = "POST /health-ai/analyze";
     let (sandbox, client, token) = signed_in(SandboxConfig::default()).await;
     assert_eq!(client.analyze(&token, &question()).await.unwrap().cost, Some(0.05));
@@ -222,8 +222,37 @@ async fn a_billed_request_is_never_repeated_and_its_failure_says_what_it_may_hav
         assert_eq!(Report::from(&error).solution, POSSIBLY_BILLED);
         assert_eq!(sandbox.count(ANALYZE) - before, 1, "{fault:?}");
     }
-    for code in [400, 401, 402, 403, 422, 429] {
+    for code in [400, 401, 402, 403, 422] {
         sandbox.faults().next(ANALYZE, Fault::Status(code));
         assert_eq!(status(&client.analyze(&token, &question()).await.unwrap_err()), Some(code));
     }
+}
+
+#[tokio::test]
+async fn a_billed_request_that_was_certainly_not_processed_is_repeated() {
+    const ANALYZE: &str = "POST /health-ai/analyze";
+    let (sandbox, client, token) = signed_in(SandboxConfig::default()).await;
+    for fault in [Fault::TooMany(None), Fault::TooMany(Some("0".to_owned())), Fault::Busy("0".to_owned())] {
+        let before = sandbox.count(ANALYZE);
+        sandbox.faults().next(ANALYZE, fault.clone());
+        sandbox.faults().next(ANALYZE, fault);
+        client.analyze(&token, &question()).await.unwrap();
+        assert_eq!(sandbox.count(ANALYZE) - before, 3);
+    }
+    let before = sandbox.count(ANALYZE);
+    sandbox.faults().next(ANALYZE, Fault::Busy("3600".to_owned()));
+    let error = client.analyze(&token, &question()).await.unwrap_err();
+    assert_eq!(error.retry_after(), Some(Duration::from_hours(1)));
+    assert!(error.is_certainly_unprocessed());
+    assert_eq!(sandbox.count(ANALYZE) - before, 1);
+}
+
+#[tokio::test]
+async fn a_billed_request_is_repeated_when_nobody_listens() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let base_url = format!("http://{free}/mcp").parse().unwrap();
+    let timing = Timing { first_wait: Duration::from_millis(1), ..Timing::default() };
+    let client = Client::new(base_url, Redactor::default(), Clock::system(), timing).unwrap();
+    let error = client.analyze(&bondmcp_server::secret::random(), &question()).await.unwrap_err();
+    assert_eq!(error, Error::Unreachable);
 }

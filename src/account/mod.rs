@@ -1,6 +1,7 @@
 //! An account and its use-cases: register, sign in and out, a bearer for this call, API keys. It holds the credentials
 //! and decides which of them a call uses; it knows neither MCP nor the command line.
 
+mod audit;
 mod bearer;
 mod error;
 mod health;
@@ -24,7 +25,16 @@ use std::{
 use tokio::sync::OnceCell;
 use tokio_util::task::TaskTracker;
 
+use self::{
+    audit::Audit,
+    models::ModelCache,
+    plan::PlanCache,
+    record::Record,
+    renewal::Flight,
+    store::{Store, Versioned},
+};
 pub use self::{
+    audit::AuditEntry,
     bearer::{Bearer, Need, Source},
     error::{Error, SignInReason},
     keys::{Key, KeyList, Unfinished},
@@ -32,13 +42,6 @@ pub use self::{
     record::ManagedKey,
     sign_in::Registration,
     status::{Credential, Renewal, Status},
-};
-use self::{
-    models::ModelCache,
-    plan::PlanCache,
-    record::Record,
-    renewal::Flight,
-    store::{Store, Versioned},
 };
 use crate::{
     bondmcp::Client,
@@ -76,6 +79,7 @@ struct Inner {
     flight: Flight,
     models: Mutex<Option<ModelCache>>,
     plan: Mutex<Option<PlanCache>>,
+    audit: Audit,
     /// Work that is finished even when its caller has gone.
     tasks: TaskTracker,
 }
@@ -128,6 +132,7 @@ impl Account {
                 flight: Flight::default(),
                 models: Mutex::new(None),
                 plan: Mutex::new(None),
+                audit: Audit::new(settings.data_dir.clone()),
                 tasks: TaskTracker::new(),
             }),
         }
@@ -182,6 +187,7 @@ impl Account {
             tracing::warn!("work that hangs at BondMCP was given up");
         }
         self.inner.store.close().await;
+        self.inner.audit.close();
     }
 
     /// Runs `work` to its end even when the caller goes away: a key being made, a session being stored.

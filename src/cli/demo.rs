@@ -65,6 +65,11 @@ async fn story(host: &mut Host, person: &Person, sandbox: &RunningSandbox) -> Re
     host.call("auth_status", json!({})).await?;
     host.call("list_models", json!({})).await?;
 
+    chapter("A billed health service; the sandbox answers with samples");
+    let medications =
+        json!([{"name": "warfarin", "dosage": "5 mg"}, {"name": "ibuprofen", "dosage": "400 mg"}]);
+    host.call("medication_check", json!({ "medications": medications })).await?;
+
     chapter("The token expires; nobody has to do anything");
     sandbox.expire_tokens();
     host.call("list_models", json!({ "refresh": true })).await?;
@@ -81,9 +86,10 @@ async fn story(host: &mut Host, person: &Person, sandbox: &RunningSandbox) -> Re
     host.manage_keys(json!({"action": "use", "key_id": id})).await?;
     host.call("list_models", json!({ "refresh": true })).await?;
     host.manage_keys(json!({"action": "usage", "key_id": id})).await?;
-    let rotated = host.manage_keys(json!({"action": "rotate", "key_id": id})).await?;
+    let rotated = host.manage_keys(json!({"action": "rotate", "key_id": id, "confirm": "demo"})).await?;
     host.manage_keys(json!({ "action": "list" })).await?;
-    host.manage_keys(json!({"action": "revoke", "key_id": rotated["keys"][0]["id"]})).await?;
+    let id = &rotated["keys"][0]["id"];
+    host.manage_keys(json!({"action": "revoke", "key_id": id, "confirm": "demo"})).await?;
 
     chapter("Signing out");
     host.call("logout", json!({})).await?;

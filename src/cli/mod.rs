@@ -4,6 +4,7 @@
     reason = "doc comments of arguments are help texts, where backticks would show"
 )]
 
+mod audit;
 mod demo;
 mod http;
 mod keys;
@@ -92,6 +93,8 @@ enum Command {
     Logout(logout::Args),
     /// Tell who is signed in, how and until when
     Status(status::Args),
+    /// Tell which tools were called, by whom and how that ended
+    Audit(audit::Args),
     /// List, create, rotate, revoke, choose and use API keys
     #[command(subcommand)]
     Keys(keys::Command),
@@ -162,6 +165,7 @@ impl Cli {
             Command::Register(args) => Box::pin(args.run(app)),
             Command::Logout(args) => Box::pin(args.run(app)),
             Command::Status(args) => Box::pin(args.run(app)),
+            Command::Audit(args) => Box::pin(async move { args.run(&app) }),
             Command::Keys(command) => Box::pin(command.run(app)),
             Command::Sandbox(args) => Box::pin(args.run(app)),
             Command::Demo(args) => Box::pin(args.run(app)),

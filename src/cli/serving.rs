@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::{App, Failed, sandboxed, stop};
 use crate::{
     account::Account,
-    mcp::{BondMcp, Limits, Usd},
+    mcp::{BondMcp, Limits, Selection, Toolset, Usd},
     sandbox::RunningSandbox,
     sign_in::{LIFETIME, Options, SignIn},
 };
@@ -23,6 +23,15 @@ pub(super) struct ServingArgs {
     /// Open the sign-in page in the browser when the host cannot show its link
     #[arg(long)]
     open_browser: bool,
+    /// Serve nothing that changes things or is billed
+    #[arg(long)]
+    read_only: bool,
+    /// The sets of tools to serve [default: all]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    toolsets: Vec<Toolset>,
+    /// Single tools to serve, besides those of --toolsets
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    tools: Vec<String>,
     /// Refuse billed calls beyond this many US dollars, counted from the server's start
     #[arg(long, value_name = "USD", value_parser = usd)]
     max_spend: Option<Usd>,
@@ -53,6 +62,7 @@ impl Serving {
 impl ServingArgs {
     /// With a sign-in page where the person can reach one.
     pub async fn start(self, app: App, with_page: bool) -> Result<Serving, Failed> {
+        let selection = Selection { read_only: self.read_only, toolsets: self.toolsets, tools: self.tools };
         let (app, sandbox) = self.sandbox.apply(app).await?;
         let account = app.account()?;
         let stopping = CancellationToken::new();
@@ -65,7 +75,15 @@ impl ServingArgs {
         };
         let sign_in = with_page.then(|| SignIn::new(account.clone(), options));
         let limits = Limits { spend: self.max_spend, ..Limits::default() };
-        let server = BondMcp::new(account.clone(), sign_in.clone(), app.redactor, limits, stopping.clone());
+        let server = BondMcp::new(
+            account.clone(),
+            sign_in.clone(),
+            app.redactor,
+            &selection,
+            limits,
+            stopping.clone(),
+        )
+        .map_err(|error| Failed::Usage(error.to_string()))?;
         Ok(Serving { server, stopping, account, sign_in, _sandbox: sandbox })
     }
 }

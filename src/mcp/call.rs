@@ -1,5 +1,5 @@
 //! What every tool call runs inside: arguments checked → signed in → limiter → deadline → panic caught → tool → guard.
-//! Its name, outcome and duration are logged; its arguments and its result never.
+//! Its name, outcome and duration are logged and audited; its arguments and its result never.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -15,7 +15,13 @@ use rmcp::{
     service::RequestContext,
 };
 
-use super::{BondMcp, arguments, failure::Failure, progress::Progress, tools};
+use super::{
+    BondMcp, arguments,
+    audited::{Call, Ending},
+    failure::Failure,
+    progress::Progress,
+    tools,
+};
 use crate::{bondmcp::POSSIBLY_BILLED, error::Kind};
 
 impl BondMcp {
@@ -24,8 +30,7 @@ impl BondMcp {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        // An unknown name is the caller's text, so it is not logged.
-        let tool = self.inner.tools.get(&request.name).map(|tool| tool.name.clone());
+        let call = Call::of(self, &request, &context);
         // Once set, a billed request may be under way.
         let billing = AtomicBool::new(false);
         let cancelled = context.ct.clone();
@@ -38,13 +43,19 @@ impl BondMcp {
             () = self.inner.stopping.cancelled() => cut("stopped", "the server is stopping"),
         };
         let answer = self.inner.guard.pass(answer);
+        let ending = match cut {
+            Some(how) => Ending::cut(how, billing.load(Ordering::Relaxed)),
+            None => Ending::of(&call.tool, &answer),
+        };
+        let duration = began.elapsed();
         tracing::info!(
-            tool = tool.as_deref().unwrap_or("unknown"),
-            outcome = cut.unwrap_or_else(|| outcome(&answer)),
-            possibly_billed = (cut.is_some() && billing.load(Ordering::Relaxed)).then_some(true),
-            duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            tool = call.tool,
+            outcome = ending.outcome,
+            possibly_billed = ending.possibly_billed.then_some(true),
+            duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
             "tool call"
         );
+        self.account().audit(&call.entry(self, &answer, &ending, duration));
         answer
     }
 
@@ -115,14 +126,6 @@ impl BondMcp {
     }
 }
 
-fn outcome(answer: &Result<CallToolResponse, ErrorData>) -> &'static str {
-    match answer {
-        Ok(CallToolResponse::Complete(result)) if result.is_error == Some(true) => "failed",
-        Ok(_) => "ok",
-        Err(_) => "refused",
-    }
-}
-
 fn too_busy() -> Failure {
     Failure::new(
         Kind::RateLimited,
@@ -161,20 +164,23 @@ mod tests {
         bondmcp::{Client, Timing},
         clock::Clock,
         config::{Flags, Settings},
-        mcp::Limits,
+        mcp::{Limits, Selection},
         redact::Redactor,
     };
 
     /// A server with two tools of the test's own, nobody's account behind it.
     fn server(limits: Limits) -> BondMcp {
-        let flags = Flags { data_dir: Some("/nowhere".into()), ..Flags::default() };
+        let data_dir = tempfile::tempdir().unwrap().path().to_owned();
+        let flags = Flags { data_dir: Some(data_dir), ..Flags::default() };
         let settings = Settings::load(flags, None, |_| None).unwrap();
         let redactor = Redactor::default();
         let base_url = settings.base_url.clone();
         let client = Client::new(base_url, redactor.clone(), Clock::system(), Timing::default()).unwrap();
         let account =
             Account::new(&settings, "bondmcp-server".into(), client, Clock::system(), redactor.clone());
-        let mut server = BondMcp::new(account, None, redactor, limits, CancellationToken::new());
+        let selection = Selection::default();
+        let mut server =
+            BondMcp::new(account, None, redactor, &selection, limits, CancellationToken::new()).unwrap();
         let tool = |name| Tool::new(name, "of a test", JsonObject::new());
         let inner = std::sync::Arc::get_mut(&mut server.inner).unwrap();
         inner

@@ -37,6 +37,12 @@ impl Guard {
         }
     }
 
+    /// A name that somebody gives themselves, fit for a line of a file.
+    pub fn name(&self, name: &str, longest: usize) -> String {
+        let printable: String = name.chars().filter(|c| !c.is_control()).collect();
+        self.0.redact(&printable).chars().take(longest).collect()
+    }
+
     pub fn pass_resource(
         &self,
         read: Result<ReadResourceResult, ErrorData>,

@@ -1,6 +1,7 @@
 //! MCP: the server handler, the tools and the egress guard. It knows no SQL and no HTTP client; it asks the account.
 
 mod arguments;
+mod audited;
 mod call;
 mod confirmation;
 mod elicitation;
@@ -10,6 +11,7 @@ mod progress;
 mod prompts;
 mod resources;
 mod rounds;
+mod selection;
 mod spending;
 mod tools;
 
@@ -30,25 +32,44 @@ use rmcp::{
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-pub use self::spending::Usd;
 use self::{failure::Failure, guard::Guard, rounds::Rounds, spending::Spending};
+pub use self::{
+    selection::{Selection, SelectionError, Toolset},
+    spending::Usd,
+};
 use crate::{account::Account, redact::Redactor, sign_in::SignIn};
 
 /// How long a host may keep what never changes while we run, in milliseconds.
 const STATIC_TTL_MS: u64 = 5 * 60 * 1000;
 
-const INSTRUCTIONS: &str = "\
-Tools for BondMCP, a health-AI API. You never see or handle credentials: this server holds them.
-- If a call says `sign_in_required`, tell the person what to do: it is in `next` or `solution`, with a link or a command \
-that they need exactly as it is. Signing in happens outside the chat. Afterwards, simply call again.
-- Never ask the person for a password, a token or an API key, never accept one in the chat and never put one into a \
-tool call. If they offer one, tell them to keep it and to sign in as described.
-- `auth_status` tells who is signed in. Sessions are renewed by the server; you need not log in before other calls.
-- API keys are named by their ids; their values never appear here. A person can use one in a terminal with \
-`bondmcp-server keys run ID -- COMMAND`.
-- The health tools are billed to the account, and their answers say the `cost`. Ask the person before repeating one that \
-may have been processed. Their answers are no diagnosis: say so when you pass them on.
-- Failed calls carry JSON `{\"error\": {kind, message, solution, retry_after_seconds?}}`: follow `solution`.";
+/// What an agent must know that no single tool tells, each with the tool that it is about.
+const INSTRUCTIONS: [(&str, Option<&str>); 7] = [
+    (
+        "Tools for BondMCP, a health-AI API. You never see or handle credentials: this server holds them. Sessions are renewed by the server; you need not sign in before other calls.",
+        None,
+    ),
+    (
+        "If a call says `sign_in_required`, tell the person what to do: it is in `next` or `solution`, with a link or a command that they need exactly as it is. Signing in happens outside the chat. Afterwards, simply call again.",
+        None,
+    ),
+    (
+        "Never ask the person for a password, a token or an API key, never accept one in the chat and never put one into a tool call. If they offer one, tell them to keep it and to sign in as described.",
+        None,
+    ),
+    ("`auth_status` tells who is signed in and what was spent.", Some("auth_status")),
+    (
+        "API keys are named by their ids; their values never appear here. A person can use one in a terminal with `bondmcp-server keys run ID -- COMMAND`.",
+        Some(tools::MANAGE_API_KEYS),
+    ),
+    (
+        "The health tools are billed to the account, and their answers say the `cost`. Ask the person before repeating one that may have been processed. Their answers are no diagnosis: say so when you pass them on.",
+        Some("health_analyze"),
+    ),
+    (
+        "Failed calls carry JSON `{\"error\": {kind, message, solution, retry_after_seconds?}}`: follow `solution`.",
+        None,
+    ),
+];
 
 /// Bounds on what callers may ask of us.
 #[derive(Clone, Copy, Debug)]
@@ -92,18 +113,23 @@ struct Inner {
 }
 
 impl BondMcp {
-    #[must_use]
     pub fn new(
         account: Account,
         sign_in: Option<SignIn>,
         redactor: Redactor,
+        selection: &Selection,
         limits: Limits,
         stopping: CancellationToken,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, SelectionError> {
+        let names = selection.names()?;
+        let mut tools = Self::tools();
+        for tool in tools.list_all().iter().filter(|tool| !names.contains(&*tool.name)) {
+            tools.remove_route(&tool.name);
+        }
+        Ok(Self {
             inner: Arc::new(Inner {
                 account,
-                tools: Self::tools(),
+                tools,
                 guard: Guard::new(redactor),
                 sign_in,
                 rounds: Rounds::new(),
@@ -113,7 +139,7 @@ impl BondMcp {
                 admitted: Semaphore::new(limits.concurrent + limits.waiting),
                 stopping,
             }),
-        }
+        })
     }
 
     fn account(&self) -> &Account {
@@ -122,6 +148,17 @@ impl BondMcp {
 
     fn has_tool(&self, name: &str) -> bool {
         self.inner.tools.has_route(name)
+    }
+
+    fn instructions(&self) -> String {
+        let said = INSTRUCTIONS.iter().filter(|(_, about)| match about {
+            Some("health_analyze") => {
+                self.inner.tools.list_all().iter().any(|tool| tools::is_billed(&tool.name))
+            }
+            Some(tool) => self.has_tool(tool),
+            None => true,
+        });
+        said.map(|(text, _)| format!("- {text}")).collect::<Vec<_>>().join("\n")
     }
 
     fn capabilities(&self) -> ServerCapabilities {
@@ -159,7 +196,7 @@ impl ServerHandler for BondMcp {
     fn get_info(&self) -> ServerConfig {
         ServerConfig::new(self.capabilities())
             .with_server_info(Self::identity())
-            .with_instructions(INSTRUCTIONS)
+            .with_instructions(self.instructions())
     }
 
     async fn discover(&self, _: RequestContext<RoleServer>) -> Result<DiscoverResult, ErrorData> {

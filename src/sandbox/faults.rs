@@ -32,6 +32,8 @@ pub enum Fault {
     Status(u16),
     /// 429 with this `Retry-After`, or without.
     TooMany(Option<String>),
+    /// 503 with this `Retry-After`.
+    Busy(String),
     /// A gateway's page in place of JSON.
     Html(u16),
     /// The connection closes without an answer; the request is not processed.
@@ -205,12 +207,12 @@ impl Fault {
                 answers::refusal(status, "injected", "This failure was asked for")
             }
             Self::TooMany(retry_after) => {
-                let mut response =
-                    answers::refusal(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", "Slow down");
-                if let Some(value) = retry_after.and_then(|value| HeaderValue::try_from(value).ok()) {
-                    response.headers_mut().insert(RETRY_AFTER, value);
-                }
-                response
+                let status = StatusCode::TOO_MANY_REQUESTS;
+                later(answers::refusal(status, "rate_limit_exceeded", "Slow down"), retry_after)
+            }
+            Self::Busy(retry_after) => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                later(answers::refusal(status, "busy", "Come again"), Some(retry_after))
             }
             Self::Html(status) => {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
@@ -247,6 +249,13 @@ impl Fault {
             }
         }
     }
+}
+
+fn later(mut response: Response, retry_after: Option<String>) -> Response {
+    if let Some(value) = retry_after.and_then(|value| HeaderValue::try_from(value).ok()) {
+        response.headers_mut().insert(RETRY_AFTER, value);
+    }
+    response
 }
 
 /// An answer that breaks off after `start`.

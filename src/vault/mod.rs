@@ -2,7 +2,7 @@
 //! compare-and-swap, so that several processes can use one vault at once.
 
 mod error;
-mod files;
+pub(crate) mod files;
 mod seal;
 mod sealing_key;
 mod sqlite;

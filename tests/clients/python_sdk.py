@@ -57,7 +57,7 @@ async def main(mode):
         key_id = created["keys"][0]["id"]
         listed = await call("manage_api_keys", action="list")
         assert key_id in [key["id"] for key in listed["keys"]]
-        await call("manage_api_keys", action="revoke", key_id=key_id)
+        await call("manage_api_keys", action="revoke", key_id=key_id, confirm="python")
         checked = await call("medication_check", medications=[{"name": "warfarin"}, {"name": "aspirin"}])
         assert checked["cost"] == 0.03 and len(checked["interactions"]) == 1
         refused = await client.call_tool("login", {"password": "x"})

@@ -51,7 +51,7 @@ const created = await call("manage_api_keys", { action: "create", name: "typescr
 const key_id = created.keys[0].id;
 const listed = await call("manage_api_keys", { action: "list" });
 assert.ok(listed.keys.some((key) => key.id === key_id));
-await call("manage_api_keys", { action: "revoke", key_id });
+await call("manage_api_keys", { action: "revoke", key_id, confirm: "typescript" });
 const checked = await call("medication_check", { medications: [{ name: "warfarin" }, { name: "aspirin" }] });
 assert.equal(checked.cost, 0.03);
 assert.equal(checked.interactions.length, 1);

@@ -29,6 +29,9 @@ struct ManageApiKeysArguments {
     confirm: Option<String>,
 }
 
+/// The words of [`Action`].
+pub(super) const ACTIONS: [&str; 6] = ["list", "create", "rotate", "revoke", "use", "usage"];
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Action {

@@ -18,7 +18,7 @@ use rmcp::{
 };
 use serde_json::Value;
 
-use super::BondMcp;
+use super::{BondMcp, selection::Toolset};
 use crate::account::Need;
 
 /// Besides a tool, resources and completions depend on it.
@@ -37,6 +37,21 @@ pub(super) fn need(tool: &str) -> Option<Need> {
         MANAGE_API_KEYS => Some(Need::Session),
         _ if is_billed(tool) => Some(Need::Api),
         _ => None,
+    }
+}
+
+/// Whether `manage_api_keys` knows this action.
+pub(super) fn is_key_action(action: &str) -> bool {
+    api_keys::ACTIONS.contains(&action)
+}
+
+/// Which tools a tool belongs to.
+pub(super) fn toolset(tool: &str) -> Toolset {
+    match tool {
+        "list_models" => Toolset::Models,
+        MANAGE_API_KEYS => Toolset::Keys,
+        _ if is_billed(tool) => Toolset::Health,
+        _ => Toolset::Session,
     }
 }
 

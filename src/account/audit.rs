@@ -1,0 +1,211 @@
+//! Who called what, when and how it ended: one JSON line a call, in a file for the owner alone. Never what was asked or
+//! answered. Several processes write to one file; a thread of its own writes, so that no call waits for the disk.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, BufRead as _, BufReader, Write as _},
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError,
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread::JoinHandle,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::Account;
+use crate::{clock::Timestamp, vault::files};
+
+/// A larger file makes room for a new one; the one before it is kept, older ones are not.
+const LARGEST: u64 = 5 << 20;
+
+/// One call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AuditEntry {
+    pub time: Timestamp,
+    /// The profile.
+    pub owner: String,
+    /// What the host calls itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    pub tool: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
+    /// `ok`, the kind of failure, or how else the call ended.
+    pub outcome: String,
+    pub duration_ms: u64,
+    /// In US dollars.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<f64>,
+    /// That nobody here knows whether it was billed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub possibly_billed: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<String>,
+}
+
+/// The audit file of one data directory.
+#[derive(Debug)]
+pub(super) struct Audit {
+    directory: PathBuf,
+    writer: Mutex<Option<Writer>>,
+}
+
+#[derive(Debug)]
+struct Writer {
+    lines: Sender<Vec<u8>>,
+    thread: JoinHandle<()>,
+}
+
+impl Account {
+    /// Notes a call.
+    pub fn audit(&self, entry: &AuditEntry) {
+        self.inner.audit.note(entry);
+    }
+
+    /// The newest `count` entries of all processes, oldest first.
+    pub fn audited(&self, count: usize) -> io::Result<Vec<AuditEntry>> {
+        self.inner.audit.newest(count)
+    }
+}
+
+impl Audit {
+    pub fn new(directory: PathBuf) -> Self {
+        Self { directory, writer: Mutex::new(None) }
+    }
+
+    fn note(&self, entry: &AuditEntry) {
+        let Ok(mut line) = serde_json::to_vec(entry) else { return };
+        line.push(b'\n');
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let writer = writer.get_or_insert_with(|| {
+            let (lines, written) = channel();
+            let directory = self.directory.clone();
+            Writer { lines, thread: std::thread::spawn(move || write(&directory, &written)) }
+        });
+        // It ends only with the channel, so sending cannot fail.
+        let _ = writer.lines.send(line);
+    }
+
+    /// Waits until everything is written.
+    pub fn close(&self) {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Writer { lines, thread }) = writer {
+            drop(lines);
+            let _ = thread.join();
+        }
+    }
+
+    fn newest(&self, count: usize) -> io::Result<Vec<AuditEntry>> {
+        let mut entries = Vec::new();
+        for path in [older(&self.directory), current(&self.directory)] {
+            let file = match File::open(path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            for line in BufReader::new(file).split(b'\n') {
+                // A line that was torn by a crash is nobody's.
+                entries.extend(serde_json::from_slice::<AuditEntry>(&line?).ok());
+            }
+        }
+        entries.drain(..entries.len().saturating_sub(count));
+        Ok(entries)
+    }
+}
+
+fn current(directory: &Path) -> PathBuf {
+    directory.join("audit.jsonl")
+}
+
+fn older(directory: &Path) -> PathBuf {
+    directory.join("audit.1.jsonl")
+}
+
+/// Writes what comes, as much at once as there is, until nobody can send any more.
+fn write(directory: &Path, lines: &Receiver<Vec<u8>>) {
+    let mut complained = false;
+    while let Ok(mut batch) = lines.recv() {
+        batch.extend(lines.try_iter().flatten());
+        if let Err(error) = append(directory, &batch, LARGEST)
+            && !complained
+        {
+            complained = true;
+            tracing::warn!(%error, "calls are not audited");
+        }
+    }
+}
+
+fn append(directory: &Path, batch: &[u8], largest: u64) -> Result<(), crate::vault::Error> {
+    files::prepare_directory(directory)?;
+    // For the processes that share the file: one may be making room.
+    let _lock = files::lock(&directory.join("audit.lock"))?;
+    let path = current(directory);
+    let unusable = |error| files::unusable(&path, &error);
+    if std::fs::metadata(&path).is_ok_and(|file| file.len() > 0 && file.len() + batch.len() as u64 > largest)
+    {
+        std::fs::rename(&path, older(directory)).map_err(unusable)?;
+    }
+    let mut options = OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(&path).map_err(unusable)?;
+    files::refuse_exposed(&path, "600")?;
+    file.write_all(batch).map_err(unusable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(tool: &str) -> AuditEntry {
+        AuditEntry {
+            time: Timestamp::UNIX_EPOCH,
+            owner: "default".into(),
+            host: None,
+            tool: tool.into(),
+            action: None,
+            outcome: "ok".into(),
+            duration_ms: 7,
+            cost: Some(0.05),
+            possibly_billed: false,
+            key_id: None,
+        }
+    }
+
+    #[test]
+    fn entries_are_read_as_they_were_noted_newest_last() {
+        let directory = tempfile::tempdir().unwrap();
+        let audit = Audit::new(directory.path().join("data"));
+        assert_eq!(audit.newest(9).unwrap(), []);
+        for tool in ["a", "b", "c"] {
+            audit.note(&entry(tool));
+        }
+        audit.close();
+        std::fs::OpenOptions::new()
+            .append(true)
+            .open(current(&audit.directory))
+            .unwrap()
+            .write_all(b"{\"time\":\"20")
+            .unwrap();
+        assert_eq!(audit.newest(2).unwrap(), [entry("b"), entry("c")]);
+    }
+
+    #[test]
+    fn a_full_file_makes_room_and_one_older_one_is_kept() {
+        let directory = tempfile::tempdir().unwrap().keep();
+        #[cfg(unix)]
+        std::fs::set_permissions(&directory, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        for round in 0..5 {
+            let mut line = serde_json::to_vec(&entry(&round.to_string())).unwrap();
+            line.push(b'\n');
+            append(&directory, &line, 2 * line.len() as u64).unwrap();
+        }
+        let left = Audit::new(directory.clone()).newest(9).unwrap();
+        let tools: Vec<&str> = left.iter().map(|entry| entry.tool.as_str()).collect();
+        assert_eq!(tools, ["2", "3", "4"]);
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+}

@@ -76,3 +76,11 @@ impl std::fmt::Display for Report {
 }
 
 impl std::error::Error for Report {}
+
+/// The first letter large, a full stop at the end.
+pub(crate) fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
+    let dot = if text.ends_with('.') { "" } else { "." };
+    format!("{first}{}{dot}", letters.as_str())
+}

@@ -6,16 +6,11 @@ mod common;
 use std::net::SocketAddr;
 
 use bondmcp_server::{
-    account::Account,
-    bondmcp::{Client, Timing},
-    clock::Clock,
-    config::{Flags, Settings},
-    mcp::{BondMcp, Limits, Selection},
-    redact::Redactor,
+    bondmcp::Timing,
     sandbox::{Fault, RunningSandbox},
     transport::http::{self, LARGEST_BODY, Protection},
 };
-use common::{EMAIL, Place, like_the_seed, sandbox, secrets, within};
+use common::{EMAIL, Place, in_process, like_the_seed, sandbox, within};
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -41,24 +36,7 @@ impl Http {
     async fn start(protection: Protection) -> Self {
         let sandbox = sandbox(like_the_seed()).await;
         let place = Place::new(&sandbox);
-        let settings = Settings::load(Flags::default(), None, |name| match name {
-            "BONDMCP_BASE_URL" => Some(place.base_url.clone().into()),
-            "BONDMCP_DATA_DIR" => Some(place.data_dir().into()),
-            "BONDMCP_SEALING_KEY" => Some(secrets::text(&place.sealing_key).into()),
-            "BONDMCP_EMAIL" => Some(EMAIL.into()),
-            "BONDMCP_PASSWORD" => Some(secrets::text(&place.password).into()),
-            _ => None,
-        })
-        .unwrap();
-        let (redactor, clock) = (Redactor::default(), Clock::system());
-        let client =
-            Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), Timing::default())
-                .unwrap();
-        let account = Account::new(&settings, "bondmcp-server".into(), client, clock, redactor.clone());
-        let stopping = CancellationToken::new();
-        let server =
-            BondMcp::new(account, None, redactor, &Selection::default(), Limits::default(), stopping.clone())
-                .unwrap();
+        let (server, stopping) = in_process(&place, Timing::default());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = http::router(&server, protection, &stopping);

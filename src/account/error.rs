@@ -2,7 +2,7 @@
 
 use crate::{
     bondmcp,
-    error::{Kind, Report},
+    error::{Kind, Report, sentence},
     vault,
 };
 
@@ -150,12 +150,4 @@ impl From<&Error> for Report {
             Error::Interrupted => told(Kind::Internal, "Try again; look first whether it was done.".into()),
         }
     }
-}
-
-/// The first letter large, a full stop at the end.
-fn sentence(text: &str) -> String {
-    let mut letters = text.chars();
-    let first = letters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
-    let dot = if text.ends_with('.') { "" } else { "." };
-    format!("{first}{}{dot}", letters.as_str())
 }

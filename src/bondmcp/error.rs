@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     clock::Timestamp,
-    error::{Kind, Report},
+    error::{Kind, Report, sentence},
     redact::Redactor,
 };
 
@@ -204,22 +204,22 @@ impl From<&Error> for Report {
             Error::Refused(refusal) => refusal.into(),
             Error::Unreachable | Error::Broken => Self::new(
                 Kind::UpstreamUnavailable,
-                format!("{error}."),
+                sentence(&error.to_string()),
                 "Try again in a moment; if it stays so, check the network and the base URL.",
             ),
             Error::Timeout => Self::new(
                 Kind::Timeout,
-                format!("{error}."),
+                sentence(&error.to_string()),
                 "Try again in a moment; a change may have been made all the same, so look before repeating it.",
             ),
             Error::Redirected => Self::new(
                 Kind::UpstreamUnavailable,
-                format!("{error}."),
+                sentence(&error.to_string()),
                 "The operator must set BONDMCP_BASE_URL to the address that it redirects to, if that is to be trusted.",
             ),
             Error::Oversize | Error::Unreadable => Self::new(
                 Kind::UpstreamUnavailable,
-                format!("{error}."),
+                sentence(&error.to_string()),
                 "Check that the base URL points at the BondMCP API; otherwise try again later.",
             ),
             Error::OverBudget { retry_after } => Self::new(
@@ -244,7 +244,7 @@ impl From<&Error> for Report {
             ),
             Error::InvalidCredential => Self::new(
                 Kind::InvalidCredentials,
-                format!("{}{}", "T", &error.to_string()[1..]) + ".",
+                sentence(&error.to_string()),
                 "Copy it again, without line breaks or spaces.",
             ),
         }

@@ -56,7 +56,9 @@ impl BondMcp {
                 return Ok(None);
             }
             Err(account::Error::SignInRequired { .. }) => {}
-            _ => return Ok(None),
+            // The tool would meet it again, and try the password once more.
+            Err(error) => return Ok(Some(Failure::from(error).into_result().into())),
+            Ok(_) => return Ok(None),
         }
         let way = way(context);
         if let (Way::Rounds, Some(Asked::SignIn(name))) = (&way, asked) {

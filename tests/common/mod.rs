@@ -6,6 +6,7 @@
 pub mod browser;
 pub mod raw;
 pub mod secrets;
+pub mod services;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -18,6 +19,12 @@ use std::{
 };
 
 use bondmcp_server::{
+    account::Account,
+    bondmcp::{Client, Timing},
+    clock::Clock,
+    config::{Flags, Settings},
+    mcp::{BondMcp, Limits, Selection},
+    redact::Redactor,
     sandbox::{Plan, RunningSandbox, Sandbox, SandboxConfig},
     secret::SecretString,
 };
@@ -32,6 +39,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf},
     process::{Child, Command},
 };
+use tokio_util::sync::CancellationToken;
 
 pub const EMAIL: &str = "ada@example.com";
 
@@ -244,4 +252,24 @@ pub fn files(directory: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
         }
     }
     found
+}
+
+/// The server of `place` in this process, signed in by its environment; the second one ends it.
+pub fn in_process(place: &Place, timing: Timing) -> (BondMcp, CancellationToken) {
+    let settings = Settings::load(Flags::default(), None, |name| match name {
+        "BONDMCP_BASE_URL" => Some(place.base_url.clone().into()),
+        "BONDMCP_DATA_DIR" => Some(place.data_dir().into()),
+        "BONDMCP_SEALING_KEY" => Some(secrets::text(&place.sealing_key).into()),
+        "BONDMCP_EMAIL" => Some(EMAIL.into()),
+        "BONDMCP_PASSWORD" => Some(secrets::text(&place.password).into()),
+        _ => None,
+    })
+    .unwrap();
+    let (redactor, clock) = (Redactor::default(), Clock::system());
+    let client = Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), timing).unwrap();
+    let account = Account::new(&settings, "bondmcp-server".into(), client, clock, redactor.clone());
+    let stopping = CancellationToken::new();
+    let (selection, limits) = (Selection::default(), Limits::default());
+    let server = BondMcp::new(account, None, redactor, &selection, limits, stopping.clone()).unwrap();
+    (server, stopping)
 }

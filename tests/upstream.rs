@@ -29,6 +29,7 @@ fn client(sandbox: &RunningSandbox, request: Duration) -> Client {
         billed: request,
         deadline: Duration::from_secs(30),
         first_wait: Duration::from_millis(1),
+        pause: Duration::from_millis(1),
         longest_wait: Duration::from_millis(5),
     };
     let base_url = sandbox.base_url().parse().unwrap();
@@ -255,4 +256,30 @@ async fn a_billed_request_is_repeated_when_nobody_listens() {
     let client = Client::new(base_url, Redactor::default(), Clock::system(), timing).unwrap();
     let error = client.analyze(&bondmcp_server::secret::random(), &question()).await.unwrap_err();
     assert_eq!(error, Error::Unreachable);
+}
+
+#[tokio::test]
+async fn an_upstream_that_was_left_alone_is_asked_whether_it_is_well_before_anything_else() {
+    const HEALTH: &str = "GET /health";
+    let (sandbox, client, token) = signed_in(SandboxConfig::default()).await;
+    sandbox.faults().always(MODELS, Fault::Status(500));
+    sandbox.faults().always(HEALTH, Fault::Status(500));
+    for _ in 0..5 {
+        client.list_models(&token).await.unwrap_err();
+    }
+    let asked = sandbox.count(MODELS);
+    // The pause is short here: whether it is over or not, nothing is asked but how the upstream is.
+    let refused = async {
+        while sandbox.count(HEALTH) == 0 {
+            client.list_models(&token).await.unwrap_err();
+        }
+    };
+    within(refused).await;
+    assert_eq!(sandbox.count(MODELS), asked);
+    sandbox.faults().clear();
+    within(async { while client.list_models(&token).await.is_err() {} }).await;
+    let probes = sandbox.count(HEALTH);
+    assert!(probes >= 2);
+    client.list_models(&token).await.unwrap();
+    assert_eq!(sandbox.count(HEALTH), probes);
 }

@@ -1,5 +1,6 @@
 //! After repeated failures the upstream is left alone for a short time: calls fail at once instead of each waiting for
-//! its own time-out. Then one of them is let through as a probe; if it works, all are.
+//! its own time-out. Then it is asked once whether it is well (`GET /health`, which costs nothing); if it answers, calls
+//! are let through, and the first of them decides.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -13,11 +14,10 @@ use super::error::Error;
 /// Failed calls in a row that open the circuit.
 const FAILURES: u32 = 5;
 
-/// How long it stays open.
-const PAUSE: Duration = Duration::from_secs(10);
-
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Circuit {
+    /// How long it stays open.
+    pause: Duration,
     state: Mutex<State>,
 }
 
@@ -25,15 +25,23 @@ pub(super) struct Circuit {
 struct State {
     /// In a row.
     failures: u32,
-    /// Open until then, and closed by the probe that is made afterwards.
+    /// Open until then; afterwards it is probed.
     open_until: Option<Instant>,
 }
 
 /// A call that was let through; without an outcome it counts as if it had not been made.
 #[derive(Debug)]
-pub(super) struct Passage<'a>(&'a Circuit);
+pub(super) struct Passage<'a> {
+    circuit: &'a Circuit,
+    /// Whether the upstream is to be probed first.
+    pub is_probe: bool,
+}
 
 impl Circuit {
+    pub fn new(pause: Duration) -> Self {
+        Self { pause, state: Mutex::default() }
+    }
+
     pub fn enter(&self) -> Result<Passage<'_>, Error> {
         let mut state = self.state();
         if let Some(until) = state.open_until {
@@ -42,9 +50,10 @@ impl Circuit {
                 return Err(Error::CircuitOpen { failures: state.failures, retry_after: until - now });
             }
             // For the time of the probe; should that be given up, another one follows.
-            state.open_until = Some(now + PAUSE);
+            state.open_until = Some(now + self.pause);
+            return Ok(Passage { circuit: self, is_probe: true });
         }
-        Ok(Passage(self))
+        Ok(Passage { circuit: self, is_probe: false })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -53,14 +62,19 @@ impl Circuit {
 }
 
 impl Passage<'_> {
+    /// The probe has been answered: calls are let through again. One more failure opens the circuit at once.
+    pub fn is_well(&self) {
+        self.circuit.state().open_until = None;
+    }
+
     /// How the call went: an answer, be it a refusal, is a sign of life.
     pub fn went<T>(self, outcome: &Result<T, Error>) {
-        let mut state = self.0.state();
+        let mut state = self.circuit.state();
         match outcome {
             Err(error) if error.is_outage() => {
                 state.failures += 1;
                 if state.failures >= FAILURES {
-                    state.open_until = Some(Instant::now() + PAUSE);
+                    state.open_until = Some(Instant::now() + self.circuit.pause);
                 }
             }
             // Not sent, so it tells nothing.
@@ -74,13 +88,15 @@ impl Passage<'_> {
 mod tests {
     use super::*;
 
+    const PAUSE: Duration = Duration::from_secs(10);
+
     fn fails(circuit: &Circuit) {
         circuit.enter().unwrap().went::<()>(&Err(Error::Unreachable));
     }
 
     #[tokio::test(start_paused = true)]
     async fn repeated_failures_open_it_and_one_probe_closes_it() {
-        let circuit = Circuit::default();
+        let circuit = Circuit::new(PAUSE);
         for _ in 0..FAILURES {
             fails(&circuit);
         }
@@ -88,14 +104,23 @@ mod tests {
         assert_eq!(refusal, Error::CircuitOpen { failures: FAILURES, retry_after: PAUSE });
         tokio::time::advance(PAUSE).await;
         let probe = circuit.enter().unwrap();
+        assert!(probe.is_probe);
         assert!(circuit.enter().is_err(), "one probe at a time");
+        probe.is_well();
+        assert!(circuit.enter().is_ok_and(|passage| !passage.is_probe));
+        fails(&circuit);
+        assert!(circuit.enter().is_err(), "it was not well after all");
+        tokio::time::advance(PAUSE).await;
+        let probe = circuit.enter().unwrap();
+        probe.is_well();
         probe.went(&Ok(()));
-        assert!(circuit.enter().is_ok() && circuit.enter().is_ok());
+        fails(&circuit);
+        assert!(circuit.enter().is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_failed_probe_opens_it_again_and_an_abandoned_one_is_followed_by_another() {
-        let circuit = Circuit::default();
+        let circuit = Circuit::new(PAUSE);
         for _ in 0..FAILURES {
             fails(&circuit);
         }
@@ -111,7 +136,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_sign_of_life_between_failures_keeps_it_closed() {
-        let circuit = Circuit::default();
+        let circuit = Circuit::new(PAUSE);
         for _ in 0..3 * FAILURES {
             fails(&circuit);
             circuit.enter().unwrap().went(&Ok(()));

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Client,
+    circuit::Passage,
     error::{Error, Refusal},
 };
 use crate::secret::{ExposeSecret, SecretBytes, SecretString};
@@ -35,6 +36,8 @@ pub struct Timing {
     pub deadline: Duration,
     /// Before the second try of a read; it doubles, with jitter.
     pub first_wait: Duration,
+    /// For the upstream to be left alone in, after repeated failures.
+    pub pause: Duration,
     /// The longest `Retry-After` that is waited for; a longer one is told to the caller instead.
     pub longest_wait: Duration,
 }
@@ -47,10 +50,14 @@ impl Default for Timing {
             billed: Duration::from_secs(45),
             deadline: Duration::from_secs(40),
             first_wait: Duration::from_millis(200),
+            pause: Duration::from_secs(10),
             longest_wait: Duration::from_secs(2),
         }
     }
 }
+
+/// For the upstream to say that it is well.
+const PROBE: Duration = Duration::from_secs(5);
 
 /// Tries of a read, the first one included.
 const TRIES: usize = 3;
@@ -110,7 +117,7 @@ impl Client {
 
     /// One request, sent once, and its answer as `T`.
     pub(super) async fn once<T: DeserializeOwned>(&self, request: Request<'_>) -> Result<T, Error> {
-        let passage = self.circuit.enter()?;
+        let passage = self.passage().await?;
         let outcome = self.attempt(self.timing.request, request).await;
         passage.went(&outcome);
         outcome
@@ -124,7 +131,7 @@ impl Client {
         again: fn(&Error) -> bool,
     ) -> Result<T, Error> {
         let timing = self.timing;
-        let passage = self.circuit.enter()?;
+        let passage = self.passage().await?;
         let waits = ExponentialBuilder::new()
             .with_min_delay(timing.first_wait)
             .with_max_delay(timing.longest_wait)
@@ -138,6 +145,24 @@ impl Client {
         let outcome = tokio::time::timeout(deadline, tries).await.unwrap_or(Err(Error::Timeout));
         passage.went(&outcome);
         outcome
+    }
+
+    /// Lets a call through; asks the upstream first whether it is well, where it has been left alone for a while.
+    async fn passage(&self) -> Result<Passage<'_>, Error> {
+        let passage = self.circuit.enter()?;
+        if passage.is_probe {
+            let probe = Request { method: Method::GET, path: &["health"], bearer: None, body: None };
+            let outcome = self.attempt::<Value>(PROBE, probe).await;
+            match outcome {
+                Err(error) if error.is_outage() => {
+                    passage.went::<()>(&Err(error.clone()));
+                    return Err(error);
+                }
+                // Any answer is a sign of life.
+                _ => passage.is_well(),
+            }
+        }
+        Ok(passage)
     }
 
     async fn attempt<T: DeserializeOwned>(&self, time: Duration, request: Request<'_>) -> Result<T, Error> {

@@ -57,7 +57,7 @@ impl Client {
             http = http.no_proxy();
         }
         let http = http.build().map_err(SetupError)?;
-        let (budget, circuit) = Default::default();
+        let (budget, circuit) = (Arc::default(), Arc::new(Circuit::new(timing.pause)));
         Ok(Self { http, base_url, redactor, clock, timing, budget, circuit })
     }
 

@@ -11,7 +11,7 @@ use bondmcp_server::{
     bondmcp::{Client, Timing},
     clock::Clock,
     redact::Redactor,
-    sandbox::{Fault, RunningSandbox},
+    sandbox::{Fault, Plan, RunningSandbox},
     secret::SecretString,
 };
 use common::{EMAIL, Place, Server, like_the_seed, sandbox, within};
@@ -213,4 +213,55 @@ async fn a_new_key_that_does_not_work_leaves_the_old_one_in_use() {
     assert_eq!(status["unfinished"][0]["rotating_key_id"], json!(old));
     server.ok("list_models", json!({ "refresh": true })).await;
     finish(&sandbox, &place, &old).await;
+}
+
+const REGENERATE: &str = "POST /api/v1/api-keys/{id}/regenerate";
+
+/// Five keys on a plan that allows five.
+async fn at_the_limit() -> (RunningSandbox, Place, String) {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    place.sign_in().await;
+    for name in ["ci", "b", "c", "d", "e"] {
+        assert_eq!(place.run(&["keys", "create", "--name", name]).await.0, Some(0));
+    }
+    sandbox.set_plan(EMAIL, Plan::Starter);
+    let (id, _) = sandbox.live_keys(EMAIL).into_iter().find(|(_, name)| name == "ci").unwrap();
+    assert_eq!(place.run(&["keys", "use", &id]).await.0, Some(0));
+    (sandbox, place, id)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_plan_allows_no_further_key_rotating_gives_the_key_a_new_value() {
+    let (sandbox, place, id) = at_the_limit().await;
+    let (_, before, _) = place.run(&["keys", "run", &id, "--", "/usr/bin/printenv", "BONDMCP_API_KEY"]).await;
+    assert_eq!(place.run(&["keys", "rotate", &id]).await.0, Some(0));
+    let (_, after, _) = place.run(&["keys", "run", &id, "--", "/usr/bin/printenv", "BONDMCP_API_KEY"]).await;
+    assert_ne!(before, after);
+    assert!(works(&place, &id).await);
+    let list = all_accounted_for(&sandbox, &place).await;
+    assert_eq!(entry(&list, &id).unwrap()["in_use"], true);
+    assert_eq!(list["unfinished"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_while_a_key_gets_a_new_value_is_told_and_mended_by_rotating_again() {
+    for fault in [Fault::Hang, Fault::ProcessThenHang] {
+        let (sandbox, place, id) = at_the_limit().await;
+        killed_at(&sandbox, &place, &["keys", "rotate", &id], REGENERATE, fault.clone()).await;
+        let list = place.keys().await;
+        let told = &list["unfinished"][0];
+        assert_eq!(told["lost_key_ids"], json!([id]), "{fault:?} {list}");
+        assert!(told["next"].as_str().unwrap().contains(&format!("rotate {id} again")), "{list}");
+        sandbox.faults().clear();
+        assert_eq!(place.run(&["keys", "rotate", &id]).await.0, Some(0));
+        assert!(works(&place, &id).await);
+        assert_eq!(all_accounted_for(&sandbox, &place).await["unfinished"], json!([]));
+    }
+    // That it was refused leaves everything as it was.
+    let (sandbox, place, id) = at_the_limit().await;
+    sandbox.faults().next(REGENERATE, Fault::Status(403));
+    assert_eq!(place.run(&["keys", "rotate", &id]).await.0, Some(1));
+    assert!(works(&place, &id).await);
+    assert_eq!(all_accounted_for(&sandbox, &place).await["unfinished"], json!([]));
 }

@@ -35,6 +35,9 @@ pub enum Error {
     /// The answer to a create was lost. `orphans`: keys that were probably made by it.
     #[error("the answer to creating the API key was lost")]
     CreateLost { orphans: Vec<String>, cause: bondmcp::Error },
+    /// The key may have another value by now, which nobody knows.
+    #[error("the answer to giving API key {id} a new value was lost")]
+    RegenerationLost { id: String, cause: bondmcp::Error },
     /// The new key is made and kept, the old one still lives.
     #[error("the rotation of API key {old} to {new} is not finished")]
     RotationUnfinished { old: String, new: String, cause: bondmcp::Error },
@@ -137,6 +140,10 @@ impl From<&Error> for Report {
             Error::CreateLost { orphans, .. } => told(
                 Kind::UpstreamUnavailable,
                 format!("It has probably made {}, whose value is lost: revoke it and create again.", orphans.join(", ")),
+            ),
+            Error::RegenerationLost { id, .. } => told(
+                Kind::UpstreamUnavailable,
+                format!("Its value may have changed: rotate {id} again, or revoke it."),
             ),
             Error::RotationUnfinished { old, new, .. } => told(
                 Kind::UpstreamUnavailable,

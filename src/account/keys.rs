@@ -93,7 +93,8 @@ impl Account {
     }
 
     /// Replaces a key: create the new one, seal it, switch to it, see it work, revoke the old one. At every moment one
-    /// of them works. A rotation that was interrupted goes on where it stopped.
+    /// of them works. A rotation that was interrupted goes on where it stopped. Where the plan allows no further key, the
+    /// old one is given a new value instead.
     pub async fn rotate_key(&self, id: &str) -> Result<Key, Error> {
         let (account, id) = (self.clone(), id.to_owned());
         self.to_the_end(async move {
@@ -108,7 +109,12 @@ impl Account {
                     description: old.description.clone(),
                     permissions: vec![],
                 };
-                account.make(wanted, &listed, Some(&id)).await?
+                match account.make(wanted, &listed, Some(&id)).await {
+                    Err(Error::Upstream(error)) if error.is_about_key_limit() => {
+                        return account.regenerate(old).await;
+                    }
+                    made => made?,
+                }
             };
             account.switch_over(&id, &made).await?;
             let change = |record: &mut Record| {
@@ -181,7 +187,7 @@ impl Account {
         self.call(Need::Session, |client, bearer| async move { client.list_api_keys(&bearer).await }).await
     }
 
-    async fn held(&self, id: &str) -> Result<Key, Error> {
+    pub(super) async fn held(&self, id: &str) -> Result<Key, Error> {
         let memory = self.record().await?;
         let key = memory.record.key(id).ok_or_else(|| Error::KeyNotHeld { id: id.to_owned() })?;
         Ok(Key::held(key, &memory.record, true))
@@ -201,6 +207,7 @@ impl Account {
             started_at: self.inner.clock.now(),
             before: listed.iter().map(|key| key.id.clone()).collect(),
             replaces: replaces.map(ToOwned::to_owned),
+            regenerates: false,
             made: None,
             orphans: vec![],
         };
@@ -336,6 +343,9 @@ impl Unfinished {
 
     fn of(intent: &Intent) -> Option<Self> {
         let next = match (&intent.replaces, &intent.made, &intent.orphans[..]) {
+            (Some(old), None, _) if intent.regenerates => {
+                format!("Its value may have changed: rotate {old} again, or revoke it.")
+            }
             (Some(old), Some(new), _) => format!("Rotate {old} again to finish, or revoke {new} to undo."),
             (_, _, []) => return None,
             (_, _, orphans) => {

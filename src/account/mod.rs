@@ -11,6 +11,7 @@ mod notice;
 mod plan;
 mod reconcile;
 mod record;
+mod regeneration;
 mod renewal;
 mod session;
 mod sign_in;

@@ -74,7 +74,8 @@ impl Account {
     }
 }
 
-/// The keys that `intent` has probably made: of its name, not there before, and not held here.
+/// The keys that `intent` has probably made: of its name, not there before, and not held here; or the one whose value
+/// it may have changed.
 fn orphans(intent: &Intent, listed: &[ApiKey], held: &[String]) -> Vec<String> {
     let made_by_it = |key: &&ApiKey| {
         key.is_active
@@ -84,6 +85,10 @@ fn orphans(intent: &Intent, listed: &[ApiKey], held: &[String]) -> Vec<String> {
     };
     if intent.made.is_some() {
         return vec![];
+    }
+    if intent.regenerates {
+        let lives = |id: &&String| listed.iter().any(|key| key.id == **id && key.is_active);
+        return intent.replaces.iter().filter(lives).cloned().collect();
     }
     listed.iter().filter(made_by_it).map(|key| key.id.clone()).collect()
 }
@@ -117,6 +122,7 @@ mod tests {
             started_at: Timestamp::UNIX_EPOCH,
             before: vec!["before".into()],
             replaces: None,
+            regenerates: false,
             made: None,
             orphans: vec![],
         };

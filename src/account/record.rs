@@ -57,6 +57,9 @@ pub struct Intent {
     /// The key that the new one is to replace.
     #[serde(default)]
     pub replaces: Option<String>,
+    /// It is that key itself that is given a new value.
+    #[serde(default)]
+    pub regenerates: bool,
     /// The new key, once it is sealed.
     #[serde(default)]
     pub made: Option<String>,

@@ -79,6 +79,12 @@ impl Error {
         matches!(self, Self::Refused(r) if r.status == 401)
     }
 
+    /// The plan allows no further API key: one status, 403, is documented for that and for missing permissions.
+    #[must_use]
+    pub fn is_about_key_limit(&self) -> bool {
+        matches!(self, Self::Refused(r) if r.status == 403 && r.mentions("limit"))
+    }
+
     /// There is no such thing (404).
     #[must_use]
     pub fn is_not_found(&self) -> bool {
@@ -191,10 +197,12 @@ impl Refusal {
 
     /// The documented API has one status, 403, for an unverified e-mail and for missing permissions.
     fn is_about_verification(&self) -> bool {
-        [&self.code, &self.message]
-            .into_iter()
-            .flatten()
-            .any(|text| text.to_ascii_lowercase().contains("verif"))
+        self.mentions("verif")
+    }
+
+    fn mentions(&self, word: &str) -> bool {
+        let texts = [&self.code, &self.message].into_iter().flatten();
+        texts.map(|text| text.to_ascii_lowercase()).any(|text| text.contains(word))
     }
 }
 

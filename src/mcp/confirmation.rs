@@ -112,7 +112,9 @@ fn described(key: &Key) -> String {
 
 fn question(action: &str, key: &Key) -> String {
     let consequence = match action {
-        "rotate" => "A new key takes its place here; other programs that use the old one are refused then.",
+        "rotate" => {
+            "Another key or value takes its place here; other programs that use the old one are refused then."
+        }
         _ => "Every program that uses it is refused then.",
     };
     format!("Your assistant wants to {action} the BondMCP API key {}. {consequence}", described(key))

@@ -1,0 +1,78 @@
+//! Rotating a key where the plan allows no further one beside it: BondMCP then gives the same key a new value, and the
+//! old value dies at once. An answer that is lost takes the new value with it, so that too is written down first;
+//! rotating again brings another one.
+
+use uuid::Uuid;
+
+use super::{
+    Account, Error, Key, Need,
+    record::{Intent, ManagedKey, Record},
+};
+use crate::bondmcp::wire::{ApiKey, NewApiKey};
+
+impl Account {
+    pub(super) async fn regenerate(&self, old: &ApiKey) -> Result<Key, Error> {
+        let intent = Intent {
+            id: Uuid::new_v4().to_string(),
+            name: old.name.clone(),
+            started_at: self.now(),
+            before: vec![],
+            replaces: Some(old.id.clone()),
+            regenerates: true,
+            made: None,
+            orphans: vec![],
+        };
+        let begin = |record: &mut Record| {
+            record.intents.push(intent.clone());
+            Ok(())
+        };
+        self.update(begin).await?;
+        let id = old.id.as_str();
+        let answer =
+            self.call(
+                Need::Session,
+                |client, bearer| async move { client.regenerate_api_key(&bearer, id).await },
+            );
+        match answer.await {
+            Ok(new) => {
+                let made = new.id.clone();
+                let change = |record: &mut Record| {
+                    record.regenerated(id, &new);
+                    Ok(())
+                };
+                self.update(change).await?;
+                self.held(&made).await
+            }
+            Err(Error::Upstream(cause)) if !cause.is_certainly_unprocessed() => {
+                Err(Error::RegenerationLost { id: id.to_owned(), cause })
+            }
+            Err(error) => {
+                let end = |record: &mut Record| {
+                    record.end_intent(&intent.id);
+                    Ok(())
+                };
+                self.update(end).await?;
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Record {
+    /// Puts the new value in the place of key `old`'s, and ends whatever was left of earlier tries.
+    fn regenerated(&mut self, old: &str, new: &NewApiKey) {
+        let was_active = self.active_key.as_deref() == Some(old);
+        self.forget_key(old);
+        self.keys.push(ManagedKey {
+            id: new.id.clone(),
+            name: new.name.clone(),
+            preview: new.key_preview.clone(),
+            created_at: new.created_at.clone(),
+            secret: new.api_key.clone(),
+        });
+        if was_active {
+            self.active_key = Some(new.id.clone());
+        }
+        self.intents.retain(|intent| !(intent.regenerates && intent.replaces.as_deref() == Some(old)));
+    }
+}

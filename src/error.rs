@@ -23,7 +23,6 @@ pub enum Kind {
     SpendLimit,
     UpstreamUnavailable,
     Timeout,
-    ReadOnly,
     Internal,
 }
 

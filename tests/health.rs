@@ -245,3 +245,41 @@ async fn a_call_that_takes_its_time_tells_of_its_progress() {
     assert_eq!(of(&answer, "/result/structuredContent/cost"), json!(0.05));
     assert_eq!(host.end().await, Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_spent_is_told_by_tool_and_the_limit_holds() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    place.sign_in().await;
+    let mut command = place.command(&["stdio", "--max-spend", "0.20"]);
+    let server = Server::spawn(&mut command).await;
+    let spent = async || server.ok("auth_status", json!({})).await["spent"].clone();
+    assert_eq!(spent().await, json!({"total_usd": 0.0, "limit_usd": 0.2, "by_tool": {}}));
+    let (check, _, medications, _) = SERVICES[1];
+    server.ok(check, medications()).await;
+    server.ok("health_analyze", question()).await;
+    sandbox.faults().next(ANALYZE, Fault::Drop);
+    server.error("health_analyze", question()).await;
+    // Refused by BondMCP, so not spent.
+    sandbox.faults().next("POST /health-ai/symptom-assessment", Fault::Status(402));
+    assert_eq!(server.error(SERVICES[2].0, (SERVICES[2].2)()).await["kind"], "insufficient_credits");
+    let told = spent().await;
+    assert_eq!(
+        told["by_tool"][check],
+        json!({"calls": 1, "usd": 0.03, "possibly_billed_calls": 0, "possibly_usd": 0.0})
+    );
+    assert_eq!(
+        told["by_tool"]["health_analyze"],
+        json!({"calls": 1, "usd": 0.05, "possibly_billed_calls": 1, "possibly_usd": 0.08})
+    );
+    // 0.16 of 0.20 are gone: a call for 0.04 fits and one for 0.05 does not.
+    let (risk, endpoint, arguments, _) = SERVICES[0];
+    let refused = server.error(risk, arguments()).await;
+    assert_eq!(refused["kind"], "spend_limit");
+    assert!(refused["message"].as_str().unwrap().contains("$0.16 of the $0.20"), "{refused}");
+    assert_eq!(sandbox.count(endpoint), 0);
+    server.ok(SERVICES[2].0, (SERVICES[2].2)()).await;
+    assert_eq!(server.error(check, medications()).await["kind"], "spend_limit");
+    // What costs nothing goes on.
+    server.ok("list_models", json!({})).await;
+}

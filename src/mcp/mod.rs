@@ -37,7 +37,11 @@ pub use self::{
     selection::{Selection, SelectionError, Toolset},
     spending::Usd,
 };
-use crate::{account::Account, redact::Redactor, sign_in::SignIn};
+use crate::{
+    account::Account,
+    redact::Redactor,
+    sign_in::{LIFETIME, SignIn},
+};
 
 /// How long a host may keep what never changes while we run, in milliseconds.
 const STATIC_TTL_MS: u64 = 5 * 60 * 1000;
@@ -132,7 +136,7 @@ impl BondMcp {
                 tools,
                 guard: Guard::new(redactor),
                 sign_in,
-                rounds: Rounds::new(),
+                rounds: Rounds::new(LIFETIME),
                 limits,
                 spending: Spending::new(limits.spend),
                 running: Semaphore::new(limits.concurrent),

@@ -2,9 +2,11 @@
 //! an agent reads. What is answered is optional throughout: a list that the upstream leaves out is not an empty one, and
 //! "no interactions" is not for us to say.
 
-use schemars::JsonSchema;
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, de};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::Extra;
 
@@ -14,6 +16,27 @@ pub trait Answer: de::DeserializeOwned {
 
     /// What the call cost, in US dollars.
     fn cost(&self) -> Option<f64>;
+}
+
+/// The schema of a value whose shape is not documented, in words that every client understands: a bare `true` is not.
+struct Anything;
+
+impl JsonSchema for Anything {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Anything".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let one = [json!({"type": "string"}), json!({"type": "number"}), json!({"type": "boolean"})];
+        let object = json!({"type": "object", "additionalProperties": true});
+        let one: Vec<Value> = one.into_iter().chain([object]).collect();
+        let several = json!({"type": "array", "items": {"anyOf": one}});
+        json_schema!({"anyOf": one.iter().chain([&several]).collect::<Vec<_>>()})
+    }
 }
 
 /// The patient's gender as BondMCP takes it.
@@ -85,6 +108,7 @@ pub struct RiskAnalysis {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub factors: Option<Vec<RiskFactor>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<Anything>>")]
     pub recommendations: Option<Vec<Value>>,
     /// What the call cost, in US dollars.
     #[serde(default, deserialize_with = "number", skip_serializing_if = "Option::is_none")]
@@ -109,6 +133,7 @@ pub struct RiskFactor {
     pub factor: Option<String>,
     /// A word or a number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Anything>")]
     pub impact: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recommendation: Option<String>,
@@ -152,6 +177,7 @@ pub struct MedicationCheck {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interactions: Option<Vec<Interaction>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<Anything>>")]
     pub contraindications: Option<Vec<Value>>,
     #[serde(default, deserialize_with = "number", skip_serializing_if = "Option::is_none")]
     pub safety_score: Option<f64>,
@@ -239,9 +265,11 @@ pub struct SymptomAssessment {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub possible_conditions: Option<Vec<PossibleCondition>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<Anything>>")]
     pub recommended_actions: Option<Vec<Value>>,
     /// A word or a number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Anything>")]
     pub triage_level: Option<Value>,
     /// What the call cost, in US dollars.
     #[serde(default, deserialize_with = "number", skip_serializing_if = "Option::is_none")]
@@ -266,6 +294,7 @@ pub struct PossibleCondition {
     pub condition: Option<String>,
     /// A word or a number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Anything>")]
     pub probability: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reasoning: Option<String>,
@@ -340,10 +369,13 @@ impl Answer for TreatmentRecommendations {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct TreatmentPlan {
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<Anything>>")]
     pub pharmacological: Option<Vec<Value>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<Anything>>")]
     pub non_pharmacological: Option<Vec<Value>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<Anything>>")]
     pub monitoring: Option<Vec<Value>>,
     #[serde(flatten)]
     pub extra: Extra,
@@ -412,10 +444,12 @@ pub struct AnalysisRequest {
 pub struct Analysis {
     /// A text, or something with parts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Anything>")]
     pub analysis: Option<Value>,
     #[serde(default, deserialize_with = "number", skip_serializing_if = "Option::is_none")]
     pub confidence_score: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<Anything>>")]
     pub recommendations: Option<Vec<Value>>,
     /// What the call cost, in US dollars.
     #[serde(default, deserialize_with = "number", skip_serializing_if = "Option::is_none")]

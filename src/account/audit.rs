@@ -1,15 +1,14 @@
 //! Who called what, when and how it ended: one JSON line a call, in a file for the owner alone. Never what was asked or
-//! answered. Several processes write to one file; a thread of its own writes, so that no call waits for the disk.
+//! answered. Several processes write to one file; a thread of its own writes, a few times a second, so that no call waits for
+//! the disk.
 
 use std::{
     fs::{File, OpenOptions},
     io::{self, BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
-    sync::{
-        Mutex, PoisonError,
-        mpsc::{Receiver, Sender, channel},
-    },
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +18,9 @@ use crate::{clock::Timestamp, vault::files};
 
 /// A larger file makes room for a new one; the one before it is kept, older ones are not.
 const LARGEST: u64 = 5 << 20;
+
+/// Lines are gathered so long before they are written together.
+const GATHERED: Duration = Duration::from_millis(100);
 
 /// One call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,8 +56,22 @@ pub(super) struct Audit {
 
 #[derive(Debug)]
 struct Writer {
-    lines: Sender<Vec<u8>>,
+    lines: Arc<Lines>,
     thread: JoinHandle<()>,
+}
+
+/// What is to be written.
+#[derive(Debug, Default)]
+struct Lines {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    bytes: Vec<u8>,
+    /// Nothing follows.
+    ended: bool,
 }
 
 impl Account {
@@ -78,21 +94,24 @@ impl Audit {
     fn note(&self, entry: &AuditEntry) {
         let Ok(mut line) = serde_json::to_vec(entry) else { return };
         line.push(b'\n');
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writer = lock(&self.writer);
         let writer = writer.get_or_insert_with(|| {
-            let (lines, written) = channel();
-            let directory = self.directory.clone();
-            Writer { lines, thread: std::thread::spawn(move || write(&directory, &written)) }
+            let lines = Arc::new(Lines::default());
+            let (directory, theirs) = (self.directory.clone(), Arc::clone(&lines));
+            Writer { lines, thread: std::thread::spawn(move || write(&directory, &theirs)) }
         });
-        // It ends only with the channel, so sending cannot fail.
-        let _ = writer.lines.send(line);
+        let mut waiting = lock(&writer.lines.waiting);
+        if waiting.bytes.is_empty() {
+            writer.lines.changed.notify_one();
+        }
+        waiting.bytes.extend(line);
     }
 
     /// Waits until everything is written.
     pub fn close(&self) {
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(Writer { lines, thread }) = writer {
-            drop(lines);
+        if let Some(Writer { lines, thread }) = lock(&self.writer).take() {
+            lock(&lines.waiting).ended = true;
+            lines.changed.notify_one();
             let _ = thread.join();
         }
     }
@@ -123,11 +142,10 @@ fn older(directory: &Path) -> PathBuf {
     directory.join("audit.1.jsonl")
 }
 
-/// Writes what comes, as much at once as there is, until nobody can send any more.
-fn write(directory: &Path, lines: &Receiver<Vec<u8>>) {
+/// Writes what comes until nothing follows.
+fn write(directory: &Path, lines: &Lines) {
     let mut complained = false;
-    while let Ok(mut batch) = lines.recv() {
-        batch.extend(lines.try_iter().flatten());
+    while let Some(batch) = lines.take() {
         if let Err(error) = append(directory, &batch, LARGEST)
             && !complained
         {
@@ -135,6 +153,26 @@ fn write(directory: &Path, lines: &Receiver<Vec<u8>>) {
             tracing::warn!(%error, "calls are not audited");
         }
     }
+}
+
+impl Lines {
+    /// What has gathered, once there is something; `None` at the end.
+    fn take(&self) -> Option<Vec<u8>> {
+        let nothing = |waiting: &mut Waiting| waiting.bytes.is_empty() && !waiting.ended;
+        let waiting = self.changed.wait_while(lock(&self.waiting), nothing);
+        let gathering = |waiting: &mut Waiting| !waiting.ended;
+        let waiting = waiting.unwrap_or_else(PoisonError::into_inner);
+        let (mut waiting, _) = self
+            .changed
+            .wait_timeout_while(waiting, GATHERED, gathering)
+            .unwrap_or_else(PoisonError::into_inner);
+        let batch = std::mem::take(&mut waiting.bytes);
+        (!batch.is_empty()).then_some(batch)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn append(directory: &Path, batch: &[u8], largest: u64) -> Result<(), crate::vault::Error> {

@@ -15,7 +15,10 @@ mod selection;
 mod spending;
 mod tools;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
@@ -103,6 +106,8 @@ pub struct BondMcp {
 #[derive(Debug)]
 struct Inner {
     account: Account,
+    /// What every host is told of us; asked for with every request.
+    info: OnceLock<ServerConfig>,
     tools: ToolRouter<BondMcp>,
     guard: Guard,
     /// `None` where no page of ours can be reached by the person.
@@ -125,14 +130,16 @@ impl BondMcp {
         limits: Limits,
         stopping: CancellationToken,
     ) -> Result<Self, SelectionError> {
-        let names = selection.names()?;
         let mut tools = Self::tools();
-        for tool in tools.list_all().iter().filter(|tool| !names.contains(&*tool.name)) {
+        let all = tools.list_all();
+        let names = selection.names(&all)?;
+        for tool in all.iter().filter(|tool| !names.contains(&*tool.name)) {
             tools.remove_route(&tool.name);
         }
         Ok(Self {
             inner: Arc::new(Inner {
                 account,
+                info: OnceLock::new(),
                 tools,
                 guard: Guard::new(redactor),
                 sign_in,
@@ -198,9 +205,12 @@ impl BondMcp {
 
 impl ServerHandler for BondMcp {
     fn get_info(&self) -> ServerConfig {
-        ServerConfig::new(self.capabilities())
-            .with_server_info(Self::identity())
-            .with_instructions(self.instructions())
+        let info = || {
+            ServerConfig::new(self.capabilities())
+                .with_server_info(Self::identity())
+                .with_instructions(self.instructions())
+        };
+        self.inner.info.get_or_init(info).clone()
     }
 
     async fn discover(&self, _: RequestContext<RoleServer>) -> Result<DiscoverResult, ErrorData> {

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{BondMcp, tools};
+use rmcp::model::Tool;
+
+use super::tools;
 
 /// Tools that belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -39,9 +41,8 @@ pub enum SelectionError {
 }
 
 impl Selection {
-    /// The names of the tools that are served.
-    pub fn names(&self) -> Result<BTreeSet<String>, SelectionError> {
-        let all = BondMcp::tools().list_all();
+    /// The names of those of `all` that are served.
+    pub(super) fn names(&self, all: &[Tool]) -> Result<BTreeSet<String>, SelectionError> {
         if let Some(name) = self.tools.iter().find(|name| all.iter().all(|tool| tool.name != **name)) {
             let known = all.iter().map(|tool| tool.name.to_string()).collect();
             return Err(SelectionError::Unknown { name: name.clone(), known });
@@ -64,10 +65,10 @@ impl Selection {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::BondMcp, *};
 
     fn names(selection: &Selection) -> Vec<String> {
-        selection.names().unwrap().into_iter().collect()
+        selection.names(&BondMcp::tools().list_all()).unwrap().into_iter().collect()
     }
 
     #[test]
@@ -86,7 +87,7 @@ mod tests {
         assert_eq!(names(&selection(&[Toolset::Models], &["login"])), ["list_models", "login"]);
         assert_eq!(names(&selection(&[], &["login"])), ["login"]);
         assert_eq!(names(&selection(&[Toolset::Health], &[])).len(), 6);
-        let unknown = selection(&[], &["logon"]).names().unwrap_err().to_string();
+        let unknown = selection(&[], &["logon"]).names(&BondMcp::tools().list_all()).unwrap_err().to_string();
         assert!(unknown.contains("logon") && unknown.contains("login, logout"), "{unknown}");
     }
 
@@ -95,6 +96,6 @@ mod tests {
         let read_only = Selection { read_only: true, ..Selection::default() };
         assert_eq!(names(&read_only), ["auth_status", "list_models"]);
         let nothing = Selection { toolsets: vec![Toolset::Health, Toolset::Keys], ..read_only };
-        assert_eq!(nothing.names(), Err(SelectionError::Empty));
+        assert_eq!(nothing.names(&BondMcp::tools().list_all()), Err(SelectionError::Empty));
     }
 }

@@ -61,7 +61,10 @@ impl Account {
                 }
                 Ok(Bearer { secret: session.access_token.clone(), source: Source::Session })
             }
-            session => self.renewed(session.as_ref().map(|session| &session.access_token)).await,
+            session => {
+                let stale = session.as_ref().map(|session| &session.access_token);
+                Box::pin(self.renewed(stale)).await
+            }
         }
     }
 
@@ -77,7 +80,7 @@ impl Account {
             Err(error) if error.is_unauthorized() => {}
             outcome => return Ok(outcome?),
         }
-        let other = self.replacement(&bearer, need).await?;
+        let other = Box::pin(self.replacement(&bearer, need)).await?;
         match request(self.inner.client.clone(), other.secret.clone()).await {
             Err(error) if error.is_unauthorized() => Err(rejected(&other).unwrap_or(error.into())),
             outcome => Ok(outcome?),

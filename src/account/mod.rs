@@ -215,7 +215,7 @@ impl Account {
         let _guard = self.inner.loading.lock().await;
         match self.remembered() {
             Some(memory) => Ok(memory),
-            None => self.reread().await,
+            None => Box::pin(self.reread()).await,
         }
     }
 

@@ -83,7 +83,9 @@ impl BondMcp {
         }
         if tools::is_billed(&request.name) {
             billing.store(true, Ordering::Relaxed);
-            return Progress::of(&context).during(self.limited(request, context)).await;
+            // Boxed, or every call would carry its size.
+            let progress = Progress::of(&context);
+            return Box::pin(progress.during(self.limited(request, context))).await;
         }
         self.limited(request, context).await
     }

@@ -39,7 +39,21 @@ impl BondMcp {
         asked: Option<&Asked>,
         context: &RequestContext<RoleServer>,
     ) -> Result<Option<CallToolResponse>, ErrorData> {
-        let Some((action, key_id)) = ending(request) else { return Ok(None) };
+        match ending(request) {
+            // Seldom, and much to remember for a call that does not need it.
+            Some((action, key_id)) => Box::pin(self.confirmed(action, key_id, request, asked, context)).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn confirmed(
+        &self,
+        action: &str,
+        key_id: &str,
+        request: &CallToolRequestParams,
+        asked: Option<&Asked>,
+        context: &RequestContext<RoleServer>,
+    ) -> Result<Option<CallToolResponse>, ErrorData> {
         let list = match self.account().list_keys().await {
             Ok(list) => list,
             Err(error) => return Ok(Some(Failure::from(error).into_result().into())),

@@ -60,6 +60,17 @@ impl BondMcp {
             Err(error) => return Ok(Some(Failure::from(error).into_result().into())),
             Ok(_) => return Ok(None),
         }
+        // Seldom, and much to remember for a call that does not need it.
+        Box::pin(self.sign_in(sign_in, request, asked, context)).await
+    }
+
+    async fn sign_in(
+        &self,
+        sign_in: &SignIn,
+        request: &CallToolRequestParams,
+        asked: Option<&Asked>,
+        context: &RequestContext<RoleServer>,
+    ) -> Result<Option<CallToolResponse>, ErrorData> {
         let way = way(context);
         if let (Way::Rounds, Some(Asked::SignIn(name))) = (&way, asked) {
             return self.next_round(sign_in, name, request, context).await;

@@ -271,13 +271,14 @@ impl ServerHandler for BondMcp {
         Ok(list.with_ttl_ms(STATIC_TTL_MS).with_cache_scope(CacheScope::Private))
     }
 
+    // Boxed here and below, or the future of every request would have their size.
     async fn read_resource(
         &self,
         request: ReadResourceRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
         let read = self
-            .bounded(false, self.resource(&request.uri))
+            .bounded(false, Box::pin(self.resource(&request.uri)))
             .await
             .map_err(Failure::into_protocol_error)
             .flatten();
@@ -290,7 +291,7 @@ impl ServerHandler for BondMcp {
         _: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
         let completed = self
-            .bounded(false, self.completed(&request))
+            .bounded(false, Box::pin(self.completed(&request)))
             .await
             .map_err(Failure::into_protocol_error)
             .flatten();

@@ -184,6 +184,16 @@ async fn a_wrong_password_is_told_on_the_page_and_forgiven_four_times() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn wrong_passwords_at_once_are_not_tried_more_often_than_one_by_one() {
+    let (sandbox, place) = signed_out().await;
+    let server = Server::start(&place).await;
+    let browser = Browser::open(&link(&server.ok("login", json!({})).await)).await;
+    let wrong = "wrong-password-1".into();
+    futures_util::future::join_all((0..20).map(|_| browser.sign_in(&wrong))).await;
+    assert_eq!(sandbox.count(LOGIN), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_new_account_waits_for_its_mail_and_goes_on_by_itself() {
     let (sandbox, place) = signed_out().await;
     let server = Server::start(&place).await;

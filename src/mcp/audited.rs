@@ -12,9 +12,6 @@ use serde_json::Value;
 use super::{BondMcp, tools};
 use crate::account::AuditEntry;
 
-/// The most of a host's name that is kept, in characters.
-const LONGEST_NAME: usize = 64;
-
 /// What is known of a call before it is made.
 pub(super) struct Call {
     /// `unknown` for a name that is the caller's invention.
@@ -43,7 +40,7 @@ impl Call {
         let argument = |name: &str| arguments?.get(name)?.as_str();
         Self {
             tool: tool.unwrap_or_else(|| "unknown".to_owned()),
-            host: context.client_info().map(|host| server.inner.guard.name(&host.name, LONGEST_NAME)),
+            host: server.host_name(context),
             action: argument("action").filter(|action| tools::is_key_action(action)).map(ToOwned::to_owned),
             key_id: argument("key_id").map(ToOwned::to_owned),
         }

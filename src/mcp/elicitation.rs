@@ -24,7 +24,7 @@ use super::{
 use crate::{
     account::{self, SignInReason},
     error::{Kind, Report},
-    sign_in::{End, PageError, Pending, SignIn, State},
+    sign_in::{End, Pending, SignIn, State},
 };
 
 /// A retry waits so long for the page: hosts give up a call after a minute, and after ten rounds.
@@ -80,7 +80,7 @@ impl BondMcp {
         {
             return Ok(None);
         }
-        let pending = match begun(sign_in, context).await {
+        let pending = match sign_in.begin(self.host_name(context)).await {
             Ok(pending) => pending,
             Err(error) => return Ok(Some(Failure::from(Report::from(&error)).into_result().into())),
         };
@@ -157,7 +157,7 @@ impl BondMcp {
         context: &RequestContext<RoleServer>,
     ) -> Result<Option<Arc<Pending>>, Failure> {
         let Some(sign_in) = &self.inner.sign_in else { return Ok(None) };
-        let pending = begun(sign_in, context).await.map_err(|error| Report::from(&error))?;
+        let pending = sign_in.begin(self.host_name(context)).await.map_err(|error| Report::from(&error))?;
         sign_in.show(&pending);
         Ok(Some(pending))
     }
@@ -185,10 +185,6 @@ impl BondMcp {
             }
         }
     }
-}
-
-async fn begun(sign_in: &SignIn, context: &RequestContext<RoleServer>) -> Result<Arc<Pending>, PageError> {
-    sign_in.begin(context.client_info().map(|host| host.name)).await
 }
 
 fn elicitation(pending: &Pending) -> ElicitRequestParams {

@@ -12,6 +12,9 @@ use serde_json::Value;
 
 use crate::redact::Redactor;
 
+/// The most of a name that somebody gives themselves, in characters.
+const LONGEST_NAME: usize = 64;
+
 /// Looks at what a call answers.
 #[derive(Clone, Debug)]
 pub struct Guard(Redactor);
@@ -37,10 +40,10 @@ impl Guard {
         }
     }
 
-    /// A name that somebody gives themselves, fit for a line of a file.
-    pub fn name(&self, name: &str, longest: usize) -> String {
+    /// A name that somebody gives themselves, fit to be shown and kept.
+    pub fn name(&self, name: &str) -> String {
         let printable: String = name.chars().filter(|c| !c.is_control()).collect();
-        self.0.redact(&printable).chars().take(longest).collect()
+        self.0.redact(&printable).chars().take(LONGEST_NAME).collect()
     }
 
     pub fn pass_resource(

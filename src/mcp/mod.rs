@@ -49,8 +49,8 @@ use crate::{
 /// How long a host may keep what never changes while we run, in milliseconds.
 const STATIC_TTL_MS: u64 = 5 * 60 * 1000;
 
-/// What an agent must know that no single tool tells, each with the tool that it is about.
-const INSTRUCTIONS: [(&str, Option<&str>); 7] = [
+/// What an agent must know that no single tool tells, each with the toolset that it is about.
+const INSTRUCTIONS: [(&str, Option<Toolset>); 6] = [
     (
         "Tools for BondMCP, a health-AI API. You never see or handle credentials: this server holds them. Sessions are renewed by the server; you need not sign in before other calls.",
         None,
@@ -63,14 +63,13 @@ const INSTRUCTIONS: [(&str, Option<&str>); 7] = [
         "Never ask the person for a password, a token or an API key, never accept one in the chat and never put one into a tool call. If they offer one, tell them to keep it and to sign in as described.",
         None,
     ),
-    ("`auth_status` tells who is signed in and what was spent.", Some("auth_status")),
     (
         "API keys are named by their ids; their values never appear here. A person can use one in a terminal with `bondmcp-server keys run ID -- COMMAND`.",
-        Some(tools::MANAGE_API_KEYS),
+        Some(Toolset::Keys),
     ),
     (
         "The health tools are billed to the account, and their answers say the `cost`. Ask the person before repeating one that may have been processed. Their answers are no diagnosis: say so when you pass them on.",
-        Some("health_analyze"),
+        Some(Toolset::Health),
     ),
     (
         "Failed calls carry JSON `{\"error\": {kind, message, solution, retry_after_seconds?}}`: follow `solution`.",
@@ -161,14 +160,15 @@ impl BondMcp {
         self.inner.tools.has_route(name)
     }
 
+    /// What the host calls itself: a claim, not a fact.
+    fn host_name(&self, context: &RequestContext<RoleServer>) -> Option<String> {
+        context.client_info().map(|host| self.inner.guard.name(&host.name))
+    }
+
     fn instructions(&self) -> String {
-        let said = INSTRUCTIONS.iter().filter(|(_, about)| match about {
-            Some("health_analyze") => {
-                self.inner.tools.list_all().iter().any(|tool| tools::is_billed(&tool.name))
-            }
-            Some(tool) => self.has_tool(tool),
-            None => true,
-        });
+        let tools = self.inner.tools.list_all();
+        let there = |toolset| tools.iter().any(|tool| tools::toolset(&tool.name) == toolset);
+        let said = INSTRUCTIONS.iter().filter(|(_, about)| about.is_none_or(there));
         said.map(|(text, _)| format!("- {text}")).collect::<Vec<_>>().join("\n")
     }
 

@@ -1,19 +1,14 @@
 //! The person's side of a pending sign-in: the page's secrets, and what its forms may do with the account.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::sync::Mutex;
 
 use super::{End, Pending, State};
 use crate::{
     account::{Account, Error},
     bondmcp,
-    error::Report,
+    error::{Kind, Report},
     secret::{self, ExposeSecret as _, SecretString},
 };
 
@@ -43,7 +38,8 @@ pub struct Visit {
     id: SecretString,
     /// Sent with the page's forms, so that no other page can send them.
     form_token: SecretString,
-    wrong_passwords: AtomicU8,
+    /// Held while one is tried, so that no more are tried at once than are forgiven.
+    wrong_passwords: Mutex<u8>,
 }
 
 impl Visit {
@@ -57,7 +53,7 @@ impl Visit {
             asked_by,
             id,
             form_token: secret::random(),
-            wrong_passwords: AtomicU8::new(0),
+            wrong_passwords: Mutex::new(0),
         }
     }
 
@@ -94,12 +90,14 @@ impl Visit {
     }
 
     pub async fn sign_in(&self, login: Login) -> Result<(), Report> {
+        let mut wrong = self.wrong_passwords.lock().await;
+        self.still_open()?;
         match self.account.sign_in(&login.email, login.password, login.remember).await {
             Ok(status) => {
                 self.pending.becomes(State::SignedIn { email: status.email });
                 Ok(())
             }
-            Err(error) => Err(self.refused(&error)),
+            Err(error) => Err(self.refused(&error, &mut wrong)),
         }
     }
 
@@ -112,20 +110,35 @@ impl Visit {
     }
 
     pub async fn use_key(&self, key: SecretString) -> Result<(), Report> {
+        let mut wrong = self.wrong_passwords.lock().await;
+        self.still_open()?;
         match self.account.use_own_key(key).await {
             Ok(()) => {
                 self.pending.becomes(State::SignedIn { email: None });
                 Ok(())
             }
-            Err(error) => Err(self.refused(&error)),
+            Err(error) => Err(self.refused(&error, &mut wrong)),
         }
     }
 
-    fn refused(&self, error: &Error) -> Report {
-        if matches!(error, Error::Upstream(error) if bondmcp::Error::is_unauthorized(error))
-            && self.wrong_passwords.fetch_add(1, Ordering::SeqCst) + 1 >= ATTEMPTS
-        {
-            self.pending.end(End::TooManyAttempts);
+    /// While this one waited for its turn, another may have ended the sign-in.
+    fn still_open(&self) -> Result<(), Report> {
+        if self.pending.is_open() {
+            return Ok(());
+        }
+        Err(Report::new(
+            Kind::SignInRequired,
+            "This sign-in is over.",
+            "Ask your assistant again for a new one.",
+        ))
+    }
+
+    fn refused(&self, error: &Error, wrong: &mut u8) -> Report {
+        if matches!(error, Error::Upstream(error) if bondmcp::Error::is_unauthorized(error)) {
+            *wrong += 1;
+            if *wrong >= ATTEMPTS {
+                self.pending.end(End::TooManyAttempts);
+            }
         }
         Report::from(error)
     }

@@ -14,7 +14,7 @@
 //! | 1 | [`bondmcp`] | the upstream client, one function an endpoint |
 //! | 1 | [`vault`] | accounts at rest, sealed |
 //! | 0 | [`secret`], [`redact`] | secrets as types, and finding them in text |
-//! | 0 | [`config`], [`error`], [`clock`], [`telemetry`] | the operator's decisions, failures as told outside, time, logs |
+//! | 0 | [`config`], [`error`], [`clock`], [`telemetry`], [`text`] | the operator's decisions, failures as told outside, time, logs, text from elsewhere |
 //! | beside | [`sandbox`] | an embedded BondMCP API; it shares only the wire types of [`bondmcp`] |
 //!
 //! A tool call comes in by [`transport`], is bounded and caught in [`mcp`], gets a bearer from [`account`], goes upstream
@@ -32,5 +32,6 @@ pub mod sandbox;
 pub mod secret;
 pub mod sign_in;
 pub mod telemetry;
+pub mod text;
 pub mod transport;
 pub mod vault;

@@ -81,7 +81,7 @@ async fn the_file_is_for_the_owner_alone() {
     let server = Server::start(&place).await;
     server.ok("auth_status", json!({})).await;
     let (_, log) = server.end_apart().await;
-    assert!(String::from_utf8(log).unwrap().contains("calls are not audited"));
+    assert!(String::from_utf8(log).unwrap().contains("calls continue unaudited"));
     assert_eq!(entries(&place).len(), 1);
 }
 

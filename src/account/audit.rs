@@ -4,7 +4,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, BufRead as _, BufReader, Write as _},
+    io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
@@ -125,7 +125,7 @@ impl Audit {
                 Err(error) => return Err(error),
             };
             for line in BufReader::new(file).split(b'\n') {
-                // A line that was torn by a crash is nobody's.
+                // A line that a crash has cut short is left out.
                 entries.extend(serde_json::from_slice::<AuditEntry>(&line?).ok());
             }
         }
@@ -144,13 +144,13 @@ fn older(directory: &Path) -> PathBuf {
 
 /// Writes what comes until nothing follows.
 fn write(directory: &Path, lines: &Lines) {
-    let mut complained = false;
+    let mut reported = false;
     while let Some(batch) = lines.take() {
         if let Err(error) = append(directory, &batch, LARGEST)
-            && !complained
+            && !reported
         {
-            complained = true;
-            tracing::warn!(%error, "calls are not audited");
+            reported = true;
+            tracing::warn!(%error, "audit log unavailable; calls continue unaudited");
         }
     }
 }
@@ -186,12 +186,26 @@ fn append(directory: &Path, batch: &[u8], largest: u64) -> Result<(), crate::vau
         std::fs::rename(&path, older(directory)).map_err(unusable)?;
     }
     let mut options = OpenOptions::new();
-    options.append(true).create(true);
+    options.read(true).append(true).create(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(&path).map_err(unusable)?;
     files::refuse_exposed(&path, "600")?;
+    if ends_in_a_torn_line(&mut file).map_err(unusable)? {
+        file.write_all(b"\n").map_err(unusable)?;
+    }
     file.write_all(batch).map_err(unusable)
+}
+
+/// Whether a crash has cut the last line short: what is written next must not become a part of it.
+fn ends_in_a_torn_line(file: &mut File) -> io::Result<bool> {
+    if file.seek(SeekFrom::End(0))? == 0 {
+        return Ok(false);
+    }
+    file.seek(SeekFrom::End(-1))?;
+    let mut last = [0];
+    file.read_exact(&mut last)?;
+    Ok(last != *b"\n")
 }
 
 #[cfg(test)]
@@ -229,6 +243,22 @@ mod tests {
             .write_all(b"{\"time\":\"20")
             .unwrap();
         assert_eq!(audit.newest(2).unwrap(), [entry("b"), entry("c")]);
+    }
+
+    #[test]
+    fn a_torn_line_never_swallows_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let audit = Audit::new(directory.path().join("data"));
+        audit.note(&entry("a"));
+        audit.close();
+        let torn = |bytes: &[u8]| {
+            let mut file = OpenOptions::new().append(true).open(current(&audit.directory)).unwrap();
+            file.write_all(bytes).unwrap();
+        };
+        torn(b"{\"time\":\"20");
+        audit.note(&entry("b"));
+        audit.close();
+        assert_eq!(audit.newest(9).unwrap(), [entry("a"), entry("b")]);
     }
 
     #[test]

@@ -158,3 +158,11 @@ impl From<&Error> for Report {
         }
     }
 }
+
+impl Error {
+    /// Whether BondMCP may have billed the call all the same.
+    #[must_use]
+    pub fn is_possibly_billed(&self) -> bool {
+        matches!(self, Self::Upstream(bondmcp::Error::PossiblyBilled { .. }))
+    }
+}

@@ -5,6 +5,7 @@ mod audit;
 mod bearer;
 mod error;
 mod health;
+mod identity;
 mod keys;
 mod models;
 mod notice;
@@ -38,6 +39,7 @@ pub use self::{
     audit::AuditEntry,
     bearer::{Bearer, Need, Source},
     error::{Error, SignInReason},
+    identity::Identity,
     keys::{Key, KeyList, Unfinished},
     models::Models,
     record::ManagedKey,

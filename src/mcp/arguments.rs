@@ -1,40 +1,21 @@
 //! Reading a tool's arguments. They are held against the schema that the agent was given, ranges and lengths included,
 //! before anybody is asked to sign in and anything is billed. An error names the argument by its path and what was
-//! expected of it, and never repeats a value: an agent may have put a secret or somebody's health there.
+//! expected of it. It never repeats what the caller wrote, names included: an agent may have put a secret or somebody's
+//! health there, and an echo that is redacted tells that a guess was right.
 
 use std::fmt::Write as _;
 
 use regex_lite::Regex;
-use rmcp::{
-    ErrorData,
-    handler::server::{common::FromContextPart, tool::ToolCallContext},
-    model::JsonObject,
-};
+use rmcp::model::JsonObject;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::failure::Failure;
 use crate::error::{Kind, Report};
 
-const READ_THE_SCHEMA: &str = "Read the tool's input schema.";
-
-/// The arguments of a tool, in place of rmcp's `Parameters`, whose errors repeat what was wrong.
-#[derive(Debug)]
-pub struct Arguments<T>(pub T);
-
-impl<S, T: DeserializeOwned> FromContextPart<ToolCallContext<'_, S>> for Arguments<T> {
-    fn from_context_part(context: &mut ToolCallContext<S>) -> Result<Self, ErrorData> {
-        let arguments = context.arguments.take().unwrap_or_default();
-        parse(arguments).map(Self).map_err(|report| Failure::from(report).into())
-    }
-}
-
 /// What the check has let through fits, but for what a schema cannot say.
-fn parse<T: DeserializeOwned>(arguments: JsonObject) -> Result<T, Report> {
-    serde_path_to_error::deserialize(Value::Object(arguments)).map_err(|error| {
-        let message = format!("The argument `{}` does not fit.", error.path());
-        Report::new(Kind::InvalidInput, message, READ_THE_SCHEMA)
-    })
+pub(super) fn parse<T: DeserializeOwned>(arguments: &JsonObject) -> Result<T, Report> {
+    serde_path_to_error::deserialize(arguments)
+        .map_err(|error| refusal("Invalid", &error.path().to_string(), None))
 }
 
 /// Whether `arguments` are what `schema` asks for.
@@ -52,9 +33,9 @@ impl Check<'_> {
         let none = JsonObject::new();
         let known = schema.get("properties").and_then(Value::as_object).unwrap_or(&none);
         if schema.get("additionalProperties").is_some_and(|others| *others == false)
-            && let Some(name) = given.keys().find(|name| !known.contains_key(*name))
+            && !given.keys().all(|name| known.contains_key(name))
         {
-            return Err(unknown(path, name, known));
+            return Err(unknown(path, known));
         }
         let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
         let required: Vec<&str> = schema
@@ -65,9 +46,8 @@ impl Check<'_> {
             .filter_map(Value::as_str)
             .collect();
         if let Some(name) = required.iter().find(|name| !given.contains_key(**name)) {
-            let message = format!("The argument `{}` is missing.", below(name));
             let property = known.get(*name).unwrap_or(&Value::Null);
-            return Err(Report::new(Kind::InvalidInput, message, self.expected(property)));
+            return Err(refusal("Missing", &below(name), self.shape(property)));
         }
         for (name, property) in known {
             match given.get(name) {
@@ -102,8 +82,7 @@ impl Check<'_> {
             alternatives.iter().any(|alternative| self.value(path, given, alternative).is_ok())
         });
         if !(fits && listed && named && one_of) {
-            let message = format!("The argument `{path}` does not fit.");
-            return Err(Report::new(Kind::InvalidInput, message, self.expected(schema)));
+            return Err(refusal("Invalid", path, self.shape(schema)));
         }
         match given {
             Value::Object(fields) => {
@@ -120,13 +99,6 @@ impl Check<'_> {
     fn resolved<'a>(&'a self, schema: &'a Value) -> &'a Value {
         let name = schema["$ref"].as_str().and_then(|reference| reference.strip_prefix("#/$defs/"));
         name.and_then(|name| self.root.get("$defs")?.get(name)).unwrap_or(schema)
-    }
-
-    fn expected(&self, schema: &Value) -> String {
-        match self.shape(schema) {
-            Some(shape) => format!("Expected {shape}."),
-            None => READ_THE_SCHEMA.to_owned(),
-        }
     }
 
     /// What a schema asks for, in words.
@@ -199,16 +171,19 @@ fn bounds(schema: &Value, least: &str, most: &str, unit: &str) -> String {
     }
 }
 
-/// An argument that is not taken. Its name is the agent's, so it is repeated only where it looks like a name.
-fn unknown(path: &str, name: &str, known: &JsonObject) -> Report {
-    let plain = name.len() <= 32 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-    let shown = match (plain, path) {
-        (true, "") => format!("`{name}`"),
-        (true, _) => format!("`{path}.{name}`"),
-        (false, "") => "given".to_owned(),
-        (false, _) => format!("given in `{path}`"),
+/// What is wrong with the argument at `path`, and what was expected where a schema says it in a few words.
+fn refusal(problem: &str, path: &str, expected: Option<String>) -> Report {
+    let expected = expected.map(|shape| format!(": expected {shape}")).unwrap_or_default();
+    let message = format!("{problem} argument `{path}`{expected}.");
+    Report::new(Kind::InvalidInput, message, "Read the tool's input schema, then call again.")
+}
+
+/// Some argument is not taken. `path` and `known` are ours; the name is the caller's, so it is not repeated.
+fn unknown(path: &str, known: &JsonObject) -> Report {
+    let (message, taker) = match path {
+        "" => ("An unknown argument was given.".to_owned(), "This tool".to_owned()),
+        _ => (format!("An unknown argument was given in `{path}`."), format!("`{path}`")),
     };
-    let taker = if path.is_empty() { "This tool".to_owned() } else { format!("`{path}`") };
     let mut solution = String::from("Never put a password, token or API key into the chat or a tool call. ");
     if known.is_empty() {
         let _ = write!(solution, "{taker} takes no arguments.");
@@ -216,7 +191,7 @@ fn unknown(path: &str, name: &str, known: &JsonObject) -> Report {
         let names: Vec<String> = known.keys().map(|name| format!("`{name}`")).collect();
         let _ = write!(solution, "{taker} takes {}.", names.join(", "));
     }
-    Report::new(Kind::InvalidInput, format!("There is no argument {shown}."), solution)
+    Report::new(Kind::InvalidInput, message, solution)
 }
 
 #[cfg(test)]
@@ -260,57 +235,56 @@ mod tests {
     /// What the check says, and else what reading says: where the one passes, the other does.
     fn outcome(arguments: &Value) -> Result<(), Report> {
         let arguments = arguments.as_object().unwrap();
-        check(arguments, &super::super::tools::input_schema::<Example>())?;
-        parse::<Example>(arguments.clone()).unwrap();
+        check(arguments, &crate::mcp::tools::input_schema::<Example>())?;
+        parse::<Example>(arguments).unwrap();
         Ok(())
     }
 
-    fn refusal(arguments: &Value) -> String {
+    fn message(arguments: &Value) -> String {
         outcome(arguments).unwrap_err().to_string()
     }
 
     #[test]
     fn an_error_names_the_argument_and_what_was_expected() {
+        let message = |arguments| outcome(&arguments).unwrap_err().message;
+        assert_eq!(message(json!({})), r#"Missing argument `action`: expected one of "list", "create"."#);
         assert_eq!(
-            refusal(&json!({})),
-            r#"The argument `action` is missing. Expected one of "list", "create"."#
+            message(json!({"action": "list", "name": 7})),
+            "Invalid argument `name`: expected a string."
         );
         assert_eq!(
-            refusal(&json!({"action": "list", "name": 7})),
-            "The argument `name` does not fit. Expected a string."
-        );
-        assert_eq!(
-            refusal(&json!({"action": "list", "tags": ["list", "x"]})),
-            r#"The argument `tags[1]` does not fit. Expected one of "list", "create"."#
+            message(json!({"action": "list", "tags": ["list", "x"]})),
+            r#"Invalid argument `tags[1]`: expected one of "list", "create"."#
         );
     }
 
     #[test]
     fn what_the_schema_says_of_ranges_and_lengths_is_checked_wherever_it_stands() {
         for (part, message) in [
-            (json!({}), "`part.age` is missing. Expected an integer from 0 to 130."),
-            (json!({"age": 131}), "`part.age` does not fit. Expected an integer from 0 to 130."),
-            (json!({"age": -1}), "`part.age` does not fit. Expected an integer from 0 to 130."),
-            (json!({"age": 7.5}), "`part.age` does not fit. Expected an integer from 0 to 130."),
-            (json!({"age": null}), "`part.age` does not fit. Expected an integer from 0 to 130."),
-            (json!({"age": 7, "share": 1.6}), "`part.share` does not fit. Expected a number of at most 1.5."),
+            (json!({}), "`part.age`: expected an integer from 0 to 130."),
+            (json!({"age": 131}), "`part.age`: expected an integer from 0 to 130."),
+            (json!({"age": -1}), "`part.age`: expected an integer from 0 to 130."),
+            (json!({"age": 7.5}), "`part.age`: expected an integer from 0 to 130."),
+            (json!({"age": null}), "`part.age`: expected an integer from 0 to 130."),
+            (json!({"age": 7, "share": 1.6}), "`part.share`: expected a number of at most 1.5."),
             (
                 json!({"age": 7, "pressure": "high"}),
-                r#"`part.pressure` does not fit. Expected a string such as "140/90"."#,
+                r#"`part.pressure`: expected a string such as "140/90"."#,
             ),
             (
                 json!({"age": 7, "words": []}),
-                "`part.words` does not fit. Expected an array of 1 to 2 entries, each entry a string of 1 to 3 characters.",
+                "`part.words`: expected an array of 1 to 2 entries, each entry a string of 1 to 3 characters.",
             ),
             (
                 json!({"age": 7, "words": ["äöü", ""]}),
-                "`part.words[1]` does not fit. Expected a string of 1 to 3 characters.",
+                "`part.words[1]`: expected a string of 1 to 3 characters.",
             ),
         ] {
-            assert_eq!(refusal(&json!({"action": "list", "part": part})), format!("The argument {message}"));
+            let told = outcome(&json!({"action": "list", "part": part})).unwrap_err().message;
+            assert!(told.ends_with(&format!(" argument {message}")), "{told}");
         }
-        let refusal = refusal(&json!({"action": "list", "part": {"age": 7, "mood": "good"}}));
-        assert!(refusal.starts_with("There is no argument `part.mood`."), "{refusal}");
+        let told = message(&json!({"action": "list", "part": {"age": 7, "mood": "good"}}));
+        assert!(told.starts_with("An unknown argument was given in `part`."), "{told}");
     }
 
     #[test]
@@ -325,24 +299,25 @@ mod tests {
     }
 
     #[test]
-    fn an_error_never_repeats_a_value() {
+    fn an_error_never_repeats_what_the_caller_wrote() {
         for arguments in [
             json!({"action": "canary"}),
             json!({"action": {"canary": 1}}),
             json!({"action": "list", "name": ["canary"]}),
             json!({"action": "list", "password": "canary"}),
             json!({"action": "list", "Canary42": ""}),
+            json!({"action": "list", "canary": ""}),
             json!({"action": "list", "part": {"age": "canary"}}),
-            json!({"action": "list", "part": {"age": 1, "Canary42": ""}}),
+            json!({"action": "list", "part": {"age": 1, "canary": ""}}),
             json!({"action": "list", "part": {"age": 1, "pressure": "canary"}}),
         ] {
-            assert!(!refusal(&arguments).to_lowercase().contains("canary"), "{arguments}");
+            assert!(!message(&arguments).to_lowercase().contains("canary"), "{arguments}");
         }
     }
 
     #[test]
     fn a_password_is_refused_with_the_reason() {
-        let refusal = refusal(&json!({"action": "list", "password": "x"}));
-        assert!(refusal.contains("no argument `password`") && refusal.contains("Never put a password"));
+        let told = message(&json!({"action": "list", "password": "x"}));
+        assert!(told.contains("unknown argument") && told.contains("Never put a password"), "{told}");
     }
 }

@@ -1,131 +1,260 @@
-//! What every tool call runs inside: arguments checked → signed in → limiter → deadline → panic caught → tool → guard.
-//! Its name, outcome and duration are logged and audited; its arguments and its result never.
+//! What every tool call runs inside: admitted → deadline → panic caught → arguments checked → signed in → confirmed →
+//! tool → guard. Its name, outcome and duration are logged and audited; its arguments and its result never.
 
 use std::{
     panic::AssertUnwindSafe,
-    sync::atomic::{AtomicBool, Ordering},
-    time::Instant,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::Duration,
 };
 
 use futures_util::FutureExt as _;
 use rmcp::{
-    ErrorData, RoleServer,
-    handler::server::tool::ToolCallContext,
-    model::{CallToolRequestParams, CallToolResponse, JsonObject},
-    service::RequestContext,
+    ErrorData,
+    model::{CallToolRequestParams, CallToolResponse, InputRequiredResult, JsonObject},
 };
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::{
     BondMcp, arguments,
-    audited::{Call, Ending},
+    call_record::{CallOutcome, CallRecord},
     failure::Failure,
-    progress::Progress,
-    tools,
+    guard::Reply,
+    host::Host,
+    progress,
+    spending::Price,
+    tools::{Outcome, ToolSpec},
 };
-use crate::{bondmcp::POSSIBLY_BILLED, error::Kind};
+use crate::{
+    account::{self, Account},
+    bondmcp::{POSSIBLY_BILLED, wire::health},
+    error::Kind,
+};
+
+/// What is left of a call's time when the person has been waited for, so that there is always an answer.
+const ANSWER_RESERVE: Duration = Duration::from_secs(2);
+
+/// Numbers calls, so that the log lines of one can be told from another's.
+static CALLS: AtomicU64 = AtomicU64::new(1);
+
+/// One call of a tool.
+pub(super) struct Call<'a> {
+    pub server: &'a BondMcp,
+    pub host: &'a Host,
+    pub tool: &'static ToolSpec,
+    pub request: &'a CallToolRequestParams,
+    /// The request's arguments as they were given.
+    pub arguments: &'a JsonObject,
+    deadline: Instant,
+    /// Set while a request is under way that BondMCP may bill.
+    billing: &'a AtomicBool,
+}
+
+/// What a call is answered with.
+pub(super) enum Answer {
+    Done(Outcome),
+    Failed(Failure),
+    /// The person is asked something first.
+    Ask(InputRequiredResult),
+}
+
+impl From<Failure> for Answer {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<InputRequiredResult> for Answer {
+    fn from(question: InputRequiredResult) -> Self {
+        Self::Ask(question)
+    }
+}
 
 impl BondMcp {
-    pub(super) async fn guarded_call(
-        &self,
-        request: CallToolRequestParams,
-        context: RequestContext<RoleServer>,
-    ) -> Result<CallToolResponse, ErrorData> {
-        let call = Call::of(self, &request, &context);
-        // Once set, a billed request may be under way.
-        let billing = AtomicBool::new(false);
-        let cancelled = context.ct.clone();
-        let began = Instant::now();
-        let cut = |how, message| (Err(ErrorData::internal_error(message, None)), Some(how));
-        // What is cut is dropped, and with it its request to the upstream.
-        let (answer, cut) = tokio::select! {
-            answer = self.answered(request, context, &billing) => (answer, None),
-            () = cancelled.cancelled() => cut("cancelled", "the call was cancelled"),
-            () = self.inner.stopping.cancelled() => cut("stopped", "the server is stopping"),
-        };
-        let answer = self.inner.guard.pass(answer);
-        let ending = match cut {
-            Some(how) => Ending::cut(how, billing.load(Ordering::Relaxed)),
-            None => Ending::of(&call.tool, &answer),
-        };
-        let duration = began.elapsed();
-        tracing::info!(
-            tool = call.tool,
-            outcome = ending.outcome,
-            possibly_billed = ending.possibly_billed.then_some(true),
-            duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
-            "tool call"
-        );
-        self.account().audit(&call.entry(self, &answer, &ending, duration));
-        answer
-    }
-
-    /// The person's time does not count: only when they have signed in and confirmed, where that is needed, the call
-    /// begins. They are not asked to for a call that cannot be made.
-    async fn answered(
-        &self,
-        request: CallToolRequestParams,
-        context: RequestContext<RoleServer>,
-        billing: &AtomicBool,
-    ) -> Result<CallToolResponse, ErrorData> {
+    /// Makes a call and answers it. What is cut short is dropped, and with it its request to BondMCP.
+    pub(super) async fn call(&self, request: CallToolRequestParams, host: &Host) -> Reply<CallToolResponse> {
+        let served = self.inner.tools.get(&*request.name);
         let none = JsonObject::new();
-        let given = request.arguments.as_ref().unwrap_or(&none);
-        if let Some(tool) = self.inner.tools.get(&request.name)
-            && let Err(report) = arguments::check(given, &tool.input_schema)
-        {
-            return Ok(Failure::from(report).into_result().into());
-        }
-        let asked = self.inner.rounds.asked(&request)?;
-        if let Some(answer) = self.signed_in_first(&request, asked.as_ref(), &context).await? {
-            return Ok(answer);
-        }
-        if let Some(answer) = self.confirmed_first(&request, asked.as_ref(), &context).await? {
-            return Ok(answer);
-        }
-        if tools::is_billed(&request.name) {
-            billing.store(true, Ordering::Relaxed);
-            // Boxed, or every call would carry its size.
-            let progress = Progress::of(&context);
-            return Box::pin(progress.during(self.limited(request, context))).await;
-        }
-        self.limited(request, context).await
-    }
-
-    async fn limited(
-        &self,
-        request: CallToolRequestParams,
-        context: RequestContext<RoleServer>,
-    ) -> Result<CallToolResponse, ErrorData> {
-        let billed = tools::is_billed(&request.name);
-        let bounded = self.bounded(billed, self.caught(request, context)).await;
-        bounded.unwrap_or_else(|failure| Ok(failure.into_result().into()))
-    }
-
-    /// `work` within the limits: not too many at once, and each only so long.
-    pub(super) async fn bounded<T>(&self, billed: bool, work: impl Future<Output = T>) -> Result<T, Failure> {
-        let Ok(_admitted) = self.inner.admitted.try_acquire() else { return Err(too_busy()) };
-        let work = async {
-            // Never closed, so acquiring cannot fail.
-            let _running = self.inner.running.acquire().await;
-            work.await
+        let arguments = request.arguments.as_ref().unwrap_or(&none);
+        let record = CallRecord::begin(served.map(|tool| tool.spec), arguments, host);
+        let Some(served) = served else {
+            record.end(self, CallOutcome::named("refused"));
+            return Err(self.inner.guard.error(ErrorData::invalid_params("there is no such tool", None)));
         };
-        tokio::time::timeout(self.inner.limits.deadline, work).await.map_err(|_| too_late(billed))
+        let billing = AtomicBool::new(false);
+        let deadline = Instant::now() + self.inner.limits.deadline;
+        let call = Call {
+            server: self,
+            host,
+            tool: served.spec,
+            request: &request,
+            arguments,
+            deadline,
+            billing: &billing,
+        };
+        let aborted = |how, message| (Err(ErrorData::internal_error(message, None)), Some(how));
+        let span =
+            tracing::info_span!("call", id = CALLS.fetch_add(1, Ordering::Relaxed), tool = served.spec.name);
+        let (answer, aborted) = tokio::select! {
+            answer = call.within_limits(&served.face.input_schema).instrument(span) => (answer, None),
+            () = host.cancelled().cancelled() => aborted("cancelled", "the call was cancelled"),
+            () = self.inner.stopping.cancelled() => aborted("stopped", "the server is stopping"),
+        };
+        let possibly_billed = billing.load(Ordering::Relaxed);
+        let outcome = match (&answer, aborted) {
+            (_, Some(how)) => CallOutcome::named(how).with_possibly_billed(possibly_billed),
+            (Ok(Answer::Done(done)), None) => {
+                CallOutcome { cost: done.cost, key_id: done.key_id.clone(), ..CallOutcome::named("ok") }
+            }
+            (Ok(Answer::Failed(failure)), None) => {
+                CallOutcome::failed(failure.kind()).with_possibly_billed(failure.is_possibly_billed())
+            }
+            (Ok(Answer::Ask(_)), None) => CallOutcome::named("input_required"),
+            (Err(_), None) => CallOutcome::named("refused"),
+        };
+        record.end(self, outcome);
+        self.inner.guard.answer(answer.map(|answer| self.naming_the_account(answer)))
     }
 
-    async fn caught(
-        &self,
-        request: CallToolRequestParams,
-        context: RequestContext<RoleServer>,
-    ) -> Result<CallToolResponse, ErrorData> {
-        let call = self.inner.tools.call(ToolCallContext::new(self, request, context));
-        match AssertUnwindSafe(call).catch_unwind().await {
-            Ok(Err(error)) => match Failure::carried(&error) {
-                Some(result) => Ok(result.into()),
-                None => Err(error),
-            },
-            Ok(answer) => answer,
-            Err(_) => Ok(bug().into_result().into()),
+    /// `work` within the limits that hold for every request.
+    pub(super) async fn bounded<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
+        let Ok(_admitted) = self.inner.admitted.try_acquire() else { return Err(too_busy()) };
+        let work = AssertUnwindSafe(self.running(work)).catch_unwind();
+        match tokio::time::timeout(self.inner.limits.deadline, work).await {
+            Ok(Ok(outcome)) => Ok(outcome),
+            Ok(Err(_)) => Err(Failure::bug()),
+            Err(_) => Err(too_late(false)),
         }
     }
+
+    /// `work`, when not too much runs already.
+    async fn running<T>(&self, work: impl Future<Output = T>) -> T {
+        // Never closed, so acquiring cannot fail.
+        let _running = self.inner.running.acquire().await;
+        work.await
+    }
+
+    /// After somebody has signed in, the next answer says who: the person notices when it was somebody else.
+    fn naming_the_account(&self, answer: Answer) -> Answer {
+        let Some(identity) = self.account().identity() else { return answer };
+        if self.inner.announced.swap(identity.generation, Ordering::Relaxed) == identity.generation {
+            return answer;
+        }
+        match answer {
+            Answer::Done(mut outcome) => {
+                outcome.result.insert("signed_in_as".to_owned(), identity.name.into());
+                Answer::Done(outcome)
+            }
+            Answer::Failed(failure) => Answer::Failed(failure.signed_in_as(identity.name)),
+            Answer::Ask(question) => {
+                self.inner.announced.store(NOT_ANNOUNCED, Ordering::Relaxed);
+                Answer::Ask(question)
+            }
+        }
+    }
+}
+
+/// No sign-in has this number.
+pub(super) const NOT_ANNOUNCED: u64 = u64::MAX;
+
+impl Call<'_> {
+    pub fn account(&self) -> &Account {
+        self.server.account()
+    }
+
+    /// The arguments as the tool reads them.
+    pub fn arguments<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        arguments::parse(self.arguments).map_err(Into::into)
+    }
+
+    /// One deadline holds from the start to the end, the questions to the person included.
+    async fn within_limits(&self, schema: &JsonObject) -> Result<Answer, ErrorData> {
+        let Ok(_admitted) = self.server.inner.admitted.try_acquire() else { return Ok(too_busy().into()) };
+        let work = AssertUnwindSafe(self.answer(schema)).catch_unwind();
+        match tokio::time::timeout_at(self.deadline, work).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Ok(Failure::bug().into()),
+            Err(_) => Ok(too_late(self.billing.load(Ordering::Relaxed)).into()),
+        }
+    }
+
+    /// The person is not asked to sign in or to confirm for a call that cannot be made.
+    async fn answer(&self, schema: &JsonObject) -> Result<Answer, ErrorData> {
+        if let Err(report) = arguments::check(self.arguments, schema) {
+            return Ok(Failure::from(report).into());
+        }
+        let asked = self.server.inner.rounds.asked(self.request)?;
+        if let Some(answer) = self.sign_in_first(asked.as_ref()).await? {
+            return Ok(answer);
+        }
+        if let Some(answer) = self.confirm(asked.as_ref()).await? {
+            return Ok(answer);
+        }
+        // A billed request is begun only when it can end in time: one that is cut off may have been billed.
+        if self.tool.price.is_some() && self.time_left() < self.server.inner.limits.billed {
+            return match asked.filter(|_| self.host.asks_in_rounds()) {
+                Some(asked) => self.server.inner.rounds.go_on(asked, self.request).map(Into::into),
+                None => Ok(call_again().into()),
+            };
+        }
+        let done = progress::during(self.host, self.at_work((self.tool.run)(self))).await;
+        Ok(done.map_or_else(Answer::Failed, Answer::Done))
+    }
+
+    /// `work` that asks BondMCP. Nobody waits for the person in here.
+    pub async fn at_work<T>(&self, work: impl Future<Output = T>) -> T {
+        self.server.running(work).await
+    }
+
+    /// A question to the person, while the call is open. Only so many are asked at once.
+    pub async fn ask<T>(&self, question: impl Future<Output = T>) -> Result<T, Failure> {
+        match self.server.inner.questions.try_acquire() {
+            Ok(_asking) => Ok(question.await),
+            Err(_) => Err(too_busy()),
+        }
+    }
+
+    pub fn time_left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// How long the person can be waited for.
+    pub fn time_for_the_person(&self) -> Duration {
+        self.time_left().saturating_sub(ANSWER_RESERVE)
+    }
+
+    /// Makes a billed request if it may still be paid for, and notes what it cost.
+    pub async fn pay<T: health::Answer + Serialize>(
+        &self,
+        request: impl Future<Output = Result<T, account::Error>>,
+    ) -> Result<Outcome, Failure> {
+        let price = self.tool.price.unwrap_or(Price::cents(0));
+        let billed = self.server.inner.spending.begin(self.tool.name, price)?;
+        self.billing.store(true, Ordering::Relaxed);
+        match request.await {
+            Ok(answer) => {
+                self.billing.store(false, Ordering::Relaxed);
+                let cost = billed.cost(answer.cost());
+                Ok(Outcome::of(&answer)?.with_cost(cost))
+            }
+            Err(error) => {
+                if !error.is_possibly_billed() {
+                    self.billing.store(false, Ordering::Relaxed);
+                    billed.nothing();
+                }
+                Err(error.into())
+            }
+        }
+    }
+}
+
+fn call_again() -> Failure {
+    Failure::new(
+        Kind::Timeout,
+        "Waiting for the person has used up the time of this call. Nothing was sent to BondMCP and nothing was billed.",
+        "Call again now with the same arguments.",
+    )
 }
 
 fn too_busy() -> Failure {
@@ -137,92 +266,13 @@ fn too_busy() -> Failure {
 }
 
 fn too_late(billed: bool) -> Failure {
-    let next = if billed { POSSIBLY_BILLED } else { "Look whether it had an effect before you repeat it." };
-    Failure::new(Kind::Timeout, "The call did not end in time.", next)
-}
-
-fn bug() -> Failure {
-    Failure::new(
-        Kind::Internal,
-        "The server has met a bug of its own.",
-        "Try something else; the person can report it with the server's log.",
-    )
+    let message = "The call did not end in time.";
+    if billed {
+        Failure::new(Kind::Timeout, message, POSSIBLY_BILLED).possibly_billed()
+    } else {
+        Failure::new(Kind::Timeout, message, "Look whether it had an effect before you repeat it.")
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    use rmcp::{
-        ServiceExt as _,
-        handler::server::router::tool::ToolRoute,
-        model::{CallToolResult, Tool},
-    };
-    use tokio_util::sync::CancellationToken;
-
-    use crate::{
-        account::Account,
-        bondmcp::{Client, Timing},
-        clock::Clock,
-        config::{Flags, Settings},
-        mcp::{Limits, Selection},
-        redact::Redactor,
-    };
-
-    /// A server with two tools of the test's own, nobody's account behind it.
-    fn server(limits: Limits) -> BondMcp {
-        let data_dir = tempfile::tempdir().unwrap().path().to_owned();
-        let flags = Flags { data_dir: Some(data_dir), ..Flags::default() };
-        let settings = Settings::load(flags, None, |_| None).unwrap();
-        let redactor = Redactor::default();
-        let base_url = settings.base_url.clone();
-        let client = Client::new(base_url, redactor.clone(), Clock::system(), Timing::default()).unwrap();
-        let account =
-            Account::new(&settings, "bondmcp-server".into(), client, Clock::system(), redactor.clone());
-        let selection = Selection::default();
-        let mut server =
-            BondMcp::new(account, None, redactor, &selection, limits, CancellationToken::new()).unwrap();
-        let tool = |name| Tool::new(name, "of a test", JsonObject::new());
-        let inner = std::sync::Arc::get_mut(&mut server.inner).unwrap();
-        inner
-            .tools
-            .add_route(ToolRoute::new_dyn(tool("panics"), |_| Box::pin(async { panic!("canary-panic") })));
-        inner.tools.add_route(ToolRoute::new_dyn(tool("hangs"), |_| Box::pin(std::future::pending())));
-        server
-    }
-
-    /// The texts that answer `calls`, all made at once.
-    async fn answers(server: BondMcp, calls: &[&'static str]) -> Vec<String> {
-        let (ours, theirs) = tokio::io::duplex(1 << 16);
-        let serving = tokio::spawn(async move { server.serve(ours).await.unwrap().waiting().await });
-        let client = ().serve(theirs).await.unwrap();
-        let calls = calls.iter().map(|name| client.call_tool(CallToolRequestParams::new(*name)));
-        let results: Vec<CallToolResult> =
-            futures_util::future::join_all(calls).await.into_iter().map(Result::unwrap).collect();
-        client.cancel().await.unwrap();
-        serving.await.unwrap().unwrap();
-        results.into_iter().map(|result| result.content[0].as_text().unwrap().text.clone()).collect()
-    }
-
-    #[tokio::test]
-    async fn a_panic_in_a_tool_is_answered_and_not_repeated() {
-        let told = answers(server(Limits::default()), &["panics", "panics"]).await;
-        assert!(told.iter().all(|text| text.contains("internal") && !text.contains("canary")), "{told:?}");
-    }
-
-    #[tokio::test]
-    async fn a_tool_that_hangs_is_answered_at_the_deadline() {
-        let limits = Limits { deadline: Duration::from_millis(20), ..Limits::default() };
-        let told = answers(server(limits), &["hangs"]).await;
-        assert!(told[0].contains(r#""kind":"timeout""#), "{told:?}");
-    }
-
-    #[tokio::test]
-    async fn one_call_too_many_is_refused_at_once() {
-        let limits = Limits { concurrent: 1, waiting: 1, deadline: Duration::from_secs(1), spend: None };
-        let told = answers(server(limits), &["hangs", "hangs", "hangs"]).await;
-        let refused = told.iter().filter(|text| text.contains(r#""kind":"rate_limited""#)).count();
-        assert_eq!(refused, 1, "{told:?}");
-    }
-}
+mod tests;

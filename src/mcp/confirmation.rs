@@ -2,144 +2,124 @@
 //! the agent must name the key, as it can only after having looked which one it is.
 
 use rmcp::{
-    ErrorData, RoleServer,
-    model::{
-        CallToolRequestParams, CallToolResponse, ElicitRequestParams, ElicitResult, ElicitationAction,
-        ElicitationSchema, ProtocolVersion,
-    },
+    ErrorData,
+    model::{ElicitRequestParams, ElicitResult, ElicitationAction, ElicitationSchema},
     schemars,
     schemars::JsonSchema,
-    service::{ElicitationError, RequestContext},
 };
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    BondMcp,
+    call::{Answer, Call},
     failure::Failure,
     rounds::{self, Asked},
-    tools,
+    tools::KeyChange,
 };
 use crate::{account::Key, error::Kind};
 
 /// What the person fills in.
 #[derive(Debug, Deserialize, JsonSchema)]
-struct Confirmation {
+pub(super) struct Confirmation {
     /// Yes, end this key.
-    confirm: bool,
+    pub confirm: bool,
 }
 
 rmcp::elicit_safe!(Confirmation);
 
-impl BondMcp {
-    /// Has `request` confirmed where it ends a key: `None` when it can go on, an answer when it cannot.
-    pub(super) async fn confirmed_first(
-        &self,
-        request: &CallToolRequestParams,
-        asked: Option<&Asked>,
-        context: &RequestContext<RoleServer>,
-    ) -> Result<Option<CallToolResponse>, ErrorData> {
-        match ending(request) {
-            // Seldom, and much to remember for a call that does not need it.
-            Some((action, key_id)) => Box::pin(self.confirmed(action, key_id, request, asked, context)).await,
+impl Call<'_> {
+    /// Has the call confirmed where it ends a key: `None` when it can go on, an answer when it cannot.
+    pub(super) async fn confirm(&self, asked: Option<&Asked>) -> Result<Option<Answer>, ErrorData> {
+        match (self.tool.confirmation)(self.arguments) {
+            // Boxed: this future is large and rarely needed.
+            Some(change) => Box::pin(self.confirm_change(&change, asked)).await,
             None => Ok(None),
         }
     }
 
-    async fn confirmed(
+    async fn confirm_change(
         &self,
-        action: &str,
-        key_id: &str,
-        request: &CallToolRequestParams,
+        change: &KeyChange,
         asked: Option<&Asked>,
-        context: &RequestContext<RoleServer>,
-    ) -> Result<Option<CallToolResponse>, ErrorData> {
-        let list = match self.account().list_keys().await {
+    ) -> Result<Option<Answer>, ErrorData> {
+        let list = match self.at_work(self.account().list_keys()).await {
             Ok(list) => list,
-            Err(error) => return Ok(Some(Failure::from(error).into_result().into())),
+            Err(error) => return Ok(Some(Failure::from(error).into())),
         };
         // That there is no such key is the tool's to tell.
-        let Some(key) = list.keys.into_iter().find(|key| key.id == key_id) else { return Ok(None) };
-        if !has_forms(context) {
-            return Ok(named(request, action, &key).err().map(|failure| failure.into_result().into()));
+        let Some(key) = list.keys.into_iter().find(|key| key.id == change.key_id) else { return Ok(None) };
+        if !self.host.has_forms() {
+            return Ok(self.named(change, &key).err().map(Into::into));
         }
-        let confirmed = if context.protocol_version().is_some_and(|v| v >= ProtocolVersion::V_2026_07_28) {
-            match (asked, rounds::answer(request)) {
+        let described = self.described(&key);
+        let confirmed = if self.host.asks_in_rounds() {
+            match (asked, rounds::answer(self.request)) {
                 (Some(Asked::Confirmation), Some(answer)) => is_yes(answer),
                 _ => {
-                    return self
-                        .inner
-                        .rounds
-                        .ask(Asked::Confirmation, form(action, &key)?, request)
-                        .map(Some);
+                    let question = self.server.inner.rounds.ask(
+                        Asked::Confirmation,
+                        form(change, &described)?,
+                        self.request,
+                    );
+                    return question.map(|question| Some(question.into()));
                 }
             }
         } else {
-            match context.peer.elicit::<Confirmation>(question(action, &key)).await {
-                Ok(answer) => answer.is_some_and(|answer| answer.confirm),
-                Err(ElicitationError::Service(error)) => {
-                    tracing::warn!(%error, "the host could not ask the person");
+            match self
+                .ask(self.host.confirms(&question(change, &described), self.time_for_the_person()))
+                .await
+            {
+                Ok(Ok(confirmed)) => confirmed,
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "the host could not ask the person to confirm a change of an API key");
                     false
                 }
-                Err(_) => false,
+                Err(failure) => return Ok(Some(failure.into())),
             }
         };
-        Ok((!confirmed).then(|| declined().into_result().into()))
+        Ok((!confirmed).then(|| declined().into()))
     }
-}
 
-/// The action and the key, where the call ends one.
-fn ending(request: &CallToolRequestParams) -> Option<(&str, &str)> {
-    let arguments = request.arguments.as_ref().filter(|_| request.name == tools::MANAGE_API_KEYS)?;
-    let text = |name: &str| arguments.get(name).and_then(Value::as_str);
-    let action = text("action").filter(|action| matches!(*action, "revoke" | "rotate"))?;
-    Some((action, text("key_id")?))
-}
-
-/// Whether the host can show the person a form. One that declares elicitation and no mode means forms (2025-06-18).
-fn has_forms(context: &RequestContext<RoleServer>) -> bool {
-    context
-        .client_capabilities()
-        .and_then(|capabilities| capabilities.elicitation)
-        .is_some_and(|elicitation| elicitation.form.is_some() || elicitation.url.is_none())
-}
-
-/// Whether the agent has named the key that it wants to end.
-fn named(request: &CallToolRequestParams, action: &str, key: &Key) -> Result<(), Failure> {
-    let confirm = request.arguments.as_ref().and_then(|arguments| arguments.get("confirm"));
-    if confirm.and_then(Value::as_str) == Some(key.name.as_str()) {
-        return Ok(());
-    }
-    Err(Failure::new(
-        Kind::InvalidInput,
-        format!("To {action} a key, `confirm` must be its name. It is {}.", described(key)),
-        "Ask the person whether they want that; if they do, call again with `confirm`.",
-    ))
-}
-
-fn described(key: &Key) -> String {
-    match &key.preview {
-        Some(preview) => format!("“{}” ({preview})", key.name),
-        None => format!("“{}”", key.name),
-    }
-}
-
-fn question(action: &str, key: &Key) -> String {
-    let consequence = match action {
-        "rotate" => {
-            "Another key or value takes its place here; other programs that use the old one are refused then."
+    /// The key's name and preview. Redacted before they are cut: what is left of a secret's beginning is not recognised.
+    fn described(&self, key: &Key) -> String {
+        let guard = &self.server.inner.guard;
+        match &key.preview {
+            Some(preview) => format!("“{}” ({})", guard.name(&key.name), guard.name(preview)),
+            None => format!("“{}”", guard.name(&key.name)),
         }
-        _ => "Every program that uses it is refused then.",
-    };
-    format!("Your assistant wants to {action} the BondMCP API key {}. {consequence}", described(key))
+    }
+
+    /// Whether the agent has named the key that it wants to end.
+    fn named(&self, change: &KeyChange, key: &Key) -> Result<(), Failure> {
+        if self.arguments.get("confirm").and_then(Value::as_str)
+            == Some(self.server.inner.guard.name(&key.name).as_str())
+        {
+            return Ok(());
+        }
+        Err(Failure::new(
+            Kind::InvalidInput,
+            format!("To {} a key, `confirm` must be its name. It is {}.", change.verb, self.described(key)),
+            "Ask the person whether they want that; if they do, call again with `confirm`.",
+        ))
+    }
 }
 
-fn form(action: &str, key: &Key) -> Result<ElicitRequestParams, ErrorData> {
+fn question(change: &KeyChange, key: &str) -> String {
+    let consequence = match change.verb {
+        "rotate" => {
+            "Another key or value takes its place here; other programs that use the old one stop working."
+        }
+        _ => "Every program that uses it stops working.",
+    };
+    format!("Your assistant wants to {} the BondMCP API key {key}. {consequence}", change.verb)
+}
+
+fn form(change: &KeyChange, key: &str) -> Result<ElicitRequestParams, ErrorData> {
     let requested_schema = ElicitationSchema::from_type::<Confirmation>()
         .map_err(|_| ErrorData::internal_error("the form has no schema", None))?;
     Ok(ElicitRequestParams::FormElicitationParams {
         meta: None,
-        message: question(action, key),
+        message: question(change, key),
         requested_schema,
     })
 }

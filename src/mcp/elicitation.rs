@@ -5,21 +5,16 @@
 use std::{sync::Arc, time::Duration};
 
 use rmcp::{
-    ErrorData, RoleServer,
-    model::{
-        CallToolRequestParams, CallToolResponse, CustomNotification, ElicitRequestParams, ElicitResult,
-        ElicitationAction, ProtocolVersion, ServerNotification,
-    },
-    service::RequestContext,
+    ErrorData,
+    model::{ElicitRequestParams, ElicitResult, ElicitationAction, ProtocolVersion},
 };
-use serde_json::json;
 use url::Url;
 
 use super::{
-    BondMcp,
+    call::{Answer, Call},
     failure::Failure,
+    host::Host,
     rounds::{self, Asked},
-    tools,
 };
 use crate::{
     account::{self, SignInReason},
@@ -40,56 +35,49 @@ enum Way {
     Answer,
 }
 
-impl BondMcp {
-    /// Signs the person in where `request` needs it: `None` when the call can go on, an answer when it cannot.
-    pub(super) async fn signed_in_first(
-        &self,
-        request: &CallToolRequestParams,
-        asked: Option<&Asked>,
-        context: &RequestContext<RoleServer>,
-    ) -> Result<Option<CallToolResponse>, ErrorData> {
-        let Some(sign_in) = &self.inner.sign_in else { return Ok(None) };
-        let Some(need) = tools::need(&request.name) else { return Ok(None) };
-        match self.account().bearer(need).await {
+impl Call<'_> {
+    /// Signs the person in where the call needs it: `None` when it can go on, an answer when it cannot.
+    pub(super) async fn sign_in_first(&self, asked: Option<&Asked>) -> Result<Option<Answer>, ErrorData> {
+        let Some(sign_in) = &self.server.inner.sign_in else { return Ok(None) };
+        let Some(need) = self.tool.credential else { return Ok(None) };
+        match self.at_work(self.account().bearer(need)).await {
             // The operator's credentials are wrong; a page would not mend them.
             Err(account::Error::SignInRequired { why: SignInReason::EnvironmentRejected, .. }) => {
                 return Ok(None);
             }
             Err(account::Error::SignInRequired { .. }) => {}
             // The tool would meet it again, and try the password once more.
-            Err(error) => return Ok(Some(Failure::from(error).into_result().into())),
+            Err(error) => return Ok(Some(Failure::from(error).into())),
             Ok(_) => return Ok(None),
         }
         // Seldom, and much to remember for a call that does not need it.
-        Box::pin(self.sign_in(sign_in, request, asked, context)).await
+        Box::pin(self.sign_in(sign_in, asked)).await
     }
 
-    async fn sign_in(
-        &self,
-        sign_in: &SignIn,
-        request: &CallToolRequestParams,
-        asked: Option<&Asked>,
-        context: &RequestContext<RoleServer>,
-    ) -> Result<Option<CallToolResponse>, ErrorData> {
-        let way = way(context);
+    async fn sign_in(&self, sign_in: &SignIn, asked: Option<&Asked>) -> Result<Option<Answer>, ErrorData> {
+        let way = way(self.host);
         if let (Way::Rounds, Some(Asked::SignIn(name))) = (&way, asked) {
-            return self.next_round(sign_in, name, request, context).await;
+            return self.next_round(sign_in, name).await;
         }
         if let Way::Answer = way
-            && tools::tells_how_to_sign_in(&request.name)
+            && self.tool.explains_sign_in
         {
             return Ok(None);
         }
-        let pending = match sign_in.begin(self.host_name(context)).await {
+        let pending = match sign_in.begin(self.host.name()).await {
             Ok(pending) => pending,
-            Err(error) => return Ok(Some(Failure::from(Report::from(&error)).into_result().into())),
+            Err(error) => return Ok(Some(Failure::from(Report::from(&error)).into())),
         };
         match way {
             Way::Rounds => {
                 let asked = Asked::SignIn(pending.name().to_owned());
-                self.inner.rounds.ask(asked, elicitation(&pending), request).map(Some)
+                self.server
+                    .inner
+                    .rounds
+                    .ask(asked, elicitation(&pending), self.request)
+                    .map(|question| Some(question.into()))
             }
-            Way::WhileOpen => self.while_open(&pending, context).await,
+            Way::WhileOpen => self.while_open(&pending).await,
             Way::Answer => {
                 sign_in.show(&pending);
                 Ok(Some(self.in_words(&pending)))
@@ -98,44 +86,36 @@ impl BondMcp {
     }
 
     /// 2025-11-25: the host is asked while the call stays open.
-    async fn while_open(
-        &self,
-        pending: &Pending,
-        context: &RequestContext<RoleServer>,
-    ) -> Result<Option<CallToolResponse>, ErrorData> {
+    async fn while_open(&self, pending: &Pending) -> Result<Option<Answer>, ErrorData> {
         let url: Url = pending
             .url()
             .parse()
             .map_err(|_| ErrorData::internal_error("the sign-in page has no address", None))?;
-        match context.peer.elicit_url(message(pending), url, pending.name()).await {
-            Ok(ElicitationAction::Accept) => {}
-            Ok(_) => {
+        let time = self.time_for_the_person().min(pending.expires_in());
+        let asked = self.ask(self.host.opens_page(&message(pending), url, pending.name(), time)).await;
+        match asked {
+            Err(failure) => return Ok(Some(failure.into())),
+            Ok(Ok(ElicitationAction::Accept)) => {}
+            Ok(Ok(_)) => {
                 pending.end(End::Declined);
                 return Ok(Some(ended(End::Declined)));
             }
-            Err(_) => return Ok(Some(self.in_words(pending))),
+            Ok(Err(_)) => return Ok(Some(self.in_words(pending))),
         }
-        match waited(pending, pending.expires_in(), context).await {
+        match waited(pending, self.time_for_the_person(), self.host).await {
             State::SignedIn { .. } => {
-                let params = Some(json!({ "elicitationId": pending.name() }));
-                let complete = CustomNotification::new("notifications/elicitation/complete", params);
-                if context
-                    .peer
-                    .send_notification(ServerNotification::CustomNotification(complete))
-                    .await
-                    .is_err()
-                {
+                if self.host.page_is_done(pending.name()).await.is_err() {
                     tracing::debug!("the host was not told that the elicitation is complete");
                 }
                 Ok(None)
             }
             State::Ended(end) => Ok(Some(ended(end))),
-            State::Open | State::Verifying { .. } => Ok(Some(ended(End::TimedOut))),
+            State::Open | State::Verifying { .. } => Ok(Some(self.in_words(pending))),
         }
     }
 
     /// For hosts without URL elicitation: the agent passes the link on.
-    fn in_words(&self, pending: &Pending) -> CallToolResponse {
+    fn in_words(&self, pending: &Pending) -> Answer {
         let report = match pending.state() {
             State::Verifying { .. } => Report::new(
                 Kind::EmailNotVerified,
@@ -148,41 +128,36 @@ impl BondMcp {
                 link_in_words(pending, &self.account().login_command(None)),
             ),
         };
-        Failure::from(report).into_result().into()
+        Failure::from(report).into()
     }
 
     /// The sign-in page for a tool that tells of it in its own words; `None` where the person can reach none.
-    pub(super) async fn sign_in_page(
-        &self,
-        context: &RequestContext<RoleServer>,
-    ) -> Result<Option<Arc<Pending>>, Failure> {
-        let Some(sign_in) = &self.inner.sign_in else { return Ok(None) };
-        let pending = sign_in.begin(self.host_name(context)).await.map_err(|error| Report::from(&error))?;
+    pub(super) async fn sign_in_page(&self, email: Option<String>) -> Result<Option<Arc<Pending>>, Failure> {
+        let _ = email;
+        let Some(sign_in) = &self.server.inner.sign_in else { return Ok(None) };
+        let pending = sign_in.begin(self.host.name()).await.map_err(|error| Report::from(&error))?;
         sign_in.show(&pending);
         Ok(Some(pending))
     }
 
     /// A retry: the person has been asked. Waits a while for the page, then lets the call go on or asks for another
     /// round, without asking the person again.
-    async fn next_round(
-        &self,
-        sign_in: &SignIn,
-        name: &str,
-        request: &CallToolRequestParams,
-        context: &RequestContext<RoleServer>,
-    ) -> Result<Option<CallToolResponse>, ErrorData> {
+    async fn next_round(&self, sign_in: &SignIn, name: &str) -> Result<Option<Answer>, ErrorData> {
         let Some(pending) = sign_in.named(name).await else { return Err(rounds::stale()) };
         if let Some(ElicitResult { action: ElicitationAction::Decline | ElicitationAction::Cancel, .. }) =
-            rounds::answer(request)
+            rounds::answer(self.request)
         {
             pending.end(End::Declined);
         }
-        match waited(&pending, ROUND, context).await {
+        match waited(&pending, ROUND, self.host).await {
             State::SignedIn { .. } => Ok(None),
             State::Ended(end) => Ok(Some(ended(end))),
-            State::Open | State::Verifying { .. } => {
-                self.inner.rounds.go_on(Asked::SignIn(name.to_owned()), request).map(Some)
-            }
+            State::Open | State::Verifying { .. } => self
+                .server
+                .inner
+                .rounds
+                .go_on(Asked::SignIn(name.to_owned()), self.request)
+                .map(|question| Some(question.into())),
         }
     }
 }
@@ -196,25 +171,17 @@ fn elicitation(pending: &Pending) -> ElicitRequestParams {
     }
 }
 
-fn way(context: &RequestContext<RoleServer>) -> Way {
-    let can = context
-        .client_capabilities()
-        .and_then(|capabilities| capabilities.elicitation)
-        .is_some_and(|elicitation| elicitation.url.is_some());
-    let version = context.protocol_version();
-    let at_least =
-        |newest: ProtocolVersion| version.as_ref().is_some_and(|version| version.as_str() >= newest.as_str());
-    match can {
-        true if at_least(ProtocolVersion::V_2026_07_28) => Way::Rounds,
-        true if at_least(ProtocolVersion::V_2025_11_25) => Way::WhileOpen,
+fn way(host: &Host) -> Way {
+    match host.opens_links() {
+        true if host.asks_in_rounds() => Way::Rounds,
+        true if host.speaks(&ProtocolVersion::V_2025_11_25) => Way::WhileOpen,
         _ => Way::Answer,
     }
 }
 
 /// Waits for the end of the sign-in, at most so long, and tells a host that wants to know that it is still waited.
-async fn waited(pending: &Pending, at_most: Duration, context: &RequestContext<RoleServer>) -> State {
+async fn waited(pending: &Pending, at_most: Duration, host: &Host) -> State {
     const TICK: Duration = Duration::from_secs(5);
-    let token = context.meta.get_progress_token();
     let began = tokio::time::Instant::now();
     let mut ticks = 0.0;
     loop {
@@ -223,12 +190,8 @@ async fn waited(pending: &Pending, at_most: Duration, context: &RequestContext<R
         if !matches!(state, State::Open | State::Verifying { .. }) || left <= TICK {
             return state;
         }
-        if let Some(token) = &token {
-            ticks += 1.0;
-            let progress = rmcp::model::ProgressNotificationParam::new(token.clone(), ticks)
-                .with_message("waiting for the person to sign in");
-            let _ = context.peer.notify_progress(progress).await;
-        }
+        ticks += 1.0;
+        host.progress(ticks, "waiting for the person to sign in").await;
     }
 }
 
@@ -249,7 +212,7 @@ pub(super) fn link_in_words(pending: &Pending, command: &str) -> String {
     )
 }
 
-fn ended(end: End) -> CallToolResponse {
+fn ended(end: End) -> Answer {
     let (message, solution) = match end {
         End::Declined => {
             ("The person declined to sign in.", "Go on without BondMCP, or ask them whether they want to.")
@@ -261,5 +224,5 @@ fn ended(end: End) -> CallToolResponse {
             "Call again when the person has the right one.",
         ),
     };
-    Failure::new(Kind::SignInRequired, message, solution).into_result().into()
+    Failure::new(Kind::SignInRequired, message, solution).into()
 }

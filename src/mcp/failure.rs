@@ -1,62 +1,79 @@
 //! A failed call as MCP wants it: a tool result with `isError`, whose text is JSON that an agent can act on.
 
-use rmcp::{
-    ErrorData,
-    model::{CallToolResult, ContentBlock, IntoContents},
-};
-use serde_json::json;
+use rmcp::{ErrorData, model::JsonObject};
+use serde_json::{Value, json};
 
 use crate::{
     account,
     error::{Kind, Report},
 };
 
-/// Why a call failed. As the error of a tool it becomes `{"error": {kind, message, solution, …}}`.
+/// Why a call failed.
 #[derive(Debug)]
-pub struct Failure(Report);
+pub struct Failure {
+    report: Report,
+    possibly_billed: bool,
+    /// Who has signed in since the answer before.
+    signed_in_as: Option<String>,
+}
 
 impl Failure {
     pub fn new(kind: Kind, message: impl Into<String>, solution: impl Into<String>) -> Self {
-        Self(Report::new(kind, message, solution))
+        Report::new(kind, message, solution).into()
     }
 
-    pub fn into_result(self) -> CallToolResult {
-        CallToolResult::error(self.into_contents())
+    /// A bug of ours.
+    pub fn bug() -> Self {
+        Self::new(
+            Kind::Internal,
+            "The server has met a bug of its own.",
+            "Try something else; the person can report it with the server's log.",
+        )
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.report.kind
+    }
+
+    /// Whether BondMCP may have billed the call all the same.
+    pub fn is_possibly_billed(&self) -> bool {
+        self.possibly_billed
+    }
+
+    /// Says that BondMCP may have billed the call all the same.
+    pub fn possibly_billed(self) -> Self {
+        Self { possibly_billed: true, ..self }
+    }
+
+    pub fn signed_in_as(self, name: String) -> Self {
+        Self { signed_in_as: Some(name), ..self }
+    }
+
+    /// `{"error": {kind, message, solution, …}}`.
+    pub fn to_json(&self) -> JsonObject {
+        let mut content = JsonObject::new();
+        content.insert("error".to_owned(), json!(self.report));
+        if let Some(name) = &self.signed_in_as {
+            content.insert("signed_in_as".to_owned(), name.as_str().into());
+        }
+        content
     }
 
     /// For requests whose results cannot say that they failed.
     pub fn into_protocol_error(self) -> ErrorData {
-        let words = format!("{} {}", self.0.message, self.0.solution);
-        ErrorData::internal_error(words, Some(json!({ "error": self.0 })))
-    }
-
-    /// The failure that travelled through rmcp's router as an error.
-    pub fn carried(error: &ErrorData) -> Option<CallToolResult> {
-        let failure = error.data.as_ref().filter(|data| data.get("error").is_some())?;
-        Some(CallToolResult::error(vec![ContentBlock::text(failure.to_string())]))
+        let words = format!("{} {}", self.report.message, self.report.solution);
+        ErrorData::internal_error(words, Some(Value::Object(self.to_json())))
     }
 }
 
 impl From<Report> for Failure {
     fn from(report: Report) -> Self {
-        Self(report)
+        Self { report, possibly_billed: false, signed_in_as: None }
     }
 }
 
 impl From<account::Error> for Failure {
     fn from(error: account::Error) -> Self {
-        Self(Report::from(&error))
-    }
-}
-
-impl From<Failure> for ErrorData {
-    fn from(Failure(report): Failure) -> Self {
-        Self::invalid_params(report.message.clone(), Some(json!({ "error": report })))
-    }
-}
-
-impl IntoContents for Failure {
-    fn into_contents(self) -> Vec<ContentBlock> {
-        vec![ContentBlock::text(json!({ "error": self.0 }).to_string())]
+        Self { possibly_billed: error.is_possibly_billed(), ..Report::from(&error).into() }
     }
 }

@@ -1,121 +1,133 @@
-//! The egress guard: the last look at everything on its way to the host. Whatever the rooms below did, a known secret
-//! or a secret's shape becomes `[redacted]` here.
+//! The egress guard: the last look at everything on its way to the host. Whatever the layers below did, a known secret
+//! or a secret's shape becomes `[redacted]` here. [`Guarded`] is made nowhere else, and nothing else is sent.
 
 use rmcp::{
     ErrorData,
     model::{
-        CallToolResponse, CallToolResult, CompleteResult, ContentBlock, JsonObject, ReadResourceResult,
-        ResourceContents,
+        CallToolResponse, CallToolResult, ContentBlock, ElicitRequest, ElicitRequestParams, InputRequest,
+        InputRequiredResult, JsonObject,
     },
 };
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::redact::Redactor;
+use super::call::Answer;
+use crate::{redact::Redactor, text};
 
-/// The most of a name that somebody gives themselves, in characters.
-const LONGEST_NAME: usize = 64;
+/// The longest name that is shown, in characters: of a host, or of an API key.
+pub(super) const LONGEST_NAME: usize = 64;
 
-/// Looks at what a call answers.
+/// Something that holds no secret.
+#[derive(Debug)]
+pub(super) struct Guarded<T>(T);
+
+impl<T> Guarded<T> {
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+/// What every request is answered with.
+pub(super) type Reply<T> = Result<Guarded<T>, Guarded<ErrorData>>;
+
+/// Looks at what leaves for the host.
 #[derive(Clone, Debug)]
-pub struct Guard(Redactor);
+pub(super) struct Guard(Redactor);
 
 impl Guard {
-    #[must_use]
     pub fn new(redactor: Redactor) -> Self {
         Self(redactor)
     }
 
-    /// The answer without secrets.
-    pub fn pass(&self, answer: Result<CallToolResponse, ErrorData>) -> Result<CallToolResponse, ErrorData> {
+    /// The answer to a tool call. The text block is made of the cleaned structure: a secret that JSON has escaped twice
+    /// would be harder to find.
+    pub fn answer(&self, answer: Result<Answer, ErrorData>) -> Reply<CallToolResponse> {
         match answer {
-            Ok(CallToolResponse::Complete(mut result)) => {
-                self.clean_result(&mut result);
-                Ok(CallToolResponse::Complete(result))
+            Ok(Answer::Done(outcome)) => {
+                Ok(Guarded(CallToolResult::structured(self.cleaned(outcome.result)).into()))
             }
-            // A link to our own page and a signed state; neither is made of what the upstream says.
-            Ok(CallToolResponse::InputRequired(result)) => Ok(CallToolResponse::InputRequired(result)),
-            // No tool of ours answers with anything else; what cannot be looked at does not leave.
-            Ok(_) => Err(ErrorData::internal_error("the answer is of a kind that is not served", None)),
-            Err(error) => Err(self.pass_error(error)),
+            Ok(Answer::Failed(failure)) => {
+                let text = self.cleaned(failure.to_json()).to_string();
+                Ok(Guarded(CallToolResult::error(vec![ContentBlock::text(text)]).into()))
+            }
+            Ok(Answer::Ask(question)) => self.question(question).map(|question| Guarded(question.into())),
+            Err(error) => Err(self.error(error)),
         }
+    }
+
+    /// Any other result: as it is, unless it holds a secret.
+    pub fn result<T: Serialize + DeserializeOwned>(&self, result: Result<T, ErrorData>) -> Reply<T> {
+        let result = result.map_err(|error| self.error(error))?;
+        let unreadable = |_| self.error(ErrorData::internal_error("the result cannot be sent", None));
+        let before = serde_json::to_value(&result).map_err(unreadable)?;
+        let mut after = before.clone();
+        self.clean(&mut after);
+        if after == before {
+            return Ok(Guarded(result));
+        }
+        serde_json::from_value(after).map(Guarded).map_err(unreadable)
+    }
+
+    pub fn error(&self, mut error: ErrorData) -> Guarded<ErrorData> {
+        error.message = self.text(&error.message).into();
+        if let Some(data) = &mut error.data {
+            self.clean(data);
+        }
+        Guarded(error)
+    }
+
+    pub fn text(&self, text: &str) -> String {
+        self.0.redact(text).into_owned()
     }
 
     /// A name that somebody gives themselves, fit to be shown and kept.
     pub fn name(&self, name: &str) -> String {
-        let printable: String = name.chars().filter(|c| !c.is_control()).collect();
-        self.0.redact(&printable).chars().take(LONGEST_NAME).collect()
+        text::excerpt(&self.0.redact(name), LONGEST_NAME)
     }
 
-    pub fn pass_resource(
-        &self,
-        read: Result<ReadResourceResult, ErrorData>,
-    ) -> Result<ReadResourceResult, ErrorData> {
-        let mut read = read.map_err(|error| self.pass_error(error))?;
-        for content in &mut read.contents {
-            match content {
-                ResourceContents::TextResourceContents { text, uri, .. } => {
-                    self.pass_text(text);
-                    self.pass_text(uri);
-                }
-                // No resource of ours is of another kind; what cannot be looked at does not leave.
-                other => *other = ResourceContents::text(crate::redact::REDACTED, ""),
+    /// A question to the person. Its link leads to our own page and its state is signed by us; neither is made of what
+    /// somebody else wrote, and neither would survive a change.
+    fn question(&self, mut question: InputRequiredResult) -> Result<InputRequiredResult, Guarded<ErrorData>> {
+        for request in question.input_requests.iter_mut().flat_map(|requests| requests.values_mut()) {
+            match request {
+                InputRequest::Elicitation(ElicitRequest {
+                    params:
+                        ElicitRequestParams::FormElicitationParams { message, .. }
+                        | ElicitRequestParams::UrlElicitationParams { message, .. },
+                    ..
+                }) => *message = self.text(message),
+                // None of ours; what cannot be looked at does not leave.
+                _ => return Err(self.error(ErrorData::internal_error("the question cannot be sent", None))),
             }
         }
-        Ok(read)
+        Ok(question)
     }
 
-    pub fn pass_completion(
-        &self,
-        completed: Result<CompleteResult, ErrorData>,
-    ) -> Result<CompleteResult, ErrorData> {
-        let mut completed = completed.map_err(|error| self.pass_error(error))?;
-        completed.completion.values.iter_mut().for_each(|value| self.pass_text(value));
-        Ok(completed)
-    }
-
-    fn pass_text(&self, text: &mut String) {
-        if let std::borrow::Cow::Owned(clean) = self.0.redact(text) {
-            *text = clean;
-        }
-    }
-
-    fn pass_error(&self, mut error: ErrorData) -> ErrorData {
-        error.message = self.0.redact(&error.message).into_owned().into();
-        if let Some(data) = &mut error.data {
-            self.clean(data);
-        }
-        error
-    }
-
-    fn clean_result(&self, result: &mut CallToolResult) {
-        if let Some(structured) = &mut result.structured_content {
-            self.clean(structured);
-        }
-        for block in &mut result.content {
-            match block {
-                ContentBlock::Text(text) => self.pass_text(&mut text.text),
-                other => *other = ContentBlock::text(crate::redact::REDACTED),
-            }
-        }
+    fn cleaned(&self, object: JsonObject) -> Value {
+        let mut value = Value::Object(object);
+        self.clean(&mut value);
+        value
     }
 
     fn clean(&self, value: &mut Value) {
         match value {
-            Value::String(text) => self.pass_text(text),
-            Value::Array(items) => items.iter_mut().for_each(|item| self.clean(item)),
-            Value::Object(fields) => self.clean_fields(fields),
-            Value::Null | Value::Bool(_) | Value::Number(_) => {}
-        }
-    }
-
-    fn clean_fields(&self, fields: &mut JsonObject) {
-        fields.values_mut().for_each(|value| self.clean(value));
-        let names: Vec<String> =
-            fields.keys().filter(|name| self.0.redact(name) != name.as_str()).cloned().collect();
-        for name in names {
-            if let Some(value) = fields.remove(&name) {
-                fields.insert(self.0.redact(&name).into_owned(), value);
+            Value::String(text) => {
+                if let std::borrow::Cow::Owned(clean) = self.0.redact(text) {
+                    *text = clean;
+                }
             }
+            Value::Array(items) => items.iter_mut().for_each(|item| self.clean(item)),
+            Value::Object(fields) => {
+                fields.values_mut().for_each(|value| self.clean(value));
+                let names: Vec<String> =
+                    fields.keys().filter(|name| self.0.redact(name) != name.as_str()).cloned().collect();
+                for name in names {
+                    if let Some(value) = fields.remove(&name) {
+                        fields.insert(self.0.redact(&name).into_owned(), value);
+                    }
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
     }
 }
@@ -123,13 +135,26 @@ impl Guard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        error::Kind,
+        mcp::{failure::Failure, tools::Outcome},
+    };
     use proptest::prelude::*;
+    use rmcp::model::InputRequests;
     use serde_json::json;
 
     fn guard() -> Guard {
         let redactor = Redactor::default();
         redactor.remember(&"canary secret".into());
         Guard::new(redactor)
+    }
+
+    fn pass(result: &Value) -> CallToolResult {
+        let outcome = Outcome::of(result).unwrap();
+        match guard().answer(Ok(Answer::Done(outcome))).unwrap().into_inner() {
+            CallToolResponse::Complete(result) => result,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -140,9 +165,7 @@ mod tests {
             "jwt": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ1c3JfMSJ9.c2lnbmF0dXJl",
             "fine": "blood pressure",
         });
-        let answer = guard().pass(Ok(CallToolResult::structured(leak).into()));
-        let Ok(CallToolResponse::Complete(answer)) = answer else { panic!("no result") };
-        let told = serde_json::to_string(&answer).unwrap();
+        let told = serde_json::to_string(&pass(&leak)).unwrap();
         for secret in ["canary", "Y2FuYXJ5", "eyJ"] {
             assert!(!told.contains(secret), "{told}");
         }
@@ -150,13 +173,59 @@ mod tests {
     }
 
     #[test]
-    fn a_protocol_error_is_looked_at_too() {
-        let error = ErrorData::internal_error("canary secret", Some(json!(["canary secret"])));
-        let told = format!("{:?}", guard().pass(Err(error)).unwrap_err());
-        assert!(!told.contains("canary"), "{told}");
+    fn the_text_block_is_made_of_the_cleaned_structure() {
+        let redactor = Redactor::default();
+        redactor.remember(&r#"pass"word\one"#.into());
+        let inner = json!({"echo": r#"pass"word\one"#}).to_string();
+        let outcome = Outcome::of(&json!({ "message": inner })).unwrap();
+        let answer = Guard::new(redactor).answer(Ok(Answer::Done(outcome))).unwrap().into_inner();
+        let CallToolResponse::Complete(answer) = answer else { panic!() };
+        let text = &answer.content[0].as_text().unwrap().text;
+        assert!(!text.contains("word"), "{text}");
+        assert_eq!(serde_json::from_str::<Value>(text).unwrap(), answer.structured_content.unwrap());
     }
 
-    /// JSON of any shape with `canary secret` planted in its texts and names, here and there encoded.
+    #[test]
+    fn failures_protocol_errors_and_other_results_are_looked_at_too() {
+        let guard = guard();
+        let error = ErrorData::internal_error("canary secret", Some(json!(["canary secret"])));
+        let told = format!("{:?}", guard.error(error));
+        assert!(!told.contains("canary"), "{told}");
+        let failure = Failure::new(Kind::Internal, "canary secret", "canary%20secret");
+        let told = format!("{:?}", guard.answer(Ok(Answer::Failed(failure))));
+        assert!(!told.contains("canary"), "{told}");
+        let told = guard.result(Ok(json!({"canary secret": "canary secret"}))).unwrap().into_inner();
+        assert!(!told.to_string().contains("canary"), "{told}");
+        let fine = json!({"a": 1});
+        assert_eq!(guard.result(Ok(fine.clone())).unwrap().into_inner(), fine);
+    }
+
+    #[test]
+    fn a_question_is_redacted_and_keeps_its_link_and_state() {
+        let url = "http://127.0.0.1:9/page";
+        let elicitation = ElicitRequestParams::UrlElicitationParams {
+            meta: None,
+            message: "the key “canary secret”".to_owned(),
+            url: url.to_owned(),
+            elicitation_id: String::new(),
+        };
+        let request = InputRequest::Elicitation(ElicitRequest::new(elicitation));
+        let requests = InputRequests::from([("person".to_owned(), request)]);
+        let question = InputRequiredResult::new(Some(requests), Some("state".to_owned()));
+        let told = serde_json::to_value(guard().question(question).unwrap()).unwrap();
+        let params = &told["inputRequests"]["person"]["params"];
+        assert_eq!(params["message"], "the key “[redacted]”");
+        assert_eq!((&params["url"], &told["requestState"]), (&json!(url), &json!("state")));
+    }
+
+    #[test]
+    fn a_name_is_cut_to_printable_characters() {
+        let name = guard().name(&format!("\u{1b}[2Jcanary secret\u{202e}\n{}", "x".repeat(200_000)));
+        assert!(name.starts_with("[2J[redacted]xxx"), "{name}");
+        assert_eq!(name.chars().count(), LONGEST_NAME);
+    }
+
+    /// JSON objects with `canary secret` planted in texts and names, here and there encoded.
     fn leaky() -> impl Strategy<Value = Value> {
         let planted = prop_oneof![
             Just("canary secret"),
@@ -169,22 +238,18 @@ mod tests {
         let text = ("[a-z{}\"\\\\ ]{0,6}", planted, "[a-z{}\"\\\\ ]{0,6}")
             .prop_map(|(before, planted, after)| format!("{before}{planted}{after}"));
         let leaf = prop_oneof![text.clone().prop_map(Value::from), any::<i32>().prop_map(Value::from)];
-        leaf.prop_recursive(4, 24, 4, move |inner| {
+        let value = leaf.prop_recursive(4, 24, 4, move |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
                 prop::collection::btree_map(text.clone(), inner, 0..4).prop_map(|fields| json!(fields)),
             ]
-        })
+        });
+        value.prop_map(|value| json!({ "value": value }))
     }
 
     proptest! {
         #[test]
         fn nothing_planted_passes_and_a_second_pass_changes_nothing(value in leaky()) {
-            let pass = |value: &Value| {
-                let answer = CallToolResult::structured(value.clone());
-                let Ok(CallToolResponse::Complete(answer)) = guard().pass(Ok(answer.into())) else { panic!() };
-                answer
-            };
             let once = pass(&value);
             let told = serde_json::to_string(&once).unwrap();
             for form in ["canary", "Y2FuYXJ5", "63616e617279"] {

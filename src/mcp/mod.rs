@@ -1,12 +1,14 @@
 //! MCP: the server handler, the tools and the egress guard. It knows no SQL and no HTTP client; it asks the account.
 
 mod arguments;
-mod audited;
 mod call;
+mod call_record;
 mod confirmation;
+mod door;
 mod elicitation;
 mod failure;
 mod guard;
+mod host;
 mod progress;
 mod prompts;
 mod resources;
@@ -16,38 +18,29 @@ mod spending;
 mod tools;
 
 use std::{
-    sync::{Arc, OnceLock},
+    collections::BTreeMap,
+    sync::{Arc, OnceLock, atomic::AtomicU64},
     time::Duration,
 };
 
-use rmcp::{
-    ErrorData, RoleServer, ServerHandler,
-    handler::server::router::tool::ToolRouter,
-    model::{
-        CacheScope, CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult,
-        CustomRequest, CustomResult, DiscoverResult, ErrorCode, GetPromptRequestParams, GetPromptResponse,
-        Implementation, JsonObject, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult,
-        ListToolsResult, MetaObject, PaginatedRequestParams, PromptsCapability, ReadResourceRequestParams,
-        ReadResourceResponse, ResourcesCapability, ServerCapabilities, ServerConfig, Tool,
-    },
-    service::RequestContext,
+use rmcp::model::{
+    Implementation, JsonObject, MetaObject, PromptsCapability, ResourcesCapability, ServerCapabilities,
+    ServerConfig, Tool,
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use self::{failure::Failure, guard::Guard, rounds::Rounds, spending::Spending};
+use self::{call::NOT_ANNOUNCED, guard::Guard, rounds::Rounds, spending::Spending, tools::ToolSpec};
 pub use self::{
-    selection::{Selection, SelectionError, Toolset},
+    selection::{Selection, SelectionError},
     spending::Usd,
+    tools::Toolset,
 };
 use crate::{
     account::Account,
     redact::Redactor,
     sign_in::{LIFETIME, SignIn},
 };
-
-/// How long a host may keep what never changes while we run, in milliseconds.
-const STATIC_TTL_MS: u64 = 5 * 60 * 1000;
 
 /// What an agent must know that no single tool tells, each with the toolset that it is about.
 const INSTRUCTIONS: [(&str, Option<Toolset>); 6] = [
@@ -84,16 +77,32 @@ pub struct Limits {
     pub concurrent: usize,
     /// Calls that wait for that; one more is refused as `rate_limited`.
     pub waiting: usize,
-    /// For one call, its wait included. Hosts usually give up after 60 s.
+    /// For one call from its start to its answer, the waits for its turn and for the person included. Hosts usually give
+    /// up after 60 s.
     pub deadline: Duration,
+    /// For a billed request and its answer, at most: none is begun when less is left of the deadline.
+    pub billed: Duration,
     /// What may be spent at BondMCP until the server ends.
     pub spend: Option<Usd>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { concurrent: 64, waiting: 1024, deadline: Duration::from_secs(55), spend: None }
+        Self {
+            concurrent: 64,
+            waiting: 1024,
+            deadline: Duration::from_secs(55),
+            billed: Duration::from_secs(45),
+            spend: None,
+        }
     }
+}
+
+/// A tool, and how hosts see it.
+#[derive(Debug)]
+struct ServedTool {
+    spec: &'static ToolSpec,
+    face: Tool,
 }
 
 /// The MCP server of one account. Clones are cheap and share everything: one is made for each HTTP request.
@@ -107,15 +116,22 @@ struct Inner {
     account: Account,
     /// What every host is told of us; asked for with every request.
     info: OnceLock<ServerConfig>,
-    tools: ToolRouter<BondMcp>,
+    /// Those that are served, by name.
+    tools: BTreeMap<&'static str, ServedTool>,
     guard: Guard,
     /// `None` where no page of ours can be reached by the person.
     sign_in: Option<SignIn>,
     rounds: Rounds,
     limits: Limits,
     spending: Spending,
+    /// Calls that work.
     running: Semaphore,
+    /// Calls that work or wait.
     admitted: Semaphore,
+    /// Questions to the person that are open.
+    questions: Semaphore,
+    /// The number of the sign-in that an answer has named last.
+    announced: AtomicU64,
     /// Ends calls in flight when the process stops.
     stopping: CancellationToken,
 }
@@ -129,17 +145,13 @@ impl BondMcp {
         limits: Limits,
         stopping: CancellationToken,
     ) -> Result<Self, SelectionError> {
-        let mut tools = Self::tools();
-        let all = tools.list_all();
-        let names = selection.names(&all)?;
-        for tool in all.iter().filter(|tool| !names.contains(&*tool.name)) {
-            tools.remove_route(&tool.name);
-        }
+        let served = selection.of(tools::all())?;
+        let tools = served.into_iter().map(|(name, spec)| (name, ServedTool { spec, face: spec.face() }));
         Ok(Self {
             inner: Arc::new(Inner {
                 account,
                 info: OnceLock::new(),
-                tools,
+                tools: tools.collect(),
                 guard: Guard::new(redactor),
                 sign_in,
                 rounds: Rounds::new(LIFETIME),
@@ -147,6 +159,8 @@ impl BondMcp {
                 spending: Spending::new(limits.spend),
                 running: Semaphore::new(limits.concurrent),
                 admitted: Semaphore::new(limits.concurrent + limits.waiting),
+                questions: Semaphore::new(limits.concurrent),
+                announced: AtomicU64::new(NOT_ANNOUNCED),
                 stopping,
             }),
         })
@@ -157,18 +171,12 @@ impl BondMcp {
     }
 
     fn has_tool(&self, name: &str) -> bool {
-        self.inner.tools.has_route(name)
-    }
-
-    /// What the host calls itself: a claim, not a fact.
-    fn host_name(&self, context: &RequestContext<RoleServer>) -> Option<String> {
-        context.client_info().map(|host| self.inner.guard.name(&host.name))
+        self.inner.tools.contains_key(name)
     }
 
     fn instructions(&self) -> String {
-        let tools = self.inner.tools.list_all();
-        let there = |toolset| tools.iter().any(|tool| tools::toolset(&tool.name) == toolset);
-        let said = INSTRUCTIONS.iter().filter(|(_, about)| about.is_none_or(there));
+        let served = |toolset| self.inner.tools.values().any(|tool| tool.spec.toolset == toolset);
+        let said = INSTRUCTIONS.iter().filter(|(_, about)| about.is_none_or(served));
         said.map(|(text, _)| format!("- {text}")).collect::<Vec<_>>().join("\n")
     }
 
@@ -200,146 +208,5 @@ impl BondMcp {
             meta.insert("io.modelcontextprotocol/serverInfo".to_owned(), identity);
         }
         meta
-    }
-}
-
-impl ServerHandler for BondMcp {
-    fn get_info(&self) -> ServerConfig {
-        let info = || {
-            ServerConfig::new(self.capabilities())
-                .with_server_info(Self::identity())
-                .with_instructions(self.instructions())
-        };
-        self.inner.info.get_or_init(info).clone()
-    }
-
-    async fn discover(&self, _: RequestContext<RoleServer>) -> Result<DiscoverResult, ErrorData> {
-        let versions = self.supported_protocol_versions().into_owned();
-        Ok(DiscoverResult::from_server_info(versions, self.get_info())
-            .with_ttl_ms(STATIC_TTL_MS)
-            .with_cache_scope(CacheScope::Public))
-    }
-
-    async fn list_tools(
-        &self,
-        page: Option<PaginatedRequestParams>,
-        _: RequestContext<RoleServer>,
-    ) -> Result<ListToolsResult, ErrorData> {
-        only_page(page.as_ref())?;
-        let mut list = ListToolsResult::with_all_items(self.inner.tools.list_all())
-            .with_ttl_ms(STATIC_TTL_MS)
-            .with_cache_scope(CacheScope::Public);
-        list.meta = Some(Self::meta());
-        Ok(list)
-    }
-
-    async fn list_prompts(
-        &self,
-        page: Option<PaginatedRequestParams>,
-        _: RequestContext<RoleServer>,
-    ) -> Result<ListPromptsResult, ErrorData> {
-        only_page(page.as_ref())?;
-        let list = ListPromptsResult::with_all_items(self.prompts());
-        Ok(list.with_ttl_ms(STATIC_TTL_MS).with_cache_scope(CacheScope::Public))
-    }
-
-    async fn get_prompt(
-        &self,
-        request: GetPromptRequestParams,
-        _: RequestContext<RoleServer>,
-    ) -> Result<GetPromptResponse, ErrorData> {
-        self.prompt(&request).map(Into::into)
-    }
-
-    async fn list_resources(
-        &self,
-        page: Option<PaginatedRequestParams>,
-        _: RequestContext<RoleServer>,
-    ) -> Result<ListResourcesResult, ErrorData> {
-        only_page(page.as_ref())?;
-        let list = ListResourcesResult::with_all_items(self.resources());
-        Ok(list.with_ttl_ms(STATIC_TTL_MS).with_cache_scope(CacheScope::Private))
-    }
-
-    async fn list_resource_templates(
-        &self,
-        page: Option<PaginatedRequestParams>,
-        _: RequestContext<RoleServer>,
-    ) -> Result<ListResourceTemplatesResult, ErrorData> {
-        only_page(page.as_ref())?;
-        let list = ListResourceTemplatesResult::with_all_items(self.resource_templates());
-        Ok(list.with_ttl_ms(STATIC_TTL_MS).with_cache_scope(CacheScope::Private))
-    }
-
-    // Boxed here and below, or the future of every request would have their size.
-    async fn read_resource(
-        &self,
-        request: ReadResourceRequestParams,
-        _: RequestContext<RoleServer>,
-    ) -> Result<ReadResourceResponse, ErrorData> {
-        let read = self
-            .bounded(false, Box::pin(self.resource(&request.uri)))
-            .await
-            .map_err(Failure::into_protocol_error)
-            .flatten();
-        self.inner.guard.pass_resource(read).map(Into::into)
-    }
-
-    async fn complete(
-        &self,
-        request: CompleteRequestParams,
-        _: RequestContext<RoleServer>,
-    ) -> Result<CompleteResult, ErrorData> {
-        let completed = self
-            .bounded(false, Box::pin(self.completed(&request)))
-            .await
-            .map_err(Failure::into_protocol_error)
-            .flatten();
-        self.inner.guard.pass_completion(completed)
-    }
-
-    /// rmcp reads a request whose parameters do not fit its method as one of a method unknown to it.
-    async fn on_custom_request(
-        &self,
-        request: CustomRequest,
-        _: RequestContext<RoleServer>,
-    ) -> Result<CustomResult, ErrorData> {
-        Err(match request.method.as_str() {
-            "initialize"
-            | "server/discover"
-            | "tools/list"
-            | "tools/call"
-            | "ping"
-            | "prompts/list"
-            | "prompts/get"
-            | "resources/list"
-            | "resources/templates/list"
-            | "resources/read"
-            | "completion/complete" => {
-                ErrorData::invalid_params("the parameters do not fit the method", None)
-            }
-            _ => ErrorData::new(ErrorCode::METHOD_NOT_FOUND, "there is no such method", None),
-        })
-    }
-
-    fn get_tool(&self, name: &str) -> Option<Tool> {
-        self.inner.tools.get(name).cloned()
-    }
-
-    async fn call_tool(
-        &self,
-        request: CallToolRequestParams,
-        context: RequestContext<RoleServer>,
-    ) -> Result<CallToolResponse, ErrorData> {
-        self.guarded_call(request, context).await
-    }
-}
-
-fn only_page(page: Option<&PaginatedRequestParams>) -> Result<(), ErrorData> {
-    match page {
-        Some(page) if page.cursor.is_some() => {
-            Err(ErrorData::invalid_params("there is one page only; leave the cursor out", None))
-        }
-        _ => Ok(()),
     }
 }

@@ -2,50 +2,34 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use rmcp::{
-    Peer, RoleServer,
-    model::{ProgressNotificationParam, ProgressToken},
-    service::RequestContext,
-};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use super::host::Host;
+
 /// A call that is quicker needs no progress.
-const FIRST: Duration = Duration::from_secs(1);
+const FIRST_PROGRESS: Duration = Duration::from_secs(1);
 
-const EVERY: Duration = Duration::from_secs(2);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Tells the host that made a call, where it wants to know.
-pub(super) struct Progress {
-    peer: Peer<RoleServer>,
-    token: Option<ProgressToken>,
-}
-
-impl Progress {
-    pub fn of(context: &RequestContext<RoleServer>) -> Self {
-        Self { peer: context.peer.clone(), token: context.meta.get_progress_token() }
+/// Runs `work`; beside it, so that a host that reads slowly does not hold it up, the host is told of its progress.
+pub(super) async fn during<T>(host: &Host, work: impl Future<Output = T>) -> T {
+    if !host.wants_progress() {
+        return work.await;
     }
-
-    /// Runs `call`; beside it, so that a host that reads slowly does not hold it up, its progress is told.
-    pub async fn during<T>(self, call: impl Future<Output = T>) -> T {
-        let Some(token) = self.token else { return call.await };
-        tokio::select! {
-            biased;
-            outcome = call => outcome,
-            never = tell(&self.peer, &token) => match never {},
-        }
+    tokio::select! {
+        biased;
+        outcome = work => outcome,
+        never = report(host) => match never {},
     }
 }
 
-async fn tell(peer: &Peer<RoleServer>, token: &ProgressToken) -> Infallible {
-    let mut ticks = interval_at(Instant::now() + FIRST, EVERY);
+async fn report(host: &Host) -> Infallible {
+    let mut ticks = interval_at(Instant::now() + FIRST_PROGRESS, PROGRESS_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut count = 0.0;
     loop {
         ticks.tick().await;
         count += 1.0;
-        let progress =
-            ProgressNotificationParam::new(token.clone(), count).with_message("waiting for BondMCP");
-        // A host that has gone is noticed elsewhere.
-        let _ = peer.notify_progress(progress).await;
+        host.progress(count, "waiting for BondMCP").await;
     }
 }

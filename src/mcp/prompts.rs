@@ -8,7 +8,10 @@ use rmcp::{
     },
 };
 
-use super::BondMcp;
+use super::{
+    BondMcp,
+    tools::{MEDICATION_CHECK, SYMPTOM_ASSESSMENT},
+};
 
 /// A prompt, and the tool without which it is of no use.
 struct Template {
@@ -32,7 +35,7 @@ const TEMPLATES: [Template; 2] = [
         name: "medication_review",
         title: "Review medications",
         description: "Checks a list of medications for interactions and contraindications. Billed by BondMCP.",
-        tool: "medication_check",
+        tool: MEDICATION_CHECK,
         arguments: &[
             Argument {
                 name: "medications",
@@ -58,7 +61,7 @@ pharmacist.",
         name: "triage",
         title: "Assess symptoms",
         description: "Finds out how urgent symptoms are and what to do next. Billed by BondMCP.",
-        tool: "symptom_assessment",
+        tool: SYMPTOM_ASSESSMENT,
         arguments: &[
             Argument {
                 name: "symptoms",

@@ -13,7 +13,12 @@ use rmcp::{
 use serde::Serialize;
 use serde_json::json;
 
-use super::{BondMcp, failure::Failure, spending::Spent, tools};
+use super::{
+    BondMcp,
+    failure::Failure,
+    spending::Spent,
+    tools::{AUTH_STATUS, LIST_MODELS, MANAGE_API_KEYS},
+};
 use crate::{
     account::{Key, KeyList},
     bondmcp::Allowance,
@@ -50,16 +55,16 @@ impl BondMcp {
             })
         };
         let all = [
-            of("list_models", MODELS, "models", "BondMCP models", "The health-AI models of the account."),
+            of(LIST_MODELS, MODELS, "models", "BondMCP models", "The health-AI models of the account."),
             of(
-                "auth_status",
+                AUTH_STATUS,
                 ACCOUNT,
                 "account",
                 "BondMCP account",
                 "Who is signed in, how and on which plan.",
             ),
             of(
-                "auth_status",
+                AUTH_STATUS,
                 USAGE,
                 "usage",
                 "BondMCP usage",
@@ -74,18 +79,18 @@ impl BondMcp {
             .with_title("BondMCP API key")
             .with_description("An API key by its id: name, preview and dates, never the key itself.")
             .with_mime_type(JSON);
-        self.has_tool(tools::MANAGE_API_KEYS).then_some(key).into_iter().collect()
+        self.has_tool(MANAGE_API_KEYS).then_some(key).into_iter().collect()
     }
 
     pub(super) async fn resource(&self, uri: &str) -> Result<ReadResourceResult, ErrorData> {
-        let key_id = uri.strip_prefix(KEYS).filter(|_| self.has_tool(tools::MANAGE_API_KEYS));
+        let key_id = uri.strip_prefix(KEYS).filter(|_| self.has_tool(MANAGE_API_KEYS));
         if key_id.is_none() && !self.resources().iter().any(|resource| resource.uri == uri) {
             return Err(unknown());
         }
         let content = match (uri, key_id) {
             (_, Some(id)) => json!(self.key(id).await?),
             (MODELS, _) => json!(self.models(false).await.map_err(Failure::into_protocol_error)?),
-            (ACCOUNT, _) => json!(self.standing().await.map_err(Failure::into_protocol_error)?),
+            (ACCOUNT, _) => json!(self.auth_status().await.map_err(Failure::into_protocol_error)?),
             _ => json!(Usage { spent: self.inner.spending.spent(), rate_limit: self.account().allowance() }),
         };
         let content = ResourceContents::text(content.to_string(), uri).with_mime_type(JSON);
@@ -107,7 +112,7 @@ impl BondMcp {
         request: &CompleteRequestParams,
     ) -> Result<CompleteResult, ErrorData> {
         let of_key = matches!(&request.r#ref, Reference::Resource(template) if template.uri == KEY_TEMPLATE);
-        if !of_key || request.argument.name != "key_id" || !self.has_tool(tools::MANAGE_API_KEYS) {
+        if !of_key || request.argument.name != "key_id" || !self.has_tool(MANAGE_API_KEYS) {
             return Err(ErrorData::invalid_params(
                 "there is nothing to complete; see resources/templates/list",
                 None,
@@ -126,6 +131,7 @@ impl BondMcp {
         let first = ids.into_iter().take(CompletionInfo::MAX_VALUES).collect();
         let info = CompletionInfo::with_pagination(first, total, more).map_err(|_| {
             Failure::new(Kind::Internal, "There are too many keys.", "Use `manage_api_keys`.")
+                .into_protocol_error()
         })?;
         Ok(CompleteResult::new(info))
     }

@@ -11,8 +11,8 @@ use std::{
 use rmcp::{
     ErrorData,
     model::{
-        CallToolRequestParams, CallToolResponse, ElicitRequest, ElicitRequestParams, ElicitResult,
-        InputRequest, InputRequests, InputRequiredResult, RequestStateCodec, SealOptions,
+        CallToolRequestParams, ElicitRequest, ElicitRequestParams, ElicitResult, InputRequest, InputRequests,
+        InputRequiredResult, RequestStateCodec, SealOptions,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -67,10 +67,10 @@ impl Rounds {
         asked: Asked,
         elicitation: ElicitRequestParams,
         request: &CallToolRequestParams,
-    ) -> Result<CallToolResponse, ErrorData> {
+    ) -> Result<InputRequiredResult, ErrorData> {
         let elicitation = InputRequest::Elicitation(ElicitRequest::new(elicitation));
         let requests = InputRequests::from([(ANSWER.to_owned(), elicitation)]);
-        Ok(InputRequiredResult::new(Some(requests), Some(self.seal(asked, request)?)).into())
+        Ok(InputRequiredResult::new(Some(requests), Some(self.seal(asked, request)?)))
     }
 
     /// Lets the host call again without asking the person again.
@@ -78,8 +78,8 @@ impl Rounds {
         &self,
         asked: Asked,
         request: &CallToolRequestParams,
-    ) -> Result<CallToolResponse, ErrorData> {
-        Ok(InputRequiredResult::new(None, Some(self.seal(asked, request)?)).into())
+    ) -> Result<InputRequiredResult, ErrorData> {
+        Ok(InputRequiredResult::new(None, Some(self.seal(asked, request)?)))
     }
 
     /// What was asked in the round before; `None` in the first one.

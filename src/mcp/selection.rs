@@ -1,24 +1,9 @@
-//! Which tools there are for the host: those that the operator chose. A tool that was not chosen does not exist, and
-//! neither do the resources and prompts that lead to it.
+//! Which tools are served: those that the operator chose. The others are neither listed nor callable, and neither are the
+//! resources and prompts that lead to them.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
-use rmcp::model::Tool;
-
-use super::tools;
-
-/// Tools that belong together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Toolset {
-    /// Signing in and out.
-    Session,
-    /// What BondMCP offers.
-    Models,
-    /// API keys.
-    Keys,
-    /// The billed health services.
-    Health,
-}
+use super::tools::{ToolSpec, Toolset};
 
 /// What the operator chose.
 #[derive(Clone, Debug, Default)]
@@ -41,39 +26,40 @@ pub enum SelectionError {
 }
 
 impl Selection {
-    /// The names of those of `all` that are served.
-    pub(super) fn names(&self, all: &[Tool]) -> Result<BTreeSet<String>, SelectionError> {
-        if let Some(name) = self.tools.iter().find(|name| all.iter().all(|tool| tool.name != **name)) {
-            let known = all.iter().map(|tool| tool.name.to_string()).collect();
+    /// Those of `all` that are served.
+    pub(super) fn of(
+        &self,
+        all: BTreeMap<&'static str, &'static ToolSpec>,
+    ) -> Result<BTreeMap<&'static str, &'static ToolSpec>, SelectionError> {
+        if let Some(name) = self.tools.iter().find(|name| !all.contains_key(name.as_str())) {
+            let known = all.into_keys().map(ToOwned::to_owned).collect();
             return Err(SelectionError::Unknown { name: name.clone(), known });
         }
         let everything = self.toolsets.is_empty() && self.tools.is_empty();
-        let names: BTreeSet<String> = all
-            .iter()
-            .filter(|tool| {
-                let reads = tool.annotations.as_ref().is_some_and(|hints| hints.read_only_hint == Some(true));
-                let chosen = everything
-                    || self.toolsets.contains(&tools::toolset(&tool.name))
-                    || self.tools.iter().any(|name| tool.name == *name);
-                chosen && (reads || !self.read_only)
-            })
-            .map(|tool| tool.name.to_string())
-            .collect();
-        if names.is_empty() { Err(SelectionError::Empty) } else { Ok(names) }
+        let is_chosen = |tool: &ToolSpec| {
+            everything
+                || self.toolsets.contains(&tool.toolset)
+                || self.tools.iter().any(|name| tool.name == *name)
+        };
+        let is_allowed = |tool: &ToolSpec| tool.effects.read_only || !self.read_only;
+        let served: BTreeMap<_, _> =
+            all.into_iter().filter(|(_, tool)| is_chosen(tool) && is_allowed(tool)).collect();
+        if served.is_empty() { Err(SelectionError::Empty) } else { Ok(served) }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::BondMcp, *};
+    use super::*;
+    use crate::mcp::tools;
 
-    fn names(selection: &Selection) -> Vec<String> {
-        selection.names(&BondMcp::tools().list_all()).unwrap().into_iter().collect()
+    fn names(selection: &Selection) -> Vec<&'static str> {
+        selection.of(tools::all()).unwrap().into_keys().collect()
     }
 
     #[test]
     fn without_a_word_everything_is_served() {
-        assert_eq!(names(&Selection::default()).len(), 12);
+        assert_eq!(names(&Selection::default()).len(), tools::all().len());
     }
 
     #[test]
@@ -87,7 +73,7 @@ mod tests {
         assert_eq!(names(&selection(&[Toolset::Models], &["login"])), ["list_models", "login"]);
         assert_eq!(names(&selection(&[], &["login"])), ["login"]);
         assert_eq!(names(&selection(&[Toolset::Health], &[])).len(), 6);
-        let unknown = selection(&[], &["logon"]).names(&BondMcp::tools().list_all()).unwrap_err().to_string();
+        let unknown = selection(&[], &["logon"]).of(tools::all()).unwrap_err().to_string();
         assert!(unknown.contains("logon") && unknown.contains("login, logout"), "{unknown}");
     }
 
@@ -96,6 +82,6 @@ mod tests {
         let read_only = Selection { read_only: true, ..Selection::default() };
         assert_eq!(names(&read_only), ["auth_status", "list_models"]);
         let nothing = Selection { toolsets: vec![Toolset::Health, Toolset::Keys], ..read_only };
-        assert_eq!(nothing.names(&BondMcp::tools().list_all()), Err(SelectionError::Empty));
+        assert_eq!(nothing.of(tools::all()).unwrap_err(), SelectionError::Empty);
     }
 }

@@ -1,5 +1,5 @@
 //! What this process has spent at BondMCP since it started, by tool, and a limit to it. A call whose price is not known
-//! beforehand counts with the highest one until its answer tells.
+//! beforehand is reckoned with the highest one until its answer tells.
 
 use std::{
     collections::BTreeMap,
@@ -11,6 +11,9 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use crate::error::Kind;
+
+/// The most that one call is counted as, whatever its answer says.
+const HIGHEST_COST: Usd = Usd::cents(100);
 
 /// US dollars in millionths, so that sums are exact.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,13 +31,40 @@ impl Usd {
         Self((usd.max(0.0) * 1e6).round() as u64)
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "nobody spends so much")]
-    fn to_f64(self) -> f64 {
+    #[must_use]
+    pub const fn cents(cents: u64) -> Self {
+        Self(cents * 10_000)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "amounts are far below 2^53 millionths")]
+    #[must_use]
+    pub fn to_f64(self) -> f64 {
         self.0 as f64 / 1e6
     }
 
     fn plus(self, other: Self) -> Self {
         Self(self.0.saturating_add(other.0))
+    }
+}
+
+/// What a call of a tool costs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Price {
+    /// The call is counted as this much, whatever its answer says.
+    pub least: Usd,
+    /// So much is reserved until its answer tells.
+    pub reserved: Usd,
+}
+
+impl Price {
+    /// A documented price.
+    pub const fn cents(cents: u64) -> Self {
+        Self { least: Usd::cents(cents), reserved: Usd::cents(cents) }
+    }
+
+    /// A price that is not documented: it may be like the lowest or the highest of the documented ones.
+    pub const fn between_cents(least: u64, most: u64) -> Self {
+        Self { least: Usd::cents(least), reserved: Usd::cents(most) }
     }
 }
 
@@ -89,7 +119,7 @@ struct Line {
 pub(super) struct Billed<'a> {
     spending: &'a Spending,
     tool: &'static str,
-    price: Usd,
+    price: Price,
     outcome: Outcome,
 }
 
@@ -106,24 +136,24 @@ impl Spending {
     }
 
     /// Begins a call that costs `price`, if the limit allows it.
-    pub fn begin(&self, tool: &'static str, price: Usd) -> Result<Billed<'_>, Failure> {
+    pub fn begin(&self, tool: &'static str, price: Price) -> Result<Billed<'_>, Failure> {
         let mut book = self.book();
         let taken = book.total().plus(book.reserved);
         if let Some(limit) = self.limit
-            && taken.plus(price) > limit
+            && taken.plus(price.reserved) > limit
         {
             return Err(Failure::new(
                 Kind::SpendLimit,
                 format!(
                     "The call costs up to ${:.2}; this server has spent ${:.2} of the ${:.2} that it may.",
-                    price.to_f64(),
+                    price.reserved.to_f64(),
                     taken.to_f64(),
                     limit.to_f64()
                 ),
                 "Tell the person. The operator sets the limit with --max-spend; it counts from the server's start.",
             ));
         }
-        book.reserved = book.reserved.plus(price);
+        book.reserved = book.reserved.plus(price.reserved);
         Ok(Billed { spending: self, tool, price, outcome: Outcome::Unknown })
     }
 
@@ -143,9 +173,14 @@ impl Spending {
 }
 
 impl Billed<'_> {
-    /// It was answered; `cost` is what the answer says, in US dollars.
-    pub fn cost(mut self, cost: Option<f64>) {
-        self.outcome = Outcome::Cost(cost.map_or(self.price, Usd::from_f64));
+    /// It was answered; `cost` is what the answer says, in US dollars. Returns what it is counted as: at least the
+    /// documented price, so that an answer cannot evade the limit, and at most [`HIGHEST_COST`], so that it cannot use
+    /// up the limit at once.
+    pub fn cost(mut self, cost: Option<f64>) -> Usd {
+        let told = cost.map_or(self.price.reserved, Usd::from_f64);
+        let counted = told.min(HIGHEST_COST).max(self.price.least);
+        self.outcome = Outcome::Cost(counted);
+        counted
     }
 
     /// It was certainly not processed.
@@ -157,11 +192,11 @@ impl Billed<'_> {
 impl Drop for Billed<'_> {
     fn drop(&mut self) {
         let mut book = self.spending.book();
-        book.reserved.0 -= self.price.0;
+        book.reserved.0 -= self.price.reserved.0;
         let (calls, cost) = match self.outcome {
             Outcome::Nothing => return,
             Outcome::Cost(cost) => ((1, 0), (cost, Usd::default())),
-            Outcome::Unknown => ((0, 1), (Usd::default(), self.price)),
+            Outcome::Unknown => ((0, 1), (Usd::default(), self.price.reserved)),
         };
         let line = book.tools.entry(self.tool.to_owned()).or_default();
         line.calls += calls.0;
@@ -192,7 +227,7 @@ impl Line {
 mod tests {
     use super::*;
 
-    const PRICE: Usd = Usd(30_000);
+    const PRICE: Price = Price::cents(3);
 
     #[test]
     fn calls_are_counted_by_tool_with_what_they_cost() {
@@ -209,16 +244,32 @@ mod tests {
     }
 
     #[test]
+    fn a_cost_below_the_price_or_beyond_all_bounds_does_not_evade_the_limit() {
+        for (told, counted) in [
+            (0.0, PRICE.least),
+            (-5.0, PRICE.least),
+            (f64::NAN, PRICE.least),
+            (0.05, Usd::cents(5)),
+            (1e300, HIGHEST_COST),
+            (f64::INFINITY, HIGHEST_COST),
+        ] {
+            let spending = Spending::new(None);
+            assert_eq!(spending.begin("a", PRICE).unwrap().cost(Some(told)), counted, "{told}");
+            assert_eq!(Usd::from_f64(spending.spent().total_usd), counted, "{told}");
+        }
+    }
+
+    #[test]
     fn the_limit_holds_for_calls_at_once() {
         let spending = Spending::new(Some(Usd::from_f64(0.07)));
         let one = spending.begin("a", PRICE).unwrap();
         let two = spending.begin("a", PRICE).unwrap();
         spending.begin("a", PRICE).unwrap_err();
         one.nothing();
-        spending.begin("a", PRICE).unwrap().cost(Some(0.01));
+        spending.begin("a", Price::cents(1)).unwrap().cost(Some(0.01));
         two.cost(Some(0.03));
         spending.begin("a", PRICE).unwrap().cost(Some(0.03));
         spending.begin("a", PRICE).unwrap_err();
-        spending.begin("a", Usd::default()).unwrap().nothing();
+        spending.begin("a", Price::cents(0)).unwrap().nothing();
     }
 }

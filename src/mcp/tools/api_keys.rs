@@ -1,14 +1,42 @@
 //! `manage_api_keys`: everything about API keys but the keys themselves.
 
-use rmcp::{handler::server::wrapper::Json, schemars, schemars::JsonSchema, tool, tool_router};
+use rmcp::{model::JsonObject, schemars, schemars::JsonSchema};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::super::{BondMcp, arguments::Arguments, failure::Failure};
+use super::{
+    Effects, KeyChange, Outcome, ToolSpec, Toolset,
+    schema::{input_schema, output_schema},
+};
 use crate::{
-    account::{Key, Unfinished},
+    account::{Key, Need, Unfinished},
     bondmcp::wire::{CreateApiKey, KeyUsage, Permission},
     error::Kind,
+    mcp::{call::Call, failure::Failure},
 };
+
+pub(super) const TOOLS: &[ToolSpec] = &[ToolSpec {
+    name: MANAGE_API_KEYS,
+    title: "Manage BondMCP API keys",
+    description: "Lists, creates, rotates, revokes and chooses the account's BondMCP API keys, and tells their usage. Answers with ids, names and previews; the keys themselves stay in the server. `revoke` and `rotate` end an existing key for every program that uses it, so the person must agree first.",
+    toolset: Toolset::Keys,
+    effects: Effects { read_only: false, destructive: true, idempotent: false },
+    credential: Some(Need::Session),
+    explains_sign_in: false,
+    price: None,
+    action: |arguments| Action::of(arguments).map(Action::name),
+    confirmation: |arguments| {
+        let action = Action::of(arguments).filter(|action| action.ends_a_key())?;
+        let key_id = arguments.get("key_id").and_then(Value::as_str)?.to_owned();
+        Some(KeyChange { verb: action.name(), key_id })
+    },
+    input_schema: input_schema::<ManageApiKeysArguments>,
+    output_schema: output_schema::<ManageApiKeysResult>,
+    run: |call| Box::pin(manage(call)),
+}];
+
+/// Besides the tool, resources and completions depend on it.
+pub(in crate::mcp) const MANAGE_API_KEYS: &str = "manage_api_keys";
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -29,9 +57,6 @@ struct ManageApiKeysArguments {
     confirm: Option<String>,
 }
 
-/// The words of [`Action`].
-pub(super) const ACTIONS: [&str; 6] = ["list", "create", "rotate", "revoke", "use", "usage"];
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Action {
@@ -41,6 +66,29 @@ enum Action {
     Revoke,
     Use,
     Usage,
+}
+
+impl Action {
+    fn of(arguments: &JsonObject) -> Option<Self> {
+        Self::deserialize(arguments.get("action")?).ok()
+    }
+
+    /// As agents write it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::List => "list",
+            Self::Create => "create",
+            Self::Rotate => "rotate",
+            Self::Revoke => "revoke",
+            Self::Use => "use",
+            Self::Usage => "usage",
+        }
+    }
+
+    /// Whether a key stops working for the programs that use it.
+    fn ends_a_key(self) -> bool {
+        matches!(self, Self::Rotate | Self::Revoke)
+    }
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -65,59 +113,55 @@ impl ManageApiKeysResult {
         Self { action, keys: None, usage: None, unfinished: vec![], next: None }
     }
 
-    fn with_key(mut self, key: Key) -> Self {
-        self.next = Some(format!(
-            "The key is stored here and its value is not shown. `use` makes API calls with it; a person can run a program with it: `bondmcp-server keys run {} -- COMMAND`.",
-            key.id
-        ));
+    fn with_key(mut self, key: Key) -> Result<Outcome, Failure> {
+        let id = key.id.clone();
         self.keys = Some(vec![key]);
-        self
+        self.with_next(format!(
+            "The key is stored here and its value is not shown. `use` makes API calls with it; a person can run a program with it: `bondmcp-server keys run {id} -- COMMAND`."
+        ))
+        .map(|done| done.with_key(id))
     }
 
-    fn with_next(mut self, next: impl Into<String>) -> Self {
+    fn with_next(mut self, next: impl Into<String>) -> Result<Outcome, Failure> {
         self.next = Some(next.into());
-        self
+        Outcome::of(&self)
     }
 }
 
-#[tool_router(router = api_key_tools, vis = "pub(super)")]
-impl BondMcp {
-    #[tool(
-        title = "Manage BondMCP API keys",
-        description = "Lists, creates, rotates, revokes and chooses the account's BondMCP API keys, and tells their usage. Answers with ids, names and previews; the keys themselves stay in the server. `revoke` and `rotate` end an existing key for every program that uses it, so the person must agree first.",
-        annotations(read_only_hint = false, destructive_hint = true, idempotent_hint = false, open_world_hint = true),
-        output_schema = super::output_schema::<ManageApiKeysResult>(),
-        input_schema = super::input_schema::<ManageApiKeysArguments>()
-    )]
-    async fn manage_api_keys(
-        &self,
-        Arguments(arguments): Arguments<ManageApiKeysArguments>,
-    ) -> Result<Json<ManageApiKeysResult>, Failure> {
-        arguments.check()?;
-        let account = self.account();
-        let result = ManageApiKeysResult::of(arguments.action);
-        Ok(Json(match arguments.action {
-            Action::List => {
-                let list = account.list_keys().await?;
-                ManageApiKeysResult { keys: Some(list.keys), unfinished: list.unfinished, ..result }
+async fn manage(call: &Call<'_>) -> Result<Outcome, Failure> {
+    let arguments: ManageApiKeysArguments = call.arguments()?;
+    arguments.check()?;
+    let account = call.account();
+    let result = ManageApiKeysResult::of(arguments.action);
+    match arguments.action {
+        Action::List => {
+            let list = account.list_keys().await?;
+            Outcome::of(&ManageApiKeysResult { keys: Some(list.keys), unfinished: list.unfinished, ..result })
+        }
+        Action::Create => result.with_key(account.create_key(arguments.wanted()?).await?),
+        Action::Rotate => result.with_key(account.rotate_key(arguments.key_id()?).await?),
+        Action::Revoke => {
+            let id = arguments.key_id()?;
+            account.revoke_key(id).await?;
+            result
+                .with_next("The key is revoked; programs that used it stop working.")
+                .map(|done| done.with_key(id))
+        }
+        Action::Use => {
+            let id = arguments.key_id.as_deref();
+            account.use_key(id).await?;
+            match id {
+                Some(id) => {
+                    result.with_next("API calls are made with this key.").map(|done| done.with_key(id))
+                }
+                None => result.with_next("API calls are made with the session."),
             }
-            Action::Create => result.with_key(account.create_key(arguments.wanted()?).await?),
-            Action::Rotate => result.with_key(account.rotate_key(arguments.key_id()?).await?),
-            Action::Revoke => {
-                account.revoke_key(arguments.key_id()?).await?;
-                result.with_next("The key is revoked; programs that used it are refused from now on.")
-            }
-            Action::Use => {
-                account.use_key(arguments.key_id.as_deref()).await?;
-                result.with_next(match arguments.key_id {
-                    Some(_) => "API calls are made with this key.",
-                    None => "API calls are made with the session.",
-                })
-            }
-            Action::Usage => {
-                ManageApiKeysResult { usage: Some(account.key_usage(arguments.key_id()?).await?), ..result }
-            }
-        }))
+        }
+        Action::Usage => {
+            let id = arguments.key_id()?;
+            let usage = Some(account.key_usage(id).await?);
+            Outcome::of(&ManageApiKeysResult { usage, ..result }).map(|done| done.with_key(id))
+        }
     }
 }
 

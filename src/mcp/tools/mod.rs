@@ -1,116 +1,146 @@
-//! The tools, one file a family. Their names, schemas and annotations are the contract with agents: golden files in
-//! `tests/` show every change.
+//! The tools, one file a family. All that is known of a tool stands in its [`ToolSpec`]; lists, sign-in, limits, audit
+//! and the README's table are derived from it. Names, schemas and annotations are the contract with agents: golden
+//! files in `tests/` show every change.
 
 mod api_keys;
 mod health;
 mod models;
+mod schema;
 mod session;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use rmcp::{
-    handler::server::{
-        router::tool::ToolRouter,
-        tool::{schema_for_input, schema_for_output},
-    },
-    model::JsonObject,
-    schemars::JsonSchema,
-};
+use futures_util::future::BoxFuture;
+use rmcp::model::{JsonObject, Tool, ToolAnnotations};
+use serde::Serialize;
 use serde_json::Value;
 
-use super::{BondMcp, selection::Toolset};
+#[cfg(test)]
+pub(super) use self::schema::input_schema;
+pub(super) use self::{
+    api_keys::MANAGE_API_KEYS, health::MEDICATION_CHECK, health::SYMPTOM_ASSESSMENT, models::LIST_MODELS,
+    session::AUTH_STATUS,
+};
+use super::{
+    call::Call,
+    failure::Failure,
+    spending::{Price, Usd},
+};
 use crate::account::Need;
 
-/// Besides a tool, resources and completions depend on it.
-pub(super) const MANAGE_API_KEYS: &str = "manage_api_keys";
+/// Tools that belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Toolset {
+    /// Signing in and out.
+    Session,
+    /// What BondMCP offers.
+    Models,
+    /// API keys.
+    Keys,
+    /// The billed health services.
+    Health,
+}
 
-impl BondMcp {
-    pub(super) fn tools() -> ToolRouter<Self> {
-        Self::session_tools() + Self::model_tools() + Self::api_key_tools() + Self::health_tools()
+/// What a tool does to the world: MCP's hints but `openWorldHint`, which holds for all of ours.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Effects {
+    pub read_only: bool,
+    pub destructive: bool,
+    pub idempotent: bool,
+}
+
+/// A change that the person confirms first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct KeyChange {
+    /// `revoke` or `rotate`.
+    pub verb: &'static str,
+    pub key_id: String,
+}
+
+/// Makes one call of a tool.
+pub(super) type Handler = for<'a> fn(&'a Call<'a>) -> BoxFuture<'a, Result<Outcome, Failure>>;
+
+/// Everything about one tool.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ToolSpec {
+    pub name: &'static str,
+    pub title: &'static str,
+    pub description: &'static str,
+    pub toolset: Toolset,
+    pub effects: Effects,
+    /// The credential that a call needs; a sign-in is started where there is none.
+    pub credential: Option<Need>,
+    /// Whether its own result says how to sign in, for hosts that cannot ask the person.
+    pub explains_sign_in: bool,
+    /// The price of a call; `None` for a tool that is free.
+    pub price: Option<Price>,
+    /// The part of its arguments that the audit log keeps.
+    pub action: fn(&JsonObject) -> Option<&'static str>,
+    /// What the person must confirm before the call is made.
+    pub confirmation: fn(&JsonObject) -> Option<KeyChange>,
+    pub input_schema: fn() -> Arc<JsonObject>,
+    pub output_schema: fn() -> Arc<JsonObject>,
+    pub run: Handler,
+}
+
+impl ToolSpec {
+    /// The tool as hosts see it.
+    pub fn face(&self) -> Tool {
+        let Effects { read_only, destructive, idempotent } = self.effects;
+        let hints =
+            ToolAnnotations::from_raw(None, Some(read_only), Some(destructive), Some(idempotent), Some(true));
+        Tool::new(self.name, self.description, (self.input_schema)())
+            .with_title(self.title)
+            .with_raw_output_schema((self.output_schema)())
+            .with_annotations(hints)
     }
 }
 
-/// What a tool needs of the account before it can begin.
-pub(super) fn need(tool: &str) -> Option<Need> {
-    match tool {
-        "list_models" | "login" | "register" => Some(Need::Api),
-        MANAGE_API_KEYS => Some(Need::Session),
-        _ if is_billed(tool) => Some(Need::Api),
-        _ => None,
-    }
+/// What a call that worked has brought.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// The structured result; the text block is made of it.
+    pub result: JsonObject,
+    /// What the call was counted as.
+    pub cost: Option<Usd>,
+    /// The API key that it was about.
+    pub key_id: Option<String>,
 }
 
-/// Whether `manage_api_keys` knows this action.
-pub(super) fn is_key_action(action: &str) -> bool {
-    api_keys::ACTIONS.contains(&action)
-}
-
-/// Which tools a tool belongs to.
-pub(super) fn toolset(tool: &str) -> Toolset {
-    match tool {
-        "list_models" => Toolset::Models,
-        MANAGE_API_KEYS => Toolset::Keys,
-        _ if is_billed(tool) => Toolset::Health,
-        _ => Toolset::Session,
-    }
-}
-
-/// Whether a call of this tool costs money.
-pub(super) fn is_billed(tool: &str) -> bool {
-    health::PRICES.iter().any(|(name, _)| *name == tool)
-}
-
-/// Whether a tool's own result says how to sign in.
-pub(super) fn tells_how_to_sign_in(tool: &str) -> bool {
-    matches!(tool, "login" | "register")
-}
-
-/// The schema of a tool's arguments. A type that is no object cannot be a tool's arguments; its schema is then empty,
-/// which the test over the registry refuses.
-pub(super) fn input_schema<T: JsonSchema + 'static>() -> Arc<JsonObject> {
-    portable(schema_for_input::<T>().unwrap_or_default())
-}
-
-/// The schema of a tool's structured result.
-fn output_schema<T: JsonSchema + 'static>() -> Arc<JsonObject> {
-    portable(schema_for_output::<T>())
-}
-
-/// Says what schemars says in words that every client understands. An optional field is left out, never null, so `null`
-/// is dropped from its types; and `"format": "uint64"`, `"double"` and their kin are no formats of JSON Schema.
-fn portable(schema: Arc<JsonObject>) -> Arc<JsonObject> {
-    let mut schema = Value::Object(Arc::unwrap_or_clone(schema));
-    simplify(&mut schema);
-    match schema {
-        Value::Object(schema) => Arc::new(schema),
-        _ => Arc::default(),
-    }
-}
-
-fn simplify(schema: &mut Value) {
-    match schema {
-        Value::Object(fields) => {
-            if let Some(Value::Array(types)) = fields.get_mut("type") {
-                types.retain(|name| name != "null");
-                if let [only] = &types[..] {
-                    let only = only.clone();
-                    fields.insert("type".to_owned(), only);
-                }
-            }
-            if let Some(Value::Array(alternatives)) = fields.get_mut("anyOf") {
-                alternatives.retain(|alternative| alternative["type"] != "null");
-                if let [Value::Object(only)] = &alternatives[..] {
-                    let only = only.clone();
-                    fields.remove("anyOf");
-                    fields.extend(only);
-                }
-            }
-            if fields.get("type").is_some_and(|name| name == "integer" || name == "number") {
-                fields.remove("format");
-            }
-            fields.values_mut().for_each(simplify);
+impl Outcome {
+    /// The outcome whose result is `result`, which must serialize to a JSON object.
+    pub fn of(result: &impl Serialize) -> Result<Self, Failure> {
+        match serde_json::to_value(result) {
+            Ok(Value::Object(result)) => Ok(Self { result, cost: None, key_id: None }),
+            _ => Err(Failure::bug()),
         }
-        Value::Array(items) => items.iter_mut().for_each(simplify),
-        _ => {}
+    }
+
+    pub fn with_cost(self, cost: Usd) -> Self {
+        Self { cost: Some(cost), ..self }
+    }
+
+    pub fn with_key(self, id: impl Into<String>) -> Self {
+        Self { key_id: Some(id.into()), ..self }
     }
 }
+
+/// All tools, by name.
+pub(super) fn all() -> BTreeMap<&'static str, &'static ToolSpec> {
+    let families = [session::TOOLS, models::TOOLS, api_keys::TOOLS, health::TOOLS];
+    families.into_iter().flatten().map(|tool| (tool.name, tool)).collect()
+}
+
+/// For tools whose arguments name no action.
+fn no_action(_: &JsonObject) -> Option<&'static str> {
+    None
+}
+
+/// For tools that the person need not confirm.
+fn unconfirmed(_: &JsonObject) -> Option<KeyChange> {
+    None
+}
+
+/// A tool for the tests of what surrounds tools.
+#[cfg(test)]
+pub(super) const TEMPLATE: ToolSpec = session::TOOLS[0];

@@ -1,10 +1,43 @@
 //! `list_models`: what BondMCP offers.
 
-use rmcp::{handler::server::wrapper::Json, schemars, schemars::JsonSchema, tool, tool_router};
+use rmcp::{schemars, schemars::JsonSchema};
 use serde::{Deserialize, Serialize};
 
-use super::super::{BondMcp, arguments::Arguments, failure::Failure};
-use crate::{bondmcp::wire::Model, clock::Timestamp};
+use super::{
+    Effects, Outcome, ToolSpec, Toolset, no_action,
+    schema::{input_schema, output_schema},
+    unconfirmed,
+};
+use crate::{
+    account::Need,
+    bondmcp::wire::Model,
+    clock::Timestamp,
+    mcp::{BondMcp, failure::Failure},
+};
+
+pub(super) const TOOLS: &[ToolSpec] = &[ToolSpec {
+    name: LIST_MODELS,
+    title: "List BondMCP models",
+    description: "Lists the health-AI models that BondMCP offers to the signed-in account. Free of charge.",
+    toolset: Toolset::Models,
+    effects: Effects { read_only: true, destructive: false, idempotent: true },
+    credential: Some(Need::Api),
+    explains_sign_in: false,
+    price: None,
+    action: no_action,
+    confirmation: unconfirmed,
+    input_schema: input_schema::<ListModelsArguments>,
+    output_schema: output_schema::<ListModelsResult>,
+    run: |call| {
+        Box::pin(async move {
+            let arguments: ListModelsArguments = call.arguments()?;
+            Outcome::of(&call.server.models(arguments.refresh.unwrap_or(false)).await?)
+        })
+    },
+}];
+
+/// Besides the tool, a resource depends on it.
+pub(in crate::mcp) const LIST_MODELS: &str = "list_models";
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -19,29 +52,14 @@ pub(in crate::mcp) struct ListModelsResult {
     count: usize,
     /// When BondMCP gave this list (RFC 3339).
     fetched_at: Timestamp,
-    /// It was not asked anew.
+    /// Whether the list was taken from memory.
     from_cache: bool,
     /// Why this is an older list.
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<String>,
 }
 
-#[tool_router(router = model_tools, vis = "pub(super)")]
 impl BondMcp {
-    #[tool(
-        title = "List BondMCP models",
-        description = "Lists the health-AI models that BondMCP offers to the signed-in account. Free of charge.",
-        annotations(read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = true),
-        output_schema = super::output_schema::<ListModelsResult>(),
-        input_schema = super::input_schema::<ListModelsArguments>()
-    )]
-    async fn list_models(
-        &self,
-        Arguments(arguments): Arguments<ListModelsArguments>,
-    ) -> Result<Json<ListModelsResult>, Failure> {
-        Ok(Json(self.models(arguments.refresh.unwrap_or(false)).await?))
-    }
-
     pub(in crate::mcp) async fn models(&self, refresh: bool) -> Result<ListModelsResult, Failure> {
         let list = self.account().list_models(refresh).await?;
         Ok(ListModelsResult {
@@ -49,7 +67,7 @@ impl BondMcp {
             models: list.models,
             fetched_at: list.fetched_at,
             from_cache: list.from_cache,
-            note: list.outage.map(|outage| format!("{outage}; this is the list as it was at `fetched_at`.")),
+            note: list.outage.map(|outage| format!("{outage}; this is the list as of `fetched_at`.")),
         })
     }
 }

@@ -1,30 +1,87 @@
 //! `register`, `login`, `logout`, `auth_status`: who is signed in. None of them takes a secret.
 
-use rmcp::{
-    RoleServer, handler::server::wrapper::Json, schemars, schemars::JsonSchema, service::RequestContext,
-    tool, tool_router,
-};
+use rmcp::{schemars, schemars::JsonSchema};
 use serde::{Deserialize, Serialize};
 
-use super::super::{
-    BondMcp, arguments::Arguments, elicitation::link_in_words, failure::Failure, spending::Spent,
+use super::{
+    Effects, Outcome, ToolSpec, Toolset, no_action,
+    schema::{input_schema, output_schema},
+    unconfirmed,
 };
 use crate::{
-    account::{self, Credential, Status},
+    account::{self, Credential, Need, Status},
     bondmcp::{Allowance, wire::Subscription},
     clock::Timestamp,
     error::Kind,
+    mcp::{BondMcp, call::Call, elicitation::link_in_words, failure::Failure, spending::Spent},
     sign_in::{Pending, State},
+};
+
+/// Besides the tool, resources depend on it.
+pub(in crate::mcp) const AUTH_STATUS: &str = "auth_status";
+
+pub(super) const TOOLS: &[ToolSpec] = &[
+    ToolSpec {
+        name: "register",
+        title: "Create a BondMCP account",
+        description: "Starts creating a BondMCP account. The person chooses the password outside the chat: pass on what `next` says. Says so if somebody is signed in already.",
+        effects: Effects { read_only: false, destructive: false, idempotent: true },
+        credential: Some(Need::Api),
+        explains_sign_in: true,
+        input_schema: input_schema::<SignInArguments>,
+        output_schema: output_schema::<RegisterResult>,
+        run: |call| Box::pin(register(call)),
+        ..SESSION_TOOL
+    },
+    ToolSpec {
+        name: "login",
+        title: "Sign in to BondMCP",
+        description: "Signs in to BondMCP. Signs in at once where the server can do so by itself; otherwise the person signs in outside the chat: pass on what `next` says. Other tools sign in by themselves where possible, so call this only to start signing in.",
+        effects: Effects { read_only: false, destructive: false, idempotent: true },
+        credential: Some(Need::Api),
+        explains_sign_in: true,
+        input_schema: input_schema::<SignInArguments>,
+        output_schema: output_schema::<LoginResult>,
+        run: |call| Box::pin(login(call)),
+        ..SESSION_TOOL
+    },
+    ToolSpec {
+        name: "logout",
+        title: "Sign out of BondMCP",
+        description: "Ends the BondMCP session and forgets the credentials kept for it. Afterwards only the person can sign in again. API keys made here stay stored.",
+        effects: Effects { read_only: false, destructive: true, idempotent: true },
+        output_schema: output_schema::<LogoutResult>,
+        run: |call| Box::pin(logout(call)),
+        ..SESSION_TOOL
+    },
+    SESSION_TOOL,
+];
+
+/// `auth_status`, with which the others share what they do not say themselves.
+const SESSION_TOOL: ToolSpec = ToolSpec {
+    name: AUTH_STATUS,
+    title: "Show who is signed in",
+    description: "Tells who is signed in to BondMCP, with which kind of credential and until when, on which plan and with how many requests left, and which API key changes were interrupted. Shows no secret.",
+    toolset: Toolset::Session,
+    effects: Effects { read_only: true, destructive: false, idempotent: true },
+    credential: None,
+    explains_sign_in: false,
+    price: None,
+    action: no_action,
+    confirmation: unconfirmed,
+    input_schema: input_schema::<NoArguments>,
+    output_schema: output_schema::<AuthStatusResult>,
+    run: |call| Box::pin(async move { Outcome::of(&call.server.auth_status().await?) }),
 };
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct SignInArguments {
-    /// The person's e-mail address, if known; it is only put into the instructions for them.
+    /// The person's e-mail address, if known; it is filled in on the sign-in page.
     email: Option<String>,
 }
 
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct NoArguments {}
 
@@ -67,7 +124,7 @@ struct LoginResult {
     /// Where the person signs in; give them this link.
     #[serde(skip_serializing_if = "Option::is_none")]
     sign_in_url: Option<String>,
-    /// How long the link holds.
+    /// How long the link is valid.
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_in_seconds: Option<u64>,
     /// What the person or you can do next.
@@ -101,57 +158,36 @@ pub(in crate::mcp) struct AuthStatusResult {
     spent: Spent,
 }
 
-#[tool_router(router = session_tools, vis = "pub(super)")]
-impl BondMcp {
-    #[tool(
-        title = "Create a BondMCP account",
-        description = "Starts creating a BondMCP account. The person chooses the password outside the chat: pass on what `next` says. Says so if somebody is signed in already.",
-        annotations(read_only_hint = false, destructive_hint = false, idempotent_hint = true, open_world_hint = true),
-        output_schema = super::output_schema::<RegisterResult>(),
-        input_schema = super::input_schema::<SignInArguments>()
-    )]
-    async fn register(
-        &self,
-        Arguments(arguments): Arguments<SignInArguments>,
-        context: RequestContext<RoleServer>,
-    ) -> Result<Json<RegisterResult>, Failure> {
-        let email = arguments.email.map(checked_email).transpose()?;
-        if let Ok(status) = self.signed_in().await? {
-            return Ok(Json(RegisterResult {
-                status: SignInStatus::SignedIn,
-                user_id: status.user_id,
-                email: status.email,
-                sign_in_url: None,
-                next: "An account is signed in already; go on with the other tools.".to_owned(),
-            }));
-        }
-        let page = self.sign_in_page(&context).await?;
-        let command = self.account().register_command(email.as_deref());
-        let (status, next) = next_step(page.as_deref(), "create the account", &command);
-        Ok(Json(RegisterResult {
-            status,
-            user_id: None,
-            email,
-            sign_in_url: page.as_ref().map(|page| page.url().to_owned()),
-            next,
-        }))
+async fn register(call: &Call<'_>) -> Result<Outcome, Failure> {
+    let arguments: SignInArguments = call.arguments()?;
+    let email = arguments.email.map(checked_email).transpose()?;
+    if let Ok(status) = call.server.signed_in().await? {
+        return Outcome::of(&RegisterResult {
+            status: SignInStatus::SignedIn,
+            user_id: status.user_id,
+            email: status.email,
+            sign_in_url: None,
+            next: "An account is signed in already; go on with the other tools.".to_owned(),
+        });
     }
+    let page = call.sign_in_page(email).await?;
+    let (status, next) =
+        next_step(page.as_deref(), "create the account", &call.account().register_command(None));
+    Outcome::of(&RegisterResult {
+        status,
+        user_id: None,
+        email: None,
+        sign_in_url: page.as_ref().map(|page| page.url().to_owned()),
+        next,
+    })
+}
 
-    #[tool(
-        title = "Sign in to BondMCP",
-        description = "Signs in to BondMCP. Signs in at once where the server can do so by itself; otherwise the person signs in outside the chat: pass on what `next` says. Other tools sign in by themselves where possible, so call this only to start signing in.",
-        annotations(read_only_hint = false, destructive_hint = false, idempotent_hint = true, open_world_hint = true),
-        output_schema = super::output_schema::<LoginResult>(),
-        input_schema = super::input_schema::<SignInArguments>()
-    )]
-    async fn login(
-        &self,
-        Arguments(arguments): Arguments<SignInArguments>,
-        context: RequestContext<RoleServer>,
-    ) -> Result<Json<LoginResult>, Failure> {
-        let email = arguments.email.map(checked_email).transpose()?;
-        Ok(Json(match self.signed_in().await? {
-            Ok(status) => LoginResult {
+async fn login(call: &Call<'_>) -> Result<Outcome, Failure> {
+    let arguments: SignInArguments = call.arguments()?;
+    let email = arguments.email.map(checked_email).transpose()?;
+    let why = match call.server.signed_in().await? {
+        Ok(status) => {
+            return Outcome::of(&LoginResult {
                 status: SignInStatus::SignedIn,
                 account: status.email,
                 credential: status.credential,
@@ -159,53 +195,35 @@ impl BondMcp {
                 sign_in_url: None,
                 expires_in_seconds: None,
                 next: "Go on with the other tools.".to_owned(),
-            },
-            Err(why) => {
-                let page = self.sign_in_page(&context).await?;
-                let command = self.account().login_command(email.as_deref());
-                let (status, next) = next_step(page.as_deref(), "sign in", &command);
-                LoginResult {
-                    status,
-                    account: None,
-                    credential: None,
-                    expires_at: None,
-                    sign_in_url: page.as_ref().map(|page| page.url().to_owned()),
-                    expires_in_seconds: page.as_ref().map(|page| page.expires_in().as_secs()),
-                    next: format!("{why} {next}"),
-                }
-            }
-        }))
-    }
+            });
+        }
+        Err(why) => why,
+    };
+    let page = call.sign_in_page(email).await?;
+    let (status, next) = next_step(page.as_deref(), "sign in", &call.account().login_command(None));
+    Outcome::of(&LoginResult {
+        status,
+        account: None,
+        credential: None,
+        expires_at: None,
+        sign_in_url: page.as_ref().map(|page| page.url().to_owned()),
+        expires_in_seconds: page.as_ref().map(|page| page.expires_in().as_secs()),
+        next: format!("{why} {next}"),
+    })
+}
 
-    #[tool(
-        title = "Sign out of BondMCP",
-        description = "Ends the BondMCP session and forgets the credentials kept for it. Afterwards only the person can sign in again. API keys made here stay stored.",
-        annotations(read_only_hint = false, destructive_hint = true, idempotent_hint = true, open_world_hint = true),
-        output_schema = super::output_schema::<LogoutResult>(),
-        input_schema = super::input_schema::<NoArguments>()
-    )]
-    async fn logout(&self, _: Arguments<NoArguments>) -> Result<Json<LogoutResult>, Failure> {
-        self.account().sign_out(false).await?;
-        let next = if self.account().has_environment_credentials() {
-            "The server's environment holds credentials, so the next call signs in with them; the operator can unset them."
-        } else {
-            "The person signs in again with `login`."
-        };
-        Ok(Json(LogoutResult { status: LogoutStatus::SignedOut, next: next.to_owned() }))
-    }
+async fn logout(call: &Call<'_>) -> Result<Outcome, Failure> {
+    call.account().sign_out(false).await?;
+    let next = if call.account().has_environment_credentials() {
+        "The server's environment holds credentials, so the next call signs in with them; the operator can unset them."
+    } else {
+        "The person signs in again with `login`."
+    };
+    Outcome::of(&LogoutResult { status: LogoutStatus::SignedOut, next: next.to_owned() })
+}
 
-    #[tool(
-        title = "Show who is signed in",
-        description = "Tells who is signed in to BondMCP, with which kind of credential and until when, on which plan and with how many requests left, and which API key changes were interrupted. Shows no secret.",
-        annotations(read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = true),
-        output_schema = super::output_schema::<AuthStatusResult>(),
-        input_schema = super::input_schema::<NoArguments>()
-    )]
-    async fn auth_status(&self, _: Arguments<NoArguments>) -> Result<Json<AuthStatusResult>, Failure> {
-        Ok(Json(self.standing().await?))
-    }
-
-    pub(in crate::mcp) async fn standing(&self) -> Result<AuthStatusResult, Failure> {
+impl BondMcp {
+    pub(in crate::mcp) async fn auth_status(&self) -> Result<AuthStatusResult, Failure> {
         let account = self.account();
         let status = account.status().await?;
         let plan = if status.signed_in { account.plan().await } else { None };
@@ -245,7 +263,7 @@ fn next_step(page: Option<&Pending>, purpose: &str, command: &str) -> (SignInSta
     }
 }
 
-/// An agent's word that ends up in a command line for a person to paste: nothing but an e-mail address may.
+/// What an agent gives is shown on the sign-in page, so nothing but a plain e-mail address may be.
 fn checked_email(email: String) -> Result<String, Failure> {
     let plain = |part: &str, extra: &[u8]| {
         !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || extra.contains(&b))
@@ -258,7 +276,7 @@ fn checked_email(email: String) -> Result<String, Failure> {
     } else {
         Err(Failure::new(
             Kind::InvalidInput,
-            "The argument `email` does not fit.",
+            "Invalid argument `email`: expected an e-mail address.",
             "Give a plain e-mail address such as ada@example.com, or leave it out.",
         ))
     }

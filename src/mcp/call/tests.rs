@@ -1,0 +1,84 @@
+use super::*;
+
+use rmcp::{
+    ServiceExt as _,
+    model::{CallToolResult, Tool},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    account::Account,
+    bondmcp::{Client, Timing},
+    clock::Clock,
+    config::{Flags, Settings},
+    mcp::{Limits, Selection, ServedTool, tools},
+    redact::Redactor,
+};
+
+static PANICS: ToolSpec = ToolSpec {
+    name: "panics",
+    credential: None,
+    run: |_| Box::pin(async { panic!("canary-panic") }),
+    ..tools::TEMPLATE
+};
+
+static HANGS: ToolSpec = ToolSpec {
+    name: "hangs",
+    credential: None,
+    run: |_| Box::pin(std::future::pending()),
+    ..tools::TEMPLATE
+};
+
+/// A server with two tools of the test's own, nobody's account behind it.
+fn server(limits: Limits) -> BondMcp {
+    let data_dir = tempfile::tempdir().unwrap().path().to_owned();
+    let flags = Flags { data_dir: Some(data_dir), ..Flags::default() };
+    let settings = Settings::load(flags, None, |_| None).unwrap();
+    let redactor = Redactor::default();
+    let base_url = settings.base_url.clone();
+    let client = Client::new(base_url, redactor.clone(), Clock::system(), Timing::default()).unwrap();
+    let account = Account::new(&settings, "bondmcp-server".into(), client, Clock::system(), redactor.clone());
+    let selection = Selection::default();
+    let mut server =
+        BondMcp::new(account, None, redactor, &selection, limits, CancellationToken::new()).unwrap();
+    let inner = std::sync::Arc::get_mut(&mut server.inner).unwrap();
+    for spec in [&PANICS, &HANGS] {
+        let face = Tool::new(spec.name, "of a test", JsonObject::new());
+        inner.tools.insert(spec.name, ServedTool { spec, face });
+    }
+    server
+}
+
+/// The texts that answer `calls`, all made at once.
+async fn answers(server: BondMcp, calls: &[&'static str]) -> Vec<String> {
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let serving = tokio::spawn(async move { server.serve(ours).await.unwrap().waiting().await });
+    let client = ().serve(theirs).await.unwrap();
+    let calls = calls.iter().map(|name| client.call_tool(CallToolRequestParams::new(*name)));
+    let results: Vec<CallToolResult> =
+        futures_util::future::join_all(calls).await.into_iter().map(Result::unwrap).collect();
+    client.cancel().await.unwrap();
+    serving.await.unwrap().unwrap();
+    results.into_iter().map(|result| result.content[0].as_text().unwrap().text.clone()).collect()
+}
+
+#[tokio::test]
+async fn a_panic_in_a_tool_is_answered_and_not_repeated() {
+    let told = answers(server(Limits::default()), &["panics", "panics"]).await;
+    assert!(told.iter().all(|text| text.contains("internal") && !text.contains("canary")), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_tool_that_hangs_is_answered_at_the_deadline() {
+    let limits = Limits { deadline: Duration::from_millis(20), ..Limits::default() };
+    let told = answers(server(limits), &["hangs"]).await;
+    assert!(told[0].contains(r#""kind":"timeout""#), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_call_too_many_is_refused_at_once() {
+    let limits = Limits { concurrent: 1, waiting: 1, deadline: Duration::from_secs(1), ..Limits::default() };
+    let told = answers(server(limits), &["hangs", "hangs", "hangs"]).await;
+    let refused = told.iter().filter(|text| text.contains(r#""kind":"rate_limited""#)).count();
+    assert_eq!(refused, 1, "{told:?}");
+}

@@ -1,0 +1,89 @@
+//! What is kept of a call: that it was made, by whom and how it ended. Nothing of what it asked or was told.
+
+use std::time::Instant;
+
+use rmcp::model::JsonObject;
+use serde::Serialize as _;
+
+use super::{BondMcp, host::Host, spending::Usd, tools::ToolSpec};
+use crate::{account::AuditEntry, error::Kind};
+
+/// A call from its start.
+pub(super) struct CallRecord {
+    /// `unknown` for a name that is the caller's invention.
+    tool: &'static str,
+    host: Option<String>,
+    action: Option<&'static str>,
+    began: Instant,
+}
+
+/// How a call ended.
+#[derive(Debug, Default)]
+pub(super) struct CallOutcome {
+    pub name: String,
+    pub cost: Option<Usd>,
+    /// BondMCP may have billed it, and nobody here knows.
+    pub possibly_billed: bool,
+    pub key_id: Option<String>,
+}
+
+impl CallRecord {
+    pub fn begin(tool: Option<&ToolSpec>, arguments: &JsonObject, host: &Host) -> Self {
+        Self {
+            tool: tool.map_or("unknown", |tool| tool.name),
+            host: host.name(),
+            action: tool.and_then(|tool| (tool.action)(arguments)),
+            began: Instant::now(),
+        }
+    }
+
+    /// Logs and audits the call.
+    pub fn end(self, server: &BondMcp, outcome: CallOutcome) {
+        let duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(
+            tool = self.tool,
+            outcome = outcome.name,
+            possibly_billed = outcome.possibly_billed.then_some(true),
+            duration_ms,
+            "tool call ended"
+        );
+        server.account().audit(&AuditEntry {
+            time: server.account().now(),
+            owner: server.account().profile().to_owned(),
+            host: self.host,
+            tool: self.tool.to_owned(),
+            action: self.action.map(ToOwned::to_owned),
+            outcome: outcome.name,
+            duration_ms,
+            cost: outcome.cost.map(Usd::to_f64),
+            possibly_billed: outcome.possibly_billed,
+            key_id: outcome.key_id,
+        });
+    }
+}
+
+impl CallOutcome {
+    pub fn named(name: &str) -> Self {
+        Self { name: name.to_owned(), ..Self::default() }
+    }
+
+    pub fn failed(kind: Kind) -> Self {
+        // `invalid_input` and so on, as agents read it.
+        let name = kind.serialize(serde_json::value::Serializer).unwrap_or_default();
+        Self::named(name.as_str().unwrap_or("failed"))
+    }
+
+    pub fn with_possibly_billed(self, possibly_billed: bool) -> Self {
+        Self { possibly_billed, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_recorded_under_its_kind() {
+        assert_eq!(CallOutcome::failed(Kind::InsufficientCredits).name, "insufficient_credits");
+    }
+}

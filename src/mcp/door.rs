@@ -1,0 +1,167 @@
+//! The door to the host: rmcp's handler. Every answer leaves through here, and only what the guard has made
+//! [`Guarded`](super::guard::Guarded) does.
+#![expect(clippy::disallowed_types, reason = "here and in `host` messages leave for the host")]
+
+use rmcp::{
+    ErrorData, RoleServer, ServerHandler,
+    model::{
+        CacheScope, CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult,
+        CustomRequest, CustomResult, DiscoverResult, ErrorCode, GetPromptRequestParams, GetPromptResponse,
+        ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
+        PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ServerConfig, Tool,
+    },
+    service::RequestContext,
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{BondMcp, failure::Failure, guard::Guarded, host::Host};
+
+/// How long a host may keep what never changes while we run, in milliseconds.
+const STATIC_TTL_MS: u64 = 5 * 60 * 1000;
+
+impl BondMcp {
+    /// A result on its way out.
+    fn out<T: Serialize + DeserializeOwned>(&self, result: Result<T, ErrorData>) -> Result<T, ErrorData> {
+        self.inner.guard.result(result).map(Guarded::into_inner).map_err(Guarded::into_inner)
+    }
+}
+
+impl ServerHandler for BondMcp {
+    fn get_info(&self) -> ServerConfig {
+        let info = || {
+            let config = ServerConfig::new(self.capabilities())
+                .with_server_info(Self::identity())
+                .with_instructions(self.instructions());
+            self.out(Ok(config)).unwrap_or_default()
+        };
+        self.inner.info.get_or_init(info).clone()
+    }
+
+    async fn discover(&self, _: RequestContext<RoleServer>) -> Result<DiscoverResult, ErrorData> {
+        let versions = self.supported_protocol_versions().into_owned();
+        self.out(Ok(DiscoverResult::from_server_info(versions, self.get_info())
+            .with_ttl_ms(STATIC_TTL_MS)
+            .with_cache_scope(CacheScope::Public)))
+    }
+
+    async fn list_tools(
+        &self,
+        page: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        self.out(only_page(page.as_ref()).map(|()| {
+            let faces = self.inner.tools.values().map(|tool| tool.face.clone()).collect();
+            let mut list = ListToolsResult::with_all_items(faces)
+                .with_ttl_ms(STATIC_TTL_MS)
+                .with_cache_scope(CacheScope::Public);
+            list.meta = Some(Self::meta());
+            list
+        }))
+    }
+
+    async fn list_prompts(
+        &self,
+        page: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        self.out(only_page(page.as_ref()).map(|()| {
+            let list = ListPromptsResult::with_all_items(self.prompts());
+            list.with_ttl_ms(STATIC_TTL_MS).with_cache_scope(CacheScope::Public)
+        }))
+    }
+
+    async fn get_prompt(
+        &self,
+        request: GetPromptRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<GetPromptResponse, ErrorData> {
+        self.out(self.prompt(&request)).map(Into::into)
+    }
+
+    async fn list_resources(
+        &self,
+        page: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        self.out(only_page(page.as_ref()).map(|()| {
+            let list = ListResourcesResult::with_all_items(self.resources());
+            list.with_ttl_ms(STATIC_TTL_MS).with_cache_scope(CacheScope::Private)
+        }))
+    }
+
+    async fn list_resource_templates(
+        &self,
+        page: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        self.out(only_page(page.as_ref()).map(|()| {
+            let list = ListResourceTemplatesResult::with_all_items(self.resource_templates());
+            list.with_ttl_ms(STATIC_TTL_MS).with_cache_scope(CacheScope::Private)
+        }))
+    }
+
+    // Boxed here and below, or the future of every request would have their size.
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        let read = self.bounded(Box::pin(self.resource(&request.uri))).await;
+        self.out(read.map_err(Failure::into_protocol_error).flatten()).map(Into::into)
+    }
+
+    async fn complete(
+        &self,
+        request: CompleteRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CompleteResult, ErrorData> {
+        let completed = self.bounded(Box::pin(self.completed(&request))).await;
+        self.out(completed.map_err(Failure::into_protocol_error).flatten())
+    }
+
+    /// rmcp reads a request whose parameters do not fit its method as one of a method unknown to it.
+    async fn on_custom_request(
+        &self,
+        request: CustomRequest,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CustomResult, ErrorData> {
+        Err(match request.method.as_str() {
+            "initialize"
+            | "server/discover"
+            | "tools/list"
+            | "tools/call"
+            | "ping"
+            | "prompts/list"
+            | "prompts/get"
+            | "resources/list"
+            | "resources/templates/list"
+            | "resources/read"
+            | "completion/complete" => {
+                ErrorData::invalid_params("the parameters do not fit the method", None)
+            }
+            _ => ErrorData::new(ErrorCode::METHOD_NOT_FOUND, "there is no such method", None),
+        })
+    }
+
+    fn get_tool(&self, name: &str) -> Option<Tool> {
+        self.inner.tools.get(name).map(|tool| tool.face.clone())
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let host = Host::new(context, self.inner.guard.clone());
+        self.call(request, &host).await.map(Guarded::into_inner).map_err(Guarded::into_inner)
+    }
+}
+
+fn only_page(page: Option<&PaginatedRequestParams>) -> Result<(), ErrorData> {
+    match page {
+        Some(page) if page.cursor.is_some() => {
+            Err(ErrorData::invalid_params("there is one page only; leave the cursor out", None))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,6 +1,7 @@
 //! Signing in as hosts of all three kinds see it, each played by rmcp's own client: 2026-07-28 and 2025-11-25 with URL
 //! elicitation, and without. Whatever happens to the person, every kind of host gets on.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::disallowed_types, reason = "this is the host's side")]
 
 mod common;
 

@@ -26,9 +26,9 @@ pub enum Error {
     #[error("BondMCP does not accept the API key that was given in place of signing in")]
     OwnKeyRejected,
     /// The key was not made through this account, so its value is not known here.
-    #[error("the value of API key {id} is not kept here")]
+    #[error("the value of that API key is not stored here")]
     KeyNotHeld { id: String },
-    #[error("there is no active API key {id}")]
+    #[error("there is no active API key with that id")]
     KeyNotFound { id: String },
     #[error("the API key's {field} does not fit")]
     InvalidText { field: &'static str, longest: usize },

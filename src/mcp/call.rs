@@ -114,7 +114,7 @@ impl BondMcp {
             (Err(_), None) => CallOutcome::named("refused"),
         };
         record.end(self, outcome);
-        self.inner.guard.answer(answer.map(|answer| self.naming_the_account(answer)))
+        self.inner.guard.answer(answer.map(|answer| self.naming_the_account(answer))).await
     }
 
     /// `work` within the limits that hold for every request.

@@ -53,17 +53,12 @@ impl Call<'_> {
         }
         let described = self.described(&key);
         let confirmed = if self.host.asks_in_rounds() {
-            match (asked, rounds::answer(self.request)) {
-                (Some(Asked::Confirmation), Some(answer)) => is_yes(answer),
-                _ => {
-                    let question = self.server.inner.rounds.ask(
-                        Asked::Confirmation,
-                        form(change, &described)?,
-                        self.request,
-                    );
-                    return question.map(|question| Some(question.into()));
-                }
-            }
+            let (Some(Asked::Confirmation), Some(answer)) = (asked, rounds::answer(self.request)) else {
+                let form = form(change, &described)?;
+                let question = self.server.inner.rounds.ask(Asked::Confirmation, form, self.request);
+                return question.map(|question| Some(question.into()));
+            };
+            is_yes(answer)
         } else {
             match self
                 .ask(self.host.confirms(&question(change, &described), self.time_for_the_person()))

@@ -17,6 +17,9 @@ use crate::{redact::Redactor, text};
 /// The longest name that is shown, in characters: of a host, or of an API key.
 pub(super) const LONGEST_NAME: usize = 64;
 
+/// A result with more text than this, in bytes, takes a while to look at.
+const LARGE: usize = 64 << 10;
+
 /// Something that holds no secret.
 #[derive(Debug)]
 pub(super) struct Guarded<T>(T);
@@ -39,9 +42,20 @@ impl Guard {
         Self(redactor)
     }
 
-    /// The answer to a tool call. The text block is made of the cleaned structure: a secret that JSON has escaped twice
+    /// The answer to a tool call. A large one is looked at apart from the async workers, which others wait for.
+    pub async fn answer(&self, answer: Result<Answer, ErrorData>) -> Reply<CallToolResponse> {
+        if !matches!(&answer, Ok(Answer::Done(outcome)) if is_large(&outcome.result)) {
+            return self.checked(answer);
+        }
+        let guard = self.clone();
+        tokio::task::spawn_blocking(move || guard.checked(answer))
+            .await
+            .unwrap_or_else(|_| Err(self.error(ErrorData::internal_error("the result cannot be sent", None))))
+    }
+
+    /// The text block is made of the cleaned structure: a secret that JSON has escaped twice
     /// would be harder to find.
-    pub fn answer(&self, answer: Result<Answer, ErrorData>) -> Reply<CallToolResponse> {
+    fn checked(&self, answer: Result<Answer, ErrorData>) -> Reply<CallToolResponse> {
         match answer {
             Ok(Answer::Done(outcome)) => {
                 Ok(Guarded(CallToolResult::structured(self.cleaned(outcome.result)).into()))
@@ -132,6 +146,18 @@ impl Guard {
     }
 }
 
+fn is_large(object: &JsonObject) -> bool {
+    fn text(value: &Value) -> usize {
+        match value {
+            Value::String(text) => text.len(),
+            Value::Array(items) => items.iter().map(text).sum(),
+            Value::Object(fields) => fields.iter().map(|(name, value)| name.len() + text(value)).sum(),
+            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        }
+    }
+    object.values().map(text).sum::<usize>() > LARGE
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,7 +177,7 @@ mod tests {
 
     fn pass(result: &Value) -> CallToolResult {
         let outcome = Outcome::of(result).unwrap();
-        match guard().answer(Ok(Answer::Done(outcome))).unwrap().into_inner() {
+        match guard().checked(Ok(Answer::Done(outcome))).unwrap().into_inner() {
             CallToolResponse::Complete(result) => result,
             other => panic!("{other:?}"),
         }
@@ -178,11 +204,21 @@ mod tests {
         redactor.remember(&r#"pass"word\one"#.into());
         let inner = json!({"echo": r#"pass"word\one"#}).to_string();
         let outcome = Outcome::of(&json!({ "message": inner })).unwrap();
-        let answer = Guard::new(redactor).answer(Ok(Answer::Done(outcome))).unwrap().into_inner();
+        let answer = Guard::new(redactor).checked(Ok(Answer::Done(outcome))).unwrap().into_inner();
         let CallToolResponse::Complete(answer) = answer else { panic!() };
         let text = &answer.content[0].as_text().unwrap().text;
         assert!(!text.contains("word"), "{text}");
         assert_eq!(serde_json::from_str::<Value>(text).unwrap(), answer.structured_content.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_large_result_is_looked_at_too() {
+        let text = "blood pressure ".repeat(LARGE / 10);
+        let outcome = Outcome::of(&json!({"text": text, "leak": "canary secret"})).unwrap();
+        assert!(is_large(&outcome.result));
+        let answer = guard().answer(Ok(Answer::Done(outcome))).await.unwrap().into_inner();
+        let CallToolResponse::Complete(answer) = answer else { panic!() };
+        assert_eq!(answer.structured_content.unwrap()["leak"], "[redacted]");
     }
 
     #[test]
@@ -192,7 +228,7 @@ mod tests {
         let told = format!("{:?}", guard.error(error));
         assert!(!told.contains("canary"), "{told}");
         let failure = Failure::new(Kind::Internal, "canary secret", "canary%20secret");
-        let told = format!("{:?}", guard.answer(Ok(Answer::Failed(failure))));
+        let told = format!("{:?}", guard.checked(Ok(Answer::Failed(failure))));
         assert!(!told.contains("canary"), "{told}");
         let told = guard.result(Ok(json!({"canary secret": "canary secret"}))).unwrap().into_inner();
         assert!(!told.to_string().contains("canary"), "{told}");

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
 pub mod browser;
+pub mod hostile;
 pub mod raw;
 pub mod secrets;
 pub mod services;
@@ -27,6 +28,7 @@ use bondmcp_server::{
     redact::Redactor,
     sandbox::{Plan, RunningSandbox, Sandbox, SandboxConfig},
     secret::SecretString,
+    sign_in::{Options, SignIn},
 };
 use rmcp::{
     RoleClient, ServiceExt as _,
@@ -126,7 +128,7 @@ pub fn random_password() -> SecretString {
     format!("Pw1 \"ä/{}", secrets::text(&bondmcp_server::secret::random())).into()
 }
 
-async fn run(command: &mut Command, input: &str) -> (Option<i32>, String, String) {
+pub async fn run(command: &mut Command, input: &str) -> (Option<i32>, String, String) {
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
@@ -256,20 +258,35 @@ pub fn files(directory: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
 
 /// The server of `place` in this process, signed in by its environment; the second one ends it.
 pub fn in_process(place: &Place, timing: Timing) -> (BondMcp, CancellationToken) {
+    let account = account_of(place, timing, true);
+    let stopping = CancellationToken::new();
+    let (selection, limits) = (Selection::default(), Limits::default());
+    let redactor = account.1;
+    let server = BondMcp::new(account.0, None, redactor, &selection, limits, stopping.clone()).unwrap();
+    (server, stopping)
+}
+
+/// The server of `place` in this process with a sign-in page; nobody is signed in. The second one ends it.
+pub fn in_process_with_page(place: &Place, limits: Limits) -> (BondMcp, CancellationToken) {
+    let (account, redactor) = account_of(place, Timing::default(), false);
+    let stopping = CancellationToken::new();
+    let page = SignIn::new(account.clone(), Options::default());
+    let server =
+        BondMcp::new(account, Some(page), redactor, &Selection::default(), limits, stopping.clone()).unwrap();
+    (server, stopping)
+}
+
+fn account_of(place: &Place, timing: Timing, with_login: bool) -> (Account, Redactor) {
     let settings = Settings::load(Flags::default(), None, |name| match name {
         "BONDMCP_BASE_URL" => Some(place.base_url.clone().into()),
         "BONDMCP_DATA_DIR" => Some(place.data_dir().into()),
         "BONDMCP_SEALING_KEY" => Some(secrets::text(&place.sealing_key).into()),
-        "BONDMCP_EMAIL" => Some(EMAIL.into()),
-        "BONDMCP_PASSWORD" => Some(secrets::text(&place.password).into()),
+        "BONDMCP_EMAIL" if with_login => Some(EMAIL.into()),
+        "BONDMCP_PASSWORD" if with_login => Some(secrets::text(&place.password).into()),
         _ => None,
     })
     .unwrap();
     let (redactor, clock) = (Redactor::default(), Clock::system());
     let client = Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), timing).unwrap();
-    let account = Account::new(&settings, "bondmcp-server".into(), client, clock, redactor.clone());
-    let stopping = CancellationToken::new();
-    let (selection, limits) = (Selection::default(), Limits::default());
-    let server = BondMcp::new(account, None, redactor, &selection, limits, stopping.clone()).unwrap();
-    (server, stopping)
+    (Account::new(&settings, "bondmcp-server".into(), client, clock, redactor.clone()), redactor)
 }

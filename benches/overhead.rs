@@ -4,6 +4,7 @@
 //! very executable, started again.
 //!
 //! `cargo bench --bench overhead`
+#![allow(clippy::disallowed_types, reason = "the bare server is an ordinary rmcp server")]
 #![allow(clippy::print_stdout, reason = "the table is what it is run for")]
 
 use std::{

@@ -87,12 +87,12 @@ async fn what_does_not_fit_is_neither_sent_nor_asks_anybody_to_sign_in() {
         (
             "health_risk_analysis",
             patient("age", json!(131)),
-            r#"Invalid argument `patient_data.age`: expected an integer from 0 to 130."#,
+            "Invalid argument `patient_data.age`: expected an integer from 0 to 130.",
         ),
         (
             "health_risk_analysis",
             patient("bmi", json!(4.9)),
-            r#"Invalid argument `patient_data.bmi`: expected a number from 5 to 120."#,
+            "Invalid argument `patient_data.bmi`: expected a number from 5 to 120.",
         ),
         (
             "health_risk_analysis",
@@ -107,7 +107,7 @@ async fn what_does_not_fit_is_neither_sent_nor_asks_anybody_to_sign_in() {
         (
             "medication_check",
             json!({ "medications": [] }),
-            r#"Invalid argument `medications`: expected an array of 1 to 100 entries, each entry an object."#,
+            "Invalid argument `medications`: expected an array of 1 to 100 entries, each entry an object.",
         ),
         (
             "symptom_assessment",
@@ -117,7 +117,7 @@ async fn what_does_not_fit_is_neither_sent_nor_asks_anybody_to_sign_in() {
         (
             "health_analyze",
             json!({"prompt": "", "analysis_type": "general"}),
-            r#"Invalid argument `prompt`: expected a string of 1 to 20000 characters."#,
+            "Invalid argument `prompt`: expected a string of 1 to 20000 characters.",
         ),
     ] {
         let error = server.error(tool, arguments).await;

@@ -41,7 +41,7 @@ async fn a_tool_that_was_not_chosen_does_not_exist() {
         }
         let info = server.client.peer_info().unwrap();
         let instructions = info.instructions.clone().unwrap();
-        for (tool, word) in [("manage_api_keys", "keys run"), ("medication_check", "no diagnosis")] {
+        for (tool, word) in [("manage_api_keys", "keys run"), ("medication_check", "not a diagnosis")] {
             let there = names.iter().any(|name| name == tool);
             assert_eq!(instructions.contains(word), there, "{flags:?}: {instructions}");
         }

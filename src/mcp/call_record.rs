@@ -1,4 +1,4 @@
-//! What is kept of a call: that it was made, by whom and how it ended. Nothing of what it asked or was told.
+//! What is logged and audited of a call: its name, its host, its outcome. Never its arguments or its result.
 
 use std::time::Instant;
 
@@ -22,7 +22,7 @@ pub(super) struct CallRecord {
 pub(super) struct CallOutcome {
     pub name: String,
     pub cost: Option<Usd>,
-    /// BondMCP may have billed it, and nobody here knows.
+    /// BondMCP may have billed it although there is no answer.
     pub possibly_billed: bool,
     pub key_id: Option<String>,
 }

@@ -94,7 +94,7 @@ impl Guard {
         self.0.redact(text).into_owned()
     }
 
-    /// A name that somebody gives themselves, fit to be shown and kept.
+    /// A name from elsewhere, fit to be shown and stored.
     pub fn name(&self, name: &str) -> String {
         text::excerpt(&self.0.redact(name), LONGEST_NAME)
     }

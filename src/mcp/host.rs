@@ -1,5 +1,5 @@
-//! The host that made a request, as the tools see it: what it can show to the person, and the only ways to tell it
-//! something before the answer. Everything it is told passes the guard. No other module gets hold of rmcp's
+//! The host that made a request, as the tools see it: what it can show to the person, and the only ways to send it
+//! something before the answer. Everything that is sent passes the guard. No other module gets hold of rmcp's
 //! `RequestContext` or `Peer`: `clippy.toml` disallows them.
 #![expect(clippy::disallowed_types, reason = "here and in `door` messages leave for the host")]
 
@@ -82,19 +82,19 @@ impl Host {
         self.context.peer.elicit_url_with_timeout(message, url, elicitation_id, Some(timeout)).await
     }
 
-    /// Tells that the page it was asked to open has done its work (MCP 2025-11-25).
+    /// Notifies it that the page it was asked to open is done (MCP 2025-11-25).
     pub async fn page_is_done(&self, elicitation_id: &str) -> Result<(), ServiceError> {
         let params = Some(json!({ "elicitationId": elicitation_id }));
         let complete = CustomNotification::new("notifications/elicitation/complete", params);
         self.context.peer.send_notification(ServerNotification::CustomNotification(complete)).await
     }
 
-    /// Whether it asked to be told how the call gets on.
+    /// Whether it asked for progress notifications.
     pub fn wants_progress(&self) -> bool {
         self.context.meta.get_progress_token().is_some()
     }
 
-    /// Tells that the call is still at work, in words of ours. A host that has gone is noticed elsewhere.
+    /// Sends a progress notification with a fixed text. A host that has gone is noticed elsewhere.
     pub async fn progress(&self, count: f64, message: &'static str) {
         if let Some(token) = self.context.meta.get_progress_token() {
             let progress = ProgressNotificationParam::new(token, count).with_message(message);

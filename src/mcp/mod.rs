@@ -42,7 +42,7 @@ use crate::{
     sign_in::{LIFETIME, SignIn},
 };
 
-/// What an agent must know that no single tool tells, each with the toolset that it is about.
+/// What an agent must know beside the tools' descriptions, each with the toolset that it is about.
 const INSTRUCTIONS: [(&str, Option<Toolset>); 6] = [
     (
         "Tools for BondMCP, a health-AI API. You never see or handle credentials: this server holds them. Sessions are renewed by the server; you need not sign in before other calls.",
@@ -61,7 +61,7 @@ const INSTRUCTIONS: [(&str, Option<Toolset>); 6] = [
         Some(Toolset::Keys),
     ),
     (
-        "The health tools are billed to the account, and their answers say the `cost`. Ask the person before repeating one that may have been processed. Their answers are no diagnosis: say so when you pass them on.",
+        "The health tools are billed to the account, and their answers say the `cost`. Ask the person before repeating one that may have been processed. Their answers are not a diagnosis: say so when you pass them on.",
         Some(Toolset::Health),
     ),
     (
@@ -75,7 +75,7 @@ const INSTRUCTIONS: [(&str, Option<Toolset>); 6] = [
 pub struct Limits {
     /// Calls that run at the same time.
     pub concurrent: usize,
-    /// Calls that wait for that; one more is refused as `rate_limited`.
+    /// Calls that wait for their turn; one more is refused as `rate_limited`.
     pub waiting: usize,
     /// For one call from its start to its answer, the waits for its turn and for the person included. Hosts usually give
     /// up after 60 s.
@@ -114,12 +114,12 @@ pub struct BondMcp {
 #[derive(Debug)]
 struct Inner {
     account: Account,
-    /// What every host is told of us; asked for with every request.
+    /// The server's description for hosts. It is asked for with every request.
     info: OnceLock<ServerConfig>,
     /// Those that are served, by name.
     tools: BTreeMap<&'static str, ServedTool>,
     guard: Guard,
-    /// `None` where no page of ours can be reached by the person.
+    /// `None` where the person cannot reach a page of this process.
     sign_in: Option<SignIn>,
     rounds: Rounds,
     limits: Limits,

@@ -1,4 +1,4 @@
-//! Telling a host that a call is still at work. It says that we wait, and nothing of what for.
+//! Progress notifications while a call waits for BondMCP. They carry no content of the call.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -6,12 +6,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::host::Host;
 
-/// A call that is quicker needs no progress.
+/// A quicker call sends none.
 const FIRST_PROGRESS: Duration = Duration::from_secs(1);
 
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Runs `work`; beside it, so that a host that reads slowly does not hold it up, the host is told of its progress.
+/// Runs `work` and sends progress beside it, so that a host that reads slowly does not delay it.
 pub(super) async fn during<T>(host: &Host, work: impl Future<Output = T>) -> T {
     if !host.wants_progress() {
         return work.await;

@@ -1,5 +1,5 @@
 //! What a host may read without a tool call: the models, the account, what was spent, and the API keys by id; and the
-//! completion of those ids. All of it is the account's own, so nobody may share what was read.
+//! completion of those ids. All of it belongs to the account, so it is marked private.
 
 use rmcp::{
     ErrorData,
@@ -41,7 +41,7 @@ const TTL_MS: u64 = 5000;
 struct Usage {
     /// What this server has spent since it started.
     spent: Spent,
-    /// Requests a minute, as BondMCP told last.
+    /// Requests a minute, as last reported by BondMCP.
     #[serde(skip_serializing_if = "Option::is_none")]
     rate_limit: Option<Allowance>,
 }

@@ -1,5 +1,4 @@
-//! What this process has spent at BondMCP since it started, by tool, and a limit to it. A call whose price is not known
-//! beforehand is reckoned with the highest one until its answer tells.
+//! What this process has spent at BondMCP since it started, by tool, and the limit to it.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +19,7 @@ const HIGHEST_COST: Usd = Usd::cents(100);
 pub struct Usd(u64);
 
 impl Usd {
-    /// The nearest amount; nothing for what is no amount.
+    /// The nearest amount; zero for a negative number and for one that is not a number.
     #[must_use]
     #[expect(
         clippy::cast_possible_truncation,
@@ -75,7 +74,7 @@ pub struct ToolSpending {
     pub calls: u64,
     /// What they cost, in US dollars.
     pub usd: f64,
-    /// Calls whose answer was lost, so that nobody here knows whether they were billed.
+    /// Calls whose answer was lost: they may have been billed.
     pub possibly_billed_calls: u64,
     /// What those cost at most, in US dollars.
     pub possibly_usd: f64,
@@ -102,7 +101,7 @@ pub(super) struct Spending {
 #[derive(Debug, Default)]
 struct Book {
     tools: BTreeMap<String, Line>,
-    /// For calls that are under way.
+    /// For calls in progress.
     reserved: Usd,
 }
 
@@ -114,7 +113,7 @@ struct Line {
     possible: Usd,
 }
 
-/// A billed call under way. Dropped without an outcome, as when it is cancelled, it counts as possibly billed.
+/// A billed call in progress. One that is dropped without an outcome, as when it is cancelled, counts as possibly billed.
 #[derive(Debug)]
 pub(super) struct Billed<'a> {
     spending: &'a Spending,
@@ -159,7 +158,7 @@ impl Spending {
 
     pub fn spent(&self) -> Spent {
         let book = self.book();
-        let by_tool = book.tools.iter().map(|(tool, line)| (tool.clone(), line.told()));
+        let by_tool = book.tools.iter().map(|(tool, line)| (tool.clone(), line.report()));
         Spent {
             total_usd: book.total().to_f64(),
             limit_usd: self.limit.map(Usd::to_f64),
@@ -177,8 +176,8 @@ impl Billed<'_> {
     /// documented price, so that an answer cannot evade the limit, and at most [`HIGHEST_COST`], so that it cannot use
     /// up the limit at once.
     pub fn cost(mut self, cost: Option<f64>) -> Usd {
-        let told = cost.map_or(self.price.reserved, Usd::from_f64);
-        let counted = told.min(HIGHEST_COST).max(self.price.least);
+        let named = cost.map_or(self.price.reserved, Usd::from_f64);
+        let counted = named.min(HIGHEST_COST).max(self.price.least);
         self.outcome = Outcome::Cost(counted);
         counted
     }
@@ -213,7 +212,7 @@ impl Book {
 }
 
 impl Line {
-    fn told(self) -> ToolSpending {
+    fn report(self) -> ToolSpending {
         ToolSpending {
             calls: self.calls,
             usd: self.spent.to_f64(),

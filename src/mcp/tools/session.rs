@@ -148,10 +148,10 @@ enum LogoutStatus {
 pub(in crate::mcp) struct AuthStatusResult {
     #[serde(flatten)]
     status: Status,
-    /// The plan of the account, where BondMCP tells it.
+    /// The plan of the account, where BondMCP says it.
     #[serde(skip_serializing_if = "Option::is_none")]
     plan: Option<Subscription>,
-    /// Requests a minute, as BondMCP told last.
+    /// Requests a minute, as last reported by BondMCP.
     #[serde(skip_serializing_if = "Option::is_none")]
     rate_limit: Option<Allowance>,
     /// What this server has spent since it started.

@@ -126,7 +126,7 @@ pub fn random_password() -> SecretString {
     format!("Pw1 \"ä/{}", secrets::text(&bondmcp_server::secret::random())).into()
 }
 
-async fn run(command: &mut Command, input: &str) -> (Option<i32>, String, String) {
+pub async fn run(command: &mut Command, input: &str) -> (Option<i32>, String, String) {
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
@@ -266,7 +266,7 @@ pub fn in_process(place: &Place, timing: Timing) -> (BondMcp, CancellationToken)
     })
     .unwrap();
     let (redactor, clock) = (Redactor::default(), Clock::system());
-    let client = Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), timing).unwrap();
+    let client = Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), timing);
     let account = Account::new(&settings, "bondmcp-server".into(), client, clock, redactor.clone());
     let stopping = CancellationToken::new();
     let (selection, limits) = (Selection::default(), Limits::default());

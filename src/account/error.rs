@@ -1,5 +1,7 @@
 //! What can go wrong with an account, for callers to match and for people to act on.
 
+use std::time::Duration;
+
 use crate::{
     bondmcp,
     error::{Kind, Report, sentence},
@@ -26,10 +28,10 @@ pub enum Error {
     #[error("BondMCP does not accept the API key that was given in place of signing in")]
     OwnKeyRejected,
     /// The key was not made through this account, so its value is not known here.
-    #[error("the value of API key {id} is not kept here")]
-    KeyNotHeld { id: String },
-    #[error("there is no active API key {id}")]
-    KeyNotFound { id: String },
+    #[error("the value of that API key is not stored here")]
+    KeyNotHeld,
+    #[error("there is no active API key with that id")]
+    KeyNotFound,
     #[error("the API key's {field} does not fit")]
     InvalidText { field: &'static str, longest: usize },
     /// The answer to a create was lost. `orphans`: keys that were probably made by it.
@@ -44,6 +46,9 @@ pub enum Error {
     /// Another process renews and does not come to an end.
     #[error("another process is still renewing the session")]
     RenewalBusy,
+    /// Another call or process rotates the same key and does not come to an end.
+    #[error("this API key is still being rotated")]
+    RotationBusy,
     /// Another process is beginning a sign-in and does not say where.
     #[error("another process is just beginning a sign-in")]
     SignInBusy,
@@ -53,6 +58,52 @@ pub enum Error {
     /// A task of ours ended without an answer.
     #[error("the operation was interrupted")]
     Interrupted,
+}
+
+impl Error {
+    fn upstream(&self) -> Option<&bondmcp::Error> {
+        match self {
+            Self::Upstream(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// BondMCP does not accept the credential, or not the e-mail and the password.
+    #[must_use]
+    pub fn is_unauthorized(&self) -> bool {
+        matches!(self, Self::ApiKeyRejected { .. } | Self::OwnKeyRejected)
+            || self.upstream().is_some_and(bondmcp::Error::is_unauthorized)
+    }
+
+    /// The e-mail address is not verified yet.
+    #[must_use]
+    pub fn is_not_verified(&self) -> bool {
+        self.upstream().is_some_and(bondmcp::Error::is_not_verified)
+    }
+
+    /// There is no such thing at BondMCP.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::KeyNotFound) || self.upstream().is_some_and(bondmcp::Error::is_not_found)
+    }
+
+    /// BondMCP is down or cannot be reached, so that the same may work later.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        self.upstream().is_some_and(bondmcp::Error::is_outage)
+    }
+
+    /// The call failed, and may have been processed and billed all the same.
+    #[must_use]
+    pub fn is_possibly_billed(&self) -> bool {
+        self.upstream().is_some_and(bondmcp::Error::is_possibly_billed)
+    }
+
+    /// How long to wait before trying again, where that is known.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.upstream().and_then(bondmcp::Error::retry_after)
+    }
 }
 
 /// Why a person must sign in.
@@ -120,12 +171,12 @@ impl From<&Error> for Report {
             Error::OwnKeyRejected => {
                 told(Kind::InvalidCredentials, "Sign out, then sign in again with another key or with a password.".into())
             }
-            Error::KeyNotHeld { .. } => told(
+            Error::KeyNotHeld => told(
                 Kind::NotFound,
                 "Only keys created or rotated here can be used; list the keys and take one with `stored: true`, or create one."
                     .into(),
             ),
-            Error::KeyNotFound { .. } => {
+            Error::KeyNotFound => {
                 told(Kind::NotFound, "List the keys and give the id of one of them.".into())
             }
             Error::InvalidText { field, longest } => told(
@@ -149,7 +200,7 @@ impl From<&Error> for Report {
                 Kind::UpstreamUnavailable,
                 format!("Both keys are live and {new} is kept here. Rotate {old} again to finish."),
             ),
-            Error::RenewalBusy | Error::SignInBusy => told(Kind::Timeout, "Try again in a moment.".into()),
+            Error::RenewalBusy | Error::RotationBusy | Error::SignInBusy => told(Kind::Timeout, "Try again in a moment.".into()),
             Error::RecordUnreadable => told(
                 Kind::Internal,
                 "It was probably written by a newer version: upgrade bondmcp-server, or use another profile.".into(),

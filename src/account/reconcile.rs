@@ -108,6 +108,7 @@ mod tests {
             created_at: None,
             last_used: None,
             is_active,
+            permissions: None,
         };
         let listed = [
             key("before", "ci", true),

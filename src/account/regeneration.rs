@@ -62,14 +62,9 @@ impl Record {
     /// Puts the new value in the place of key `old`'s, and ends whatever was left of earlier tries.
     fn regenerated(&mut self, old: &str, new: &NewApiKey) {
         let was_active = self.active_key.as_deref() == Some(old);
+        let permissions = self.key(old).map(|key| key.permissions.clone()).unwrap_or_default();
         self.forget_key(old);
-        self.keys.push(ManagedKey {
-            id: new.id.clone(),
-            name: new.name.clone(),
-            preview: new.key_preview.clone(),
-            created_at: new.created_at.clone(),
-            secret: new.api_key.clone(),
-        });
+        self.keys.push(ManagedKey::new(new, &permissions));
         if was_active {
             self.active_key = Some(new.id.clone());
         }

@@ -17,8 +17,11 @@ use crate::{
     secret::SecretString,
 };
 
-const LONGEST_NAME: usize = 100;
-const LONGEST_DESCRIPTION: usize = 500;
+/// The longest name of an API key, in characters.
+const MAX_NAME_CHARS: usize = 100;
+
+/// The longest description of an API key, in characters.
+const MAX_DESCRIPTION_CHARS: usize = 500;
 
 /// An API key as a person or an agent may see it: never the key.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
@@ -36,7 +39,7 @@ pub struct Key {
     pub last_used: Option<String>,
     /// BondMCP accepts it.
     pub is_active: bool,
-    /// Its value is kept here, so it can be used.
+    /// Its value is stored here, so it can be used.
     pub stored: bool,
     /// API calls are made with it.
     pub in_use: bool,
@@ -60,7 +63,7 @@ pub struct Unfinished {
     /// The key that was being rotated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotating_key_id: Option<String>,
-    /// The key that replaces it; its value is kept here.
+    /// The key that replaces it; its value is stored here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replacement_key_id: Option<String>,
     /// What to do about it.
@@ -74,23 +77,23 @@ impl Account {
         let memory = self.reconcile_with(&listed).await?;
         let record = &memory.record;
         let mut keys: Vec<Key> = listed.into_iter().map(|key| Key::listed(key, record)).collect();
-        let gone = record.keys.iter().filter(|held| keys.iter().all(|key| key.id != held.id));
-        let gone: Vec<Key> = gone.map(|held| Key::held(held, record, false)).collect();
+        let gone = record.keys.iter().filter(|stored| keys.iter().all(|key| key.id != stored.id));
+        let gone: Vec<Key> = gone.map(|stored| Key::stored(stored, record, false)).collect();
         keys.extend(gone);
         Ok(KeyList { keys, unfinished: Unfinished::all(record) })
     }
 
-    /// Makes a key and seals it.
+    /// Creates a key and stores it encrypted.
     pub async fn create_key(&self, wanted: CreateApiKey) -> Result<Key, Error> {
-        check_text("name", &wanted.name, LONGEST_NAME)?;
+        check_text("name", &wanted.name, MAX_NAME_CHARS)?;
         if let Some(description) = &wanted.description {
-            check_text("description", description, LONGEST_DESCRIPTION)?;
+            check_text("description", description, MAX_DESCRIPTION_CHARS)?;
         }
         let account = self.clone();
         self.to_the_end(async move {
             let listed = account.upstream_keys().await?;
             let made = account.make(wanted, &listed, None).await?;
-            account.held(&made.id).await
+            account.stored_key(&made.id).await
         })
         .await
     }
@@ -131,7 +134,7 @@ impl Account {
             if let Some(id) = id
                 && record.key(id).is_none()
             {
-                return Err(Error::KeyNotHeld);
+                return Err(Error::KeyNotStored);
             }
             record.active_key = id.map(ToOwned::to_owned);
             Ok(())
@@ -149,10 +152,10 @@ impl Account {
         usage.map_err(|error| if error.is_not_found() { Error::KeyNotFound } else { error })
     }
 
-    /// The key itself, for a person's hand on the command line: a child's environment, or the terminal.
+    /// The key itself, for the command line alone: a child's environment, or the terminal.
     pub async fn key_secret(&self, id: &str) -> Result<SecretString, Error> {
         let memory = self.reread().await?;
-        let key = memory.record.key(id).ok_or(Error::KeyNotHeld)?;
+        let key = memory.record.key(id).ok_or(Error::KeyNotStored)?;
         Ok(key.secret.clone())
     }
 
@@ -160,14 +163,14 @@ impl Account {
         self.call(Need::Session, |client, bearer| async move { client.list_api_keys(&bearer).await }).await
     }
 
-    pub(super) async fn held(&self, id: &str) -> Result<Key, Error> {
+    pub(super) async fn stored_key(&self, id: &str) -> Result<Key, Error> {
         let memory = self.record().await?;
-        let key = memory.record.key(id).ok_or(Error::KeyNotHeld)?;
-        Ok(Key::held(key, &memory.record, true))
+        let key = memory.record.key(id).ok_or(Error::KeyNotStored)?;
+        Ok(Key::stored(key, &memory.record, true))
     }
 
-    /// Writes the intent down, makes the key upstream and seals it. The intent of a rotation stays until the old key
-    /// is revoked.
+    /// Records the intent, creates the key upstream and stores it. The intent of a rotation stays until the old key is
+    /// revoked.
     pub(super) async fn make(
         &self,
         wanted: CreateApiKey,
@@ -194,7 +197,7 @@ impl Account {
             .call(Need::Session, |client, bearer| async move { client.create_api_key(&bearer, wanted).await })
             .await;
         match created {
-            Ok(key) => self.seal(key, wanted, &intent).await,
+            Ok(key) => self.store(key, wanted, &intent).await,
             Err(Error::Upstream(cause)) if !cause.is_certainly_unprocessed() => {
                 let orphans = self.look_for_orphans(&intent.id).await;
                 Err(Error::CreateLost { orphans, cause })
@@ -210,7 +213,7 @@ impl Account {
         }
     }
 
-    async fn seal(&self, key: NewApiKey, wanted: &CreateApiKey, intent: &Intent) -> Result<Made, Error> {
+    async fn store(&self, key: NewApiKey, wanted: &CreateApiKey, intent: &Intent) -> Result<Made, Error> {
         let made = Made { id: key.id.clone(), secret: key.api_key.clone(), intent: intent.id.clone() };
         self.update(|record| {
             record.keys.push(ManagedKey::new(&key, &wanted.permissions));
@@ -279,7 +282,7 @@ impl Key {
         }
     }
 
-    fn held(key: &ManagedKey, record: &Record, is_active: bool) -> Self {
+    fn stored(key: &ManagedKey, record: &Record, is_active: bool) -> Self {
         Self {
             id: key.id.clone(),
             name: key.name.clone(),

@@ -66,7 +66,7 @@ impl Account {
             Ok(())
         };
         self.update(change).await?;
-        self.held(&made.id).await
+        self.stored_key(&made.id).await
     }
 
     /// Uses `made` in place of `old`, sees it work and revokes `old`; goes back to `old` when it does not work.

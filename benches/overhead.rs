@@ -180,7 +180,7 @@ impl World {
         let password: SecretString = "bench-password-1".into();
         sandbox.add_account(EMAIL, &password, Plan::Unlimited, true);
         let base_url = sandbox.base_url().parse()?;
-        let client = Client::new(base_url, Redactor::default(), Clock::system(), Timing::default())?;
+        let client = Client::new(base_url, Redactor::default(), Clock::system(), Timing::default());
         let access_token = client.login(EMAIL, &password).await?.access_token;
         let data_dir = tempfile::tempdir()?;
         Ok(Self { sandbox, password, sealing_key: "5a".repeat(32).into(), access_token, data_dir })

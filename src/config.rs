@@ -68,6 +68,12 @@ impl BaseUrl {
         self.0.scheme() == "https"
     }
 
+    /// The host, with the port where the URL names one: who answers, for messages.
+    #[must_use]
+    pub fn host(&self) -> String {
+        self.0.authority().to_owned()
+    }
+
     /// The base itself without a trailing slash: what a person is shown and what vault records are bound to.
     #[must_use]
     pub fn as_str(&self) -> &str {

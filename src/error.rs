@@ -1,5 +1,5 @@
 //! What every failure becomes before anybody outside sees it: a kind a program can match, a message, and what to do
-//! next. Each room has an error enum of its own that turns into a [`Report`]; nothing here knows those rooms.
+//! next. Each module has an error enum of its own that turns into a [`Report`]; nothing here knows those modules.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub enum Kind {
     Internal,
 }
 
-/// A failure as it is told outside: never a secret, never a raw upstream body.
+/// A failure as it is shown to users and agents: it holds neither a secret nor a raw upstream body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
     pub kind: Kind,
@@ -60,7 +60,7 @@ impl Report {
         self
     }
 
-    /// Rounds up, so that nobody comes back too early.
+    /// Sets the wait, rounded up so that nobody retries too early.
     #[must_use]
     pub fn with_retry_after(mut self, after: Option<Duration>) -> Self {
         self.retry_after_seconds = after.map(|d| d.as_secs() + u64::from(d.subsec_nanos() > 0));
@@ -76,7 +76,7 @@ impl std::fmt::Display for Report {
 
 impl std::error::Error for Report {}
 
-/// The first letter large, a full stop at the end.
+/// Capitalises the first letter and ends with a full stop.
 pub(crate) fn sentence(text: &str) -> String {
     let mut letters = text.chars();
     let first = letters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();

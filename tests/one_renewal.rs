@@ -36,8 +36,7 @@ fn account_with(place: &Place, clock: &Clock, more: &[(&str, &str)]) -> Account 
     })
     .unwrap();
     let redactor = Redactor::default();
-    let client =
-        Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), Timing::default()).unwrap();
+    let client = Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), Timing::default());
     Account::new(&settings, "bondmcp-server".to_owned(), client, clock.clone(), redactor)
 }
 

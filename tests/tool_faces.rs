@@ -76,7 +76,7 @@ fn enforced(tool: &str, schema: &Value) {
             "$defs" | "properties" => {
                 value.as_object().unwrap().values().for_each(|part| enforced(tool, part));
             }
-            "oneOf" => value.as_array().unwrap().iter().for_each(|part| enforced(tool, part)),
+            "anyOf" | "oneOf" => value.as_array().unwrap().iter().for_each(|part| enforced(tool, part)),
             "items" => enforced(tool, value),
             _ => panic!("{tool}: `{word}` is not enforced"),
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bondmcp_server::{
     bondmcp::{
-        Client, Error, POSSIBLY_BILLED, Timing,
+        Client, ConnectFailure, Error, POSSIBLY_BILLED, Timing,
         wire::{CreateApiKey, health::AnalysisRequest},
     },
     clock::Clock,
@@ -33,7 +33,7 @@ fn client(sandbox: &RunningSandbox, request: Duration) -> Client {
         longest_wait: Duration::from_millis(5),
     };
     let base_url = sandbox.base_url().parse().unwrap();
-    Client::new(base_url, Redactor::default(), Clock::system(), timing).unwrap()
+    Client::new(base_url, Redactor::default(), Clock::system(), timing)
 }
 
 async fn signed_in(config: SandboxConfig) -> (RunningSandbox, Client, SecretString) {
@@ -47,6 +47,10 @@ async fn signed_in(config: SandboxConfig) -> (RunningSandbox, Client, SecretStri
 
 fn wanted(name: &str) -> CreateApiKey {
     CreateApiKey { name: name.to_owned(), description: None, permissions: vec![] }
+}
+
+fn host(sandbox: &RunningSandbox) -> String {
+    sandbox.address().to_string()
 }
 
 fn status(error: &Error) -> Option<u16> {
@@ -64,8 +68,7 @@ async fn every_endpoint_answers_and_is_understood() {
         Redactor::default(),
         Clock::system(),
         Timing::default(),
-    )
-    .unwrap();
+    );
     let password = random_password();
     let registered = client.register(EMAIL, &password).await.unwrap();
     assert_eq!(registered.email, EMAIL);
@@ -147,24 +150,25 @@ async fn what_trying_again_cannot_mend_is_not_tried_again() {
 #[tokio::test]
 async fn each_bad_day_is_told_apart() {
     let (sandbox, client, token) = signed_in(SandboxConfig::default()).await;
+    let host = || host(&sandbox);
     for (fault, expected) in [
-        (Fault::NotJson, Error::Unreadable),
-        (Fault::OtherShape, Error::Unreadable),
-        (Fault::Oversize, Error::Oversize),
-        (Fault::Drop, Error::Broken),
-        (Fault::DropMidBody, Error::Broken),
+        (Fault::NotJson, Error::Unreadable { host: host() }),
+        (Fault::OtherShape, Error::Unreadable { host: host() }),
+        (Fault::Oversize, Error::Oversize { host: host(), limit: 4 << 20 }),
+        (Fault::Drop, Error::Broken { host: host() }),
+        (Fault::DropMidBody, Error::Broken { host: host() }),
     ] {
         sandbox.faults().always(MODELS, fault);
         assert_eq!(client.list_models(&token).await.unwrap_err(), expected);
     }
     sandbox.faults().always(MODELS, Fault::Hang);
     let hasty = self::client(&sandbox, Duration::from_millis(20));
-    assert_eq!(hasty.list_models(&token).await.unwrap_err(), Error::Timeout);
+    assert_eq!(hasty.list_models(&token).await.unwrap_err(), Error::Timeout { host: host() });
     let address = sandbox.base_url();
     drop(sandbox);
     let gone = Client::new(address.parse().unwrap(), Redactor::default(), Clock::system(), Timing::default());
-    let outcome = within(gone.unwrap().list_models(&token)).await;
-    assert!(matches!(outcome, Err(Error::Unreachable | Error::Broken)), "{outcome:?}");
+    let outcome = within(gone.list_models(&token)).await;
+    assert!(matches!(outcome, Err(Error::Unreachable { .. } | Error::Broken { .. })), "{outcome:?}");
 }
 
 #[tokio::test]
@@ -173,7 +177,8 @@ async fn a_redirect_is_not_followed() {
     let (sandbox, client, token) = signed_in(SandboxConfig::default()).await;
     let before = elsewhere.counts();
     sandbox.faults().next(MODELS, Fault::Redirect(format!("{}/health-ai/models", elsewhere.base_url())));
-    assert_eq!(client.list_models(&token).await.unwrap_err(), Error::Redirected);
+    let redirected = Error::Redirected { host: host(&sandbox), status: 307 };
+    assert_eq!(client.list_models(&token).await.unwrap_err(), redirected);
     assert_eq!(elsewhere.counts(), before);
 }
 
@@ -208,13 +213,16 @@ async fn a_billed_request_that_may_have_been_processed_is_not_repeated_and_says_
     let (sandbox, client, token) = signed_in(SandboxConfig::default()).await;
     assert_eq!(client.analyze(&token, &question()).await.unwrap().cost, Some(0.05));
     let hasty = self::client(&sandbox, Duration::from_millis(20));
+    let host = || host(&sandbox);
     for (fault, client, cause) in [
-        (Fault::Hang, &hasty, Error::Timeout),
-        (Fault::ProcessThenHang, &hasty, Error::Timeout),
-        (Fault::Drop, &client, Error::Broken),
-        (Fault::DropMidBody, &client, Error::Broken),
-        (Fault::OtherShape, &client, Error::Unreadable),
-        (Fault::Oversize, &client, Error::Oversize),
+        (Fault::Hang, &hasty, Error::Timeout { host: host() }),
+        (Fault::ProcessThenHang, &hasty, Error::Timeout { host: host() }),
+        (Fault::Drop, &client, Error::Broken { host: host() }),
+        (Fault::DropMidBody, &client, Error::Broken { host: host() }),
+        (Fault::OtherShape, &client, Error::Unreadable { host: host() }),
+        (Fault::Oversize, &client, Error::Oversize { host: host(), limit: 4 << 20 }),
+        (Fault::ProcessThenRedirect(303), &client, Error::Redirected { host: host(), status: 303 }),
+        (Fault::ProcessThenRedirect(302), &client, Error::Redirected { host: host(), status: 302 }),
     ] {
         let before = sandbox.count(ANALYZE);
         sandbox.faults().next(ANALYZE, fault.clone());
@@ -226,6 +234,19 @@ async fn a_billed_request_that_may_have_been_processed_is_not_repeated_and_says_
     for code in [400, 401, 402, 403, 422] {
         sandbox.faults().next(ANALYZE, Fault::Status(code));
         assert_eq!(status(&client.analyze(&token, &question()).await.unwrap_err()), Some(code));
+    }
+}
+
+#[tokio::test]
+async fn a_post_that_is_answered_with_303_or_302_may_have_been_processed_and_with_another_redirect_not() {
+    let (sandbox, client, token) = signed_in(SandboxConfig::default()).await;
+    for (code, unprocessed) in [(301, true), (307, true), (308, true), (302, false), (303, false)] {
+        sandbox.faults().next(CREATE, Fault::ProcessThenRedirect(code));
+        let error = client.create_api_key(&token, &wanted("ci")).await.unwrap_err();
+        assert_eq!(error.is_certainly_unprocessed(), unprocessed, "{code}");
+        sandbox.faults().next("POST /health-ai/analyze", Fault::ProcessThenRedirect(code));
+        let error = client.analyze(&token, &question()).await.unwrap_err();
+        assert_eq!(error.is_possibly_billed(), !unprocessed, "{code}");
     }
 }
 
@@ -253,9 +274,9 @@ async fn a_billed_request_is_repeated_when_nobody_listens() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let base_url = format!("http://{free}/mcp").parse().unwrap();
     let timing = Timing { first_wait: Duration::from_millis(1), ..Timing::default() };
-    let client = Client::new(base_url, Redactor::default(), Clock::system(), timing).unwrap();
+    let client = Client::new(base_url, Redactor::default(), Clock::system(), timing);
     let error = client.analyze(&bondmcp_server::secret::random(), &question()).await.unwrap_err();
-    assert_eq!(error, Error::Unreachable);
+    assert_eq!(error, Error::Unreachable { host: free.to_string(), cause: ConnectFailure::Refused });
 }
 
 #[tokio::test]

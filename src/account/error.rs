@@ -1,5 +1,7 @@
 //! What can go wrong with an account, for callers to match and for people to act on.
 
+use std::time::Duration;
+
 use crate::{
     bondmcp,
     error::{Kind, Report, sentence},
@@ -16,7 +18,7 @@ pub enum Error {
     Upstream(#[from] bondmcp::Error),
     #[error(transparent)]
     Vault(#[from] vault::Error),
-    /// The profile holds somebody else's API keys, whose values exist nowhere else.
+    /// The profile stores somebody else's API keys, whose values exist nowhere else.
     #[error("this profile belongs to {email}")]
     ProfileTaken { email: String },
     /// The upstream refuses the API key that the environment or `use` chose (`None`: the environment).
@@ -27,32 +29,81 @@ pub enum Error {
     OwnKeyRejected,
     /// The key was not made through this account, so its value is not known here.
     #[error("the value of that API key is not stored here")]
-    KeyNotHeld { id: String },
+    KeyNotStored,
     #[error("there is no active API key with that id")]
-    KeyNotFound { id: String },
-    #[error("the API key's {field} does not fit")]
+    KeyNotFound,
+    #[error("invalid API key {field}")]
     InvalidText { field: &'static str, longest: usize },
-    /// The answer to a create was lost. `orphans`: keys that were probably made by it.
-    #[error("the answer to creating the API key was lost")]
+    /// The response to a create was lost. `orphans`: keys that were probably made by it.
+    #[error("the response to creating the API key was lost")]
     CreateLost { orphans: Vec<String>, cause: bondmcp::Error },
     /// The key may have another value by now, which nobody knows.
-    #[error("the answer to giving API key {id} a new value was lost")]
+    #[error("the response to regenerating API key {id} was lost")]
     RegenerationLost { id: String, cause: bondmcp::Error },
-    /// The new key is made and kept, the old one still lives.
+    /// The new key is made and stored, and the old one is not revoked yet.
     #[error("the rotation of API key {old} to {new} is not finished")]
     RotationUnfinished { old: String, new: String, cause: bondmcp::Error },
-    /// Another process renews and does not come to an end.
+    /// Another process is renewing the session and has not finished in time.
     #[error("another process is still renewing the session")]
     RenewalBusy,
-    /// Another process is beginning a sign-in and does not say where.
-    #[error("another process is just beginning a sign-in")]
+    /// Another call or process is rotating the same key and has not finished in time.
+    #[error("this API key is still being rotated")]
+    RotationBusy,
+    /// Another process is starting a sign-in and has not announced its link in time.
+    #[error("another process is starting a sign-in")]
     SignInBusy,
-    /// The sealed record opens but is not understood.
-    #[error("the account's record in the vault is not understood")]
+    /// The record decrypts but cannot be parsed.
+    #[error("the account's record in the vault cannot be parsed")]
     RecordUnreadable,
     /// A task of ours ended without an answer.
     #[error("the operation was interrupted")]
     Interrupted,
+}
+
+impl Error {
+    fn upstream(&self) -> Option<&bondmcp::Error> {
+        match self {
+            Self::Upstream(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// BondMCP does not accept the credential, or not the e-mail and the password.
+    #[must_use]
+    pub fn is_unauthorized(&self) -> bool {
+        matches!(self, Self::ApiKeyRejected { .. } | Self::OwnKeyRejected)
+            || self.upstream().is_some_and(bondmcp::Error::is_unauthorized)
+    }
+
+    /// The e-mail address is not verified yet.
+    #[must_use]
+    pub fn is_not_verified(&self) -> bool {
+        self.upstream().is_some_and(bondmcp::Error::is_not_verified)
+    }
+
+    /// There is no such thing at BondMCP.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::KeyNotFound) || self.upstream().is_some_and(bondmcp::Error::is_not_found)
+    }
+
+    /// BondMCP is down or cannot be reached, so that the same may work later.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        self.upstream().is_some_and(bondmcp::Error::is_outage)
+    }
+
+    /// The call failed, and may have been processed and billed all the same.
+    #[must_use]
+    pub fn is_possibly_billed(&self) -> bool {
+        self.upstream().is_some_and(bondmcp::Error::is_possibly_billed)
+    }
+
+    /// How long to wait before trying again, where that is known.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.upstream().and_then(bondmcp::Error::retry_after)
+    }
 }
 
 /// Why a person must sign in.
@@ -68,10 +119,10 @@ pub enum SignInReason {
 impl std::fmt::Display for SignInReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::NotSignedIn => "Nobody is signed in to BondMCP.",
-            Self::SessionEnded => "The BondMCP session has ended and cannot be renewed.",
+            Self::NotSignedIn => "Not signed in to BondMCP.",
+            Self::SessionEnded => "The BondMCP session has expired and cannot be renewed.",
             Self::PasswordRejected => {
-                "BondMCP rejected the remembered password; it was forgotten and is not tried again."
+                "BondMCP rejected the stored password; it was deleted and is not tried again."
             }
             Self::EnvironmentRejected => {
                 "BondMCP rejected BONDMCP_EMAIL and BONDMCP_PASSWORD; they are not tried again."
@@ -96,73 +147,67 @@ impl SignInReason {
 
 impl From<&Error> for Report {
     fn from(error: &Error) -> Self {
-        let told = |kind, next: String| Self::new(kind, sentence(&error.to_string()), next);
+        let report = |kind, next: String| Self::new(kind, sentence(&error.to_string()), next);
         match error {
             Error::SignInRequired { why, command } => {
                 Self::new(Kind::SignInRequired, why.to_string(), why.solution(command))
             }
             Error::Upstream(error) => error.into(),
             Error::Vault(error) => error.into(),
-            Error::ProfileTaken { email } => told(
+            Error::ProfileTaken { email } => report(
                 Kind::Conflict,
                 format!(
-                    "Use another profile with --profile NAME, or let {email} go with `bondmcp-server logout --forget-keys`."
+                    "Use another profile with --profile NAME, or sign {email} out first (`bondmcp-server logout --forget-keys`, which also deletes its stored keys)."
                 ),
             ),
-            Error::ApiKeyRejected { id: None } => told(
+            Error::ApiKeyRejected { id: None } => report(
                 Kind::InvalidCredentials,
                 "Correct BONDMCP_API_KEY in the server's configuration and restart it.".into(),
             ),
-            Error::ApiKeyRejected { id: Some(id) } => told(
+            Error::ApiKeyRejected { id: Some(id) } => report(
                 Kind::InvalidCredentials,
-                format!("It was probably revoked. Choose another key than {id} with `use`, or none to use the session."),
+                format!("{id} was probably revoked. Choose another key, or none to use the session."),
             ),
             Error::OwnKeyRejected => {
-                told(Kind::InvalidCredentials, "Sign out, then sign in again with another key or with a password.".into())
+                report(Kind::InvalidCredentials, "Sign out, then sign in again with another key or with a password.".into())
             }
-            Error::KeyNotHeld { .. } => told(
+            Error::KeyNotStored => report(
                 Kind::NotFound,
                 "Only keys created or rotated here can be used; list the keys and take one with `stored: true`, or create one."
                     .into(),
             ),
-            Error::KeyNotFound { .. } => {
-                told(Kind::NotFound, "List the keys and give the id of one of them.".into())
+            Error::KeyNotFound => {
+                report(Kind::NotFound, "List the keys and give the id of one of them.".into())
             }
-            Error::InvalidText { field, longest } => told(
+            Error::InvalidText { field, longest } => report(
                 Kind::InvalidInput,
                 format!("Give a {field} of 1 to {longest} characters without line breaks."),
             ),
-            Error::CreateLost { orphans, .. } if orphans.is_empty() => told(
+            Error::CreateLost { orphans, .. } if orphans.is_empty() => report(
                 Kind::UpstreamUnavailable,
                 "List the keys in a moment: a key that was made meanwhile is reported there; revoke it, its value is lost."
                     .into(),
             ),
-            Error::CreateLost { orphans, .. } => told(
+            Error::CreateLost { orphans, .. } => report(
                 Kind::UpstreamUnavailable,
                 format!("It has probably made {}, whose value is lost: revoke it and create again.", orphans.join(", ")),
             ),
-            Error::RegenerationLost { id, .. } => told(
+            Error::RegenerationLost { id, .. } => report(
                 Kind::UpstreamUnavailable,
                 format!("Its value may have changed: rotate {id} again, or revoke it."),
             ),
-            Error::RotationUnfinished { old, new, .. } => told(
+            Error::RotationUnfinished { old, new, .. } => report(
                 Kind::UpstreamUnavailable,
-                format!("Both keys are live and {new} is kept here. Rotate {old} again to finish."),
+                format!("Both keys are live and {new} is stored here. Rotate {old} again to finish."),
             ),
-            Error::RenewalBusy | Error::SignInBusy => told(Kind::Timeout, "Try again in a moment.".into()),
-            Error::RecordUnreadable => told(
+            Error::RenewalBusy | Error::RotationBusy | Error::SignInBusy => report(Kind::Timeout, "Try again in a moment.".into()),
+            Error::RecordUnreadable => report(
                 Kind::Internal,
                 "It was probably written by a newer version: upgrade bondmcp-server, or use another profile.".into(),
             ),
-            Error::Interrupted => told(Kind::Internal, "Try again; look first whether it was done.".into()),
+            Error::Interrupted => {
+                report(Kind::Internal, "Check whether it took effect, then try again.".into())
+            }
         }
-    }
-}
-
-impl Error {
-    /// Whether BondMCP may have billed the call all the same.
-    #[must_use]
-    pub fn is_possibly_billed(&self) -> bool {
-        matches!(self, Self::Upstream(bondmcp::Error::PossiblyBilled { .. }))
     }
 }

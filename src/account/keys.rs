@@ -1,5 +1,5 @@
-//! API keys: listing, creating, rotating, revoking, choosing and handing to a person. A new key is written down before
-//! it is made and sealed before anybody is told, and an old one is revoked only after the new one was seen to work.
+//! API keys: listing, creating, revoking, choosing and handing to a person. The intent to make a key is recorded before
+//! the request, and the key is encrypted to disk before its id is returned.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -10,12 +10,18 @@ use super::{
     record::{Intent, ManagedKey, Record},
 };
 use crate::{
-    bondmcp::wire::{ApiKey, CreateApiKey, KeyUsage, NewApiKey},
+    bondmcp::{
+        self,
+        wire::{ApiKey, CreateApiKey, KeyUsage, NewApiKey, Permission, is_id},
+    },
     secret::SecretString,
 };
 
-const LONGEST_NAME: usize = 100;
-const LONGEST_DESCRIPTION: usize = 500;
+/// The longest name of an API key, in characters.
+const MAX_NAME_CHARS: usize = 100;
+
+/// The longest description of an API key, in characters.
+const MAX_DESCRIPTION_CHARS: usize = 500;
 
 /// An API key as a person or an agent may see it: never the key.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
@@ -33,7 +39,7 @@ pub struct Key {
     pub last_used: Option<String>,
     /// BondMCP accepts it.
     pub is_active: bool,
-    /// Its value is kept here, so it can be used.
+    /// Its value is stored here, so it can be used.
     pub stored: bool,
     /// API calls are made with it.
     pub in_use: bool,
@@ -57,7 +63,7 @@ pub struct Unfinished {
     /// The key that was being rotated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotating_key_id: Option<String>,
-    /// The key that replaces it; its value is kept here.
+    /// The key that replaces it; its value is stored here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replacement_key_id: Option<String>,
     /// What to do about it.
@@ -71,71 +77,37 @@ impl Account {
         let memory = self.reconcile_with(&listed).await?;
         let record = &memory.record;
         let mut keys: Vec<Key> = listed.into_iter().map(|key| Key::listed(key, record)).collect();
-        let gone = record.keys.iter().filter(|held| keys.iter().all(|key| key.id != held.id));
-        let gone: Vec<Key> = gone.map(|held| Key::held(held, record, false)).collect();
+        let gone = record.keys.iter().filter(|stored| keys.iter().all(|key| key.id != stored.id));
+        let gone: Vec<Key> = gone.map(|stored| Key::stored(stored, record, false)).collect();
         keys.extend(gone);
         Ok(KeyList { keys, unfinished: Unfinished::all(record) })
     }
 
-    /// Makes a key and seals it.
+    /// Creates a key and stores it encrypted.
     pub async fn create_key(&self, wanted: CreateApiKey) -> Result<Key, Error> {
-        check_text("name", &wanted.name, LONGEST_NAME)?;
+        check_text("name", &wanted.name, MAX_NAME_CHARS)?;
         if let Some(description) = &wanted.description {
-            check_text("description", description, LONGEST_DESCRIPTION)?;
+            check_text("description", description, MAX_DESCRIPTION_CHARS)?;
         }
         let account = self.clone();
         self.to_the_end(async move {
             let listed = account.upstream_keys().await?;
             let made = account.make(wanted, &listed, None).await?;
-            account.held(&made.id).await
-        })
-        .await
-    }
-
-    /// Replaces a key: create the new one, seal it, switch to it, see it work, revoke the old one. At every moment one
-    /// of them works. A rotation that was interrupted goes on where it stopped. Where the plan allows no further key, the
-    /// old one is given a new value instead.
-    pub async fn rotate_key(&self, id: &str) -> Result<Key, Error> {
-        let (account, id) = (self.clone(), id.to_owned());
-        self.to_the_end(async move {
-            let listed = account.upstream_keys().await?;
-            let old = active(&listed, &id)?;
-            let resumed = account.reread().await?.record.rotation(&id);
-            let made = if let Some(made) = resumed {
-                made
-            } else {
-                let wanted = CreateApiKey {
-                    name: old.name.clone(),
-                    description: old.description.clone(),
-                    permissions: vec![],
-                };
-                match account.make(wanted, &listed, Some(&id)).await {
-                    Err(Error::Upstream(error)) if error.is_about_key_limit() => {
-                        return account.regenerate(old).await;
-                    }
-                    made => made?,
-                }
-            };
-            account.switch_over(&id, &made).await?;
-            let change = |record: &mut Record| {
-                record.forget_key(&id);
-                record.end_intent(&made.intent);
-                Ok(())
-            };
-            account.update(change).await?;
-            account.held(&made.id).await
+            account.stored_key(&made.id).await
         })
         .await
     }
 
     /// Revokes a key: requests with it are refused from now on.
     pub async fn revoke_key(&self, id: &str) -> Result<(), Error> {
+        check_id(id)?;
         let (account, id) = (self.clone(), id.to_owned());
         self.to_the_end(async move {
             let revoked = account.revoke_upstream(&id).await;
             let known = account.reread().await?.record.key(&id).is_some();
             match revoked {
-                Err(error) if !(error_is_not_found(&error) && known) => return Err(error),
+                Err(error) if error.is_not_found() && !known => return Err(Error::KeyNotFound),
+                Err(error) if !error.is_not_found() => return Err(error),
                 _ => {}
             }
             account
@@ -144,9 +116,7 @@ impl Account {
                     for intent in &mut record.intents {
                         intent.orphans.retain(|orphan| *orphan != id);
                     }
-                    record.intents.retain(|intent| {
-                        intent.replaces.as_ref() != Some(&id) && intent.made.as_ref() != Some(&id)
-                    });
+                    record.intents.retain(|intent| !intent.ends_with(&id));
                     Ok(())
                 })
                 .await?;
@@ -157,11 +127,14 @@ impl Account {
 
     /// Chooses the key that API calls use; `None` chooses the session.
     pub async fn use_key(&self, id: Option<&str>) -> Result<(), Error> {
+        if let Some(id) = id {
+            check_id(id)?;
+        }
         let change = |record: &mut Record| {
             if let Some(id) = id
                 && record.key(id).is_none()
             {
-                return Err(Error::KeyNotHeld { id: id.to_owned() });
+                return Err(Error::KeyNotStored);
             }
             record.active_key = id.map(ToOwned::to_owned);
             Ok(())
@@ -172,14 +145,17 @@ impl Account {
 
     /// How much a key was used.
     pub async fn key_usage(&self, id: &str) -> Result<KeyUsage, Error> {
-        self.call(Need::Session, |client, bearer| async move { client.api_key_usage(&bearer, id).await })
-            .await
+        check_id(id)?;
+        let usage = self
+            .call(Need::Session, |client, bearer| async move { client.api_key_usage(&bearer, id).await })
+            .await;
+        usage.map_err(|error| if error.is_not_found() { Error::KeyNotFound } else { error })
     }
 
-    /// The key itself, for a person's hand on the command line: a child's environment, or the terminal.
+    /// The key itself, for the command line alone: a child's environment, or the terminal.
     pub async fn key_secret(&self, id: &str) -> Result<SecretString, Error> {
         let memory = self.reread().await?;
-        let key = memory.record.key(id).ok_or_else(|| Error::KeyNotHeld { id: id.to_owned() })?;
+        let key = memory.record.key(id).ok_or(Error::KeyNotStored)?;
         Ok(key.secret.clone())
     }
 
@@ -187,15 +163,15 @@ impl Account {
         self.call(Need::Session, |client, bearer| async move { client.list_api_keys(&bearer).await }).await
     }
 
-    pub(super) async fn held(&self, id: &str) -> Result<Key, Error> {
+    pub(super) async fn stored_key(&self, id: &str) -> Result<Key, Error> {
         let memory = self.record().await?;
-        let key = memory.record.key(id).ok_or_else(|| Error::KeyNotHeld { id: id.to_owned() })?;
-        Ok(Key::held(key, &memory.record, true))
+        let key = memory.record.key(id).ok_or(Error::KeyNotStored)?;
+        Ok(Key::stored(key, &memory.record, true))
     }
 
-    /// Writes the intent down, makes the key upstream and seals it. The intent of a rotation stays until the old key
-    /// is revoked.
-    async fn make(
+    /// Records the intent, creates the key upstream and stores it. The intent of a rotation stays until the old key is
+    /// revoked.
+    pub(super) async fn make(
         &self,
         wanted: CreateApiKey,
         listed: &[ApiKey],
@@ -221,7 +197,7 @@ impl Account {
             .call(Need::Session, |client, bearer| async move { client.create_api_key(&bearer, wanted).await })
             .await;
         match created {
-            Ok(key) => self.seal(key, &intent).await,
+            Ok(key) => self.store(key, wanted, &intent).await,
             Err(Error::Upstream(cause)) if !cause.is_certainly_unprocessed() => {
                 let orphans = self.look_for_orphans(&intent.id).await;
                 Err(Error::CreateLost { orphans, cause })
@@ -237,18 +213,16 @@ impl Account {
         }
     }
 
-    async fn seal(&self, key: NewApiKey, intent: &Intent) -> Result<Made, Error> {
+    async fn store(&self, key: NewApiKey, wanted: &CreateApiKey, intent: &Intent) -> Result<Made, Error> {
         let made = Made { id: key.id.clone(), secret: key.api_key.clone(), intent: intent.id.clone() };
         self.update(|record| {
-            record.keys.push(ManagedKey {
-                id: key.id.clone(),
-                name: key.name.clone(),
-                preview: key.key_preview.clone(),
-                created_at: key.created_at.clone(),
-                secret: key.api_key.clone(),
-            });
+            record.keys.push(ManagedKey::new(&key, &wanted.permissions));
             match record.intent(&intent.id) {
-                Some(rotation) if rotation.replaces.is_some() => rotation.made = Some(key.id.clone()),
+                Some(rotation) if rotation.replaces.is_some() => {
+                    rotation.made = Some(key.id.clone());
+                    // Another process may have looked while the key was made and not yet stored.
+                    rotation.orphans.clear();
+                }
                 _ => record.end_intent(&intent.id),
             }
             Ok(())
@@ -257,51 +231,39 @@ impl Account {
         Ok(made)
     }
 
-    /// Uses `made` in place of `old`, sees it work and revokes `old`; goes back to `old` when it does not work.
-    async fn switch_over(&self, old: &str, made: &Made) -> Result<(), Error> {
-        let (was_in_use, _) = self
-            .update(|record| {
-                let was_in_use = record.active_key.as_deref() == Some(old);
-                if was_in_use {
-                    record.active_key = Some(made.id.clone());
-                }
-                Ok(was_in_use)
-            })
-            .await?;
-        let unfinished =
-            |cause| Error::RotationUnfinished { old: old.to_owned(), new: made.id.clone(), cause };
-        if let Err(cause) = self.inner.client.list_models(&made.secret).await {
-            if was_in_use {
-                self.use_key(Some(old)).await?;
-            }
-            return Err(unfinished(cause));
-        }
-        match self.revoke_upstream(old).await {
-            Err(error) if error_is_not_found(&error) => Ok(()),
-            Err(Error::Upstream(cause)) => Err(unfinished(cause)),
-            outcome => outcome,
-        }
-    }
-
-    async fn revoke_upstream(&self, id: &str) -> Result<(), Error> {
+    pub(super) async fn revoke_upstream(&self, id: &str) -> Result<(), Error> {
         self.call(Need::Session, |client, bearer| async move { client.revoke_api_key(&bearer, id).await })
             .await
     }
 }
 
-/// A key that was made and sealed, and the intent it was made for.
-struct Made {
-    id: String,
-    secret: SecretString,
-    intent: String,
+/// A key that was made and stored, and the intent it was made for.
+pub(super) struct Made {
+    pub id: String,
+    pub secret: SecretString,
+    pub intent: String,
 }
 
-impl Record {
-    /// The interrupted rotation of key `old` whose new key is sealed.
-    fn rotation(&self, old: &str) -> Option<Made> {
-        let intent = self.intents.iter().find(|intent| intent.replaces.as_deref() == Some(old))?;
-        let key = self.key(intent.made.as_deref()?)?;
-        Some(Made { id: key.id.clone(), secret: key.secret.clone(), intent: intent.id.clone() })
+impl ManagedKey {
+    /// `key` as it is stored. The upstream need not say what it may do; then it may do what it was made for.
+    pub(super) fn new(key: &NewApiKey, made_for: &[Permission]) -> Self {
+        Self {
+            id: key.id.clone(),
+            name: key.name.clone(),
+            preview: key.key_preview.clone(),
+            created_at: key.created_at.clone(),
+            permissions: key.permissions.clone().unwrap_or_else(|| made_for.to_vec()),
+            secret: key.api_key.clone(),
+        }
+    }
+}
+
+impl Intent {
+    /// Whether nothing is left of this intent once key `id` is revoked. One that may still have made a key stays until
+    /// that key is found, or found not to be there.
+    fn ends_with(&self, id: &str) -> bool {
+        self.made.as_deref() == Some(id)
+            || self.replaces.as_deref() == Some(id) && (self.regenerates || self.made.is_some())
     }
 }
 
@@ -320,7 +282,7 @@ impl Key {
         }
     }
 
-    fn held(key: &ManagedKey, record: &Record, is_active: bool) -> Self {
+    fn stored(key: &ManagedKey, record: &Record, is_active: bool) -> Self {
         Self {
             id: key.id.clone(),
             name: key.name.clone(),
@@ -362,13 +324,9 @@ impl Unfinished {
     }
 }
 
-fn active<'a>(listed: &'a [ApiKey], id: &str) -> Result<&'a ApiKey, Error> {
-    let found = listed.iter().find(|key| key.id == id && key.is_active);
-    found.ok_or_else(|| Error::KeyNotFound { id: id.to_owned() })
-}
-
-fn error_is_not_found(error: &Error) -> bool {
-    matches!(error, Error::Upstream(error) if error.is_not_found())
+/// An id comes from an agent or a person; one that cannot be an id is not repeated to them.
+pub(super) fn check_id(id: &str) -> Result<(), Error> {
+    if is_id(id) { Ok(()) } else { Err(bondmcp::Error::InvalidId.into()) }
 }
 
 fn check_text(field: &'static str, text: &str, longest: usize) -> Result<(), Error> {

@@ -3,6 +3,7 @@
 
 mod audit;
 mod bearer;
+mod cache;
 mod error;
 mod health;
 mod identity;
@@ -14,13 +15,14 @@ mod reconcile;
 mod record;
 mod regeneration;
 mod renewal;
+mod rotation;
 mod session;
 mod sign_in;
 mod status;
 mod store;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
@@ -29,8 +31,7 @@ use tokio_util::task::TaskTracker;
 
 use self::{
     audit::Audit,
-    models::ModelCache,
-    plan::PlanCache,
+    cache::Cache,
     record::Record,
     renewal::Flight,
     store::{Store, Versioned},
@@ -47,7 +48,10 @@ pub use self::{
     status::{Credential, Renewal, Status},
 };
 use crate::{
-    bondmcp::Client,
+    bondmcp::{
+        Client,
+        wire::{Model, Subscription},
+    },
     clock::Clock,
     config::{BaseUrl, EnvironmentCredentials, Profile, Settings},
     redact::Redactor,
@@ -80,8 +84,8 @@ struct Inner {
     /// Held while the record is first read, so that a burst of calls reads it once.
     loading: tokio::sync::Mutex<()>,
     flight: Flight,
-    models: Mutex<Option<ModelCache>>,
-    plan: Mutex<Option<PlanCache>>,
+    models: Cache<Vec<Model>>,
+    plan: Cache<Option<Subscription>>,
     audit: Audit,
     /// Work that is finished even when its caller has gone.
     tasks: TaskTracker,
@@ -133,8 +137,8 @@ impl Account {
                 memory: RwLock::new(None),
                 loading: tokio::sync::Mutex::new(()),
                 flight: Flight::default(),
-                models: Mutex::new(None),
-                plan: Mutex::new(None),
+                models: Cache::default(),
+                plan: Cache::default(),
                 audit: Audit::new(settings.data_dir.clone()),
                 tasks: TaskTracker::new(),
             }),

@@ -1,5 +1,5 @@
-//! After a crash: compares the intents in the vault with the upstream's list and writes down what became of them, so
-//! that no key lives without a trace. It reports; revoking is the person's decision.
+//! After a crash: compares the intents in the vault with the upstream's list and records what became of them, so that
+//! no key exists without a trace. It reports; revoking is the person's decision.
 
 use std::sync::Arc;
 
@@ -11,8 +11,7 @@ use super::{
 };
 use crate::bondmcp::wire::ApiKey;
 
-/// An intent that is younger may still be another process's work in progress; an older one that has left nothing
-/// behind is over.
+/// A younger intent may still be another process's work in progress; an older one without orphans is over.
 const IN_PROGRESS: TimeDelta = TimeDelta::minutes(2);
 
 impl Account {
@@ -43,9 +42,9 @@ impl Account {
         }
         let now = self.inner.clock.now();
         let change = |record: &mut Record| {
-            let held: Vec<String> = record.keys.iter().map(|key| key.id.clone()).collect();
+            let stored: Vec<String> = record.keys.iter().map(|key| key.id.clone()).collect();
             for intent in &mut record.intents {
-                intent.orphans = orphans(intent, listed, &held);
+                intent.orphans = orphans(intent, listed, &stored);
             }
             record.intents.retain(|intent| {
                 let ends_in_nothing = intent.orphans.is_empty()
@@ -74,14 +73,14 @@ impl Account {
     }
 }
 
-/// The keys that `intent` has probably made: of its name, not there before, and not held here; or the one whose value
-/// it may have changed.
-fn orphans(intent: &Intent, listed: &[ApiKey], held: &[String]) -> Vec<String> {
+/// The keys that `intent` has probably made: with its name, not listed before, and not stored here; or the one whose
+/// value it may have changed.
+fn orphans(intent: &Intent, listed: &[ApiKey], stored: &[String]) -> Vec<String> {
     let made_by_it = |key: &&ApiKey| {
         key.is_active
             && key.name == intent.name
             && !intent.before.contains(&key.id)
-            && !held.contains(&key.id)
+            && !stored.contains(&key.id)
     };
     if intent.made.is_some() {
         return vec![];
@@ -99,7 +98,7 @@ mod tests {
     use crate::clock::Timestamp;
 
     #[test]
-    fn an_orphan_has_the_intents_name_is_new_and_is_held_nowhere() {
+    fn an_orphan_has_the_intents_name_is_new_and_is_not_stored() {
         let key = |id: &str, name: &str, is_active| ApiKey {
             id: id.into(),
             name: name.into(),
@@ -108,11 +107,12 @@ mod tests {
             created_at: None,
             last_used: None,
             is_active,
+            permissions: None,
         };
         let listed = [
             key("before", "ci", true),
             key("other", "laptop", true),
-            key("held", "ci", true),
+            key("stored", "ci", true),
             key("revoked", "ci", false),
             key("orphan", "ci", true),
         ];
@@ -126,8 +126,8 @@ mod tests {
             made: None,
             orphans: vec![],
         };
-        assert_eq!(orphans(&intent, &listed, &["held".into()]), ["orphan"]);
-        intent.made = Some("held".into());
-        assert!(orphans(&intent, &listed, &["held".into()]).is_empty());
+        assert_eq!(orphans(&intent, &listed, &["stored".into()]), ["orphan"]);
+        intent.made = Some("stored".into());
+        assert!(orphans(&intent, &listed, &["stored".into()]).is_empty());
     }
 }

@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::session::Session;
 use crate::{
+    bondmcp::wire::Permission,
     clock::Timestamp,
     config::EnvironmentLogin,
     secret::{self, ExposeSecret, SecretBytes, SecretString},
@@ -42,6 +43,9 @@ pub struct ManagedKey {
     pub name: String,
     pub preview: Option<String>,
     pub created_at: Option<String>,
+    /// What it was made for, where that was said; its replacement is made for the same.
+    #[serde(default)]
+    pub permissions: Vec<Permission>,
     pub secret: SecretString,
 }
 
@@ -189,6 +193,7 @@ struct ManagedKeyView<'a> {
     name: &'a str,
     preview: Option<&'a str>,
     created_at: Option<&'a str>,
+    permissions: &'a [Permission],
     secret: &'a str,
 }
 
@@ -199,6 +204,7 @@ impl<'a> ManagedKeyView<'a> {
             name: &key.name,
             preview: key.preview.as_deref(),
             created_at: key.created_at.as_deref(),
+            permissions: &key.permissions,
             secret: key.secret.expose_secret(),
         }
     }
@@ -231,6 +237,7 @@ mod tests {
                 name: "laptop".into(),
                 preview: None,
                 created_at: None,
+                permissions: vec![],
                 secret: "canary-key".into(),
             }],
             active_key: Some("key_1".into()),

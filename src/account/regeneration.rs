@@ -1,6 +1,6 @@
 //! Rotating a key where the plan allows no further one beside it: BondMCP then gives the same key a new value, and the
-//! old value dies at once. An answer that is lost takes the new value with it, so that too is written down first;
-//! rotating again brings another one.
+//! old value stops working at once. A lost response takes the new value with it, so the intent is recorded first;
+//! rotating again gives another value.
 
 use uuid::Uuid;
 
@@ -41,7 +41,7 @@ impl Account {
                     Ok(())
                 };
                 self.update(change).await?;
-                self.held(&made).await
+                self.stored_key(&made).await
             }
             Err(Error::Upstream(cause)) if !cause.is_certainly_unprocessed() => {
                 Err(Error::RegenerationLost { id: id.to_owned(), cause })
@@ -62,14 +62,9 @@ impl Record {
     /// Puts the new value in the place of key `old`'s, and ends whatever was left of earlier tries.
     fn regenerated(&mut self, old: &str, new: &NewApiKey) {
         let was_active = self.active_key.as_deref() == Some(old);
+        let permissions = self.key(old).map(|key| key.permissions.clone()).unwrap_or_default();
         self.forget_key(old);
-        self.keys.push(ManagedKey {
-            id: new.id.clone(),
-            name: new.name.clone(),
-            preview: new.key_preview.clone(),
-            created_at: new.created_at.clone(),
-            secret: new.api_key.clone(),
-        });
+        self.keys.push(ManagedKey::new(new, &permissions));
         if was_active {
             self.active_key = Some(new.id.clone());
         }

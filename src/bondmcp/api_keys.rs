@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{
     Client, Error,
     exchange::Request,
-    wire::{ApiKey, ApiKeyList, CreateApiKey, KeyUsage, NewApiKey},
+    wire::{ApiKey, ApiKeyList, CreateApiKey, KeyUsage, NewApiKey, is_id},
 };
 use crate::secret::{SecretString, to_secret_json};
 
@@ -26,7 +26,7 @@ impl Client {
         access_token: &SecretString,
         wanted: &CreateApiKey,
     ) -> Result<NewApiKey, Error> {
-        let body = to_secret_json(wanted).map_err(|_| Error::Unreadable)?;
+        let body = to_secret_json(wanted).map_err(|_| self.unreadable())?;
         let path = &["auth", "api-keys"];
         let request = Request {
             method: Method::POST,
@@ -69,10 +69,9 @@ impl Client {
     }
 }
 
-/// An id comes from an agent and becomes a path segment: nothing but plain characters may.
+/// An id comes from an agent and becomes a path segment.
 fn checked(id: &str) -> Result<&str, Error> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
-    if (1..=128).contains(&id.len()) && id.bytes().all(plain) { Ok(id) } else { Err(Error::InvalidId) }
+    if is_id(id) { Ok(id) } else { Err(Error::InvalidId) }
 }
 
 #[cfg(test)]

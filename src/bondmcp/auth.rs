@@ -15,12 +15,20 @@ use crate::secret::{ExposeSecret, SecretBytes, SecretString, to_secret_json};
 impl Client {
     /// `POST /auth/register`. The address must be verified before the account can log in.
     pub async fn register(&self, email: &str, password: &SecretString) -> Result<Registered, Error> {
-        self.once(self.with_password(&["auth", "register"], email, password)?).await
+        let registered = self.once(self.with_password(&["auth", "register"], email, password)?).await;
+        registered.map_err(|error| match error {
+            Error::Refused(refusal) if refusal.status == 409 => Error::AccountExists(refusal),
+            other => other,
+        })
     }
 
     /// `POST /auth/login`.
     pub async fn login(&self, email: &str, password: &SecretString) -> Result<Tokens, Error> {
-        let tokens = self.once(self.with_password(&["auth", "login"], email, password)?).await?;
+        let answer = self.once(self.with_password(&["auth", "login"], email, password)?).await;
+        let tokens = answer.map_err(|error| match error {
+            Error::Refused(refusal) if refusal.status == 401 => Error::LoginRejected(refusal),
+            other => other,
+        })?;
         Ok(self.remembered(tokens))
     }
 

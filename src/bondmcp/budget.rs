@@ -45,6 +45,8 @@ struct Known {
     blocked_until: Option<Instant>,
     /// When `allowance` has run out, as far as it tells.
     renewed_at: Option<Instant>,
+    /// The same by the upstream's clock, which tells the minute that an answer belongs to.
+    reset: Option<Timestamp>,
 }
 
 /// A request that was let through.
@@ -75,14 +77,20 @@ impl Budget {
         let mut known = self.known();
         let from_now = |wait: Duration| Instant::now() + wait.min(LONGEST);
         if let Some(told) = allowance(headers) {
-            let others = known.in_flight.saturating_sub(1);
-            let older = known.allowance.as_ref().filter(|known| known.resets_at >= told.resets_at);
+            let reset = told.resets_at;
+            // What is known holds for a minute by our clock, whatever the upstream's may say.
+            let holds = known.renewed_at.is_some_and(|at| at > Instant::now());
+            let later = known.reset.filter(|known| holds && *known >= reset);
             // Answers overtake each other: of one minute the smallest figure is the newest.
-            let remaining = older.map_or(u64::MAX, |older| older.remaining);
-            if older.is_none_or(|older| older.resets_at == told.resets_at) {
-                known.renewed_at = Some(from_now((told.resets_at - now).to_std().unwrap_or_default()));
-                let remaining = remaining.min(told.remaining.saturating_sub(others));
-                known.allowance = Some(Allowance { remaining, ..told });
+            if later.is_none_or(|known| known == reset) {
+                let others = known.in_flight.saturating_sub(1);
+                let before =
+                    known.allowance.as_ref().filter(|_| later.is_some()).map(|known| known.remaining);
+                let remaining = told.remaining.saturating_sub(others).min(before.unwrap_or(u64::MAX));
+                let wait = (reset - now).to_std().unwrap_or_default().min(LONGEST);
+                known.renewed_at = Some(from_now(wait));
+                known.reset = Some(reset);
+                known.allowance = Some(Allowance { remaining, resets_at: now + wait, ..told });
             }
         }
         if status == 429
@@ -188,6 +196,18 @@ mod tests {
         assert_eq!(budget.allowance().unwrap().remaining, 10);
         budget.learn(200, &told(0, 30), now());
         assert_eq!(budget.allowance().unwrap().remaining, 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_absurd_reset_counts_for_a_minute_at_most() {
+        let budget = Budget::default();
+        budget.learn(200, &told(0, i64::from(u32::MAX)), now());
+        assert_eq!(budget.allowance().unwrap().resets_at, now() + LONGEST);
+        let refusal = budget.admit().await.unwrap_err();
+        assert_eq!(refusal, Error::OverBudget { retry_after: LONGEST });
+        tokio::time::advance(LONGEST).await;
+        budget.learn(200, &told(7, 90), now() + LONGEST);
+        assert_eq!(budget.allowance().unwrap().remaining, 7);
     }
 
     #[tokio::test(start_paused = true)]

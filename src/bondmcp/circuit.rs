@@ -9,10 +9,24 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::error::Error;
-
 /// Failed calls in a row that open the circuit.
 const FAILURES: u32 = 5;
+
+/// The circuit is open: nothing is sent before `retry_after` has passed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("BondMCP failed {failures} times in a row; calls are paused")]
+pub struct Open {
+    pub failures: u32,
+    pub retry_after: Duration,
+}
+
+/// What a call tells of the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Observed {
+    /// It answered, be it with a refusal.
+    Alive,
+    Down,
+}
 
 #[derive(Debug)]
 pub(super) struct Circuit {
@@ -42,12 +56,12 @@ impl Circuit {
         Self { pause, state: Mutex::default() }
     }
 
-    pub fn enter(&self) -> Result<Passage<'_>, Error> {
+    pub fn enter(&self) -> Result<Passage<'_>, Open> {
         let mut state = self.state();
         if let Some(until) = state.open_until {
             let now = Instant::now();
             if until > now {
-                return Err(Error::CircuitOpen { failures: state.failures, retry_after: until - now });
+                return Err(Open { failures: state.failures, retry_after: until - now });
             }
             // For the time of the probe; should that be given up, another one follows.
             state.open_until = Some(now + self.pause);
@@ -67,19 +81,17 @@ impl Passage<'_> {
         self.circuit.state().open_until = None;
     }
 
-    /// How the call went: an answer, be it a refusal, is a sign of life.
-    pub fn went<T>(self, outcome: &Result<T, Error>) {
+    /// Counts what the call has told. A call that was not sent tells nothing; its passage is dropped.
+    pub fn record(self, observed: Observed) {
         let mut state = self.circuit.state();
-        match outcome {
-            Err(error) if error.is_outage() => {
+        match observed {
+            Observed::Alive => *state = State::default(),
+            Observed::Down => {
                 state.failures += 1;
                 if state.failures >= FAILURES {
                     state.open_until = Some(Instant::now() + self.circuit.pause);
                 }
             }
-            // Not sent, so it tells nothing.
-            Err(Error::OverBudget { .. } | Error::InvalidId | Error::InvalidCredential) => {}
-            _ => *state = State::default(),
         }
     }
 }
@@ -91,7 +103,7 @@ mod tests {
     const PAUSE: Duration = Duration::from_secs(10);
 
     fn fails(circuit: &Circuit) {
-        circuit.enter().unwrap().went::<()>(&Err(Error::Unreachable));
+        circuit.enter().unwrap().record(Observed::Down);
     }
 
     #[tokio::test(start_paused = true)]
@@ -101,7 +113,7 @@ mod tests {
             fails(&circuit);
         }
         let refusal = circuit.enter().unwrap_err();
-        assert_eq!(refusal, Error::CircuitOpen { failures: FAILURES, retry_after: PAUSE });
+        assert_eq!(refusal, Open { failures: FAILURES, retry_after: PAUSE });
         tokio::time::advance(PAUSE).await;
         let probe = circuit.enter().unwrap();
         assert!(probe.is_probe);
@@ -113,7 +125,7 @@ mod tests {
         tokio::time::advance(PAUSE).await;
         let probe = circuit.enter().unwrap();
         probe.is_well();
-        probe.went(&Ok(()));
+        probe.record(Observed::Alive);
         fails(&circuit);
         assert!(circuit.enter().is_ok());
     }
@@ -139,7 +151,7 @@ mod tests {
         let circuit = Circuit::new(PAUSE);
         for _ in 0..3 * FAILURES {
             fails(&circuit);
-            circuit.enter().unwrap().went(&Ok(()));
+            circuit.enter().unwrap().record(Observed::Alive);
         }
         assert!(circuit.enter().is_ok());
     }

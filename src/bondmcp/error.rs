@@ -6,10 +6,16 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 use serde_json::Value;
 
+use super::{
+    circuit::Open,
+    connection::{ConnectFailure, SetupError},
+};
 use crate::{
     clock::Timestamp,
+    config::BaseUrl,
     error::{Kind, Report, sentence},
     redact::Redactor,
+    text::{excerpt, printable},
 };
 
 /// The most of an upstream's message that is passed on, in characters.
@@ -19,36 +25,45 @@ const LONGEST_MESSAGE: usize = 400;
 pub const POSSIBLY_BILLED: &str =
     "The request may have been processed and billed: ask the person before repeating it.";
 
+const TRY_AGAIN_LATER: &str = "Try again later.";
+const CHECK_BASE_URL: &str = "Check the base URL (--base-url or BONDMCP_BASE_URL).";
+
 /// What can go wrong in a call to the upstream.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// It answered, and said no.
-    #[error("BondMCP refused the request with status {}", .0.status)]
-    Refused(Refusal),
-    /// No connection came about, so nothing was processed.
-    #[error("BondMCP cannot be reached")]
-    Unreachable,
+    #[error("{} answered with HTTP {}", .0.host, .0.status)]
+    Refused(Box<Refusal>),
+    /// It said no (401) to an e-mail and a password.
+    #[error("wrong e-mail or password")]
+    LoginRejected(Box<Refusal>),
+    /// It said no (409) to registering an e-mail address.
+    #[error("this e-mail already has an account")]
+    AccountExists(Box<Refusal>),
+    /// No connection was made, so nothing was processed.
+    #[error("cannot connect to {host}: {cause}")]
+    Unreachable { host: String, cause: ConnectFailure },
     /// The connection broke; the request may have been processed.
-    #[error("the connection to BondMCP broke")]
-    Broken,
+    #[error("the connection to {host} broke")]
+    Broken { host: String },
     /// No answer in time; the request may have been processed.
-    #[error("BondMCP did not answer in time")]
-    Timeout,
+    #[error("{host} did not answer in time")]
+    Timeout { host: String },
     /// It answered with a redirect, which is not followed because credentials would travel along.
-    #[error("BondMCP answered with a redirect, which is not followed")]
-    Redirected,
+    #[error("{host} answered with a redirect (HTTP {status}), which is not followed")]
+    Redirected { host: String, status: u16 },
     /// More bytes than the client takes.
-    #[error("BondMCP's answer is larger than {} MiB", super::exchange::LARGEST_ANSWER >> 20)]
-    Oversize,
+    #[error("the answer of {host} is larger than {} MiB", limit >> 20)]
+    Oversize { host: String, limit: usize },
     /// A success that is no JSON, or JSON of another shape.
-    #[error("BondMCP's answer could not be understood")]
-    Unreadable,
+    #[error("the answer of {host} is not in BondMCP's format")]
+    Unreadable { host: String },
     /// The account's requests of this minute are used up; nothing was sent.
-    #[error("the account's requests of this minute are used up")]
+    #[error("the plan's rate limit is reached")]
     OverBudget { retry_after: Duration },
-    /// It has failed so often that it is left alone for a while; nothing was sent.
-    #[error("BondMCP has failed {failures} times in a row, so it is not asked just now")]
-    CircuitOpen { failures: u32, retry_after: Duration },
+    /// It has failed so often that calls are paused; nothing was sent.
+    #[error(transparent)]
+    CircuitOpen(#[from] Open),
     /// A billed request that failed and may have been processed all the same.
     #[error("{cause}")]
     PossiblyBilled { cause: Box<Error> },
@@ -58,6 +73,9 @@ pub enum Error {
     /// A credential that cannot travel in a header; nothing was sent.
     #[error("the credential holds characters that an HTTP header cannot carry")]
     InvalidCredential,
+    /// There is no HTTP client; nothing was sent.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
 }
 
 /// A refusal as the upstream gave it.
@@ -70,51 +88,96 @@ pub struct Refusal {
     pub message: Option<String>,
     /// How long to wait, from `Retry-After` or `X-RateLimit-Reset`.
     pub retry_after: Option<Duration>,
+    /// Who answered.
+    pub host: String,
+    /// Where the API was expected.
+    pub base_url: String,
 }
 
 impl Error {
+    /// The refusal, where the upstream answered with one.
+    fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Refused(refusal) | Self::LoginRejected(refusal) | Self::AccountExists(refusal) => {
+                Some(refusal)
+            }
+            Self::PossiblyBilled { cause } => cause.refusal(),
+            _ => None,
+        }
+    }
+
+    fn is_status(&self, status: u16) -> bool {
+        self.refusal().is_some_and(|refusal| refusal.status == status)
+    }
+
     /// The credential was not accepted (401).
     #[must_use]
     pub fn is_unauthorized(&self) -> bool {
-        matches!(self, Self::Refused(r) if r.status == 401)
+        self.is_status(401)
+    }
+
+    /// The e-mail address is not verified yet.
+    #[must_use]
+    pub fn is_not_verified(&self) -> bool {
+        self.refusal().is_some_and(|refusal| refusal.kind() == Kind::EmailNotVerified)
     }
 
     /// The plan allows no further API key: one status, 403, is documented for that and for missing permissions.
     #[must_use]
     pub fn is_about_key_limit(&self) -> bool {
-        matches!(self, Self::Refused(r) if r.status == 403 && r.mentions("limit"))
+        self.is_status(403) && self.refusal().is_some_and(|refusal| refusal.mentions("limit"))
     }
 
-    /// There is no such thing (404).
+    /// There is no such thing (404). A 404 of something that is not the API says nothing about the thing.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::Refused(r) if r.status == 404)
+        self.is_status(404) && self.refusal().is_some_and(Refusal::is_in_format)
+    }
+
+    /// A billed request may have been processed although it failed.
+    #[must_use]
+    pub fn is_possibly_billed(&self) -> bool {
+        matches!(self, Self::PossiblyBilled { .. })
     }
 
     /// Whether it is certain that the upstream did not do what it was asked.
     #[must_use]
     pub fn is_certainly_unprocessed(&self) -> bool {
         match self {
-            Self::Refused(refusal) => refusal.status < 500 || refusal.is_turned_away(),
-            Self::Unreachable
-            | Self::Redirected
-            | Self::OverBudget { .. }
-            | Self::CircuitOpen { .. }
-            | Self::InvalidId
-            | Self::InvalidCredential => true,
-            Self::Broken
-            | Self::Timeout
-            | Self::Oversize
-            | Self::Unreadable
+            Self::Refused(refusal) | Self::LoginRejected(refusal) | Self::AccountExists(refusal) => {
+                refusal.status < 500 || refusal.is_turned_away()
+            }
+            // The same request is to be made elsewhere (RFC 9110, 15.4). After a POST, 303 and in practice 302 lead to
+            // the result of what was done.
+            Self::Redirected { status, .. } => matches!(status, 301 | 307 | 308),
+            Self::Unreachable { .. } => true,
+            Self::Broken { .. }
+            | Self::Timeout { .. }
+            | Self::Oversize { .. }
+            | Self::Unreadable { .. }
             | Self::PossiblyBilled { .. } => false,
+            _ => !self.was_sent(),
         }
+    }
+
+    /// Whether the upstream has been asked at all.
+    pub(super) fn was_sent(&self) -> bool {
+        !matches!(
+            self,
+            Self::OverBudget { .. }
+                | Self::CircuitOpen(_)
+                | Self::InvalidId
+                | Self::InvalidCredential
+                | Self::Setup(_)
+        )
     }
 
     /// Whether a read may succeed when it is simply made again.
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Refused(refusal) => matches!(refusal.status, 429 | 500 | 502 | 503 | 504),
-            Self::Unreachable | Self::Broken | Self::Timeout => true,
+            Self::Unreachable { cause, .. } => cause.may_pass(),
+            Self::Broken { .. } | Self::Timeout { .. } => true,
             _ => false,
         }
     }
@@ -123,7 +186,7 @@ impl Error {
     pub(super) fn is_worth_repeating_billed(&self) -> bool {
         match self {
             Self::Refused(refusal) => refusal.status == 429 || refusal.is_turned_away(),
-            Self::Unreachable => true,
+            Self::Unreachable { cause, .. } => cause.may_pass(),
             _ => false,
         }
     }
@@ -133,7 +196,9 @@ impl Error {
     pub fn is_outage(&self) -> bool {
         match self {
             Self::Refused(refusal) => refusal.status >= 500,
-            Self::Unreachable | Self::Broken | Self::Timeout | Self::CircuitOpen { .. } => true,
+            Self::Unreachable { .. } | Self::Broken { .. } | Self::Timeout { .. } | Self::CircuitOpen(_) => {
+                true
+            }
             Self::PossiblyBilled { cause } => cause.is_outage(),
             _ => false,
         }
@@ -143,10 +208,11 @@ impl Error {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Refused(refusal) => refusal.retry_after,
-            Self::OverBudget { retry_after } | Self::CircuitOpen { retry_after, .. } => Some(*retry_after),
+            Self::OverBudget { retry_after } | Self::CircuitOpen(Open { retry_after, .. }) => {
+                Some(*retry_after)
+            }
             Self::PossiblyBilled { cause } => cause.retry_after(),
-            _ => None,
+            _ => self.refusal()?.retry_after,
         }
     }
 }
@@ -158,26 +224,38 @@ impl Refusal {
         body: &[u8],
         now: Timestamp,
         redactor: &Redactor,
+        base_url: &BaseUrl,
     ) -> Self {
         let (code, message) = match serde_json::from_slice(body) {
             Ok(body) => code_and_message(&body),
             Err(_) => (None, None),
         };
-        let presentable = |text: String| {
-            let printable: String = text.chars().filter(|c| !c.is_control()).collect();
-            redactor.redact(&printable).chars().take(LONGEST_MESSAGE).collect()
-        };
+        let presentable = |text: String| excerpt(&redactor.redact(&printable(&text)), LONGEST_MESSAGE);
         Self {
             status: status.as_u16(),
             code: code.map(presentable),
             message: message.map(presentable),
             retry_after: retry_after(headers, now),
+            host: base_url.host(),
+            base_url: base_url.to_string(),
         }
     }
 
     /// A 503 that says when to come again was given instead of processing anything (RFC 9110, 15.6.4).
     fn is_turned_away(&self) -> bool {
         self.status == 503 && self.retry_after.is_some()
+    }
+
+    /// Whether the body is a refusal as BondMCP writes them.
+    fn is_in_format(&self) -> bool {
+        self.code.is_some() || self.message.is_some()
+    }
+
+    /// A 404 that speaks of no thing at BondMCP: that of another server, or the one that FastAPI gives for a path that
+    /// it does not know.
+    fn is_about_the_path(&self) -> bool {
+        let unknown_path = |message: &String| message.eq_ignore_ascii_case("not found");
+        self.code.is_none() && self.message.as_ref().is_none_or(unknown_path)
     }
 
     fn kind(&self) -> Kind {
@@ -190,7 +268,7 @@ impl Refusal {
             409 => Kind::Conflict,
             408 => Kind::Timeout,
             429 => Kind::RateLimited,
-            400..=499 => Kind::InvalidInput,
+            400..=499 if self.is_in_format() => Kind::InvalidInput,
             _ => Kind::UpstreamUnavailable,
         }
     }
@@ -208,89 +286,118 @@ impl Refusal {
 
 impl From<&Error> for Report {
     fn from(error: &Error) -> Self {
+        let report = |kind, next: &str| Self::new(kind, sentence(&error.to_string()), next);
         match error {
-            Error::Refused(refusal) => refusal.into(),
-            Error::Unreachable | Error::Broken => Self::new(
+            Error::Refused(refusal) => refusal.as_ref().into(),
+            Error::LoginRejected(refusal) => {
+                report(Kind::InvalidCredentials, "Check both and try again.").of(refusal)
+            }
+            Error::AccountExists(refusal) => report(Kind::Conflict, "Sign in instead.").of(refusal),
+            Error::Unreachable { cause, .. } => report(Kind::UpstreamUnavailable, cause.solution()),
+            Error::Broken { .. } => report(
                 Kind::UpstreamUnavailable,
-                sentence(&error.to_string()),
                 "Try again in a moment; if it stays so, check the network and the base URL.",
             ),
-            Error::Timeout => Self::new(
+            Error::Timeout { .. } => report(
                 Kind::Timeout,
-                sentence(&error.to_string()),
                 "Try again in a moment; a change may have been made all the same, so look before repeating it.",
             ),
-            Error::Redirected => Self::new(
+            Error::Redirected { .. } => report(
                 Kind::UpstreamUnavailable,
-                sentence(&error.to_string()),
                 "The operator must set BONDMCP_BASE_URL to the address that it redirects to, if that is to be trusted.",
             ),
-            Error::Oversize | Error::Unreadable => Self::new(
+            Error::Oversize { .. } | Error::Unreadable { .. } => report(
                 Kind::UpstreamUnavailable,
-                sentence(&error.to_string()),
                 "Check that the base URL points at the BondMCP API; otherwise try again later.",
             ),
-            Error::OverBudget { retry_after } => Self::new(
-                Kind::RateLimited,
-                "The plan's rate limit is reached.",
-                "Wait as long as said, or upgrade the plan.",
-            )
-            .with_retry_after(Some(*retry_after)),
-            Error::CircuitOpen { failures, retry_after } => Self::new(
+            Error::OverBudget { retry_after } => {
+                report(Kind::RateLimited, "Wait `retry_after_seconds`, or upgrade the plan.")
+                    .with_retry_after(Some(*retry_after))
+            }
+            Error::CircuitOpen(Open { retry_after, .. }) => report(
                 Kind::UpstreamUnavailable,
-                format!("BondMCP has failed {failures} times in a row, so it is not asked just now."),
-                "Wait as long as said; the next call then tries whether it works again.",
+                &format!("Retry in {} s.", retry_after.as_secs_f64().ceil()),
             )
             .with_retry_after(Some(*retry_after)),
             Error::PossiblyBilled { cause } => {
                 Self { solution: POSSIBLY_BILLED.to_owned(), ..cause.as_ref().into() }
             }
-            Error::InvalidId => Self::new(
-                Kind::InvalidInput,
-                "That is not an API key id.",
-                "List the keys and give the id of one of them.",
+            Error::InvalidId => report(Kind::InvalidInput, "List the keys and give the id of one of them."),
+            Error::InvalidCredential => {
+                report(Kind::InvalidCredentials, "Copy it again, without line breaks or spaces.")
+            }
+            Error::Setup(SetupError::NoTrustedCertificates) => report(
+                Kind::Internal,
+                "Install the system's CA certificates, or name a file of them with SSL_CERT_FILE.",
             ),
-            Error::InvalidCredential => Self::new(
-                Kind::InvalidCredentials,
-                sentence(&error.to_string()),
-                "Copy it again, without line breaks or spaces.",
-            ),
+            Error::Setup(SetupError::Client) => {
+                report(Kind::Internal, "Check the proxy settings in the environment.")
+            }
         }
     }
 }
 
 impl From<&Refusal> for Report {
     fn from(refusal: &Refusal) -> Self {
+        let Refusal { status, host, base_url, .. } = refusal;
         let kind = refusal.kind();
         let (happened, next) = match kind {
             Kind::InvalidCredentials => {
-                ("BondMCP did not accept the credential", "Sign in again or check the API key.")
+                ("BondMCP did not accept the credential".to_owned(), "Sign in again.")
             }
             Kind::InsufficientCredits => {
-                ("The account has not enough credits", "Top up the account, then try again.")
+                ("The account does not have enough credits".to_owned(), "Top up the account, then try again.")
             }
             Kind::EmailNotVerified => (
-                "The e-mail address is not verified yet",
+                "The e-mail address is not verified yet".to_owned(),
                 "Open the link in the mail from BondMCP, then try again.",
             ),
-            Kind::Forbidden => (
-                "The account may not do this",
-                "Read the message; a higher plan or fewer API keys may be needed.",
-            ),
-            Kind::NotFound => ("BondMCP does not know that", "Check the id; list to see what there is."),
-            Kind::Conflict => ("BondMCP has that already", "Use the one there is, or choose another name."),
-            Kind::RateLimited => {
-                ("The plan's rate limit is reached", "Wait as long as said, or upgrade the plan.")
+            Kind::Forbidden => {
+                ("The account may not do this".to_owned(), "A higher plan or fewer API keys may be needed.")
             }
-            Kind::Timeout => ("BondMCP did not answer in time", "Try again in a moment."),
-            Kind::InvalidInput => ("BondMCP refused the input", "Read the message and correct the input."),
-            _ => ("BondMCP has a problem of its own", "Try again later."),
+            Kind::NotFound if refusal.is_about_the_path() => {
+                (format!("No BondMCP API at {base_url} (HTTP {status})"), CHECK_BASE_URL)
+            }
+            Kind::NotFound => ("Not found at BondMCP".to_owned(), "Check the id."),
+            Kind::Conflict => ("Already exists at BondMCP".to_owned(), "Choose another name."),
+            Kind::RateLimited => (
+                "The plan's rate limit is reached".to_owned(),
+                "Wait `retry_after_seconds`, or upgrade the plan.",
+            ),
+            Kind::Timeout => (format!("{host} did not answer in time"), "Try again in a moment."),
+            Kind::InvalidInput => ("BondMCP refused the input".to_owned(), "Correct the input."),
+            _ if refusal.is_in_format() => (format!("BondMCP server error (HTTP {status})"), TRY_AGAIN_LATER),
+            _ => {
+                let next = if *status >= 500 {
+                    "Try again later; if it stays so, check the base URL."
+                } else {
+                    CHECK_BASE_URL
+                };
+                (format!("{host} answered with HTTP {status}; that is not BondMCP's format"), next)
+            }
         };
-        let message = match &refusal.message {
-            Some(words) => format!("{happened}; it says: {}.", words.trim_end_matches('.')),
-            None => format!("{happened}."),
+        let message = match (&refusal.message, kind) {
+            // BondMCP's own words say it all.
+            (Some(words), Kind::InvalidInput | Kind::Conflict) => quoted(words),
+            (Some(words), Kind::NotFound) if !refusal.is_about_the_path() => quoted(words),
+            (Some(words), Kind::Forbidden | Kind::UpstreamUnavailable) => {
+                sentence(&format!("{happened}: {words}"))
+            }
+            _ => sentence(&happened),
         };
-        Self::new(kind, message, next).with_status(Some(refusal.status)).with_retry_after(refusal.retry_after)
+        Self::new(kind, message, next).of(refusal)
+    }
+}
+
+/// BondMCP's words as a sentence. They may begin with the name of a field, so the first letter stays.
+fn quoted(words: &str) -> String {
+    format!("{}.", words.trim_end_matches('.'))
+}
+
+impl Report {
+    /// With what a refusal says beside its words.
+    fn of(self, refusal: &Refusal) -> Self {
+        self.with_status(Some(refusal.status)).with_retry_after(refusal.retry_after)
     }
 }
 
@@ -361,6 +468,7 @@ mod tests {
             body.as_bytes(),
             Timestamp::from_timestamp(1_000_000, 0).unwrap(),
             &redactor,
+            &"https://api.example.com/mcp".parse().unwrap(),
         )
     }
 
@@ -389,6 +497,13 @@ mod tests {
         let message = refusal(400, &[], &echo).message.unwrap();
         assert!(message.starts_with("got [redacted] xxx"));
         assert_eq!(message.chars().count(), LONGEST_MESSAGE);
+    }
+
+    #[test]
+    fn a_message_and_a_code_are_printable() {
+        let body = r#"{"error":{"code":"\u001b]0;x\u0007c","message":"a\nb\u202ec\u200bd"}}"#;
+        let refusal = refusal(400, &[], body);
+        assert_eq!((refusal.code.as_deref(), refusal.message.as_deref()), (Some("]0;xc"), Some("abcd")));
     }
 
     #[test]

@@ -15,13 +15,14 @@ use zeroize::Zeroizing;
 
 use super::{
     Client,
-    circuit::Passage,
+    circuit::{Observed, Passage},
+    connection::ConnectFailure,
     error::{Error, Refusal},
 };
 use crate::secret::{ExposeSecret, SecretBytes, SecretString};
 
 /// The most bytes of an answer that are taken.
-pub(super) const LARGEST_ANSWER: usize = 4 << 20;
+const LARGEST_ANSWER: usize = 4 << 20;
 
 /// How long things may take, and how reads are repeated.
 #[derive(Clone, Copy, Debug)]
@@ -105,7 +106,7 @@ impl Client {
             self.attempt(time, Request { method: Method::POST, path, bearer: Some(bearer), body })
         };
         let answer = self.repeated(time, attempt, Error::is_worth_repeating_billed).await;
-        let answer = answer.and_then(|answer| understood(answer).ok_or(Error::Unreadable));
+        let answer = answer.and_then(|answer| understood(answer).ok_or_else(|| self.unreadable()));
         answer.map_err(|cause| {
             if cause.is_certainly_unprocessed() {
                 cause
@@ -119,7 +120,7 @@ impl Client {
     pub(super) async fn once<T: DeserializeOwned>(&self, request: Request<'_>) -> Result<T, Error> {
         let passage = self.passage().await?;
         let outcome = self.attempt(self.timing.request, request).await;
-        passage.went(&outcome);
+        settle(passage, &outcome);
         outcome
     }
 
@@ -142,8 +143,8 @@ impl Client {
             Some(asked) => wait.map(|wait| wait.max(asked)),
             None => wait,
         });
-        let outcome = tokio::time::timeout(deadline, tries).await.unwrap_or(Err(Error::Timeout));
-        passage.went(&outcome);
+        let outcome = tokio::time::timeout(deadline, tries).await.unwrap_or_else(|_| Err(self.timeout()));
+        settle(passage, &outcome);
         outcome
     }
 
@@ -155,7 +156,7 @@ impl Client {
             let outcome = self.attempt::<Value>(PROBE, probe).await;
             match outcome {
                 Err(error) if error.is_outage() => {
-                    passage.went::<()>(&Err(error.clone()));
+                    passage.record(Observed::Down);
                     return Err(error);
                 }
                 // Any answer is a sign of life.
@@ -166,13 +167,15 @@ impl Client {
     }
 
     async fn attempt<T: DeserializeOwned>(&self, time: Duration, request: Request<'_>) -> Result<T, Error> {
-        let body = tokio::time::timeout(time, self.exchange(request)).await.unwrap_or(Err(Error::Timeout))?;
-        serde_json::from_slice(&body).map_err(|_| Error::Unreadable)
+        let answer = tokio::time::timeout(time, self.exchange(request)).await;
+        let body = answer.unwrap_or_else(|_| Err(self.timeout()))?;
+        serde_json::from_slice(&body).map_err(|_| self.unreadable())
     }
 
     async fn exchange(&self, request: Request<'_>) -> Result<SecretBytes, Error> {
         let mut outgoing = self
-            .http
+            .http()
+            .await?
             .request(request.method, self.base_url.endpoint(request.path))
             .header(ACCEPT, "application/json");
         let mut admitted = None;
@@ -184,7 +187,7 @@ impl Client {
         if let Some(body) = request.body {
             outgoing = outgoing.header(CONTENT_TYPE, "application/json").body(body);
         }
-        let response = outgoing.send().await.map_err(|e| failure(&e))?;
+        let response = outgoing.send().await.map_err(|error| self.failure(&error))?;
         let status = response.status();
         let headers = response.headers().clone();
         if admitted.is_some() {
@@ -192,14 +195,60 @@ impl Client {
         }
         drop(admitted);
         if status.is_redirection() {
-            return Err(Error::Redirected);
+            return Err(Error::Redirected { host: self.base_url.host(), status: status.as_u16() });
         }
-        let body = capped_body(response).await?;
+        let body = self.capped_body(response).await?;
         if status.is_success() {
             return Ok(body);
         }
-        let now = self.clock.now();
-        Err(Error::Refused(Refusal::read(status, &headers, &body, now, &self.redactor)))
+        let (now, redactor) = (self.clock.now(), &self.redactor);
+        let refusal = Refusal::read(status, &headers, &body, now, redactor, &self.base_url);
+        Err(Error::Refused(Box::new(refusal)))
+    }
+
+    async fn capped_body(&self, mut response: reqwest::Response) -> Result<SecretBytes, Error> {
+        let oversize = || Error::Oversize { host: self.base_url.host(), limit: LARGEST_ANSWER };
+        let announced = response.content_length().unwrap_or(0);
+        if announced > LARGEST_ANSWER as u64 {
+            return Err(oversize());
+        }
+        let mut body = Zeroizing::new(Vec::new());
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.failure(&error))? {
+            if body.len() + chunk.len() > LARGEST_ANSWER {
+                return Err(oversize());
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.into())
+    }
+
+    /// reqwest's own errors carry URLs and inner messages; only their class is kept.
+    fn failure(&self, error: &reqwest::Error) -> Error {
+        let host = self.base_url.host();
+        if error.is_connect() {
+            Error::Unreachable { host, cause: ConnectFailure::of(error) }
+        } else if error.is_timeout() {
+            Error::Timeout { host }
+        } else {
+            Error::Broken { host }
+        }
+    }
+
+    pub(super) fn unreadable(&self) -> Error {
+        Error::Unreadable { host: self.base_url.host() }
+    }
+
+    fn timeout(&self) -> Error {
+        Error::Timeout { host: self.base_url.host() }
+    }
+}
+
+/// Tells the circuit what a call has shown. One that was not sent shows nothing.
+fn settle<T>(passage: Passage<'_>, outcome: &Result<T, Error>) {
+    match outcome {
+        Err(error) if error.is_outage() => passage.record(Observed::Down),
+        Err(error) if !error.was_sent() => {}
+        _ => passage.record(Observed::Alive),
     }
 }
 
@@ -209,30 +258,4 @@ fn authorization(bearer: &SecretString) -> Result<HeaderValue, Error> {
     let mut value = HeaderValue::from_str(&value).map_err(|_| Error::InvalidCredential)?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-async fn capped_body(mut response: reqwest::Response) -> Result<SecretBytes, Error> {
-    let announced = response.content_length().unwrap_or(0);
-    if announced > LARGEST_ANSWER as u64 {
-        return Err(Error::Oversize);
-    }
-    let mut body = Zeroizing::new(Vec::new());
-    while let Some(chunk) = response.chunk().await.map_err(|e| failure(&e))? {
-        if body.len() + chunk.len() > LARGEST_ANSWER {
-            return Err(Error::Oversize);
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body.into())
-}
-
-/// reqwest's own errors carry URLs and inner messages; only their class is kept.
-fn failure(error: &reqwest::Error) -> Error {
-    if error.is_connect() {
-        Error::Unreachable
-    } else if error.is_timeout() {
-        Error::Timeout
-    } else {
-        Error::Broken
-    }
 }

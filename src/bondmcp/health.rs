@@ -71,7 +71,7 @@ impl Client {
         bearer: &SecretString,
         wanted: &impl Serialize,
     ) -> Result<T, Error> {
-        let body = to_secret_json(wanted).map_err(|_| Error::Unreadable)?;
+        let body = to_secret_json(wanted).map_err(|_| self.unreadable())?;
         self.billed(&["health-ai", service], bearer, body, understood).await
     }
 }

@@ -5,6 +5,7 @@ mod api_keys;
 mod auth;
 mod budget;
 mod circuit;
+mod connection;
 mod error;
 mod exchange;
 mod health;
@@ -13,11 +14,15 @@ pub mod wire;
 
 pub use self::{
     budget::Allowance,
+    circuit::Open,
+    connection::{ConnectFailure, SetupError},
     error::{Error, POSSIBLY_BILLED, Refusal},
     exchange::Timing,
 };
 
 use std::sync::Arc;
+
+use tokio::sync::OnceCell;
 
 use self::{budget::Budget, circuit::Circuit};
 use crate::{clock::Clock, config::BaseUrl, redact::Redactor};
@@ -25,7 +30,8 @@ use crate::{clock::Clock, config::BaseUrl, redact::Redactor};
 /// Talks to one upstream. Clones share its connections.
 #[derive(Clone, Debug)]
 pub struct Client {
-    http: reqwest::Client,
+    /// Made when it is first needed: a start without a request does not read the system's certificates.
+    http: Arc<OnceCell<reqwest::Client>>,
     base_url: BaseUrl,
     redactor: Redactor,
     clock: Clock,
@@ -34,31 +40,20 @@ pub struct Client {
     circuit: Arc<Circuit>,
 }
 
-/// The client could not be set up: the system's TLS certificates cannot be read.
-#[derive(Debug, thiserror::Error)]
-#[error("the HTTP client cannot start; check the system's TLS certificates")]
-pub struct SetupError(#[source] reqwest::Error);
-
 impl Client {
-    pub fn new(
-        base_url: BaseUrl,
-        redactor: Redactor,
-        clock: Clock,
-        timing: Timing,
-    ) -> Result<Self, SetupError> {
-        let mut http = reqwest::Client::builder()
-            .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(timing.connect);
-        if base_url.is_https() {
-            http = http.https_only(true);
-        } else {
-            // Without TLS a proxy would read the credentials, and loopback needs none.
-            http = http.no_proxy();
-        }
-        let http = http.build().map_err(SetupError)?;
-        let (budget, circuit) = (Arc::default(), Arc::new(Circuit::new(timing.pause)));
-        Ok(Self { http, base_url, redactor, clock, timing, budget, circuit })
+    #[must_use]
+    pub fn new(base_url: BaseUrl, redactor: Redactor, clock: Clock, timing: Timing) -> Self {
+        let (http, budget, circuit) = (Arc::default(), Arc::default(), Arc::new(Circuit::new(timing.pause)));
+        Self { http, base_url, redactor, clock, timing, budget, circuit }
+    }
+
+    async fn http(&self) -> Result<&reqwest::Client, Error> {
+        let make = || async {
+            let (base_url, timing) = (self.base_url.clone(), self.timing);
+            let made = tokio::task::spawn_blocking(move || connection::http_client(&base_url, timing)).await;
+            made.unwrap_or(Err(SetupError::Client))
+        };
+        Ok(self.http.get_or_try_init(make).await?)
     }
 
     /// Where requests go.

@@ -10,7 +10,7 @@ impl Client {
     /// `GET /health-ai/models`, with an access token or an API key.
     pub async fn list_models(&self, bearer: &SecretString) -> Result<Vec<Model>, Error> {
         let answer = self.read(&["health-ai", "models"], bearer).await?;
-        models(answer).ok_or(Error::Unreadable)
+        models(answer).ok_or_else(|| self.unreadable())
     }
 }
 

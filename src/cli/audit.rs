@@ -19,7 +19,7 @@ pub(super) struct Args {
 impl Args {
     pub fn run(&self, app: &App) -> Result<(), Failed> {
         let entries = app
-            .account()?
+            .account()
             .audited(self.lines)
             .map_err(|error| Failed::Other(anyhow!("The audit file cannot be read: {error}.")))?;
         if self.json {

@@ -2,6 +2,7 @@
 //! onto the terminal.
 
 use anyhow::anyhow;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use std::{
     ffi::OsString,
     io::{self, IsTerminal as _},
@@ -40,7 +41,7 @@ pub(super) enum Command {
         #[arg(long)]
         description: Option<String>,
         /// What the key may do; repeatable, BondMCP decides when absent
-        #[arg(long, value_enum)]
+        #[arg(long, value_parser = permission())]
         permission: Vec<Permission>,
     },
     /// Replace a key by a new one, and revoke it once the new one works
@@ -67,6 +68,13 @@ pub(super) enum Command {
     Reveal { id: String },
 }
 
+fn permission() -> impl TypedValueParser<Value = Permission> {
+    PossibleValuesParser::new(["read", "write"]).map(|word| match word.as_str() {
+        "write" => Permission::Write,
+        _ => Permission::Read,
+    })
+}
+
 impl Command {
     pub async fn run(self, app: App) -> Result<(), Failed> {
         if let Self::Reveal { .. } = self
@@ -77,7 +85,7 @@ impl Command {
                     .to_owned(),
             ));
         }
-        let account = app.account()?;
+        let account = app.account();
         let outcome = self.with(&account).await;
         account.close().await;
         outcome

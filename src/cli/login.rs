@@ -32,7 +32,7 @@ impl Args {
                     .to_owned(),
             ));
         }
-        let account = app.account()?;
+        let account = app.account();
         let outcome = if self.web { on_a_page(&account).await } else { self.here(&account).await };
         account.close().await;
         let status = outcome?;

@@ -13,7 +13,7 @@ pub(super) struct Args {
 
 impl Args {
     pub async fn run(self, app: App) -> Result<(), Failed> {
-        let account = app.account()?;
+        let account = app.account();
         let outcome = account.sign_out(self.forget_keys).await;
         account.close().await;
         outcome?;

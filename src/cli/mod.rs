@@ -196,21 +196,20 @@ impl Global {
 }
 
 impl App {
-    fn account(&self) -> Result<Account, Failed> {
+    fn account(&self) -> Account {
         let client = Client::new(
             self.settings.base_url.clone(),
             self.redactor.clone(),
             self.clock.clone(),
             Timing::default(),
-        )
-        .map_err(|error| Failed::Other(error.into()))?;
-        Ok(Account::new(
+        );
+        Account::new(
             &self.settings,
             command_line(&self.settings),
             client,
             self.clock.clone(),
             self.redactor.clone(),
-        ))
+        )
     }
 }
 

@@ -13,7 +13,7 @@ impl Args {
     pub async fn run(self, app: App) -> Result<(), Failed> {
         let email = self.credentials.email()?;
         let password = self.credentials.password(true)?;
-        let account = app.account()?;
+        let account = app.account();
         let made = account.register(&email, &password).await?;
         say(format!("Created the account {} ({}).", made.email, made.user_id));
         say(format!(

@@ -38,7 +38,7 @@ impl SandboxFlag {
         app.settings.vault = VaultLocation::Sqlite(app.settings.data_dir.join("vault.db"));
         tell(format!("BondMCP sandbox at {}", sandbox.base_url()));
         tell(format!("Demo account: {DEMO_EMAIL}, password {DEMO_PASSWORD}"));
-        tell(format!("Sign in: {}", app.account()?.login_command(Some(DEMO_EMAIL))));
+        tell(format!("Sign in: {}", app.account().login_command(Some(DEMO_EMAIL))));
         Ok((app, Some(sandbox)))
     }
 }

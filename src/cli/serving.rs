@@ -64,7 +64,7 @@ impl ServingArgs {
     pub async fn start(self, app: App, with_page: bool) -> Result<Serving, Failed> {
         let selection = Selection { read_only: self.read_only, toolsets: self.toolsets, tools: self.tools };
         let (app, sandbox) = self.sandbox.apply(app).await?;
-        let account = app.account()?;
+        let account = app.account();
         let stopping = CancellationToken::new();
         stop::on_signal(stopping.clone());
         super::reconcile_in_background(&account);

@@ -78,9 +78,10 @@ impl Check<'_> {
         };
         let listed = schema["enum"].as_array().is_none_or(|values| values.contains(given));
         let named = schema.get("const").is_none_or(|value| value == given);
-        let one_of = schema["oneOf"].as_array().is_none_or(|alternatives| {
-            alternatives.iter().any(|alternative| self.value(path, given, alternative).is_ok())
-        });
+        let one_of =
+            ["oneOf", "anyOf"].iter().filter_map(|word| schema[*word].as_array()).all(|alternatives| {
+                alternatives.iter().any(|alternative| self.value(path, given, alternative).is_ok())
+            });
         if !(fits && listed && named && one_of) {
             return Err(refusal("Invalid", path, self.shape(schema)));
         }
@@ -114,6 +115,11 @@ impl Check<'_> {
                 .filter_map(|alternative| Some(alternative.get("const")?.to_string()))
                 .collect();
             return (!values.is_empty()).then(|| format!("one of {}", values.join(", ")));
+        }
+        if let Some(alternatives) = schema["anyOf"].as_array() {
+            let shapes: Vec<String> =
+                alternatives.iter().filter_map(|alternative| self.shape(alternative)).collect();
+            return Some(shapes.join(" or "));
         }
         match schema["type"].as_str()? {
             "integer" => Some(format!("an integer{}", bounds(schema, "minimum", "maximum", ""))),

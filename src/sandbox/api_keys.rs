@@ -64,6 +64,7 @@ async fn create(
         account: caller.account,
         name: wanted.name,
         description: wanted.description,
+        permissions: wanted.permissions,
         hash: state::hash(&value),
         preview: preview(&value),
         created_at: sandbox.inner.config.clock.now(),
@@ -169,6 +170,7 @@ fn listed(key: &StoredKey) -> ApiKey {
         created_at: Some(key.created_at.to_rfc3339()),
         last_used: key.last_used.map(|moment| moment.to_rfc3339()),
         is_active: true,
+        permissions: Some(key.permissions.clone()),
     }
 }
 

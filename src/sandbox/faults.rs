@@ -20,7 +20,7 @@ use axum::{
 };
 use base64::Engine as _;
 use futures_util::stream;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::{BASE_PATH, Sandbox, answers};
@@ -62,6 +62,10 @@ pub enum Fault {
     Oversize,
     /// 307 to this address.
     Redirect(String),
+    /// The request is processed, then answered with a redirect of this status.
+    ProcessThenRedirect(u16),
+    /// 200 with this JSON.
+    Answer(Value),
 }
 
 /// What goes wrong, and what was asked.
@@ -247,6 +251,12 @@ impl Fault {
                 let location = HeaderValue::try_from(address).unwrap_or(HeaderValue::from_static("/"));
                 (StatusCode::TEMPORARY_REDIRECT, [(LOCATION, location)]).into_response()
             }
+            Self::ProcessThenRedirect(status) => {
+                next.run(request).await;
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::SEE_OTHER);
+                (status, [(LOCATION, "/elsewhere")]).into_response()
+            }
+            Self::Answer(body) => Json(body).into_response(),
         }
     }
 }

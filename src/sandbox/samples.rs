@@ -7,10 +7,10 @@ use serde_json::{Map, Value, json};
 use crate::bondmcp::wire::{
     Extra,
     health::{
-        Analysis, AnalysisRequest, Extraction, ExtractionRequest, Interaction, MedicationCheck,
-        MedicationCheckRequest, PossibleCondition, RiskAnalysis, RiskAnalysisRequest, RiskFactor, Severity,
-        SymptomAssessment, SymptomAssessmentRequest, TreatmentPlan, TreatmentRecommendations,
-        TreatmentRequest,
+        Analysis, AnalysisRequest, Either, Extraction, ExtractionRequest, Interaction, MedicationCheck,
+        MedicationCheckRequest, PossibleCondition, RiskAnalysis, RiskAnalysisRequest, RiskFactor,
+        SymptomAssessment, SymptomAssessmentRequest, TextOrList, TextOrNumber, TreatmentPlan,
+        TreatmentRecommendations, TreatmentRequest,
     },
 };
 
@@ -18,17 +18,19 @@ use crate::bondmcp::wire::{
 /// 200, 20 for smoking, 5 for each relative.
 pub fn risk(asked: &RiskAnalysisRequest) -> RiskAnalysis {
     let patient = &asked.patient_data;
-    let mut factors = vec![(format!("age {}", patient.age), f64::from(patient.age) / 2.0)];
-    factors.extend(patient.bmi.map(|bmi| (format!("bmi {bmi}"), (bmi - 25.0).max(0.0) * 2.0)));
-    factors.extend(patient.blood_pressure.as_ref().map(|given| {
-        let systolic = systolic(given).unwrap_or_default();
-        (format!("blood pressure {given}"), (f64::from(systolic) - 120.0).max(0.0) / 2.0)
-    }));
-    factors.extend(
-        patient.cholesterol.map(|total| (format!("cholesterol {total}"), (total - 200.0).max(0.0) / 10.0)),
-    );
-    factors.extend((patient.smoking == Some(true)).then(|| ("smoking".to_owned(), 20.0)));
-    for relative in patient.family_history.iter().flatten() {
+    let mut factors = vec![(format!("age {}", words(&patient.age)), points(&patient.age) / 2.0)];
+    let mut add =
+        |name: &str, given: &Option<TextOrNumber>, normal: f64, weight: f64| {
+            factors.extend(given.as_ref().map(|given| {
+                (format!("{name} {}", words(given)), (points(given) - normal).max(0.0) * weight)
+            }));
+        };
+    add("bmi", &patient.bmi, 25.0, 2.0);
+    add("blood pressure", &patient.blood_pressure, 120.0, 0.5);
+    add("cholesterol", &patient.cholesterol, 200.0, 0.1);
+    let smokes = matches!(&patient.smoking, Some(Either::This(true) | Either::That(_)));
+    factors.extend(smokes.then(|| ("smoking".to_owned(), 20.0)));
+    for relative in list(patient.family_history.as_ref()) {
         factors.push((format!("{relative} in the family"), 5.0));
     }
     let score = factors.iter().map(|(_, points)| points).sum::<f64>().min(100.0);
@@ -75,15 +77,17 @@ pub fn medications(asked: &MedicationCheckRequest) -> MedicationCheck {
     }
 }
 
-/// Points up to 10: 1 for a mild symptom, 3 for a moderate one, 5 for a severe one, 2 where nothing is said.
+/// Points up to 10: 1 for a mild symptom, 3 for a moderate one, 5 for a severe one, a number as it is, 2 for anything
+/// else.
 pub fn symptoms(asked: &SymptomAssessmentRequest) -> SymptomAssessment {
-    let points = asked.symptoms.iter().map(|symptom| match symptom.severity {
-        Some(Severity::Mild) => 1.0,
-        None => 2.0,
-        Some(Severity::Moderate) => 3.0,
-        Some(Severity::Severe) => 5.0,
+    let severity = asked.symptoms.iter().map(|symptom| match &symptom.severity {
+        Some(Either::This(word)) if word == "mild" => 1.0,
+        Some(Either::This(word)) if word == "moderate" => 3.0,
+        Some(Either::This(word)) if word == "severe" => 5.0,
+        Some(given @ Either::That(_)) => points(given),
+        _ => 2.0,
     });
-    let score = points.sum::<f64>().min(10.0);
+    let score = severity.sum::<f64>().min(10.0);
     let conditions = asked.symptoms.iter().map(|symptom| PossibleCondition {
         condition: Some(format!("Sample condition for {}", symptom.description)),
         probability: Some("sample".into()),
@@ -164,11 +168,26 @@ pub fn analysis(asked: &AnalysisRequest) -> Analysis {
     }
 }
 
-/// The first of two numbers with a slash between.
-pub fn systolic(blood_pressure: &str) -> Option<u16> {
-    let (systolic, diastolic) = blood_pressure.split_once('/')?;
-    diastolic.parse::<u16>().ok()?;
-    systolic.parse().ok()
+fn words(given: &TextOrNumber) -> String {
+    match given {
+        Either::This(text) => text.clone(),
+        Either::That(number) => number.to_string(),
+    }
+}
+
+/// A number, or the one at the beginning of a text: of a blood pressure the systolic one.
+fn points(given: &TextOrNumber) -> f64 {
+    let text = words(given);
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    text[..end].parse().unwrap_or_default()
+}
+
+fn list(given: Option<&TextOrList>) -> Vec<&str> {
+    match given {
+        Some(Either::This(text)) => vec![text],
+        Some(Either::That(entries)) => entries.iter().map(String::as_str).collect(),
+        None => vec![],
+    }
 }
 
 fn level(score: f64, most: f64) -> &'static str {

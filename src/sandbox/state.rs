@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::plan::{Minute, Plan};
 use crate::{
+    bondmcp::wire::Permission,
     clock::Timestamp,
     secret::{ExposeSecret as _, SecretString},
 };
@@ -76,6 +77,9 @@ pub struct StoredKey {
     pub account: String,
     pub name: String,
     pub description: Option<String>,
+    /// What it may do; a key that was kept before there were permissions has none.
+    #[serde(default)]
+    pub permissions: Vec<Permission>,
     pub hash: String,
     pub preview: String,
     pub created_at: Timestamp,

@@ -287,6 +287,6 @@ fn account_of(place: &Place, timing: Timing, with_login: bool) -> (Account, Reda
     })
     .unwrap();
     let (redactor, clock) = (Redactor::default(), Clock::system());
-    let client = Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), timing).unwrap();
+    let client = Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), timing);
     (Account::new(&settings, "bondmcp-server".into(), client, clock, redactor.clone()), redactor)
 }

@@ -1,12 +1,13 @@
-//! The six billed health services. What is asked is described with units, ranges and examples, since this is also what
-//! an agent reads. What is answered is optional throughout: a list that the upstream leaves out is not an empty one, and
-//! "no interactions" is not for us to say.
+//! The six billed health services. What is asked is described with units and examples, since this is also what an agent
+//! reads. Where the API's reference gives no type or no values, nothing is refused here that BondMCP may take. What is
+//! answered is optional throughout: a list that the upstream leaves out is not an empty one, and "no interactions" is
+//! not for us to say.
 
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, de};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Number, Value, json};
 
 use super::Extra;
 
@@ -39,14 +40,21 @@ impl JsonSchema for Anything {
     }
 }
 
-/// The patient's gender as BondMCP takes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Gender {
-    Female,
-    Male,
-    Other,
+// A value whose type is not documented, in either of the two forms that one would give it. As a doc comment this would
+// stand in the schemas.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub enum Either<A, B> {
+    This(A),
+    That(B),
 }
+
+/// Such as `54` or `"6 months"`.
+pub type TextOrNumber = Either<String, Number>;
+
+/// Such as `["stroke"]` or `"father: stroke at 60"`.
+pub type TextOrList = Either<String, Vec<String>>;
 
 /// Body of `POST /health-ai/risk-analysis`.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -71,28 +79,31 @@ pub enum RiskKind {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct PatientData {
     /// Age in years.
-    #[schemars(range(min = 0, max = 130), example = 54)]
-    pub age: u8,
-    pub gender: Gender,
+    #[schemars(example = 54)]
+    pub age: TextOrNumber,
+    /// The patient's gender.
+    #[schemars(example = &"female", example = &"male")]
+    pub gender: String,
     /// Body mass index in kg/m².
-    #[schemars(range(min = 5, max = 120), example = 27.5)]
+    #[schemars(example = 27.5)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bmi: Option<f64>,
+    pub bmi: Option<TextOrNumber>,
     /// Systolic over diastolic pressure in mmHg.
-    #[schemars(regex(pattern = r"^[0-9]{2,3}/[0-9]{2,3}$"), example = "140/90")]
+    #[schemars(example = "140/90")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub blood_pressure: Option<String>,
+    pub blood_pressure: Option<TextOrNumber>,
     /// Total cholesterol in mg/dL (mmol/L times 38.67).
-    #[schemars(range(min = 20, max = 2000), example = 210)]
+    #[schemars(example = 210)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cholesterol: Option<f64>,
+    pub cholesterol: Option<TextOrNumber>,
     /// Whether the patient smokes.
+    #[schemars(example = true, example = &"former")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub smoking: Option<bool>,
-    /// Diseases of close relatives, one an entry.
-    #[schemars(length(max = 100), inner(length(min = 1, max = 200)), example = ["heart disease"])]
+    pub smoking: Option<Either<bool, String>>,
+    /// Diseases of close relatives.
+    #[schemars(example = ["heart disease"])]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub family_history: Option<Vec<String>>,
+    pub family_history: Option<TextOrList>,
     #[serde(flatten)]
     pub extra: Extra,
 }
@@ -146,10 +157,10 @@ pub struct RiskFactor {
 #[serde(deny_unknown_fields)]
 pub struct MedicationCheckRequest {
     /// Everything the patient takes or is to take, one medication an entry.
-    #[schemars(length(min = 1, max = 100))]
+    #[schemars(length(min = 1))]
     pub medications: Vec<Medication>,
     /// The patient's conditions, one an entry.
-    #[schemars(length(max = 100), inner(length(min = 1, max = 200)), example = ["hypertension"])]
+    #[schemars(inner(length(min = 1)), example = ["hypertension"])]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patient_conditions: Option<Vec<String>>,
 }
@@ -159,16 +170,16 @@ pub struct MedicationCheckRequest {
 #[serde(deny_unknown_fields)]
 pub struct Medication {
     /// Name of the drug, or of its substance.
-    #[schemars(length(min = 1, max = 200), example = &"warfarin")]
+    #[schemars(length(min = 1), example = &"warfarin")]
     pub name: String,
     /// A dose with its unit.
-    #[schemars(length(min = 1, max = 100), example = "5 mg")]
+    #[schemars(example = "5 mg")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dosage: Option<String>,
+    pub dosage: Option<TextOrNumber>,
     /// How often it is taken.
-    #[schemars(length(min = 1, max = 100), example = "once daily")]
+    #[schemars(example = "once daily")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub frequency: Option<String>,
+    pub frequency: Option<TextOrNumber>,
 }
 
 /// Answer to `POST /health-ai/medication-check`.
@@ -216,15 +227,16 @@ pub struct Interaction {
 #[serde(deny_unknown_fields)]
 pub struct SymptomAssessmentRequest {
     /// What the patient feels or shows, one symptom an entry.
-    #[schemars(length(min = 1, max = 50))]
+    #[schemars(length(min = 1))]
     pub symptoms: Vec<Symptom>,
     /// Age in years.
-    #[schemars(range(min = 0, max = 130), example = 54)]
+    #[schemars(example = 54)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub patient_age: Option<u8>,
+    pub patient_age: Option<TextOrNumber>,
     /// The patient's gender.
+    #[schemars(example = &"female", example = &"male")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub patient_gender: Option<Gender>,
+    pub patient_gender: Option<String>,
 }
 
 /// One symptom.
@@ -232,27 +244,20 @@ pub struct SymptomAssessmentRequest {
 #[serde(deny_unknown_fields)]
 pub struct Symptom {
     /// The symptom in words.
-    #[schemars(length(min = 1, max = 2000), example = "chest pain on exertion")]
+    #[schemars(length(min = 1), example = "chest pain on exertion")]
     pub description: String,
+    /// How bad the symptom is, in a word or on a scale to 10.
+    #[schemars(example = &"mild", example = &"severe", example = 7)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub severity: Option<Severity>,
-    /// How long it has lasted.
-    #[schemars(length(min = 1, max = 100), example = "2 days")]
+    pub severity: Option<TextOrNumber>,
+    /// How long it has lasted; say the unit.
+    #[schemars(example = "2 days")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub duration: Option<String>,
+    pub duration: Option<TextOrNumber>,
     /// How it began.
-    #[schemars(length(min = 1, max = 100), example = &"sudden")]
+    #[schemars(example = &"sudden")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub onset: Option<String>,
-}
-
-/// How bad a symptom is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    Mild,
-    Moderate,
-    Severe,
 }
 
 /// Answer to `POST /health-ai/symptom-assessment`.
@@ -307,7 +312,7 @@ pub struct PossibleCondition {
 #[serde(deny_unknown_fields)]
 pub struct TreatmentRequest {
     /// The diagnosis in words; a code such as ICD-10 may stand beside them.
-    #[schemars(length(min = 1, max = 2000), example = "type 2 diabetes (E11.9)")]
+    #[schemars(length(min = 1), example = "type 2 diabetes (E11.9)")]
     pub diagnosis: String,
     /// What is known of the patient. Further fields are taken as they are.
     pub patient_profile: PatientProfile,
@@ -321,23 +326,25 @@ pub struct TreatmentRequest {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct PatientProfile {
     /// Age in years.
-    #[schemars(range(min = 0, max = 130), example = 54)]
+    #[schemars(example = 54)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub age: Option<u8>,
+    pub age: Option<TextOrNumber>,
+    /// The patient's gender.
+    #[schemars(example = &"female", example = &"male")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gender: Option<Gender>,
-    /// Further diseases, one an entry.
-    #[schemars(length(max = 100), inner(length(min = 1, max = 200)), example = ["hypertension"])]
+    pub gender: Option<String>,
+    /// Further diseases.
+    #[schemars(example = ["hypertension"])]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub conditions: Option<Vec<String>>,
-    /// What the patient takes already, one medication an entry.
-    #[schemars(length(max = 100), inner(length(min = 1, max = 200)), example = ["metformin 500 mg twice daily"])]
+    pub conditions: Option<TextOrList>,
+    /// What the patient takes already.
+    #[schemars(example = ["metformin 500 mg twice daily"])]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub medications: Option<Vec<String>>,
-    /// What the patient must not be given, one allergy an entry.
-    #[schemars(length(max = 100), inner(length(min = 1, max = 200)), example = ["penicillin"])]
+    pub medications: Option<TextOrList>,
+    /// What the patient must not be given.
+    #[schemars(example = ["penicillin"])]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub allergies: Option<Vec<String>>,
+    pub allergies: Option<TextOrList>,
     #[serde(flatten)]
     pub extra: Extra,
 }
@@ -386,17 +393,10 @@ pub struct TreatmentPlan {
 #[serde(deny_unknown_fields)]
 pub struct ExtractionRequest {
     /// The text that is read. Leave out what identifies the patient.
-    #[schemars(
-        length(min = 1, max = 100_000),
-        example = "BP 140/90, HR 88. Started lisinopril 10 mg daily."
-    )]
+    #[schemars(length(min = 1), example = "BP 140/90, HR 88. Started lisinopril 10 mg daily.")]
     pub clinical_text: String,
     /// What to look for; BondMCP decides when absent.
-    #[schemars(
-        length(min = 1, max = 100),
-        inner(length(min = 1, max = 200)),
-        example = ["blood_pressure", "medications"]
-    )]
+    #[schemars(inner(length(min = 1)), example = ["blood_pressure", "medications"])]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extract_fields: Option<Vec<String>>,
 }
@@ -429,13 +429,10 @@ impl Answer for Extraction {
 #[serde(deny_unknown_fields)]
 pub struct AnalysisRequest {
     /// The question, with everything that is needed to answer it.
-    #[schemars(
-        length(min = 1, max = 20_000),
-        example = "What may explain fatigue with a ferritin of 8 ng/mL?"
-    )]
+    #[schemars(length(min = 1), example = "What may explain fatigue with a ferritin of 8 ng/mL?")]
     pub prompt: String,
     /// What kind of analysis, in one word. BondMCP does not say which words it knows.
-    #[schemars(length(min = 1, max = 100), example = &"general", example = &"lab_results")]
+    #[schemars(length(min = 1), example = &"general", example = &"lab_results")]
     pub analysis_type: String,
 }
 

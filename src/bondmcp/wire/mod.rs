@@ -2,12 +2,14 @@
 //! reference. Unknown fields of answers are kept where the agent may see them, and dropped where secrets travel.
 
 pub mod health;
+mod id;
 
-use clap::ValueEnum;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use self::id::id;
+pub use self::id::is_id;
 use crate::secret::SecretString;
 
 /// Fields that a newer upstream sends and this version does not know.
@@ -18,6 +20,7 @@ pub type Extra = Map<String, Value>;
 pub struct Registered {
     #[serde(default)]
     pub message: Option<String>,
+    #[serde(deserialize_with = "id")]
     pub user_id: String,
     pub email: String,
 }
@@ -37,6 +40,7 @@ pub struct Tokens {
 /// Who logged in, where the upstream says so.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct User {
+    #[serde(deserialize_with = "id")]
     pub id: String,
     #[serde(default)]
     pub email: Option<String>,
@@ -47,6 +51,7 @@ pub struct User {
 /// Answer to `GET /auth/me`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Me {
+    #[serde(deserialize_with = "id")]
     pub id: String,
     pub email: String,
     #[serde(default)]
@@ -81,6 +86,7 @@ pub struct Model {
 /// An API key as it is listed: never the key itself.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct ApiKey {
+    #[serde(deserialize_with = "id")]
     pub id: String,
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -93,6 +99,9 @@ pub struct ApiKey {
     pub last_used: Option<String>,
     #[serde(default = "active")]
     pub is_active: bool,
+    /// What it may do, where the upstream says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permissions: Option<Vec<Permission>>,
 }
 
 /// A key that says nothing about being active was listed because it is.
@@ -109,6 +118,7 @@ pub struct ApiKeyList {
 /// Answer to creating or regenerating a key: the only time the key itself is shown.
 #[derive(Clone, Debug, Deserialize)]
 pub struct NewApiKey {
+    #[serde(deserialize_with = "id")]
     pub id: String,
     pub name: String,
     #[serde(default)]
@@ -118,14 +128,20 @@ pub struct NewApiKey {
     pub key_preview: Option<String>,
     #[serde(default)]
     pub created_at: Option<String>,
+    #[serde(default)]
+    pub permissions: Option<Vec<Permission>>,
 }
 
 /// What a new key may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema, ValueEnum)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Permission {
     Read,
     Write,
+    /// One that this version does not know; a rotated key keeps it.
+    #[serde(untagged)]
+    #[schemars(skip)]
+    Other(String),
 }
 
 /// Body of `POST /auth/api-keys`.
@@ -141,6 +157,7 @@ pub struct CreateApiKey {
 /// Answer to `GET /api/v1/api-keys/usage/{id}`.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct KeyUsage {
+    #[serde(deserialize_with = "id")]
     pub key_id: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,

@@ -36,7 +36,7 @@ fn server(limits: Limits) -> BondMcp {
     let settings = Settings::load(flags, None, |_| None).unwrap();
     let redactor = Redactor::default();
     let base_url = settings.base_url.clone();
-    let client = Client::new(base_url, redactor.clone(), Clock::system(), Timing::default()).unwrap();
+    let client = Client::new(base_url, redactor.clone(), Clock::system(), Timing::default());
     let account = Account::new(&settings, "bondmcp-server".into(), client, Clock::system(), redactor.clone());
     let selection = Selection::default();
     let mut server =

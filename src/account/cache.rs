@@ -1,0 +1,186 @@
+//! An answer of the upstream, remembered for a while and for one sign-in only. Any number of callers at once make one
+//! request.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::Error;
+use crate::clock::{Clock, Timestamp};
+
+/// How long an answer is given out without asking again.
+const FRESH: Duration = Duration::from_mins(5);
+
+#[derive(Debug)]
+pub(super) struct Cache<T> {
+    answer: Mutex<Option<Cached<T>>>,
+    /// Held while the upstream is asked; how that failed last, for those who have waited for it.
+    asking: tokio::sync::Mutex<Option<Failed>>,
+}
+
+/// An answer, and which sign-in it was given to.
+#[derive(Clone, Debug)]
+pub(super) struct Cached<T> {
+    pub value: T,
+    pub fetched_at: Timestamp,
+    sign_in: Option<u64>,
+    asked: Instant,
+}
+
+#[derive(Debug)]
+struct Failed {
+    error: Error,
+    sign_in: Option<u64>,
+    ended: Instant,
+}
+
+/// An answer, and whether the caller was the one who asked for it.
+pub(super) struct Fetched<T> {
+    pub answer: Cached<T>,
+    pub from_cache: bool,
+}
+
+impl<T> Default for Cache<T> {
+    fn default() -> Self {
+        Self { answer: Mutex::default(), asking: tokio::sync::Mutex::default() }
+    }
+}
+
+impl<T: Clone> Cache<T> {
+    /// The answer for `sign_in`, which the caller has read before this: from memory while it is fresh and no `refresh`
+    /// is wanted, else from `ask`. Who comes while another caller asks takes what that one gets.
+    pub async fn get(
+        &self,
+        sign_in: Option<u64>,
+        refresh: bool,
+        clock: &Clock,
+        ask: impl Future<Output = Result<T, Error>>,
+    ) -> Result<Fetched<T>, Error> {
+        let arrived = Instant::now();
+        let cached = |refresh: bool| {
+            let answer = self.last(sign_in)?;
+            let good = if refresh { answer.asked >= arrived } else { answer.asked.elapsed() < FRESH };
+            good.then_some(Fetched { answer, from_cache: true })
+        };
+        if !refresh && let Some(fetched) = cached(false) {
+            return Ok(fetched);
+        }
+        let mut failed = self.asking.lock().await;
+        if let Some(fetched) = cached(refresh) {
+            return Ok(fetched);
+        }
+        if let Some(failed) = &*failed
+            && failed.ended >= arrived
+            && failed.sign_in == sign_in
+        {
+            return Err(failed.error.clone());
+        }
+        let asked = Instant::now();
+        match ask.await {
+            Ok(value) => {
+                let answer = Cached { value, fetched_at: clock.now(), sign_in, asked };
+                *self.answer() = Some(answer.clone());
+                Ok(Fetched { answer, from_cache: false })
+            }
+            Err(error) => {
+                *failed = Some(Failed { error: error.clone(), sign_in, ended: Instant::now() });
+                Err(error)
+            }
+        }
+    }
+
+    /// What was answered last to `sign_in`, fresh or not.
+    pub fn last(&self, sign_in: Option<u64>) -> Option<Cached<T>> {
+        self.answer().clone().filter(|answer| answer.sign_in == sign_in)
+    }
+
+    pub fn clear(&self) {
+        *self.answer() = None;
+    }
+
+    fn answer(&self) -> MutexGuard<'_, Option<Cached<T>>> {
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use futures_util::future::join_all;
+
+    use super::*;
+
+    /// Asks slowly, and counts how often.
+    struct Upstream(AtomicU32);
+
+    impl Upstream {
+        fn new() -> Self {
+            Self(AtomicU32::new(0))
+        }
+
+        async fn answer(&self, outcome: Result<&'static str, Error>) -> Result<&'static str, Error> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            outcome
+        }
+
+        fn asked(&self) -> u32 {
+            self.0.load(Ordering::SeqCst)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_cold_callers_ask_once_whether_it_works_or_not() {
+        let clock = Clock::system();
+        for outcome in [Ok("models"), Err(Error::Interrupted)] {
+            let (cache, upstream) = (Cache::default(), Upstream::new());
+            let calls =
+                (0..1000).map(|_| cache.get(Some(1), false, &clock, upstream.answer(outcome.clone())));
+            let answers = join_all(calls).await;
+            assert!(answers.iter().all(|answer| answer.is_ok() == outcome.is_ok()));
+            assert_eq!(upstream.asked(), 1);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_goes_away_leaves_the_asking_to_the_next() {
+        let (cache, upstream, clock) = (Cache::default(), Upstream::new(), Clock::system());
+        let half = Duration::from_millis(500);
+        let hasty = tokio::time::timeout(half, cache.get(None, false, &clock, upstream.answer(Ok("models"))));
+        let (gone, patient) =
+            tokio::join!(hasty, cache.get(None, false, &clock, upstream.answer(Ok("models"))));
+        assert!(gone.is_err());
+        assert_eq!(patient.unwrap().answer.value, "models");
+        assert_eq!(upstream.asked(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_fresh_for_a_while_and_for_its_sign_in_alone() {
+        let (cache, upstream, clock) = (Cache::default(), Upstream::new(), Clock::system());
+        let get = async |sign_in, refresh| {
+            cache.get(sign_in, refresh, &clock, upstream.answer(Ok("models"))).await.unwrap().from_cache
+        };
+        assert!(!get(Some(1), false).await);
+        assert!(get(Some(1), false).await);
+        assert!(!get(Some(1), true).await);
+        tokio::time::advance(FRESH).await;
+        assert!(!get(Some(1), false).await);
+        assert!(!get(Some(2), false).await);
+        assert!(cache.last(Some(1)).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refresh_takes_no_answer_to_an_earlier_question() {
+        let (cache, upstream, clock) = (Cache::default(), Upstream::new(), Clock::system());
+        let late = async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            cache.get(None, true, &clock, upstream.answer(Ok("newer"))).await.unwrap().answer.value
+        };
+        let (first, late) = tokio::join!(cache.get(None, true, &clock, upstream.answer(Ok("older"))), late);
+        assert_eq!((first.unwrap().answer.value, late), ("older", "newer"));
+    }
+}

@@ -1,0 +1,195 @@
+//! Rotating an API key: create the new one, store it, switch to it, see it work, revoke the old one. At every moment one
+//! of them works. An interrupted rotation goes on where it stopped, and a key is rotated by one caller at a time, since
+//! two would make two keys.
+
+use std::{convert::Infallible, time::Duration};
+
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use super::{
+    Account, Error, Need,
+    keys::{Key, Made, check_id},
+    record::Record,
+};
+use crate::{
+    bondmcp::wire::{ApiKey, CreateApiKey, Permission},
+    vault::RecordId,
+};
+
+/// How long the right to rotate a key holds without a sign of life: what others wait, at most, for a process that died.
+const LEASE: Duration = Duration::from_secs(2);
+
+/// How often a rotation looks whether another one of the same key has ended.
+const POLL: Duration = Duration::from_millis(100);
+
+/// How long it waits for that.
+const LEASE_WAIT_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl Account {
+    /// Replaces a key by a new one with the same name, description and permissions. Where the plan allows no further
+    /// key, the old one is given a new value instead.
+    pub async fn rotate_key(&self, id: &str) -> Result<Key, Error> {
+        check_id(id)?;
+        let (account, id) = (self.clone(), id.to_owned());
+        self.to_the_end(async move {
+            // Asked first, so that nobody who is not signed in makes a vault.
+            account.bearer(Need::Session).await?;
+            account.alone(&id, account.rotate(&id)).await
+        })
+        .await
+    }
+
+    async fn rotate(&self, id: &str) -> Result<Key, Error> {
+        let listed = self.upstream_keys().await?;
+        let old = listed.iter().find(|key| key.id == id && key.is_active).ok_or(Error::KeyNotFound)?;
+        let memory = self.reread().await?;
+        let made = if let Some(made) = memory.record.rotation(id) {
+            made
+        } else {
+            let wanted = CreateApiKey {
+                name: old.name.clone(),
+                description: old.description.clone(),
+                permissions: permissions(old, &memory.record),
+            };
+            match self.make(wanted, &listed, Some(id)).await {
+                Err(Error::Upstream(error)) if error.is_about_key_limit() => {
+                    return self.regenerate(old).await;
+                }
+                made => made?,
+            }
+        };
+        self.switch_over(id, &made).await?;
+        let change = |record: &mut Record| {
+            record.forget_key(id);
+            record.end_intent(&made.intent);
+            Ok(())
+        };
+        self.update(change).await?;
+        self.stored_key(&made.id).await
+    }
+
+    /// Uses `made` in place of `old`, sees it work and revokes `old`; goes back to `old` when it does not work.
+    async fn switch_over(&self, old: &str, made: &Made) -> Result<(), Error> {
+        let (was_in_use, _) = self
+            .update(|record| {
+                let was_in_use = record.active_key.as_deref() == Some(old);
+                if was_in_use {
+                    record.active_key = Some(made.id.clone());
+                }
+                Ok(was_in_use)
+            })
+            .await?;
+        let unfinished =
+            |cause| Error::RotationUnfinished { old: old.to_owned(), new: made.id.clone(), cause };
+        if let Err(cause) = self.inner.client.list_models(&made.secret).await {
+            if was_in_use {
+                self.use_key(Some(old)).await?;
+            }
+            return Err(unfinished(cause));
+        }
+        match self.revoke_upstream(old).await {
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(Error::Upstream(cause)) => Err(unfinished(cause)),
+            outcome => outcome,
+        }
+    }
+
+    /// Runs `work` while no other caller, in this process or another, rotates key `id`. Who waits sees afterwards what
+    /// the other has done.
+    async fn alone<T>(&self, id: &str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let (store, holder) = (&self.inner.store, Uuid::new_v4().to_string());
+        let lease =
+            RecordId { owner: format!("rotation:{id}:{}", store.id.owner), origin: store.id.origin.clone() };
+        let vault = store.vault().await?;
+        let began = Instant::now();
+        while !vault.acquire_lease(&lease, &holder, self.now(), LEASE).await? {
+            if began.elapsed() >= LEASE_WAIT_TIMEOUT {
+                return Err(Error::RotationBusy);
+            }
+            sleep(POLL).await;
+        }
+        let outcome = tokio::select! {
+            outcome = work => outcome,
+            never = self.extend(&lease, &holder) => match never {},
+        };
+        if let Err(error) = vault.release_lease(&lease, &holder).await {
+            tracing::warn!(%error, "the rotation's lease was not released; it runs out by itself");
+        }
+        outcome
+    }
+
+    /// Extends a lease for as long as this is polled, beside the work that it protects.
+    async fn extend(&self, lease: &RecordId, holder: &str) -> Infallible {
+        loop {
+            sleep(LEASE / 3).await;
+            let extended = async {
+                Ok::<_, Error>(
+                    self.inner.store.vault().await?.acquire_lease(lease, holder, self.now(), LEASE).await?,
+                )
+            };
+            match extended.await {
+                Ok(true) => {}
+                Ok(false) => tracing::warn!("another process has taken the rotation's lease"),
+                Err(error) => tracing::warn!(%error, "the rotation's lease was not extended"),
+            }
+        }
+    }
+}
+
+impl Record {
+    /// The interrupted rotation of key `old` whose new key is stored. Older ones that made nothing may stand before it.
+    fn rotation(&self, old: &str) -> Option<Made> {
+        self.intents.iter().filter(|intent| intent.replaces.as_deref() == Some(old)).find_map(|intent| {
+            let key = self.key(intent.made.as_deref()?)?;
+            Some(Made { id: key.id.clone(), secret: key.secret.clone(), intent: intent.id.clone() })
+        })
+    }
+}
+
+/// What `key` may do: as the upstream lists it, else as it was made here.
+fn permissions(key: &ApiKey, record: &Record) -> Vec<Permission> {
+    let listed = key.permissions.clone().filter(|permissions| !permissions.is_empty());
+    let stored = || record.key(&key.id).map(|key| key.permissions.clone());
+    listed.or_else(stored).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        account::record::{Intent, ManagedKey},
+        clock::Timestamp,
+    };
+
+    fn intent(id: &str, made: Option<&str>) -> Intent {
+        Intent {
+            id: id.into(),
+            name: "ci".into(),
+            started_at: Timestamp::UNIX_EPOCH,
+            before: vec![],
+            replaces: Some("old".into()),
+            regenerates: false,
+            made: made.map(ToOwned::to_owned),
+            orphans: vec![],
+        }
+    }
+
+    #[test]
+    fn an_interrupted_rotation_is_found_behind_an_older_intent_that_made_nothing() {
+        let key = ManagedKey {
+            id: "new".into(),
+            name: "ci".into(),
+            preview: None,
+            created_at: None,
+            permissions: vec![],
+            secret: "value".into(),
+        };
+        let intents =
+            vec![intent("older", None), intent("gone", Some("revoked")), intent("newer", Some("new"))];
+        let record = Record { keys: vec![key], intents, ..Record::default() };
+        let made = record.rotation("old").unwrap();
+        assert_eq!((made.id.as_str(), made.intent.as_str()), ("new", "newer"));
+        assert!(record.rotation("other").is_none());
+    }
+}

@@ -1,0 +1,221 @@
+//! The HTTP client behind every exchange: which certificates it trusts, how it finds an address, and why a connection
+//! was not made, in an enum of our own because foreign error texts may quote anything.
+
+use std::{error::Error as StdError, io};
+
+use chrono::NaiveDate;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use rustls::{CertificateError, pki_types::UnixTime};
+
+use super::Timing;
+use crate::{clock::Timestamp, config::BaseUrl};
+
+/// Why the HTTP client cannot be set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SetupError {
+    #[error("no trusted TLS certificates were found on this system")]
+    NoTrustedCertificates,
+    #[error("the HTTP client could not be set up")]
+    Client,
+}
+
+/// Why a connection was not made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectFailure {
+    #[error("DNS lookup failed")]
+    Dns,
+    #[error("connection refused")]
+    Refused,
+    #[error("timed out")]
+    TimedOut,
+    #[error("network unreachable")]
+    NoRoute,
+    #[error("the connection was closed at once")]
+    Closed,
+    #[error("its certificate expired on {0}")]
+    CertificateExpired(NaiveDate),
+    #[error("its certificate is not valid yet")]
+    CertificateNotValidYet,
+    #[error("its certificate is for another host name")]
+    CertificateForAnotherName,
+    #[error("its certificate is not from a trusted authority")]
+    CertificateNotTrusted,
+    #[error("TLS handshake failed")]
+    Tls,
+    #[error("no connection could be made")]
+    Other,
+}
+
+/// A client for `base_url`. It reads the system's trusted certificates, so it takes a moment.
+pub(super) fn http_client(base_url: &BaseUrl, timing: Timing) -> Result<reqwest::Client, SetupError> {
+    let http = reqwest::Client::builder()
+        .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(timing.connect)
+        .dns_resolver(Resolver);
+    let http = if base_url.is_https() {
+        with_system_certificates(http.https_only(true))?
+    } else {
+        // Without TLS a proxy would read the credentials, and loopback needs neither a proxy nor certificates.
+        http.no_proxy().tls_certs_only([])
+    };
+    http.build().map_err(|_| SetupError::Client)
+}
+
+/// What the operating system itself uses to verify certificates.
+#[cfg(not(all(unix, not(target_vendor = "apple"))))]
+fn with_system_certificates(http: reqwest::ClientBuilder) -> Result<reqwest::ClientBuilder, SetupError> {
+    Ok(http)
+}
+
+/// The certificates that the operating system trusts, read once. reqwest would read the distribution's bundle and then
+/// each of the single files beside it, which are the same certificates.
+#[cfg(all(unix, not(target_vendor = "apple")))]
+fn with_system_certificates(http: reqwest::ClientBuilder) -> Result<reqwest::ClientBuilder, SetupError> {
+    use std::sync::Arc;
+
+    let mut trusted = rustls::RootCertStore::empty();
+    trusted.add_parsable_certificates(system_certificates());
+    if trusted.is_empty() {
+        return Err(SetupError::NoTrustedCertificates);
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|_| SetupError::Client)?
+        .with_root_certificates(trusted)
+        .with_no_client_auth();
+    Ok(http.tls_backend_preconfigured(tls))
+}
+
+/// What `SSL_CERT_FILE` and `SSL_CERT_DIR` name, else the distribution's bundle, else whatever is found. A bundle is made
+/// of the single files in its own directory, so that directory is left out.
+#[cfg(all(unix, not(target_vendor = "apple")))]
+fn system_certificates() -> Vec<rustls::pki_types::CertificateDer<'static>> {
+    use openssl_probe::{ENV_CERT_DIR, ENV_CERT_FILE};
+    use rustls_native_certs::{load_certs_from_paths, load_native_certs};
+    use std::{env, path::PathBuf};
+
+    let directories = env::var_os(ENV_CERT_DIR).unwrap_or_default();
+    let bundle = env::var_os(ENV_CERT_FILE).map(PathBuf::from);
+    let bundle = bundle.or_else(|| openssl_probe::probe().cert_file.filter(|_| directories.is_empty()));
+    let beside = bundle.as_deref().and_then(std::path::Path::parent);
+    let mut found = load_certs_from_paths(bundle.as_deref(), None).certs;
+    for directory in env::split_paths(&directories).filter(|directory| Some(directory.as_path()) != beside) {
+        found.extend(load_certs_from_paths(None, Some(&directory)).certs);
+    }
+    if found.is_empty() { load_native_certs().certs } else { found }
+}
+
+/// The system's resolver, with an error that can be told from the others.
+struct Resolver;
+
+#[derive(Debug, thiserror::Error)]
+#[error("DNS lookup failed")]
+struct DnsFailure;
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(|_| DnsFailure)?;
+            let addresses: Addrs = Box::new(found.collect::<Vec<_>>().into_iter());
+            Ok(addresses)
+        })
+    }
+}
+
+impl ConnectFailure {
+    /// Why `error` says that no connection was made.
+    pub(super) fn of(error: &reqwest::Error) -> Self {
+        let mut failure = if error.is_timeout() { Self::TimedOut } else { Self::Other };
+        let mut next: Option<&(dyn StdError + 'static)> = error.source();
+        while let Some(cause) = next {
+            failure = Self::named_by(cause).unwrap_or(failure);
+            next = inner(cause);
+        }
+        failure
+    }
+
+    fn named_by(cause: &(dyn StdError + 'static)) -> Option<Self> {
+        if cause.is::<DnsFailure>() {
+            return Some(Self::Dns);
+        }
+        if let Some(error) = cause.downcast_ref::<rustls::Error>() {
+            return Some(Self::of_tls(error));
+        }
+        Some(match cause.downcast_ref::<io::Error>()?.kind() {
+            io::ErrorKind::ConnectionRefused => Self::Refused,
+            io::ErrorKind::TimedOut => Self::TimedOut,
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Self::NoRoute,
+            io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof => Self::Closed,
+            _ => return None,
+        })
+    }
+
+    fn of_tls(error: &rustls::Error) -> Self {
+        let rustls::Error::InvalidCertificate(error) = error else { return Self::Tls };
+        match error {
+            CertificateError::ExpiredContext { not_after, .. } => {
+                date(*not_after).map_or(Self::CertificateNotTrusted, Self::CertificateExpired)
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                Self::CertificateNotValidYet
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                Self::CertificateForAnotherName
+            }
+            _ => Self::CertificateNotTrusted,
+        }
+    }
+
+    /// Whether a connection may be made a moment later: a certificate does not change so soon.
+    pub(super) fn may_pass(self) -> bool {
+        match self {
+            Self::Dns | Self::Refused | Self::TimedOut | Self::NoRoute | Self::Closed | Self::Other => true,
+            Self::CertificateExpired(_)
+            | Self::CertificateNotValidYet
+            | Self::CertificateForAnotherName
+            | Self::CertificateNotTrusted
+            | Self::Tls => false,
+        }
+    }
+
+    /// What the person can do about it.
+    pub(super) fn solution(self) -> &'static str {
+        match self {
+            Self::Dns => "Check the network and the host name in the base URL.",
+            Self::Refused | Self::Closed => {
+                "Check the host and the port in the base URL; if they are right, try again later."
+            }
+            Self::TimedOut | Self::NoRoute | Self::Other => {
+                "Check the network, a firewall or a proxy in between, and the base URL; then try again."
+            }
+            Self::CertificateExpired(_) | Self::CertificateNotValidYet => {
+                "Check this computer's clock; if it is right, the operator of that host must renew the certificate."
+            }
+            Self::CertificateForAnotherName => "Check the host name in the base URL.",
+            Self::CertificateNotTrusted => {
+                "Check the base URL. If a company's proxy inspects TLS, name its certificate with SSL_CERT_FILE."
+            }
+            Self::Tls => {
+                "Check the host and the port in the base URL: what answers there does not speak TLS as BondMCP does."
+            }
+        }
+    }
+}
+
+/// The next error in the chain. An I/O error's own `source` skips the error that it wraps.
+fn inner<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(wrapped) => Some(wrapped),
+        None => error.source(),
+    }
+}
+
+fn date(time: UnixTime) -> Option<NaiveDate> {
+    let seconds = i64::try_from(time.as_secs()).ok()?;
+    Some(Timestamp::from_timestamp(seconds, 0)?.date_naive())
+}

@@ -4,7 +4,7 @@
 //! very executable, started again.
 //!
 //! `cargo bench --bench overhead`
-#![allow(clippy::print_stdout, reason = "the table is what it is run for")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the table is what it is run for")]
 
 use std::{
     fmt::Write as _,

@@ -2,17 +2,14 @@
 
 use std::process::ExitCode;
 
-use bondmcp_server::cli::Cli;
+use bondmcp_server::cli::{self, Cli};
 use clap::Parser as _;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("error: the process cannot start: {error}");
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return cli::exit_with_error(format_args!("the process cannot start: {error}")),
     };
     let code = runtime.block_on(cli.run());
     // A read of stdin that is still pending must not hold the process up.

@@ -110,7 +110,8 @@ mod tests {
     use super::*;
     use std::sync::{Arc, Mutex};
 
-    const HOSTILE: &str = "a\r\n2026-01-01T00:00:00Z ERROR forged\u{1b}]0;x\u{7}\u{202e}\u{200b}\u{9b}\u{2028}";
+    const HOSTILE: &str =
+        "a\r\n2026-01-01T00:00:00Z ERROR forged\u{1b}]0;x\u{7}\u{202e}\u{200b}\u{9b}\u{2028}";
 
     #[derive(Clone, Default)]
     struct Buffer(Arc<Mutex<Vec<u8>>>);

@@ -7,7 +7,7 @@ use super::{
     sandbox::{DEMO_EMAIL, DEMO_PASSWORD, add_demo_account, start},
 };
 use crate::{
-    config::VaultLocation,
+    config::{EnvironmentCredentials, VaultLocation},
     sandbox::{RunningSandbox, SandboxConfig},
 };
 
@@ -30,6 +30,12 @@ impl SandboxFlag {
         let sandbox = start(config, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
         add_demo_account(&sandbox);
         app.settings.base_url = sandbox.base_url().parse()?;
+        // The operator's credentials are for the real BondMCP.
+        if app.settings.environment.secrets().next().is_some() {
+            app.printer
+                .print_err("BONDMCP_EMAIL, BONDMCP_PASSWORD and BONDMCP_API_KEY are ignored with --sandbox.");
+            app.settings.environment = EnvironmentCredentials::default();
+        }
         // A separate vault. A sealing key from the environment is used for it too: it encrypts files on this machine and
         // goes nowhere else, and `login` in the same environment must be able to open this vault.
         app.settings.data_dir = app.settings.data_dir.join("sandbox");

@@ -6,6 +6,12 @@ use bondmcp_server::cli::{self, Cli};
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    // Before anything is read: the environment may hold a password.
+    if let Err(error) = cli::forbid_core_dumps() {
+        cli::warn(format_args!(
+            "core dumps of this process, which would hold secrets, cannot be forbidden: {error}"
+        ));
+    }
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -12,6 +12,7 @@ mod keys;
 mod login;
 mod logout;
 mod printer;
+mod process;
 mod prompt;
 mod register;
 mod sandbox;
@@ -26,6 +27,7 @@ use std::{borrow::Cow, path::PathBuf, pin::Pin, process::ExitCode};
 use clap::{Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
+pub use self::process::forbid_core_dumps;
 use self::{error::Error, printer::Printer};
 use crate::{
     account::Account,
@@ -170,6 +172,11 @@ impl Cli {
 pub fn exit_with_error(message: impl std::fmt::Display) -> ExitCode {
     Printer::default().print_error(message);
     ExitCode::FAILURE
+}
+
+/// Prints what the operator should know, although the process goes on.
+pub fn warn(message: impl std::fmt::Display) {
+    Printer::default().print_err(format_args!("warning: {message}"));
 }
 
 impl Global {

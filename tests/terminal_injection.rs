@@ -139,15 +139,15 @@ async fn a_refusal_forges_no_line_on_stderr() {
 async fn the_audit_table_shows_a_hosts_name_printable_and_redacted() {
     let place = signed_in().await;
     let entry = json!({
-        "time": "2026-01-01T00:00:00Z", "owner": HOSTILE, "host": format!("{HOSTILE} {TOKEN}"), "tool": HOSTILE,
+        "time": "2026-01-01T00:00:00Z", "owner": HOSTILE, "host": format!("sk_live_0123456789abcdef {HOSTILE}"), "tool": HOSTILE,
         "action": HOSTILE, "outcome": HOSTILE, "duration_ms": 1, "key_id": HOSTILE,
     });
     std::fs::write(place.data_dir().join("audit.jsonl"), format!("{entry}\n")).unwrap();
     for arguments in [vec!["audit"], vec!["audit", "--json"]] {
         let (code, out, err) = place.run(&arguments).await;
         assert_eq!(code, Some(0), "{err}");
-        assert!(out.contains("owned"), "{out}");
-        // The vault is not opened for the audit, so the token is not known there; its shape is nobody's.
+        assert!(out.contains("owned") && out.contains("[redacted]"), "{out}");
+        // The vault is not opened for the audit log, so no secret is known there: only shapes are redacted.
         for c in out.chars().filter(|c| *c != '\n') {
             assert!(!c.is_control() && c != '\u{202e}', "{out:?}");
         }

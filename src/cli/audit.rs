@@ -1,7 +1,7 @@
 //! `bondmcp-server audit`.
 
 use super::{App, Error};
-use crate::account::AuditEntry;
+use crate::{account::AuditEntry, text::excerpt};
 
 /// Shows which tools were called, by which host, their outcome and their cost. Arguments and results are not recorded.
 #[derive(Debug, clap::Args)]
@@ -34,6 +34,9 @@ impl Args {
     }
 }
 
+/// The most of a host's name that is printed, in characters: a host gives itself any name.
+const LONGEST_HOST: usize = 64;
+
 const HEAD: [&str; 8] = ["TIME (UTC)", "PROFILE", "HOST", "TOOL", "OUTCOME", "MS", "COST", "KEY"];
 
 fn row(entry: &AuditEntry) -> [String; 8] {
@@ -49,7 +52,7 @@ fn row(entry: &AuditEntry) -> [String; 8] {
     [
         entry.time.format("%Y-%m-%d %H:%M:%S").to_string(),
         entry.owner.clone(),
-        entry.host.clone().unwrap_or_default(),
+        excerpt(entry.host.as_deref().unwrap_or_default(), LONGEST_HOST),
         tool,
         entry.outcome.clone(),
         entry.duration_ms.to_string(),

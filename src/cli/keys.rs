@@ -24,6 +24,9 @@ const NOT_FOR_CHILDREN: [&str; 5] = [
     "BONDMCP_HTTP_TOKEN",
 ];
 
+/// The most of a name that is printed, in characters.
+const LONGEST_NAME: usize = 64;
+
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// List the account's API keys
@@ -175,12 +178,13 @@ fn print_keys(printer: &Printer, keys: &[Key], unfinished: &[Unfinished]) {
         let head = ["ID", "NAME", "PREVIEW", "ACTIVE", "STORED", "IN USE"].map(ToOwned::to_owned);
         printer.print_table(std::iter::once(head).chain(keys.iter().map(row)));
     }
-    for unfinished in unfinished {
-        printer.print_out(format_args!(
-            "Interrupted: API key `{}`. {}",
-            short(&unfinished.name),
-            unfinished.next
-        ));
+    print_unfinished(printer, unfinished);
+}
+
+/// Prints the changes that were interrupted, with what to do about them.
+pub(super) fn print_unfinished(printer: &Printer, unfinished: &[Unfinished]) {
+    for Unfinished { name, next, .. } in unfinished {
+        printer.print_out(format_args!("Interrupted: API key `{}`. {next}", short(name)));
     }
 }
 
@@ -190,9 +194,9 @@ fn row(key: &Key) -> [String; 6] {
     [key.id.clone(), short(&key.name), preview, yes(key.is_active), yes(key.stored), yes(key.in_use)]
 }
 
-/// A name as the upstream gives it may be of any length.
+/// The upstream may give a name of any length.
 fn short(name: &str) -> String {
-    excerpt(name, 64)
+    excerpt(name, LONGEST_NAME)
 }
 
 fn print_usage(printer: &Printer, usage: &KeyUsage) {
@@ -205,7 +209,7 @@ fn print_usage(printer: &Printer, usage: &KeyUsage) {
         .rate_limit
         .as_ref()
         .map(|limit| format!("{} per minute, {} left", limit.limit, limit.remaining));
-    let endpoints = usage.endpoints_used.iter().map(|used| [used.endpoint.clone(), used.count.to_string()]);
+    let endpoints = usage.endpoints_used.iter().map(|used| [short(&used.endpoint), used.count.to_string()]);
     let totals = [["requests".to_owned(), requests]].into_iter();
     let limit = limit.map(|limit| ["limit".to_owned(), limit]);
     printer.print_table(totals.chain(limit).chain(endpoints));

@@ -14,11 +14,8 @@ use serde_json::Value;
 use crate::{
     redact::Redactor,
     secret::{ExposeSecret as _, SecretString},
-    text::{escaped_json, excerpt, printable},
+    text::{escaped_json, printable},
 };
-
-/// The longest cell of a table; an API key's id is not longer.
-const LONGEST_CELL: usize = 128;
 
 /// Prints lines, tables and JSON. That nobody reads them any more is no error.
 #[derive(Clone, Debug, Default)]
@@ -63,8 +60,7 @@ impl Printer {
 
     /// Rows on stdout, their columns aligned. Nothing where there are no rows.
     pub fn print_table<const COLUMNS: usize>(&self, rows: impl IntoIterator<Item = [String; COLUMNS]>) {
-        let clean_cell = |cell: String| excerpt(&self.clean(&cell), LONGEST_CELL);
-        let rows: Vec<_> = rows.into_iter().map(|row| row.map(clean_cell)).collect();
+        let rows: Vec<_> = rows.into_iter().map(|row| row.map(|cell| self.clean(&cell))).collect();
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths: [usize; COLUMNS] = array::from_fn(width);
         for row in &rows {
@@ -125,4 +121,30 @@ pub(super) fn is_interactive() -> bool {
 
 fn write_line(mut to: impl Write, line: &str) {
     let _ = to.write_all(format!("{line}\n").as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn printer() -> Printer {
+        let redactor = Redactor::default();
+        redactor.remember(&"correct horse".into());
+        Printer::new(redactor)
+    }
+
+    #[test]
+    fn a_secret_does_not_hide_behind_characters_that_are_dropped() {
+        for text in ["correct horse", "corr\u{200b}ect horse", "corr\u{1b}ect\n horse"] {
+            assert_eq!(printer().clean(text), "[redacted]", "{text:?}");
+        }
+    }
+
+    #[test]
+    fn names_and_values_of_json_are_redacted() {
+        let mut value = json!({"correct horse": [{"a": "the correct horse"}], "b": 1});
+        printer().redact_strings(&mut value);
+        assert_eq!(value, json!({"[redacted]": [{"a": "the [redacted]"}], "b": 1}));
+    }
 }

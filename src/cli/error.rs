@@ -34,21 +34,25 @@ impl From<account::Error> for Error {
             Account::SignInRequired { why: SignInReason::NotSignedIn, command } => {
                 format!("You are not signed in. Run: `{command}`")
             }
-            Account::SignInRequired { why: SignInReason::EnvironmentRejected, command } => {
-                format!("{} Correct the two variables, or unset them and run: `{command}`", SignInReason::EnvironmentRejected)
+            Account::SignInRequired { why: why @ SignInReason::EnvironmentRejected, command } => {
+                format!("{why} Correct the two variables, or unset them and run: `{command}`")
             }
             Account::SignInRequired { why, command } => format!("{why} Run: `{command}`"),
             Account::ApiKeyRejected { id: None } => {
                 "BondMCP does not accept BONDMCP_API_KEY. Correct the variable, or unset it.".to_owned()
             }
             Account::ApiKeyRejected { id: Some(id) } => format!(
-                "BondMCP does not accept API key {id}; it was probably revoked. Choose another one with `keys use ID`, or go back to the session with `keys use`."
+                "BondMCP does not accept API key {id}; it was probably revoked. \
+                 Choose another one with `keys use ID`, or go back to the session with `keys use`."
             ),
             Account::OwnKeyRejected => {
-                "BondMCP does not accept the API key that was given on the sign-in page. Run `logout`, then sign in again.".to_owned()
+                "BondMCP does not accept the API key that was given on the sign-in page. \
+                 Run `logout`, then sign in again."
+                    .to_owned()
             }
             Account::KeyNotHeld { id } => format!(
-                "The value of API key {id} is not stored here. `keys list` shows which are stored; `keys create` makes a new one."
+                "The value of API key {id} is not stored here. \
+                 `keys list` shows which ones are; `keys create` makes a new one."
             ),
             Account::KeyNotFound { id } => unknown_key(id),
             _ => return Report::from(&error).into(),

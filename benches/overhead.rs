@@ -5,7 +5,7 @@
 //!
 //! `cargo bench --bench overhead`
 #![allow(clippy::disallowed_types, reason = "the bare server is an ordinary rmcp server")]
-#![allow(clippy::print_stdout, reason = "the table is what it is run for")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the table is what it is run for")]
 
 use std::{
     fmt::Write as _,

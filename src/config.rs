@@ -1,5 +1,5 @@
-//! What the operator decided, checked once at the start: where the upstream is, which profile this is, where the data
-//! lies and which credentials the environment brings. Nothing an agent says ends up here.
+//! What the operator decided, checked once at startup: where the upstream is, which profile is used, where data is stored
+//! and which credentials the environment holds. Nothing that an agent says ends up here.
 
 use std::{
     ffi::OsString,
@@ -13,10 +13,10 @@ use url::{Host, Url};
 
 use crate::secret::SecretString;
 
-/// The seed's base URL.
+/// The base URL that BondMCP documents.
 pub const DEFAULT_BASE_URL: &str = "https://t9xbkyb7mg.us-east-1.awsapprunner.com/mcp";
 
-/// What can be wrong with the configuration; every message says how to mend it.
+/// What can be wrong with the configuration; every message says how to correct it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     #[error(
@@ -34,7 +34,7 @@ pub enum ConfigError {
     #[error("a profile name has 1 to 64 letters, digits, '-', '_' or '.', and does not begin with '.'")]
     Profile,
     #[error(
-        "there is no home directory to keep data in; name a directory with --data-dir or BONDMCP_DATA_DIR"
+        "there is no home directory to store data in; name a directory with --data-dir or BONDMCP_DATA_DIR"
     )]
     NoHome,
     #[error("BONDMCP_VAULT must be sqlite://PATH")]
@@ -43,6 +43,11 @@ pub enum ConfigError {
     NotUnicode(&'static str),
     #[error("BONDMCP_EMAIL and BONDMCP_PASSWORD go together; {0} is missing")]
     HalfCredentials(&'static str),
+    /// Credentials are sent to no other base URL than the one they were configured for.
+    #[error(
+        "the credentials in the environment (BONDMCP_EMAIL, BONDMCP_PASSWORD, BONDMCP_API_KEY) are for {own}, but --base-url names {given}; unset them, or set BONDMCP_BASE_URL to {given}"
+    )]
+    CredentialsForOther { own: String, given: String },
     #[error("BONDMCP_SEALING_KEY and BONDMCP_SEALING_KEY_FILE exclude each other; unset one")]
     TwoSealingKeys,
 }
@@ -148,7 +153,7 @@ impl FromStr for Profile {
     }
 }
 
-/// Where accounts are kept.
+/// Where accounts are stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VaultLocation {
     Sqlite(PathBuf),
@@ -170,12 +175,12 @@ impl fmt::Display for VaultLocation {
     }
 }
 
-/// Where the sealing key comes from, when the environment says so.
+/// Where the sealing key comes from.
 #[derive(Clone, Debug)]
 pub enum SealingKeySource {
     /// The key itself, base64 or hex, of 32 bytes.
     Given(SecretString),
-    /// A file that holds it.
+    /// A file that holds the key.
     File(PathBuf),
     /// The OS keychain, or a key file in the data directory where no keychain answers.
     KeychainOrFile,
@@ -202,7 +207,7 @@ pub struct EnvironmentLogin {
     pub password: SecretString,
 }
 
-/// The command line's share of the settings; it outranks the environment.
+/// Settings from the command line; they override the environment.
 #[derive(Clone, Debug, Default)]
 pub struct Flags {
     pub base_url: Option<String>,
@@ -222,20 +227,35 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads the settings from the flags and `environment`, a look-up of variables by name; `default_data_dir` is where
-    /// data is kept when neither says.
+    /// Reads the settings from the flags and `environment`, a lookup of variables by name; `default_data_dir` is used
+    /// when neither names a data directory.
     ///
     /// # Errors
-    /// When a value is missing or wrong; the message says which and how to mend it.
+    /// When a value is missing or wrong, or when credentials from the environment would be sent to another base URL than
+    /// theirs: `BONDMCP_BASE_URL` or, without it, the default.
     pub fn load(
         flags: Flags,
         default_data_dir: Option<PathBuf>,
         environment: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, ConfigError> {
         let environment = Environment(environment);
+        let credentials = environment.credentials()?;
         let base_url = match flags.base_url {
-            Some(url) => Some(url),
-            None => environment.text("BONDMCP_BASE_URL")?,
+            Some(url) => {
+                let given: BaseUrl = url.parse()?;
+                // Whoever puts a flag on a command line need not know which credentials the environment holds.
+                if credentials.secrets().next().is_some() {
+                    let own = environment.base_url()?;
+                    if own.as_str() != given.as_str() {
+                        return Err(ConfigError::CredentialsForOther {
+                            own: own.to_string(),
+                            given: given.to_string(),
+                        });
+                    }
+                }
+                given
+            }
+            None => environment.base_url()?,
         };
         let profile = match flags.profile {
             Some(name) => Some(name),
@@ -247,23 +267,23 @@ impl Settings {
             .or(default_data_dir)
             .ok_or(ConfigError::NoHome)?;
         Ok(Self {
-            base_url: base_url.as_deref().unwrap_or(DEFAULT_BASE_URL).parse()?,
+            base_url,
             profile: profile.map_or_else(|| Ok(Profile::default()), |name| name.parse())?,
             vault: environment.vault(&data_dir)?,
             sealing_key: environment.sealing_key()?,
-            environment: environment.credentials()?,
+            environment: credentials,
             data_dir,
         })
     }
 }
 
-/// The platform's place for this program's data; `None` without a home directory.
+/// The platform's directory for this program's data; `None` without a home directory.
 #[must_use]
 pub fn default_data_dir() -> Option<PathBuf> {
     Some(ProjectDirs::from("com", "BondMCP", "bondmcp-server")?.data_dir().into())
 }
 
-/// Variables by name; an empty one counts as unset, as hosts pass unset fields that way.
+/// Looks up variables by name; an empty one counts as unset, as hosts pass unset fields that way.
 struct Environment<F>(F);
 
 impl<F: Fn(&str) -> Option<OsString>> Environment<F> {
@@ -276,6 +296,11 @@ impl<F: Fn(&str) -> Option<OsString>> Environment<F> {
                 Err(_) => Err(ConfigError::NotUnicode(name)),
             },
         }
+    }
+
+    /// The base URL that the credentials of this environment are for.
+    fn base_url(&self) -> Result<BaseUrl, ConfigError> {
+        self.text("BONDMCP_BASE_URL")?.as_deref().unwrap_or(DEFAULT_BASE_URL).parse()
     }
 
     fn path(&self, name: &str) -> Option<PathBuf> {
@@ -331,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn the_seeds_base_url_is_the_default() {
+    fn the_documented_base_url_is_the_default() {
         assert_eq!(load(&[]).unwrap().base_url.as_str(), DEFAULT_BASE_URL);
     }
 
@@ -387,6 +412,31 @@ mod tests {
     fn without_a_home_a_data_directory_must_be_named() {
         let error = Settings::load(Flags::default(), None, |_| None).unwrap_err();
         assert!(error == ConfigError::NoHome && error.to_string().contains("--data-dir"));
+    }
+
+    #[test]
+    fn credentials_are_for_the_base_url_of_their_environment() {
+        let load = |flag: &str, variables: &[(&str, &str)]| {
+            let flags =
+                Flags { data_dir: Some("/data".into()), base_url: Some(flag.into()), ..Flags::default() };
+            Settings::load(flags, None, |name| {
+                let (_, value) = variables.iter().find(|(n, _)| *n == name)?;
+                Some(OsString::from(value))
+            })
+        };
+        let (own, key) = (("BONDMCP_BASE_URL", "https://own.example/mcp"), ("BONDMCP_API_KEY", "k"));
+        assert!(load("https://own.example/mcp/", &[own, key]).is_ok());
+        assert!(load(DEFAULT_BASE_URL, &[key]).is_ok());
+        assert!(load("https://other.example", &[own]).is_ok());
+        for (flag, variables) in [
+            ("https://other.example", &[own, key][..]),
+            ("https://own.example/other", &[own, key]),
+            (DEFAULT_BASE_URL, &[own, key]),
+            ("https://other.example", &[key]),
+        ] {
+            let error = load(flag, variables).unwrap_err();
+            assert!(matches!(error, ConfigError::CredentialsForOther { .. }), "{flag}: {error}");
+        }
     }
 
     #[test]

@@ -2,17 +2,20 @@
 
 use std::process::ExitCode;
 
-use bondmcp_server::cli::Cli;
+use bondmcp_server::cli::{self, Cli};
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    // Before anything is read: the environment may hold a password.
+    if let Err(error) = cli::forbid_core_dumps() {
+        cli::warn(format_args!(
+            "core dumps of this process, which would hold secrets, cannot be forbidden: {error}"
+        ));
+    }
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("error: the process cannot start: {error}");
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return cli::exit_with_error(format_args!("the process cannot start: {error}")),
     };
     let code = runtime.block_on(cli.run());
     // A read of stdin that is still pending must not hold the process up.

@@ -1,15 +1,26 @@
 //! Logging: to stderr only, because stdout belongs to the protocol; redacted line by line, because other people's
-//! code logs too; and the panic hook, because a panic message may quote what it failed on.
+//! code logs too; one line an event, whatever was logged; and the panic hook, because a panic message may quote what it
+//! failed on.
 
-use std::io::{self, Write};
-
-use clap::ValueEnum;
-use tracing::level_filters::LevelFilter;
-use tracing_subscriber::{
-    filter::Targets, fmt::MakeWriter, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+use std::{
+    borrow::Cow,
+    io::{self, Write},
 };
 
-use crate::redact::Redactor;
+use clap::ValueEnum;
+use tracing::{Subscriber, level_filters::LevelFilter};
+use tracing_subscriber::{
+    Layer as _,
+    filter::Targets,
+    fmt::{self, MakeWriter},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
+
+use crate::{
+    redact::Redactor,
+    text::{escaped, escaped_json},
+};
 
 /// How a log line is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -21,19 +32,11 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging to stderr at `level`, and tells of panics there without their messages. Other crates are heard at
+/// Starts logging to stderr at `level`, and reports panics there without their messages. Other crates are heard at
 /// `error` at the most: some print whole requests, results and SQL at lower levels.
+#[expect(clippy::disallowed_methods, reason = "what passes here is escaped and redacted")]
 pub fn init(level: LevelFilter, format: LogFormat, redactor: Redactor) {
-    let filter = Targets::new()
-        .with_default(level.min(LevelFilter::ERROR))
-        .with_target(env!("CARGO_CRATE_NAME"), level);
-    let layer = tracing_subscriber::fmt::layer().with_writer(RedactedStderr(redactor));
-    let registry = tracing_subscriber::registry().with(filter);
-    let started = match format {
-        LogFormat::Text => registry.with(layer.with_ansi(false)).try_init(),
-        LogFormat::Json => registry.with(layer.json()).try_init(),
-    };
-    if started.is_ok() {
+    if subscriber(level, format, redactor, io::stderr).try_init().is_ok() {
         std::panic::set_hook(Box::new(|panic| {
             let place = panic.location().map(ToString::to_string);
             tracing::error!(place, "a panic was caught; this is a bug, please report it");
@@ -41,10 +44,47 @@ pub fn init(level: LevelFilter, format: LogFormat, redactor: Redactor) {
     }
 }
 
-/// Stderr behind the redactor. A log line reaches it whole, in one write.
-struct RedactedStderr(Redactor);
+/// Writes events as lines to what `sink` opens, one write a line.
+fn subscriber<W: Write>(
+    level: LevelFilter,
+    format: LogFormat,
+    redactor: Redactor,
+    sink: impl Fn() -> W + Send + Sync + 'static,
+) -> impl Subscriber + Send + Sync {
+    let filter = Targets::new()
+        .with_default(level.min(LevelFilter::ERROR))
+        .with_target(env!("CARGO_CRATE_NAME"), level);
+    let layer = fmt::layer().with_writer(LineWriter { format, redactor, sink });
+    let layer = match format {
+        LogFormat::Text => layer.with_ansi(false).boxed(),
+        LogFormat::Json => layer.json().boxed(),
+    };
+    tracing_subscriber::registry().with(layer.with_filter(filter))
+}
 
-impl<'a> MakeWriter<'a> for RedactedStderr {
+/// A log file or terminal behind the redactor. A log line reaches it whole, in one write.
+struct LineWriter<S> {
+    format: LogFormat,
+    redactor: Redactor,
+    sink: S,
+}
+
+impl<S> LineWriter<S> {
+    /// The line without secrets and without characters that would end it early or act on a terminal.
+    fn cleaned<'a>(&self, line: &'a str) -> Cow<'a, str> {
+        let line = self.redactor.redact(line);
+        let escape = match self.format {
+            LogFormat::Text => escaped,
+            LogFormat::Json => escaped_json,
+        };
+        match escape(&line) {
+            Cow::Owned(escaped) => escaped.into(),
+            Cow::Borrowed(_) => line,
+        }
+    }
+}
+
+impl<'a, W: Write, S: Fn() -> W + 'a> MakeWriter<'a> for LineWriter<S> {
     type Writer = &'a Self;
 
     fn make_writer(&'a self) -> &'a Self {
@@ -52,14 +92,71 @@ impl<'a> MakeWriter<'a> for RedactedStderr {
     }
 }
 
-impl Write for &RedactedStderr {
+impl<W: Write, S: Fn() -> W> Write for &LineWriter<S> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
-        io::stderr().write_all(self.0.redact(&text).as_bytes())?;
+        let text = self.cleaned(text.strip_suffix('\n').unwrap_or(&text));
+        (self.sink)().write_all(format!("{text}\n").as_bytes())?;
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        (self.sink)().flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    const HOSTILE: &str =
+        "a\r\n2026-01-01T00:00:00Z ERROR forged\u{1b}]0;x\u{7}\u{202e}\u{200b}\u{9b}\u{2028}";
+
+    #[derive(Clone, Default)]
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Buffer {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What an event with hostile fields and a secret leaves in the log.
+    fn logged(format: LogFormat) -> String {
+        let redactor = Redactor::default();
+        redactor.remember(&"correct horse".into());
+        let buffer = Buffer::default();
+        let sink = buffer.clone();
+        let subscriber = subscriber(LevelFilter::TRACE, format, redactor, move || sink.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            let span = tracing::info_span!("call", name = HOSTILE);
+            let _entered = span.enter();
+            tracing::warn!(text = HOSTILE, shown = %HOSTILE, quoted = ?HOSTILE, "message {HOSTILE} correct horse");
+        });
+        let bytes = buffer.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn an_event_is_one_line_that_nothing_in_it_can_forge() {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let log = logged(format);
+            assert_eq!(log.matches('\n').count(), 1, "{log}");
+            let line = log.strip_suffix('\n').unwrap();
+            assert_eq!(escaped(line), line, "{format:?}");
+            assert!(line.contains("forged") && line.contains("[redacted]"), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_json_log_line_says_what_was_logged() {
+        let line: serde_json::Value = serde_json::from_str(&logged(LogFormat::Json)).unwrap();
+        assert_eq!(line["fields"]["text"], HOSTILE);
     }
 }

@@ -1,7 +1,7 @@
 //! Text that somebody else wrote, made fit to be shown: without characters that move a cursor, reorder a line or stay
 //! invisible. Redaction is not done here; see [`crate::redact`].
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt::Write as _};
 
 /// `text` without control and format characters; borrowed when there are none.
 #[must_use]
@@ -23,6 +23,39 @@ pub fn excerpt(text: &str, longest: usize) -> String {
         start.push('…');
     }
     start
+}
+
+/// `line` with control and format characters written as Rust escapes, so that it stays one line and shows what it holds.
+#[must_use]
+pub fn escaped(line: &str) -> Cow<'_, str> {
+    escape(line, is_unprintable, |out, c| out.extend(c.escape_default()))
+}
+
+/// Serialized JSON with control and format characters written as JSON escapes: the same value, fit to be shown. A line
+/// break can only stand between its tokens, and stays.
+#[must_use]
+pub fn escaped_json(json: &str) -> Cow<'_, str> {
+    let to_escape = |c| c != '\n' && is_unprintable(c);
+    escape(json, to_escape, |out, c| {
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            let _ = write!(out, "\\u{unit:04x}");
+        }
+    })
+}
+
+fn escape(
+    text: &str,
+    to_escape: impl Fn(char) -> bool,
+    write_escape: impl Fn(&mut String, char),
+) -> Cow<'_, str> {
+    if !text.chars().any(&to_escape) {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if to_escape(c) { write_escape(&mut out, c) } else { out.push(c) }
+    }
+    out.into()
 }
 
 /// Unicode's control characters (Cc), line and paragraph separators.
@@ -53,6 +86,21 @@ mod tests {
     fn escape_sequences_newlines_and_bidirectional_controls_are_dropped() {
         assert_eq!(printable("\u{1b}]0;owned\u{7}a\r\nb\u{202e}c\u{200b}d\u{2028}e"), "]0;ownedabcde");
         assert!(matches!(printable("Zoë’s key, “ci”"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn an_escaped_line_is_one_line_and_shows_what_was_in_it() {
+        assert_eq!(escaped("a\n\u{1b}[31mb\u{202e}c"), "a\\n\\u{1b}[31mb\\u{202e}c");
+        assert!(matches!(escaped("Zoë \\n"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn escaped_json_is_the_same_value() {
+        let value = serde_json::json!({"\u{202e}k": ["\u{9b}\u{7f}\u{e0041}\r\nZoë", 1]});
+        let json = serde_json::to_string_pretty(&value).unwrap();
+        let escaped = escaped_json(&json);
+        assert!(escaped.chars().all(|c| c == '\n' || !is_unprintable(c)), "{escaped}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&escaped).unwrap(), value);
     }
 
     #[test]

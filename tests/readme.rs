@@ -1,4 +1,4 @@
-//! The README's tool table and mcp.json.example say what the server says.
+//! The README's tool table and defaults, and mcp.json.example, agree with the server.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use common::{Place, Server, like_the_seed, sandbox};
 use rmcp::model::Tool;
 
-const START: &str = "|---|---|---|---|\n";
+const START: &str = "<!-- tools -->\n| tool | what it does | arguments | effect |\n|---|---|---|---|\n";
 const END: &str = "<!-- /tools -->";
 
 fn row(tool: &Tool) -> String {
@@ -22,14 +22,14 @@ fn row(tool: &Tool) -> String {
             format!("`{name}{mark}`")
         })
         .collect();
-    let changes = match &tool.annotations {
-        Some(hints) if hints.read_only_hint == Some(true) => "no",
-        Some(hints) if hints.is_destructive() => "yes, for good",
-        _ => "yes",
+    let effect = match &tool.annotations {
+        Some(hints) if hints.read_only_hint == Some(true) => "read-only",
+        Some(hints) if hints.is_destructive() => "destructive",
+        _ => "changes data",
     };
     let arguments = if arguments.is_empty() { "–".to_owned() } else { arguments.join(", ") };
     let does = tool.description.as_deref().unwrap().split_once(". ").unwrap().0;
-    format!("| `{}` | {does} | {arguments} | {changes} |\n", tool.name)
+    format!("| `{}` | {does} | {arguments} | {effect} |\n", tool.name)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -42,10 +42,15 @@ async fn the_readmes_tool_table_is_what_the_server_lists() {
         table
     });
     let readme = include_str!("../README.md");
-    let start = readme.find("<!-- tools").unwrap();
-    let start = start + readme[start..].find(START).unwrap() + START.len();
+    let start = readme.find(START).unwrap() + START.len();
     let end = readme.find(END).unwrap();
     assert_eq!(&readme[start..end], table, "paste this into README.md:\n{table}");
+}
+
+#[test]
+fn the_readme_names_the_default_base_url() {
+    let default = bondmcp_server::config::DEFAULT_BASE_URL;
+    assert!(include_str!("../README.md").contains(&format!("Default: `{default}`")));
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! What a person does at a terminal, on a real pseudo-terminal: a password is never echoed, and a key is shown only
-//! there and only after a yes.
+//! What a person does at a terminal, on a real pseudo-terminal: a password is never echoed, and a key is printed only
+//! there and only after a confirmation.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -9,7 +9,7 @@ use bondmcp_server::sandbox::RunningSandbox;
 use common::{EMAIL, Place, like_the_seed, sandbox, secrets};
 use rexpect::session::{PtySession, spawn_command};
 
-const PATIENCE_MS: u64 = 60_000;
+const TIMEOUT_MS: u64 = 60_000;
 
 async fn signed_in() -> (RunningSandbox, Place, String) {
     let sandbox = sandbox(like_the_seed()).await;
@@ -22,7 +22,7 @@ async fn signed_in() -> (RunningSandbox, Place, String) {
 
 fn terminal(place: &Place, arguments: &[&str]) -> PtySession {
     let command = place.command(arguments).into_std();
-    spawn_command(command, Some(PATIENCE_MS)).unwrap()
+    spawn_command(command, Some(TIMEOUT_MS)).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,7 +53,7 @@ async fn register_asks_for_the_password_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reveal_shows_a_key_after_a_yes() {
+async fn reveal_prints_a_key_after_a_confirmation() {
     let (sandbox, place, id) = signed_in().await;
     let mut terminal = terminal(&place, &["keys", "reveal", &id]);
     terminal.exp_string("Type yes: ").unwrap();
@@ -63,7 +63,7 @@ async fn reveal_shows_a_key_after_a_yes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reveal_shows_nothing_without_a_yes() {
+async fn reveal_prints_nothing_without_a_confirmation() {
     let (sandbox, place, id) = signed_in().await;
     let mut terminal = terminal(&place, &["keys", "reveal", &id]);
     terminal.exp_string("Type yes: ").unwrap();
@@ -75,14 +75,14 @@ async fn reveal_shows_nothing_without_a_yes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn reveal_refuses_a_pipe() {
     let (sandbox, place, id) = signed_in().await;
-    let (code, out, told) = place.run(&["keys", "reveal", &id]).await;
+    let (code, out, err) = place.run(&["keys", "reveal", &id]).await;
     assert_eq!((code, out.as_str()), (Some(2), ""));
-    assert!(told.contains("terminal only"), "{told}");
-    secrets::assert_absent(&sandbox.secrets_issued(), told.as_bytes(), "stderr");
+    assert!(err.contains("to a terminal only"), "{err}");
+    secrets::assert_absent(&sandbox.secrets_issued(), err.as_bytes(), "stderr");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn run_hands_the_key_to_the_child_alone_and_gives_its_exit_code_back() {
+async fn run_passes_the_key_to_the_child_alone_and_returns_its_exit_code() {
     let (sandbox, place, id) = signed_in().await;
     let script = r#"echo "$BONDMCP_API_KEY $BONDMCP_SEALING_KEY"; exit 3"#;
     let (code, out, _) = place.run(&["keys", "run", &id, "--", "/bin/sh", "-c", script]).await;
@@ -92,7 +92,7 @@ async fn run_hands_the_key_to_the_child_alone_and_gives_its_exit_code_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn status_tells_who_is_signed_in_and_keeps_the_contract_of_exit_codes() {
+async fn status_shows_who_is_signed_in_and_exit_codes_are_as_documented() {
     let (_sandbox, place, id) = signed_in().await;
     let (code, out, _) = place.run(&["status", "--json"]).await;
     let status: serde_json::Value = serde_json::from_str(&out).unwrap();

@@ -1,11 +1,10 @@
 //! `bondmcp-server audit`.
 
+use super::{App, Error};
+use crate::{account::AuditEntry, text::excerpt};
 use anyhow::anyhow;
 
-use super::{App, Failed, say};
-use crate::account::AuditEntry;
-
-/// Tells which tools were called, by which host, how that ended and what it cost. Arguments and results are not kept.
+/// Shows which tools were called, by which host, their outcome and their cost. Arguments and results are not recorded.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Print one JSON object a line
@@ -17,36 +16,29 @@ pub(super) struct Args {
 }
 
 impl Args {
-    pub fn run(&self, app: &App) -> Result<(), Failed> {
+    pub fn run(self, app: &App) -> Result<(), Error> {
         let entries = app
             .account()
             .audited(self.lines)
-            .map_err(|error| Failed::Other(anyhow!("The audit file cannot be read: {error}.")))?;
+            .map_err(|error| Error::Failed(anyhow!("The audit log cannot be read: {error}.")))?;
         if self.json {
             for entry in &entries {
-                say(serde_json::to_string(entry).map_err(|error| Failed::Other(error.into()))?);
+                app.printer.print_json_line(entry);
             }
         } else if entries.is_empty() {
-            say("No tool has been called yet.");
+            app.printer.print_out("No tool has been called yet.");
         } else {
-            table(&entries);
+            let head = HEAD.map(ToOwned::to_owned);
+            app.printer.print_table(std::iter::once(head).chain(entries.iter().map(row)));
         }
         Ok(())
     }
 }
 
-const HEAD: [&str; 8] = ["TIME (UTC)", "PROFILE", "HOST", "TOOL", "OUTCOME", "MS", "COST", "KEY"];
+/// The most of a host's name that is printed, in characters: a host gives itself any name.
+const LONGEST_HOST: usize = 64;
 
-fn table(entries: &[AuditEntry]) {
-    let rows: Vec<[String; 8]> =
-        std::iter::once(HEAD.map(ToOwned::to_owned)).chain(entries.iter().map(row)).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 8] = std::array::from_fn(width);
-    for row in &rows {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        say(cells.collect::<Vec<_>>().join("  ").trim_end());
-    }
-}
+const HEAD: [&str; 8] = ["TIME (UTC)", "PROFILE", "HOST", "TOOL", "OUTCOME", "MS", "COST", "KEY"];
 
 fn row(entry: &AuditEntry) -> [String; 8] {
     let tool = match &entry.action {
@@ -61,7 +53,7 @@ fn row(entry: &AuditEntry) -> [String; 8] {
     [
         entry.time.format("%Y-%m-%d %H:%M:%S").to_string(),
         entry.owner.clone(),
-        entry.host.clone().unwrap_or_default(),
+        excerpt(entry.host.as_deref().unwrap_or_default(), LONGEST_HOST),
         tool,
         entry.outcome.clone(),
         entry.duration_ms.to_string(),

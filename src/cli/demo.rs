@@ -1,54 +1,64 @@
-//! `bondmcp-server demo`: the whole story offline, with a real MCP client, and the proof that the host saw no secret.
+//! `bondmcp-server demo`: the complete flow offline, with a real MCP client, and the proof that the host saw no secret.
 
+use anyhow::anyhow;
 mod host;
 mod person;
 
-use anyhow::anyhow;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use serde_json::{Value, json};
 
 use self::{host::Host, person::Person};
-use super::{App, Failed, say};
+use super::{Error, printer::Printer, sandbox::start};
 use crate::{
+    clock::Clock,
     redact::Redactor,
-    sandbox::{Plan, RunningSandbox, Sandbox, SandboxConfig},
+    sandbox::{Plan, RunningSandbox, SandboxConfig},
     secret::SecretString,
 };
 
-/// Shows the product at work, offline: a sandbox in place of BondMCP, this program as the MCP server of a host, and at
+/// Runs the complete flow offline: a sandbox in place of BondMCP, this program as the MCP server of a host, and at
 /// the end a search for secrets in everything that the host has seen.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
 
 impl Args {
-    pub async fn run(self, app: App) -> Result<(), Failed> {
-        let config = SandboxConfig { clock: app.clock, plan: Plan::Professional, ..SandboxConfig::default() };
-        let sandbox = Sandbox::start(config, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
-            .await
-            .map_err(|error| Failed::Other(error.into()))?;
-        let person = Person::new(&sandbox.base_url());
-        say(format!("BondMCP (a sandbox): {}", sandbox.base_url()));
-        say("MCP host:            this program as client of `bondmcp-server stdio`");
+    pub async fn run(self, printer: Printer, clock: Clock) -> Result<(), Error> {
+        let config = SandboxConfig { clock, plan: Plan::Professional, ..SandboxConfig::default() };
+        let sandbox = start(config, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
+        let person = Person::new(&sandbox.base_url(), printer.clone());
+        printer.print_out(format_args!("BondMCP (a sandbox): {}", sandbox.base_url()));
+        printer.print_out("MCP host:            this program as client of `bondmcp-server stdio`");
 
-        let mut host = Host::start(&person).await?;
-        let told = story(&mut host, &person, &sandbox).await;
+        let mut host = Host::start(&person, printer.clone()).await?;
+        let outcome = flow(&mut host, &person, &sandbox, &printer).await;
         let seen = host.end().await?;
-        told?;
+        outcome?;
 
         let mut secrets = sandbox.secrets_issued();
         secrets.push(person.password.clone());
         let found = secrets.iter().filter(|secret| occurs(secret, &seen)).count();
-        say(format!(
-            "\nThe host saw {} bytes. Secrets searched for in them, plain and encoded: {}. Found: {found}.",
+        printer.print_out("");
+        printer.print_out(format_args!(
+            "The host saw {} bytes. Secrets searched for in them, plain and encoded: {}. Found: {found}.",
             seen.len(),
             secrets.len()
         ));
-        if found == 0 { Ok(()) } else { Err(Failed::Other(anyhow!("A secret has reached the host."))) }
+        if found == 0 { Ok(()) } else { Err(Error::Failed(anyhow!("A secret has reached the host."))) }
     }
 }
 
-async fn story(host: &mut Host, person: &Person, sandbox: &RunningSandbox) -> Result<(), Failed> {
+async fn flow(
+    host: &mut Host,
+    person: &Person,
+    sandbox: &RunningSandbox,
+    printer: &Printer,
+) -> Result<(), Error> {
+    let chapter = |title: &str| {
+        printer.print_out("");
+        printer.print_out(title);
+    };
+
     chapter("Nobody is signed in");
     host.call("list_models", json!({})).await?;
     host.call("login", json!({ "password": "a secret in the chat" })).await?;
@@ -56,7 +66,7 @@ async fn story(host: &mut Host, person: &Person, sandbox: &RunningSandbox) -> Re
 
     chapter("The person creates an account and signs in, outside the chat");
     person.run("register").await?;
-    say(format!("  person  follows the link in the mail to {}", person.email));
+    printer.print_out(format_args!("  person  follows the link in the mail to {}", person.email));
     sandbox.verify(&person.email);
     person.run("login").await?;
 
@@ -73,7 +83,7 @@ async fn story(host: &mut Host, person: &Person, sandbox: &RunningSandbox) -> Re
     chapter("The token expires; nobody has to do anything");
     sandbox.expire_tokens();
     host.call("list_models", json!({ "refresh": true })).await?;
-    say(format!(
+    printer.print_out(format_args!(
         "  BondMCP saw {} log-in and {} refresh so far",
         sandbox.count("POST /auth/login"),
         sandbox.count("POST /auth/refresh")
@@ -95,10 +105,6 @@ async fn story(host: &mut Host, person: &Person, sandbox: &RunningSandbox) -> Re
     host.call("logout", json!({})).await?;
     host.call("list_models", json!({})).await?;
     Ok(())
-}
-
-fn chapter(title: &str) {
-    say(format!("\n{title}"));
 }
 
 /// Whether `secret` stands in `seen`, in any of the usual encodings.

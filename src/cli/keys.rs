@@ -1,21 +1,24 @@
-//! `bondmcp-server keys …`: the one place where a person's hand can take a key out, into a child's environment or
-//! onto the terminal.
+//! `bondmcp-server keys …`: the one place where a person can take a key out, into a child's environment or onto the
+//! terminal.
 
 use anyhow::anyhow;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-use std::{
-    ffi::OsString,
-    io::{self, IsTerminal as _},
-};
+use std::{ffi::OsString, io::ErrorKind};
 
-use super::{App, Failed, prompt, say, say_json, tell};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
+use super::{
+    App, Error,
+    printer::{Printer, is_interactive, reveal_out},
+    prompt, shell_word,
+};
 use crate::{
     account::{Account, Key, Unfinished},
     bondmcp::wire::{CreateApiKey, KeyUsage, Permission},
     secret::ExposeSecret as _,
+    text::excerpt,
 };
 
-/// Variables of ours that a child has no business with.
+/// Our variables that are of no use to a child process.
 const NOT_FOR_CHILDREN: [&str; 5] = [
     "BONDMCP_EMAIL",
     "BONDMCP_PASSWORD",
@@ -23,6 +26,9 @@ const NOT_FOR_CHILDREN: [&str; 5] = [
     "BONDMCP_SEALING_KEY_FILE",
     "BONDMCP_HTTP_TOKEN",
 ];
+
+/// The most of a name that is printed, in characters.
+const LONGEST_NAME: usize = 64;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -34,23 +40,23 @@ pub(super) enum Command {
     },
     /// Create a key; its value is stored in the vault and not shown
     Create {
-        /// What the key is to be called
+        /// The name of the key
         #[arg(long)]
         name: String,
         /// What the key is for
         #[arg(long)]
         description: Option<String>,
-        /// What the key may do; repeatable, BondMCP decides when absent
+        /// What the key may do; repeatable [default: BondMCP's]
         #[arg(long, value_parser = permission())]
         permission: Vec<Permission>,
     },
-    /// Replace a key by a new one, and revoke it once the new one works
+    /// Replace a key with a new one; the old one is revoked once the new one works
     Rotate { id: String },
-    /// End a key for every program that uses it
+    /// Revoke a key; programs using it stop working
     Revoke { id: String },
-    /// Make API calls with a key; without ID with the session again
+    /// Use a key for API calls; omit ID to go back to the session
     Use { id: Option<String> },
-    /// Show how much a key was used
+    /// Show the usage of a key
     Usage {
         id: String,
         /// Print JSON
@@ -64,7 +70,7 @@ pub(super) enum Command {
         #[arg(last = true, required = true, value_name = "CMD")]
         command: Vec<OsString>,
     },
-    /// Show a key on the terminal, after a yes
+    /// Print a key to the terminal (asks first)
     Reveal { id: String },
 }
 
@@ -76,68 +82,73 @@ fn permission() -> impl TypedValueParser<Value = Permission> {
 }
 
 impl Command {
-    pub async fn run(self, app: App) -> Result<(), Failed> {
-        if let Self::Reveal { .. } = self
-            && !(io::stdin().is_terminal() && io::stdout().is_terminal())
-        {
-            return Err(Failed::Usage(
-                "a key is shown on a terminal only; to hand it to a program use `keys run ID -- CMD`"
+    pub async fn run(self, app: App) -> Result<(), Error> {
+        if matches!(self, Self::Reveal { .. }) && !is_interactive() {
+            return Err(Error::Usage(
+                "a key is printed to a terminal only; to pass it to a program use `keys run ID -- CMD`"
                     .to_owned(),
             ));
         }
         let account = app.account();
-        let outcome = self.with(&account).await;
+        let outcome = self.with(&account, &app).await;
         account.close().await;
         outcome
     }
 
-    async fn with(self, account: &Account) -> Result<(), Failed> {
+    async fn with(self, account: &Account, app: &App) -> Result<(), Error> {
+        let printer = &app.printer;
         match self {
             Self::List { json } => {
                 let list = account.list_keys().await?;
                 if json {
-                    say_json(&serde_json::json!({ "keys": list.keys, "unfinished": list.unfinished }));
+                    printer
+                        .print_json(&serde_json::json!({ "keys": list.keys, "unfinished": list.unfinished }));
                 } else {
-                    print_keys(&list.keys, &list.unfinished);
+                    print_keys(printer, &list.keys, &list.unfinished);
                 }
             }
             Self::Create { name, description, permission } => {
                 let wanted = CreateApiKey { name, description, permissions: permission };
                 let key = account.create_key(wanted).await?;
-                say(format!("Created {} ({}); its value is stored in the vault.", key.id, key.name));
-                say(format!("Use it: bondmcp-server keys run {} -- CMD", key.id));
+                printer.print_out(format_args!(
+                    "Created {} ({}); its value is stored in the vault.",
+                    key.id,
+                    short(&key.name)
+                ));
+                let run = format!("{} keys run {} -- CMD", app.command_line(), shell_word(&key.id));
+                printer.print_out(format_args!("Use it: {run}"));
             }
             Self::Rotate { id } => {
-                let key = account.rotate_key(&id).await?;
-                say(format!("{} replaces {id}, which is revoked.", key.id));
+                let key = account.rotate_key(&id).await.map_err(|error| Error::about_key(&id, error))?;
+                printer.print_out(format_args!("{} replaces {id}, which is revoked.", key.id));
             }
             Self::Revoke { id } => {
-                account.revoke_key(&id).await?;
-                say(format!("{id} is revoked."));
+                account.revoke_key(&id).await.map_err(|error| Error::about_key(&id, error))?;
+                printer.print_out(format_args!("{id} is revoked."));
             }
             Self::Use { id } => {
                 account.use_key(id.as_deref()).await?;
                 match id {
-                    Some(id) => say(format!("API calls are made with {id}.")),
-                    None => say("API calls are made with the session."),
+                    Some(id) => printer.print_out(format_args!("API calls use {id}.")),
+                    None => printer.print_out("API calls use the session."),
                 }
             }
             Self::Usage { id, json } => {
-                let usage = account.key_usage(&id).await?;
+                let usage = account.key_usage(&id).await.map_err(|error| Error::about_key(&id, error))?;
                 if json {
-                    say_json(&usage);
+                    printer.print_json(&usage);
                 } else {
-                    print_usage(&usage);
+                    print_usage(printer, &usage);
                 }
             }
             Self::Run { id, command } => return run(account, &id, command).await,
-            Self::Reveal { id } => return reveal(account, &id).await,
+            Self::Reveal { id } => return reveal(account, printer, &id).await,
         }
         Ok(())
     }
 }
 
-async fn run(account: &Account, id: &str, command: Vec<OsString>) -> Result<(), Failed> {
+async fn run(account: &Account, id: &str, command: Vec<OsString>) -> Result<(), Error> {
     let mut words = command.into_iter();
     let program = words.next().unwrap_or_default();
     let secret = account.key_secret(id).await?;
@@ -146,65 +157,70 @@ async fn run(account: &Account, id: &str, command: Vec<OsString>) -> Result<(), 
         child.env_remove(name);
     }
     child.args(words).env("BONDMCP_API_KEY", secret.expose_secret());
+    let program = program.to_string_lossy();
     let status = child.status().await.map_err(|error| {
-        Failed::Other(anyhow!("{} cannot be run: {}.", program.to_string_lossy(), error.kind()))
+        Error::Failed(match error.kind() {
+            ErrorKind::NotFound => anyhow!("{program}: command not found"),
+            kind => anyhow!("{program}: {kind}"),
+        })
     })?;
     match status.code() {
         Some(0) => Ok(()),
-        Some(code) => Err(Failed::Child(u8::try_from(code).unwrap_or(1))),
-        None => Err(Failed::Other(anyhow!("{} was ended by a signal.", program.to_string_lossy()))),
+        Some(code) => Err(Error::Child(u8::try_from(code).unwrap_or(1))),
+        None => Err(Error::Failed(anyhow!("{program} was terminated by a signal."))),
     }
 }
 
-async fn reveal(account: &Account, id: &str) -> Result<(), Failed> {
+async fn reveal(account: &Account, printer: &Printer, id: &str) -> Result<(), Error> {
     let secret = account.key_secret(id).await?;
-    tell(
-        "The key will stand on this screen, for everybody who sees it and perhaps in the terminal's history.",
-    );
-    if prompt::line("Show it? Type yes: ")? != "yes" {
-        return Err(Failed::Other(anyhow!("Not shown.")));
+    printer.print_err("This prints the key on screen and may leave it in your scrollback.");
+    if prompt::line(printer, "Print it? Type yes: ")? != "yes" {
+        return Err(Error::Cancelled);
     }
-    say(secret.expose_secret());
+    reveal_out(&secret);
     Ok(())
 }
 
-fn print_keys(keys: &[Key], unfinished: &[Unfinished]) {
+fn print_keys(printer: &Printer, keys: &[Key], unfinished: &[Unfinished]) {
     if keys.is_empty() {
-        say("No API keys.");
+        printer.print_out("No API keys.");
     } else {
-        say(format!(
-            "{:<36} {:<20} {:<16} {:<8} {:<8} {}",
-            "ID", "NAME", "PREVIEW", "ACTIVE", "STORED", "IN USE"
-        ));
+        let head = ["ID", "NAME", "PREVIEW", "ACTIVE", "STORED", "IN USE"].map(ToOwned::to_owned);
+        printer.print_table(std::iter::once(head).chain(keys.iter().map(row)));
     }
-    let yes = |b: bool| if b { "yes" } else { "no" };
-    for key in keys {
-        say(format!(
-            "{:<36} {:<20} {:<16} {:<8} {:<8} {}",
-            key.id,
-            key.name,
-            key.preview.as_deref().unwrap_or("-"),
-            yes(key.is_active),
-            yes(key.stored),
-            yes(key.in_use)
-        ));
-    }
-    for unfinished in unfinished {
-        say(format!("Interrupted: API key `{}`. {}", unfinished.name, unfinished.next));
+    print_unfinished(printer, unfinished);
+}
+
+/// Prints the changes that were interrupted, with what to do about them.
+pub(super) fn print_unfinished(printer: &Printer, unfinished: &[Unfinished]) {
+    for Unfinished { name, next, .. } in unfinished {
+        printer.print_out(format_args!("Interrupted: API key `{}`. {next}", short(name)));
     }
 }
 
-fn print_usage(usage: &KeyUsage) {
-    say(format!(
-        "requests  {} in all, {} today, {} this month",
-        usage.usage_stats.total_requests,
-        usage.usage_stats.requests_today,
-        usage.usage_stats.requests_this_month
-    ));
-    if let Some(limit) = &usage.rate_limit {
-        say(format!("limit     {} a minute, {} left", limit.limit, limit.remaining));
-    }
-    for endpoint in &usage.endpoints_used {
-        say(format!("{:>8}  {}", endpoint.count, endpoint.endpoint));
-    }
+fn row(key: &Key) -> [String; 6] {
+    let yes = |b: bool| if b { "yes" } else { "no" }.to_owned();
+    let preview = key.preview.as_deref().map_or_else(|| "-".to_owned(), short);
+    [key.id.clone(), short(&key.name), preview, yes(key.is_active), yes(key.stored), yes(key.in_use)]
+}
+
+/// The upstream may give a name of any length.
+fn short(name: &str) -> String {
+    excerpt(name, LONGEST_NAME)
+}
+
+fn print_usage(printer: &Printer, usage: &KeyUsage) {
+    let stats = &usage.usage_stats;
+    let requests = format!(
+        "{} in all, {} today, {} this month",
+        stats.total_requests, stats.requests_today, stats.requests_this_month
+    );
+    let limit = usage
+        .rate_limit
+        .as_ref()
+        .map(|limit| format!("{} per minute, {} left", limit.limit, limit.remaining));
+    let endpoints = usage.endpoints_used.iter().map(|used| [short(&used.endpoint), used.count.to_string()]);
+    let totals = [["requests".to_owned(), requests]].into_iter();
+    let limit = limit.map(|limit| ["limit".to_owned(), limit]);
+    printer.print_table(totals.chain(limit).chain(endpoints));
 }

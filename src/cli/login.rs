@@ -1,74 +1,82 @@
 //! `bondmcp-server login`.
 
+use anyhow::anyhow;
 use std::time::Duration;
 
-use anyhow::anyhow;
-
-use super::{App, Failed, prompt::Credentials, say};
+use super::{App, Error, printer::Printer, prompt::Credentials};
 use crate::{
     account::{Account, Status},
     error::Report,
     sign_in::{End, LIFETIME, Options, SignIn, State},
 };
 
-/// Signs in to BondMCP. The session is kept sealed in the vault; with it the server works until you sign out.
+/// Signs in to BondMCP. The session is stored, encrypted, in the vault; the server uses it until you sign out.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     credentials: Credentials,
-    /// Do not keep the password: when BondMCP gives no refresh token, you sign in again after an hour
+    /// Do not store the password: when BondMCP issues no refresh token, you sign in again after an hour
     #[arg(long)]
     no_remember: bool,
-    /// Sign in on a page in the browser of this computer instead
+    /// Sign in on a local page in your browser instead
     #[arg(long, conflicts_with_all = ["email", "password_stdin", "no_remember"])]
     web: bool,
 }
 
 impl Args {
-    pub async fn run(self, app: App) -> Result<(), Failed> {
+    pub async fn run(self, app: App) -> Result<(), Error> {
         if app.settings.environment.login.is_some() {
-            return Err(Failed::Usage(
+            return Err(Error::Usage(
                 "BONDMCP_EMAIL and BONDMCP_PASSWORD are set and sign in by themselves; unset them to sign in here"
                     .to_owned(),
             ));
         }
         let account = app.account();
-        let outcome = if self.web { on_a_page(&account).await } else { self.here(&account).await };
+        let outcome = if self.web {
+            on_a_page(&account, &app.printer).await
+        } else {
+            self.at_the_terminal(&account, &app.printer).await
+        };
         account.close().await;
         let status = outcome?;
-        say(format!(
+        app.printer.print_out(format_args!(
             "Signed in as {} (profile {}) at {}.",
             status.email.as_deref().unwrap_or("the owner of an API key"),
             status.profile,
             status.upstream
         ));
-        say("Hosts that run bondmcp-server can use the account now; `bondmcp-server logout` ends it.");
+        app.printer.print_out(
+            "Hosts that run bondmcp-server can use the account now, until `bondmcp-server logout`.",
+        );
         Ok(())
     }
 
-    async fn here(&self, account: &Account) -> Result<Status, Failed> {
-        let email = self.credentials.email()?;
+    async fn at_the_terminal(&self, account: &Account, printer: &Printer) -> Result<Status, Error> {
+        let email = self.credentials.email(printer)?;
         let password = self.credentials.password(false)?;
         Ok(account.sign_in(&email, password, !self.no_remember).await?)
     }
 }
 
-const LAST_LOOK: Duration = Duration::from_secs(2);
+/// How long the browser has to load the last state of the page.
+const PAGE_GRACE_PERIOD: Duration = Duration::from_secs(2);
 
-async fn on_a_page(account: &Account) -> Result<Status, Failed> {
+async fn on_a_page(account: &Account, printer: &Printer) -> Result<Status, Error> {
     let sign_in = SignIn::new(account.clone(), Options::default());
-    let pending = sign_in.begin(None).await.map_err(|error| Failed::Other(Report::from(&error).into()))?;
-    say(format!("Open this page in your browser: {}", pending.url()));
-    say(format!("It shows the code {}. Waiting …", pending.code()));
+    let pending = sign_in.begin(None).await.map_err(|error| Report::from(&error))?;
+    printer.print_out(format_args!("Open this page in your browser: {}", pending.url()));
+    printer.print_out(format_args!("Check that it shows the code {}. Waiting …", pending.code()));
     let state = pending.finished(LIFETIME).await;
-    // The page goes with the process; the browser has yet to load what it shows last.
-    tokio::time::sleep(LAST_LOOK).await;
+    // The page ends with the process.
+    tokio::time::sleep(PAGE_GRACE_PERIOD).await;
     sign_in.close().await;
     match state {
         State::SignedIn { .. } => Ok(account.status().await?),
         State::Ended(End::TooManyAttempts) => {
-            Err(Failed::Other(anyhow!("Too many wrong passwords. Try again.")))
+            Err(Error::Failed(anyhow!("Too many wrong passwords. Run the command again for a new page.")))
         }
-        _ => Err(Failed::Other(anyhow!("Nobody signed in in time. Try again."))),
+        _ => Err(Error::Failed(anyhow!(
+            "The sign-in page expired or was closed. Run the command again for a new one."
+        ))),
     }
 }

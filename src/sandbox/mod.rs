@@ -79,7 +79,7 @@ impl Default for SandboxConfig {
 /// Why a sandbox does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
-    #[error("the sandbox is a toy and listens on loopback only; {0} is not loopback")]
+    #[error("the sandbox listens on loopback only; {0} is not loopback")]
     NotLoopback(SocketAddr),
     #[error("the sandbox cannot listen on {address}: {source}")]
     Listen { address: SocketAddr, source: std::io::Error },

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    super::{Failed, say},
+    super::{Error, Printer},
     brief,
     person::Person,
 };
@@ -31,18 +31,19 @@ pub struct Host {
     server: Child,
     output: Arc<Mutex<Vec<u8>>>,
     log: JoinHandle<Vec<u8>>,
+    printer: Printer,
 }
 
 impl Host {
-    pub async fn start(person: &Person) -> Result<Self, Failed> {
+    pub async fn start(person: &Person, printer: Printer) -> Result<Self, Error> {
         let mut command: Command = person.command("stdio")?;
         command.args(["--log", "trace"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut server =
-            command.spawn().map_err(|error| Failed::Other(anyhow!("The server cannot be run: {error}.")))?;
+            command.spawn().map_err(|error| Error::Failed(anyhow!("The server cannot be run: {error}.")))?;
         let (Some(stdin), Some(stdout), Some(mut stderr)) =
             (server.stdin.take(), server.stdout.take(), server.stderr.take())
         else {
-            return Err(Failed::Other(anyhow!("The server has no pipes.")));
+            return Err(Error::Failed(anyhow!("The server has no pipes.")));
         };
         let output = Arc::default();
         let log = tokio::spawn(async move {
@@ -54,37 +55,37 @@ impl Host {
         let client = ClientConfig::new(ClientCapabilities::default(), identity)
             .serve((Recorded { input: stdout, output: Arc::clone(&output) }, stdin))
             .await
-            .map_err(|error| Failed::Other(anyhow!("The server does not answer: {error}.")))?;
-        Ok(Self { client, server, output, log })
+            .map_err(|error| Error::Failed(anyhow!("The server does not answer: {error}.")))?;
+        Ok(Self { client, server, output, log, printer })
     }
 
-    /// Calls a tool and tells of it; the structured result, or the error.
-    pub async fn call(&mut self, tool: &'static str, arguments: Value) -> Result<Value, Failed> {
-        say(format!("  agent   {tool} {arguments}"));
+    /// Calls a tool and prints both sides; the structured result, or the error.
+    pub async fn call(&mut self, tool: &'static str, arguments: Value) -> Result<Value, Error> {
+        self.printer.print_out(format_args!("  agent   {tool} {arguments}"));
         let mut request = CallToolRequestParams::new(tool);
         request.arguments = arguments.as_object().cloned();
         let result = self
             .client
             .call_tool(request)
             .await
-            .map_err(|error| Failed::Other(anyhow!("`{tool}` was not answered: {error}.")))?;
+            .map_err(|error| Error::Failed(anyhow!("`{tool}` was not answered: {error}.")))?;
         let answer = result.structured_content.clone().unwrap_or_else(|| {
             let text =
                 result.content.first().and_then(|block| block.as_text()).map(|text| text.text.as_str());
             text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or(json!(null))
         });
-        say(format!("  server  {}", brief(&answer)));
+        self.printer.print_out(format_args!("  server  {}", brief(&answer)));
         Ok(answer)
     }
 
-    pub async fn manage_keys(&mut self, arguments: Value) -> Result<Value, Failed> {
+    pub async fn manage_keys(&mut self, arguments: Value) -> Result<Value, Error> {
         self.call("manage_api_keys", arguments).await
     }
 
     /// Ends the server and gives everything that it has written: protocol and log.
-    pub async fn end(mut self) -> Result<String, Failed> {
+    pub async fn end(mut self) -> Result<String, Error> {
         let broken =
-            |error: &dyn std::fmt::Display| Failed::Other(anyhow!("The server did not end well: {error}."));
+            |error: &dyn std::fmt::Display| Error::Failed(anyhow!("The server did not end well: {error}."));
         self.client.cancel().await.map_err(|error| broken(&error))?;
         let status = self.server.wait().await.map_err(|error| broken(&error))?;
         if !status.success() {

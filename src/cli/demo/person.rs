@@ -6,7 +6,7 @@ use std::{path::PathBuf, process::Stdio};
 use tokio::{io::AsyncWriteExt as _, process::Command};
 use uuid::Uuid;
 
-use super::super::{Failed, say};
+use super::super::{Error, Printer};
 use crate::secret::{self, ExposeSecret as _, SecretString};
 
 pub struct Person {
@@ -15,23 +15,25 @@ pub struct Person {
     base_url: String,
     data_dir: PathBuf,
     sealing_key: SecretString,
+    printer: Printer,
 }
 
 impl Person {
-    pub fn new(base_url: &str) -> Self {
+    pub fn new(base_url: &str, printer: Printer) -> Self {
         Self {
             email: format!("ada-{}@example.com", &Uuid::new_v4().simple().to_string()[..8]),
             password: format!("Pw1-{}", secret::random().expose_secret()).into(),
             base_url: base_url.to_owned(),
             data_dir: std::env::temp_dir().join(format!("bondmcp-demo-{}", Uuid::new_v4().simple())),
             sealing_key: secret::random(),
+            printer,
         }
     }
 
     /// This program with `verb`, as a process of its own: nothing of the demo but the configuration reaches it.
-    pub fn command(&self, verb: &str) -> Result<Command, Failed> {
+    pub fn command(&self, verb: &str) -> Result<Command, Error> {
         let program = std::env::current_exe()
-            .map_err(|error| Failed::Other(anyhow!("This program cannot find itself: {error}.")))?;
+            .map_err(|error| Error::Failed(anyhow!("This program cannot find itself: {error}.")))?;
         let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("BONDMCP_") {
@@ -48,9 +50,9 @@ impl Person {
     }
 
     /// `verb` at the terminal, the password piped in.
-    pub async fn run(&self, verb: &str) -> Result<(), Failed> {
-        say(format!("  person  bondmcp-server {verb} --email {}", self.email));
-        let broken = |error: std::io::Error| Failed::Other(anyhow!("`{verb}` cannot be run: {error}."));
+    pub async fn run(&self, verb: &str) -> Result<(), Error> {
+        self.printer.print_out(format_args!("  person  bondmcp-server {verb} --email {}", self.email));
+        let broken = |error: std::io::Error| Error::Failed(anyhow!("`{verb}` cannot be run: {error}."));
         let mut child = self
             .command(verb)?
             .args(["--email", &self.email, "--password-stdin"])
@@ -64,14 +66,14 @@ impl Person {
         if child.wait().await.map_err(broken)?.success() {
             Ok(())
         } else {
-            Err(Failed::Other(anyhow!("`bondmcp-server {verb}` failed.")))
+            Err(Error::Failed(anyhow!("`bondmcp-server {verb}` failed.")))
         }
     }
 }
 
 impl Drop for Person {
     fn drop(&mut self) {
-        // What was kept is of no use to anybody any more.
+        // Nobody needs the demo's vault any more.
         let _ = std::fs::remove_dir_all(&self.data_dir);
     }
 }

@@ -1,0 +1,80 @@
+//! What the command line says when something is wrong: the cause and what to type next, in its own words.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::net::{Ipv4Addr, TcpListener};
+
+use common::{EMAIL, Place, like_the_seed, sandbox};
+use rexpect::session::spawn_command;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_in_use_is_named_with_the_flag_that_chooses_another() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = taken.local_addr().unwrap();
+    for command in ["http", "sandbox"] {
+        let (code, _, err) = place.run(&[command, "--listen", &address.to_string()]).await;
+        let wanted = format!("error: Port {} is in use; choose another with --listen.\n", address.port());
+        assert_eq!((code, err), (Some(1), wanted));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_does_not_exist_is_not_found() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    place.sign_in().await;
+    assert_eq!(place.run(&["keys", "create", "--name", "ci"]).await.0, Some(0));
+    let (id, _) = sandbox.live_keys(EMAIL).remove(0);
+    let (code, _, err) = place.run(&["keys", "run", &id, "--", "nosuchprog"]).await;
+    assert_eq!((code, err.as_str()), (Some(1), "error: nosuchprog: command not found\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_who_is_not_signed_in_is_told_what_to_run() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    let (code, _, err) = place.run(&["keys", "list"]).await;
+    assert_eq!(code, Some(1));
+    assert!(err.starts_with("error: You are not signed in. Run: `"), "{err}");
+    assert!(err.ends_with(" login`\n") && err.matches('\n').count() == 1, "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_key_is_named_with_the_command_that_lists_the_keys() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    place.sign_in().await;
+    for verb in ["revoke", "rotate", "usage"] {
+        let (code, _, err) = place.run(&["keys", verb, "key_unknown"]).await;
+        assert_eq!((code, err.as_str()), (Some(1), "error: No API key key_unknown; run `keys list`.\n"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_about_a_stored_key_names_commands_and_no_arguments_of_tools() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    place.sign_in().await;
+    let (code, _, err) = place.run(&["keys", "use", "key_unknown"]).await;
+    assert_eq!(code, Some(1));
+    assert!(err.contains("`keys list`") && !err.contains("stored: true"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_that_is_not_confirmed_ends_as_cancelled_and_not_as_an_error() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    place.sign_in().await;
+    assert_eq!(place.run(&["keys", "create", "--name", "ci"]).await.0, Some(0));
+    let (id, _) = sandbox.live_keys(EMAIL).remove(0);
+    let command = place.command(&["keys", "reveal", &id]).into_std();
+    let mut terminal = spawn_command(command, Some(60_000)).unwrap();
+    terminal.exp_string("Type yes: ").unwrap();
+    terminal.send_line("no").unwrap();
+    let shown = terminal.exp_eof().unwrap();
+    assert!(shown.contains("Cancelled.") && !shown.contains("error"), "{shown}");
+}

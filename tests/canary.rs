@@ -336,7 +336,7 @@ async fn neither_arguments_nor_results_are_logged_at_trace() {
     let question = json!({"prompt": "marker-of-an-illness", "analysis_type": "marker-of-a-kind"});
     server.ok("health_analyze", question).await;
     server
-        .error("medication_check", json!({"medications": [{"name": "marker-of-a-drug", "dosage": 7}]}))
+        .error("medication_check", json!({"medications": [{"name": "marker-of-a-drug", "dosage": [7]}]}))
         .await;
     server.error("login", json!({ "markerargument": "marker-of-a-value" })).await;
     server.call("marker-of-a-tool", json!({})).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! Rotating API keys: what the new key may do, two rotations at once, and rotations that were interrupted.
+//! API keys: what a rotated key may do, two rotations at once, changes that were interrupted, and ids that are none.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -174,4 +174,16 @@ async fn a_key_id_from_an_agent_is_never_repeated_and_one_that_is_no_id_is_not_s
         assert_eq!(error["kind"], "not_found", "{action}");
         assert!(!error.to_string().contains("evil"), "{error}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_creation_that_is_answered_with_303_reports_the_key_that_it_made() {
+    let (sandbox, place, id) = with_a_key().await;
+    sandbox.faults().next(CREATE, Fault::ProcessThenRedirect(303));
+    let (code, _, told) = place.run(&["keys", "create", "--name", "other"]).await;
+    assert_eq!(code, Some(1));
+    let live = sandbox.live_keys(EMAIL);
+    let (made, _) = live.iter().find(|(made, _)| *made != id).unwrap();
+    assert!(told.contains(made), "{told}");
+    assert_eq!(place.keys().await["unfinished"][0]["lost_key_ids"], json!([made]));
 }

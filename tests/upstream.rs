@@ -29,7 +29,7 @@ fn client(sandbox: &RunningSandbox, request: Duration) -> Client {
         billed: request,
         deadline: Duration::from_secs(30),
         first_wait: Duration::from_millis(1),
-        pause: Duration::from_millis(1),
+        open_for: Duration::from_millis(1),
         longest_wait: Duration::from_millis(5),
     };
     let base_url = sandbox.base_url().parse().unwrap();
@@ -148,7 +148,7 @@ async fn what_trying_again_cannot_mend_is_not_tried_again() {
 }
 
 #[tokio::test]
-async fn each_bad_day_is_told_apart() {
+async fn each_failure_is_told_apart() {
     let (sandbox, client, token) = signed_in(SandboxConfig::default()).await;
     let host = || host(&sandbox);
     for (fault, expected) in [
@@ -280,7 +280,7 @@ async fn a_billed_request_is_repeated_when_nobody_listens() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_was_left_alone_is_asked_whether_it_is_well_before_anything_else() {
+async fn after_a_pause_the_upstream_is_probed_before_anything_else() {
     const HEALTH: &str = "GET /health";
     let (sandbox, client, token) = signed_in(SandboxConfig::default()).await;
     sandbox.faults().always(MODELS, Fault::Status(500));
@@ -289,7 +289,7 @@ async fn an_upstream_that_was_left_alone_is_asked_whether_it_is_well_before_anyt
         client.list_models(&token).await.unwrap_err();
     }
     let asked = sandbox.count(MODELS);
-    // The pause is short here: whether it is over or not, nothing is asked but how the upstream is.
+    // The pause is short here: whether it is over or not, only the probe is sent.
     let refused = async {
         while sandbox.count(HEALTH) == 0 {
             client.list_models(&token).await.unwrap_err();

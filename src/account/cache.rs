@@ -50,27 +50,21 @@ impl<T> Default for Cache<T> {
 }
 
 impl<T: Clone> Cache<T> {
-    /// The answer for `sign_in`, which the caller has read before this: from memory while it is fresh and no `refresh`
-    /// is wanted, else from `ask`. Who comes while another caller asks takes what that one gets.
+    /// The answer for `sign_in`, which the caller has read before this: from memory while it is fresh, else from `ask`.
+    /// Who comes while another caller asks takes what that one gets.
     pub async fn get(
         &self,
         sign_in: Option<u64>,
-        refresh: bool,
         clock: &Clock,
         ask: impl Future<Output = Result<T, Error>>,
     ) -> Result<Fetched<T>, Error> {
         let arrived = Instant::now();
-        let cached = |refresh: bool| {
-            let answer = self.last(sign_in)?;
-            let good = if refresh { answer.asked >= arrived } else { answer.asked.elapsed() < FRESH };
-            good.then_some(Fetched { answer, from_cache: true })
-        };
-        if !refresh && let Some(fetched) = cached(false) {
-            return Ok(fetched);
+        if let Some(answer) = self.fresh(sign_in) {
+            return Ok(Fetched { answer, from_cache: true });
         }
         let mut failed = self.asking.lock().await;
-        if let Some(fetched) = cached(refresh) {
-            return Ok(fetched);
+        if let Some(answer) = self.fresh(sign_in) {
+            return Ok(Fetched { answer, from_cache: true });
         }
         if let Some(failed) = &*failed
             && failed.ended >= arrived
@@ -78,18 +72,32 @@ impl<T: Clone> Cache<T> {
         {
             return Err(failed.error.clone());
         }
-        let asked = Instant::now();
-        match ask.await {
-            Ok(value) => {
-                let answer = Cached { value, fetched_at: clock.now(), sign_in, asked };
-                *self.answer() = Some(answer.clone());
-                Ok(Fetched { answer, from_cache: false })
-            }
-            Err(error) => {
-                *failed = Some(Failed { error: error.clone(), sign_in, ended: Instant::now() });
-                Err(error)
-            }
+        let outcome = self.refresh(sign_in, clock, ask).await;
+        if let Err(error) = &outcome {
+            *failed = Some(Failed { error: error.clone(), sign_in, ended: Instant::now() });
         }
+        outcome
+    }
+
+    /// The answer for `sign_in` from `ask`, whatever is remembered.
+    pub async fn refresh(
+        &self,
+        sign_in: Option<u64>,
+        clock: &Clock,
+        ask: impl Future<Output = Result<T, Error>>,
+    ) -> Result<Fetched<T>, Error> {
+        let asked = Instant::now();
+        let answer = Cached { value: ask.await?, fetched_at: clock.now(), sign_in, asked };
+        let mut last = self.answer();
+        // Answers overtake each other.
+        if last.as_ref().is_none_or(|last| last.asked <= asked) {
+            *last = Some(answer.clone());
+        }
+        Ok(Fetched { answer, from_cache: false })
+    }
+
+    fn fresh(&self, sign_in: Option<u64>) -> Option<Cached<T>> {
+        self.last(sign_in).filter(|answer| answer.asked.elapsed() < FRESH)
     }
 
     /// What was answered last to `sign_in`, fresh or not.
@@ -138,8 +146,7 @@ mod tests {
         let clock = Clock::system();
         for outcome in [Ok("models"), Err(Error::Interrupted)] {
             let (cache, upstream) = (Cache::default(), Upstream::new());
-            let calls =
-                (0..1000).map(|_| cache.get(Some(1), false, &clock, upstream.answer(outcome.clone())));
+            let calls = (0..1000).map(|_| cache.get(Some(1), &clock, upstream.answer(outcome.clone())));
             let answers = join_all(calls).await;
             assert!(answers.iter().all(|answer| answer.is_ok() == outcome.is_ok()));
             assert_eq!(upstream.asked(), 1);
@@ -150,9 +157,8 @@ mod tests {
     async fn a_caller_that_goes_away_leaves_the_asking_to_the_next() {
         let (cache, upstream, clock) = (Cache::default(), Upstream::new(), Clock::system());
         let half = Duration::from_millis(500);
-        let hasty = tokio::time::timeout(half, cache.get(None, false, &clock, upstream.answer(Ok("models"))));
-        let (gone, patient) =
-            tokio::join!(hasty, cache.get(None, false, &clock, upstream.answer(Ok("models"))));
+        let hasty = tokio::time::timeout(half, cache.get(None, &clock, upstream.answer(Ok("models"))));
+        let (gone, patient) = tokio::join!(hasty, cache.get(None, &clock, upstream.answer(Ok("models"))));
         assert!(gone.is_err());
         assert_eq!(patient.unwrap().answer.value, "models");
         assert_eq!(upstream.asked(), 2);
@@ -161,26 +167,30 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_is_fresh_for_a_while_and_for_its_sign_in_alone() {
         let (cache, upstream, clock) = (Cache::default(), Upstream::new(), Clock::system());
-        let get = async |sign_in, refresh| {
-            cache.get(sign_in, refresh, &clock, upstream.answer(Ok("models"))).await.unwrap().from_cache
+        let get = async |sign_in| {
+            cache.get(sign_in, &clock, upstream.answer(Ok("models"))).await.unwrap().from_cache
         };
-        assert!(!get(Some(1), false).await);
-        assert!(get(Some(1), false).await);
-        assert!(!get(Some(1), true).await);
+        assert!(!get(Some(1)).await);
+        assert!(get(Some(1)).await);
         tokio::time::advance(FRESH).await;
-        assert!(!get(Some(1), false).await);
-        assert!(!get(Some(2), false).await);
+        assert!(!get(Some(1)).await);
+        assert!(!get(Some(2)).await);
         assert!(cache.last(Some(1)).is_none());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refresh_takes_no_answer_to_an_earlier_question() {
+    async fn a_refresh_asks_whatever_is_remembered_and_the_answer_to_the_last_question_stays() {
         let (cache, upstream, clock) = (Cache::default(), Upstream::new(), Clock::system());
+        let slow = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            upstream.answer(Ok("older")).await
+        };
         let late = async {
             tokio::time::sleep(Duration::from_millis(500)).await;
-            cache.get(None, true, &clock, upstream.answer(Ok("newer"))).await.unwrap().answer.value
+            cache.refresh(None, &clock, upstream.answer(Ok("newer"))).await
         };
-        let (first, late) = tokio::join!(cache.get(None, true, &clock, upstream.answer(Ok("older"))), late);
-        assert_eq!((first.unwrap().answer.value, late), ("older", "newer"));
+        let (older, newer) = tokio::join!(cache.refresh(None, &clock, slow), late);
+        assert_eq!((older.unwrap().answer.value, newer.unwrap().answer.value), ("older", "newer"));
+        assert_eq!(cache.last(None).unwrap().value, "newer");
     }
 }

@@ -1,5 +1,5 @@
-//! The health services, each billed to the account. They run inside their caller: when it goes away the request is
-//! cancelled upstream with it, so that nobody pays for an answer that nobody reads.
+//! The health services, each billed to the account. They run inside their caller: dropping it cancels the request, so
+//! that no unread response is paid for.
 
 use super::{Account, Error, Need};
 use crate::bondmcp::wire::health::{

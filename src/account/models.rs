@@ -22,7 +22,12 @@ impl Account {
         let sign_in = self.generation();
         let (cache, clock) = (&self.inner.models, &self.inner.clock);
         let ask = self.call(Need::Api, |client, bearer| async move { client.list_models(&bearer).await });
-        let (answer, from_cache, outage) = match cache.get(sign_in, refresh, clock, ask).await {
+        let outcome = if refresh {
+            cache.refresh(sign_in, clock, ask).await
+        } else {
+            cache.get(sign_in, clock, ask).await
+        };
+        let (answer, from_cache, outage) = match outcome {
             Ok(fetched) => (fetched.answer, fetched.from_cache, None),
             Err(error) => match cache.last(sign_in) {
                 Some(answer) if error.is_outage() => (answer, true, Some(error)),

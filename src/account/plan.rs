@@ -15,7 +15,7 @@ impl Account {
             let me = self.call(Need::Api, |client, bearer| async move { client.me(&bearer).await });
             Ok(me.await?.subscription)
         };
-        let plan = self.inner.plan.get(self.generation(), false, &self.inner.clock, ask);
+        let plan = self.inner.plan.get(self.generation(), &self.inner.clock, ask);
         match tokio::time::timeout(PLAN_TIMEOUT, plan).await {
             Ok(Ok(fetched)) => fetched.answer.value,
             Ok(Err(error)) => {

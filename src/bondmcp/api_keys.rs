@@ -41,7 +41,7 @@ impl Client {
     pub async fn revoke_api_key(&self, access_token: &SecretString, id: &str) -> Result<(), Error> {
         let path = &["auth", "api-keys", checked(id)?];
         let request = Request { method: Method::DELETE, path, bearer: Some(access_token), body: None };
-        self.once::<Value>(request).await?;
+        self.send_once::<Value>(request).await?;
         Ok(())
     }
 
@@ -63,7 +63,7 @@ impl Client {
     }
 
     async fn shown_once(&self, request: Request<'_>) -> Result<NewApiKey, Error> {
-        let key: NewApiKey = self.once(request).await?;
+        let key: NewApiKey = self.send_once(request).await?;
         self.redactor.remember(&key.api_key);
         Ok(key)
     }

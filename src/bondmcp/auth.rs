@@ -15,7 +15,7 @@ use crate::secret::{ExposeSecret, SecretBytes, SecretString, to_secret_json};
 impl Client {
     /// `POST /auth/register`. The address must be verified before the account can log in.
     pub async fn register(&self, email: &str, password: &SecretString) -> Result<Registered, Error> {
-        let registered = self.once(self.with_password(&["auth", "register"], email, password)?).await;
+        let registered = self.send_once(self.with_password(&["auth", "register"], email, password)?).await;
         registered.map_err(|error| match error {
             Error::Refused(refusal) if refusal.status == 409 => Error::AccountExists(refusal),
             other => other,
@@ -24,7 +24,7 @@ impl Client {
 
     /// `POST /auth/login`.
     pub async fn login(&self, email: &str, password: &SecretString) -> Result<Tokens, Error> {
-        let answer = self.once(self.with_password(&["auth", "login"], email, password)?).await;
+        let answer = self.send_once(self.with_password(&["auth", "login"], email, password)?).await;
         let tokens = answer.map_err(|error| match error {
             Error::Refused(refusal) if refusal.status == 401 => Error::LoginRejected(refusal),
             other => other,
@@ -34,13 +34,13 @@ impl Client {
 
     /// `POST /auth/refresh`, with the refresh token as bearer.
     pub async fn refresh(&self, refresh_token: &SecretString) -> Result<Tokens, Error> {
-        let tokens = self.once(post(&["auth", "refresh"], refresh_token)).await?;
+        let tokens = self.send_once(post(&["auth", "refresh"], refresh_token)).await?;
         Ok(self.remembered(tokens))
     }
 
     /// `POST /auth/logout`: the access token is refused from now on.
     pub async fn logout(&self, access_token: &SecretString) -> Result<(), Error> {
-        self.once::<Value>(post(&["auth", "logout"], access_token)).await?;
+        self.send_once::<Value>(post(&["auth", "logout"], access_token)).await?;
         Ok(())
     }
 

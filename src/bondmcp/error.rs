@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 use serde_json::Value;
 
 use super::{
-    circuit::Open,
+    circuit_breaker::Open,
     connection::{ConnectFailure, SetupError},
 };
 use crate::{
@@ -18,8 +18,8 @@ use crate::{
     text::{excerpt, printable},
 };
 
-/// The most of an upstream's message that is passed on, in characters.
-const LONGEST_MESSAGE: usize = 400;
+/// The longest upstream message that is passed on, in characters.
+const MAX_MESSAGE_CHARS: usize = 400;
 
 /// What to do after a billed request whose outcome is not known.
 pub const POSSIBLY_BILLED: &str =
@@ -60,7 +60,7 @@ pub enum Error {
     Unreadable { host: String },
     /// The account's requests of this minute are used up; nothing was sent.
     #[error("the plan's rate limit is reached")]
-    OverBudget { retry_after: Duration },
+    RateLimited { retry_after: Duration },
     /// It has failed so often that calls are paused; nothing was sent.
     #[error(transparent)]
     CircuitOpen(#[from] Open),
@@ -145,7 +145,7 @@ impl Error {
     pub fn is_certainly_unprocessed(&self) -> bool {
         match self {
             Self::Refused(refusal) | Self::LoginRejected(refusal) | Self::AccountExists(refusal) => {
-                refusal.status < 500 || refusal.is_turned_away()
+                refusal.status < 500 || refusal.is_load_shed()
             }
             // The same request is to be made elsewhere (RFC 9110, 15.4). After a POST, 303 and in practice 302 lead to
             // the result of what was done.
@@ -164,7 +164,7 @@ impl Error {
     pub(super) fn was_sent(&self) -> bool {
         !matches!(
             self,
-            Self::OverBudget { .. }
+            Self::RateLimited { .. }
                 | Self::CircuitOpen(_)
                 | Self::InvalidId
                 | Self::InvalidCredential
@@ -183,9 +183,9 @@ impl Error {
     }
 
     /// Whether a billed request may be made again: the upstream has certainly not processed it, and may do so soon.
-    pub(super) fn is_worth_repeating_billed(&self) -> bool {
+    pub(super) fn should_retry_billed(&self) -> bool {
         match self {
-            Self::Refused(refusal) => refusal.status == 429 || refusal.is_turned_away(),
+            Self::Refused(refusal) => refusal.status == 429 || refusal.is_load_shed(),
             Self::Unreachable { cause, .. } => cause.may_pass(),
             _ => false,
         }
@@ -208,7 +208,7 @@ impl Error {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::OverBudget { retry_after } | Self::CircuitOpen(Open { retry_after, .. }) => {
+            Self::RateLimited { retry_after } | Self::CircuitOpen(Open { retry_after, .. }) => {
                 Some(*retry_after)
             }
             Self::PossiblyBilled { cause } => cause.retry_after(),
@@ -230,7 +230,7 @@ impl Refusal {
             Ok(body) => code_and_message(&body),
             Err(_) => (None, None),
         };
-        let presentable = |text: String| excerpt(&redactor.redact(&printable(&text)), LONGEST_MESSAGE);
+        let presentable = |text: String| excerpt(&redactor.redact(&printable(&text)), MAX_MESSAGE_CHARS);
         Self {
             status: status.as_u16(),
             code: code.map(presentable),
@@ -241,8 +241,9 @@ impl Refusal {
         }
     }
 
-    /// A 503 that says when to come again was given instead of processing anything (RFC 9110, 15.6.4).
-    fn is_turned_away(&self) -> bool {
+    /// Whether the upstream shed load: a 503 that says when to retry was sent instead of processing anything (RFC 9110,
+    /// 15.6.4).
+    fn is_load_shed(&self) -> bool {
         self.status == 503 && self.retry_after.is_some()
     }
 
@@ -310,7 +311,7 @@ impl From<&Error> for Report {
                 Kind::UpstreamUnavailable,
                 "Check that the base URL points at the BondMCP API; otherwise try again later.",
             ),
-            Error::OverBudget { retry_after } => {
+            Error::RateLimited { retry_after } => {
                 report(Kind::RateLimited, "Wait `retry_after_seconds`, or upgrade the plan.")
                     .with_retry_after(Some(*retry_after))
             }
@@ -496,7 +497,7 @@ mod tests {
         let echo = format!(r#"{{"detail":"got canary-password {}"}}"#, "x".repeat(9000));
         let message = refusal(400, &[], &echo).message.unwrap();
         assert!(message.starts_with("got [redacted] xxx"));
-        assert_eq!(message.chars().count(), LONGEST_MESSAGE);
+        assert_eq!(message.chars().count(), MAX_MESSAGE_CHARS);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! One HTTP exchange with the upstream: the only place that opens connections to it and puts credentials into
-//! headers. Redirects are refused, answers are capped, and only reads are repeated.
+//! headers. Redirects are refused, response sizes are capped, and only requests that are safe to repeat are retried.
 
 use std::time::Duration;
 
@@ -15,31 +15,31 @@ use zeroize::Zeroizing;
 
 use super::{
     Client,
-    circuit::{Observed, Passage},
+    circuit_breaker::{Observed, Permit},
     connection::ConnectFailure,
     error::{Error, Refusal},
 };
 use crate::secret::{ExposeSecret, SecretBytes, SecretString};
 
-/// The most bytes of an answer that are taken.
-const LARGEST_ANSWER: usize = 4 << 20;
+/// The largest response body that is read.
+const MAX_RESPONSE_BYTES: usize = 4 << 20;
 
-/// How long things may take, and how reads are repeated.
+/// Time-outs and the retry policy.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// For a connection to come about.
+    /// Time-out for establishing a connection.
     pub connect: Duration,
-    /// For one request and its whole answer.
+    /// Time-out for one request and its whole response.
     pub request: Duration,
-    /// For one billed request and its whole answer: models think long.
+    /// Time-out for one billed request and its whole response: models take long.
     pub billed: Duration,
-    /// For a read with all its tries and waits.
+    /// Time-out for a read with all its attempts and waits.
     pub deadline: Duration,
-    /// Before the second try of a read; it doubles, with jitter.
+    /// Wait before the second attempt of a read; it doubles, with jitter.
     pub first_wait: Duration,
-    /// For the upstream to be left alone in, after repeated failures.
-    pub pause: Duration,
-    /// The longest `Retry-After` that is waited for; a longer one is told to the caller instead.
+    /// How long the circuit breaker stays open after repeated failures.
+    pub open_for: Duration,
+    /// The longest `Retry-After` that is absorbed; a longer one is returned to the caller.
     pub longest_wait: Duration,
 }
 
@@ -51,17 +51,17 @@ impl Default for Timing {
             billed: Duration::from_secs(45),
             deadline: Duration::from_secs(40),
             first_wait: Duration::from_millis(200),
-            pause: Duration::from_secs(10),
+            open_for: Duration::from_secs(10),
             longest_wait: Duration::from_secs(2),
         }
     }
 }
 
-/// For the upstream to say that it is well.
-const PROBE: Duration = Duration::from_secs(5);
+/// Time-out for the circuit breaker's probe.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Tries of a read, the first one included.
-const TRIES: usize = 3;
+/// Attempts of a read, the first one included.
+const MAX_ATTEMPTS: usize = 3;
 
 /// What is asked of the upstream.
 pub(super) struct Request<'a> {
@@ -79,25 +79,24 @@ impl<'a> Request<'a> {
 }
 
 impl Client {
-    /// A read: tried up to three times within the deadline.
+    /// Sends a read, up to three times within the deadline.
     pub(super) async fn read<T: DeserializeOwned>(
         &self,
         path: &[&str],
         bearer: &SecretString,
     ) -> Result<T, Error> {
         let attempt = || self.attempt(self.timing.request, Request::get(path, bearer));
-        self.repeated(self.timing.deadline, attempt, Error::is_transient).await
+        self.send_with_retry(self.timing.deadline, attempt, Error::is_transient).await
     }
 
-    /// A request that costs money: the one place through which all of them go. It is repeated only when the one before
-    /// was certainly not processed; a failure says whether it may have been. When this is dropped the request is
-    /// cancelled.
+    /// Sends a request that costs money; all of them go through here. It is retried only if the attempt before was
+    /// certainly not processed; an error says whether it may have been. Dropping this cancels the request.
     pub(super) async fn billed<T>(
         &self,
         path: &[&str],
         bearer: &SecretString,
         body: SecretBytes,
-        understood: impl Fn(Value) -> Option<T>,
+        parse: impl Fn(Value) -> Option<T>,
     ) -> Result<T, Error> {
         let time = self.timing.billed;
         let body = Bytes::from_owner(body);
@@ -105,8 +104,8 @@ impl Client {
             let body = Some(body.clone());
             self.attempt(time, Request { method: Method::POST, path, bearer: Some(bearer), body })
         };
-        let answer = self.repeated(time, attempt, Error::is_worth_repeating_billed).await;
-        let answer = answer.and_then(|answer| understood(answer).ok_or_else(|| self.unreadable()));
+        let answer = self.send_with_retry(time, attempt, Error::should_retry_billed).await;
+        let answer = answer.and_then(|answer| parse(answer).ok_or_else(|| self.unreadable()));
         answer.map_err(|cause| {
             if cause.is_certainly_unprocessed() {
                 cause
@@ -116,54 +115,55 @@ impl Client {
         })
     }
 
-    /// One request, sent once, and its answer as `T`.
-    pub(super) async fn once<T: DeserializeOwned>(&self, request: Request<'_>) -> Result<T, Error> {
-        let passage = self.passage().await?;
+    /// Sends a request once and parses the response as `T`.
+    pub(super) async fn send_once<T: DeserializeOwned>(&self, request: Request<'_>) -> Result<T, Error> {
+        let permit = self.permit().await?;
         let outcome = self.attempt(self.timing.request, request).await;
-        settle(passage, &outcome);
+        settle(permit, &outcome);
         outcome
     }
 
-    /// `attempt` until it works, at most three times within `deadline`, as long as `again` finds it worth while.
-    async fn repeated<T, Answer: Future<Output = Result<T, Error>>>(
+    /// `attempt` until it works, at most three times within `deadline`, as long as `should_retry` says so.
+    async fn send_with_retry<T, Answer: Future<Output = Result<T, Error>>>(
         &self,
         deadline: Duration,
         attempt: impl FnMut() -> Answer,
-        again: fn(&Error) -> bool,
+        should_retry: fn(&Error) -> bool,
     ) -> Result<T, Error> {
         let timing = self.timing;
-        let passage = self.passage().await?;
+        let permit = self.permit().await?;
         let waits = ExponentialBuilder::new()
             .with_min_delay(timing.first_wait)
             .with_max_delay(timing.longest_wait)
-            .with_max_times(TRIES - 1)
+            .with_max_times(MAX_ATTEMPTS - 1)
             .with_jitter();
-        let tries = attempt.retry(waits).when(again).adjust(move |error, wait| match error.retry_after() {
-            Some(asked) if asked > timing.longest_wait => None,
-            Some(asked) => wait.map(|wait| wait.max(asked)),
-            None => wait,
-        });
+        let tries =
+            attempt.retry(waits).when(should_retry).adjust(move |error, wait| match error.retry_after() {
+                Some(asked) if asked > timing.longest_wait => None,
+                Some(asked) => wait.map(|wait| wait.max(asked)),
+                None => wait,
+            });
         let outcome = tokio::time::timeout(deadline, tries).await.unwrap_or_else(|_| Err(self.timeout()));
-        settle(passage, &outcome);
+        settle(permit, &outcome);
         outcome
     }
 
-    /// Lets a call through; asks the upstream first whether it is well, where it has been left alone for a while.
-    async fn passage(&self) -> Result<Passage<'_>, Error> {
-        let passage = self.circuit.enter()?;
-        if passage.is_probe {
+    /// Lets a call through; probes the upstream first if the circuit was open.
+    async fn permit(&self) -> Result<Permit<'_>, Error> {
+        let permit = self.circuit_breaker.acquire()?;
+        if permit.is_probe {
             let probe = Request { method: Method::GET, path: &["health"], bearer: None, body: None };
-            let outcome = self.attempt::<Value>(PROBE, probe).await;
+            let outcome = self.attempt::<Value>(PROBE_TIMEOUT, probe).await;
             match outcome {
                 Err(error) if error.is_outage() => {
-                    passage.record(Observed::Down);
+                    permit.record(Observed::Down);
                     return Err(error);
                 }
-                // Any answer is a sign of life.
-                _ => passage.is_well(),
+                // Any response means that the upstream is alive.
+                _ => permit.close(),
             }
         }
-        Ok(passage)
+        Ok(permit)
     }
 
     async fn attempt<T: DeserializeOwned>(&self, time: Duration, request: Request<'_>) -> Result<T, Error> {
@@ -180,7 +180,7 @@ impl Client {
             .header(ACCEPT, "application/json");
         let mut admitted = None;
         if let Some(bearer) = request.bearer {
-            admitted = Some(self.budget.admit().await?);
+            admitted = Some(self.rate_limiter.admit().await?);
             self.redactor.remember(bearer);
             outgoing = outgoing.header(AUTHORIZATION, authorization(bearer)?);
         }
@@ -191,7 +191,7 @@ impl Client {
         let status = response.status();
         let headers = response.headers().clone();
         if admitted.is_some() {
-            self.budget.learn(status.as_u16(), &headers, self.clock.now());
+            self.rate_limiter.observe(status.as_u16(), &headers, self.clock.now());
         }
         drop(admitted);
         if status.is_redirection() {
@@ -207,14 +207,14 @@ impl Client {
     }
 
     async fn capped_body(&self, mut response: reqwest::Response) -> Result<SecretBytes, Error> {
-        let oversize = || Error::Oversize { host: self.base_url.host(), limit: LARGEST_ANSWER };
+        let oversize = || Error::Oversize { host: self.base_url.host(), limit: MAX_RESPONSE_BYTES };
         let announced = response.content_length().unwrap_or(0);
-        if announced > LARGEST_ANSWER as u64 {
+        if announced > MAX_RESPONSE_BYTES as u64 {
             return Err(oversize());
         }
         let mut body = Zeroizing::new(Vec::new());
         while let Some(chunk) = response.chunk().await.map_err(|error| self.failure(&error))? {
-            if body.len() + chunk.len() > LARGEST_ANSWER {
+            if body.len() + chunk.len() > MAX_RESPONSE_BYTES {
                 return Err(oversize());
             }
             body.extend_from_slice(&chunk);
@@ -243,12 +243,12 @@ impl Client {
     }
 }
 
-/// Tells the circuit what a call has shown. One that was not sent shows nothing.
-fn settle<T>(passage: Passage<'_>, outcome: &Result<T, Error>) {
+/// Records the outcome of a call. One that was not sent says nothing about the upstream.
+fn settle<T>(permit: Permit<'_>, outcome: &Result<T, Error>) {
     match outcome {
-        Err(error) if error.is_outage() => passage.record(Observed::Down),
+        Err(error) if error.is_outage() => permit.record(Observed::Down),
         Err(error) if !error.was_sent() => {}
-        _ => passage.record(Observed::Alive),
+        _ => permit.record(Observed::Alive),
     }
 }
 

@@ -72,13 +72,13 @@ impl Client {
         wanted: &impl Serialize,
     ) -> Result<T, Error> {
         let body = to_secret_json(wanted).map_err(|_| self.unreadable())?;
-        self.billed(&["health-ai", service], bearer, body, understood).await
+        self.billed(&["health-ai", service], bearer, body, parse).await
     }
 }
 
 /// The answer as `T`. A documented field that is not as documented is kept beside, as `…_as_given`; at least one must
 /// be as documented, or it is the answer of something else.
-fn understood<T: Answer>(answer: Value) -> Option<T> {
+fn parse<T: Answer>(answer: Value) -> Option<T> {
     let Value::Object(mut fields) = answer else { return None };
     while has_one_of(&fields, T::FIELDS) {
         let error = match serde_path_to_error::deserialize(Value::Object(fields.clone())) {
@@ -103,7 +103,7 @@ mod tests {
     use serde_json::json;
 
     fn read(answer: Value) -> Option<Value> {
-        understood::<RiskAnalysis>(answer).map(|answer| json!(answer))
+        parse::<RiskAnalysis>(answer).map(|answer| json!(answer))
     }
 
     #[test]

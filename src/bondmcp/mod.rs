@@ -3,28 +3,28 @@
 
 mod api_keys;
 mod auth;
-mod budget;
-mod circuit;
+mod circuit_breaker;
 mod connection;
 mod error;
 mod exchange;
 mod health;
 mod models;
+mod rate_limiter;
 pub mod wire;
 
 pub use self::{
-    budget::Allowance,
-    circuit::Open,
+    circuit_breaker::Open,
     connection::{ConnectFailure, SetupError},
     error::{Error, POSSIBLY_BILLED, Refusal},
     exchange::Timing,
+    rate_limiter::Allowance,
 };
 
 use std::sync::Arc;
 
 use tokio::sync::OnceCell;
 
-use self::{budget::Budget, circuit::Circuit};
+use self::{circuit_breaker::CircuitBreaker, rate_limiter::RateLimiter};
 use crate::{clock::Clock, config::BaseUrl, redact::Redactor};
 
 /// Talks to one upstream. Clones share its connections.
@@ -36,15 +36,16 @@ pub struct Client {
     redactor: Redactor,
     clock: Clock,
     timing: Timing,
-    budget: Arc<Budget>,
-    circuit: Arc<Circuit>,
+    rate_limiter: Arc<RateLimiter>,
+    circuit_breaker: Arc<CircuitBreaker>,
 }
 
 impl Client {
     #[must_use]
     pub fn new(base_url: BaseUrl, redactor: Redactor, clock: Clock, timing: Timing) -> Self {
-        let (http, budget, circuit) = (Arc::default(), Arc::default(), Arc::new(Circuit::new(timing.pause)));
-        Self { http, base_url, redactor, clock, timing, budget, circuit }
+        let (http, rate_limiter) = Default::default();
+        let circuit_breaker = Arc::new(CircuitBreaker::new(timing.open_for));
+        Self { http, base_url, redactor, clock, timing, rate_limiter, circuit_breaker }
     }
 
     async fn http(&self) -> Result<&reqwest::Client, Error> {
@@ -56,20 +57,20 @@ impl Client {
         Ok(self.http.get_or_try_init(make).await?)
     }
 
-    /// Where requests go.
+    /// The base URL that requests go to.
     #[must_use]
     pub fn base_url(&self) -> &BaseUrl {
         &self.base_url
     }
 
-    /// The account's requests a minute, as the upstream told last.
+    /// The account's rate limit, as the upstream's headers last said.
     #[must_use]
     pub fn allowance(&self) -> Option<Allowance> {
-        self.budget.allowance()
+        self.rate_limiter.allowance()
     }
 
-    /// For another account, which has another budget.
+    /// Forgets the rate limit, which is another account's from now on.
     pub fn forget_allowance(&self) {
-        self.budget.forget();
+        self.rate_limiter.reset();
     }
 }

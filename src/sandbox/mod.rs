@@ -1,5 +1,5 @@
-//! An honest little BondMCP, embedded: for trying the product offline and for the tests. It implements the API of the
-//! contract, counts what it is asked and fails on request. It is a toy: it listens on loopback alone.
+//! An embedded BondMCP API for trying the product offline and for the tests. It implements the documented API, counts
+//! requests and fails on request. It is not hardened, so it listens on loopback only.
 #![allow(clippy::result_large_err, reason = "a refusal is a response, as everywhere in axum")]
 
 mod answers;
@@ -39,16 +39,16 @@ use crate::{
     secret::{ExposeSecret as _, SecretString},
 };
 
-/// Everything is mounted below this path, as at the real one.
+/// The path that everything is mounted below, as at the real API.
 const BASE_PATH: &str = "/mcp";
 
-/// How a sandbox behaves.
+/// The configuration of a sandbox.
 #[derive(Clone, Debug)]
 pub struct SandboxConfig {
     pub clock: Clock,
-    /// Life of an access token.
+    /// Lifetime of an access token.
     pub token_lifetime: Duration,
-    /// Whether logging in gives a refresh token; the seed's API gives none.
+    /// Whether logging in issues a refresh token; the API in BondMCP's own guide issues none.
     pub refresh_tokens: bool,
     pub model_shape: ModelShape,
     /// The plan of new accounts.
@@ -79,7 +79,7 @@ impl Default for SandboxConfig {
 /// Why a sandbox does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
-    #[error("the sandbox listens on loopback only; {0} is not loopback")]
+    #[error("the sandbox listens on loopback only; {0} is not a loopback address")]
     NotLoopback(SocketAddr),
     #[error("the sandbox cannot listen on {address}: {source}")]
     Listen { address: SocketAddr, source: std::io::Error },
@@ -155,7 +155,7 @@ impl Sandbox {
         Ok(RunningSandbox { sandbox, address, stop, task })
     }
 
-    /// What goes wrong from now on.
+    /// The injected faults and the request counts.
     #[must_use]
     pub fn faults(&self) -> &Faults {
         &self.inner.faults
@@ -173,14 +173,14 @@ impl Sandbox {
         self.faults().counts()
     }
 
-    /// Makes an account without its owner's doing.
+    /// Creates an account directly.
     pub fn add_account(&self, email: &str, password: &SecretString, plan: Plan, verified: bool) {
         let hash = passwords::hash(password);
         let now = self.inner.config.clock.now();
         self.state().add_account(email, None, hash, plan, verified, now);
     }
 
-    /// Follows the link in the verification mail.
+    /// Verifies an address, as following the link in the mail does.
     pub fn verify(&self, email: &str) {
         if let Some(account) = self.state().account_by_email_mut(email) {
             account.verified = true;
@@ -201,7 +201,7 @@ impl Sandbox {
         }
     }
 
-    /// What is left to pay health services with, in cents.
+    /// The credits left for health services, in cents.
     #[must_use]
     pub fn credits(&self, email: &str) -> Option<u64> {
         self.state().account_by_email(email).map(|account| account.credits)
@@ -263,7 +263,7 @@ impl std::fmt::Debug for Sandbox {
     }
 }
 
-/// A sandbox that listens; it stops when this is dropped.
+/// A listening sandbox; it stops when this is dropped.
 #[derive(Debug)]
 pub struct RunningSandbox {
     sandbox: Sandbox,

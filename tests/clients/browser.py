@@ -149,7 +149,7 @@ def signing_in():
         browser.type("#sign-in-email", DEMO["email"])
         browser.type("#sign-in-password", "not-the-password-1")
         browser.send("sign-in")
-        browser.wait_for("did not accept")
+        browser.wait_for("Wrong e-mail or password")
         browser.picture("error")
         browser.type("#sign-in-password", DEMO["password"])
         browser.send("sign-in")

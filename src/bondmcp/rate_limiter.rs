@@ -1,5 +1,5 @@
-//! The account's requests a minute, as the upstream's headers last told (`X-RateLimit-Limit`, `-Remaining`, `-Reset` and
-//! `Retry-After`): a request that would certainly be refused is not sent.
+//! A rate limiter that follows the upstream's headers (`X-RateLimit-Limit`, `-Remaining`, `-Reset` and `Retry-After`):
+//! a request that would certainly be refused is not sent.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -14,13 +14,13 @@ use tokio::time::Instant;
 use super::error::{Error, retry_after};
 use crate::clock::Timestamp;
 
-/// A shorter wait is waited; a longer one is told to the caller.
-const SHORT: Duration = Duration::from_secs(2);
+/// Shorter waits are absorbed; longer ones are returned to the caller.
+const MAX_INLINE_WAIT: Duration = Duration::from_secs(2);
 
-/// Limits count by the minute. What the headers say of a later time is a clock that differs from ours.
-const LONGEST: Duration = Duration::from_mins(1);
+/// Limits count by the minute. A later time in the headers comes from a clock that differs from ours.
+const MAX_WINDOW: Duration = Duration::from_mins(1);
 
-/// What the upstream told last.
+/// The upstream's latest figures.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Allowance {
     /// Requests a minute.
@@ -32,62 +32,62 @@ pub struct Allowance {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Budget {
+pub(super) struct RateLimiter {
     known: Mutex<Known>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
     allowance: Option<Allowance>,
-    /// Requests that are on their way, which the upstream's figures may not know yet.
+    /// Requests in flight, which the upstream's figures may not include yet.
     in_flight: u64,
-    /// Until then every request is refused.
+    /// When the upstream accepts requests again after a 429.
     blocked_until: Option<Instant>,
-    /// When `allowance` has run out, as far as it tells.
+    /// When the window of `allowance` ends.
     renewed_at: Option<Instant>,
-    /// The same by the upstream's clock, which tells the minute that an answer belongs to.
+    /// The same by the upstream's clock, which identifies the window that a response belongs to.
     reset: Option<Timestamp>,
 }
 
 /// A request that was let through.
 #[derive(Debug)]
-pub(super) struct Admitted<'a>(&'a Budget);
+pub(super) struct Permit<'a>(&'a RateLimiter);
 
-impl Drop for Admitted<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
         self.0.known().in_flight -= 1;
     }
 }
 
-impl Budget {
-    /// Lets a request through, after a short wait where that helps.
-    pub async fn admit(&self) -> Result<Admitted<'_>, Error> {
+impl RateLimiter {
+    /// Lets a request through, after a short wait if that is enough.
+    pub async fn admit(&self) -> Result<Permit<'_>, Error> {
         let began = Instant::now();
         loop {
-            let Some(wait) = self.take() else { return Ok(Admitted(self)) };
-            if began.elapsed() + wait >= SHORT {
-                return Err(Error::OverBudget { retry_after: wait });
+            let Some(wait) = self.take() else { return Ok(Permit(self)) };
+            if began.elapsed() + wait >= MAX_INLINE_WAIT {
+                return Err(Error::RateLimited { retry_after: wait });
             }
             tokio::time::sleep(wait).await;
         }
     }
 
-    /// What `headers` tell, of an answer that came at `now`.
-    pub fn learn(&self, status: u16, headers: &HeaderMap, now: Timestamp) {
+    /// Takes the figures from the `headers` of a response received at `now`.
+    pub fn observe(&self, status: u16, headers: &HeaderMap, now: Timestamp) {
         let mut known = self.known();
-        let from_now = |wait: Duration| Instant::now() + wait.min(LONGEST);
+        let from_now = |wait: Duration| Instant::now() + wait.min(MAX_WINDOW);
         if let Some(told) = allowance(headers) {
             let reset = told.resets_at;
-            // What is known holds for a minute by our clock, whatever the upstream's may say.
+            // Known figures hold for a minute by our clock, whatever the upstream's clock says.
             let holds = known.renewed_at.is_some_and(|at| at > Instant::now());
             let later = known.reset.filter(|known| holds && *known >= reset);
-            // Answers overtake each other: of one minute the smallest figure is the newest.
+            // Responses overtake each other: of one window the smallest figure is the newest.
             if later.is_none_or(|known| known == reset) {
                 let others = known.in_flight.saturating_sub(1);
                 let before =
                     known.allowance.as_ref().filter(|_| later.is_some()).map(|known| known.remaining);
                 let remaining = told.remaining.saturating_sub(others).min(before.unwrap_or(u64::MAX));
-                let wait = (reset - now).to_std().unwrap_or_default().min(LONGEST);
+                let wait = (reset - now).to_std().unwrap_or_default().min(MAX_WINDOW);
                 known.renewed_at = Some(from_now(wait));
                 known.reset = Some(reset);
                 known.allowance = Some(Allowance { remaining, resets_at: now + wait, ..told });
@@ -100,18 +100,18 @@ impl Budget {
         }
     }
 
-    /// What the upstream told last; `None` before it told anything.
+    /// The upstream's latest figures; `None` before it sent any.
     pub fn allowance(&self) -> Option<Allowance> {
         self.known().allowance.clone()
     }
 
-    /// Another account has another budget.
-    pub fn forget(&self) {
+    /// Forgets the figures, for another account.
+    pub fn reset(&self) {
         let mut known = self.known();
         *known = Known { in_flight: known.in_flight, ..Known::default() };
     }
 
-    /// Takes one request, or tells how long there is none.
+    /// Takes one request, or returns how long to wait for one.
     fn take(&self) -> Option<Duration> {
         let mut known = self.known();
         let now = Instant::now();
@@ -170,57 +170,57 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_that_would_be_refused_is_not_sent() {
-        let budget = Budget::default();
-        drop(budget.admit().await.unwrap());
-        budget.learn(200, &told(1, 30), now());
-        drop(budget.admit().await.unwrap());
-        let refusal = budget.admit().await.unwrap_err();
-        assert_eq!(refusal, Error::OverBudget { retry_after: Duration::from_secs(30) });
+        let limiter = RateLimiter::default();
+        drop(limiter.admit().await.unwrap());
+        limiter.observe(200, &told(1, 30), now());
+        drop(limiter.admit().await.unwrap());
+        let refusal = limiter.admit().await.unwrap_err();
+        assert_eq!(refusal, Error::RateLimited { retry_after: Duration::from_secs(30) });
         tokio::time::advance(Duration::from_secs(29)).await;
-        drop(budget.admit().await.unwrap());
-        assert_eq!(budget.allowance().unwrap().remaining, 9);
+        drop(limiter.admit().await.unwrap());
+        assert_eq!(limiter.allowance().unwrap().remaining, 9);
     }
 
     #[tokio::test(start_paused = true)]
     async fn requests_on_their_way_count() {
-        let budget = Budget::default();
-        let (one, two) = (budget.admit().await.unwrap(), budget.admit().await.unwrap());
-        budget.learn(200, &told(2, 30), now());
+        let limiter = RateLimiter::default();
+        let (one, two) = (limiter.admit().await.unwrap(), limiter.admit().await.unwrap());
+        limiter.observe(200, &told(2, 30), now());
         drop(one);
-        assert_eq!(budget.allowance().unwrap().remaining, 1);
+        assert_eq!(limiter.allowance().unwrap().remaining, 1);
         // An answer that was overtaken.
-        budget.learn(200, &told(5, 30), now());
+        limiter.observe(200, &told(5, 30), now());
         drop(two);
-        assert_eq!(budget.allowance().unwrap().remaining, 1);
-        budget.learn(200, &told(10, 90), now());
-        assert_eq!(budget.allowance().unwrap().remaining, 10);
-        budget.learn(200, &told(0, 30), now());
-        assert_eq!(budget.allowance().unwrap().remaining, 10);
+        assert_eq!(limiter.allowance().unwrap().remaining, 1);
+        limiter.observe(200, &told(10, 90), now());
+        assert_eq!(limiter.allowance().unwrap().remaining, 10);
+        limiter.observe(200, &told(0, 30), now());
+        assert_eq!(limiter.allowance().unwrap().remaining, 10);
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_absurd_reset_counts_for_a_minute_at_most() {
-        let budget = Budget::default();
-        budget.learn(200, &told(0, i64::from(u32::MAX)), now());
-        assert_eq!(budget.allowance().unwrap().resets_at, now() + LONGEST);
-        let refusal = budget.admit().await.unwrap_err();
-        assert_eq!(refusal, Error::OverBudget { retry_after: LONGEST });
-        tokio::time::advance(LONGEST).await;
-        budget.learn(200, &told(7, 90), now() + LONGEST);
-        assert_eq!(budget.allowance().unwrap().remaining, 7);
+        let limiter = RateLimiter::default();
+        limiter.observe(200, &told(0, i64::from(u32::MAX)), now());
+        assert_eq!(limiter.allowance().unwrap().resets_at, now() + MAX_WINDOW);
+        let refusal = limiter.admit().await.unwrap_err();
+        assert_eq!(refusal, Error::RateLimited { retry_after: MAX_WINDOW });
+        tokio::time::advance(MAX_WINDOW).await;
+        limiter.observe(200, &told(7, 90), now() + MAX_WINDOW);
+        assert_eq!(limiter.allowance().unwrap().remaining, 7);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_refusal_with_a_wait_holds_the_next_requests_back_for_a_minute_at_most() {
-        let budget = Budget::default();
+        let limiter = RateLimiter::default();
         let headers =
             |seconds: &str| HeaderMap::from_iter([(http::header::RETRY_AFTER, seconds.parse().unwrap())]);
-        budget.learn(429, &headers("1"), now());
-        drop(budget.admit().await.unwrap());
-        budget.learn(429, &headers("86400"), now());
-        let refusal = budget.admit().await.unwrap_err();
-        assert_eq!(refusal, Error::OverBudget { retry_after: LONGEST });
-        budget.forget();
-        drop(budget.admit().await.unwrap());
+        limiter.observe(429, &headers("1"), now());
+        drop(limiter.admit().await.unwrap());
+        limiter.observe(429, &headers("86400"), now());
+        let refusal = limiter.admit().await.unwrap_err();
+        assert_eq!(refusal, Error::RateLimited { retry_after: MAX_WINDOW });
+        limiter.reset();
+        drop(limiter.admit().await.unwrap());
     }
 }

@@ -1,4 +1,4 @@
-//! BondMCP has a bad day: what the agent is told, and that nobody makes it worse by asking again and again.
+//! Rate limits and outages: what the agent is told, and that calls are paused rather than repeated.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -41,7 +41,7 @@ async fn the_models_are_listed_while_bondmcp_is_down_and_not_to_the_signed_out()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_five_failures_in_a_row_bondmcp_is_left_alone() {
+async fn after_five_consecutive_failures_calls_are_paused() {
     let (sandbox, place) = signed_in().await;
     let server = Server::start(&place).await;
     sandbox.faults().always(MODELS, Fault::Status(500));
@@ -59,7 +59,7 @@ async fn after_five_failures_in_a_row_bondmcp_is_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_beyond_the_budget_is_not_sent() {
+async fn a_request_beyond_the_rate_limit_is_not_sent() {
     let (sandbox, place) = signed_in().await;
     sandbox.set_plan(EMAIL, Plan::Free);
     let server = Server::start(&place).await;

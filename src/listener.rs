@@ -17,7 +17,6 @@ use axum::{
     body::{Body, HttpBody},
     extract::Request,
     response::Response,
-    serve::Listener,
 };
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -47,10 +46,13 @@ pub struct Bounds {
     pub head_timeout: Duration,
 }
 
+/// The wait after the system could not give us a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
 /// Serves `router` until `stopping` completes; then requests in flight are answered, and nothing else. Dropping the
 /// future closes every connection.
 pub async fn serve(
-    mut listener: TcpListener,
+    listener: TcpListener,
     router: Router,
     bounds: Bounds,
     stopping: impl Future<Output = ()>,
@@ -64,21 +66,34 @@ pub async fn serve(
             () = &mut stopping => break,
             Some(_) = tasks.join_next() => connections.retain(Connection::is_open),
             // One above the bound, to learn that somebody wants the place of another.
-            (stream, _) = Listener::accept(&mut listener), if tasks.len() <= bounds.connections => {
-                if tasks.len() >= bounds.connections
-                    && let Some(idle) = connections.iter().position(|connection| !connection.is_busy())
-                {
-                    connections.remove(idle).evicted.notify_one();
+            accepted = listener.accept(), if tasks.len() <= bounds.connections => match accepted {
+                Ok((stream, _)) => {
+                    if tasks.len() >= bounds.connections {
+                        evict_idle(&mut connections);
+                    }
+                    let connection = Arc::new(Connection::default());
+                    connections.push(Arc::clone(&connection));
+                    tasks.spawn(connection.serve(stream, router.clone(), bounds.head_timeout, stop.clone()));
                 }
-                let connection = Arc::new(Connection::default());
-                connections.push(Arc::clone(&connection));
-                tasks.spawn(connection.serve(stream, router.clone(), bounds.head_timeout, stop.clone()));
+                Err(error) => {
+                    // The process may open no more files, whatever the bound is.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    evict_idle(&mut connections);
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
             }
         }
     }
     drop(listener);
     stop.cancel();
     while tasks.join_next().await.is_some() {}
+}
+
+/// Gives up the oldest connection without a request.
+fn evict_idle(connections: &mut Vec<Arc<Connection>>) {
+    if let Some(idle) = connections.iter().position(|connection| !connection.is_busy()) {
+        connections.remove(idle).evicted.notify_one();
+    }
 }
 
 /// A client's connection, as the accepting loop and its own task share it.

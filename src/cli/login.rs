@@ -6,7 +6,7 @@ use anyhow::anyhow;
 
 use super::{App, Failed, prompt::Credentials, say};
 use crate::{
-    account::{Account, Status},
+    account::{Account, Need, Status},
     error::Report,
     sign_in::{End, LIFETIME, Options, SignIn, State},
 };
@@ -57,7 +57,8 @@ const LAST_LOOK: Duration = Duration::from_secs(2);
 
 async fn on_a_page(account: &Account) -> Result<Status, Failed> {
     let sign_in = SignIn::new(account.clone(), Options::default());
-    let pending = sign_in.begin(None).await.map_err(|error| Failed::Other(Report::from(&error).into()))?;
+    let pending =
+        sign_in.begin(None, Need::Api).await.map_err(|error| Failed::Other(Report::from(&error).into()))?;
     say(format!("Open this page in your browser: {}", pending.url()));
     say(format!("It shows the code {}. Waiting …", pending.code()));
     let state = pending.finished(LIFETIME).await;

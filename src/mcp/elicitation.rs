@@ -7,13 +7,12 @@ use std::{sync::Arc, time::Duration};
 use rmcp::{
     ErrorData, RoleServer,
     model::{
-        CallToolRequestParams, CallToolResponse, CustomNotification, ElicitRequestParams, ElicitResult,
-        ElicitationAction, ProtocolVersion, ServerNotification,
+        CallToolRequestParams, CallToolResponse, ClientResult, CustomNotification, ElicitRequest,
+        ElicitRequestParams, ElicitationAction, ProtocolVersion, ServerNotification, ServerRequest,
     },
-    service::RequestContext,
+    service::{PeerRequestOptions, RequestContext, RequestHandle, ServiceError},
 };
 use serde_json::json;
-use url::Url;
 
 use super::{
     BondMcp,
@@ -22,7 +21,7 @@ use super::{
     tools,
 };
 use crate::{
-    account::{self, SignInReason},
+    account::{self, Need, SignInReason},
     error::{Kind, Report},
     sign_in::{End, Pending, SignIn, State},
 };
@@ -61,12 +60,13 @@ impl BondMcp {
             Ok(_) => return Ok(None),
         }
         // Seldom, and much to remember for a call that does not need it.
-        Box::pin(self.sign_in(sign_in, request, asked, context)).await
+        Box::pin(self.sign_in(sign_in, need, request, asked, context)).await
     }
 
     async fn sign_in(
         &self,
         sign_in: &SignIn,
+        need: Need,
         request: &CallToolRequestParams,
         asked: Option<&Asked>,
         context: &RequestContext<RoleServer>,
@@ -80,18 +80,18 @@ impl BondMcp {
         {
             return Ok(None);
         }
-        let pending = match sign_in.begin(self.host_name(context)).await {
+        let pending = match sign_in.begin(self.host_name(context), need).await {
             Ok(pending) => pending,
             Err(error) => return Ok(Some(Failure::from(Report::from(&error)).into_result().into())),
         };
         match way {
             Way::Rounds => {
                 let asked = Asked::SignIn(pending.name().to_owned());
-                self.inner.rounds.ask(asked, elicitation(&pending), request).map(Some)
+                self.inner.rounds.ask(asked, elicitation(&pending, String::new()), request).map(Some)
             }
             Way::WhileOpen => self.while_open(&pending, context).await,
             Way::Answer => {
-                sign_in.show(&pending);
+                sign_in.show().await;
                 Ok(Some(self.in_words(&pending)))
             }
         }
@@ -103,17 +103,21 @@ impl BondMcp {
         pending: &Pending,
         context: &RequestContext<RoleServer>,
     ) -> Result<Option<CallToolResponse>, ErrorData> {
-        let url: Url = pending
-            .url()
-            .parse()
-            .map_err(|_| ErrorData::internal_error("the sign-in page has no address", None))?;
-        match context.peer.elicit_url(message(pending), url, pending.name()).await {
-            Ok(ElicitationAction::Accept) => {}
-            Ok(_) => {
-                pending.end(End::Declined);
-                return Ok(Some(ended(End::Declined)));
+        let Ok(mut elicitation) = Elicitation::send(pending, context).await else {
+            return Ok(Some(self.in_words(pending)));
+        };
+        let action = tokio::select! {
+            action = elicitation.answered() => action,
+            // The question ends with its link; somebody may have signed in by it.
+            _ = pending.finished(pending.expires_in()) => {
+                elicitation.take_back().await;
+                Some(ElicitationAction::Accept)
             }
-            Err(_) => return Ok(Some(self.in_words(pending))),
+        };
+        match action {
+            Some(ElicitationAction::Accept) => {}
+            Some(_) => return Ok(declined(pending)),
+            None => return Ok(Some(self.in_words(pending))),
         }
         match waited(pending, pending.expires_in(), context).await {
             State::SignedIn { .. } => {
@@ -157,8 +161,9 @@ impl BondMcp {
         context: &RequestContext<RoleServer>,
     ) -> Result<Option<Arc<Pending>>, Failure> {
         let Some(sign_in) = &self.inner.sign_in else { return Ok(None) };
-        let pending = sign_in.begin(self.host_name(context)).await.map_err(|error| Report::from(&error))?;
-        sign_in.show(&pending);
+        let begun = sign_in.begin(self.host_name(context), Need::Api).await;
+        let pending = begun.map_err(|error| Report::from(&error))?;
+        sign_in.show().await;
         Ok(Some(pending))
     }
 
@@ -172,10 +177,8 @@ impl BondMcp {
         context: &RequestContext<RoleServer>,
     ) -> Result<Option<CallToolResponse>, ErrorData> {
         let Some(pending) = sign_in.named(name).await else { return Err(rounds::stale()) };
-        if let Some(ElicitResult { action: ElicitationAction::Decline | ElicitationAction::Cancel, .. }) =
-            rounds::answer(request)
-        {
-            pending.end(End::Declined);
+        if rounds::answer(request).is_some_and(|answer| answer.action != ElicitationAction::Accept) {
+            return Ok(declined(&pending));
         }
         match waited(&pending, ROUND, context).await {
             State::SignedIn { .. } => Ok(None),
@@ -187,12 +190,61 @@ impl BondMcp {
     }
 }
 
-fn elicitation(pending: &Pending) -> ElicitRequestParams {
+/// Why a question is taken back.
+const NOT_WAITED_FOR: &str = "the sign-in is not waited for any longer";
+
+/// A question that a host of 2025-11-25 has been asked. It ends with its call: dropped before it is answered, it is taken back.
+struct Elicitation(Option<RequestHandle<RoleServer>>);
+
+impl Elicitation {
+    async fn send(pending: &Pending, context: &RequestContext<RoleServer>) -> Result<Self, ServiceError> {
+        let params = elicitation(pending, pending.name().to_owned());
+        let request = ServerRequest::ElicitRequest(ElicitRequest::new(params));
+        let options = PeerRequestOptions::no_options();
+        Ok(Self(Some(context.peer.send_cancellable_request(request, options).await?)))
+    }
+
+    /// What the person decided; `None` when the host could not ask them.
+    async fn answered(&mut self) -> Option<ElicitationAction> {
+        let answer = (&mut self.0.as_mut()?.rx).await;
+        self.0 = None;
+        match answer {
+            Ok(Ok(ClientResult::ElicitResult(answer))) => Some(answer.action),
+            _ => None,
+        }
+    }
+
+    async fn take_back(mut self) {
+        if let Some(handle) = self.0.take() {
+            let _ = handle.cancel(Some(NOT_WAITED_FOR.to_owned())).await;
+        }
+    }
+}
+
+impl Drop for Elicitation {
+    fn drop(&mut self) {
+        if let Some(handle) = self.0.take() {
+            tokio::spawn(handle.cancel(Some(NOT_WAITED_FOR.to_owned())));
+        }
+    }
+}
+
+/// The person declined what this call asked; others may still wait for the page.
+fn declined(pending: &Pending) -> Option<CallToolResponse> {
+    pending.decline();
+    match pending.state() {
+        State::SignedIn { .. } => None,
+        _ => Some(ended(End::Declined)),
+    }
+}
+
+/// `id` is for 2025-11-25; later revisions have none.
+fn elicitation(pending: &Pending, id: String) -> ElicitRequestParams {
     ElicitRequestParams::UrlElicitationParams {
         meta: None,
         message: message(pending),
         url: pending.url().to_owned(),
-        elicitation_id: String::new(),
+        elicitation_id: id,
     }
 }
 

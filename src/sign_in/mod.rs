@@ -1,7 +1,9 @@
 //! Signing in outside the chat: a page of ours in the person's browser, served on loopback only while a sign-in is
 //! pending. The host learns that it was done, never what was typed. It knows the account and nothing of MCP.
 
+mod browser;
 mod page;
+mod peer;
 mod pending;
 mod protect;
 mod shared;
@@ -17,10 +19,11 @@ use tokio::{net::TcpListener, sync::Mutex, task::JoinHandle};
 use uuid::Uuid;
 
 pub use self::pending::{End, Pending, State};
-use self::visit::Visit;
+use self::{peer::PeerPage, visit::Visit};
 use crate::{
-    account::{self, Account},
+    account::{self, Account, Need},
     error::{Kind, Report},
+    listener::{self, Bounds},
 };
 
 /// A sign-in that is not finished by then is over.
@@ -29,20 +32,26 @@ pub const LIFETIME: Duration = Duration::from_mins(10);
 /// After the end, so that the browser can show it, its style and all.
 const LAST_LOOK: Duration = Duration::from_secs(10);
 
+/// What the visitors of the page together may hold.
+const BOUNDS: Bounds = Bounds { connections: 64, head_timeout: Duration::from_secs(10) };
+
 /// How a process shows its sign-in page.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Of the page, on loopback; 0 takes a free one.
+    /// The page's port, on loopback; 0 takes a free one.
     pub port: u16,
-    /// Of a pending sign-in, [`LIFETIME`] at most.
+    /// How long a sign-in stays pending, [`LIFETIME`] at most.
     pub lifetime: Duration,
     /// Whether we open the person's browser where the host cannot show them the link.
     pub open_browser: bool,
+    /// The first wait before BondMCP is asked whether a new account's address is verified; later ones are up to
+    /// fifteen times as long.
+    pub verification_poll: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { port: 0, lifetime: LIFETIME, open_browser: false }
+        Self { port: 0, lifetime: LIFETIME, open_browser: false, verification_poll: Duration::from_secs(2) }
     }
 }
 
@@ -82,19 +91,38 @@ pub struct SignIn {
 #[derive(Debug)]
 struct Current {
     pending: Arc<Pending>,
-    /// Serves its page, or follows the one of another process.
+    page: Page,
+    /// Serves our page, or follows the one of another process.
     task: JoinHandle<()>,
-    /// Tells the other processes of a page of ours.
-    telling: Option<JoinHandle<()>>,
+}
+
+/// Who serves the page.
+#[derive(Debug)]
+enum Page {
+    /// This process; the task tells the others of it.
+    Own {
+        visit: Arc<Visit>,
+        telling: JoinHandle<()>,
+    },
+    Peer(PeerPage),
 }
 
 impl Current {
+    /// Adds a dependent; `false` when the sign-in has ended or its page is not there any more.
+    async fn join(&self, need: Need) -> bool {
+        match &self.page {
+            Page::Own { .. } => self.pending.join(need),
+            Page::Peer(page) => self.pending.is_open() && page.join(need).await && self.pending.join(need),
+        }
+    }
+
     async fn put_away(self) {
         self.pending.end(End::Gone);
         self.task.abort();
         // Its port is free once the task is gone.
         let _ = self.task.await;
-        if let Some(telling) = self.telling {
+        if let Page::Own { visit, telling } = self.page {
+            visit.forget_browser();
             let _ = telling.await;
         }
     }
@@ -106,24 +134,27 @@ impl SignIn {
         Self { account, options, holder: Uuid::new_v4().to_string(), current: Arc::default() }
     }
 
-    /// The pending sign-in, of whatever process of this account, and a new one with its page where there is none.
-    /// `asked_by` is what the host calls itself.
-    pub async fn begin(&self, asked_by: Option<String>) -> Result<Arc<Pending>, PageError> {
+    /// The pending sign-in, of whatever process of this account, and a new one with its page where there is none. The
+    /// caller gives its link to the person and depends on it from now on, until [`Pending::decline`]. `asked_by` is what
+    /// the host calls itself.
+    pub async fn begin(&self, asked_by: Option<String>, need: Need) -> Result<Arc<Pending>, PageError> {
         let mut current = self.current.lock().await;
-        if let Some(over) = current.take_if(|current| !current.pending.is_open()) {
-            over.put_away().await;
-        }
-        if let Some(current) = &*current {
+        if let Some(current) = &*current
+            && current.join(need).await
+        {
             return Ok(Arc::clone(&current.pending));
         }
-        let begun = match shared::found_or_claimed(&self.account, &self.holder).await? {
-            Some(elsewhere) => {
+        if let Some(over) = current.take() {
+            over.put_away().await;
+        }
+        let begun = match shared::found_or_claimed(&self.account, &self.holder, need).await? {
+            Some((elsewhere, page)) => {
                 let pending = Arc::new(elsewhere);
                 let following =
                     shared::follow(self.account.clone(), self.holder.clone(), Arc::clone(&pending));
-                Current { pending, task: tokio::spawn(following), telling: None }
+                Current { pending, page: Page::Peer(page), task: tokio::spawn(following) }
             }
-            None => self.page(asked_by).await?,
+            None => self.page(asked_by, need).await?,
         };
         Ok(Arc::clone(&current.insert(begun).pending))
     }
@@ -136,12 +167,11 @@ impl SignIn {
     }
 
     /// Opens the person's browser, where the operator wants that, once for a page of ours.
-    pub fn show(&self, pending: &Pending) {
+    pub async fn show(&self) {
         if self.options.open_browser
-            && pending.is_first_look()
-            && let Err(error) = open::that_detached(pending.url())
+            && let Some(Current { page: Page::Own { visit, .. }, .. }) = &*self.current.lock().await
         {
-            tracing::warn!(%error, "the browser could not be opened; the link is in the answer");
+            visit.open_browser();
         }
     }
 
@@ -152,7 +182,7 @@ impl SignIn {
     }
 
     /// A page of our own, of which the other processes are told.
-    async fn page(&self, asked_by: Option<String>) -> Result<Current, PageError> {
+    async fn page(&self, asked_by: Option<String>, need: Need) -> Result<Current, PageError> {
         let (listener, address) = match self.listen().await {
             Ok(listening) => listening,
             Err(error) => {
@@ -160,12 +190,15 @@ impl SignIn {
                 return Err(error);
             }
         };
-        let visit = Arc::new(Visit::new(self.account.clone(), address, asked_by, self.options.lifetime));
-        let pending = Arc::clone(visit.pending());
-        shared::post(&self.account, &pending).await?;
-        let telling = shared::tell(self.account.clone(), self.holder.clone(), Arc::clone(&pending));
-        let (task, telling) = (tokio::spawn(serve(listener, visit)), Some(tokio::spawn(telling)));
-        Ok(Current { pending, task, telling })
+        let visit = Arc::new(Visit::new(self.account.clone(), address, asked_by, need, self.options));
+        shared::post(&self.account, &visit).await?;
+        let telling =
+            tokio::spawn(shared::tell(self.account.clone(), self.holder.clone(), Arc::clone(&visit)));
+        Ok(Current {
+            pending: Arc::clone(visit.pending()),
+            task: tokio::spawn(serve(listener, Arc::clone(&visit))),
+            page: Page::Own { visit, telling },
+        })
     }
 
     async fn listen(&self) -> Result<(TcpListener, SocketAddr), PageError> {
@@ -179,14 +212,13 @@ impl SignIn {
 
 /// Serves the page until the sign-in has ended, and a little longer.
 async fn serve(listener: TcpListener, visit: Arc<Visit>) {
-    let pending = Arc::clone(visit.pending());
-    let over = async move {
+    let over = async {
+        let pending = visit.pending();
         if tokio::time::timeout(pending.expires_in(), pending.ended()).await.is_err() {
             pending.end(End::TimedOut);
         }
+        visit.forget_browser();
         tokio::time::sleep(LAST_LOOK).await;
     };
-    if let Err(error) = axum::serve(listener, page::router(visit)).with_graceful_shutdown(over).await {
-        tracing::warn!(%error, "the sign-in page ended");
-    }
+    listener::serve(listener, page::router(Arc::clone(&visit)), BOUNDS, over).await;
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use askama::Template;
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Form, Path, State as Shared},
+    extract::{Form, Path, State as Shared},
     http::{StatusCode, header::CONTENT_TYPE},
     middleware,
     response::{Html, IntoResponse, Response},
@@ -14,13 +14,15 @@ use axum::{
 use serde::Deserialize;
 
 use super::{
-    End, State, protect,
+    End, State,
+    peer::{JOIN_PATH, Join},
+    protect,
     visit::{Login, Visit},
 };
-use crate::{error::Report, secret::SecretString};
-
-/// The largest form that is taken, in bytes.
-const LARGEST_FORM: usize = 16 << 10;
+use crate::{
+    error::{Kind, Report},
+    secret::SecretString,
+};
 
 pub fn router(visit: Arc<Visit>) -> Router {
     Router::new()
@@ -29,7 +31,7 @@ pub fn router(visit: Arc<Visit>) -> Router {
         .route("/{id}/create", post(create))
         .route("/{id}/key", post(use_key))
         .route("/style.css", get(style))
-        .layer(DefaultBodyLimit::max(LARGEST_FORM))
+        .route(JOIN_PATH, post(join))
         .layer(middleware::from_fn_with_state(Arc::clone(&visit), protect::guard))
         .with_state(visit)
 }
@@ -56,6 +58,8 @@ struct FormPage<'a> {
     /// After which the page looks again, and finds that it has run out.
     seconds_left: u64,
     way: Way,
+    /// Whether a key is enough for what the assistant wants to do.
+    offers_key: bool,
     email: &'a str,
     remember: bool,
     problem: Option<&'a Report>,
@@ -123,7 +127,9 @@ async fn show(Shared(visit): Shared<Arc<Visit>>, Path(id): Path<String>) -> Resp
         return unknown();
     }
     match visit.pending().state() {
-        State::Open if visit.pending().is_open() => form(&visit, Way::SignIn, &Kept::default(), None),
+        State::Open if visit.pending().is_open() => {
+            form(&visit, Way::SignIn, &Kept::default(), visit.problem().as_ref())
+        }
         _ => standing(&visit),
     }
 }
@@ -137,8 +143,9 @@ async fn sign_in(
         return refusal;
     }
     let login = given.login();
-    let kept = Kept::of(&login);
-    answer(&visit, Way::SignIn, &kept, visit.sign_in(login).await)
+    let (kept, page) = (Kept::of(&login), Arc::clone(&visit));
+    let outcome = to_the_end(async move { page.sign_in(login).await }).await;
+    answer(&visit, Way::SignIn, &kept, outcome)
 }
 
 async fn create(
@@ -150,8 +157,9 @@ async fn create(
         return refusal;
     }
     let login = given.login();
-    let kept = Kept::of(&login);
-    answer(&visit, Way::Create, &kept, visit.create(login).await)
+    let (kept, page) = (Kept::of(&login), Arc::clone(&visit));
+    let outcome = to_the_end(async move { page.create(login).await }).await;
+    answer(&visit, Way::Create, &kept, outcome)
 }
 
 async fn use_key(
@@ -162,7 +170,21 @@ async fn use_key(
     if let Some(refusal) = refusal(&visit, &id, &given.form_token) {
         return refusal;
     }
-    answer(&visit, Way::Key, &Kept::default(), visit.use_key(given.key).await)
+    let page = Arc::clone(&visit);
+    let outcome = to_the_end(async move { page.use_key(given.key).await }).await;
+    answer(&visit, Way::Key, &Kept::default(), outcome)
+}
+
+/// For another process of this account, not for a browser.
+async fn join(Shared(visit): Shared<Arc<Visit>>, Form(join): Form<Join>) -> Response {
+    visit.join(&join).map_or_else(|| StatusCode::FORBIDDEN.into_response(), IntoResponse::into_response)
+}
+
+/// Does `work` to its end, though the browser may go away: a wrong password counts, and a sign-in is not lost.
+async fn to_the_end(work: impl Future<Output = Result<(), Report>> + Send + 'static) -> Result<(), Report> {
+    tokio::spawn(work).await.unwrap_or_else(|_| {
+        Err(Report::new(Kind::Internal, "The server has met a bug of its own.", "Try again."))
+    })
 }
 
 async fn style() -> impl IntoResponse {
@@ -198,6 +220,7 @@ fn form(visit: &Visit, way: Way, kept: &Kept, problem: Option<&Report>) -> Respo
         kept_in: &account.kept_in(),
         seconds_left: pending.expires_in().as_secs() + 1,
         way,
+        offers_key: !pending.needs_session(),
         email: &kept.email,
         remember: kept.remember,
         problem,
@@ -208,31 +231,27 @@ fn form(visit: &Visit, way: Way, kept: &Kept, problem: Option<&Report>) -> Respo
 
 /// What there is to see when there is no form.
 fn standing(visit: &Visit) -> Response {
-    let (status, title, text, who) = match visit.pending().state() {
+    let (title, text) = match visit.pending().state() {
         State::Verifying { email } => {
             return rendered(StatusCode::OK, &VerifyPage { path: visit.path(), email: &email });
         }
         State::SignedIn { email } => {
-            (StatusCode::OK, "You are signed in", "Go back to your assistant; it goes on by itself.", email)
+            let title = "You are signed in";
+            let text = "You can close this tab. Return to your assistant and tell it you've signed in.";
+            let who = Some(email.as_deref().unwrap_or("the owner of the API key"));
+            return rendered(StatusCode::OK, &EndPage { title, text, who });
         }
-        State::Ended(End::Declined) => (StatusCode::GONE, "Signing in was declined", AGAIN, None),
-        State::Ended(End::TooManyAttempts) => (
-            StatusCode::GONE,
-            "Too many attempts",
-            "Ask your assistant again when you have the right password.",
-            None,
-        ),
-        State::Ended(End::TimedOut | End::Gone) | State::Open => {
-            (StatusCode::GONE, "This sign-in has run out", AGAIN, None)
-        }
+        State::Ended(End::Declined) => ("Signing in was declined", AGAIN),
+        State::Ended(End::TooManyAttempts) => ("Too many wrong passwords", AGAIN),
+        State::Ended(End::TimedOut | End::Gone) | State::Open => ("This sign-in link has expired", AGAIN),
     };
-    rendered(status, &EndPage { title, text, who: who.as_deref() })
+    rendered(StatusCode::GONE, &EndPage { title, text, who: None })
 }
 
-const AGAIN: &str = "Ask your assistant again for a new one.";
+const AGAIN: &str = "Ask your assistant for a new link.";
 
 fn unknown() -> Response {
-    let page = EndPage { title: "There is no such sign-in", text: AGAIN, who: None };
+    let page = EndPage { title: "This link isn't valid", text: AGAIN, who: None };
     rendered(StatusCode::NOT_FOUND, &page)
 }
 

@@ -1,15 +1,14 @@
 //! One pending sign-in for all processes of an account, so that two hosts do not show two competing pages: the process
 //! with the page posts a notice to the vault, the others show its link and follow how it goes.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpStream;
-use url::Url;
+use url::{Host, Url};
 
-use super::{End, Pending, State};
+use super::{End, Pending, State, Visit, peer::PeerPage};
 use crate::{
-    account::{self, Account},
+    account::{self, Account, Need},
     clock::Timestamp,
     secret::{self, ExposeSecret as _, SecretString},
 };
@@ -18,7 +17,7 @@ use crate::{
 const POLL: Duration = Duration::from_millis(500);
 
 /// How often one with a page shows that it still lives; its lease lasts several times as long.
-const SIGN_OF_LIFE: Duration = Duration::from_millis(1500);
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
 /// Between having claimed the sign-in and having posted the notice there is hardly any time, and a dead process's lease
 /// runs out sooner.
@@ -31,9 +30,10 @@ struct Notice {
     code: String,
     expires_at: Timestamp,
     state: State,
+    peer_key: SecretString,
 }
 
-/// [`Notice`] with its link exposed, for the sealed bytes alone.
+/// [`Notice`] with its secrets exposed, for the sealed bytes alone.
 #[derive(Serialize)]
 struct NoticeView<'a> {
     name: &'a str,
@@ -41,10 +41,15 @@ struct NoticeView<'a> {
     code: &'a str,
     expires_at: Timestamp,
     state: State,
+    peer_key: &'a str,
 }
 
-/// The sign-in that is pending in another process; or the right to begin one: `None`.
-pub async fn found_or_claimed(account: &Account, holder: &str) -> Result<Option<Pending>, account::Error> {
+/// The sign-in that is pending in another process, joined; or the right to begin one: `None`.
+pub async fn found_or_claimed(
+    account: &Account,
+    holder: &str,
+    need: Need,
+) -> Result<Option<(Pending, PeerPage)>, account::Error> {
     let began = tokio::time::Instant::now();
     loop {
         if account.hold_notice(holder).await? {
@@ -53,9 +58,12 @@ pub async fn found_or_claimed(account: &Account, holder: &str) -> Result<Option<
         if let Some(notice) = read(account).await?
             && let Ok(left) = (notice.expires_at - account.now()).to_std()
             && notice.state.is_open()
-            && answers(&notice.url).await
+            && let Some(address) = address(&notice.url)
+            && let page = (PeerPage { address, key: notice.peer_key })
+            && page.join(need).await
         {
-            return Ok(Some(Pending::elsewhere(notice.name, notice.url, notice.code, left)));
+            let pending = Pending::elsewhere(notice.name, notice.url, notice.code, left, need);
+            return Ok(Some((pending, page)));
         }
         if began.elapsed() > PATIENCE {
             return Err(account::Error::SignInBusy);
@@ -65,11 +73,12 @@ pub async fn found_or_claimed(account: &Account, holder: &str) -> Result<Option<
 }
 
 /// Tells the other processes of `pending` until it has ended, and that it has.
-pub async fn tell(account: Account, holder: String, pending: Arc<Pending>) {
+pub async fn tell(account: Account, holder: String, visit: Arc<Visit>) {
+    let pending = visit.pending();
     let mut changes = pending.changes();
     while pending.is_open() {
         let outcome = tokio::select! {
-            _ = changes.changed() => post(&account, &pending).await,
+            _ = changes.changed() => post(&account, &visit).await,
             () = tokio::time::sleep(SIGN_OF_LIFE) => account.hold_notice(&holder).await.map(|_| ()),
         };
         if let Err(error) = outcome {
@@ -77,7 +86,7 @@ pub async fn tell(account: Account, holder: String, pending: Arc<Pending>) {
         }
     }
     let last = async {
-        post(&account, &pending).await?;
+        post(&account, &visit).await?;
         account.release_notice(&holder).await
     };
     if let Err(error) = last.await {
@@ -85,14 +94,16 @@ pub async fn tell(account: Account, holder: String, pending: Arc<Pending>) {
     }
 }
 
-/// Posts how `pending` stands.
-pub async fn post(account: &Account, pending: &Pending) -> Result<(), account::Error> {
+/// Posts the state of `visit`.
+pub async fn post(account: &Account, visit: &Visit) -> Result<(), account::Error> {
+    let pending = visit.pending();
     let notice = NoticeView {
         name: pending.name(),
         url: pending.url(),
         code: pending.code(),
         expires_at: account.now() + pending.expires_in(),
         state: pending.state(),
+        peer_key: visit.peer_key().expose_secret(),
     };
     let notice = secret::to_secret_json(&notice).map_err(|_| account::Error::RecordUnreadable)?;
     account.post_notice(&notice).await
@@ -127,12 +138,12 @@ async fn standing(account: &Account, holder: &str, name: &str) -> Result<State, 
     Ok(state)
 }
 
-/// Whether the page is still served. After a kill it is not, though the lease holds for some seconds.
-async fn answers(url: &SecretString) -> bool {
-    let Ok(url) = Url::parse(url.expose_secret()) else { return false };
-    match (url.host_str(), url.port()) {
-        (Some(host), Some(port)) => TcpStream::connect((host, port)).await.is_ok(),
-        _ => false,
+/// Where the page is served.
+fn address(url: &SecretString) -> Option<SocketAddr> {
+    let url = Url::parse(url.expose_secret()).ok()?;
+    match (url.host(), url.port()) {
+        (Some(Host::Ipv4(address)), Some(port)) => Some((address, port).into()),
+        _ => None,
     }
 }
 

@@ -269,11 +269,11 @@ async fn declining_one_of_two_prompts_ends_that_call_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn declining_leaves_the_page_to_those_who_only_showed_its_link() {
     let (_sandbox, place) = signed_out().await;
-    let shown = Server::start(&place).await;
-    let url = link(&shown.ok("login", json!({})).await);
     let mut raw = Raw::start(&place);
     let asked = raw.ask(round(1, &json!({}))).await;
-    assert_eq!(asked_url(&asked), url);
+    let url = asked_url(&asked);
+    let shown = Server::start(&place).await;
+    assert_eq!(link(&shown.ok("login", json!({})).await), url);
     assert!(raw.ask(retry(2, &asked, "decline")).await.to_string().contains("declined"));
     assert_eq!(Browser::open(&url).await.sign_in(&place.password).await.status(), StatusCode::OK);
     assert_eq!(shown.ok("list_models", json!({})).await["count"], 3);

@@ -1,6 +1,6 @@
-//! Just-in-time sign-in: a call that needs an account and finds none starts a sign-in and, when the person is done, goes
-//! on. How the person gets the link depends on the host: by URL elicitation where it can, else in an ordinary answer.
-//! Form elicitation is never used for a secret.
+//! Just-in-time sign-in: a call that needs an account and finds none starts a sign-in and continues when the person has
+//! signed in. How the person gets the link depends on the host: by URL elicitation where the host supports it, else in an
+//! ordinary answer. Form elicitation is never used for a secret.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,16 +26,16 @@ use crate::{
     sign_in::{End, Pending, SignIn, State},
 };
 
-/// A retry waits so long for the page: hosts give up a call after a minute, and after ten rounds.
+/// How long a retry waits for the page: hosts give up a call after a minute, and after ten rounds.
 const ROUND: Duration = Duration::from_secs(25);
 
-/// Which way the person gets the link.
+/// How the person gets the link.
 enum Way {
-    /// 2026-07-28 with URL elicitation: in rounds.
+    /// 2026-07-28 with URL elicitation: the call is answered with the question, and made again.
     Rounds,
-    /// 2025-11-25 with URL elicitation: while the call is open.
+    /// 2025-11-25 with URL elicitation: the host is asked while the call is open.
     WhileOpen,
-    /// Everybody else: in the answer.
+    /// Every other host: the answer contains the link.
     Answer,
 }
 
@@ -50,7 +50,7 @@ impl BondMcp {
         let Some(sign_in) = &self.inner.sign_in else { return Ok(None) };
         let Some(need) = tools::need(&request.name) else { return Ok(None) };
         match self.account().bearer(need).await {
-            // The operator's credentials are wrong; a page would not mend them.
+            // The operator's credentials are wrong; signing in on a page would not correct them.
             Err(account::Error::SignInRequired { why: SignInReason::EnvironmentRejected, .. }) => {
                 return Ok(None);
             }
@@ -59,7 +59,7 @@ impl BondMcp {
             Err(error) => return Ok(Some(Failure::from(error).into_result().into())),
             Ok(_) => return Ok(None),
         }
-        // Seldom, and much to remember for a call that does not need it.
+        // Boxed: this future is large and rarely needed.
         Box::pin(self.sign_in(sign_in, need, request, asked, context)).await
     }
 
@@ -223,8 +223,9 @@ impl Elicitation {
 
 impl Drop for Elicitation {
     fn drop(&mut self) {
-        if let Some(handle) = self.0.take() {
-            tokio::spawn(handle.cancel(Some(NOT_WAITED_FOR.to_owned())));
+        // At the very end of the process nobody is left to tell.
+        if let (Some(handle), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(handle.cancel(Some(NOT_WAITED_FOR.to_owned())));
         }
     }
 }
@@ -263,7 +264,7 @@ fn way(context: &RequestContext<RoleServer>) -> Way {
     }
 }
 
-/// Waits for the end of the sign-in, at most so long, and tells a host that wants to know that it is still waited.
+/// Waits for the end of the sign-in, at most `at_most`, and reports progress to a host that asked for it.
 async fn waited(pending: &Pending, at_most: Duration, context: &RequestContext<RoleServer>) -> State {
     const TICK: Duration = Duration::from_secs(5);
     let token = context.meta.get_progress_token();
@@ -286,28 +287,35 @@ async fn waited(pending: &Pending, at_most: Duration, context: &RequestContext<R
 
 fn message(pending: &Pending) -> String {
     format!(
-        "Sign in to BondMCP on a page of your own computer. It shows the code {}; if it shows another, close it. What you type there is not seen by the assistant.",
+        "Sign in to BondMCP on a local page in your browser. Check that the page shows the code {}; if it doesn't match, close the page. Your assistant does not see what you type there.",
         pending.code()
     )
 }
 
 /// The link and, for a person who likes a terminal better, the command that does the same.
 pub(super) fn link_in_words(pending: &Pending, command: &str) -> String {
+    let valid = match pending.expires_in().as_secs() {
+        seconds @ ..120 => format!("{seconds} seconds"),
+        seconds => format!("{} minutes", seconds.div_ceil(60)),
+    };
     format!(
-        "Give the person this link to open in the browser of this computer: {} (it shows the code {}, and holds for {} minutes), or they run `{command}` in a terminal. They sign in there, never in the chat; then call again. A host with URL elicitation is safer, as it shows the link itself.",
+        "Give the person this link to open in a browser on this computer: {} (it shows the code {} and is valid for {valid}), or they run `{command}` in a terminal. They sign in there, never in the chat; then call again. A host with URL elicitation is safer, as it shows the link itself.",
         pending.url(),
         pending.code(),
-        pending.expires_in().as_secs().div_ceil(60)
     )
 }
 
 fn ended(end: End) -> CallToolResponse {
     let (message, solution) = match end {
-        End::Declined => {
-            ("The person declined to sign in.", "Go on without BondMCP, or ask them whether they want to.")
-        }
-        End::Gone => ("The program that showed the sign-in page has ended.", "Call again for a new link."),
-        End::TimedOut => ("Nobody signed in in time.", "Ask the person, then call again for a new link."),
+        End::Declined => (
+            "The person declined to sign in.",
+            "Continue without BondMCP, or ask whether they want to sign in.",
+        ),
+        End::Gone => ("The process that served the sign-in page has ended.", "Call again for a new link."),
+        End::TimedOut => (
+            "The sign-in link expired; nobody signed in in time.",
+            "Ask the person, then call again for a new link.",
+        ),
         End::TooManyAttempts => (
             "The sign-in ended after too many wrong passwords.",
             "Call again when the person has the right one.",

@@ -79,3 +79,15 @@ fn sent_by_our_page(headers: &HeaderMap, own: &str) -> bool {
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).map(|value| value.to_str().unwrap_or("not text"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_form_that_never_ends_is_given_up() {
+        let endless = Body::from_stream(futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>());
+        let outcome = with_whole_body(Request::new(endless)).await.map(|_| ());
+        assert_eq!(outcome, Err(StatusCode::REQUEST_TIMEOUT));
+    }
+}

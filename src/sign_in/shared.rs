@@ -77,17 +77,27 @@ pub async fn tell(account: Account, holder: String, visit: Arc<Visit>) {
     let pending = visit.pending();
     let mut changes = pending.changes();
     while pending.is_open() {
-        let outcome = tokio::select! {
-            _ = changes.changed() => post(&account, &visit).await,
-            () = tokio::time::sleep(SIGN_OF_LIFE) => account.hold_notice(&holder).await.map(|_| ()),
+        let has_changed = tokio::select! {
+            _ = changes.changed() => true,
+            () = tokio::time::sleep(SIGN_OF_LIFE) => false,
         };
-        if let Err(error) = outcome {
+        let outcome = async {
+            // Without the lease the announcement is another process's by now: this one slept for too long.
+            if account.hold_notice(&holder).await? && has_changed {
+                post(&account, &visit).await?;
+            }
+            Ok::<_, account::Error>(())
+        };
+        if let Err(error) = outcome.await {
             tracing::warn!(%error, "other processes do not learn of the sign-in");
         }
     }
     let last = async {
-        post(&account, &visit).await?;
-        account.release_notice(&holder).await
+        if account.hold_notice(&holder).await? {
+            post(&account, &visit).await?;
+            account.release_notice(&holder).await?;
+        }
+        Ok::<_, account::Error>(())
     };
     if let Err(error) = last.await {
         tracing::warn!(%error, "other processes do not learn that the sign-in has ended");

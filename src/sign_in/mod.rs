@@ -1,13 +1,13 @@
-//! Signing in outside the chat: a page of ours in the person's browser, served on loopback only while a sign-in is
-//! pending. The host learns that it was done, never what was typed. It knows the account and nothing of MCP.
+//! Signing in outside the chat: a local page in the person's browser, served on loopback while a sign-in is pending. The
+//! host learns that somebody has signed in, never what was typed. The module knows the account and nothing of MCP.
 
 mod browser;
+mod coordination;
 mod page;
+mod page_session;
 mod peer;
 mod pending;
 mod protect;
-mod shared;
-mod visit;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -19,20 +19,20 @@ use tokio::{net::TcpListener, sync::Mutex, task::JoinHandle};
 use uuid::Uuid;
 
 pub use self::pending::{End, Pending, State};
-use self::{peer::PeerPage, visit::Visit};
+use self::{page_session::PageSession, peer::PeerPage};
 use crate::{
     account::{self, Account, Need},
     error::{Kind, Report},
     listener::{self, Bounds},
 };
 
-/// A sign-in that is not finished by then is over.
+/// The longest that a sign-in stays pending.
 pub const LIFETIME: Duration = Duration::from_mins(10);
 
-/// After the end, so that the browser can show it, its style and all.
-const LAST_LOOK: Duration = Duration::from_secs(10);
+/// How long the page is served after the end, so that the browser can show the outcome.
+const PAGE_GRACE_PERIOD: Duration = Duration::from_secs(10);
 
-/// What the visitors of the page together may hold.
+/// The bounds of the page's listener.
 const BOUNDS: Bounds = Bounds { connections: 64, head_timeout: Duration::from_secs(10) };
 
 /// How a process shows its sign-in page.
@@ -55,7 +55,7 @@ impl Default for Options {
     }
 }
 
-/// Why there is no page.
+/// Why the sign-in page cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum PageError {
     #[error("the sign-in page cannot listen on {address}: {source}")]
@@ -82,7 +82,7 @@ impl From<&PageError> for Report {
 pub struct SignIn {
     account: Account,
     options: Options,
-    /// This process, to the others of the account.
+    /// Identifies this process to the others of the account.
     holder: String,
     current: Arc<Mutex<Option<Current>>>,
 }
@@ -99,10 +99,10 @@ struct Current {
 /// Who serves the page.
 #[derive(Debug)]
 enum Page {
-    /// This process; the task tells the others of it.
+    /// This process serves it; the task informs the others.
     Own {
-        visit: Arc<Visit>,
-        telling: JoinHandle<()>,
+        session: Arc<PageSession>,
+        announcing: JoinHandle<()>,
     },
     Peer(PeerPage),
 }
@@ -116,14 +116,14 @@ impl Current {
         }
     }
 
-    async fn put_away(self) {
+    async fn shut_down(self) {
         self.pending.end(End::Gone);
         self.task.abort();
         // Its port is free once the task is gone.
         let _ = self.task.await;
-        if let Page::Own { visit, telling } = self.page {
-            visit.forget_browser();
-            let _ = telling.await;
+        if let Page::Own { session, announcing } = self.page {
+            session.forget_browser();
+            let _ = announcing.await;
         }
     }
 }
@@ -134,10 +134,9 @@ impl SignIn {
         Self { account, options, holder: Uuid::new_v4().to_string(), current: Arc::default() }
     }
 
-    /// The pending sign-in, of whatever process of this account, and a new one with its page where there is none. The
-    /// caller gives its link to the person and depends on it from now on, until [`Pending::decline`]. `asked_by` is what
-    /// the host calls itself.
-    pub async fn begin(&self, asked_by: Option<String>, need: Need) -> Result<Arc<Pending>, PageError> {
+    /// Returns the account's pending sign-in, of whatever process, or begins one where there is none. The caller gives
+    /// its link to the person and depends on it until [`Pending::decline`]. `requested_by` is the host's name for itself.
+    pub async fn begin(&self, requested_by: Option<String>, need: Need) -> Result<Arc<Pending>, PageError> {
         let mut current = self.current.lock().await;
         if let Some(current) = &*current
             && current.join(need).await
@@ -145,33 +144,33 @@ impl SignIn {
             return Ok(Arc::clone(&current.pending));
         }
         if let Some(over) = current.take() {
-            over.put_away().await;
+            over.shut_down().await;
         }
-        let begun = match shared::found_or_claimed(&self.account, &self.holder, need).await? {
+        let begun = match coordination::find_or_claim(&self.account, &self.holder, need).await? {
             Some((elsewhere, page)) => {
                 let pending = Arc::new(elsewhere);
                 let following =
-                    shared::follow(self.account.clone(), self.holder.clone(), Arc::clone(&pending));
+                    coordination::follow(self.account.clone(), self.holder.clone(), Arc::clone(&pending));
                 Current { pending, page: Page::Peer(page), task: tokio::spawn(following) }
             }
-            None => self.page(asked_by, need).await?,
+            None => self.page(requested_by, need).await?,
         };
         Ok(Arc::clone(&current.insert(begun).pending))
     }
 
-    /// Ends what is pending. For the end of the process: the others of the account learn of it at once.
+    /// Ends what is pending before the process ends, so that the others of the account learn of it at once.
     pub async fn close(&self) {
         if let Some(current) = self.current.lock().await.take() {
-            current.put_away().await;
+            current.shut_down().await;
         }
     }
 
-    /// Opens the person's browser, where the operator wants that, once for a page of ours.
+    /// Opens the person's browser where the operator wants that, once for each page of this process.
     pub async fn show(&self) {
         if self.options.open_browser
-            && let Some(Current { page: Page::Own { visit, .. }, .. }) = &*self.current.lock().await
+            && let Some(Current { page: Page::Own { session, .. }, .. }) = &*self.current.lock().await
         {
-            visit.open_browser();
+            session.open_browser();
         }
     }
 
@@ -181,8 +180,8 @@ impl SignIn {
         current.as_ref().map(|current| &current.pending).filter(|pending| pending.name() == name).cloned()
     }
 
-    /// A page of our own, of which the other processes are told.
-    async fn page(&self, asked_by: Option<String>, need: Need) -> Result<Current, PageError> {
+    /// Serves a page in this process, and announces it to the others.
+    async fn page(&self, requested_by: Option<String>, need: Need) -> Result<Current, PageError> {
         let (listener, address) = match self.listen().await {
             Ok(listening) => listening,
             Err(error) => {
@@ -190,14 +189,18 @@ impl SignIn {
                 return Err(error);
             }
         };
-        let visit = Arc::new(Visit::new(self.account.clone(), address, asked_by, need, self.options));
-        shared::post(&self.account, &visit).await?;
-        let telling =
-            tokio::spawn(shared::tell(self.account.clone(), self.holder.clone(), Arc::clone(&visit)));
+        let session =
+            Arc::new(PageSession::new(self.account.clone(), address, requested_by, need, self.options));
+        coordination::publish(&self.account, &session).await?;
+        let announcing = tokio::spawn(coordination::announce(
+            self.account.clone(),
+            self.holder.clone(),
+            Arc::clone(&session),
+        ));
         Ok(Current {
-            pending: Arc::clone(visit.pending()),
-            task: tokio::spawn(serve(listener, Arc::clone(&visit))),
-            page: Page::Own { visit, telling },
+            pending: Arc::clone(session.pending()),
+            task: tokio::spawn(serve(listener, Arc::clone(&session))),
+            page: Page::Own { session, announcing },
         })
     }
 
@@ -210,15 +213,15 @@ impl SignIn {
     }
 }
 
-/// Serves the page until the sign-in has ended, and a little longer.
-async fn serve(listener: TcpListener, visit: Arc<Visit>) {
+/// Serves the page until the sign-in has ended, and for [`PAGE_GRACE_PERIOD`] more.
+async fn serve(listener: TcpListener, session: Arc<PageSession>) {
     let over = async {
-        let pending = visit.pending();
+        let pending = session.pending();
         if tokio::time::timeout(pending.expires_in(), pending.ended()).await.is_err() {
             pending.end(End::TimedOut);
         }
-        visit.forget_browser();
-        tokio::time::sleep(LAST_LOOK).await;
+        session.forget_browser();
+        tokio::time::sleep(PAGE_GRACE_PERIOD).await;
     };
-    listener::serve(listener, page::router(Arc::clone(&visit)), BOUNDS, over).await;
+    listener::serve(listener, page::router(Arc::clone(&session)), BOUNDS, over).await;
 }

@@ -163,7 +163,7 @@ impl Pending {
 
     /// Ends it without anybody signing in, unless it has ended.
     pub fn end(&self, end: End) {
-        self.becomes(State::Ended(end));
+        self.set_state(State::Ended(end));
     }
 
     pub(super) fn changes(&self) -> watch::Receiver<State> {
@@ -171,7 +171,7 @@ impl Pending {
     }
 
     /// What has ended stays as it is, unless somebody has signed in after all.
-    pub(super) fn becomes(&self, new: State) {
+    pub(super) fn set_state(&self, new: State) {
         self.state.send_if_modified(|state| {
             let counts = state.is_open() || matches!(new, State::SignedIn { .. });
             let changes = counts && *state != new;

@@ -1,4 +1,4 @@
-//! What every request to the sign-in page must satisfy, and what every answer forbids the browser.
+//! The checks on every request to the sign-in page, and the security headers of every answer.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-use super::Visit;
+use super::PageSession;
 
 /// The largest form that is taken, in bytes.
 const LARGEST_FORM: usize = 16 << 10;
@@ -37,8 +37,8 @@ const FORBIDDEN: [(HeaderName, &str); 5] = [
 ];
 
 /// Refuses a name that was rebound to us, forms that other pages send, and bodies that are too large or too slow.
-pub async fn guard(State(visit): State<Arc<Visit>>, request: Request, next: Next) -> Response {
-    let own = visit.address().to_string();
+pub async fn guard(State(session): State<Arc<PageSession>>, request: Request, next: Next) -> Response {
+    let own = session.address().to_string();
     let headers = request.headers();
     let allowed = text(headers, &HOST) == Some(&own)
         && (request.method() != Method::POST || sent_by_our_page(headers, &own));

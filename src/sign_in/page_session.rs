@@ -27,14 +27,14 @@ pub struct Login {
     pub remember: bool,
 }
 
-/// A page that a person may visit.
+/// The page of one sign-in, as its forms use it.
 #[derive(Debug)]
-pub struct Visit {
+pub struct PageSession {
     account: Account,
     pending: Arc<Pending>,
     address: SocketAddr,
-    /// What the host calls itself: a claim, not a fact.
-    asked_by: Option<String>,
+    /// The host's name for itself: a claim, not a fact.
+    requested_by: Option<String>,
     /// The last part of the page's path: 256 random bits, good for one sign-in.
     id: SecretString,
     /// Sent with the page's forms, so that no other page can send them.
@@ -47,15 +47,15 @@ pub struct Visit {
     wrong: Mutex<u8>,
     /// Why BondMCP refused a new account in the end; the form says so.
     problem: StdMutex<Option<Report>>,
-    /// Sends the person's browser here, once it was opened.
+    /// The file by which the person's browser was opened, if it was.
     redirect: StdMutex<Option<RedirectFile>>,
 }
 
-impl Visit {
+impl PageSession {
     pub fn new(
         account: Account,
         address: SocketAddr,
-        asked_by: Option<String>,
+        requested_by: Option<String>,
         need: Need,
         options: super::Options,
     ) -> Self {
@@ -65,7 +65,7 @@ impl Visit {
             account,
             pending: Arc::new(Pending::new(url.into(), options.lifetime, need)),
             address,
-            asked_by,
+            requested_by,
             id,
             form_token: secret::random(),
             peer_key: secret::random(),
@@ -88,8 +88,8 @@ impl Visit {
         self.address
     }
 
-    pub fn asked_by(&self) -> Option<&str> {
-        self.asked_by.as_deref()
+    pub fn requested_by(&self) -> Option<&str> {
+        self.requested_by.as_deref()
     }
 
     pub fn peer_key(&self) -> &SecretString {
@@ -133,7 +133,7 @@ impl Visit {
         }
     }
 
-    /// Removes what opened the browser.
+    /// Removes the file by which the browser was opened.
     pub fn forget_browser(&self) {
         self.redirect.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
@@ -148,7 +148,7 @@ impl Visit {
         let mut wrong = self.turn().await?;
         match self.account.sign_in(&login.email, login.password, login.remember).await {
             Ok(status) => {
-                self.pending.becomes(State::SignedIn { email: status.email });
+                self.pending.set_state(State::SignedIn { email: status.email });
                 Ok(())
             }
             Err(error) if is_unauthorized(&error) => {
@@ -177,7 +177,7 @@ impl Visit {
             }
             report
         })?;
-        self.pending.becomes(State::Verifying { email: login.email.clone() });
+        self.pending.set_state(State::Verifying { email: login.email.clone() });
         tokio::spawn(Arc::clone(self).verify(login));
         Ok(())
     }
@@ -193,7 +193,7 @@ impl Visit {
         }
         match self.account.use_own_key(key).await {
             Ok(()) => {
-                self.pending.becomes(State::SignedIn { email: None });
+                self.pending.set_state(State::SignedIn { email: None });
                 Ok(())
             }
             Err(error) if is_unauthorized(&error) => {
@@ -236,7 +236,7 @@ impl Visit {
             }
             let error = match self.account.sign_in(&login.email, login.password.clone(), login.remember).await
             {
-                Ok(status) => return self.pending.becomes(State::SignedIn { email: status.email }),
+                Ok(status) => return self.pending.set_state(State::SignedIn { email: status.email }),
                 Err(error) => error,
             };
             let report = Report::from(&error);
@@ -250,7 +250,7 @@ impl Visit {
                         self.count(&mut *self.wrong.lock().await);
                     }
                     *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
-                    return self.pending.becomes(State::Open);
+                    return self.pending.set_state(State::Open);
                 }
             }
         }

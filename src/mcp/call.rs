@@ -74,7 +74,7 @@ impl BondMcp {
         {
             return Ok(Failure::from(report).into_result().into());
         }
-        let asked = self.inner.rounds.asked(&request)?;
+        let asked = self.inner.request_states.asked(&request)?;
         if let Some(answer) = self.signed_in_first(&request, asked.as_ref(), &context).await? {
             return Ok(answer);
         }

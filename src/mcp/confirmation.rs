@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::{
     BondMcp,
     failure::Failure,
-    rounds::{self, Asked},
+    input_required::{self, PendingInput},
     tools,
 };
 use crate::{account::Key, error::Kind};
@@ -36,7 +36,7 @@ impl BondMcp {
     pub(super) async fn confirmed_first(
         &self,
         request: &CallToolRequestParams,
-        asked: Option<&Asked>,
+        asked: Option<&PendingInput>,
         context: &RequestContext<RoleServer>,
     ) -> Result<Option<CallToolResponse>, ErrorData> {
         match ending(request) {
@@ -51,7 +51,7 @@ impl BondMcp {
         action: &str,
         key_id: &str,
         request: &CallToolRequestParams,
-        asked: Option<&Asked>,
+        asked: Option<&PendingInput>,
         context: &RequestContext<RoleServer>,
     ) -> Result<Option<CallToolResponse>, ErrorData> {
         let list = match self.account().list_keys().await {
@@ -64,13 +64,13 @@ impl BondMcp {
             return Ok(named(request, action, &key).err().map(|failure| failure.into_result().into()));
         }
         let confirmed = if context.protocol_version().is_some_and(|v| v >= ProtocolVersion::V_2026_07_28) {
-            match (asked, rounds::answer(request)) {
-                (Some(Asked::Confirmation), Some(answer)) => is_yes(answer),
+            match (asked, input_required::answer(request)) {
+                (Some(PendingInput::Confirmation), Some(answer)) => is_yes(answer),
                 _ => {
                     return self
                         .inner
-                        .rounds
-                        .ask(Asked::Confirmation, form(action, &key)?, request)
+                        .request_states
+                        .ask(PendingInput::Confirmation, form(action, &key)?, request)
                         .map(Some);
                 }
             }

@@ -17,7 +17,7 @@ use serde_json::json;
 use super::{
     BondMcp,
     failure::Failure,
-    rounds::{self, Asked},
+    input_required::{self, PendingInput},
     tools,
 };
 use crate::{
@@ -27,16 +27,16 @@ use crate::{
 };
 
 /// How long a retry waits for the page: hosts give up a call after a minute, and after ten rounds.
-const ROUND: Duration = Duration::from_secs(25);
+const ROUND_WAIT: Duration = Duration::from_secs(25);
 
 /// How the person gets the link.
-enum Way {
+enum LinkDelivery {
     /// 2026-07-28 with URL elicitation: the call is answered with the question, and made again.
-    Rounds,
+    InputRequired,
     /// 2025-11-25 with URL elicitation: the host is asked while the call is open.
     WhileOpen,
     /// Every other host: the answer contains the link.
-    Answer,
+    InAnswer,
 }
 
 impl BondMcp {
@@ -44,7 +44,7 @@ impl BondMcp {
     pub(super) async fn signed_in_first(
         &self,
         request: &CallToolRequestParams,
-        asked: Option<&Asked>,
+        asked: Option<&PendingInput>,
         context: &RequestContext<RoleServer>,
     ) -> Result<Option<CallToolResponse>, ErrorData> {
         let Some(sign_in) = &self.inner.sign_in else { return Ok(None) };
@@ -68,14 +68,14 @@ impl BondMcp {
         sign_in: &SignIn,
         need: Need,
         request: &CallToolRequestParams,
-        asked: Option<&Asked>,
+        asked: Option<&PendingInput>,
         context: &RequestContext<RoleServer>,
     ) -> Result<Option<CallToolResponse>, ErrorData> {
-        let way = way(context);
-        if let (Way::Rounds, Some(Asked::SignIn(name))) = (&way, asked) {
+        let delivery = link_delivery(context);
+        if let (LinkDelivery::InputRequired, Some(PendingInput::SignIn(name))) = (&delivery, asked) {
             return self.next_round(sign_in, name, request, context).await;
         }
-        if let Way::Answer = way
+        if let LinkDelivery::InAnswer = delivery
             && tools::tells_how_to_sign_in(&request.name)
         {
             return Ok(None);
@@ -84,13 +84,13 @@ impl BondMcp {
             Ok(pending) => pending,
             Err(error) => return Ok(Some(Failure::from(Report::from(&error)).into_result().into())),
         };
-        match way {
-            Way::Rounds => {
-                let asked = Asked::SignIn(pending.name().to_owned());
-                self.inner.rounds.ask(asked, elicitation(&pending, String::new()), request).map(Some)
+        match delivery {
+            LinkDelivery::InputRequired => {
+                let asked = PendingInput::SignIn(pending.name().to_owned());
+                self.inner.request_states.ask(asked, elicitation(&pending, String::new()), request).map(Some)
             }
-            Way::WhileOpen => self.while_open(&pending, context).await,
-            Way::Answer => {
+            LinkDelivery::WhileOpen => self.while_open(&pending, context).await,
+            LinkDelivery::InAnswer => {
                 sign_in.show().await;
                 Ok(Some(self.in_words(&pending)))
             }
@@ -176,16 +176,18 @@ impl BondMcp {
         request: &CallToolRequestParams,
         context: &RequestContext<RoleServer>,
     ) -> Result<Option<CallToolResponse>, ErrorData> {
-        let Some(pending) = sign_in.named(name).await else { return Err(rounds::stale()) };
-        if rounds::answer(request).is_some_and(|answer| answer.action != ElicitationAction::Accept) {
+        let Some(pending) = sign_in.named(name).await else { return Err(input_required::stale()) };
+        if input_required::answer(request).is_some_and(|answer| answer.action != ElicitationAction::Accept) {
             return Ok(declined(&pending));
         }
-        match waited(&pending, ROUND, context).await {
+        match waited(&pending, ROUND_WAIT, context).await {
             State::SignedIn { .. } => Ok(None),
             State::Ended(end) => Ok(Some(ended(end))),
-            State::Open | State::Verifying { .. } => {
-                self.inner.rounds.go_on(Asked::SignIn(name.to_owned()), request).map(Some)
-            }
+            State::Open | State::Verifying { .. } => self
+                .inner
+                .request_states
+                .continue_without_input(PendingInput::SignIn(name.to_owned()), request)
+                .map(Some),
         }
     }
 }
@@ -249,7 +251,7 @@ fn elicitation(pending: &Pending, id: String) -> ElicitRequestParams {
     }
 }
 
-fn way(context: &RequestContext<RoleServer>) -> Way {
+fn link_delivery(context: &RequestContext<RoleServer>) -> LinkDelivery {
     let can = context
         .client_capabilities()
         .and_then(|capabilities| capabilities.elicitation)
@@ -258,27 +260,27 @@ fn way(context: &RequestContext<RoleServer>) -> Way {
     let at_least =
         |newest: ProtocolVersion| version.as_ref().is_some_and(|version| version.as_str() >= newest.as_str());
     match can {
-        true if at_least(ProtocolVersion::V_2026_07_28) => Way::Rounds,
-        true if at_least(ProtocolVersion::V_2025_11_25) => Way::WhileOpen,
-        _ => Way::Answer,
+        true if at_least(ProtocolVersion::V_2026_07_28) => LinkDelivery::InputRequired,
+        true if at_least(ProtocolVersion::V_2025_11_25) => LinkDelivery::WhileOpen,
+        _ => LinkDelivery::InAnswer,
     }
 }
 
 /// Waits for the end of the sign-in, at most `at_most`, and reports progress to a host that asked for it.
 async fn waited(pending: &Pending, at_most: Duration, context: &RequestContext<RoleServer>) -> State {
-    const TICK: Duration = Duration::from_secs(5);
+    const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
     let token = context.meta.get_progress_token();
     let began = tokio::time::Instant::now();
-    let mut ticks = 0.0;
+    let mut reports = 0.0;
     loop {
         let left = at_most.saturating_sub(began.elapsed());
-        let state = pending.finished(left.min(TICK)).await;
-        if !matches!(state, State::Open | State::Verifying { .. }) || left <= TICK {
+        let state = pending.finished(left.min(PROGRESS_INTERVAL)).await;
+        if !matches!(state, State::Open | State::Verifying { .. }) || left <= PROGRESS_INTERVAL {
             return state;
         }
         if let Some(token) = &token {
-            ticks += 1.0;
-            let progress = rmcp::model::ProgressNotificationParam::new(token.clone(), ticks)
+            reports += 1.0;
+            let progress = rmcp::model::ProgressNotificationParam::new(token.clone(), reports)
                 .with_message("waiting for the person to sign in");
             let _ = context.peer.notify_progress(progress).await;
         }

@@ -7,10 +7,10 @@ mod confirmation;
 mod elicitation;
 mod failure;
 mod guard;
+mod input_required;
 mod progress;
 mod prompts;
 mod resources;
-mod rounds;
 mod selection;
 mod spending;
 mod tools;
@@ -35,7 +35,7 @@ use rmcp::{
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use self::{failure::Failure, guard::Guard, rounds::Rounds, spending::Spending};
+use self::{failure::Failure, guard::Guard, input_required::RequestStates, spending::Spending};
 pub use self::{
     selection::{Selection, SelectionError, Toolset},
     spending::Usd,
@@ -111,7 +111,7 @@ struct Inner {
     guard: Guard,
     /// `None` where no page of ours can be reached by the person.
     sign_in: Option<SignIn>,
-    rounds: Rounds,
+    request_states: RequestStates,
     limits: Limits,
     spending: Spending,
     running: Semaphore,
@@ -142,7 +142,7 @@ impl BondMcp {
                 tools,
                 guard: Guard::new(redactor),
                 sign_in,
-                rounds: Rounds::new(LIFETIME),
+                request_states: RequestStates::new(LIFETIME),
                 limits,
                 spending: Spending::new(limits.spend),
                 running: Semaphore::new(limits.concurrent),

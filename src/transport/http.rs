@@ -35,8 +35,8 @@ pub const LARGEST_BODY: usize = 4 << 20;
 /// For a request up to the head of its answer; a little more than a call may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// After the word to stop, what is still in flight gets so long.
-const LAST_ANSWERS: Duration = Duration::from_secs(5);
+/// How long requests in flight may take after the server was told to stop.
+const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(5);
 
 /// What the clients together may hold; silent connections are closed after a while.
 const BOUNDS: Bounds = Bounds { connections: 512, head_timeout: Duration::from_secs(30) };
@@ -97,7 +97,7 @@ pub async fn serve(listener: TcpListener, router: Router, stopping: Cancellation
     let graceful = listener::serve(listener, router, BOUNDS, stopping.cancelled());
     tokio::select! {
         () = graceful => {}
-        () = async { stopping.cancelled().await; tokio::time::sleep(LAST_ANSWERS).await } => {}
+        () = async { stopping.cancelled().await; tokio::time::sleep(SHUTDOWN_GRACE_PERIOD).await } => {}
     }
 }
 

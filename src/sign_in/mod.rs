@@ -70,7 +70,7 @@ impl From<&PageError> for Report {
             PageError::Listen { address, source } => Self::new(
                 Kind::Internal,
                 format!("The sign-in page cannot listen on {address}: {source}."),
-                "Call again in a moment; if it stays so, the operator frees the port or starts the server with another --sign-in-port.",
+                "Call again in a moment. If it still fails, the operator frees the port or starts the server with another --sign-in-port.",
             ),
             PageError::Account(error) => error.into(),
         }

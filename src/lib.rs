@@ -15,6 +15,7 @@
 //! | 1 | [`vault`] | accounts at rest, sealed |
 //! | 0 | [`secret`], [`redact`] | secrets as types, and finding them in text |
 //! | 0 | [`config`], [`error`], [`clock`], [`telemetry`], [`text`] | the operator's decisions, failures as told outside, time, logs, text from elsewhere |
+//! | 0 | [`listener`] | serving HTTP within bounds, for the page and for [`transport`] |
 //! | beside | [`sandbox`] | an embedded BondMCP API; it shares only the wire types of [`bondmcp`] |
 //!
 //! A tool call comes in by [`transport`], is bounded and caught in [`mcp`], gets a bearer from [`account`], goes upstream
@@ -26,6 +27,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod listener;
 pub mod mcp;
 pub mod redact;
 pub mod sandbox;

@@ -4,19 +4,25 @@
 
 mod common;
 
-use std::process::Stdio;
+use std::{process::Stdio, time::Duration};
 
-use bondmcp_server::sandbox::{Fault, RunningSandbox};
+use bondmcp_server::{
+    mcp::{BondMcp, Limits, Selection},
+    sandbox::{Fault, RunningSandbox},
+    sign_in::{Options, SignIn},
+};
 use common::{
-    EMAIL, Place, Server,
+    EMAIL, Place, Server, account,
     browser::{Browser, link, text},
-    like_the_seed,
+    error_of, host, like_the_seed,
     raw::{Raw, call, modern_as},
-    sandbox, secrets, within,
+    request, sandbox, secrets, within,
 };
 use reqwest::{RequestBuilder, StatusCode};
+use rmcp::{RoleClient, ServiceExt as _, model::ClientConfig, service::RunningService};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio_util::sync::CancellationToken;
 
 const LOGIN: &str = "POST /auth/login";
 
@@ -24,6 +30,17 @@ async fn signed_out() -> (RunningSandbox, Place) {
     let sandbox = sandbox(like_the_seed()).await;
     let place = Place::new(&sandbox);
     (sandbox, place)
+}
+
+/// A server in this process, with a page, and a host without elicitation on it.
+async fn with_page(place: &Place, options: Options) -> RunningService<RoleClient, ClientConfig> {
+    let (account, redactor) = account(place);
+    let sign_in = SignIn::new(account.clone(), options);
+    let (selection, limits, stopping) = (Selection::default(), Limits::default(), CancellationToken::new());
+    let server = BondMcp::new(account, Some(sign_in), redactor, &selection, limits, stopping).unwrap();
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    tokio::spawn(async move { server.serve(ours).await.unwrap().waiting().await });
+    within(host().serve(theirs)).await.unwrap()
 }
 
 fn url_elicitation() -> Value {
@@ -104,8 +121,8 @@ async fn in_2025_11_25_the_host_is_asked_while_the_call_is_open() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn declining_ends_the_sign_in_and_says_so() {
-    let (_sandbox, place) = signed_out().await;
     for action in ["decline", "cancel"] {
+        let (_sandbox, place) = signed_out().await;
         let mut raw = Raw::start(&place);
         let first = raw.ask(round(1, &json!({}))).await;
         let browser = Browser::open(&asked_url(&first)).await;
@@ -116,6 +133,7 @@ async fn declining_ends_the_sign_in_and_says_so() {
         let again = raw.ask(round(3, &json!({}))).await;
         assert_ne!(asked_url(&again), asked_url(&first));
 
+        let place = Place { directory: tempfile::tempdir().unwrap(), ..place };
         let mut raw = Raw::start(&place);
         raw.initialize_as("2025-11-25", url_elicitation()).await;
         let asked = raw.ask(call(2, "list_models", json!({}))).await;
@@ -193,20 +211,23 @@ async fn wrong_passwords_at_once_are_not_tried_more_often_than_one_by_one() {
     assert_eq!(sandbox.count(LOGIN), 5);
 }
 
+/// In this process, where BondMCP can be asked more often.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_account_waits_for_its_mail_and_goes_on_by_itself() {
     let (sandbox, place) = signed_out().await;
-    let server = Server::start(&place).await;
-    let told = server.ok("register", json!({})).await;
+    let options = Options { verification_poll: Duration::from_millis(5), ..Options::default() };
+    let client = with_page(&place, options).await;
+    let call = async |tool| within(client.call_tool(request(tool, json!({})))).await.unwrap();
+    let told = call("register").await.structured_content.unwrap();
     let browser = Browser::open(told["sign_in_url"].as_str().unwrap()).await;
     let fields = [("email", "new@example.com"), ("password", "a-new-password-1"), ("remember", "yes")];
     let page = text(within(browser.post("create", &fields).send()).await.unwrap()).await;
     assert!(page.contains("Check your mail") && page.contains("new@example.com"));
     within(sandbox.faults().arrived(LOGIN, 1)).await;
     for tool in ["register", "login"] {
-        assert_eq!(server.ok(tool, json!({})).await["status"], "verification_required");
+        assert_eq!(call(tool).await.structured_content.unwrap()["status"], "verification_required");
     }
-    assert_eq!(server.error("list_models", json!({})).await["kind"], "email_not_verified");
+    assert_eq!(error_of(&call("list_models").await)["kind"], "email_not_verified");
     sandbox.verify("new@example.com");
     // The page looks again by itself, as this does.
     let looks = async {
@@ -215,7 +236,61 @@ async fn a_new_account_waits_for_its_mail_and_goes_on_by_itself() {
         }
     };
     within(looks).await;
-    assert_eq!(server.ok("list_models", json!({})).await["count"], 3);
+    assert_eq!(call("list_models").await.structured_content.unwrap()["count"], 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn declining_one_of_two_prompts_ends_that_call_alone() {
+    let (_sandbox, place) = signed_out().await;
+    let mut raw = Raw::start(&place);
+    let one = raw.ask(round(1, &json!({}))).await;
+    let two = raw.ask(round(2, &json!({}))).await;
+    assert!(raw.ask(retry(3, &one, "decline")).await.to_string().contains("declined"));
+    raw.send(&retry(4, &two, "accept").to_string()).await;
+    let signed_in = Browser::open(&asked_url(&two)).await.sign_in(&place.password).await;
+    assert_eq!(signed_in.status(), StatusCode::OK);
+    assert_eq!(raw.next().await["result"]["structuredContent"]["count"], 3);
+
+    let place = Place { directory: tempfile::tempdir().unwrap(), ..place };
+    let mut raw = Raw::start(&place);
+    raw.initialize_as("2025-11-25", url_elicitation()).await;
+    let one = raw.ask(call(2, "list_models", json!({}))).await;
+    let two = raw.ask(call(3, "list_models", json!({}))).await;
+    let answer =
+        |asked: &Value, action| json!({"jsonrpc": "2.0", "id": asked["id"], "result": {"action": action}});
+    assert!(raw.ask(answer(&one, "cancel")).await.to_string().contains("declined"));
+    raw.send(&answer(&two, "accept").to_string()).await;
+    let browser = Browser::open(two["params"]["url"].as_str().unwrap()).await;
+    assert_eq!(browser.sign_in(&place.password).await.status(), StatusCode::OK);
+    assert_eq!(raw.next().await["method"], "notifications/elicitation/complete");
+    assert_eq!(raw.next().await["result"]["structuredContent"]["count"], 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn declining_leaves_the_page_to_those_who_only_showed_its_link() {
+    let (_sandbox, place) = signed_out().await;
+    let mut raw = Raw::start(&place);
+    let asked = raw.ask(round(1, &json!({}))).await;
+    let url = asked_url(&asked);
+    let shown = Server::start(&place).await;
+    assert_eq!(link(&shown.ok("login", json!({})).await), url);
+    assert!(raw.ask(retry(2, &asked, "decline")).await.to_string().contains("declined"));
+    assert_eq!(Browser::open(&url).await.sign_in(&place.password).await.status(), StatusCode::OK);
+    assert_eq!(shown.ok("list_models", json!({})).await["count"], 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_cancelled_takes_its_question_back() {
+    let (_sandbox, place) = signed_out().await;
+    let mut raw = Raw::start(&place);
+    raw.initialize_as("2025-11-25", url_elicitation()).await;
+    let asked = raw.ask(call(2, "list_models", json!({}))).await;
+    let cancelled = |id: &Value| json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}});
+    let taken_back = raw.ask(cancelled(&json!(2))).await;
+    assert_eq!(
+        (&taken_back["method"], &taken_back["params"]["requestId"]),
+        (&json!("notifications/cancelled"), &asked["id"])
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -256,6 +331,31 @@ async fn a_terminal_can_use_the_page_too() {
     assert!(rest.contains("Signed in as ada@example.com"), "{rest}");
 }
 
+/// Somebody else on the machine, who answers everything on a port that is free.
+async fn takes_over(link: &str) -> tokio::task::JoinHandle<()> {
+    let address = link.split('/').nth(2).unwrap().to_owned();
+    let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+    let anything = axum::Router::new().fallback(async |body: String| body);
+    tokio::spawn(async move { axum::serve(listener, anything).await.unwrap() })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_processs_link_is_not_handed_out_though_somebody_else_owns_its_port() {
+    let (_sandbox, place) = signed_out().await;
+    let [killed, joined, other] =
+        [Server::start(&place).await, Server::start(&place).await, Server::start(&place).await];
+    let shown = async |server: &Server| link(&server.ok("login", json!({})).await);
+    let old = shown(&killed).await;
+    // This one has handed the link out before the kill, the other one has not.
+    assert_eq!(shown(&joined).await, old);
+    killed.kill().await;
+    let impostor = takes_over(&old).await;
+    let (one, two) = tokio::join!(shown(&joined), shown(&other));
+    assert_eq!(one, two);
+    assert_ne!(one, old);
+    impostor.abort();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn attacks_on_the_page_come_to_nothing() {
     let (sandbox, place) = signed_out().await;
@@ -264,9 +364,10 @@ async fn attacks_on_the_page_come_to_nothing() {
     let browser = Browser::open(&url).await;
     let password = secrets::text(&place.password);
     let fields = [("email", EMAIL), ("password", password)];
-    let sign_in = || browser.post("sign-in", &fields);
+    let sign_in = || browser.form("sign-in", &fields);
     let status = |request: RequestBuilder| async { within(request.send()).await.unwrap().status() };
 
+    assert_eq!(status(sign_in()).await, StatusCode::FORBIDDEN, "from nowhere");
     for (name, value) in [
         ("origin", "https://evil.example"),
         ("origin", "null"),

@@ -58,6 +58,8 @@ enum Person {
     Cancels,
     /// Agrees to open the page, and then does something else.
     WalksAway,
+    /// Does not even look at the question.
+    Hesitates,
 }
 
 impl Person {
@@ -81,6 +83,7 @@ impl Person {
             Self::Declines => return ElicitationAction::Decline,
             Self::Cancels => return ElicitationAction::Cancel,
             Self::WalksAway => {}
+            Self::Hesitates => std::future::pending().await,
         }
         ElicitationAction::Accept
     }
@@ -245,7 +248,7 @@ async fn declining_and_cancelling_end_the_call_and_the_page() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sign_in_that_runs_out_is_said_to_and_the_next_call_gets_a_new_page() {
-    for kind in KINDS {
+    let runs_out = async |kind| {
         let (_sandbox, place) = place().await;
         let mut command = place.command(&["stdio", "--sign-in-timeout", "1"]);
         let host = Host::spawn(&mut command, kind, Person::WalksAway).await;
@@ -253,7 +256,9 @@ async fn a_sign_in_that_runs_out_is_said_to_and_the_next_call_gets_a_new_page() 
             host.list_models().await;
             let url = host.links()[0].clone();
             // The page looks again by itself when the time is up, as this does.
-            within(async { while reqwest::get(&url).await.unwrap().status() != StatusCode::GONE {} }).await;
+            let http = reqwest::Client::new();
+            let gone = async || http.get(&url).send().await.unwrap().status() == StatusCode::GONE;
+            within(async { while !gone().await {} }).await;
         } else {
             let error = error_of(&host.list_models().await);
             assert!(error["message"].as_str().unwrap().contains("in time"), "{kind:?} {error}");
@@ -261,7 +266,31 @@ async fn a_sign_in_that_runs_out_is_said_to_and_the_next_call_gets_a_new_page() 
         host.list_models().await;
         let links = host.links();
         assert_ne!(links.first(), links.last(), "{kind:?}");
-    }
+    };
+    tokio::join!(runs_out(Kind::Rounds), runs_out(Kind::WhileOpen), runs_out(Kind::Answer));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_ends_with_its_link() {
+    let (_sandbox, place) = place().await;
+    let mut command = place.command(&["stdio", "--sign-in-timeout", "1"]);
+    let host = Host::spawn(&mut command, Kind::WhileOpen, Person::Hesitates).await;
+    let error = error_of(&host.list_models().await);
+    assert!(error["message"].as_str().unwrap().contains("in time"), "{error}");
+    let seen = String::from_utf8(host.seen.lock().unwrap().clone()).unwrap();
+    assert!(seen.contains("notifications/cancelled"), "{seen}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_ends_when_somebody_signs_in_by_its_link() {
+    let (_sandbox, place) = place().await;
+    let host = Host::start(&place, Kind::WhileOpen, Person::Hesitates).await;
+    let person = async {
+        host.asked(1).await;
+        Browser::open(&host.links()[0]).await.sign_in(&place.password).await.status()
+    };
+    let (result, signed_in) = tokio::join!(host.list_models(), within(person));
+    assert_eq!((count(&result), signed_in), (&json!(3), StatusCode::OK));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -280,26 +309,54 @@ async fn two_calls_at_once_share_one_page() {
     }
 }
 
+/// At once, as each of them waits for the killed process's lease to run out.
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_kill_the_next_call_starts_afresh() {
-    for kind in KINDS {
-        let (_sandbox, place) = place().await;
-        let mut host = Host::start(&place, kind, Person::WalksAway).await;
-        let waiting = async { host.list_models().await };
-        if kind == Kind::Answer {
-            waiting.await;
-        } else {
-            tokio::select! {
-                result = waiting => panic!("{result:?}"),
-                () = host.asked(1) => {}
-            }
-        }
-        host.child.kill().await.unwrap();
+async fn after_a_kill_every_host_gets_a_new_page() {
+    tokio::join!(
+        the_next_call_starts_afresh(Kind::Rounds),
+        the_next_call_starts_afresh(Kind::WhileOpen),
+        the_next_call_starts_afresh(Kind::Answer),
+        a_host_whose_page_is_anothers_gets_a_new_one()
+    );
+}
 
-        let next = Host::start(&place, kind, Person::SignsIn(place.password.clone())).await;
-        assert_eq!(count(&next.list_models().await), 3, "{kind:?}");
-        assert_ne!(next.links(), host.links(), "{kind:?}");
+async fn the_next_call_starts_afresh(kind: Kind) {
+    let (_sandbox, place) = place().await;
+    let mut host = Host::start(&place, kind, Person::WalksAway).await;
+    let waiting = async { host.list_models().await };
+    if kind == Kind::Answer {
+        waiting.await;
+    } else {
+        tokio::select! {
+            result = waiting => panic!("{result:?}"),
+            () = host.asked(1) => {}
+        }
     }
+    host.child.kill().await.unwrap();
+
+    let next = Host::start(&place, kind, Person::SignsIn(place.password.clone())).await;
+    assert_eq!(count(&next.list_models().await), 3, "{kind:?}");
+    assert_ne!(next.links(), host.links(), "{kind:?}");
+}
+
+async fn a_host_whose_page_is_anothers_gets_a_new_one() {
+    let (_sandbox, place) = place().await;
+    let mut one = Host::start(&place, Kind::Answer, Person::WalksAway).await;
+    one.list_models().await;
+    let two = Host::start(&place, Kind::Rounds, Person::WalksAway).await;
+    let killed = async {
+        two.asked(1).await;
+        one.child.kill().await.unwrap();
+    };
+    let (result, ()) = tokio::join!(two.list_models(), killed);
+    assert!(error_of(&result)["message"].as_str().unwrap().contains("has ended"), "{result:?}");
+    tokio::select! {
+        result = two.list_models() => panic!("{result:?}"),
+        () = two.asked(2) => {}
+    }
+    let links = two.links();
+    assert_ne!(links[0], links[1]);
+    Browser::open(&links[1]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -320,27 +377,6 @@ async fn two_hosts_share_one_page_for_one_profile() {
     assert_eq!((count(&first), count(&second), signed_in), (&json!(3), &json!(3), StatusCode::OK));
     assert_eq!(count(&three.list_models().await), 3);
     assert_eq!(sandbox.count("POST /auth/login"), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_host_whose_page_is_anothers_gets_a_new_one_when_that_is_killed() {
-    let (_sandbox, place) = place().await;
-    let mut one = Host::start(&place, Kind::Answer, Person::WalksAway).await;
-    one.list_models().await;
-    let two = Host::start(&place, Kind::Rounds, Person::WalksAway).await;
-    let killed = async {
-        two.asked(1).await;
-        one.child.kill().await.unwrap();
-    };
-    let (result, ()) = tokio::join!(two.list_models(), killed);
-    assert!(error_of(&result)["message"].as_str().unwrap().contains("has ended"), "{result:?}");
-    tokio::select! {
-        result = two.list_models() => panic!("{result:?}"),
-        () = two.asked(2) => {}
-    }
-    let links = two.links();
-    assert_ne!(links[0], links[1]);
-    Browser::open(&links[1]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -386,37 +422,83 @@ async fn a_fixed_port_that_is_taken_is_said_to_be() {
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
 async fn the_browser_is_opened_once_and_only_when_the_operator_wants_it() {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    for (flag, kind, opened) in [
-        (Some("--open-browser"), Kind::Answer, true),
-        (None, Kind::Answer, false),
-        (Some("--open-browser"), Kind::WhileOpen, false),
-    ] {
+    let opened = async |flag: Option<&str>, kind, opened| {
         let (_sandbox, place) = place().await;
-        let (bin, note) = (place.directory.path().join("bin"), place.directory.path().join("opened"));
-        std::fs::create_dir(&bin).unwrap();
-        let browser = bin.join("xdg-open");
-        std::fs::write(&browser, format!("#!/bin/sh\necho \"$1\" >> '{}'\n", note.display())).unwrap();
-        std::fs::set_permissions(&browser, std::fs::Permissions::from_mode(0o755)).unwrap();
-
+        let (path, note) = browser_that_notes(&place);
         let mut command = place.command(&["stdio"]);
-        command.args(flag).env("PATH", format!("{}:/usr/bin:/bin", bin.display()));
+        command.args(flag).env("PATH", path);
         let host = Host::spawn(&mut command, kind, Person::Declines).await;
         host.list_models().await;
         host.list_models().await;
         if opened {
-            let read = || std::fs::read_to_string(&note).unwrap_or_default();
-            let written = async {
-                while !read().ends_with('\n') {
-                    tokio::task::yield_now().await;
-                }
-            };
-            within(written).await;
+            noted(&note).await;
         }
-        let links = if opened { vec![host.links()[0].clone()] } else { vec![] };
         host.end().await;
-        let noted = std::fs::read_to_string(&note).unwrap_or_default();
-        assert_eq!(noted.lines().collect::<Vec<_>>(), links, "{flag:?} {kind:?}");
-    }
+        assert_eq!(note.exists(), opened, "{flag:?} {kind:?}");
+        if opened {
+            assert_eq!(std::fs::read_to_string(&note).unwrap().matches("the end").count(), 1);
+        }
+    };
+    tokio::join!(
+        opened(Some("--open-browser"), Kind::Answer, true),
+        opened(None, Kind::Answer, false),
+        opened(Some("--open-browser"), Kind::WhileOpen, false)
+    );
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_browser_learns_the_link_from_a_private_file_and_inherits_nothing() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let (_sandbox, place) = place().await;
+    let (path, note) = browser_that_notes(&place);
+    let mut command = place.command(&["stdio", "--open-browser"]);
+    command.env("PATH", path).env("LANG", "de_CH.UTF-8");
+    let host = Host::spawn(&mut command, Kind::Answer, Person::WalksAway).await;
+    host.list_models().await;
+    let link = host.links()[0].clone();
+    let noted = noted(&note).await;
+    let (argument, environment) = noted.split_once('\n').unwrap();
+    assert!(!argument.contains("http"), "{argument}");
+    assert!(environment.contains("LANG=de_CH.UTF-8") && !environment.contains("BONDMCP_"), "{environment}");
+    secrets::assert_absent(std::slice::from_ref(&place.sealing_key), noted.as_bytes(), "the browser's start");
+    let file = std::path::Path::new(argument);
+    assert!(std::fs::read_to_string(file).unwrap().contains(&format!("0; url={link}\"")));
+    assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+    // It goes with the sign-in.
+    Browser::open(&link).await.sign_in(&place.password).await;
+    let removed = async {
+        while file.exists() {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(removed).await;
+}
+
+/// A `PATH` with a program in place of the browser, and the file where that notes its argument and its environment.
+#[cfg(unix)]
+fn browser_that_notes(place: &Place) -> (String, std::path::PathBuf) {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let (bin, note) = (place.directory.path().join("bin"), place.directory.path().join("opened"));
+    std::fs::create_dir(&bin).unwrap();
+    let browser = bin.join("xdg-open");
+    let script = format!("#!/bin/sh\n{{ echo \"$1\"; env; echo the end; }} >> '{}'\n", note.display());
+    std::fs::write(&browser, script).unwrap();
+    std::fs::set_permissions(&browser, std::fs::Permissions::from_mode(0o755)).unwrap();
+    (format!("{}:/usr/bin:/bin", bin.display()), note)
+}
+
+#[cfg(unix)]
+async fn noted(note: &std::path::Path) -> String {
+    let read = async {
+        loop {
+            match std::fs::read_to_string(note) {
+                Ok(noted) if noted.ends_with("the end\n") => return noted,
+                _ => tokio::task::yield_now().await,
+            }
+        }
+    };
+    within(read).await
 }

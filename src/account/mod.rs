@@ -175,6 +175,12 @@ impl Account {
         self.inner.store.location.to_string()
     }
 
+    /// Where this program's private files are.
+    #[must_use]
+    pub fn data_dir(&self) -> &std::path::Path {
+        &self.inner.store.data_dir
+    }
+
     fn command(&self, verb: &str, email: Option<&str>) -> String {
         let email = email.map(|email| format!(" --email {email}")).unwrap_or_default();
         format!("{} {verb}{email}", self.inner.command_line)

@@ -1,18 +1,19 @@
 //! A notice to the other processes of the same account: that somebody is signing in just now, and where. It lies sealed
 //! in the vault beside the account's record, under a lease of its own that tells whether its writer still lives.
 
+use std::time::Duration;
+
 use super::{Account, Error};
 use crate::{clock::Timestamp, secret::SecretBytes, vault};
+
+/// How long a notice counts without a sign of life: what others wait, at most, for a process that died.
+const LEASE: Duration = Duration::from_secs(3);
 
 impl Account {
     /// Takes or keeps the right to write the notice; `false` while another holder lives.
     pub async fn hold_notice(&self, holder: &str) -> Result<bool, Error> {
         let store = &self.inner.store;
-        Ok(store
-            .vault()
-            .await?
-            .acquire_lease(&store.notice_id(), holder, self.now(), super::store::LEASE)
-            .await?)
+        Ok(store.vault().await?.acquire_lease(&store.notice_id(), holder, self.now(), LEASE).await?)
     }
 
     pub async fn release_notice(&self, holder: &str) -> Result<(), Error> {

@@ -48,6 +48,7 @@ impl Account {
                 .update(|record| {
                     record.generation += 1;
                     record.own_key = Some(key.clone());
+                    record.active_key = None;
                     Ok(())
                 })
                 .await?;

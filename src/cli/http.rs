@@ -66,9 +66,9 @@ impl Args {
             ..Protection::new(token)
         };
         let router = http::router(&serving.server, protection, &serving.stopping);
-        let outcome = http::serve(listener, router, serving.stopping.clone()).await;
+        http::serve(listener, router, serving.stopping.clone()).await;
         serving.end().await;
-        outcome.map_err(|error| Error::Failed(anyhow!("Serving over HTTP ended: {error}.")))
+        Ok(())
     }
 }
 

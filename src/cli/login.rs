@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::{App, Error, printer::Printer, prompt::Credentials};
 use crate::{
-    account::{Account, Status},
+    account::{Account, Need, Status},
     error::Report,
-    sign_in::{End, LIFETIME, Options, SignIn, State},
+    sign_in::{End, LIFETIME, Options, Request, SignIn, State},
 };
 
 /// Signs in to BondMCP. The session is stored, encrypted, in the vault; the server uses it until you sign out.
@@ -63,7 +63,10 @@ const PAGE_GRACE_PERIOD: Duration = Duration::from_secs(2);
 
 async fn on_a_page(account: &Account, printer: &Printer) -> Result<Status, Error> {
     let sign_in = SignIn::new(account.clone(), Options::default());
-    let pending = sign_in.begin(None).await.map_err(|error| Report::from(&error))?;
+    let pending = sign_in
+        .begin(Request { requested_by: None, need: Need::Api, email: None })
+        .await
+        .map_err(|error| Report::from(&error))?;
     printer.print_out(format_args!("Open this page in your browser: {}", pending.url()));
     printer.print_out(format_args!("Check that it shows the code {}. Waiting …", pending.code()));
     let state = pending.finished(LIFETIME).await;

@@ -184,7 +184,7 @@ impl Call<'_> {
         if let Err(report) = arguments::check(self.arguments, schema) {
             return Ok(Failure::from(report).into());
         }
-        let asked = self.server.inner.rounds.asked(self.request)?;
+        let asked = self.server.inner.request_states.asked(self.request)?;
         if let Some(answer) = self.sign_in_first(asked.as_ref()).await? {
             return Ok(answer);
         }
@@ -194,7 +194,12 @@ impl Call<'_> {
         // A billed request is begun only when it can end in time: one that is cut off may have been billed.
         if self.tool.price.is_some() && self.time_left() < self.server.inner.limits.billed {
             return match asked.filter(|_| self.host.asks_in_rounds()) {
-                Some(asked) => self.server.inner.rounds.go_on(asked, self.request).map(Into::into),
+                Some(asked) => self
+                    .server
+                    .inner
+                    .request_states
+                    .continue_without_input(asked, self.request)
+                    .map(Into::into),
                 None => Ok(call_again().into()),
             };
         }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::{
     call::{Answer, Call},
     failure::Failure,
-    rounds::{self, Asked},
+    input_required::{self, PendingInput},
     tools::KeyChange,
 };
 use crate::{account::Key, error::Kind};
@@ -25,11 +25,9 @@ pub(super) struct Confirmation {
     pub confirm: bool,
 }
 
-rmcp::elicit_safe!(Confirmation);
-
 impl Call<'_> {
     /// Has the call confirmed where it ends a key: `None` when it can go on, an answer when it cannot.
-    pub(super) async fn confirm(&self, asked: Option<&Asked>) -> Result<Option<Answer>, ErrorData> {
+    pub(super) async fn confirm(&self, asked: Option<&PendingInput>) -> Result<Option<Answer>, ErrorData> {
         match (self.tool.confirmation)(self.arguments) {
             // Boxed: this future is large and rarely needed.
             Some(change) => Box::pin(self.confirm_change(&change, asked)).await,
@@ -40,7 +38,7 @@ impl Call<'_> {
     async fn confirm_change(
         &self,
         change: &KeyChange,
-        asked: Option<&Asked>,
+        asked: Option<&PendingInput>,
     ) -> Result<Option<Answer>, ErrorData> {
         let list = match self.at_work(self.account().list_keys()).await {
             Ok(list) => list,
@@ -52,27 +50,37 @@ impl Call<'_> {
             return Ok(self.named(change, &key).err().map(Into::into));
         }
         let described = self.described(&key);
-        let confirmed = if self.host.asks_in_rounds() {
-            let (Some(Asked::Confirmation), Some(answer)) = (asked, rounds::answer(self.request)) else {
-                let form = form(change, &described)?;
-                let question = self.server.inner.rounds.ask(Asked::Confirmation, form, self.request);
+        let form = form(change, &described)?;
+        let answer = if self.host.asks_in_rounds() {
+            let (Some(PendingInput::Confirmation), Some(answer)) =
+                (asked, input_required::answer(self.request))
+            else {
+                let states = &self.server.inner.request_states;
+                let question = states.ask(PendingInput::Confirmation, form, self.request);
                 return question.map(|question| Some(question.into()));
             };
-            is_yes(answer)
+            Some(answer)
         } else {
-            match self
-                .ask(self.host.confirms(&question(change, &described), self.time_for_the_person()))
-                .await
-            {
-                Ok(Ok(confirmed)) => confirmed,
-                Ok(Err(error)) => {
-                    tracing::warn!(%error, "the host could not ask the person to confirm a change of an API key");
-                    false
-                }
+            match self.ask(self.answer_while_open(form)).await {
+                Ok(answer) => answer,
                 Err(failure) => return Ok(Some(failure.into())),
             }
         };
+        let confirmed = answer.is_some_and(is_yes);
         Ok((!confirmed).then(|| declined().into()))
+    }
+
+    /// The person's answer to a form, while the call is open; `None` where there is none in time.
+    async fn answer_while_open(&self, form: ElicitRequestParams) -> Option<ElicitResult> {
+        match self.host.elicit(form).await {
+            Ok(mut question) => {
+                tokio::time::timeout(self.time_for_the_person(), question.answered()).await.ok().flatten()
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the host could not ask the person to confirm a change of an API key");
+                None
+            }
+        }
     }
 
     /// The key's name and preview. Redacted before they are cut: what is left of a secret's beginning is not recognised.

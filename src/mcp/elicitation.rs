@@ -1,47 +1,49 @@
-//! Just-in-time sign-in: a call that needs an account and finds none starts a sign-in and, when the person is done, goes
-//! on. How the person gets the link depends on the host: by URL elicitation where it can, else in an ordinary answer.
-//! Form elicitation is never used for a secret.
+//! Just-in-time sign-in: a call that needs an account and finds none starts a sign-in and continues when the person has
+//! signed in. How the person gets the link depends on the host: by URL elicitation where the host supports it, else in an
+//! ordinary answer. Form elicitation is never used for a secret.
 
 use std::{sync::Arc, time::Duration};
 
 use rmcp::{
     ErrorData,
-    model::{ElicitRequestParams, ElicitResult, ElicitationAction, ProtocolVersion},
+    model::{ElicitRequestParams, ElicitationAction, ProtocolVersion},
 };
-use url::Url;
 
 use super::{
     call::{Answer, Call},
     failure::Failure,
     host::Host,
-    rounds::{self, Asked},
+    input_required::{self, PendingInput},
 };
 use crate::{
-    account::{self, SignInReason},
+    account::{self, Need, SignInReason},
     error::{Kind, Report},
-    sign_in::{End, Pending, SignIn, State},
+    sign_in::{End, Pending, Request, SignIn, State},
 };
 
-/// A retry waits so long for the page: hosts give up a call after a minute, and after ten rounds.
-const ROUND: Duration = Duration::from_secs(25);
+/// How long a retry waits for the page: hosts give up a call after a minute, and after ten rounds.
+const ROUND_WAIT: Duration = Duration::from_secs(25);
 
-/// Which way the person gets the link.
-enum Way {
-    /// 2026-07-28 with URL elicitation: in rounds.
-    Rounds,
-    /// 2025-11-25 with URL elicitation: while the call is open.
+/// How the person gets the link.
+enum LinkDelivery {
+    /// 2026-07-28 with URL elicitation: the call is answered with the question, and made again.
+    InputRequired,
+    /// 2025-11-25 with URL elicitation: the host is asked while the call is open.
     WhileOpen,
-    /// Everybody else: in the answer.
-    Answer,
+    /// Every other host: the answer contains the link.
+    InAnswer,
 }
 
 impl Call<'_> {
     /// Signs the person in where the call needs it: `None` when it can go on, an answer when it cannot.
-    pub(super) async fn sign_in_first(&self, asked: Option<&Asked>) -> Result<Option<Answer>, ErrorData> {
+    pub(super) async fn sign_in_first(
+        &self,
+        asked: Option<&PendingInput>,
+    ) -> Result<Option<Answer>, ErrorData> {
         let Some(sign_in) = &self.server.inner.sign_in else { return Ok(None) };
         let Some(need) = self.tool.credential else { return Ok(None) };
         match self.at_work(self.account().bearer(need)).await {
-            // The operator's credentials are wrong; a page would not mend them.
+            // The operator's credentials are wrong; signing in on a page would not correct them.
             Err(account::Error::SignInRequired { why: SignInReason::EnvironmentRejected, .. }) => {
                 return Ok(None);
             }
@@ -50,67 +52,81 @@ impl Call<'_> {
             Err(error) => return Ok(Some(Failure::from(error).into())),
             Ok(_) => return Ok(None),
         }
-        // Seldom, and much to remember for a call that does not need it.
-        Box::pin(self.sign_in(sign_in, asked)).await
+        // Boxed: this future is large and rarely needed.
+        Box::pin(self.sign_in(sign_in, need, asked)).await
     }
 
-    async fn sign_in(&self, sign_in: &SignIn, asked: Option<&Asked>) -> Result<Option<Answer>, ErrorData> {
-        let way = way(self.host);
-        if let (Way::Rounds, Some(Asked::SignIn(name))) = (&way, asked) {
+    async fn sign_in(
+        &self,
+        sign_in: &SignIn,
+        need: Need,
+        asked: Option<&PendingInput>,
+    ) -> Result<Option<Answer>, ErrorData> {
+        let delivery = link_delivery(self.host);
+        if let (LinkDelivery::InputRequired, Some(PendingInput::SignIn(name))) = (&delivery, asked) {
             return self.next_round(sign_in, name).await;
         }
-        if let Way::Answer = way
+        if let LinkDelivery::InAnswer = delivery
             && self.tool.explains_sign_in
         {
             return Ok(None);
         }
-        let pending = match sign_in.begin(self.host.name()).await {
+        let pending = match sign_in.begin(Request { requested_by: self.host.name(), need, email: None }).await
+        {
             Ok(pending) => pending,
             Err(error) => return Ok(Some(Failure::from(Report::from(&error)).into())),
         };
-        match way {
-            Way::Rounds => {
-                let asked = Asked::SignIn(pending.name().to_owned());
-                self.server
-                    .inner
-                    .rounds
-                    .ask(asked, elicitation(&pending), self.request)
-                    .map(|question| Some(question.into()))
+        match delivery {
+            LinkDelivery::InputRequired => {
+                let asked = PendingInput::SignIn(pending.name().to_owned());
+                let question = elicitation(&pending, String::new());
+                let states = &self.server.inner.request_states;
+                states.ask(asked, question, self.request).map(|question| Some(question.into()))
             }
-            Way::WhileOpen => self.while_open(&pending).await,
-            Way::Answer => {
-                sign_in.show(&pending);
+            LinkDelivery::WhileOpen => Ok(self.while_open(&pending).await),
+            LinkDelivery::InAnswer => {
+                sign_in.show().await;
                 Ok(Some(self.in_words(&pending)))
             }
         }
     }
 
-    /// 2025-11-25: the host is asked while the call stays open.
-    async fn while_open(&self, pending: &Pending) -> Result<Option<Answer>, ErrorData> {
-        let url: Url = pending
-            .url()
-            .parse()
-            .map_err(|_| ErrorData::internal_error("the sign-in page has no address", None))?;
-        let time = self.time_for_the_person().min(pending.expires_in());
-        let asked = self.ask(self.host.opens_page(&message(pending), url, pending.name(), time)).await;
-        match asked {
-            Err(failure) => return Ok(Some(failure.into())),
-            Ok(Ok(ElicitationAction::Accept)) => {}
-            Ok(Ok(_)) => {
-                pending.end(End::Declined);
-                return Ok(Some(ended(End::Declined)));
+    /// 2025-11-25: the host is asked while the call stays open. When the call's time is up, the agent gets the link: the
+    /// page outlives the call.
+    async fn while_open(&self, pending: &Pending) -> Option<Answer> {
+        let asked = self.ask(self.signed_in_while_open(pending)).await;
+        asked.unwrap_or_else(|failure| Some(failure.into()))
+    }
+
+    async fn signed_in_while_open(&self, pending: &Pending) -> Option<Answer> {
+        let question = elicitation(pending, pending.name().to_owned());
+        let Ok(mut question) = self.host.elicit(question).await else {
+            return Some(self.in_words(pending));
+        };
+        let time = pending.expires_in().min(self.time_for_the_person());
+        let action = tokio::select! {
+            answer = question.answered() => answer.map(|answer| answer.action),
+            // The question ends with its link and with the call; somebody may have signed in by it.
+            _ = pending.finished(time) => {
+                question.take_back().await;
+                Some(ElicitationAction::Accept)
             }
-            Ok(Err(_)) => return Ok(Some(self.in_words(pending))),
+        };
+        match action {
+            Some(ElicitationAction::Accept) => {}
+            Some(_) => return declined(pending),
+            None => return Some(self.in_words(pending)),
         }
         match waited(pending, self.time_for_the_person(), self.host).await {
             State::SignedIn { .. } => {
                 if self.host.page_is_done(pending.name()).await.is_err() {
                     tracing::debug!("the host was not told that the elicitation is complete");
                 }
-                Ok(None)
+                None
             }
-            State::Ended(end) => Ok(Some(ended(end))),
-            State::Open | State::Verifying { .. } => Ok(Some(self.in_words(pending))),
+            State::Ended(end) => Some(ended(end)),
+            State::Open | State::Verifying { .. } if pending.is_open() => Some(self.in_words(pending)),
+            State::Open | State::Verifying { .. } => Some(ended(End::TimedOut)),
         }
     }
 
@@ -133,92 +149,109 @@ impl Call<'_> {
 
     /// The sign-in page for a tool that tells of it in its own words; `None` where the person can reach none.
     pub(super) async fn sign_in_page(&self, email: Option<String>) -> Result<Option<Arc<Pending>>, Failure> {
-        let _ = email;
         let Some(sign_in) = &self.server.inner.sign_in else { return Ok(None) };
-        let pending = sign_in.begin(self.host.name()).await.map_err(|error| Report::from(&error))?;
-        sign_in.show(&pending);
+        let request = Request { requested_by: self.host.name(), need: Need::Api, email };
+        let begun = sign_in.begin(request).await;
+        let pending = begun.map_err(|error| Report::from(&error))?;
+        sign_in.show().await;
         Ok(Some(pending))
     }
 
     /// A retry: the person has been asked. Waits a while for the page, then lets the call go on or asks for another
     /// round, without asking the person again.
     async fn next_round(&self, sign_in: &SignIn, name: &str) -> Result<Option<Answer>, ErrorData> {
-        let Some(pending) = sign_in.named(name).await else { return Err(rounds::stale()) };
-        if let Some(ElicitResult { action: ElicitationAction::Decline | ElicitationAction::Cancel, .. }) =
-            rounds::answer(self.request)
+        let Some(pending) = sign_in.named(name).await else { return Err(input_required::stale()) };
+        if input_required::answer(self.request)
+            .is_some_and(|answer| answer.action != ElicitationAction::Accept)
         {
-            pending.end(End::Declined);
+            return Ok(declined(&pending));
         }
-        match waited(&pending, ROUND, self.host).await {
+        match waited(&pending, ROUND_WAIT.min(self.time_for_the_person()), self.host).await {
             State::SignedIn { .. } => Ok(None),
             State::Ended(end) => Ok(Some(ended(end))),
-            State::Open | State::Verifying { .. } => self
-                .server
-                .inner
-                .rounds
-                .go_on(Asked::SignIn(name.to_owned()), self.request)
-                .map(|question| Some(question.into())),
+            State::Open | State::Verifying { .. } => {
+                let asked = PendingInput::SignIn(name.to_owned());
+                let states = &self.server.inner.request_states;
+                states.continue_without_input(asked, self.request).map(|question| Some(question.into()))
+            }
         }
     }
 }
 
-fn elicitation(pending: &Pending) -> ElicitRequestParams {
+/// The person declined what this call asked; others may still wait for the page.
+fn declined(pending: &Pending) -> Option<Answer> {
+    pending.decline();
+    match pending.state() {
+        State::SignedIn { .. } => None,
+        _ => Some(ended(End::Declined)),
+    }
+}
+
+/// `id` is for 2025-11-25; later revisions have none.
+fn elicitation(pending: &Pending, id: String) -> ElicitRequestParams {
     ElicitRequestParams::UrlElicitationParams {
         meta: None,
         message: message(pending),
         url: pending.url().to_owned(),
-        elicitation_id: String::new(),
+        elicitation_id: id,
     }
 }
 
-fn way(host: &Host) -> Way {
+fn link_delivery(host: &Host) -> LinkDelivery {
     match host.opens_links() {
-        true if host.asks_in_rounds() => Way::Rounds,
-        true if host.speaks(&ProtocolVersion::V_2025_11_25) => Way::WhileOpen,
-        _ => Way::Answer,
+        true if host.asks_in_rounds() => LinkDelivery::InputRequired,
+        true if host.speaks(&ProtocolVersion::V_2025_11_25) => LinkDelivery::WhileOpen,
+        _ => LinkDelivery::InAnswer,
     }
 }
 
-/// Waits for the end of the sign-in, at most so long, and tells a host that wants to know that it is still waited.
+/// Waits for the end of the sign-in, at most `at_most`, and reports progress to a host that asked for it.
 async fn waited(pending: &Pending, at_most: Duration, host: &Host) -> State {
-    const TICK: Duration = Duration::from_secs(5);
+    const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
     let began = tokio::time::Instant::now();
-    let mut ticks = 0.0;
+    let mut reports = 0.0;
     loop {
         let left = at_most.saturating_sub(began.elapsed());
-        let state = pending.finished(left.min(TICK)).await;
-        if !matches!(state, State::Open | State::Verifying { .. }) || left <= TICK {
+        let state = pending.finished(left.min(PROGRESS_INTERVAL)).await;
+        if !matches!(state, State::Open | State::Verifying { .. }) || left <= PROGRESS_INTERVAL {
             return state;
         }
-        ticks += 1.0;
-        host.progress(ticks, "waiting for the person to sign in").await;
+        reports += 1.0;
+        host.progress(reports, "waiting for the person to sign in").await;
     }
 }
 
 fn message(pending: &Pending) -> String {
     format!(
-        "Sign in to BondMCP on a page of your own computer. It shows the code {}; if it shows another, close it. What you type there is not seen by the assistant.",
+        "Sign in to BondMCP on a local page in your browser. Check that the page shows the code {}; if it doesn't match, close the page. Your assistant does not see what you type there.",
         pending.code()
     )
 }
 
 /// The link and, for a person who likes a terminal better, the command that does the same.
 pub(super) fn link_in_words(pending: &Pending, command: &str) -> String {
+    let valid = match pending.expires_in().as_secs() {
+        seconds @ ..120 => format!("{seconds} seconds"),
+        seconds => format!("{} minutes", seconds.div_ceil(60)),
+    };
     format!(
-        "Give the person this link to open in the browser of this computer: {} (it shows the code {}, and holds for {} minutes), or they run `{command}` in a terminal. They sign in there, never in the chat; then call again. A host with URL elicitation is safer, as it shows the link itself.",
+        "Give the person this link to open in a browser on this computer: {} (it shows the code {} and is valid for {valid}), or they run `{command}` in a terminal. They sign in there, never in the chat; then call again.",
         pending.url(),
         pending.code(),
-        pending.expires_in().as_secs().div_ceil(60)
     )
 }
 
 fn ended(end: End) -> Answer {
     let (message, solution) = match end {
-        End::Declined => {
-            ("The person declined to sign in.", "Go on without BondMCP, or ask them whether they want to.")
-        }
-        End::Gone => ("The program that showed the sign-in page has ended.", "Call again for a new link."),
-        End::TimedOut => ("Nobody signed in in time.", "Ask the person, then call again for a new link."),
+        End::Declined => (
+            "The person declined to sign in.",
+            "Continue without BondMCP, or ask whether they want to sign in.",
+        ),
+        End::Gone => ("The process that served the sign-in page has ended.", "Call again for a new link."),
+        End::TimedOut => (
+            "The sign-in link expired; nobody signed in in time.",
+            "Ask the person, then call again for a new link.",
+        ),
         End::TooManyAttempts => (
             "The sign-in ended after too many wrong passwords.",
             "Call again when the person has the right one.",

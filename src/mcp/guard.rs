@@ -1,10 +1,12 @@
 //! The egress guard: the last look at everything on its way to the host. Whatever the layers below did, a known secret
 //! or a secret's shape becomes `[redacted]` here. [`Guarded`] is made nowhere else, and nothing else is sent.
 
+use std::collections::BTreeMap;
+
 use rmcp::{
     ErrorData,
     model::{
-        CallToolResponse, CallToolResult, ContentBlock, ElicitRequest, ElicitRequestParams, InputRequest,
+        CallToolResponse, CallToolResult, ContentBlock, ElicitRequestParams, ElicitationSchema, InputRequest,
         InputRequiredResult, JsonObject,
     },
 };
@@ -12,7 +14,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::call::Answer;
-use crate::{redact::Redactor, text};
+use crate::{
+    redact::{REDACTED, Redactor},
+    text,
+};
 
 /// The longest name that is shown, in characters: of a host, or of an API key.
 pub(super) const LONGEST_NAME: usize = 64;
@@ -64,7 +69,7 @@ impl Guard {
                 let text = self.cleaned(failure.to_json()).to_string();
                 Ok(Guarded(CallToolResult::error(vec![ContentBlock::text(text)]).into()))
             }
-            Ok(Answer::Ask(question)) => self.question(question).map(|question| Guarded(question.into())),
+            Ok(Answer::Ask(question)) => self.questions(question).map(|question| Guarded(question.into())),
             Err(error) => Err(self.error(error)),
         }
     }
@@ -99,22 +104,32 @@ impl Guard {
         text::excerpt(&self.0.redact(name), LONGEST_NAME)
     }
 
-    /// A question to the person. Its link leads to our own page and its state is signed by us; neither is made of what
-    /// somebody else wrote, and neither would survive a change.
-    fn question(&self, mut question: InputRequiredResult) -> Result<InputRequiredResult, Guarded<ErrorData>> {
-        for request in question.input_requests.iter_mut().flat_map(|requests| requests.values_mut()) {
-            match request {
-                InputRequest::Elicitation(ElicitRequest {
-                    params:
-                        ElicitRequestParams::FormElicitationParams { message, .. }
-                        | ElicitRequestParams::UrlElicitationParams { message, .. },
-                    ..
-                }) => *message = self.text(message),
-                // None of ours; what cannot be looked at does not leave.
-                _ => return Err(self.error(ErrorData::internal_error("the question cannot be sent", None))),
+    /// A question to the person. Its link leads to our own page, and it is not made of what somebody else wrote.
+    pub fn elicitation(&self, mut elicitation: ElicitRequestParams) -> Guarded<ElicitRequestParams> {
+        match &mut elicitation {
+            ElicitRequestParams::FormElicitationParams { message, .. }
+            | ElicitRequestParams::UrlElicitationParams { message, .. } => *message = self.text(message),
+            // None of ours; what cannot be looked at does not leave.
+            other => {
+                *other = ElicitRequestParams::FormElicitationParams {
+                    meta: None,
+                    message: REDACTED.to_owned(),
+                    requested_schema: ElicitationSchema::new(BTreeMap::default()),
+                };
             }
         }
-        Ok(question)
+        Guarded(elicitation)
+    }
+
+    /// Questions that are asked in the answer. The state is signed by us, and would not survive a change.
+    fn questions(&self, mut asked: InputRequiredResult) -> Result<InputRequiredResult, Guarded<ErrorData>> {
+        for request in asked.input_requests.iter_mut().flat_map(|requests| requests.values_mut()) {
+            let InputRequest::Elicitation(elicitation) = request else {
+                return Err(self.error(ErrorData::internal_error("the question cannot be sent", None)));
+            };
+            elicitation.params = self.elicitation(elicitation.params.clone()).into_inner();
+        }
+        Ok(asked)
     }
 
     fn cleaned(&self, object: JsonObject) -> Value {
@@ -166,7 +181,7 @@ mod tests {
         mcp::{failure::Failure, tools::Outcome},
     };
     use proptest::prelude::*;
-    use rmcp::model::InputRequests;
+    use rmcp::model::{ElicitRequest, InputRequests};
     use serde_json::json;
 
     fn guard() -> Guard {
@@ -248,7 +263,7 @@ mod tests {
         let request = InputRequest::Elicitation(ElicitRequest::new(elicitation));
         let requests = InputRequests::from([("person".to_owned(), request)]);
         let question = InputRequiredResult::new(Some(requests), Some("state".to_owned()));
-        let told = serde_json::to_value(guard().question(question).unwrap()).unwrap();
+        let told = serde_json::to_value(guard().questions(question).unwrap()).unwrap();
         let params = &told["inputRequests"]["person"]["params"];
         assert_eq!(params["message"], "the key “[redacted]”");
         assert_eq!((&params["url"], &told["requestState"]), (&json!(url), &json!("state")));

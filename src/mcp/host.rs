@@ -3,20 +3,18 @@
 //! `RequestContext` or `Peer`: `clippy.toml` disallows them.
 #![expect(clippy::disallowed_types, reason = "here and in `door` messages leave for the host")]
 
-use std::time::Duration;
-
 use rmcp::{
     RoleServer,
     model::{
-        CustomNotification, ElicitationAction, ProgressNotificationParam, ProtocolVersion, ServerNotification,
+        ClientResult, CustomNotification, ElicitRequest, ElicitRequestParams, ElicitResult,
+        ProgressNotificationParam, ProtocolVersion, ServerNotification, ServerRequest,
     },
-    service::{ElicitationError, RequestContext, ServiceError},
+    service::{PeerRequestOptions, RequestContext, RequestHandle, ServiceError},
 };
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use url::Url;
 
-use super::{confirmation::Confirmation, guard::Guard};
+use super::guard::Guard;
 
 /// A host in the course of one request.
 pub(super) struct Host {
@@ -63,23 +61,12 @@ impl Host {
         elicitation.is_some_and(|elicitation| elicitation.url.is_some())
     }
 
-    /// Asks the person to confirm something, while the call is open; `true` for a yes.
-    pub async fn confirms(&self, question: &str, timeout: Duration) -> Result<bool, ElicitationError> {
-        let question = self.guard.text(question);
-        let answer = self.context.peer.elicit_with_timeout::<Confirmation>(question, Some(timeout)).await?;
-        Ok(answer.is_some_and(|answer| answer.confirm))
-    }
-
-    /// Asks the person to open a page of ours, while the call is open.
-    pub async fn opens_page(
-        &self,
-        message: &str,
-        url: Url,
-        elicitation_id: &str,
-        timeout: Duration,
-    ) -> Result<ElicitationAction, ElicitationError> {
-        let message = self.guard.text(message);
-        self.context.peer.elicit_url_with_timeout(message, url, elicitation_id, Some(timeout)).await
+    /// Asks the person something, while the call is open (revisions before 2026-07-28).
+    pub async fn elicit(&self, question: ElicitRequestParams) -> Result<Elicitation, ServiceError> {
+        let question = self.guard.elicitation(question).into_inner();
+        let request = ServerRequest::ElicitRequest(ElicitRequest::new(question));
+        let options = PeerRequestOptions::no_options();
+        Ok(Elicitation(Some(self.context.peer.send_cancellable_request(request, options).await?)))
     }
 
     /// Notifies it that the page it was asked to open is done (MCP 2025-11-25).
@@ -99,6 +86,39 @@ impl Host {
         if let Some(token) = self.context.meta.get_progress_token() {
             let progress = ProgressNotificationParam::new(token, count).with_message(message);
             let _ = self.context.peer.notify_progress(progress).await;
+        }
+    }
+}
+
+/// A question that the host was asked. One that is dropped before it is answered is taken back.
+pub(super) struct Elicitation(Option<RequestHandle<RoleServer>>);
+
+/// Why a question is taken back.
+const NO_LONGER_NEEDED: &str = "the call no longer waits for an answer";
+
+impl Elicitation {
+    /// The person's answer; `None` when the host could not ask them.
+    pub async fn answered(&mut self) -> Option<ElicitResult> {
+        let answer = (&mut self.0.as_mut()?.rx).await;
+        self.0 = None;
+        match answer {
+            Ok(Ok(ClientResult::ElicitResult(answer))) => Some(answer),
+            _ => None,
+        }
+    }
+
+    pub async fn take_back(mut self) {
+        if let Some(handle) = self.0.take() {
+            let _ = handle.cancel(Some(NO_LONGER_NEEDED.to_owned())).await;
+        }
+    }
+}
+
+impl Drop for Elicitation {
+    fn drop(&mut self) {
+        // Without a runtime the process is ending, and the host with it.
+        if let (Some(handle), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(handle.cancel(Some(NO_LONGER_NEEDED.to_owned())));
         }
     }
 }

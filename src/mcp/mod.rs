@@ -9,10 +9,10 @@ mod elicitation;
 mod failure;
 mod guard;
 mod host;
+mod input_required;
 mod progress;
 mod prompts;
 mod resources;
-mod rounds;
 mod selection;
 mod spending;
 mod tools;
@@ -30,7 +30,9 @@ use rmcp::model::{
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use self::{call::NOT_ANNOUNCED, guard::Guard, rounds::Rounds, spending::Spending, tools::ToolSpec};
+use self::{
+    call::NOT_ANNOUNCED, guard::Guard, input_required::RequestStates, spending::Spending, tools::ToolSpec,
+};
 pub use self::{
     selection::{Selection, SelectionError},
     spending::Usd,
@@ -121,7 +123,7 @@ struct Inner {
     guard: Guard,
     /// `None` where the person cannot reach a page of this process.
     sign_in: Option<SignIn>,
-    rounds: Rounds,
+    request_states: RequestStates,
     limits: Limits,
     spending: Spending,
     /// Calls that work.
@@ -154,7 +156,7 @@ impl BondMcp {
                 tools: tools.collect(),
                 guard: Guard::new(redactor),
                 sign_in,
-                rounds: Rounds::new(LIFETIME),
+                request_states: RequestStates::new(LIFETIME),
                 limits,
                 spending: Spending::new(limits.spend),
                 running: Semaphore::new(limits.concurrent),

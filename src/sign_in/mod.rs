@@ -1,11 +1,13 @@
-//! Signing in outside the chat: a page of ours in the person's browser, served on loopback only while a sign-in is
-//! pending. The host learns that it was done, never what was typed. It knows the account and nothing of MCP.
+//! Signing in outside the chat: a local page in the person's browser, served on loopback while a sign-in is pending. The
+//! host learns that somebody has signed in, never what was typed. The module knows the account and nothing of MCP.
 
+mod browser;
+mod coordination;
 mod page;
+mod page_session;
+mod peer;
 mod pending;
 mod protect;
-mod shared;
-mod visit;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -17,36 +19,54 @@ use tokio::{net::TcpListener, sync::Mutex, task::JoinHandle};
 use uuid::Uuid;
 
 pub use self::pending::{End, Pending, State};
-use self::visit::Visit;
+use self::{page_session::PageSession, peer::PeerPage};
 use crate::{
-    account::{self, Account},
+    account::{self, Account, Need},
     error::{Kind, Report},
+    listener::{self, Bounds},
 };
 
-/// A sign-in that is not finished by then is over.
+/// The longest that a sign-in stays pending.
 pub const LIFETIME: Duration = Duration::from_mins(10);
 
-/// After the end, so that the browser can show it, its style and all.
-const LAST_LOOK: Duration = Duration::from_secs(10);
+/// How long the page is served after the end, so that the browser can show the outcome.
+const PAGE_GRACE_PERIOD: Duration = Duration::from_secs(10);
+
+/// The bounds of the page's listener.
+const BOUNDS: Bounds = Bounds { connections: 64, head_timeout: Duration::from_secs(10) };
 
 /// How a process shows its sign-in page.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Of the page, on loopback; 0 takes a free one.
+    /// The page's port, on loopback; 0 takes a free one.
     pub port: u16,
-    /// Of a pending sign-in, [`LIFETIME`] at most.
+    /// How long a sign-in stays pending, [`LIFETIME`] at most.
     pub lifetime: Duration,
     /// Whether we open the person's browser where the host cannot show them the link.
     pub open_browser: bool,
+    /// The first wait before BondMCP is asked whether a new account's address is verified; later ones are up to
+    /// fifteen times as long.
+    pub verification_poll: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { port: 0, lifetime: LIFETIME, open_browser: false }
+        Self { port: 0, lifetime: LIFETIME, open_browser: false, verification_poll: Duration::from_secs(2) }
     }
 }
 
-/// Why there is no page.
+/// What a sign-in is for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// What the host calls itself: a claim, not a fact.
+    pub requested_by: Option<String>,
+    /// The credential that is needed.
+    pub need: Need,
+    /// The e-mail address that the form begins with.
+    pub email: Option<String>,
+}
+
+/// Why the sign-in page cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum PageError {
     #[error("the sign-in page cannot listen on {address}: {source}")]
@@ -61,7 +81,7 @@ impl From<&PageError> for Report {
             PageError::Listen { address, source } => Self::new(
                 Kind::Internal,
                 format!("The sign-in page cannot listen on {address}: {source}."),
-                "Call again in a moment; if it stays so, the operator frees the port or starts the server with another --sign-in-port.",
+                "Call again in a moment. If it still fails, the operator frees the port or starts the server with another --sign-in-port.",
             ),
             PageError::Account(error) => error.into(),
         }
@@ -73,7 +93,7 @@ impl From<&PageError> for Report {
 pub struct SignIn {
     account: Account,
     options: Options,
-    /// This process, to the others of the account.
+    /// Identifies this process to the others of the account.
     holder: String,
     current: Arc<Mutex<Option<Current>>>,
 }
@@ -82,20 +102,39 @@ pub struct SignIn {
 #[derive(Debug)]
 struct Current {
     pending: Arc<Pending>,
-    /// Serves its page, or follows the one of another process.
+    page: Page,
+    /// Serves our page, or follows the one of another process.
     task: JoinHandle<()>,
-    /// Tells the other processes of a page of ours.
-    telling: Option<JoinHandle<()>>,
+}
+
+/// Who serves the page.
+#[derive(Debug)]
+enum Page {
+    /// This process serves it; the task informs the others.
+    Own {
+        session: Arc<PageSession>,
+        announcing: JoinHandle<()>,
+    },
+    Peer(PeerPage),
 }
 
 impl Current {
-    async fn put_away(self) {
+    /// Adds a dependent; `false` when the sign-in has ended or its page is not there any more.
+    async fn join(&self, need: Need) -> bool {
+        match &self.page {
+            Page::Own { .. } => self.pending.join(need),
+            Page::Peer(page) => self.pending.is_open() && page.join(need).await && self.pending.join(need),
+        }
+    }
+
+    async fn shut_down(self) {
         self.pending.end(End::Gone);
         self.task.abort();
         // Its port is free once the task is gone.
         let _ = self.task.await;
-        if let Some(telling) = self.telling {
-            let _ = telling.await;
+        if let Page::Own { session, announcing } = self.page {
+            session.forget_browser();
+            let _ = announcing.await;
         }
     }
 }
@@ -106,42 +145,44 @@ impl SignIn {
         Self { account, options, holder: Uuid::new_v4().to_string(), current: Arc::default() }
     }
 
-    /// The pending sign-in, of whatever process of this account, and a new one with its page where there is none.
-    /// `asked_by` is what the host calls itself.
-    pub async fn begin(&self, asked_by: Option<String>) -> Result<Arc<Pending>, PageError> {
+    /// Returns the account's pending sign-in, of whatever process, or begins one where there is none. The caller gives
+    /// its link to the person and depends on it until [`Pending::decline`].
+    pub async fn begin(&self, request: Request) -> Result<Arc<Pending>, PageError> {
+        let need = request.need;
         let mut current = self.current.lock().await;
-        if let Some(over) = current.take_if(|current| !current.pending.is_open()) {
-            over.put_away().await;
-        }
-        if let Some(current) = &*current {
+        if let Some(current) = &*current
+            && current.join(need).await
+        {
             return Ok(Arc::clone(&current.pending));
         }
-        let begun = match shared::found_or_claimed(&self.account, &self.holder).await? {
-            Some(elsewhere) => {
+        if let Some(over) = current.take() {
+            over.shut_down().await;
+        }
+        let begun = match coordination::find_or_claim(&self.account, &self.holder, need).await? {
+            Some((elsewhere, page)) => {
                 let pending = Arc::new(elsewhere);
                 let following =
-                    shared::follow(self.account.clone(), self.holder.clone(), Arc::clone(&pending));
-                Current { pending, task: tokio::spawn(following), telling: None }
+                    coordination::follow(self.account.clone(), self.holder.clone(), Arc::clone(&pending));
+                Current { pending, page: Page::Peer(page), task: tokio::spawn(following) }
             }
-            None => self.page(asked_by).await?,
+            None => self.page(request).await?,
         };
         Ok(Arc::clone(&current.insert(begun).pending))
     }
 
-    /// Ends what is pending. For the end of the process: the others of the account learn of it at once.
+    /// Ends what is pending before the process ends, so that the others of the account learn of it at once.
     pub async fn close(&self) {
         if let Some(current) = self.current.lock().await.take() {
-            current.put_away().await;
+            current.shut_down().await;
         }
     }
 
-    /// Opens the person's browser, where the operator wants that, once for a page of ours.
-    pub fn show(&self, pending: &Pending) {
+    /// Opens the person's browser where the operator wants that, once for each page of this process.
+    pub async fn show(&self) {
         if self.options.open_browser
-            && pending.is_first_look()
-            && let Err(error) = open::that_detached(pending.url())
+            && let Some(Current { page: Page::Own { session, .. }, .. }) = &*self.current.lock().await
         {
-            tracing::warn!(%error, "the browser could not be opened; the link is in the answer");
+            session.open_browser();
         }
     }
 
@@ -151,8 +192,8 @@ impl SignIn {
         current.as_ref().map(|current| &current.pending).filter(|pending| pending.name() == name).cloned()
     }
 
-    /// A page of our own, of which the other processes are told.
-    async fn page(&self, asked_by: Option<String>) -> Result<Current, PageError> {
+    /// Serves a page in this process, and announces it to the others.
+    async fn page(&self, request: Request) -> Result<Current, PageError> {
         let (listener, address) = match self.listen().await {
             Ok(listening) => listening,
             Err(error) => {
@@ -160,12 +201,18 @@ impl SignIn {
                 return Err(error);
             }
         };
-        let visit = Arc::new(Visit::new(self.account.clone(), address, asked_by, self.options.lifetime));
-        let pending = Arc::clone(visit.pending());
-        shared::post(&self.account, &pending).await?;
-        let telling = shared::tell(self.account.clone(), self.holder.clone(), Arc::clone(&pending));
-        let (task, telling) = (tokio::spawn(serve(listener, visit)), Some(tokio::spawn(telling)));
-        Ok(Current { pending, task, telling })
+        let session = Arc::new(PageSession::new(self.account.clone(), address, request, self.options));
+        coordination::publish(&self.account, &session).await?;
+        let announcing = tokio::spawn(coordination::announce(
+            self.account.clone(),
+            self.holder.clone(),
+            Arc::clone(&session),
+        ));
+        Ok(Current {
+            pending: Arc::clone(session.pending()),
+            task: tokio::spawn(serve(listener, Arc::clone(&session))),
+            page: Page::Own { session, announcing },
+        })
     }
 
     async fn listen(&self) -> Result<(TcpListener, SocketAddr), PageError> {
@@ -177,16 +224,15 @@ impl SignIn {
     }
 }
 
-/// Serves the page until the sign-in has ended, and a little longer.
-async fn serve(listener: TcpListener, visit: Arc<Visit>) {
-    let pending = Arc::clone(visit.pending());
-    let over = async move {
+/// Serves the page until the sign-in has ended, and for [`PAGE_GRACE_PERIOD`] more.
+async fn serve(listener: TcpListener, session: Arc<PageSession>) {
+    let over = async {
+        let pending = session.pending();
         if tokio::time::timeout(pending.expires_in(), pending.ended()).await.is_err() {
             pending.end(End::TimedOut);
         }
-        tokio::time::sleep(LAST_LOOK).await;
+        session.forget_browser();
+        tokio::time::sleep(PAGE_GRACE_PERIOD).await;
     };
-    if let Err(error) = axum::serve(listener, page::router(visit)).with_graceful_shutdown(over).await {
-        tracing::warn!(%error, "the sign-in page ended");
-    }
+    listener::serve(listener, page::router(Arc::clone(&session)), BOUNDS, over).await;
 }

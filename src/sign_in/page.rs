@@ -1,11 +1,11 @@
-//! The page itself: three ways to sign in, without a script. A GET changes nothing, so that a link scanner does no harm.
+//! The page itself: the methods to sign in, without scripts. A GET changes nothing, so a link scanner does no harm.
 
 use std::sync::Arc;
 
 use askama::Template;
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Form, Path, State as Shared},
+    extract::{Form, Path, State as Shared},
     http::{StatusCode, header::CONTENT_TYPE},
     middleware,
     response::{Html, IntoResponse, Response},
@@ -14,29 +14,31 @@ use axum::{
 use serde::Deserialize;
 
 use super::{
-    End, State, protect,
-    visit::{Login, Visit},
+    End, State,
+    page_session::{Login, PageSession},
+    peer::{JOIN_PATH, Join},
+    protect,
 };
-use crate::{error::Report, secret::SecretString};
+use crate::{
+    error::{Kind, Report},
+    secret::SecretString,
+};
 
-/// The largest form that is taken, in bytes.
-const LARGEST_FORM: usize = 16 << 10;
-
-pub fn router(visit: Arc<Visit>) -> Router {
+pub fn router(session: Arc<PageSession>) -> Router {
     Router::new()
         .route("/{id}", get(show))
         .route("/{id}/sign-in", post(sign_in))
         .route("/{id}/create", post(create))
         .route("/{id}/key", post(use_key))
         .route("/style.css", get(style))
-        .layer(DefaultBodyLimit::max(LARGEST_FORM))
-        .layer(middleware::from_fn_with_state(Arc::clone(&visit), protect::guard))
-        .with_state(visit)
+        .route(JOIN_PATH, post(join))
+        .layer(middleware::from_fn_with_state(Arc::clone(&session), protect::guard))
+        .with_state(session)
 }
 
-/// Which of the three ways stands open.
+/// How the person signs in: which form is unfolded.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum SignInMethod {
     SignIn,
     Create,
     Key,
@@ -50,12 +52,14 @@ struct FormPage<'a> {
     code: &'a str,
     profile: &'a str,
     upstream: &'a str,
-    asked_by: Option<&'a str>,
-    /// Where "keep me signed in" keeps things.
+    requested_by: Option<&'a str>,
+    /// Where credentials are stored.
     kept_in: &'a str,
-    /// After which the page looks again, and finds that it has run out.
+    /// The page reloads after this time, and then says that the link has expired.
     seconds_left: u64,
-    way: Way,
+    method: SignInMethod,
+    /// Whether an API key is enough for what the assistant wants to do.
+    offers_key: bool,
     email: &'a str,
     remember: bool,
     problem: Option<&'a Report>,
@@ -100,104 +104,122 @@ impl LoginForm {
     }
 }
 
-/// What a form keeps when it is shown again; never the password.
+/// The input that stays in a form when it is shown again; never the password.
 struct Kept {
     email: String,
     remember: bool,
 }
 
-impl Default for Kept {
-    fn default() -> Self {
-        Self { email: String::new(), remember: true }
-    }
-}
-
 impl Kept {
+    /// What a form begins with.
+    fn first(session: &PageSession) -> Self {
+        Self { email: session.email().to_owned(), remember: true }
+    }
+
     fn of(login: &Login) -> Self {
         Self { email: login.email.clone(), remember: login.remember }
     }
 }
 
-async fn show(Shared(visit): Shared<Arc<Visit>>, Path(id): Path<String>) -> Response {
-    if !visit.is_path(&id) {
+async fn show(Shared(session): Shared<Arc<PageSession>>, Path(id): Path<String>) -> Response {
+    if !session.is_path(&id) {
         return unknown();
     }
-    match visit.pending().state() {
-        State::Open if visit.pending().is_open() => form(&visit, Way::SignIn, &Kept::default(), None),
-        _ => standing(&visit),
+    match session.pending().state() {
+        State::Open if session.pending().is_open() => {
+            form(&session, SignInMethod::SignIn, &Kept::first(&session), session.problem().as_ref())
+        }
+        _ => status_page(&session),
     }
 }
 
 async fn sign_in(
-    Shared(visit): Shared<Arc<Visit>>,
+    Shared(session): Shared<Arc<PageSession>>,
     Path(id): Path<String>,
     Form(given): Form<LoginForm>,
 ) -> Response {
-    if let Some(refusal) = refusal(&visit, &id, &given.form_token) {
+    if let Some(refusal) = refusal(&session, &id, &given.form_token) {
         return refusal;
     }
     let login = given.login();
-    let kept = Kept::of(&login);
-    answer(&visit, Way::SignIn, &kept, visit.sign_in(login).await)
+    let (kept, page) = (Kept::of(&login), Arc::clone(&session));
+    let outcome = to_the_end(async move { page.sign_in(login).await }).await;
+    answer(&session, SignInMethod::SignIn, &kept, outcome)
 }
 
 async fn create(
-    Shared(visit): Shared<Arc<Visit>>,
+    Shared(session): Shared<Arc<PageSession>>,
     Path(id): Path<String>,
     Form(given): Form<LoginForm>,
 ) -> Response {
-    if let Some(refusal) = refusal(&visit, &id, &given.form_token) {
+    if let Some(refusal) = refusal(&session, &id, &given.form_token) {
         return refusal;
     }
     let login = given.login();
-    let kept = Kept::of(&login);
-    answer(&visit, Way::Create, &kept, visit.create(login).await)
+    let (kept, page) = (Kept::of(&login), Arc::clone(&session));
+    let outcome = to_the_end(async move { page.create(login).await }).await;
+    answer(&session, SignInMethod::Create, &kept, outcome)
 }
 
 async fn use_key(
-    Shared(visit): Shared<Arc<Visit>>,
+    Shared(session): Shared<Arc<PageSession>>,
     Path(id): Path<String>,
     Form(given): Form<OwnKey>,
 ) -> Response {
-    if let Some(refusal) = refusal(&visit, &id, &given.form_token) {
+    if let Some(refusal) = refusal(&session, &id, &given.form_token) {
         return refusal;
     }
-    answer(&visit, Way::Key, &Kept::default(), visit.use_key(given.key).await)
+    let page = Arc::clone(&session);
+    let outcome = to_the_end(async move { page.use_key(given.key).await }).await;
+    answer(&session, SignInMethod::Key, &Kept::first(&session), outcome)
+}
+
+/// Answers another process of this account, not a browser.
+async fn join(Shared(session): Shared<Arc<PageSession>>, Form(join): Form<Join>) -> Response {
+    session.join(&join).map_or_else(|| StatusCode::FORBIDDEN.into_response(), IntoResponse::into_response)
+}
+
+/// Completes `work` though the browser may close the connection: wrong passwords count, and no sign-in is lost.
+async fn to_the_end(work: impl Future<Output = Result<(), Report>> + Send + 'static) -> Result<(), Report> {
+    tokio::spawn(work).await.unwrap_or_else(|_| {
+        Err(Report::new(Kind::Internal, "The server has met a bug of its own.", "Try again."))
+    })
 }
 
 async fn style() -> impl IntoResponse {
     ([(CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("templates/style.css"))
 }
 
-/// Why a form is not taken, if it is not: another sign-in's, another page's, or one that is over.
-fn refusal(visit: &Visit, id: &str, form_token: &SecretString) -> Option<Response> {
-    if !visit.is_path(id) || !visit.is_form_token(form_token) {
+/// The answer to a form that is not accepted: of another sign-in, of another page, or of a sign-in that is over.
+fn refusal(session: &PageSession, id: &str, form_token: &SecretString) -> Option<Response> {
+    if !session.is_path(id) || !session.is_form_token(form_token) {
         return Some(unknown());
     }
-    let pending = visit.pending();
-    (pending.state() != State::Open || !pending.is_open()).then(|| standing(visit))
+    let pending = session.pending();
+    (pending.state() != State::Open || !pending.is_open()).then(|| status_page(session))
 }
 
 /// The form again with what went wrong, while there is something to do about it.
-fn answer(visit: &Visit, way: Way, kept: &Kept, outcome: Result<(), Report>) -> Response {
+fn answer(session: &PageSession, method: SignInMethod, kept: &Kept, outcome: Result<(), Report>) -> Response {
     match outcome {
-        Err(problem) if visit.pending().is_open() => form(visit, way, kept, Some(&problem)),
-        _ => standing(visit),
+        Err(problem) if session.pending().is_open() => form(session, method, kept, Some(&problem)),
+        _ => status_page(session),
     }
 }
 
-fn form(visit: &Visit, way: Way, kept: &Kept, problem: Option<&Report>) -> Response {
-    let (pending, account) = (visit.pending(), visit.account());
+fn form(session: &PageSession, method: SignInMethod, kept: &Kept, problem: Option<&Report>) -> Response {
+    let (pending, account) = (session.pending(), session.account());
     let page = FormPage {
-        path: visit.path(),
-        form_token: visit.form_token(),
+        path: session.path(),
+        form_token: session.form_token(),
         code: pending.code(),
         profile: account.profile(),
         upstream: account.upstream().as_str(),
-        asked_by: visit.asked_by(),
+        requested_by: session.requested_by(),
         kept_in: &account.kept_in(),
         seconds_left: pending.expires_in().as_secs() + 1,
-        way,
+        method,
+        offers_key: !pending.needs_session(),
         email: &kept.email,
         remember: kept.remember,
         problem,
@@ -206,33 +228,29 @@ fn form(visit: &Visit, way: Way, kept: &Kept, problem: Option<&Report>) -> Respo
     rendered(status, &page)
 }
 
-/// What there is to see when there is no form.
-fn standing(visit: &Visit) -> Response {
-    let (status, title, text, who) = match visit.pending().state() {
+/// The page when there is no form to fill in.
+fn status_page(session: &PageSession) -> Response {
+    let (title, text) = match session.pending().state() {
         State::Verifying { email } => {
-            return rendered(StatusCode::OK, &VerifyPage { path: visit.path(), email: &email });
+            return rendered(StatusCode::OK, &VerifyPage { path: session.path(), email: &email });
         }
         State::SignedIn { email } => {
-            (StatusCode::OK, "You are signed in", "Go back to your assistant; it goes on by itself.", email)
+            let title = "You are signed in";
+            let text = "You can close this tab. Return to your assistant and tell it you've signed in.";
+            let who = Some(email.as_deref().unwrap_or("the owner of the API key"));
+            return rendered(StatusCode::OK, &EndPage { title, text, who });
         }
-        State::Ended(End::Declined) => (StatusCode::GONE, "Signing in was declined", AGAIN, None),
-        State::Ended(End::TooManyAttempts) => (
-            StatusCode::GONE,
-            "Too many attempts",
-            "Ask your assistant again when you have the right password.",
-            None,
-        ),
-        State::Ended(End::TimedOut | End::Gone) | State::Open => {
-            (StatusCode::GONE, "This sign-in has run out", AGAIN, None)
-        }
+        State::Ended(End::Declined) => ("Signing in was declined", AGAIN),
+        State::Ended(End::TooManyAttempts) => ("Too many wrong passwords", AGAIN),
+        State::Ended(End::TimedOut | End::Gone) | State::Open => ("This sign-in link has expired", AGAIN),
     };
-    rendered(status, &EndPage { title, text, who: who.as_deref() })
+    rendered(StatusCode::GONE, &EndPage { title, text, who: None })
 }
 
-const AGAIN: &str = "Ask your assistant again for a new one.";
+const AGAIN: &str = "Ask your assistant for a new link.";
 
 fn unknown() -> Response {
-    let page = EndPage { title: "There is no such sign-in", text: AGAIN, who: None };
+    let page = EndPage { title: "This link isn't valid", text: AGAIN, who: None };
     rendered(StatusCode::NOT_FOUND, &page)
 }
 

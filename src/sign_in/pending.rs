@@ -1,7 +1,7 @@
-//! A pending sign-in as those see it who wait for it: its link, the code that the person compares, and how it stands.
+//! A pending sign-in as those see it who wait for it: its link, the code that the person compares, and its state.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -9,12 +9,15 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
 use uuid::Uuid;
 
-use crate::secret::{ExposeSecret as _, SecretString};
+use crate::{
+    account::Need,
+    secret::{ExposeSecret as _, SecretString},
+};
 
 /// Letters and digits that are not mistaken for each other.
 const CODE_LETTERS: &[u8] = b"ACDEFHJKLMNPRTUVWXY3479";
 
-/// How a sign-in stands.
+/// The state of a sign-in.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum State {
     /// The person has the page, or has not opened it yet.
@@ -23,7 +26,7 @@ pub enum State {
     Verifying {
         email: String,
     },
-    /// Done; who, where that is known.
+    /// Done; `email` is the account, `None` with an API key alone.
     SignedIn {
         email: Option<String>,
     },
@@ -36,12 +39,12 @@ pub enum End {
     Declined,
     TimedOut,
     TooManyAttempts,
-    /// The process that showed the page.
+    /// The process that served the page has ended.
     Gone,
 }
 
 impl State {
-    /// Whether it can still come to something.
+    /// Whether somebody may still sign in.
     #[must_use]
     pub fn is_open(&self) -> bool {
         matches!(self, Self::Open | Self::Verifying { .. })
@@ -51,33 +54,40 @@ impl State {
 /// A sign-in that somebody waits for.
 #[derive(Debug)]
 pub struct Pending {
-    /// For the protocol; it opens nothing.
+    /// Its identifier in the protocol; it opens nothing.
     name: String,
     url: SecretString,
     code: String,
     expires: Instant,
     state: watch::Sender<State>,
-    /// Whether the browser was opened, or is another process's business.
-    shown: AtomicBool,
+    /// Those who gave its link to the person and have not been declined. It ends with the last one that is.
+    dependents: AtomicUsize,
+    /// Whether one of them needs a session, so that an API key would not help.
+    needs_session: AtomicBool,
 }
 
 impl Pending {
-    pub(super) fn new(url: SecretString, lifetime: Duration) -> Self {
-        Self {
-            shown: AtomicBool::new(false),
-            ..Self::elsewhere(Uuid::new_v4().to_string(), url, code(), lifetime)
-        }
+    /// A new sign-in, begun by one dependent.
+    pub(super) fn new(url: SecretString, lifetime: Duration, need: Need) -> Self {
+        Self::elsewhere(Uuid::new_v4().to_string(), url, code(), lifetime, need)
     }
 
-    /// One whose page another process shows.
-    pub(super) fn elsewhere(name: String, url: SecretString, code: String, lifetime: Duration) -> Self {
+    /// One whose page another process serves.
+    pub(super) fn elsewhere(
+        name: String,
+        url: SecretString,
+        code: String,
+        lifetime: Duration,
+        need: Need,
+    ) -> Self {
         Self {
             name,
             url,
             code,
             expires: Instant::now() + lifetime,
             state: watch::Sender::new(State::Open),
-            shown: AtomicBool::new(true),
+            dependents: AtomicUsize::new(1),
+            needs_session: AtomicBool::new(need == Need::Session),
         }
     }
 
@@ -93,7 +103,7 @@ impl Pending {
         &self.code
     }
 
-    /// What the protocol calls it.
+    /// Its identifier in the protocol.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -115,7 +125,7 @@ impl Pending {
         self.state.borrow().is_open() && !self.expires_in().is_zero()
     }
 
-    /// Waits for the end, at most so long; how it stands then.
+    /// Waits for the end, at most `at_most`; the state then.
     pub async fn finished(&self, at_most: Duration) -> State {
         let _ = tokio::time::timeout(at_most, self.ended()).await;
         self.state()
@@ -126,14 +136,34 @@ impl Pending {
         let _ = self.changes().wait_for(|state| !state.is_open()).await;
     }
 
-    /// Ends it without anybody signing in, unless it has ended.
-    pub fn end(&self, end: End) {
-        self.becomes(State::Ended(end));
+    /// Adds a dependent that is about to give the link to the person; `false` when the sign-in has ended.
+    pub(super) fn join(&self, need: Need) -> bool {
+        let one_more = |dependents: usize| (dependents > 0).then_some(dependents + 1);
+        let joined = self.is_open()
+            && self.dependents.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).is_ok();
+        if joined && need == Need::Session {
+            self.needs_session.store(true, Ordering::SeqCst);
+        }
+        joined
     }
 
-    /// Whether this is the first time that somebody wants to open the browser.
-    pub(super) fn is_first_look(&self) -> bool {
-        !self.shown.swap(true, Ordering::SeqCst)
+    /// The person declined what one dependent asked them. The page stays for the others: calls that still wait, hosts
+    /// that showed the link in an answer, terminals and other processes.
+    pub fn decline(&self) {
+        let one_less = |dependents: usize| dependents.checked_sub(1);
+        if self.dependents.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less) == Ok(1) {
+            self.end(End::Declined);
+        }
+    }
+
+    /// Whether an API key would not help everybody who waits.
+    pub(super) fn needs_session(&self) -> bool {
+        self.needs_session.load(Ordering::SeqCst)
+    }
+
+    /// Ends it without anybody signing in, unless it has ended.
+    pub fn end(&self, end: End) {
+        self.set_state(State::Ended(end));
     }
 
     pub(super) fn changes(&self) -> watch::Receiver<State> {
@@ -141,7 +171,7 @@ impl Pending {
     }
 
     /// What has ended stays as it is, unless somebody has signed in after all.
-    pub(super) fn becomes(&self, new: State) {
+    pub(super) fn set_state(&self, new: State) {
         self.state.send_if_modified(|state| {
             let counts = state.is_open() || matches!(new, State::SignedIn { .. });
             let changes = counts && *state != new;

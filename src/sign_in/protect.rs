@@ -1,8 +1,9 @@
-//! What every request to the sign-in page must satisfy, and what every answer forbids the browser.
+//! The checks on every request to the sign-in page, and the security headers of every answer.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
+    body::{Body, to_bytes},
     extract::{Request, State},
     http::{
         HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
@@ -15,7 +16,13 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-use super::Visit;
+use super::PageSession;
+
+/// The largest form that is taken, in bytes.
+const LARGEST_FORM: usize = 16 << 10;
+
+/// A form that is not there completely by then is not taken.
+const FORM_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// No scripts at all, and nothing from elsewhere.
 const POLICY: &str =
@@ -29,14 +36,17 @@ const FORBIDDEN: [(HeaderName, &str); 5] = [
     (CACHE_CONTROL, "no-store"),
 ];
 
-/// Refuses a name that was rebound to us, and forms that other pages send.
-pub async fn guard(State(visit): State<Arc<Visit>>, request: Request, next: Next) -> Response {
-    let own = visit.address().to_string();
+/// Refuses a name that was rebound to us, forms that other pages send, and bodies that are too large or too slow.
+pub async fn guard(State(session): State<Arc<PageSession>>, request: Request, next: Next) -> Response {
+    let own = session.address().to_string();
     let headers = request.headers();
     let allowed = text(headers, &HOST) == Some(&own)
         && (request.method() != Method::POST || sent_by_our_page(headers, &own));
     let mut response = if allowed {
-        next.run(request).await
+        match with_whole_body(request).await {
+            Ok(request) => next.run(request).await,
+            Err(status) => status.into_response(),
+        }
     } else {
         (StatusCode::FORBIDDEN, "This page is for your own browser on this computer.").into_response()
     };
@@ -46,17 +56,38 @@ pub async fn guard(State(visit): State<Arc<Visit>>, request: Request, next: Next
     response
 }
 
-/// Browsers say by `Sec-Fetch-Site` where a form comes from. They also send `Origin: null` then, because the page asks for
-/// no referrer (Fetch, "serializing a request origin"); without `Sec-Fetch-Site` that could be anybody.
+async fn with_whole_body(request: Request) -> Result<Request, StatusCode> {
+    let (parts, body) = request.into_parts();
+    match tokio::time::timeout(FORM_TIMEOUT, to_bytes(body, LARGEST_FORM)).await {
+        Ok(Ok(body)) => Ok(Request::from_parts(parts, Body::from(body))),
+        Ok(Err(_)) => Err(StatusCode::PAYLOAD_TOO_LARGE),
+        Err(_) => Err(StatusCode::REQUEST_TIMEOUT),
+    }
+}
+
+/// Browsers say where a form comes from: by `Sec-Fetch-Site`, by `Origin` or by both. A form with neither is refused.
+/// With `Sec-Fetch-Site` they send `Origin: null`, because the page asks for no referrer (Fetch, "serializing a request
+/// origin"); without it that could be anybody.
 fn sent_by_our_page(headers: &HeaderMap, own: &str) -> bool {
-    let own_origin = format!("http://{own}");
     match (text(headers, &HeaderName::from_static("sec-fetch-site")), text(headers, &ORIGIN)) {
-        (Some("same-origin"), Some("null")) | (Some("same-origin") | None, None) => true,
-        (Some("same-origin") | None, Some(origin)) => origin == own_origin,
-        (Some(_), _) => false,
+        (Some("same-origin"), None | Some("null")) => true,
+        (Some("same-origin") | None, Some(origin)) => origin == format!("http://{own}"),
+        _ => false,
     }
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).map(|value| value.to_str().unwrap_or("not text"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_form_that_never_ends_is_given_up() {
+        let endless = Body::from_stream(futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>());
+        let outcome = with_whole_body(Request::new(endless)).await.map(|_| ());
+        assert_eq!(outcome, Err(StatusCode::REQUEST_TIMEOUT));
+    }
 }

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::timeout::TimeoutLayer;
 
 use crate::{
+    listener::{self, Bounds},
     mcp::BondMcp,
     secret::{self, SecretString},
 };
@@ -34,8 +35,11 @@ pub const LARGEST_BODY: usize = 4 << 20;
 /// For a request up to the head of its answer; a little more than a call may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// After the word to stop, what is still in flight gets so long.
-const LAST_ANSWERS: Duration = Duration::from_secs(5);
+/// How long requests in flight may take after the server was told to stop.
+const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(5);
+
+/// What the clients together may hold; silent connections are closed after a while.
+const BOUNDS: Bounds = Bounds { connections: 512, head_timeout: Duration::from_secs(30) };
 
 /// How the endpoint is protected.
 #[derive(Clone, Debug)]
@@ -89,15 +93,11 @@ pub fn router(server: &BondMcp, protection: Protection, stopping: &CancellationT
 }
 
 /// Serves until `stopping` is cancelled, then lets what is in flight end.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    stopping: CancellationToken,
-) -> std::io::Result<()> {
-    let graceful = axum::serve(listener, router).with_graceful_shutdown(stopping.clone().cancelled_owned());
+pub async fn serve(listener: TcpListener, router: Router, stopping: CancellationToken) {
+    let graceful = listener::serve(listener, router, BOUNDS, stopping.cancelled());
     tokio::select! {
-        outcome = graceful => outcome,
-        () = async { stopping.cancelled().await; tokio::time::sleep(LAST_ANSWERS).await } => Ok(()),
+        () = graceful => {}
+        () = async { stopping.cancelled().await; tokio::time::sleep(SHUTDOWN_GRACE_PERIOD).await } => {}
     }
 }
 

@@ -290,3 +290,18 @@ fn account_of(place: &Place, timing: Timing, with_login: bool) -> (Account, Reda
     let client = Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), timing);
     (Account::new(&settings, "bondmcp-server".into(), client, clock, redactor.clone()), redactor)
 }
+
+/// The account of `place` in this process, signed in by nobody, with its redactor.
+pub fn account(place: &Place) -> (Account, Redactor) {
+    let settings = Settings::load(Flags::default(), None, |name| match name {
+        "BONDMCP_BASE_URL" => Some(place.base_url.clone().into()),
+        "BONDMCP_DATA_DIR" => Some(place.data_dir().into()),
+        "BONDMCP_SEALING_KEY" => Some(secrets::text(&place.sealing_key).into()),
+        _ => None,
+    })
+    .unwrap();
+    let (redactor, clock) = (Redactor::default(), Clock::system());
+    let base_url = settings.base_url.clone();
+    let client = Client::new(base_url, redactor.clone(), clock.clone(), Timing::default());
+    (Account::new(&settings, "bondmcp-server".into(), client, clock, redactor.clone()), redactor)
+}

@@ -1,6 +1,6 @@
-//! Calls in rounds (MCP 2026-07-28): the answer asks the person something, and the host calls again with what they said
-//! and with a state of ours. That state comes through the host's hands, so it is signed, bound to tool and arguments,
-//! good for one round and for a while.
+//! Multi round-trip requests (MCP 2026-07-28): a call is answered with `input_required`, and the host makes it again with
+//! the person's answer and our `requestState`. The state passes through the host, so it is sealed, bound to the tool and
+//! its arguments, and valid for one round and a limited time.
 
 use std::{
     collections::HashMap,
@@ -22,37 +22,37 @@ use uuid::Uuid;
 
 use crate::secret::{self, ExposeSecret as _};
 
-/// The key under which a host answers.
+/// The key of the question and of the host's answer to it.
 const ANSWER: &str = "person";
 
-/// What the person was asked.
+/// The input that a call waits for.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Asked {
-    /// To sign in; the name of the pending sign-in.
+pub(super) enum PendingInput {
+    /// That the person signs in; the name of the pending sign-in.
     SignIn(String),
-    /// Whether a key may be ended.
+    /// That the person confirms the end of a key.
     Confirmation,
 }
 
 #[derive(Deserialize, Serialize)]
 struct State {
-    asked: Asked,
+    asked: PendingInput,
     round: Uuid,
 }
 
 #[derive(Debug)]
-pub(super) struct Rounds {
+pub(super) struct RequestStates {
     codec: RequestStateCodec,
-    /// Of a state.
+    /// Lifetime of a request state.
     lifetime: Duration,
-    /// The rounds whose state has come back.
+    /// The rounds whose state was used.
     spent: Mutex<HashMap<Uuid, Instant>>,
 }
 
-impl Rounds {
+impl RequestStates {
     pub fn new(lifetime: Duration) -> Self {
-        // By the process: what it asked is forgotten with it.
+        // Each process has a key of its own: its questions end with it.
         let key = secret::random();
         Self {
             codec: RequestStateCodec::new_unchecked(key.expose_secret().as_bytes()),
@@ -61,10 +61,10 @@ impl Rounds {
         }
     }
 
-    /// Asks the person.
+    /// Answers a call with a question to the person.
     pub fn ask(
         &self,
-        asked: Asked,
+        asked: PendingInput,
         elicitation: ElicitRequestParams,
         request: &CallToolRequestParams,
     ) -> Result<InputRequiredResult, ErrorData> {
@@ -73,17 +73,17 @@ impl Rounds {
         Ok(InputRequiredResult::new(Some(requests), Some(self.seal(asked, request)?)))
     }
 
-    /// Lets the host call again without asking the person again.
-    pub fn go_on(
+    /// Has the host call again without asking the person again.
+    pub fn continue_without_input(
         &self,
-        asked: Asked,
+        asked: PendingInput,
         request: &CallToolRequestParams,
     ) -> Result<InputRequiredResult, ErrorData> {
         Ok(InputRequiredResult::new(None, Some(self.seal(asked, request)?)))
     }
 
-    /// What was asked in the round before; `None` in the first one.
-    pub fn asked(&self, request: &CallToolRequestParams) -> Result<Option<Asked>, ErrorData> {
+    /// The input asked for in the round before; `None` in the first one.
+    pub fn asked(&self, request: &CallToolRequestParams) -> Result<Option<PendingInput>, ErrorData> {
         let Some(state) = &request.request_state else { return Ok(None) };
         let State { asked, round } =
             self.codec.open_json_with(state, &bound_to(request)).map_err(|_| stale())?;
@@ -95,7 +95,7 @@ impl Rounds {
         }
     }
 
-    fn seal(&self, asked: Asked, request: &CallToolRequestParams) -> Result<String, ErrorData> {
+    fn seal(&self, asked: PendingInput, request: &CallToolRequestParams) -> Result<String, ErrorData> {
         let (state, call) = (State { asked, round: Uuid::new_v4() }, bound_to(request));
         self.codec
             .seal_json_with(&state, &SealOptions::new().associated_data(&call).ttl(self.lifetime))
@@ -103,13 +103,13 @@ impl Rounds {
     }
 }
 
-/// What the person said in this round.
+/// The person's answer in this round.
 pub(super) fn answer(request: &CallToolRequestParams) -> Option<ElicitResult> {
     let answer = request.input_responses.as_ref()?.get(ANSWER)?;
     serde_json::from_value(answer.clone()).ok()
 }
 
-/// A state is good for the same tool with the same arguments.
+/// A state is valid for the same tool with the same arguments.
 fn bound_to(request: &CallToolRequestParams) -> Vec<u8> {
     json!([request.name, request.arguments]).to_string().into_bytes()
 }
@@ -122,24 +122,24 @@ pub(super) fn stale() -> ErrorData {
 mod tests {
     use super::*;
 
-    /// A call that carries the state of `rounds` for the call before it.
-    fn retry(rounds: &Rounds) -> CallToolRequestParams {
+    /// A call that carries a state of `states` for the call before it.
+    fn retry(states: &RequestStates) -> CallToolRequestParams {
         let mut request = CallToolRequestParams::new("list_models");
-        request.request_state = Some(rounds.seal(Asked::Confirmation, &request).unwrap());
+        request.request_state = Some(states.seal(PendingInput::Confirmation, &request).unwrap());
         request
     }
 
     #[test]
     fn a_state_is_good_for_one_round_of_one_process_while_it_lasts() {
-        let rounds = Rounds::new(Duration::from_mins(1));
-        let first = retry(&rounds);
-        assert!(matches!(rounds.asked(&first), Ok(Some(Asked::Confirmation))));
-        assert!(rounds.asked(&first).is_err(), "replayed");
-        assert!(Rounds::new(Duration::from_mins(1)).asked(&retry(&rounds)).is_err(), "foreign");
-        let over = Rounds::new(Duration::ZERO);
+        let states = RequestStates::new(Duration::from_mins(1));
+        let first = retry(&states);
+        assert!(matches!(states.asked(&first), Ok(Some(PendingInput::Confirmation))));
+        assert!(states.asked(&first).is_err(), "replayed");
+        assert!(RequestStates::new(Duration::from_mins(1)).asked(&retry(&states)).is_err(), "foreign");
+        let over = RequestStates::new(Duration::ZERO);
         let expired = retry(&over);
         // It counts milliseconds, and nothing is remembered as spent for longer than it lasts.
         while over.asked(&expired).is_ok() {}
-        assert!(rounds.asked(&CallToolRequestParams::new("list_models")).unwrap().is_none());
+        assert!(states.asked(&CallToolRequestParams::new("list_models")).unwrap().is_none());
     }
 }

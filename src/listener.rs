@@ -1,0 +1,313 @@
+//! Serves HTTP/1.1 within bounds: so many connections, and each must send the head of its request in time. Clients that
+//! connect and stay silent cannot keep others out. `axum::serve` has neither bound.
+
+use std::{
+    convert::Infallible,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::{Body, HttpBody},
+    extract::Request,
+    response::Response,
+};
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+/// What the clients of a listener may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// The number of connections open at once. One more takes the place of one without a request; while there is none,
+    /// it waits.
+    pub connections: usize,
+    /// The time from accepting a connection, or from its last answer, to the end of the next request's head.
+    pub head_timeout: Duration,
+}
+
+/// The wait after the system could not give us a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// Serves `router` until `stopping` completes; then requests in flight are answered, and nothing else. Dropping the
+/// future closes every connection.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    bounds: Bounds,
+    stopping: impl Future<Output = ()>,
+) {
+    let stop = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    let mut connections: Vec<Arc<Connection>> = Vec::new();
+    let mut stopping = pin!(stopping);
+    loop {
+        tokio::select! {
+            () = &mut stopping => break,
+            Some(_) = tasks.join_next() => connections.retain(Connection::is_open),
+            // One above the bound, to learn that somebody wants the place of another.
+            accepted = listener.accept(), if tasks.len() <= bounds.connections => match accepted {
+                Ok((stream, _)) => {
+                    if tasks.len() >= bounds.connections {
+                        evict_idle(&mut connections);
+                    }
+                    let connection = Arc::new(Connection::default());
+                    connections.push(Arc::clone(&connection));
+                    tasks.spawn(connection.serve(stream, router.clone(), bounds.head_timeout, stop.clone()));
+                }
+                Err(error) => {
+                    // The process may open no more files, whatever the bound is.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    evict_idle(&mut connections);
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+    drop(listener);
+    stop.cancel();
+    while tasks.join_next().await.is_some() {}
+}
+
+/// Gives up the oldest connection without a request.
+fn evict_idle(connections: &mut Vec<Arc<Connection>>) {
+    if let Some(idle) = connections.iter().position(|connection| !connection.is_busy()) {
+        connections.remove(idle).evicted.notify_one();
+    }
+}
+
+/// A client's connection, as the accepting loop and its own task share it.
+#[derive(Debug, Default)]
+struct Connection {
+    /// Whether a request is being answered.
+    busy: AtomicBool,
+    /// Tells the task to give the connection up, if it is not busy by then.
+    evicted: Notify,
+}
+
+impl Connection {
+    /// The task holds the other reference.
+    fn is_open(this: &Arc<Self>) -> bool {
+        Arc::strong_count(this) > 1
+    }
+
+    fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed)
+    }
+
+    async fn serve(
+        self: Arc<Self>,
+        stream: TcpStream,
+        router: Router,
+        head_timeout: Duration,
+        stop: CancellationToken,
+    ) {
+        let router = TowerToHyperService::new(router);
+        let service = service_fn(|request: Request<Incoming>| {
+            let in_flight = InFlight::new(&self);
+            let response = router.call(request);
+            async move {
+                let response: Response = response.await?;
+                Ok::<_, Infallible>(response.map(|body| Answer { body, _in_flight: in_flight }))
+            }
+        });
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(head_timeout);
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let mut stopping = false;
+        loop {
+            // Nothing of the connection runs while the other branches are looked at, so `busy` does not change there.
+            tokio::select! {
+                outcome = connection.as_mut() => {
+                    if let Err(error) = outcome {
+                        tracing::trace!(%error, "connection closed");
+                    }
+                    return;
+                }
+                () = stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    if !self.is_busy() {
+                        return;
+                    }
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = self.evicted.notified() => if !self.is_busy() { return },
+            }
+        }
+    }
+}
+
+/// Marks its connection as busy while it lives.
+struct InFlight(Arc<Connection>);
+
+impl InFlight {
+    fn new(connection: &Arc<Connection>) -> Self {
+        connection.busy.store(true, Ordering::Relaxed);
+        Self(Arc::clone(connection))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.busy.store(false, Ordering::Relaxed);
+    }
+}
+
+/// The body of an answer; its connection is busy until it is sent.
+struct Answer {
+    body: Body,
+    _in_flight: InFlight,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::SocketAddr;
+
+    use axum::routing::get;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        sync::oneshot,
+    };
+
+    /// A listener with `bounds`; dropping the sender stops it.
+    async fn listening(router: Router, bounds: Bounds) -> (SocketAddr, oneshot::Sender<()>, JoinSet<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let mut serving = JoinSet::new();
+        serving.spawn(serve(listener, router, bounds, async move {
+            let _ = stopped.await;
+        }));
+        (address, stop, serving)
+    }
+
+    async fn send(stream: &mut TcpStream, bytes: &[u8]) {
+        stream.write_all(bytes).await.unwrap();
+    }
+
+    /// What the peer sends until it closes the connection.
+    async fn rest(stream: &mut TcpStream) -> String {
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest).await;
+        String::from_utf8(rest).unwrap()
+    }
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+
+    fn hello() -> Router {
+        Router::new().route("/", get(|| async { "hello" }))
+    }
+
+    /// Tells that a request has arrived, and answers it when released.
+    fn held(arrived: &Arc<Notify>, release: &Arc<Notify>) -> Router {
+        let held = (Arc::clone(arrived), Arc::clone(release));
+        let answer = move || {
+            let (arrived, release) = held.clone();
+            async move {
+                arrived.notify_one();
+                release.notified().await;
+                "hello"
+            }
+        };
+        Router::new().route("/", get(answer))
+    }
+
+    #[tokio::test]
+    async fn three_hundred_half_open_connections_keep_nobody_out() {
+        let bounds = Bounds { connections: 16, head_timeout: Duration::from_hours(1) };
+        let (address, _stop, _serving) = listening(hello(), bounds).await;
+        let mut half_open = Vec::new();
+        for _ in 0..300 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            send(&mut stream, b"GET / HTTP/1.1\r\nhost:").await;
+            half_open.push(stream);
+        }
+        let mut client = TcpStream::connect(address).await.unwrap();
+        send(&mut client, REQUEST).await;
+        assert!(rest(&mut client).await.ends_with("hello"));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_sends_no_head_in_time_is_closed() {
+        let bounds = Bounds { connections: 16, head_timeout: Duration::from_millis(10) };
+        let (address, _stop, _serving) = listening(hello(), bounds).await;
+        let mut client = TcpStream::connect(address).await.unwrap();
+        send(&mut client, b"GET / HTTP/1.1\r\nhost:").await;
+        assert!(!rest(&mut client).await.contains("hello"));
+    }
+
+    #[tokio::test]
+    async fn a_request_in_flight_is_not_given_up_for_a_new_connection() {
+        let (arrived, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let router = held(&arrived, &release);
+        let bounds = Bounds { connections: 1, head_timeout: Duration::from_hours(1) };
+        let (address, _stop, _serving) = listening(router, bounds).await;
+        let mut first = TcpStream::connect(address).await.unwrap();
+        send(&mut first, REQUEST).await;
+        arrived.notified().await;
+        let mut second = TcpStream::connect(address).await.unwrap();
+        send(&mut second, REQUEST).await;
+        arrived.notified().await;
+        release.notify_waiters();
+        assert!(rest(&mut first).await.ends_with("hello"));
+        assert!(rest(&mut second).await.ends_with("hello"));
+    }
+
+    #[tokio::test]
+    async fn stopping_answers_what_is_in_flight_and_closes_what_is_idle() {
+        let (arrived, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let router = held(&arrived, &release);
+        let bounds = Bounds { connections: 16, head_timeout: Duration::from_hours(1) };
+        let (address, stop, mut serving) = listening(router, bounds).await;
+        let mut idle = TcpStream::connect(address).await.unwrap();
+        let mut client = TcpStream::connect(address).await.unwrap();
+        send(&mut client, REQUEST).await;
+        arrived.notified().await;
+        drop(stop);
+        assert_eq!(rest(&mut idle).await, "");
+        release.notify_waiters();
+        assert!(rest(&mut client).await.ends_with("hello"));
+        serving.join_next().await.unwrap().unwrap();
+    }
+}

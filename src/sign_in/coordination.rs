@@ -1,0 +1,165 @@
+//! One pending sign-in for all processes of an account, so that two hosts do not show two competing pages: the process
+//! that serves the page announces it in the vault, the others show its link and follow its state.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use url::{Host, Url};
+
+use super::{End, PageSession, Pending, State, peer::PeerPage};
+use crate::{
+    account::{self, Account, Need},
+    clock::Timestamp,
+    secret::{self, ExposeSecret as _, SecretString},
+};
+
+/// How often a process reads the state of another one's sign-in.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How often the process that serves the page extends its lease, which lasts several times as long.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long to wait for another process that holds the lease and has announced no page that can be joined. It announces
+/// the page right after it has taken the lease, and a dead process's lease expires sooner.
+const LEASE_WAIT_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[derive(Deserialize)]
+struct Announcement {
+    name: String,
+    url: SecretString,
+    code: String,
+    expires_at: Timestamp,
+    state: State,
+    peer_key: SecretString,
+}
+
+/// [`Announcement`] with its secrets exposed; used only to write the sealed bytes.
+#[derive(Serialize)]
+struct AnnouncementView<'a> {
+    name: &'a str,
+    url: &'a str,
+    code: &'a str,
+    expires_at: Timestamp,
+    state: State,
+    peer_key: &'a str,
+}
+
+/// Joins the sign-in that is pending in another process; `None` when this process now holds the lease to begin one.
+pub async fn find_or_claim(
+    account: &Account,
+    holder: &str,
+    need: Need,
+) -> Result<Option<(Pending, PeerPage)>, account::Error> {
+    let began = tokio::time::Instant::now();
+    loop {
+        if account.hold_notice(holder).await? {
+            return Ok(None);
+        }
+        if let Some(announcement) = read(account).await?
+            && let Ok(left) = (announcement.expires_at - account.now()).to_std()
+            && announcement.state.is_open()
+            && let Some(address) = address(&announcement.url)
+            && let page = (PeerPage { address, key: announcement.peer_key })
+            && page.join(need).await
+        {
+            let pending =
+                Pending::elsewhere(announcement.name, announcement.url, announcement.code, left, need);
+            return Ok(Some((pending, page)));
+        }
+        if began.elapsed() > LEASE_WAIT_TIMEOUT {
+            return Err(account::Error::SignInBusy);
+        }
+        tokio::time::sleep(POLL_INTERVAL / 5).await;
+    }
+}
+
+/// Keeps the other processes informed of `session` until its sign-in has ended, and of the end.
+pub async fn announce(account: Account, holder: String, session: Arc<PageSession>) {
+    let pending = session.pending();
+    let mut changes = pending.changes();
+    while pending.is_open() {
+        let has_changed = tokio::select! {
+            _ = changes.changed() => true,
+            () = tokio::time::sleep(HEARTBEAT_INTERVAL) => false,
+        };
+        let outcome = async {
+            // Without the lease the announcement is another process's by now: this one slept for too long.
+            if account.hold_notice(&holder).await? && has_changed {
+                publish(&account, &session).await?;
+            }
+            Ok::<_, account::Error>(())
+        };
+        if let Err(error) = outcome.await {
+            tracing::warn!(%error, "other processes do not learn of the sign-in");
+        }
+    }
+    let last = async {
+        if account.hold_notice(&holder).await? {
+            publish(&account, &session).await?;
+            account.release_notice(&holder).await?;
+        }
+        Ok::<_, account::Error>(())
+    };
+    if let Err(error) = last.await {
+        tracing::warn!(%error, "other processes do not learn that the sign-in has ended");
+    }
+}
+
+/// Publishes the state of `session`.
+pub async fn publish(account: &Account, session: &PageSession) -> Result<(), account::Error> {
+    let pending = session.pending();
+    let announcement = AnnouncementView {
+        name: pending.name(),
+        url: pending.url(),
+        code: pending.code(),
+        expires_at: account.now() + pending.expires_in(),
+        state: pending.state(),
+        peer_key: session.peer_key().expose_secret(),
+    };
+    let announcement = secret::to_secret_json(&announcement).map_err(|_| account::Error::RecordUnreadable)?;
+    account.post_notice(&announcement).await
+}
+
+/// Gives `pending` the state of the sign-in in the other process, until it has ended.
+pub async fn follow(account: Account, holder: String, pending: Arc<Pending>) {
+    while pending.is_open() {
+        tokio::time::sleep(POLL_INTERVAL).await;
+        match remote_state(&account, &holder, pending.name()).await {
+            Ok(state) => pending.set_state(state),
+            Err(error) => tracing::warn!(%error, "the sign-in of another process cannot be followed"),
+        }
+    }
+    pending.end(End::TimedOut);
+}
+
+/// The state of the sign-in `name` in another process.
+async fn remote_state(account: &Account, holder: &str, name: &str) -> Result<State, account::Error> {
+    // The lease can be had: the sign-in has ended, or its process has.
+    let is_over = account.hold_notice(holder).await?;
+    if is_over {
+        account.release_notice(holder).await?;
+    }
+    let state = match read(account).await? {
+        Some(announcement) if announcement.name == name && !(is_over && announcement.state.is_open()) => {
+            announcement.state
+        }
+        _ => State::Ended(End::Gone),
+    };
+    if let State::SignedIn { .. } = state {
+        account.look_again().await?;
+    }
+    Ok(state)
+}
+
+/// Where the page is served.
+fn address(url: &SecretString) -> Option<SocketAddr> {
+    let url = Url::parse(url.expose_secret()).ok()?;
+    match (url.host(), url.port()) {
+        (Some(Host::Ipv4(address)), Some(port)) => Some((address, port).into()),
+        _ => None,
+    }
+}
+
+async fn read(account: &Account) -> Result<Option<Announcement>, account::Error> {
+    Ok(account.notice().await?.and_then(|announcement| serde_json::from_slice(&announcement).ok()))
+}

@@ -1,0 +1,130 @@
+//! How a process makes sure that a page is still served by the process that announced it, before it gives the page's
+//! link to a person: after a crash the port may belong to another user of the machine. Both hold a key that lies sealed
+//! in the announcement, and prove it to each other. The page learns in the same request that it has one dependent more.
+
+use std::{net::SocketAddr, time::Duration};
+
+use axum::body::{Body, to_bytes};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use http::{
+    Request, StatusCode,
+    header::{CONTENT_TYPE, HOST, ORIGIN},
+};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use sha2::Sha256;
+use tokio::net::TcpStream;
+use url::form_urlencoded;
+
+use crate::{
+    account::Need,
+    secret::{self, ExposeSecret as _, SecretString},
+};
+
+/// A page on this machine that does not answer by then is not waited for.
+const PEER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The path of the page to which other processes of the account post a [`Join`].
+pub const JOIN_PATH: &str = "/join";
+
+/// What a process sends before it gives the link to a person.
+#[derive(Deserialize)]
+pub struct Join {
+    nonce: String,
+    needs_session: bool,
+    /// Over the nonce and what is needed.
+    proof: SecretString,
+}
+
+impl Join {
+    /// What the sender needs, and the proof to answer with; `None` when it does not know `key`.
+    pub fn verified(&self, key: &SecretString) -> Option<(Need, String)> {
+        let need = if self.needs_session { Need::Session } else { Need::Api };
+        let expected = request_proof(key, &self.nonce, need).into();
+        secret::same(&self.proof, &expected).then(|| (need, answer_proof(key, &self.nonce)))
+    }
+}
+
+/// A page that another process has announced.
+#[derive(Debug)]
+pub struct PeerPage {
+    pub address: SocketAddr,
+    /// Known to the processes that can open the vault.
+    pub key: SecretString,
+}
+
+impl PeerPage {
+    /// Becomes a dependent of the page; `false` when it has ended, or somebody else answers in its place.
+    pub async fn join(&self, need: Need) -> bool {
+        let nonce = secret::random();
+        let nonce = nonce.expose_secret();
+        let form = form_urlencoded::Serializer::new(String::new())
+            .append_pair("nonce", nonce)
+            .append_pair("needs_session", if need == Need::Session { "true" } else { "false" })
+            .append_pair("proof", &request_proof(&self.key, nonce, need))
+            .finish();
+        match tokio::time::timeout(PEER_TIMEOUT, self.post(form)).await {
+            Ok(Some(answer)) => secret::same(&answer.into(), &answer_proof(&self.key, nonce).into()),
+            _ => false,
+        }
+    }
+
+    async fn post(&self, form: String) -> Option<String> {
+        let address = self.address;
+        let stream = TcpStream::connect(address).await.ok()?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
+        // Ends when `sender` is dropped.
+        tokio::spawn(connection);
+        let request = Request::post(JOIN_PATH)
+            .header(HOST, address.to_string())
+            .header(ORIGIN, format!("http://{address}"))
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(Body::from(form))
+            .ok()?;
+        let response = sender.send_request(request).await.ok()?;
+        if response.status() != StatusCode::OK {
+            return None;
+        }
+        let answer = to_bytes(Body::new(response.into_body()), 1 << 10).await.ok()?;
+        String::from_utf8(answer.into()).ok()
+    }
+}
+
+fn request_proof(key: &SecretString, nonce: &str, need: Need) -> String {
+    proof(key, if need == Need::Session { "join for a session" } else { "join" }, nonce)
+}
+
+fn answer_proof(key: &SecretString, nonce: &str) -> String {
+    proof(key, "joined", nonce)
+}
+
+/// HMAC-SHA256 over what is said, by whom and to which nonce.
+#[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
+fn proof(key: &SecretString, said: &str, nonce: &str) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key.expose_secret().as_bytes()).expect("any key fits");
+    for part in [said, nonce] {
+        mac.update(&part.len().to_be_bytes());
+        mac.update(part.as_bytes());
+    }
+    URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_join_is_proved_by_the_key_and_bound_to_its_nonce_and_need() {
+        let key = secret::random();
+        let join =
+            |needs_session, proof: String| Join { nonce: "n".into(), needs_session, proof: proof.into() };
+        let proof = request_proof(&key, "n", Need::Api);
+        assert_eq!(join(false, proof.clone()).verified(&key), Some((Need::Api, answer_proof(&key, "n"))));
+        assert_eq!(join(true, proof.clone()).verified(&key), None);
+        assert_eq!(join(false, proof).verified(&secret::random()), None);
+        assert_eq!(join(false, answer_proof(&key, "n")).verified(&key), None);
+        assert_eq!(join(false, request_proof(&key, "m", Need::Api)).verified(&key), None);
+    }
+}

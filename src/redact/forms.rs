@@ -124,11 +124,14 @@ fn base64_at(secret: &[u8], offset: usize) -> [Form; 2] {
 /// As in `'\xe4'`, where `view` has the two bytes of `ä`.
 fn one_byte_characters(view: &[u8]) -> Form {
     let mut bytes = Zeroizing::new(Vec::with_capacity(view.len()));
-    for c in String::from_utf8_lossy(view).chars() {
-        match u8::try_from(c) {
-            Ok(byte) => bytes.push(byte),
-            Err(_) => bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+    for chunk in view.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match u8::try_from(c) {
+                Ok(byte) => bytes.push(byte),
+                Err(_) => bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
         }
+        bytes.extend_from_slice(chunk.invalid());
     }
     bytes
 }

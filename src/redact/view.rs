@@ -26,10 +26,6 @@ pub(super) const fn is_blank(byte: u8) -> bool {
     byte <= b' ' || byte == b'+' || byte == 0x7F
 }
 
-const fn is_opener(byte: u8) -> bool {
-    matches!(byte, b'\\' | b'%' | b'&')
-}
-
 /// Whether the view of `text` may differ from `text` by more than blanks.
 pub(super) fn is_worth_viewing(text: &str) -> bool {
     memchr3(b'\\', b'%', b'&', text.as_bytes()).is_some()

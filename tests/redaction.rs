@@ -1,5 +1,6 @@
 //! What must hold of the search for secrets whatever the secret, the text around it and the way it was passed on.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::format_collect, reason = "it reads better, and is fast enough")]
 
 use std::borrow::Cow;
 

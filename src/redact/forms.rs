@@ -11,6 +11,10 @@ use crate::secret::to_secret_json;
 /// Shorter secrets are not searched for: they would occur by chance and a redaction would point at them.
 pub(super) const SHORTEST: usize = 6;
 
+/// Of a longer secret only the last bytes are searched for, or an upstream that gives huge tokens would fill the memory.
+/// No header carries a token of that size, and without its end it is worth nothing.
+const LONGEST: usize = 4096;
+
 /// Shorter parts of a JWT are not searched for.
 const SHORTEST_PART: usize = 16;
 
@@ -26,6 +30,13 @@ type Form = Zeroizing<Vec<u8>>;
 /// Everything that gives `secret` away, without blanks; nothing where it is too short.
 pub(super) fn forms(secret: &str) -> Vec<Form> {
     let mut forms = Forms::default();
+    if secret.starts_with("eyJ") {
+        // All tokens of an issuer have the same header.
+        for part in secret.split('.').skip(1).filter(|part| part.len() >= SHORTEST_PART) {
+            forms.add(end(part).as_bytes());
+        }
+    }
+    let secret = end(secret);
     if without_blanks(secret.as_bytes()).len() < SHORTEST {
         return forms.0;
     }
@@ -56,17 +67,15 @@ pub(super) fn forms(secret: &str) -> Vec<Form> {
     }
     forms.add(&one_byte_characters(&view));
     forms.add(&view);
-    if secret.starts_with("eyJ") {
-        // All tokens of an issuer have the same header.
-        for part in secret.split('.').skip(1).filter(|part| part.len() >= SHORTEST_PART) {
-            forms.add(part.as_bytes());
-        }
-    }
     if secret.bytes().all(|b| b.is_ascii_digit()) {
         // As a number.
         forms.add(secret.trim_start_matches('0').as_bytes());
     }
     forms.0
+}
+
+fn end(secret: &str) -> &str {
+    &secret[secret.ceil_char_boundary(secret.len().saturating_sub(LONGEST))..]
 }
 
 #[derive(Default)]

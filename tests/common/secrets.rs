@@ -62,15 +62,21 @@ fn without_white_space(bytes: &[u8]) -> Vec<u8> {
 
 /// Every text, name and number in `value`, each on a line of its own.
 fn leaves(value: &Value) -> String {
-    match value {
-        Value::Null | Value::Bool(_) => String::new(),
-        Value::Number(number) => format!("{number}\n"),
-        Value::String(text) => format!("{text}\n"),
-        Value::Array(items) => items.iter().map(leaves).collect(),
-        Value::Object(fields) => {
-            fields.iter().map(|(name, value)| format!("{name}\n{}", leaves(value))).collect()
+    fn collect(value: &Value, leaves: &mut Vec<String>) {
+        match value {
+            Value::Null | Value::Bool(_) => {}
+            Value::Number(number) => leaves.push(number.to_string()),
+            Value::String(text) => leaves.push(text.clone()),
+            Value::Array(items) => items.iter().for_each(|item| collect(item, leaves)),
+            Value::Object(fields) => {
+                leaves.extend(fields.keys().cloned());
+                fields.values().for_each(|value| collect(value, leaves));
+            }
         }
     }
+    let mut leaves = Vec::new();
+    collect(value, &mut leaves);
+    leaves.join("\n")
 }
 
 fn hex(secret: &str) -> String {

@@ -122,9 +122,7 @@ impl Account {
             clock: clock.clone(),
             vault: OnceCell::new(),
         };
-        for secret in settings.environment.secrets() {
-            redactor.remember(secret);
-        }
+        redactor.hold("environment", settings.environment.secrets());
         Self {
             inner: Arc::new(Inner {
                 profile: settings.profile.clone(),
@@ -261,14 +259,14 @@ impl Account {
 
     /// Keeps what was read or written, unless memory has something newer by now.
     fn remember(&self, Versioned { record, version }: Versioned) -> Arc<Memory> {
-        for secret in record.secrets() {
-            self.inner.redactor.remember(secret);
-        }
         let seen = Arc::new(Memory { record, version, read_at: Instant::now() });
         let mut memory = self.inner.memory.write().unwrap_or_else(PoisonError::into_inner);
         match &*memory {
             Some(newer) if newer.version > seen.version => newer.clone(),
-            _ => memory.insert(seen).clone(),
+            _ => {
+                self.inner.redactor.hold("record", seen.record.secrets());
+                memory.insert(seen).clone()
+            }
         }
     }
 }

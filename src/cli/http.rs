@@ -53,9 +53,7 @@ impl Args {
             .local_addr()
             .map_err(|error| Error::Failed(anyhow!("The socket has no address: {error}.")))?;
         let token = (!self.no_auth).then(|| given.clone().unwrap_or_else(secret::random));
-        if let Some(token) = &token {
-            app.redactor.remember(token);
-        }
+        app.redactor.hold("HTTP token", &token);
         // Only a person on this machine can open a page on loopback.
         let printer = app.printer.clone();
         let serving = self.serving.start(app, address.ip().is_loopback()).await?;

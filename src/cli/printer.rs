@@ -72,25 +72,10 @@ impl Printer {
     fn write_json(&self, value: &impl Serialize, to_text: impl Fn(&Value) -> String) {
         match serde_json::to_value(value) {
             Ok(mut value) => {
-                self.redact_strings(&mut value);
+                self.redactor.redact_json(&mut value);
                 write_line(io::stdout(), &escaped_json(&to_text(&value)));
             }
             Err(error) => self.print_error(error),
-        }
-    }
-
-    fn redact_strings(&self, value: &mut Value) {
-        match value {
-            Value::String(text) => *text = self.redactor.redact(text).into_owned(),
-            Value::Array(items) => items.iter_mut().for_each(|item| self.redact_strings(item)),
-            Value::Object(fields) => {
-                let redacted = std::mem::take(fields).into_iter().map(|(name, mut value)| {
-                    self.redact_strings(&mut value);
-                    (self.redactor.redact(&name).into_owned(), value)
-                });
-                *fields = redacted.collect();
-            }
-            Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
     }
 
@@ -144,7 +129,7 @@ mod tests {
     #[test]
     fn names_and_values_of_json_are_redacted() {
         let mut value = json!({"correct horse": [{"a": "the correct horse"}], "b": 1});
-        printer().redact_strings(&mut value);
+        printer().redactor.redact_json(&mut value);
         assert_eq!(value, json!({"[redacted]": [{"a": "the [redacted]"}], "b": 1}));
     }
 }

@@ -80,7 +80,7 @@ impl Guard {
         let unreadable = |_| self.error(ErrorData::internal_error("the result cannot be sent", None));
         let before = serde_json::to_value(&result).map_err(unreadable)?;
         let mut after = before.clone();
-        self.clean(&mut after);
+        self.0.redact_json(&mut after);
         if after == before {
             return Ok(Guarded(result));
         }
@@ -90,7 +90,7 @@ impl Guard {
     pub fn error(&self, mut error: ErrorData) -> Guarded<ErrorData> {
         error.message = self.text(&error.message).into();
         if let Some(data) = &mut error.data {
-            self.clean(data);
+            self.0.redact_json(data);
         }
         Guarded(error)
     }
@@ -134,30 +134,8 @@ impl Guard {
 
     fn cleaned(&self, object: JsonObject) -> Value {
         let mut value = Value::Object(object);
-        self.clean(&mut value);
+        self.0.redact_json(&mut value);
         value
-    }
-
-    fn clean(&self, value: &mut Value) {
-        match value {
-            Value::String(text) => {
-                if let std::borrow::Cow::Owned(clean) = self.0.redact(text) {
-                    *text = clean;
-                }
-            }
-            Value::Array(items) => items.iter_mut().for_each(|item| self.clean(item)),
-            Value::Object(fields) => {
-                fields.values_mut().for_each(|value| self.clean(value));
-                let names: Vec<String> =
-                    fields.keys().filter(|name| self.0.redact(name) != name.as_str()).cloned().collect();
-                for name in names {
-                    if let Some(value) = fields.remove(&name) {
-                        fields.insert(self.0.redact(&name).into_owned(), value);
-                    }
-                }
-            }
-            Value::Null | Value::Bool(_) | Value::Number(_) => {}
-        }
     }
 }
 

@@ -1,122 +1,29 @@
-//! Must show 2: whole sessions, recorded byte for byte, hold none of the secrets that were in play: over stdio and over
-//! HTTP, with everything logged, through success, every kind of error and every fault of the upstream.
+//! Whole sessions, recorded byte for byte, hold none of the secrets that were in play: over stdio and over HTTP, with
+//! everything logged, through success, every kind of error and every fault of the upstream; with hosts that ask the
+//! person, upstreams that quote what they know, and more renewals than are remembered; and on the terminal.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod hosts;
+mod quoting;
+mod renewals;
 
-use std::{
-    process::Stdio,
-    sync::{Arc, Mutex},
-};
+use std::time::Duration;
 
 use bondmcp_server::{
+    bondmcp::Timing,
     sandbox::{Fault, Plan, RunningSandbox, SandboxConfig},
     secret::{self, SecretString},
 };
-use common::{EMAIL, Place, Recorded, Server, like_the_seed, sandbox, secrets, within};
+use common::{EMAIL, Place, Server, like_the_seed, sandbox, secrets, within};
+use futures_util::future::join_all;
+use hosts::{Host, HttpServer};
+use rmcp::ServiceExt as _;
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
-    process::Child,
-};
 
-/// A host that keeps everything it sees.
-enum Host {
-    Stdio(Server),
-    Http(HttpServer),
-}
-
-struct HttpServer {
-    child: Child,
-    url: String,
-    token: SecretString,
-    client: reqwest::Client,
-    seen: Arc<Mutex<Vec<u8>>>,
-}
-
-impl Host {
-    async fn call(&self, tool: &'static str, arguments: Value) -> Value {
-        match self {
-            Self::Stdio(server) => match server.call(tool, arguments).await {
-                Ok(result) => serde_json::to_value(result).unwrap(),
-                Err(error) => json!({ "refused": error.to_string() }),
-            },
-            Self::Http(server) => server.call(tool, arguments).await,
-        }
-    }
-
-    async fn end(self) -> Vec<u8> {
-        match self {
-            Self::Stdio(server) => server.end().await,
-            Self::Http(mut server) => {
-                let pid = server.child.id().unwrap().to_string();
-                assert!(std::process::Command::new("kill").arg(pid).status().unwrap().success());
-                assert!(within(server.child.wait()).await.unwrap().success());
-                server.seen.lock().unwrap().clone()
-            }
-        }
-    }
-
-    fn pid(&self) -> u32 {
-        match self {
-            Self::Stdio(server) => server.child.id().unwrap(),
-            Self::Http(server) => server.child.id().unwrap(),
-        }
-    }
-}
-
-impl HttpServer {
-    async fn start(place: &Place) -> Self {
-        let token = secret::random();
-        let mut child = place
-            .command(&["--log", "trace", "--log-format", "json", "http", "--listen", "127.0.0.1:0"])
-            .env("BONDMCP_HTTP_TOKEN", secrets::text(&token))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let mut stdout = Recorded { input: child.stdout.take().unwrap(), seen: Arc::clone(&seen) };
-        let stderr = Recorded { input: child.stderr.take().unwrap(), seen: Arc::clone(&seen) };
-        tokio::spawn(async move { tokio::io::copy(&mut stdout, &mut tokio::io::sink()).await });
-        let mut lines = BufReader::new(stderr).lines();
-        let url = loop {
-            let line = within(lines.next_line()).await.unwrap().unwrap();
-            if let Some((_, url)) = line.split_once("Serving MCP at ") {
-                break url.to_owned();
-            }
-        };
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Self { child, url, token, client: reqwest::Client::new(), seen }
-    }
-
-    async fn call(&self, tool: &str, arguments: Value) -> Value {
-        let request = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {
-            "name": tool,
-            "arguments": arguments,
-            "_meta": {
-                "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-                "io.modelcontextprotocol/clientCapabilities": {},
-            },
-        }});
-        let response = self
-            .client
-            .post(&self.url)
-            .bearer_auth(secrets::text(&self.token))
-            .header("accept", "application/json, text/event-stream")
-            .header("content-type", "application/json")
-            .header("mcp-protocol-version", "2026-07-28")
-            .header("mcp-method", "tools/call")
-            .header("mcp-name", tool)
-            .body(request.to_string());
-        let response = within(response.send()).await.unwrap();
-        let head = format!("{} {:?}", response.status(), response.headers());
-        let body = within(response.text()).await.unwrap();
-        self.seen.lock().unwrap().extend_from_slice(format!("{head}\n{body}\n").as_bytes());
-        serde_json::from_str::<Value>(&body).unwrap_or_default()["result"].take()
-    }
-}
+/// The faults are spread over so many servers of each kind, as a server waits between its tries.
+const SERVERS: usize = 7;
 
 /// Endpoint, and a tool with arguments that ask it.
 type Asked = (&'static str, &'static str, fn() -> Value);
@@ -154,24 +61,38 @@ fn faults() -> Vec<Fault> {
     faults
 }
 
-/// A session with everything in it; the kinds of error that occurred.
-async fn session(host: &Host, place: &Place, sandbox: &RunningSandbox) -> Vec<String> {
-    let mut kinds = Vec::new();
-    let mut note = |result: &Value| {
+/// The kinds of error that were told.
+#[derive(Default)]
+struct Kinds(Vec<String>);
+
+impl Kinds {
+    fn note(&mut self, result: &Value) {
         let text = result["content"][0]["text"].as_str().unwrap_or_default();
         let told: Value = serde_json::from_str(text).unwrap_or_default();
-        kinds.extend(told["error"]["kind"].as_str().map(ToOwned::to_owned));
-    };
+        self.0.extend(told["error"]["kind"].as_str().map(ToOwned::to_owned));
+    }
+
+    /// A session was what it should be, or its silence proves nothing.
+    fn assert_seen(&self, expected: &[&str]) {
+        for kind in expected {
+            assert!(self.0.iter().any(|seen| seen == kind), "{kind} occurred: {:?}", self.0);
+        }
+    }
+}
+
+/// A session with everything in it but faults.
+async fn session(host: &Host, place: &Place, sandbox: &RunningSandbox) -> Kinds {
+    let mut kinds = Kinds::default();
     let password = secrets::text(&place.password);
 
     for tool in ["auth_status", "login", "register", "logout", "list_models"] {
-        note(&host.call(tool, json!({})).await);
+        kinds.note(&host.call(tool, json!({})).await);
     }
     // An agent that has got hold of the password tries to hand it over.
     for arguments in [json!({ "password": password }), json!({ "email": password }), json!({ password: 1 })] {
-        note(&host.call("login", arguments).await);
+        kinds.note(&host.call("login", arguments).await);
     }
-    note(&host.call("manage_api_keys", json!({ "action": password })).await);
+    kinds.note(&host.call("manage_api_keys", json!({ "action": password })).await);
 
     let (code, told, log) = place.run_with_password("login").await;
     assert_eq!(code, Some(0));
@@ -187,71 +108,64 @@ async fn session(host: &Host, place: &Place, sandbox: &RunningSandbox) -> Vec<St
         if action == "rotate" {
             arguments["confirm"] = "one".into();
         }
-        note(&host.call("manage_api_keys", arguments).await);
+        kinds.note(&host.call("manage_api_keys", arguments).await);
     }
-    note(&host.call("manage_api_keys", json!({ "action": "list" })).await);
-    note(&host.call("list_models", json!({ "refresh": true })).await);
-    note(&host.call("manage_api_keys", json!({ "action": "use" })).await);
-    note(&host.call("manage_api_keys", json!({"action": "revoke", "key_id": "../../auth/me"})).await);
-
-    for fault in faults() {
-        for (endpoint, tool, arguments) in ENDPOINTS {
-            sandbox.faults().always(endpoint, fault.clone());
-            note(&host.call(tool, arguments()).await);
-            sandbox.faults().clear();
-            // A sign of life, so that the circuit lets the next fault happen.
-            host.call("list_models", json!({ "refresh": true })).await;
-        }
-    }
-    for (email_plan, tool, arguments) in [
-        (Plan::Free, "manage_api_keys", json!({"action": "create", "name": "one too many"})),
-        (Plan::Unlimited, "list_models", json!({ "refresh": true })),
-    ] {
-        sandbox.set_plan(EMAIL, email_plan);
-        note(&host.call(tool, arguments).await);
-    }
+    kinds.note(&host.call("manage_api_keys", json!({ "action": "list" })).await);
+    kinds.note(&host.call("list_models", json!({ "refresh": true })).await);
+    kinds.note(&host.call("manage_api_keys", json!({ "action": "use" })).await);
+    kinds.note(&host.call("manage_api_keys", json!({"action": "revoke", "key_id": "../../auth/me"})).await);
 
     // Renewals that go wrong, the last one for good.
     for fault in [Fault::Echo, Fault::Status(403), Fault::Html(502), Fault::Oversize, Fault::Status(401)] {
         sandbox.expire_tokens();
         sandbox.faults().always("POST /auth/refresh", fault.clone());
         sandbox.faults().always("POST /auth/login", fault);
-        note(&host.call("list_models", json!({ "refresh": true })).await);
-        note(&host.call("auth_status", json!({})).await);
+        kinds.note(&host.call("list_models", json!({ "refresh": true })).await);
+        kinds.note(&host.call("auth_status", json!({})).await);
         sandbox.faults().clear();
     }
-    note(&host.call("logout", json!({})).await);
+    place.sign_in().await;
+    host.call("auth_status", json!({})).await;
+    for (email_plan, tool, arguments) in [
+        (Plan::Free, "manage_api_keys", json!({"action": "create", "name": "one too many"})),
+        (Plan::Unlimited, "list_models", json!({ "refresh": true })),
+    ] {
+        sandbox.set_plan(EMAIL, email_plan);
+        kinds.note(&host.call(tool, arguments).await);
+    }
+    kinds.note(&host.call("logout", json!({})).await);
     kinds
 }
 
-async fn nothing_leaks(place: Place, sandbox: RunningSandbox, host: Host) {
-    let kinds = session(&host, &place, &sandbox).await;
+/// The session of a person who has signed in, with every fault at some of the endpoints.
+async fn faulty_session(host: &Host, place: &Place, sandbox: &RunningSandbox, share: usize) -> Kinds {
+    let mut kinds = Kinds::default();
+    place.sign_in().await;
+    let all = faults().into_iter().flat_map(|fault| ENDPOINTS.map(|asked| (fault.clone(), asked)));
+    for (fault, (endpoint, tool, arguments)) in all.skip(share).step_by(SERVERS) {
+        sandbox.faults().always(endpoint, fault);
+        kinds.note(&host.call(tool, arguments()).await);
+        sandbox.faults().clear();
+        // A sign of life, so that the circuit lets the next fault happen.
+        host.call("list_models", json!({ "refresh": true })).await;
+    }
+    kinds
+}
+
+async fn nothing_leaked(place: Place, sandbox: RunningSandbox, host: Host) {
     let arguments = std::fs::read(format!("/proc/{}/cmdline", host.pid())).unwrap_or_default();
     let mut secrets = sandbox.secrets_issued();
-    assert!(secrets.len() > 5, "tokens and keys were in play: {kinds:?}");
+    assert!(!secrets.is_empty(), "tokens and keys were in play");
     secrets.extend([place.password.clone(), place.sealing_key.clone()]);
     if let Host::Http(server) = &host {
         secrets.push(server.token.clone());
     }
     let seen = host.end().await;
-
-    // The session was what it should be, or its silence proves nothing.
-    for kind in [
-        "conflict",
-        "forbidden",
-        "insufficient_credits",
-        "invalid_input",
-        "not_found",
-        "rate_limited",
-        "sign_in_required",
-        "upstream_unavailable",
-    ] {
-        assert!(kinds.iter().any(|seen| seen == kind), "{kind} occurred: {kinds:?}");
-    }
     let text = String::from_utf8_lossy(&seen);
-    assert!(text.contains("tool call") && text.contains("[redacted]") && text.contains("sandbox-general-1"));
+    assert!(text.contains("tool call") && text.contains("sandbox-general-1"));
 
     secrets::assert_absent(&secrets, &seen, "what the host saw");
+    secrets::assert_absent_apart(&secrets, &seen);
     secrets::assert_absent(&secrets, &arguments, "the process's arguments");
     let files = common::files(place.directory.path());
     assert!(files.iter().any(|(path, bytes)| path.ends_with("vault.db") && bytes.len() > 4096));
@@ -265,20 +179,53 @@ fn config(refresh_tokens: bool) -> SandboxConfig {
     SandboxConfig { refresh_tokens, ..like_the_seed() }
 }
 
+async fn sandbox_and_host(over_http: bool) -> (RunningSandbox, Place, Host) {
+    let sandbox = sandbox(config(over_http)).await;
+    let place = Place::new(&sandbox);
+    let host = if over_http {
+        Host::Http(HttpServer::start(&place).await)
+    } else {
+        Host::Stdio(Server::start(&place).await)
+    };
+    (sandbox, place, host)
+}
+
+async fn no_secret_leaves(over_http: bool) {
+    let (sandbox, place, host) = sandbox_and_host(over_http).await;
+    let kinds = session(&host, &place, &sandbox).await;
+    kinds.assert_seen(&["forbidden", "invalid_input", "sign_in_required"]);
+    nothing_leaked(place, sandbox, host).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_leaves_over_stdio() {
-    let sandbox = sandbox(config(false)).await;
-    let place = Place::new(&sandbox);
-    let host = Host::Stdio(Server::start(&place).await);
-    nothing_leaks(place, sandbox, host).await;
+    no_secret_leaves(false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_leaves_over_http() {
-    let sandbox = sandbox(config(true)).await;
-    let place = Place::new(&sandbox);
-    let host = Host::Http(HttpServer::start(&place).await);
-    nothing_leaks(place, sandbox, host).await;
+    no_secret_leaves(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_fault_of_the_upstream_lets_a_secret_leave() {
+    let share = async |over_http, share| {
+        let (sandbox, place, host) = sandbox_and_host(over_http).await;
+        let kinds = faulty_session(&host, &place, &sandbox, share).await;
+        nothing_leaked(place, sandbox, host).await;
+        kinds
+    };
+    let shares = (0..2 * SERVERS).map(|number| share(number % 2 == 0, number / 2));
+    let kinds = Kinds(join_all(shares).await.into_iter().flat_map(|kinds| kinds.0).collect());
+    kinds.assert_seen(&[
+        "conflict",
+        "forbidden",
+        "insufficient_credits",
+        "invalid_input",
+        "not_found",
+        "rate_limited",
+        "upstream_unavailable",
+    ]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -291,9 +238,6 @@ async fn credentials_from_the_environment_are_used_and_leave_no_trace() {
     let server = Server::spawn(command.envs(login)).await;
     server.ok("list_models", json!({})).await;
     server.ok("manage_api_keys", json!({"action": "create", "name": "env"})).await;
-    sandbox.faults().next("DELETE /auth/api-keys/{id}", Fault::Hang);
-    let error = server.error("manage_api_keys", json!({"action": "revoke", "key_id": "key_any"})).await;
-    assert_eq!(error["kind"], "timeout");
     let mut seen = server.end().await;
 
     let mut command = place.command(&["--log", "trace", "stdio"]);
@@ -323,6 +267,28 @@ async fn credentials_from_the_environment_are_used_and_leave_no_trace() {
     for (path, bytes) in common::files(place.directory.path()) {
         secrets::assert_absent(&secrets, &bytes, &path.display().to_string());
     }
+}
+
+/// In this process, where the upstream need not be waited for as long.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_leaves_when_the_upstream_never_answers() {
+    let sandbox = sandbox(config(true)).await;
+    let place = Place::new(&sandbox);
+    let timing = Timing { request: Duration::from_millis(100), ..Timing::default() };
+    let (server, stopping) = common::in_process(&place, timing);
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let serving = tokio::spawn(async move { server.serve(ours).await.unwrap().waiting().await });
+    let client = common::host().serve(theirs).await.unwrap();
+    sandbox.faults().next("DELETE /auth/api-keys/{id}", Fault::Hang);
+    let arguments = json!({"action": "revoke", "key_id": "key_any"});
+    let result = within(client.call_tool(common::request("manage_api_keys", arguments))).await.unwrap();
+    assert_eq!(common::error_of(&result)["kind"], "timeout");
+    let seen = serde_json::to_vec(&result).unwrap();
+    secrets::assert_absent(&sandbox.secrets_issued(), &seen, "what the host saw");
+    secrets::assert_absent(&[place.password, place.sealing_key], &seen, "what the host saw");
+    stopping.cancel();
+    client.cancel().await.unwrap();
+    serving.await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

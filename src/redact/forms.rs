@@ -1,0 +1,146 @@
+//! The forms in which a secret is looked for. Escapes are undone in the text (see [`super::view`]), so these are the
+//! secret, its parts, and the encodings of which nothing can be undone because nobody knows where they begin.
+
+use base64::{Engine as _, engine::general_purpose};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use zeroize::Zeroizing;
+
+use super::view::{Blanks, View, is_blank};
+use crate::secret::to_secret_json;
+
+/// Shorter secrets are not searched for: they would occur by chance and a redaction would point at them.
+pub(super) const SHORTEST: usize = 6;
+
+/// Of a longer secret only the last bytes are searched for, or an upstream that gives huge tokens would fill the memory.
+/// No header carries a token of that size, and without its end it is worth nothing.
+const LONGEST: usize = 4096;
+
+/// Shorter parts of a JWT are not searched for.
+const SHORTEST_PART: usize = 16;
+
+/// RFC 3986, 2.3: unreserved characters.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// What ECMAScript's `encodeURIComponent` leaves alone.
+const URI_COMPONENT: &AsciiSet =
+    &UNRESERVED.remove(b'!').remove(b'\'').remove(b'(').remove(b')').remove(b'*');
+
+type Form = Zeroizing<Vec<u8>>;
+
+/// Everything that gives `secret` away, without blanks; nothing where it is too short.
+pub(super) fn forms(secret: &str) -> Vec<Form> {
+    let mut forms = Forms::default();
+    if secret.starts_with("eyJ") {
+        // All tokens of an issuer have the same header.
+        for part in secret.split('.').skip(1).filter(|part| part.len() >= SHORTEST_PART) {
+            forms.add(end(part).as_bytes());
+        }
+    }
+    let secret = end(secret);
+    if without_blanks(secret.as_bytes()).len() < SHORTEST {
+        return forms.0;
+    }
+    // An escape may begin before the secret and end within it, so that undoing it mars the secret.
+    let mut written = vec![Zeroizing::new(secret.as_bytes().to_vec())];
+    if let Ok(json) = to_secret_json(&secret) {
+        written.push(Zeroizing::new(json[1..json.len() - 1].to_vec()));
+    }
+    for set in [UNRESERVED, URI_COMPONENT] {
+        written.extend([percent(secret, set, false), percent(secret, set, true)]);
+    }
+    written.sort_by(|a, b| a.cmp(b));
+    written.dedup();
+    for text in &written {
+        forms.add(text);
+        forms.add(&hex(text, b"0123456789abcdef"));
+        forms.add(&hex(text, b"0123456789ABCDEF"));
+        for offset in 0..3 {
+            let [standard, url_safe] = base64_at(text, offset);
+            forms.add(&standard);
+            forms.add(&url_safe);
+        }
+    }
+    let mut view = View::of(secret, Blanks::Drop).bytes;
+    // These take part in an escape with what comes after the secret.
+    while view.last() == Some(&b'\\') {
+        view.pop();
+    }
+    forms.add(&one_byte_characters(&view));
+    forms.add(&view);
+    if secret.bytes().all(|b| b.is_ascii_digit()) {
+        // As a number.
+        forms.add(secret.trim_start_matches('0').as_bytes());
+    }
+    forms.0
+}
+
+fn end(secret: &str) -> &str {
+    &secret[secret.ceil_char_boundary(secret.len().saturating_sub(LONGEST))..]
+}
+
+#[derive(Default)]
+struct Forms(Vec<Form>);
+
+impl Forms {
+    fn add(&mut self, form: &[u8]) {
+        let form = without_blanks(form);
+        if form.len() >= SHORTEST && !self.0.contains(&form) {
+            self.0.push(form);
+        }
+    }
+}
+
+fn without_blanks(bytes: &[u8]) -> Form {
+    let mut rest = Zeroizing::new(Vec::with_capacity(bytes.len()));
+    rest.extend(bytes.iter().filter(|byte| !is_blank(**byte)));
+    rest
+}
+
+fn percent(secret: &str, set: &'static AsciiSet, lower: bool) -> Form {
+    let mut encoded = Zeroizing::new(String::with_capacity(3 * secret.len()));
+    for piece in utf8_percent_encode(secret, set) {
+        if lower && piece.starts_with('%') {
+            encoded.extend(piece.chars().map(|c| c.to_ascii_lowercase()));
+        } else {
+            encoded.push_str(piece);
+        }
+    }
+    Zeroizing::new(std::mem::take(&mut *encoded).into_bytes())
+}
+
+fn hex(bytes: &[u8], digits: &[u8; 16]) -> Form {
+    let mut hex = Zeroizing::new(Vec::with_capacity(2 * bytes.len()));
+    for byte in bytes {
+        hex.extend([digits[usize::from(byte >> 4)], digits[usize::from(byte & 0xF)]]);
+    }
+    hex
+}
+
+/// The characters of a base64 text that depend on the secret alone, when `offset` other bytes (modulo 3) stand before
+/// it: `Basic dXNlcjpwYXNz` hides a password at any of the three.
+fn base64_at(secret: &[u8], offset: usize) -> [Form; 2] {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(offset + secret.len()));
+    bytes.resize(offset, 0);
+    bytes.extend_from_slice(secret);
+    let first = (offset * 8).div_ceil(6);
+    let last = bytes.len() * 8 / 6;
+    [general_purpose::STANDARD_NO_PAD, general_purpose::URL_SAFE_NO_PAD].map(|engine| {
+        let encoded = Zeroizing::new(engine.encode(&*bytes));
+        Zeroizing::new(encoded.as_bytes()[first..last].to_vec())
+    })
+}
+
+/// As in `'\xe4'`, where `view` has the two bytes of `ä`.
+fn one_byte_characters(view: &[u8]) -> Form {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(view.len()));
+    for chunk in view.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match u8::try_from(c) {
+                Ok(byte) => bytes.push(byte),
+                Err(_) => bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
+        bytes.extend_from_slice(chunk.invalid());
+    }
+    bytes
+}

@@ -1,0 +1,424 @@
+//! Finds secrets in text that is about to leave: the ones this process holds or has held lately, in every usual form
+//! and however escaped, and whatever has the shape of one. The egress guard, the log writer and the command line ask
+//! here.
+//!
+//! A secret of fewer than six bytes, blanks not counted, is not searched for: it would occur by chance. A text that
+//! was encoded in order to get past (reversed, compressed, base85) is not seen through. Copies of secrets that are made
+//! here are wiped when they are dropped.
+
+mod forms;
+mod needles;
+mod shapes;
+mod view;
+
+use std::{
+    borrow::Cow,
+    collections::{HashMap, VecDeque},
+    ops::Range,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use memchr::memmem;
+use serde_json::{Map, Value};
+
+use self::{
+    needles::{Needles, TooMuchWork},
+    view::{Blanks, View},
+};
+use crate::secret::{ExposeSecret, SecretString};
+
+/// What stands where a secret stood.
+pub const REDACTED: &str = "[redacted]";
+
+/// So many secrets that are not in force are remembered, the newest ones: a secret that was replaced may still be on
+/// its way through somebody's answer, but not for ever.
+const REMEMBERED: usize = 1024;
+
+/// Text around a secret may form another one with what stands in its place. A text that is not clean after so many
+/// passes was made so.
+const PASSES: usize = 8;
+
+/// The secrets this process holds or has held lately. Clones share them.
+#[derive(Clone, Default)]
+pub struct Redactor {
+    known: Arc<RwLock<Known>>,
+}
+
+#[derive(Default)]
+struct Known {
+    /// In force, by source.
+    held: HashMap<&'static str, Vec<SecretString>>,
+    /// Not in force, as far as anybody told; oldest first.
+    passed: VecDeque<SecretString>,
+    /// What is searched for: each secret above is added once for each place in which it stands.
+    needles: Needles,
+    revision: u64,
+}
+
+impl Redactor {
+    /// From now on `secret` is looked for, until many newer ones have passed by.
+    pub fn remember(&self, secret: &SecretString) {
+        if self.read().knows(secret) {
+            return;
+        }
+        let mut known = self.write();
+        if !known.knows(secret) {
+            known.needles.add(secret.expose_secret());
+            known.pass_by(secret.clone());
+            known.revision += 1;
+        }
+    }
+
+    /// From now on the secrets of `source` that are in force are these: they are looked for until `source` has others.
+    /// Those it had before are remembered like any that passed by.
+    pub fn hold<'a>(&self, source: &'static str, secrets: impl IntoIterator<Item = &'a SecretString>) {
+        let secrets: Vec<&SecretString> = secrets.into_iter().collect();
+        if self.read().holds(source, &secrets) {
+            return;
+        }
+        let mut known = self.write();
+        for secret in &secrets {
+            known.needles.add(secret.expose_secret());
+        }
+        let former = known.held.insert(source, secrets.into_iter().cloned().collect());
+        for secret in former.into_iter().flatten() {
+            if known.knows(&secret) {
+                known.needles.remove(secret.expose_secret());
+            } else {
+                known.pass_by(secret);
+            }
+        }
+        known.revision += 1;
+    }
+
+    /// A number that changes with the set of secrets that are looked for. What was clean at one revision need not be
+    /// looked at again before the next; ask for it before cleaning.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.read().revision
+    }
+
+    /// `text` without secrets; borrowed when there was none. What is clean stays as it is.
+    #[must_use]
+    pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let known = self.read();
+        let mut clean = Cow::Borrowed(text);
+        for _ in 0..PASSES {
+            match known.secrets_in(&clean) {
+                Ok(found) if found.is_empty() => return clean,
+                Ok(found) => clean = Cow::Owned(replaced(&clean, &found)),
+                Err(TooMuchWork) => break,
+            }
+        }
+        Cow::Borrowed(REDACTED)
+    }
+
+    /// Takes secrets out of strings, names and numbers, wherever they stand in `value`.
+    pub fn redact_json(&self, value: &mut Value) {
+        match value {
+            Value::String(text) => {
+                if let Cow::Owned(clean) = self.redact(text) {
+                    *text = clean;
+                }
+            }
+            Value::Number(number) => {
+                if !self.is_clean(&number.to_string()) {
+                    *value = REDACTED.into();
+                }
+            }
+            Value::Array(items) => items.iter_mut().for_each(|item| self.redact_json(item)),
+            Value::Object(fields) => self.redact_fields(fields),
+            Value::Null | Value::Bool(_) => {}
+        }
+    }
+
+    fn redact_fields(&self, fields: &mut Map<String, Value>) {
+        fields.values_mut().for_each(|value| self.redact_json(value));
+        if !fields.keys().all(|name| self.is_clean(name)) {
+            let named = std::mem::take(fields).into_iter();
+            fields.extend(named.map(|(name, value)| (self.redact(&name).into_owned(), value)));
+        }
+    }
+
+    fn is_clean(&self, text: &str) -> bool {
+        self.read().secrets_in(text).is_ok_and(|found| found.is_empty())
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Known> {
+        self.known.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn knows(&self, wanted: &SecretString) -> bool {
+        // The newest is asked for most.
+        self.held.values().flatten().chain(self.passed.iter().rev()).any(|known| is_same(known, wanted))
+    }
+
+    fn holds(&self, source: &str, secrets: &[&SecretString]) -> bool {
+        let held = self.held.get(source).map_or(&[][..], Vec::as_slice);
+        held.len() == secrets.len() && held.iter().zip(secrets).all(|(held, given)| is_same(held, given))
+    }
+
+    /// Keeps `secret`, whose needles are there already, until many newer ones have come.
+    fn pass_by(&mut self, secret: SecretString) {
+        self.passed.push_back(secret);
+        if self.passed.len() > REMEMBERED
+            && let Some(oldest) = self.passed.pop_front()
+        {
+            self.needles.remove(oldest.expose_secret());
+        }
+    }
+
+    /// Where secrets stand in `text`: in order, apart from each other, and not counting what stands in their place.
+    fn secrets_in(&self, text: &str) -> Result<Vec<Range<usize>>, TooMuchWork> {
+        // A view traces positions in 32 bits.
+        if u32::try_from(text.len()).is_err() {
+            return Err(TooMuchWork);
+        }
+        let mut found = Vec::new();
+        self.needles.find(text.as_bytes(), &mut found)?;
+        shapes::find(text.as_bytes(), &mut found);
+        if view::is_worth_viewing(text) {
+            self.secrets_behind_escapes(text, &mut found)?;
+        }
+        if !found.is_empty() {
+            found = in_order(text, found);
+        }
+        Ok(found)
+    }
+
+    fn secrets_behind_escapes(&self, text: &str, found: &mut Vec<Range<usize>>) -> Result<(), TooMuchWork> {
+        let view = View::of(text, Blanks::Drop);
+        let mut hits = Vec::new();
+        self.needles.find(&view.bytes, &mut hits)?;
+        if !hits.is_empty() {
+            let view = View::traced(text, Blanks::Drop);
+            found.extend(hits.drain(..).filter_map(|hit| view.origin(hit)));
+        }
+        if shapes::prefixes(&view.bytes).next().is_some() {
+            // Without blanks, words would run together.
+            let view = View::traced(text, Blanks::Keep);
+            shapes::find(&view.bytes, &mut hits);
+            found.extend(hits.drain(..).filter_map(|hit| view.origin(hit)));
+        }
+        Ok(())
+    }
+}
+
+/// Nobody who could measure the time chooses both of them.
+fn is_same(a: &SecretString, b: &SecretString) -> bool {
+    a.expose_secret() == b.expose_secret()
+}
+
+/// `found` in order, overlaps joined, without what lies within a [`REDACTED`].
+fn in_order(text: &str, mut found: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    let whole =
+        |range: Range<usize>| text.floor_char_boundary(range.start)..text.ceil_char_boundary(range.end);
+    let marks: Vec<Range<usize>> =
+        memmem::find_iter(text.as_bytes(), REDACTED).map(|at| at..at + REDACTED.len()).collect();
+    let first_mark = |range: &Range<usize>| marks.partition_point(|mark| mark.end <= range.start);
+    found.retain(|range| {
+        marks.get(first_mark(range)).is_none_or(|mark| range.start < mark.start || mark.end < range.end)
+    });
+    found.sort_unstable_by_key(|range| range.start);
+    let mut apart: Vec<Range<usize>> = Vec::with_capacity(found.len());
+    for range in found.into_iter().map(whole) {
+        // A mark that is touched goes with it.
+        let start = marks.get(first_mark(&range)).map_or(range.start, |mark| mark.start.min(range.start));
+        let last = marks.partition_point(|mark| mark.start < range.end).checked_sub(1);
+        let end = last.map_or(range.end, |last| marks[last].end.max(range.end));
+        match apart.last_mut() {
+            Some(before) if start < before.end => before.end = before.end.max(end),
+            _ => apart.push(start..end),
+        }
+    }
+    apart
+}
+
+fn replaced(text: &str, found: &[Range<usize>]) -> String {
+    let mut clean = String::with_capacity(text.len());
+    let mut from = 0;
+    for range in found {
+        clean.push_str(&text[from..range.start]);
+        clean.push_str(REDACTED);
+        from = range.end;
+    }
+    clean.push_str(&text[from..]);
+    clean
+}
+
+impl std::fmt::Debug for Redactor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Redactor")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn knowing(secret: &str) -> Redactor {
+        let redactor = Redactor::default();
+        redactor.remember(&secret.into());
+        redactor
+    }
+
+    /// So many secrets pass by.
+    fn flood(redactor: &Redactor, count: usize) {
+        for number in 0..count {
+            redactor.remember(&format!("passing-secret-{number}").into());
+        }
+    }
+
+    #[test]
+    fn a_text_without_secrets_is_borrowed() {
+        assert!(matches!(knowing("correct horse").redact("all is well"), Cow::Borrowed("all is well")));
+    }
+
+    #[test]
+    fn shapes_are_redacted_without_being_known() {
+        let redactor = Redactor::default();
+        let jwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ1c3JfMSJ9.c2lnbmF0dXJl";
+        for text in [
+            format!("token {jwt}, key sk_live_0123456789abcdef!"),
+            format!("token {}, key sk_live_0123456789\\u0061bcdef!", jwt.replace('.', "%2E")),
+        ] {
+            assert_eq!(redactor.redact(&text), "token [redacted], key [redacted]!");
+        }
+        assert_eq!(redactor.redact("\\nbcp_0123456789abcdef is it"), "\\n[redacted] is it");
+    }
+
+    #[test]
+    fn words_that_end_like_a_prefix_are_no_keys() {
+        let text = "cardiovascular_risk_assessment_v2 at risk_of_something_else";
+        assert_eq!(Redactor::default().redact(text), text);
+    }
+
+    #[test]
+    fn a_key_preview_is_no_secret() {
+        let redactor = knowing("bcp_ab12cdefghijklmnopqrstuvwxyz9xyz");
+        assert_eq!(redactor.redact("bcp_ab12...9xyz"), "bcp_ab12...9xyz");
+    }
+
+    #[test]
+    fn the_log_of_a_redactor_shows_nothing() {
+        assert_eq!(format!("{:?}", knowing("correct horse")), "Redactor");
+    }
+
+    #[test]
+    fn a_secret_in_force_stays_known_however_many_others_pass_by() {
+        let redactor = Redactor::default();
+        redactor.hold("environment", [&"environment-password".into()]);
+        redactor.hold("record", [&"first-token".into(), &"record-password".into()]);
+        flood(&redactor, 3 * REMEMBERED);
+        for secret in ["environment-password", "first-token", "record-password"] {
+            assert_eq!(redactor.redact(secret), REDACTED);
+        }
+    }
+
+    #[test]
+    fn a_secret_that_was_replaced_ages_out() {
+        let redactor = Redactor::default();
+        redactor.hold("record", [&"first-token".into(), &"record-password".into()]);
+        redactor.hold("record", [&"other-token".into(), &"record-password".into()]);
+        flood(&redactor, REMEMBERED - 1);
+        assert_eq!(redactor.redact("first-token"), REDACTED);
+        flood(&redactor, REMEMBERED + 1);
+        assert_eq!(redactor.redact("first-token"), "first-token");
+        assert_eq!(redactor.redact("record-password, other-token"), "[redacted], [redacted]");
+    }
+
+    #[test]
+    fn a_secret_of_two_sources_is_known_until_both_have_others() {
+        let redactor = Redactor::default();
+        redactor.hold("environment", [&"shared-password".into()]);
+        redactor.hold("record", [&"shared-password".into()]);
+        redactor.hold("record", []);
+        flood(&redactor, 2 * REMEMBERED);
+        assert_eq!(redactor.redact("shared-password"), REDACTED);
+    }
+
+    #[test]
+    fn the_revision_changes_with_the_secrets_only() {
+        let redactor = knowing("correct horse");
+        let first = redactor.revision();
+        redactor.remember(&"correct horse".into());
+        redactor.hold("record", []);
+        assert_eq!(redactor.revision(), first);
+        redactor.hold("record", [&"battery staple".into()]);
+        let second = redactor.revision();
+        assert_ne!(second, first);
+        redactor.hold("record", [&"battery staple".into()]);
+        assert_eq!(redactor.revision(), second);
+        redactor.remember(&"another one".into());
+        assert_ne!(redactor.revision(), second);
+    }
+
+    #[test]
+    fn structures_are_cleaned_in_strings_names_and_numbers() {
+        let redactor = knowing("0123456789");
+        let mut value = json!({"a": [{"0123456789": 1}], "b": 123_456_789, "c": -123_456_789.5, "d": "01 23456789", "e": 12345});
+        redactor.redact_json(&mut value);
+        assert_eq!(
+            value,
+            json!({"a": [{REDACTED: 1}], "b": REDACTED, "c": REDACTED, "d": REDACTED, "e": 12345})
+        );
+    }
+
+    #[test]
+    fn a_token_is_found_in_parts_and_wrapped() {
+        let (header, payload, signature) =
+            ("eyJhbGciOiJIUzI1NiJ9", "c1VyIn".repeat(15), "Xa4-_9Qz".repeat(5));
+        let token = format!("{header}.{payload}.{signature}");
+        let redactor = knowing(&token);
+        for (text, clean) in [
+            (format!("{payload} and {signature}"), "[redacted] and [redacted]"),
+            (format!("token: {}\r\n {}\nend", &token[..64], &token[64..]), "token: [redacted]\nend"),
+            (format!("{:?} end", format!("{}\n{}", &token[..64], &token[64..])), "\"[redacted]\" end"),
+        ] {
+            assert_eq!(redactor.redact(&text), clean);
+        }
+    }
+
+    #[test]
+    fn a_huge_token_is_found_by_its_end() {
+        let token = (0..100_000).map(|number| number.to_string()).collect::<Vec<_>>().join("-");
+        let clean = knowing(&token).redact(&token).into_owned();
+        assert!(clean.ends_with("[redacted]") && !clean.contains("-99999"));
+    }
+
+    #[test]
+    fn what_surrounds_a_secret_stays() {
+        let redactor = knowing("Pw1 \"ä/correct+horse");
+        for (text, clean) in [
+            ("say Pw1 \"ä/correct+horse twice", "say [redacted] twice"),
+            (r#"{"p": "Pw1 \"ä\/correct+horse", "q": 1}"#, r#"{"p": "[redacted]", "q": 1}"#),
+            (r#"b'{"p": "Pw1 \\"\xc3\xa4/correct+horse"}' "#, r#"b'{"p": "[redacted]"}' "#),
+            ("?p=Pw1+%22%C3%A4%2Fcorrect%2Bhorse&q=1", "?p=[redacted]&q=1"),
+            ("Pw1&nbsp;&quot;&#xE4;/correct+horse &amp;", "[redacted] &amp;"),
+        ] {
+            assert_eq!(redactor.redact(text), clean);
+        }
+    }
+
+    #[test]
+    fn what_stands_for_a_secret_is_no_secret() {
+        let redactor = Redactor::default();
+        redactor.hold("record", [&"redacted".into(), &"ted]abc".into()]);
+        assert_eq!(redactor.redact("a [redacted] b"), "a [redacted] b");
+        assert_eq!(redactor.redact("a redacted b [redacted]abc c"), "a [redacted] b [redacted] c");
+    }
+
+    #[test]
+    fn a_text_that_is_made_to_be_slow_is_not_let_through() {
+        let redactor = knowing(&"a".repeat(1000));
+        assert_eq!(redactor.redact(&"a".repeat(100_000)), REDACTED);
+        assert_eq!(redactor.redact(&"a".repeat(200)), "a".repeat(200));
+    }
+}

@@ -1,0 +1,273 @@
+//! A text with its escapes undone: JSON, Python and Rust (`\"`, `\u00e4`, `\xe4`, `\u{e4}`), HTML (`&quot;`, `&#34;`,
+//! `&#x22;`) and percent (`%22`), however deep they are nested and mixed. It is for searching only. Each of its bytes
+//! knows where in the text it comes from.
+
+use std::ops::Range;
+
+use memchr::{memchr3, memchr3_iter};
+use zeroize::Zeroizing;
+
+use crate::text::is_format;
+
+/// Escapes are undone so many times. Each encoder on the way of a secret takes one; backslashes that belong to it may
+/// take a few more.
+const LEVELS: usize = 16;
+
+/// What becomes of white space.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Blanks {
+    Keep,
+    /// Dropped before escapes are undone, as a line break may stand in the middle of one.
+    Drop,
+}
+
+/// White space, control characters, and the plus sign that stands for a space in forms.
+pub(super) const fn is_blank(byte: u8) -> bool {
+    byte <= b' ' || byte == b'+' || byte == 0x7F
+}
+
+/// Whether the view of `text` may differ from `text` by more than blanks.
+pub(super) fn is_worth_viewing(text: &str) -> bool {
+    memchr3(b'\\', b'%', b'&', text.as_bytes()).is_some()
+        || !text.is_ascii() && text.chars().any(|c| !c.is_ascii() && is_invisible(c))
+}
+
+fn is_invisible(c: char) -> bool {
+    c.is_whitespace() || c.is_control() || is_format(c)
+}
+
+pub(super) struct View {
+    blanks: Blanks,
+    pub bytes: Zeroizing<Vec<u8>>,
+    /// Where each byte comes from.
+    origins: Option<Vec<Origin>>,
+}
+
+type Origin = (u32, u32);
+
+/// What an escape stands for.
+enum Unescaped {
+    Byte(u8),
+    Char(char),
+}
+
+impl View {
+    pub fn of(text: &str, blanks: Blanks) -> Self {
+        Self::build(text, blanks, None)
+    }
+
+    /// With the origin of each byte. It is remembered in 32 bits: `text` must be shorter than 4 GiB.
+    pub fn traced(text: &str, blanks: Blanks) -> Self {
+        Self::build(text, blanks, Some(Vec::with_capacity(text.len())))
+    }
+
+    /// Where in the text `range` comes from, for a view that was traced.
+    pub fn origin(&self, range: Range<usize>) -> Option<Range<usize>> {
+        let origins = self.origins.as_ref()?.get(range)?;
+        Some(origins.first()?.0 as usize..origins.last()?.1 as usize)
+    }
+
+    fn build(text: &str, blanks: Blanks, origins: Option<Vec<Origin>>) -> Self {
+        let bytes = Zeroizing::new(Vec::with_capacity(text.len()));
+        let mut view = Self { blanks, bytes, origins };
+        let mut start = 0;
+        for c in text.chars() {
+            let end = start + c.len_utf8();
+            view.push(c, (narrow(start), narrow(end)));
+            start = end;
+        }
+        for _ in 0..LEVELS {
+            match view.unescaped() {
+                Some(next) => view = next,
+                None => break,
+            }
+        }
+        view
+    }
+
+    /// With one level of escapes undone; `None` where there is none.
+    fn unescaped(&self) -> Option<Self> {
+        let mut from = 0;
+        let mut next: Option<Self> = None;
+        for at in memchr3_iter(b'\\', b'%', b'&', &self.bytes) {
+            if at < from {
+                continue;
+            }
+            let Some((length, unescaped)) = unescaped(&self.bytes[at..]) else { continue };
+            let next = next.get_or_insert_with(|| self.empty());
+            next.extend(self, from..at);
+            from = at + length;
+            let origin = self.origins.as_ref().map_or((0, 0), |all| (all[at].0, all[from - 1].1));
+            match unescaped {
+                Unescaped::Byte(part) => next.push_part(part, origin),
+                Unescaped::Char(c) => next.push(c, origin),
+            }
+        }
+        let mut next = next?;
+        next.extend(self, from..self.bytes.len());
+        Some(next)
+    }
+
+    /// With room for the next level: what an escape stands for is never longer than the escape.
+    fn empty(&self) -> Self {
+        let origins = self.origins.as_ref().map(|origins| Vec::with_capacity(origins.len()));
+        let bytes = Zeroizing::new(Vec::with_capacity(self.bytes.len()));
+        Self { blanks: self.blanks, bytes, origins }
+    }
+
+    fn extend(&mut self, from: &Self, range: Range<usize>) {
+        if let (Some(to), Some(from)) = (&mut self.origins, &from.origins) {
+            to.extend_from_slice(&from[range.clone()]);
+        }
+        self.bytes.extend_from_slice(&from.bytes[range]);
+    }
+
+    fn push(&mut self, c: char, origin: Origin) {
+        if self.is_wanted(c) {
+            self.append(c.encode_utf8(&mut [0; 4]).as_bytes(), origin);
+        }
+    }
+
+    /// A byte of a character that was escaped byte by byte.
+    fn push_part(&mut self, part: u8, origin: Origin) {
+        self.append(&[part], origin);
+        let length = self.bytes.len();
+        for start in (length.saturating_sub(4)..length).rev() {
+            let last = std::str::from_utf8(&self.bytes[start..]).ok().and_then(|last| last.chars().next());
+            if let Some(c) = last {
+                if !self.is_wanted(c) {
+                    self.bytes.truncate(start);
+                    self.origins.iter_mut().for_each(|origins| origins.truncate(start));
+                }
+                return;
+            }
+        }
+    }
+
+    fn is_wanted(&self, c: char) -> bool {
+        match u8::try_from(c) {
+            Ok(byte) if byte.is_ascii() => self.blanks == Blanks::Keep || !is_blank(byte),
+            _ => self.blanks == Blanks::Keep && c.is_whitespace() || !is_invisible(c),
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8], origin: Origin) {
+        self.bytes.extend_from_slice(bytes);
+        if let Some(origins) = &mut self.origins {
+            origins.extend(bytes.iter().map(|_| origin));
+        }
+    }
+}
+
+fn narrow(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
+}
+
+/// The length of the escape at the start of `text`, and what it stands for.
+fn unescaped(text: &[u8]) -> Option<(usize, Unescaped)> {
+    use Unescaped::{Byte, Char};
+    let byte = |digits: &[u8]| u8::try_from(number(digits, 16)?).ok().map(Byte);
+    let code = |digits: &[u8]| char::from_u32(number(digits, 16)?).map(Char);
+    match *text {
+        [b'%', high, low, ..] => Some((3, byte(&[high, low])?)),
+        [b'\\', b'x', ..] => Some((4, byte(text.get(2..4)?)?)),
+        [b'\\', b'u', b'{', ..] => {
+            let end = text.iter().take(10).position(|&b| b == b'}')?;
+            Some((end + 1, code(&text[3..end])?))
+        }
+        [b'\\', b'u', ..] => code(text.get(2..6)?).map(|c| (6, c)).or_else(|| surrogates(text)),
+        [b'\\', b'U', ..] => Some((10, code(text.get(2..10)?)?)),
+        // This one may itself be escaped in another way.
+        [b'\\', b'%' | b'&', ..] => None,
+        [b'\\', meant, ..] if !meant.is_ascii() => Some((2, Byte(meant))),
+        [b'\\', meant, ..] => {
+            let meant = match meant {
+                b'n' | b'r' => '\n',
+                b't' | b'f' | b'v' => '\t',
+                b'0' | b'a' | b'b' => '\0',
+                other => char::from(other),
+            };
+            Some((2, Char(meant)))
+        }
+        [b'&', ..] => entity(text),
+        _ => None,
+    }
+}
+
+/// `\ud83d\ude00`: two halves of a character.
+fn surrogates(text: &[u8]) -> Option<(usize, Unescaped)> {
+    let &[high, low] = text.get(..12)?.as_chunks::<6>().0 else { return None };
+    let unit = |escape: [u8; 6]| {
+        let digits = escape.starts_with(b"\\u").then_some(&escape[2..])?;
+        u16::try_from(number(digits, 16)?).ok()
+    };
+    let c = char::decode_utf16([unit(high)?, unit(low)?]).next()?.ok()?;
+    Some((12, Unescaped::Char(c)))
+}
+
+fn entity(text: &[u8]) -> Option<(usize, Unescaped)> {
+    const LONGEST: usize = 12;
+    let end = text.iter().take(LONGEST).position(|&b| b == b';')?;
+    let code = match &text[1..end] {
+        b"amp" => u32::from('&'),
+        b"lt" => u32::from('<'),
+        b"gt" => u32::from('>'),
+        b"quot" => u32::from('"'),
+        b"apos" => u32::from('\''),
+        b"nbsp" => u32::from('\u{A0}'),
+        [b'#', b'x' | b'X', digits @ ..] => number(digits, 16)?,
+        [b'#', digits @ ..] => number(digits, 10)?,
+        _ => return None,
+    };
+    Some((end + 1, Unescaped::Char(char::from_u32(code)?)))
+}
+
+fn number(digits: &[u8], radix: u32) -> Option<u32> {
+    let digits = std::str::from_utf8(digits).ok().filter(|digits| !digits.starts_with('+'))?;
+    u32::from_str_radix(digits, radix).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(text: &str) -> String {
+        String::from_utf8_lossy(&View::of(text, Blanks::Drop).bytes).into_owned()
+    }
+
+    #[test]
+    fn every_kind_of_escape_is_undone() {
+        for (escaped, plain) in [
+            (r#"a\"b\/c"#, r#"a"b/c"#),
+            (r"\u00e4\u20AC\ud83d\ude00", "ä€😀"),
+            (r"\xc3\xa4\x41\U0001F600\u{1f600}", "äA😀😀"),
+            ("&quot;&#34;&#x22;&lt;&gt;&amp;&apos;", "\"\"\"<>&'"),
+            ("%C3%a4%22", "ä\""),
+            ("a b\tc\r\nd+e%20f\\ng\u{200b}h%E2%80%8Bi&nbsp;j", "abcdefghij"),
+        ] {
+            assert_eq!(seen(escaped), plain, "{escaped}");
+        }
+    }
+
+    #[test]
+    fn escapes_within_escapes_are_undone() {
+        assert_eq!(seen(r#"\\\\\\\\\""#), r#"""#);
+        assert_eq!(seen("%2525252541&amp;amp;lt;%5Cu0041&#x5c;x42%4%31%\n41"), "A<ABAA");
+    }
+
+    #[test]
+    fn what_is_no_escape_stays() {
+        let text = r"100%;C:\users;&copy;&;%zz\u12";
+        assert_eq!(seen(text), text);
+    }
+
+    #[test]
+    fn what_is_found_is_traced_back() {
+        let text = "ä \\u00e4 &#x5c;n%41. ";
+        let view = View::traced(text, Blanks::Drop);
+        assert_eq!(&view.bytes[..], "ääA.".as_bytes());
+        let origin = |range| &text[view.origin(range).unwrap()];
+        assert_eq!((origin(0..2), origin(2..4), origin(4..5)), ("ä", "\\u00e4", "%41"));
+        assert_eq!(origin(2..6), "\\u00e4 &#x5c;n%41.");
+    }
+}

@@ -290,3 +290,5 @@ fn account_of(place: &Place, timing: Timing, with_login: bool) -> (Account, Reda
     let client = Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), timing).unwrap();
     (Account::new(&settings, "bondmcp-server".into(), client, clock, redactor.clone()), redactor)
 }
+
+pub mod fast_time;

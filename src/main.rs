@@ -4,10 +4,13 @@ use std::process::ExitCode;
 
 use bondmcp_server::cli::Cli;
 use clap::Parser as _;
+use tokio::runtime::Builder;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut builder =
+        if cli.serves_many() { Builder::new_multi_thread() } else { Builder::new_current_thread() };
+    let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: the process cannot start: {error}");

@@ -212,7 +212,8 @@ async fn in_this_process(row: &Row, column: &Column) -> Option<String> {
     if row.manner != Manner::LogIn {
         call("manage_api_keys", json!({"action": "create", "name": "ci"})).await;
     }
-    let problem = case.problem(async |tool, arguments| within(fast(call(tool, arguments))).await).await;
+    let problem =
+        case.problem(async |tool, arguments| Box::pin(within(fast(call(tool, arguments)))).await).await;
     client.cancel().await.unwrap();
     stopping.cancel();
     serving.await.unwrap().unwrap();

@@ -24,7 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::OnceCell;
+use tokio::sync::{Notify, OnceCell};
 use tokio_util::task::TaskTracker;
 
 use self::{
@@ -83,6 +83,8 @@ struct Inner {
     models: Mutex<Option<ModelCache>>,
     plan: Mutex<Option<PlanCache>>,
     audit: Audit,
+    /// Told when the record was read, by whomever.
+    was_read: Notify,
     /// Work that is finished even when its caller has gone.
     tasks: TaskTracker,
 }
@@ -136,6 +138,7 @@ impl Account {
                 models: Mutex::new(None),
                 plan: Mutex::new(None),
                 audit: Audit::new(settings.data_dir.clone()),
+                was_read: Notify::new(),
                 tasks: TaskTracker::new(),
             }),
         }
@@ -255,6 +258,7 @@ impl Account {
             self.inner.redactor.remember(secret);
         }
         let seen = Arc::new(Memory { record, version, read_at: Instant::now() });
+        self.inner.was_read.notify_one();
         let mut memory = self.inner.memory.write().unwrap_or_else(PoisonError::into_inner);
         match &*memory {
             Some(newer) if newer.version > seen.version => newer.clone(),

@@ -14,7 +14,13 @@ use crate::clock::Timestamp;
 /// Without sqlx's macro, for which SQLite would be built a second time.
 fn migrations() -> Migrator {
     let records = sqlx::SqlStr::from_static(include_str!("migrations/0001_records.sql"));
-    Migrator::with_migrations(vec![Migration::new(1, "records".into(), MigrationType::Simple, records, false)])
+    Migrator::with_migrations(vec![Migration::new(
+        1,
+        "records".into(),
+        MigrationType::Simple,
+        records,
+        false,
+    )])
 }
 
 /// For another process's write to end; they are short.

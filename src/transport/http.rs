@@ -36,8 +36,8 @@ pub const LARGEST_BODY: usize = 4 << 20;
 /// own deadline, and a response that is cut would not say whether the call was billed.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// After the word to stop, what is still in flight gets so long.
-const LAST_ANSWERS: Duration = Duration::from_secs(5);
+/// How long requests in flight may still take after the server was told to stop.
+const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(5);
 
 /// How the endpoint is protected.
 #[derive(Clone, Debug)]
@@ -98,7 +98,7 @@ pub async fn serve(
     let graceful = axum::serve(listener, router).with_graceful_shutdown(stopping.clone().cancelled_owned());
     tokio::select! {
         outcome = graceful => outcome,
-        () = async { stopping.cancelled().await; tokio::time::sleep(LAST_ANSWERS).await } => Ok(()),
+        () = async { stopping.cancelled().await; tokio::time::sleep(SHUTDOWN_GRACE_PERIOD).await } => Ok(()),
     }
 }
 

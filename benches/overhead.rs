@@ -417,7 +417,7 @@ impl Memory<f64> {
                 smaps.lines().find_map(|line| line.strip_prefix(name)).context("not in smaps_rollup")?;
             Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
         };
-        Ok(Self { private: mebibytes("Private_Dirty:")?, resident: mebibytes("Rss:")? })
+        Ok(Self { private: mebibytes("Anonymous:")?, resident: mebibytes("Rss:")? })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Must show 5 over HTTP: who is let in, what is refused, and both eras, on the real router.
+//! MCP over HTTP on the real router: who is let in, what is refused, and both protocol revisions.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -172,7 +172,7 @@ async fn a_named_origin_and_host_are_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_stateless_era_gets_plain_json_and_no_session() {
+async fn a_stateless_request_gets_plain_json_and_no_session() {
     let http = Http::open().await;
     let call = json!({"name": "list_models", "arguments": {}});
     let response = send(http.modern("tools/call", Some("list_models"), call)).await;
@@ -194,7 +194,7 @@ async fn headers_that_contradict_the_body_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_older_era_gets_a_session_and_no_more_of_them_than_allowed() {
+async fn legacy_mode_gets_a_session_and_no_more_of_them_than_allowed() {
     let http = Http::start(Protection { max_sessions: 2, ..Protection::new(Some(TOKEN.into())) }).await;
     let first = http.initialize().await;
     assert_eq!(first.status(), StatusCode::OK);
@@ -205,13 +205,13 @@ async fn the_older_era_gets_a_session_and_no_more_of_them_than_allowed() {
     assert_eq!(third.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(third.headers().contains_key("retry-after"));
 
-    // A header of the stateless era does not get past the bound.
+    // The header of a stateless request does not get past the bound.
     let initialize = json!({"protocolVersion": "2025-11-25", "capabilities": {},
         "clientInfo": {"name": "raw", "version": "1"}});
     let smuggled = send(http.modern("initialize", None, initialize)).await;
     assert!(smuggled.headers().get("mcp-session-id").is_none(), "{smuggled:?}");
 
-    // Neither the stateless era nor an open session is kept out.
+    // Neither a stateless request nor an open session is kept out.
     assert_eq!(send(http.modern("tools/list", None, json!({}))).await.status(), StatusCode::OK);
     let list = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/list"});
     assert_eq!(send(http.post(&list).header("mcp-session-id", &session)).await.status(), StatusCode::OK);

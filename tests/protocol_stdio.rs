@@ -1,4 +1,4 @@
-//! Must show 5 and 6 over stdio: what rmcp does or leaves to us, seen on the bytes, so that an upgrade that changes it
+//! MCP over stdio, byte by byte: what rmcp does and what it leaves to this server, so that an upgrade that changes it
 //! is noticed.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]

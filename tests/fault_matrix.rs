@@ -265,10 +265,11 @@ fn every_tool_against_every_fault() {
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
-/// Every row and every column at least once.
+/// Every row and every column at least once, but for the one that only time ends.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_diagonal_of_the_matrix_over_the_binary() {
-    let (rows, columns) = (rows(), columns());
+    let (rows, mut columns) = (rows(), columns());
+    columns.retain(|(fault, ..)| !matches!(fault, Fault::Hang));
     let cases = columns.iter().zip(rows.iter().cycle()).map(|(column, row)| over_the_binary(row, column));
     let problems: Vec<String> = join_all(cases).await.into_iter().flatten().collect();
     assert!(problems.is_empty(), "{}", problems.join("\n"));

@@ -1,7 +1,7 @@
-//! What our server costs beside a bare rmcp server that makes the same upstream request with a fixed token: start,
-//! memory, latency over stdio, throughput over HTTP. Both run on this machine in one run, turn by turn, against one
-//! embedded sandbox, so the ratios mean something; the absolute figures are this machine's. The bare server is this
-//! very executable, started again.
+//! What our server costs beside a bare rmcp server that makes the same upstream request with a fixed token, and beside a
+//! tool of that server that does nothing (the floor). Start, memory, latency over stdio, throughput over HTTP in each
+//! revision of MCP. All run on this machine in one run, turn by turn, against one embedded sandbox, so the ratios mean
+//! something; the absolute figures are this machine's. The bare server is this very executable, started again.
 //!
 //! `cargo bench --bench overhead`
 #![allow(clippy::disallowed_types, reason = "the bare server is an ordinary rmcp server")]
@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use bondmcp_server::{
     bondmcp::{Client, Timing},
     clock::Clock,
@@ -37,14 +37,14 @@ const CALLS_IN_USE: usize = 100;
 /// Latency over stdio: rounds, and calls of each server in a round. Every round has processes of its own, because how
 /// the scheduler places a process's threads stays with it for life, and weighs more than what is compared.
 const STDIO: (usize, usize) = (31, 300);
-/// Throughput over HTTP: rounds, with processes of their own, and requests to each server in a round.
-const HTTP: (usize, usize) = (41, 1600);
+/// Throughput over HTTP: rounds, with processes of their own, and requests of each kind to each server in a round.
+const HTTP: (usize, usize) = (15, 1600);
 const CONNECTIONS: usize = 16;
 /// Memory is settled when it stays the same over so many looks, one every `LOOK`.
 const SETTLED: usize = 15;
 const LOOK: Duration = Duration::from_millis(20);
 /// For the whole run.
-const DEADLINE: Duration = Duration::from_mins(3);
+const DEADLINE: Duration = Duration::from_mins(6);
 
 const EMAIL: &str = "bench@example.com";
 const HTTP_TOKEN: &str = "bench-0123456789abcdef";
@@ -72,7 +72,7 @@ fn main() -> Result<()> {
 async fn measure() -> Result<()> {
     let began = Instant::now();
     let world = World::new().await?;
-    println!("{:<40} {:>11} {:>11} {:>7}   aim", "", "ours", "bare", "ratio");
+    println!("{:<46} {:>11} {:>11} {:>11}   ratio        aim", "", "ours", "bare", "floor");
     for row in cold_start(&world)
         .await?
         .into_iter()
@@ -84,8 +84,9 @@ async fn measure() -> Result<()> {
     }
     let cores = std::thread::available_parallelism()?;
     println!(
-        "\nMedians. A ratio is the median over the rounds and says how much more ours costs (of requests a second, how \
-         many\nfewer it serves). {cores} cores, {:.0} s.",
+        "\nMedians. A ratio is the median over the rounds. \"of bare\" says how much more ours costs (of requests a \
+         second,\nhow many fewer it serves), \"of the floor\" how many of its requests a second ours serves. Private \
+         memory is what\nis no unchanged page of a file. {cores} cores, {:.0} s.",
         began.elapsed().as_secs_f64()
     );
     Ok(())
@@ -103,11 +104,12 @@ fn turns(round: usize) -> [Server; 2] {
     if round.is_multiple_of(2) { [Server::Ours, Server::Bare] } else { [Server::Bare, Server::Ours] }
 }
 
-/// What was measured of both.
+/// What was measured.
 #[derive(Default)]
 struct Samples {
     ours: Vec<f64>,
     bare: Vec<f64>,
+    floor: Vec<f64>,
 }
 
 impl Samples {
@@ -118,41 +120,68 @@ impl Samples {
         }
     }
 
-    fn row(self, what: &'static str, unit: &'static str, aim: Option<f64>) -> Row {
-        let ratios = self.ours.iter().zip(&self.bare).map(|(ours, bare)| ours / bare).collect();
-        Row {
-            what,
-            unit,
-            ours: quantile(self.ours, 0.5),
-            bare: quantile(self.bare, 0.5),
-            ratio: quantile(ratios, 0.5),
-            aim,
-        }
+    /// How much more ours costs than the bare server: at most `aim`.
+    fn row(self, what: impl Into<String>, unit: &'static str, aim: Option<f64>) -> Row {
+        let ratio = median_ratio(&self.ours, &self.bare);
+        self.with(what.into(), unit, Ratio { value: ratio, of: "of bare", aim, at_least: false })
+    }
+
+    /// Requests a second; the ratio says how much more a request costs.
+    fn rate_row(self, what: impl Into<String>, aim: f64) -> Row {
+        let ratio = median_ratio(&self.bare, &self.ours);
+        self.with(what.into(), "/s", Ratio { value: ratio, of: "of bare", aim: Some(aim), at_least: false })
+    }
+
+    /// Requests a second, of the floor's: at least `aim`.
+    fn floor_row(self, what: impl Into<String>, aim: f64) -> Row {
+        let ratio = median_ratio(&self.ours, &self.floor);
+        self.with(
+            what.into(),
+            "/s",
+            Ratio { value: ratio, of: "of the floor", aim: Some(aim), at_least: true },
+        )
+    }
+
+    fn with(self, what: String, unit: &'static str, ratio: Ratio) -> Row {
+        let median = |values| quantile(values, 0.5);
+        Row { what, unit, values: [self.ours, self.bare, self.floor].map(median), ratio }
     }
 }
 
-struct Row {
-    what: &'static str,
-    unit: &'static str,
-    ours: f64,
-    bare: f64,
-    /// The median of the rounds' own ratios: what disturbs a round disturbs both.
-    ratio: f64,
+/// The median of the rounds' own ratios: what disturbs a round disturbs both.
+fn median_ratio(above: &[f64], below: &[f64]) -> f64 {
+    quantile(above.iter().zip(below).map(|(above, below)| above / below).collect(), 0.5)
+}
+
+struct Ratio {
+    value: f64,
+    of: &'static str,
     aim: Option<f64>,
+    at_least: bool,
+}
+
+struct Row {
+    what: String,
+    unit: &'static str,
+    /// Ours, bare and the floor; not a number where it was not measured.
+    values: [f64; 3],
+    ratio: Ratio,
 }
 
 impl Row {
     fn print(&self) {
-        let ratio = self.ratio;
-        let value = |value: f64| {
-            let digits = if value >= 1000.0 { 0 } else { 2 };
-            format!("{value:.digits$} {:<3}", self.unit)
-        };
-        let mut aim = String::new();
-        if let Some(bound) = self.aim {
-            let _ = write!(aim, "{bound:.2} {}", if ratio <= bound { "met" } else { "MISSED" });
-        }
-        println!("{:<40} {:>11} {:>11} {ratio:>7.2}   {aim}", self.what, value(self.ours), value(self.bare));
+        let [ours, bare, floor] = self.values.map(|value| match value {
+            value if value.is_nan() => String::new(),
+            value if value >= 1000.0 => format!("{value:.0} {:<3}", self.unit),
+            value => format!("{value:.2} {:<3}", self.unit),
+        });
+        let Ratio { value, of, aim, at_least } = self.ratio;
+        let aim = aim.map_or(String::new(), |bound| {
+            let met = if at_least { value >= bound } else { value <= bound };
+            let sign = if at_least { "≥" } else { "≤" };
+            format!("{sign} {bound:.2} {}", if met { "met" } else { "MISSED" })
+        });
+        println!("{:<46} {ours:>11} {bare:>11} {floor:>11}   {value:.2} {of:<12} {aim}", self.what);
     }
 }
 
@@ -249,26 +278,31 @@ async fn cold_start(world: &World) -> Result<[Row; 1]> {
             session.end().await?;
         }
     }
-    Ok([samples.row("cold start to the tools/list answer, p50", "ms", Some(1.5))])
+    Ok([samples.row("cold start to the tools/list answer, p50", "ms", Some(0.9))])
 }
 
-async fn memory(world: &World) -> Result<[Row; 2]> {
-    let (mut idle, mut in_use) = (Samples::default(), Samples::default());
+async fn memory(world: &World) -> Result<Vec<Row>> {
+    let mut samples: [(&str, Memory<Samples>); 2] =
+        [("idle after the start", Memory::default()), ("after 100 calls", Memory::default())];
     for round in 0..MEMORY_ROUNDS {
         for server in turns(round) {
             let mut session = Session::start(world, server).await?;
-            idle.push(server, session.settled_memory().await?);
-            for _ in 0..CALLS_IN_USE {
-                session.call().await?;
+            for (n, (_, samples)) in samples.iter_mut().enumerate() {
+                for _ in 0..n * CALLS_IN_USE {
+                    session.call().await?;
+                }
+                let memory = session.settled_memory().await?;
+                samples.private.push(server, memory.private);
+                samples.resident.push(server, memory.resident);
             }
-            in_use.push(server, session.settled_memory().await?);
             session.end().await?;
         }
     }
-    Ok([
-        idle.row("resident memory, idle after the start", "MiB", Some(1.5)),
-        in_use.row("resident memory, after 100 calls", "MiB", Some(1.5)),
-    ])
+    let rows = samples.map(|(when, Memory { private, resident })| {
+        let what = |kind| format!("{kind} memory, {when}");
+        [private.row(what("private"), "MiB", Some(1.3)), resident.row(what("resident"), "MiB", Some(1.6))]
+    });
+    Ok(rows.into_iter().flatten().collect())
 }
 
 async fn over_stdio(world: &World) -> Result<[Row; 3]> {
@@ -293,8 +327,8 @@ async fn over_stdio(world: &World) -> Result<[Row; 3]> {
         }
     }
     Ok([
-        p50.row("list_models over stdio, p50", "µs", Some(1.15)),
-        p99.row("list_models over stdio, p99", "µs", None),
+        p50.row("uncached call over stdio, p50", "µs", Some(1.05)),
+        p99.row("uncached call over stdio, p99", "µs", None),
         cpu.row("  processor time of the server, a call", "µs", None),
     ])
 }
@@ -343,13 +377,13 @@ impl Session {
         self.output.next_line().await?.context("the server has gone")
     }
 
-    /// `VmRSS` in MiB, once it does not change any more.
-    async fn settled_memory(&self) -> Result<f64> {
-        let (mut last, mut same) = (0.0, 0);
+    /// Once it does not change any more.
+    async fn settled_memory(&self) -> Result<Memory<f64>> {
+        let (mut last, mut same) = (Memory::default(), 0);
         while same < SETTLED {
             tokio::time::sleep(LOOK).await;
-            let now = resident(&self.child)?;
-            same = if (now - last).abs() < f64::EPSILON { same + 1 } else { 0 };
+            let now = Memory::of(&self.child)?;
+            same = if now == last { same + 1 } else { 0 };
             last = now;
         }
         Ok(last)
@@ -368,10 +402,24 @@ fn expect_models(answer: &str) -> Result<()> {
     Ok(())
 }
 
-fn resident(child: &Child) -> Result<f64> {
-    let status = std::fs::read_to_string(proc(child)?.join("status")).context("this needs Linux's /proc")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
+/// In MiB.
+#[derive(Default, PartialEq)]
+struct Memory<T> {
+    /// What is this process's alone: not the unchanged pages of files, which all its like share.
+    private: T,
+    resident: T,
+}
+
+impl Memory<f64> {
+    fn of(child: &Child) -> Result<Self> {
+        let smaps = std::fs::read_to_string(proc(child)?.join("smaps_rollup")).context("this needs Linux")?;
+        let mebibytes = |name: &str| -> Result<f64> {
+            let line =
+                smaps.lines().find_map(|line| line.strip_prefix(name)).context("not in smaps_rollup")?;
+            Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
+        };
+        Ok(Self { private: mebibytes("Anonymous:")?, resident: mebibytes("Rss:")? })
+    }
 }
 
 /// What the process's threads have spent so far, in nanoseconds.
@@ -396,28 +444,118 @@ fn proc(child: &Child) -> Result<std::path::PathBuf> {
     Ok(Path::new("/proc").join(id.to_string()))
 }
 
-// Throughput: over HTTP, 2026-07-28, where every request stands for itself.
+// Throughput: over HTTP, in each way in which a host may speak it.
 
-async fn over_http(world: &World) -> Result<[Row; 2]> {
-    let (mut rate, mut cpu) = (Samples::default(), Samples::default());
+/// The revision of MCP, and whether the host keeps a session.
+#[derive(Clone, Copy, PartialEq)]
+enum Mode {
+    Stateless,
+    Session,
+    WithoutSession,
+}
+
+impl Mode {
+    const ALL: [Self; 3] = [Self::Stateless, Self::Session, Self::WithoutSession];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Stateless => "2026-07-28",
+            Self::Session => "2025-11-25, session",
+            Self::WithoutSession => "2025-11-25, no session",
+        }
+    }
+
+    fn revision(self) -> &'static str {
+        if self == Self::Stateless { "2026-07-28" } else { "2025-11-25" }
+    }
+}
+
+/// What is called.
+#[derive(Clone, Copy, PartialEq)]
+enum Call {
+    /// `list_models`, from the upstream.
+    Uncached,
+    /// `list_models`, from ours' memory.
+    Cached,
+    /// The bare server's tool that does nothing.
+    Nothing,
+}
+
+impl Call {
+    fn tool(self) -> &'static str {
+        if self == Self::Nothing { "nothing" } else { "list_models" }
+    }
+
+    fn check(self, answer: &str) -> Result<()> {
+        if self == Self::Nothing {
+            ensure!(
+                answer.contains(r#""result""#) && !answer.contains(r#""isError":true"#),
+                "refused: {answer}"
+            );
+            return Ok(());
+        }
+        expect_models(answer)
+    }
+}
+
+async fn over_http(world: &World) -> Result<Vec<Row>> {
+    let mut samples =
+        Mode::ALL.map(|mode| (mode, Samples::default(), Samples::default(), Samples::default()));
     let (rounds, requests) = HTTP;
     for round in 0..rounds {
         for server in turns(round) {
             let target = Listening::start(world, server).await?;
-            target.load(requests / 5).await?;
-            let (before, spent) = (world.upstream_calls(), cpu_time(&target.child)?);
-            let took = target.load(requests).await?;
-            cpu.push(server, per_call(cpu_time(&target.child)? - spent, requests));
-            world.expect_calls(before, requests)?;
-            rate.push(server, 1e6 / per_call(u64::try_from(took.as_nanos())?, requests));
+            for (mode, uncached, cached, cpu) in &mut samples {
+                let mut connections = target.connect(server, *mode).await?;
+                load(&mut connections, Call::Uncached, requests / 5).await?;
+                let (before, spent) = (world.upstream_calls(), cpu_time(&target.child)?);
+                let rate = load(&mut connections, Call::Uncached, requests).await?;
+                cpu.push(server, per_call(cpu_time(&target.child)? - spent, requests));
+                world.expect_calls(before, requests)?;
+                uncached.push(server, rate);
+                let before = world.upstream_calls();
+                match server {
+                    Server::Ours => cached.ours.push(load(&mut connections, Call::Cached, requests).await?),
+                    Server::Bare => {
+                        let rate = load(&mut connections, Call::Nothing, requests).await?;
+                        cached.floor.push(rate);
+                        uncached.floor.push(rate);
+                    }
+                }
+                world.expect_calls(before, 0)?;
+            }
             target.end().await?;
         }
     }
-    let rate = rate.row("list_models over HTTP, 16 connections", "/s", Some(1.15));
-    Ok([
-        Row { ratio: rate.ratio.recip(), ..rate },
-        cpu.row("  processor time of the server, a call", "µs", None),
-    ])
+    let rows = samples.map(|(mode, uncached, cached, cpu)| {
+        let name = mode.name();
+        [
+            uncached.rate_row(format!("uncached call, {name}"), 1.05),
+            cpu.row("  processor time of the server, a call", "µs", None),
+            cached.floor_row(format!("cached call, {name}"), 0.75),
+        ]
+    });
+    Ok(rows.into_iter().flatten().collect())
+}
+
+/// Requests a second, spread over the connections.
+async fn load(connections: &mut Vec<Connection>, call: Call, requests: usize) -> Result<f64> {
+    let each = requests / connections.len();
+    let mut tasks = JoinSet::new();
+    let began = Instant::now();
+    for mut connection in connections.drain(..) {
+        tasks.spawn(async move {
+            let request = connection.request_for(call);
+            for _ in 0..each {
+                call.check(&connection.ask(&request).await?.1)?;
+            }
+            anyhow::Ok(connection)
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        connections.push(done??);
+    }
+    Ok(1e6 / per_call(u64::try_from(began.elapsed().as_nanos())?, requests))
 }
 
 /// A server that listens.
@@ -443,83 +581,115 @@ impl Listening {
         Ok(self.child.kill().await?)
     }
 
-    /// So many requests, spread over the connections.
-    async fn load(&self, requests: usize) -> Result<Duration> {
-        let request = self.request();
+    /// Connections that are ready for calls.
+    async fn connect(&self, server: Server, mode: Mode) -> Result<Vec<Connection>> {
+        // rmcp serves without sessions where it is told so only.
+        let without_session = (server, mode) == (Server::Bare, Mode::WithoutSession);
+        let path = if without_session { "/without-session" } else { "/mcp" };
         let mut connections = vec![];
         for _ in 0..CONNECTIONS {
-            connections.push(Connection::open(&self.address).await?);
+            connections.push(Connection::open(&self.address, path, mode).await?);
         }
-        let began = Instant::now();
-        let mut tasks = JoinSet::new();
-        for mut connection in connections {
-            let request = request.clone();
-            tasks.spawn(async move {
-                for _ in 0..requests / CONNECTIONS {
-                    connection.call(&request).await?;
-                }
-                anyhow::Ok(())
-            });
-        }
-        while let Some(done) = tasks.join_next().await {
-            done??;
-        }
-        Ok(began.elapsed())
-    }
-
-    fn request(&self) -> String {
-        let meta = json!({
-            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-            "io.modelcontextprotocol/clientInfo": {"name": "bench", "version": "1"},
-            "io.modelcontextprotocol/clientCapabilities": {},
-        });
-        let params = json!({"name": "list_models", "arguments": {"refresh": true}, "_meta": meta});
-        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).to_string();
-        format!(
-            "POST /mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {HTTP_TOKEN}\r\n\
-             Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\n\
-             MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\nMcp-Name: list_models\r\n\
-             Content-Length: {}\r\n\r\n{body}",
-            self.address,
-            body.len()
-        )
+        Ok(connections)
     }
 }
 
 /// As little HTTP/1.1 as it takes, so that the client weighs little in the figures.
-struct Connection(BufReader<TcpStream>);
+struct Connection {
+    stream: BufReader<TcpStream>,
+    /// Every request's head, but for what the call decides.
+    head: String,
+    mode: Mode,
+}
 
 impl Connection {
-    async fn open(address: &str) -> Result<Self> {
+    async fn open(address: &str, path: &str, mode: Mode) -> Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self(BufReader::new(stream)))
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {HTTP_TOKEN}\r\n\
+             Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\n\
+             MCP-Protocol-Version: {}\r\n",
+            mode.revision()
+        );
+        let mut connection = Self { stream: BufReader::new(stream), head, mode };
+        if mode == Mode::Session {
+            let client = json!({"name": "bench", "version": "1"});
+            let params =
+                json!({"protocolVersion": mode.revision(), "capabilities": {}, "clientInfo": client});
+            let body = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params});
+            let (head, _) = connection.ask(&connection.request("", &body.to_string())).await?;
+            let session = head.lines().find_map(|line| line.strip_prefix("mcp-session-id:"));
+            let session = session.with_context(|| format!("no session: {head}"))?;
+            write!(connection.head, "Mcp-Session-Id:{session}\r\n")?;
+            let body = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
+            connection.ask(&connection.request("", &body.to_string())).await?;
+        }
+        Ok(connection)
     }
 
-    async fn call(&mut self, request: &str) -> Result<()> {
-        self.0.get_mut().write_all(request.as_bytes()).await?;
-        let (mut head, mut length) = (String::new(), None);
+    fn request(&self, more: &str, body: &str) -> String {
+        format!("{}{more}Content-Length: {}\r\n\r\n{body}", self.head, body.len())
+    }
+
+    fn request_for(&self, call: Call) -> String {
+        let tool = call.tool();
+        let arguments = if call == Call::Uncached { json!({"refresh": true}) } else { json!({}) };
+        let mut params = json!({"name": tool, "arguments": arguments});
+        let mut more = String::new();
+        if self.mode == Mode::Stateless {
+            params["_meta"] = json!({
+                "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                "io.modelcontextprotocol/clientInfo": {"name": "bench", "version": "1"},
+                "io.modelcontextprotocol/clientCapabilities": {},
+            });
+            more = format!("Mcp-Method: tools/call\r\nMcp-Name: {tool}\r\n");
+        }
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).to_string();
+        self.request(&more, &body)
+    }
+
+    /// The response's head, in small letters, and body.
+    async fn ask(&mut self, request: &str) -> Result<(String, String)> {
+        self.stream.get_mut().write_all(request.as_bytes()).await?;
+        let mut head = String::new();
         loop {
             let start = head.len();
-            ensure!(self.0.read_line(&mut head).await? > 0, "the connection was closed: {head}");
-            let line = head[start..].trim_end().to_ascii_lowercase();
-            if line.is_empty() {
+            ensure!(self.stream.read_line(&mut head).await? > 0, "the connection was closed: {head}");
+            if head[start..].trim_end().is_empty() {
                 break;
             }
-            if let Some(value) = line.strip_prefix("content-length:") {
-                length = Some(value.trim().parse::<usize>()?);
-            }
         }
-        let Some(length) = length else { bail!("an answer without a length: {head}") };
-        let mut body = vec![0; length];
-        self.0.read_exact(&mut body).await?;
+        head.make_ascii_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+        let mut body = vec![];
+        if let Some(length) = length {
+            body.resize(length.trim().parse()?, 0);
+            self.stream.read_exact(&mut body).await?;
+        } else {
+            while self.chunk(&mut body).await? {}
+        }
         let body = String::from_utf8(body)?;
-        ensure!(head.starts_with("HTTP/1.1 200 "), "refused: {head}{body}");
-        expect_models(&body)
+        ensure!(head.starts_with("http/1.1 20"), "refused: {head}{body}");
+        Ok((head, body))
+    }
+
+    /// Adds the next chunk; whether another one follows.
+    async fn chunk(&mut self, body: &mut Vec<u8>) -> Result<bool> {
+        let mut size = String::new();
+        self.stream.read_line(&mut size).await?;
+        let size = usize::from_str_radix(size.trim(), 16).with_context(|| format!("no chunk: {size}"))?;
+        let start = body.len();
+        // With the line's end.
+        body.resize(start + size + 2, 0);
+        self.stream.read_exact(&mut body[start..]).await?;
+        body.truncate(start + size);
+        Ok(size > 0)
     }
 }
 
-/// The least that does the job with rmcp: one tool, one HTTP client, one fixed token.
+/// The least that does the job with rmcp: one HTTP client, one fixed token, and a tool that does nothing beside.
+#[allow(clippy::disallowed_types, reason = "it has no guard")]
 mod bare {
     use std::sync::Arc;
 
@@ -565,6 +735,9 @@ mod bare {
             self.fetch().await.map(Json).map_err(|error| error.to_string())
         }
 
+        #[tool(description = "Does nothing.")]
+        async fn nothing(&self) {}
+
         async fn fetch(&self) -> Result<Models> {
             let answer = self.http.get(&self.models).bearer_auth(&self.token).send().await?;
             Ok(serde_json::from_slice(&answer.error_for_status()?.bytes().await?)?)
@@ -583,9 +756,15 @@ mod bare {
         let bare = Bare::new()?;
         let config = StreamableHttpServerConfig::default().with_json_response(true);
         let sessions = Arc::new(LocalSessionManager::default());
-        let mcp = StreamableHttpService::new(move || Ok(bare.clone()), sessions, config);
+        let service = |config| {
+            let bare = bare.clone();
+            StreamableHttpService::new(move || Ok(bare.clone()), Arc::clone(&sessions), config)
+        };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         eprintln!("http://{}/mcp", listener.local_addr()?);
-        Ok(axum::serve(listener, axum::Router::new().route_service("/mcp", mcp)).await?)
+        let router = axum::Router::new()
+            .route_service("/mcp", service(config.clone()))
+            .route_service("/without-session", service(config.with_legacy_session_mode(false)));
+        Ok(axum::serve(listener, router).await?)
     }
 }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use bondmcp_server::cli::{self, Cli};
 use clap::Parser as _;
+use tokio::runtime::Builder;
 
 fn main() -> ExitCode {
     // Before anything is read: the environment may hold a password.
@@ -13,7 +14,9 @@ fn main() -> ExitCode {
         ));
     }
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut builder =
+        if cli.serves_many() { Builder::new_multi_thread() } else { Builder::new_current_thread() };
+    let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return cli::exit_with_error(format_args!("the process cannot start: {error}")),
     };

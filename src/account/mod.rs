@@ -26,7 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::OnceCell;
+use tokio::sync::{Notify, OnceCell};
 use tokio_util::task::TaskTracker;
 
 use self::{
@@ -87,6 +87,8 @@ struct Inner {
     models: Cache<Vec<Model>>,
     plan: Cache<Option<Subscription>>,
     audit: Audit,
+    /// Told when the record was read, by whomever.
+    was_read: Notify,
     /// Work that is finished even when its caller has gone.
     tasks: TaskTracker,
 }
@@ -138,6 +140,7 @@ impl Account {
                 models: Cache::default(),
                 plan: Cache::default(),
                 audit: Audit::new(settings.data_dir.clone()),
+                was_read: Notify::new(),
                 tasks: TaskTracker::new(),
             }),
         }
@@ -260,6 +263,7 @@ impl Account {
     /// Keeps what was read or written, unless memory has something newer by now.
     fn remember(&self, Versioned { record, version }: Versioned) -> Arc<Memory> {
         let seen = Arc::new(Memory { record, version, read_at: Instant::now() });
+        self.inner.was_read.notify_one();
         let mut memory = self.inner.memory.write().unwrap_or_else(PoisonError::into_inner);
         match &*memory {
             Some(newer) if newer.version > seen.version => newer.clone(),

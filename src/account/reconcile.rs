@@ -15,8 +15,10 @@ use crate::bondmcp::wire::ApiKey;
 const IN_PROGRESS: TimeDelta = TimeDelta::minutes(2);
 
 impl Account {
-    /// Looks into what an earlier process has left unfinished, if anything. Called at the start.
-    pub async fn reconcile(&self) -> Result<(), Error> {
+    /// Looks into what an earlier process has left unfinished, if anything, once the record has been read: a server
+    /// that nobody calls opens no vault.
+    pub async fn reconcile_once_used(&self) -> Result<(), Error> {
+        self.inner.was_read.notified().await;
         if self.reread().await?.record.intents.is_empty() {
             return Ok(());
         }

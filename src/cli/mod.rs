@@ -121,6 +121,13 @@ struct App {
 type Outcome = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
 
 impl Cli {
+    /// Whether the command serves many clients at once. One client's calls wait for the network, not for a processor,
+    /// and every further thread costs each host's process memory.
+    #[must_use]
+    pub fn serves_many(&self) -> bool {
+        matches!(self.command, Command::Http(_) | Command::Sandbox(_))
+    }
+
     /// Runs the command and gives the process's exit code.
     pub async fn run(self) -> ExitCode {
         let redactor = Redactor::default();
@@ -236,7 +243,7 @@ impl App {
 fn reconcile_in_background(account: &Account) {
     let account = account.clone();
     tokio::spawn(async move {
-        if let Err(error) = account.reconcile().await {
+        if let Err(error) = account.reconcile_once_used().await {
             tracing::info!(%error, "interrupted API key changes could not be checked");
         }
     });

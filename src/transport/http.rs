@@ -1,11 +1,11 @@
 //! MCP over streamable HTTP, for one owner: every request to `/mcp` carries the bearer token, unless the operator said
 //! otherwise on loopback. TLS is the business of a proxy in front.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    body::Body,
+    body::{Body, to_bytes},
     extract::{Request, State},
     response::{IntoResponse, Response},
     routing::{any, get},
@@ -13,15 +13,16 @@ use axum::{
 use http::{
     HeaderMap, Method, StatusCode,
     header::{AUTHORIZATION, CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE},
+    request::Parts,
 };
 use rmcp::transport::{
     StreamableHttpServerConfig, StreamableHttpService,
     streamable_http_server::session::local::LocalSessionManager,
 };
+use serde::Deserialize;
 use serde_json::json;
-use tokio::{net::TcpListener, sync::Mutex};
+use tokio::{net::TcpListener, sync::Mutex, time::timeout};
 use tokio_util::sync::CancellationToken;
-use tower_http::timeout::TimeoutLayer;
 
 use crate::{
     listener::{self, Bounds},
@@ -32,8 +33,9 @@ use crate::{
 /// The largest request body that is taken, in bytes.
 pub const LARGEST_BODY: usize = 4 << 20;
 
-/// For a request up to the head of its answer; a little more than a call may take.
-const REQUEST_TIMEOUT: Duration = Duration::from_mins(1);
+/// The time in which a request's whole body must have arrived. What comes after it has no bound here: a call has its
+/// own deadline, and a response that is cut would not say whether the call was billed.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long requests in flight may take after the server was told to stop.
 const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(5);
@@ -50,7 +52,7 @@ pub struct Protection {
     pub allowed_hosts: Vec<String>,
     /// Values of `Origin` that are served; none by default, as no browser needs to call.
     pub allowed_origins: Vec<String>,
-    /// Sessions of the era before 2026-07-28 that may be open at once.
+    /// Sessions (of revisions before 2026-07-28) that may be open at once.
     pub max_sessions: usize,
 }
 
@@ -89,7 +91,6 @@ pub fn router(server: &BondMcp, protection: Protection, stopping: &CancellationT
         .route("/mcp", any(Endpoint::answer))
         .with_state(Arc::new(endpoint))
         .route("/healthz", get(healthz))
-        .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, REQUEST_TIMEOUT))
 }
 
 /// Serves until `stopping` is cancelled, then lets what is in flight end.
@@ -119,9 +120,9 @@ fn challenge(challenge: &'static str) -> Response {
 /// `/mcp`: rmcp's service behind the token and the bound on sessions, which it leaves to us.
 struct Endpoint {
     token: Option<SecretString>,
-    /// For 2026-07-28 and later: it opens no session, whatever the body says.
+    /// Opens no session, whatever the body says.
     stateless: StreamableHttpService<BondMcp, LocalSessionManager>,
-    /// For the older era.
+    /// Opens a session for each `initialize`.
     with_sessions: StreamableHttpService<BondMcp, LocalSessionManager>,
     sessions: Arc<LocalSessionManager>,
     /// Held while a session opens, so that they are counted one after the other.
@@ -134,18 +135,31 @@ impl Endpoint {
         if let Some(challenge) = endpoint.challenge(request.headers()) {
             return challenge;
         }
-        if is_stateless(request.headers()) {
-            return endpoint.stateless.handle(request).await.map(Body::new);
+        let (head, body) = request.into_parts();
+        // Read before any lock is taken, so that a slow body holds nobody up.
+        let body = match timeout(BODY_TIMEOUT, to_bytes(body, LARGEST_BODY)).await {
+            Ok(Ok(body)) => body,
+            // Or the client has gone, and nobody reads this.
+            Ok(Err(_)) => return refusal(StatusCode::PAYLOAD_TOO_LARGE, "the request's body is too large"),
+            Err(_) => return refusal(StatusCode::REQUEST_TIMEOUT, "the request's body took too long"),
+        };
+        let route = Route::of(&head, &body);
+        let request = Request::from_parts(head, Body::from(body));
+        match route {
+            Route::Stateless => endpoint.stateless.handle(request).await.map(Body::new),
+            Route::Session => endpoint.with_sessions.handle(request).await.map(Body::new),
+            Route::NewSession => endpoint.open_session(request).await,
         }
-        if !may_open_session(&request) {
-            return endpoint.with_sessions.handle(request).await.map(Body::new);
+    }
+
+    async fn open_session(&self, request: Request) -> Response {
+        let _opening = self.opening.lock().await;
+        if self.sessions.sessions.read().await.len() >= self.max_sessions {
+            let full = "too many sessions are open; close one or try again later";
+            let refusal = refusal(StatusCode::SERVICE_UNAVAILABLE, full);
+            return ([(RETRY_AFTER, "30")], refusal).into_response();
         }
-        let _opening = endpoint.opening.lock().await;
-        if endpoint.sessions.sessions.read().await.len() >= endpoint.max_sessions {
-            let full = json!({ "error": "too many sessions are open; close one or try again later" });
-            return (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "30")], Json(full)).into_response();
-        }
-        endpoint.with_sessions.handle(request).await.map(Body::new)
+        self.with_sessions.handle(request).await.map(Body::new)
     }
 
     /// RFC 6750: 401 with a challenge where the token is missing or wrong.
@@ -159,14 +173,45 @@ impl Endpoint {
     }
 }
 
+fn refusal(status: StatusCode, reason: &str) -> Response {
+    (status, Json(json!({ "error": reason }))).into_response()
+}
+
+/// Which service a request is for.
+enum Route {
+    Stateless,
+    Session,
+    NewSession,
+}
+
+impl Route {
+    /// Only `initialize` opens a session. A host of an older revision that keeps none is served all the same.
+    fn of(head: &Parts, body: &[u8]) -> Self {
+        if is_stateless(&head.headers) {
+            Self::Stateless
+        } else if head.method != Method::POST || head.headers.contains_key("mcp-session-id") {
+            Self::Session
+        } else if is_initialize(body) {
+            Self::NewSession
+        } else {
+            Self::Stateless
+        }
+    }
+}
+
 /// The versions are dates, so they compare as text.
 fn is_stateless(headers: &HeaderMap) -> bool {
     headers.get("mcp-protocol-version").is_some_and(|version| version.as_bytes() >= &b"2026-07-28"[..])
 }
 
-/// A POST of the older era without a session: nothing else opens one.
-fn may_open_session(request: &Request) -> bool {
-    request.method() == Method::POST && !request.headers().contains_key("mcp-session-id")
+/// What cannot be read is none; then no session is opened, whatever it turns out to be.
+fn is_initialize(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Message<'a> {
+        #[serde(borrow)]
+        method: Cow<'a, str>,
+    }
+    serde_json::from_slice::<Message>(body).is_ok_and(|message| message.method == "initialize")
 }
 
 #[cfg(test)]

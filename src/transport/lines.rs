@@ -1,5 +1,6 @@
-//! JSON-RPC messages as lines (MCP 2026-07-28, "stdio"), in place of rmcp's line transport, which drops malformed and
-//! over-long lines without a word and ends the server on an early notification.
+//! JSON-RPC messages as lines (MCP 2026-07-28, "stdio"), in place of rmcp's `AsyncRwTransport`. That one (3.11) bounds a
+//! line as well, but answers neither a malformed nor an over-long one, refuses a request with wrong parameters without
+//! its id, so that the host waits for ever, and ends the server on a notification before the first request.
 
 use std::{io, sync::Arc};
 
@@ -29,11 +30,11 @@ pub(super) struct LineTransport<R, W> {
     output: Arc<Mutex<W>>,
     /// A request was seen: before that rmcp takes nothing else.
     opened: bool,
-    /// Tells that the input has ended.
+    /// Cancelled when the input ends.
     ended: CancellationToken,
 }
 
-/// What a look at the input gave.
+/// What was read.
 enum Read {
     Line,
     TooLong,

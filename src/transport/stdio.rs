@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use super::lines::LineTransport;
 use crate::mcp::BondMcp;
 
-/// Calls in flight when stdin closes may still answer for so long: somebody may have piped the requests in.
-const LAST_ANSWERS: Duration = Duration::from_secs(1);
+/// How long calls in flight may still answer after stdin has closed: somebody may have piped the requests in.
+const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(1);
 
 /// Serves `server` until `input` ends or `stopping` is cancelled; then calls in flight are ended.
 pub async fn serve<R, W>(server: BondMcp, input: R, output: W, stopping: CancellationToken) -> io::Result<()>
@@ -23,7 +23,7 @@ where
     let stop = stopping.clone();
     let watch = tokio::spawn(async move {
         ended.cancelled().await;
-        tokio::time::sleep(LAST_ANSWERS).await;
+        tokio::time::sleep(SHUTDOWN_GRACE_PERIOD).await;
         stop.cancel();
     });
     let serving = async {

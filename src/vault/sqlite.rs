@@ -4,14 +4,24 @@ use std::{path::Path, time::Duration};
 
 use sqlx::{
     ConnectOptions as _, Row as _, SqlitePool,
-    migrate::{MigrateError, Migrator},
+    migrate::{MigrateError, Migration, MigrationType, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
 use super::{Error, RecordId, files};
 use crate::clock::Timestamp;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("src/vault/migrations");
+/// Without sqlx's macro, for which SQLite would be built a second time.
+fn migrations() -> Migrator {
+    let records = sqlx::SqlStr::from_static(include_str!("migrations/0001_records.sql"));
+    Migrator::with_migrations(vec![Migration::new(
+        1,
+        "records".into(),
+        MigrationType::Simple,
+        records,
+        false,
+    )])
+}
 
 /// For another process's write to end; they are short.
 const BUSY: Duration = Duration::from_secs(10);
@@ -41,7 +51,7 @@ impl Sqlite {
             .connect_with(options)
             .await
             .map_err(|error| failure(&error))?;
-        MIGRATIONS.run(&pool).await.map_err(|error| match error {
+        migrations().run(&pool).await.map_err(|error| match error {
             MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) => Error::Newer,
             MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => failure(&error),
             _ => Error::Damaged,

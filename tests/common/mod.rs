@@ -258,11 +258,14 @@ pub fn files(directory: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
 
 /// The server of `place` in this process, signed in by its environment; the second one ends it.
 pub fn in_process(place: &Place, timing: Timing) -> (BondMcp, CancellationToken) {
-    let account = account_of(place, timing, true);
+    in_process_within(place, timing, Limits::default())
+}
+
+pub fn in_process_within(place: &Place, timing: Timing, limits: Limits) -> (BondMcp, CancellationToken) {
+    let (account, redactor) = account_of(place, timing, true);
     let stopping = CancellationToken::new();
-    let (selection, limits) = (Selection::default(), Limits::default());
-    let redactor = account.1;
-    let server = BondMcp::new(account.0, None, redactor, &selection, limits, stopping.clone()).unwrap();
+    let server =
+        BondMcp::new(account, None, redactor, &Selection::default(), limits, stopping.clone()).unwrap();
     (server, stopping)
 }
 
@@ -305,3 +308,5 @@ pub fn account(place: &Place) -> (Account, Redactor) {
     let client = Client::new(base_url, redactor.clone(), clock.clone(), Timing::default());
     (Account::new(&settings, "bondmcp-server".into(), client, clock, redactor.clone()), redactor)
 }
+
+pub mod fast_time;

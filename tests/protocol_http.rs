@@ -1,18 +1,23 @@
-//! Must show 5 over HTTP: who is let in, what is refused, and both eras, on the real router.
+//! MCP over HTTP on the real router: who is let in, what is refused, and both protocol revisions.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use bondmcp_server::{
     bondmcp::Timing,
+    mcp::{BondMcp, Limits},
     sandbox::{Fault, RunningSandbox},
     transport::http::{self, LARGEST_BODY, Protection},
 };
-use common::{EMAIL, Place, in_process, like_the_seed, sandbox, within};
+use common::{EMAIL, Place, fast_time::fast, in_process, in_process_within, like_the_seed, sandbox, within};
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
 use tokio_util::sync::CancellationToken;
 
 const TOKEN: &str = "the-token-of-this-test";
@@ -37,7 +42,17 @@ impl Http {
         let sandbox = sandbox(like_the_seed()).await;
         let place = Place::new(&sandbox);
         let (server, stopping) = in_process(&place, Timing::default());
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::serve(sandbox, place, protection, server, stopping).await
+    }
+
+    async fn serve(
+        sandbox: RunningSandbox,
+        place: Place,
+        protection: Protection,
+        server: BondMcp,
+        stopping: CancellationToken,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = http::router(&server, protection, &stopping);
         tokio::spawn(http::serve(listener, router, stopping.clone()));
@@ -79,6 +94,29 @@ impl Http {
             "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "raw", "version": "1"}}});
         send(self.post(&body)).await
     }
+
+    /// A connection whose request has a body that never ends; the server is reading it.
+    async fn endless_body(&self) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let head = format!(
+            "POST /mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 100\r\n\
+             Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\n\
+             Expect: 100-continue\r\n\r\n",
+            self.address
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        assert!(head_of(&mut stream).await.starts_with("HTTP/1.1 100 "));
+        stream
+    }
+}
+
+/// The next head that comes.
+async fn head_of(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap()
 }
 
 async fn send(request: RequestBuilder) -> Response {
@@ -134,7 +172,7 @@ async fn a_named_origin_and_host_are_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_stateless_era_gets_plain_json_and_no_session() {
+async fn a_stateless_request_gets_plain_json_and_no_session() {
     let http = Http::open().await;
     let call = json!({"name": "list_models", "arguments": {}});
     let response = send(http.modern("tools/call", Some("list_models"), call)).await;
@@ -156,7 +194,7 @@ async fn headers_that_contradict_the_body_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_older_era_gets_a_session_and_no_more_of_them_than_allowed() {
+async fn legacy_mode_gets_a_session_and_no_more_of_them_than_allowed() {
     let http = Http::start(Protection { max_sessions: 2, ..Protection::new(Some(TOKEN.into())) }).await;
     let first = http.initialize().await;
     assert_eq!(first.status(), StatusCode::OK);
@@ -167,13 +205,13 @@ async fn the_older_era_gets_a_session_and_no_more_of_them_than_allowed() {
     assert_eq!(third.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(third.headers().contains_key("retry-after"));
 
-    // A header of the stateless era does not get past the bound.
+    // The header of a stateless request does not get past the bound.
     let initialize = json!({"protocolVersion": "2025-11-25", "capabilities": {},
         "clientInfo": {"name": "raw", "version": "1"}});
     let smuggled = send(http.modern("initialize", None, initialize)).await;
     assert!(smuggled.headers().get("mcp-session-id").is_none(), "{smuggled:?}");
 
-    // Neither the stateless era nor an open session is kept out.
+    // Neither a stateless request nor an open session is kept out.
     assert_eq!(send(http.modern("tools/list", None, json!({}))).await.status(), StatusCode::OK);
     let list = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/list"});
     assert_eq!(send(http.post(&list).header("mcp-session-id", &session)).await.status(), StatusCode::OK);
@@ -181,6 +219,57 @@ async fn the_older_era_gets_a_session_and_no_more_of_them_than_allowed() {
     let delete = http.client.delete(format!("http://{}/mcp", http.address)).bearer_auth(TOKEN);
     assert!(send(delete.header("mcp-session-id", &session)).await.status().is_success());
     assert_eq!(http.initialize().await.status(), StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_initialize_opens_a_session() {
+    let http = Http::start(Protection { max_sessions: 0, ..Protection::new(Some(TOKEN.into())) }).await;
+    assert_eq!(http.initialize().await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let list = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/list"});
+    let call = json!({"jsonrpc": "2.0", "id": 3, "method": "tools/call",
+        "params": {"name": "list_models", "arguments": {}}});
+    for (request, answers_with) in [(list, "/result/tools/0/name"), (call, "/result/structuredContent/count")]
+    {
+        let response = send(http.post(&request).header("mcp-protocol-version", "2025-11-25")).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert!(response.headers().get("mcp-session-id").is_none());
+        let answer = json_of(response).await;
+        assert!(answer.pointer(answers_with).is_some(), "{answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_body_holds_up_no_initialize() {
+    let http = Http::open().await;
+    let _slow = within(http.endless_body()).await;
+    assert_eq!(http.initialize().await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_arrive_is_given_up() {
+    let http = Http::open().await;
+    let mut slow = within(http.endless_body()).await;
+    let head = within(fast(head_of(&mut slow))).await;
+    assert!(head.starts_with("HTTP/1.1 408 "), "{head}");
+}
+
+/// Not even one that takes longer than any does.
+#[tokio::test]
+async fn a_call_that_may_be_billed_is_never_cut_by_the_transport() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    let long = Duration::from_secs(70);
+    let timing = Timing { billed: long, ..Timing::default() };
+    let (server, stopping) =
+        in_process_within(&place, timing, Limits { deadline: long, ..Limits::default() });
+    let http = Http::serve(sandbox, place, Protection::new(Some(TOKEN.into())), server, stopping).await;
+    http.sandbox.faults().always(ANALYZE, Fault::ProcessThenHang);
+    let call = json!({"name": "health_analyze", "arguments": {"prompt": "Why?", "analysis_type": "general"}});
+    let call = http.modern("tools/call", Some("health_analyze"), call).send();
+    let response = fast(call).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let text = within(response.text()).await.unwrap();
+    assert!(text.contains("billed"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

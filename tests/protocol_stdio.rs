@@ -1,4 +1,4 @@
-//! Must show 5 and 6 over stdio: what rmcp does or leaves to us, seen on the bytes, so that an upgrade that changes it
+//! MCP over stdio, byte by byte: what rmcp does and what it leaves to this server, so that an upgrade that changes it
 //! is noticed.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -207,4 +207,22 @@ async fn a_signal_ends_the_server_with_a_call_in_flight() {
         assert_eq!(within(raw.child.wait()).await.unwrap().code(), Some(0), "{signal}");
         within(sandbox.faults().abandoned(MODELS, count)).await;
     }
+}
+
+/// Every host keeps such a process, whether it is used or not.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_nobody_calls_has_one_thread_and_opens_no_vault() {
+    let (_sandbox, place) = signed_in().await;
+    let mut raw = Raw::start(&place);
+    raw.initialize("2025-11-25").await;
+    raw.ask(json!({"jsonrpc": "2.0", "id": 2, "method": "tools/list"})).await;
+    let process = std::path::PathBuf::from(format!("/proc/{}", raw.child.id().unwrap()));
+    let entries =
+        |name: &str| std::fs::read_dir(process.join(name)).unwrap().map(|entry| entry.unwrap().path());
+    assert_eq!(entries("task").count(), 1);
+    for file in entries("fd").filter_map(|link| std::fs::read_link(link).ok()) {
+        assert!(!file.starts_with(place.data_dir()), "{}", file.display());
+    }
+    assert_eq!(raw.end().await, Some(0));
 }

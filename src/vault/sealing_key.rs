@@ -160,7 +160,7 @@ impl Place {
                 Err(Error::Unusable { reason: io::ErrorKind::NotFound, .. }) => {}
                 outcome => return Ok((outcome?, KeyOrigin::KeyFile(self.key_file()))),
             }
-            if self.vault.exists() {
+            if files::has_content(&self.vault)? {
                 return Err(Error::KeyMissing { path: self.key_file() });
             }
             let key = SealingKey::random()?;

@@ -20,7 +20,7 @@ mod store;
 
 use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::sync::OnceCell;
@@ -31,7 +31,7 @@ use self::{
     models::ModelCache,
     plan::PlanCache,
     record::Record,
-    renewal::Flight,
+    renewal::Renewals,
     store::{Store, Versioned},
 };
 pub use self::{
@@ -49,11 +49,8 @@ use crate::{
     clock::Clock,
     config::{BaseUrl, EnvironmentCredentials, Profile, Settings},
     redact::Redactor,
-    vault::RecordId,
+    vault::{ChangeMarker, RecordId},
 };
-
-/// What another process did to the account is noticed after this long at the latest, by the second call.
-const RECHECK: Duration = Duration::from_secs(2);
 
 /// How long the end of the process waits for work that must not be cut in half.
 const LAST_WORK: Duration = Duration::from_secs(5);
@@ -77,7 +74,7 @@ struct Inner {
     memory: RwLock<Option<Arc<Memory>>>,
     /// Held while the record is first read, so that a burst of calls reads it once.
     loading: tokio::sync::Mutex<()>,
-    flight: Flight,
+    renewals: Renewals,
     models: Mutex<Option<ModelCache>>,
     plan: Mutex<Option<PlanCache>>,
     audit: Audit,
@@ -90,7 +87,8 @@ struct Inner {
 struct Memory {
     record: Record,
     version: u64,
-    read_at: Instant,
+    /// The state of the vault just before the record was read; `None` where that could not be told.
+    marker: Option<ChangeMarker>,
 }
 
 impl Account {
@@ -130,7 +128,7 @@ impl Account {
                 store,
                 memory: RwLock::new(None),
                 loading: tokio::sync::Mutex::new(()),
-                flight: Flight::default(),
+                renewals: Renewals::default(),
                 models: Mutex::new(None),
                 plan: Mutex::new(None),
                 audit: Audit::new(settings.data_dir.clone()),
@@ -203,35 +201,40 @@ impl Account {
         Error::SignInRequired { why, command: self.login_command(None) }
     }
 
-    /// The record from memory; from the vault where memory has none. One that is not fresh any more is read again in
-    /// the background.
+    /// Looks whether another process has changed the account, so that the newest secrets are known. Cheap where nothing
+    /// was written: for every answer on its way out.
+    pub async fn refresh_if_changed(&self) {
+        if self.remembered().is_some()
+            && let Err(error) = self.record().await
+        {
+            tracing::warn!(%error, "the account could not be read again");
+        }
+    }
+
+    /// The record as it is now: from memory while nobody has written to the vault, so that no call is made with a key
+    /// that another process has put out of use.
     async fn record(&self) -> Result<Arc<Memory>, Error> {
-        if let Some(memory) = self.remembered() {
-            if memory.read_at.elapsed() > RECHECK {
-                self.reread_in_background();
-            }
+        if let Some(memory) = self.current() {
             return Ok(memory);
         }
         let _guard = self.inner.loading.lock().await;
-        match self.remembered() {
+        match self.current() {
             Some(memory) => Ok(memory),
             None => Box::pin(self.reread()).await,
         }
     }
 
-    /// The record as it is in the vault now.
-    async fn reread(&self) -> Result<Arc<Memory>, Error> {
-        Ok(self.remember(self.inner.store.read().await?))
+    /// The record from memory, if nobody has written to the vault since it was read.
+    fn current(&self) -> Option<Arc<Memory>> {
+        let memory = self.remembered()?;
+        let marker = self.inner.store.change_marker();
+        (marker.is_some() && marker == memory.marker).then_some(memory)
     }
 
-    fn reread_in_background(&self) {
-        let account = self.clone();
-        self.inner.tasks.spawn(async move {
-            let Ok(_guard) = account.inner.loading.try_lock() else { return };
-            if let Err(error) = account.reread().await {
-                tracing::warn!(%error, "the account could not be read again");
-            }
-        });
+    /// The record as it is in the vault now.
+    async fn reread(&self) -> Result<Arc<Memory>, Error> {
+        let marker = self.inner.store.change_marker();
+        Ok(self.remember(self.inner.store.read().await?, marker))
     }
 
     /// Changes the record in the vault and in memory.
@@ -239,8 +242,9 @@ impl Account {
         &self,
         change: impl FnMut(&mut Record) -> Result<T, Error>,
     ) -> Result<(T, Arc<Memory>), Error> {
+        let marker = self.inner.store.change_marker();
         let (outcome, written) = self.inner.store.update(change).await?;
-        Ok((outcome, self.remember(written)))
+        Ok((outcome, self.remember(written, marker)))
     }
 
     fn remembered(&self) -> Option<Arc<Memory>> {
@@ -248,11 +252,15 @@ impl Account {
     }
 
     /// Keeps what was read or written, unless memory has something newer by now.
-    fn remember(&self, Versioned { record, version }: Versioned) -> Arc<Memory> {
+    fn remember(
+        &self,
+        Versioned { record, version }: Versioned,
+        marker: Option<ChangeMarker>,
+    ) -> Arc<Memory> {
         for secret in record.secrets() {
             self.inner.redactor.remember(secret);
         }
-        let seen = Arc::new(Memory { record, version, read_at: Instant::now() });
+        let seen = Arc::new(Memory { record, version, marker });
         let mut memory = self.inner.memory.write().unwrap_or_else(PoisonError::into_inner);
         match &*memory {
             Some(newer) if newer.version > seen.version => newer.clone(),

@@ -52,8 +52,8 @@ use crate::{
     vault::{ChangeMarker, RecordId},
 };
 
-/// How long the end of the process waits for work that must not be cut in half.
-const LAST_WORK: Duration = Duration::from_secs(5);
+/// How long a shutdown waits for work that must not be cut in half.
+const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(5);
 
 /// One account, for one process. Clones share everything.
 #[derive(Clone, Debug)]
@@ -71,7 +71,7 @@ struct Inner {
     clock: Clock,
     redactor: Redactor,
     store: Store,
-    memory: RwLock<Option<Arc<Memory>>>,
+    memory: RwLock<Option<Arc<CachedRecord>>>,
     /// Held while the record is first read, so that a burst of calls reads it once.
     loading: tokio::sync::Mutex<()>,
     renewals: Renewals,
@@ -84,7 +84,7 @@ struct Inner {
 
 /// The record as this process last saw it.
 #[derive(Debug)]
-struct Memory {
+struct CachedRecord {
     record: Record,
     version: u64,
     /// The state of the vault just before the record was read; `None` where that could not be told.
@@ -178,12 +178,12 @@ impl Account {
         self.inner.environment.secrets().next().is_some()
     }
 
-    /// Waits until work that must not be cut in half is done, then closes the vault. A host does not wait long for us
-    /// to end; what hangs upstream by then is found by its intent at the next start.
+    /// Waits for work that must not be cut in half, then closes the vault. A host does not wait long for the process to
+    /// end; an API key change that is still unfinished then is found by its intent at the next start.
     pub async fn close(&self) {
         self.inner.tasks.close();
-        if tokio::time::timeout(LAST_WORK, self.inner.tasks.wait()).await.is_err() {
-            tracing::warn!("work that hangs at BondMCP was given up");
+        if tokio::time::timeout(SHUTDOWN_GRACE_PERIOD, self.inner.tasks.wait()).await.is_err() {
+            tracing::warn!("shutdown: a request to BondMCP did not end in time and was abandoned");
         }
         self.inner.store.close().await;
         self.inner.audit.close();
@@ -213,7 +213,7 @@ impl Account {
 
     /// The record as it is now: from memory while nobody has written to the vault, so that no call is made with a key
     /// that another process has put out of use.
-    async fn record(&self) -> Result<Arc<Memory>, Error> {
+    async fn record(&self) -> Result<Arc<CachedRecord>, Error> {
         if let Some(memory) = self.current() {
             return Ok(memory);
         }
@@ -225,14 +225,14 @@ impl Account {
     }
 
     /// The record from memory, if nobody has written to the vault since it was read.
-    fn current(&self) -> Option<Arc<Memory>> {
+    fn current(&self) -> Option<Arc<CachedRecord>> {
         let memory = self.remembered()?;
         let marker = self.inner.store.change_marker();
         (marker.is_some() && marker == memory.marker).then_some(memory)
     }
 
     /// The record as it is in the vault now.
-    async fn reread(&self) -> Result<Arc<Memory>, Error> {
+    async fn reread(&self) -> Result<Arc<CachedRecord>, Error> {
         let marker = self.inner.store.change_marker();
         Ok(self.remember(self.inner.store.read().await?, marker))
     }
@@ -241,13 +241,13 @@ impl Account {
     async fn update<T>(
         &self,
         change: impl FnMut(&mut Record) -> Result<T, Error>,
-    ) -> Result<(T, Arc<Memory>), Error> {
+    ) -> Result<(T, Arc<CachedRecord>), Error> {
         let marker = self.inner.store.change_marker();
         let (outcome, written) = self.inner.store.update(change).await?;
         Ok((outcome, self.remember(written, marker)))
     }
 
-    fn remembered(&self) -> Option<Arc<Memory>> {
+    fn remembered(&self) -> Option<Arc<CachedRecord>> {
         self.inner.memory.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -256,11 +256,11 @@ impl Account {
         &self,
         Versioned { record, version }: Versioned,
         marker: Option<ChangeMarker>,
-    ) -> Arc<Memory> {
+    ) -> Arc<CachedRecord> {
         for secret in record.secrets() {
             self.inner.redactor.remember(secret);
         }
-        let seen = Arc::new(Memory { record, version, marker });
+        let seen = Arc::new(CachedRecord { record, version, marker });
         let mut memory = self.inner.memory.write().unwrap_or_else(PoisonError::into_inner);
         match &*memory {
             Some(newer) if newer.version > seen.version => newer.clone(),

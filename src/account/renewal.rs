@@ -11,7 +11,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use uuid::Uuid;
 
 use super::{
-    Account, Error, Memory, SignInReason, record::Fingerprint, record::Record, session::Session, store,
+    Account, CachedRecord, Error, SignInReason, record::Fingerprint, record::Record, session::Session, store,
 };
 use crate::{
     bondmcp::{self, wire::Tokens},
@@ -22,8 +22,8 @@ use crate::{
 /// How often a process that waits for another's renewal looks whether it is done.
 const POLL: Duration = Duration::from_millis(100);
 
-/// How long it waits in all; every dead holder's lease has run out several times by then.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long it waits in all. The lease of a dead holder expires several times in this period.
+const LEASE_WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// After a failed renewal ahead of time, the next one waits this long.
 const BACKGROUND_PAUSE: Duration = Duration::from_secs(5);
@@ -101,8 +101,8 @@ fn is_under_way(renewal: &watch::Receiver<Option<Outcome>>) -> bool {
     renewal.borrow().is_none() && renewal.has_changed().is_ok()
 }
 
-/// What can renew a session without the person.
-enum Means {
+/// A way to renew a session without the person.
+enum RenewalMethod {
     RefreshToken(SecretString),
     Password { email: String, password: SecretString },
 }
@@ -149,13 +149,13 @@ impl Account {
     async fn renewal(&self, stale: Option<&SecretString>) -> Outcome {
         let holder = Uuid::new_v4().to_string();
         let began = Instant::now();
-        while began.elapsed() < PATIENCE {
+        while began.elapsed() < LEASE_WAIT_TIMEOUT {
             let memory = self.reread().await?;
             if let Some(session) = self.newer(&memory, stale) {
                 tracing::debug!("the session was renewed by somebody else");
                 return Ok(session);
             }
-            self.means(&memory.record)?;
+            self.method(&memory.record)?;
             if let Some(refusal) = self.inner.renewals.pause() {
                 return Err(refusal.into());
             }
@@ -196,24 +196,24 @@ impl Account {
     async fn renew_upstream(&self, record: &Record, stale: Option<&SecretString>) -> Outcome {
         let mut record = record.clone();
         loop {
-            let means = self.means(&record)?;
-            let answer = match &means {
-                Means::RefreshToken(token) => {
+            let method = self.method(&record)?;
+            let answer = match &method {
+                RenewalMethod::RefreshToken(token) => {
                     tracing::debug!("refreshing the session with its refresh token");
                     self.inner.client.refresh(token).await
                 }
-                Means::Password { email, password } => {
+                RenewalMethod::Password { email, password } => {
                     tracing::debug!("logging in with the password");
                     self.inner.client.login(email, password).await
                 }
             };
-            match (answer, means) {
+            match (answer, method) {
                 (Ok(tokens), _) => return self.store_session(tokens, &record, stale).await,
-                (Err(error), Means::RefreshToken(token)) if rejects_refresh(&error) => {
+                (Err(error), RenewalMethod::RefreshToken(token)) if rejects_refresh(&error) => {
                     tracing::debug!(%error, "the refresh token is rejected");
                     record = self.forget_refresh_token(&token).await?;
                 }
-                (Err(error), Means::Password { password, .. }) if rejects_password(&error) => {
+                (Err(error), RenewalMethod::Password { password, .. }) if rejects_password(&error) => {
                     tracing::debug!(%error, "the password is rejected");
                     return self.forget_password(&password, stale).await;
                 }
@@ -226,18 +226,21 @@ impl Account {
     }
 
     /// What renews the session of `record`, in order of preference.
-    fn means(&self, record: &Record) -> Result<Means, Error> {
+    fn method(&self, record: &Record) -> Result<RenewalMethod, Error> {
         if let Some(token) = record.session.as_ref().and_then(|session| session.refresh_token.clone()) {
-            return Ok(Means::RefreshToken(token));
+            return Ok(RenewalMethod::RefreshToken(token));
         }
         if let Some(login) = &self.inner.environment.login {
             if record.rejected.as_ref().is_some_and(|rejected| rejected.matches(login)) {
                 return Err(self.sign_in_required(SignInReason::EnvironmentRejected));
             }
-            return Ok(Means::Password { email: login.email.clone(), password: login.password.clone() });
+            return Ok(RenewalMethod::Password {
+                email: login.email.clone(),
+                password: login.password.clone(),
+            });
         }
         if let (Some(email), Some(password)) = (record.email.clone(), record.password.clone()) {
-            return Ok(Means::Password { email, password });
+            return Ok(RenewalMethod::Password { email, password });
         }
         Err(self.sign_in_required(if self.inner.environment.api_key.is_some() || record.own_key.is_some() {
             SignInReason::KeysNeedSession
@@ -249,7 +252,7 @@ impl Account {
     }
 
     /// The session in `memory` if it can be used and is not the stale one.
-    fn newer(&self, memory: &Memory, stale: Option<&SecretString>) -> Option<Session> {
+    fn newer(&self, memory: &CachedRecord, stale: Option<&SecretString>) -> Option<Session> {
         let session = memory.record.session.as_ref()?;
         let usable = session.is_usable(self.inner.clock.now()) && !is(session, stale);
         usable.then(|| session.clone())

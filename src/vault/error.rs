@@ -10,7 +10,7 @@ pub enum Error {
     /// Somebody else wrote the record meanwhile.
     #[error("the record was changed meanwhile")]
     Conflict,
-    #[error("the sealing key is not the one this vault was sealed with")]
+    #[error("the sealing key is not the one that this vault was encrypted with")]
     WrongKey,
     /// A record does not open: changed, cut short, or put in another's place.
     #[error("a record in the vault was tampered with or is damaged")]

@@ -1,4 +1,4 @@
-//! Where accounts are kept, sealed. It knows no BondMCP: a record is bytes under an identity and a version, changed by
+//! Where accounts are stored, encrypted. It knows no BondMCP: a record is bytes under an identity and a version, changed by
 //! compare-and-swap, so that several processes can use one vault at once.
 
 mod changes;
@@ -18,7 +18,7 @@ pub use self::{
 use self::{seal::Sealer, sqlite::Sqlite};
 use crate::{clock::Timestamp, config::VaultLocation, secret::SecretBytes};
 
-/// Which record: whose it is, and for which upstream. Both are sealed into it.
+/// Which record: whose it is, and for which upstream. Both are authenticated with it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RecordId {
     pub owner: String,
@@ -49,7 +49,7 @@ impl Vault {
         let known = sealer.seal(&check, 0, b"bondmcp-server")?;
         let _lock = sqlite::lock(path).await?;
         let database = Sqlite::open(path, &known).await?;
-        // Tells a wrong key from a tampered record: a vault holds a known text, sealed when it was made.
+        // Tells a wrong key from a tampered record: a vault holds a known text, encrypted when it was made.
         match sealer.open(&check, 0, &database.key_check(&known).await?) {
             Err(Error::Tampered) => return Err(Error::WrongKey),
             outcome => outcome?,

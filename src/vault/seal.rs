@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::{Error, RecordId, SealingKey};
 use crate::secret::SecretBytes;
 
-/// The first byte of everything sealed.
+/// The first byte of everything that is encrypted here.
 const FORMAT: u8 = 1;
 
 const NONCE: usize = 24;

@@ -1,4 +1,4 @@
-//! The vault's tables in one SQLite file, for one machine. It sees sealed bytes only.
+//! The vault's tables in one SQLite file, for one machine. It sees encrypted bytes only.
 
 use std::{fs::File, path::Path, time::Duration};
 
@@ -34,7 +34,7 @@ pub async fn lock(path: &Path) -> Result<File, Error> {
 }
 
 impl Sqlite {
-    /// Opens the database for the holder of the lock; makes it first where there is none. `key_check` is the sealed
+    /// Opens the database for the holder of the lock; makes it first where there is none. `key_check` is the encrypted
     /// text that tells the right key in a new one.
     pub async fn open(path: &Path, key_check: &[u8]) -> Result<Self, Error> {
         if !files::has_content(path)? {
@@ -141,7 +141,7 @@ impl Sqlite {
         }
     }
 
-    /// The sealed text that was put in first: `sealed` itself in a new vault.
+    /// The encrypted text that was put in first: `sealed` itself in a new vault.
     pub async fn key_check(&self, sealed: &[u8]) -> Result<Vec<u8>, Error> {
         sqlx::query("INSERT INTO meta (name, value) VALUES ('key_check', ?) ON CONFLICT DO NOTHING")
             .bind(sealed)

@@ -17,6 +17,7 @@ use crate::{
     bondmcp::{self, wire::Tokens},
     error::{Kind, Report},
     secret::{self, SecretString},
+    vault,
 };
 
 /// How often a process that waits for another's renewal looks whether it is done.
@@ -33,6 +34,9 @@ const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 
 /// After a refusal that the person can lift elsewhere, by verifying the e-mail address, the next log-in waits this long.
 const UNVERIFIED_PAUSE: Duration = Duration::from_secs(30);
+
+/// How often storing a renewed session is tried; each time waits for another process's write to end.
+const STORE_ATTEMPTS: u32 = 3;
 
 type Outcome = Result<Session, Error>;
 
@@ -264,22 +268,31 @@ impl Account {
         let user = tokens.user.clone();
         let earlier = before.session.as_ref().and_then(|session| session.refresh_token.clone());
         let session = Session::new(tokens, self.inner.clock.now(), earlier);
-        let (stored, memory) = self
-            .update(|record| {
-                if record.generation != before.generation || !is_session_of(before, record) {
-                    return Ok(false);
+        let change = |record: &mut Record| {
+            if record.generation != before.generation || !is_session_of(before, record) {
+                return Ok(false);
+            }
+            record.session = Some(session.clone());
+            record.rejected = None;
+            if let Some(user) = &user {
+                record.user_id.get_or_insert_with(|| user.id.clone());
+            }
+            if let Some(login) = &self.inner.environment.login {
+                record.email.get_or_insert_with(|| login.email.clone());
+            }
+            Ok(true)
+        };
+        let mut attempts = 1;
+        let (stored, memory) = loop {
+            match self.update(change).await {
+                // The token that this session replaces is used up, so it is not given up for another process's write.
+                Err(Error::Vault(error @ vault::Error::Database(_))) if attempts < STORE_ATTEMPTS => {
+                    tracing::warn!(%error, "the renewed session was not stored yet");
+                    attempts += 1;
                 }
-                record.session = Some(session.clone());
-                record.rejected = None;
-                if let Some(user) = &user {
-                    record.user_id.get_or_insert_with(|| user.id.clone());
-                }
-                if let Some(login) = &self.inner.environment.login {
-                    record.email.get_or_insert_with(|| login.email.clone());
-                }
-                Ok(true)
-            })
-            .await?;
+                outcome => break outcome?,
+            }
+        };
         if stored {
             return Ok(session);
         }

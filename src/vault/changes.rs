@@ -74,15 +74,15 @@ mod tests {
         assert_eq!(ChangeMarker::now(&location), Some(ChangeMarker::NoVault));
         let (reader, writer) = (open(&location).await, open(&location).await);
         let id = RecordId { owner: "o".into(), origin: "u".into() };
-        let (mut version, plaintext) = (None, vec![7; 40_000]);
-        for round in 0..300 {
+        let (mut version, plaintext) = (None, vec![7; 400_000]);
+        for round in 0..40 {
             let before = ChangeMarker::now(&location);
             version = Some(writer.write(&id, version, &plaintext).await.unwrap());
             let after = ChangeMarker::now(&location);
             assert_ne!(before, after, "{round}");
             reader.read(&id).await.unwrap().unwrap();
             assert_eq!(after, ChangeMarker::now(&location), "{round}");
-            if round == 200 {
+            if round == 30 {
                 writer.purge().await.unwrap();
                 assert_ne!(after, ChangeMarker::now(&location));
             }

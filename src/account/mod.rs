@@ -23,7 +23,7 @@ mod store;
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::sync::{Notify, OnceCell};
@@ -33,7 +33,7 @@ use self::{
     audit::Audit,
     cache::Cache,
     record::Record,
-    renewal::Flight,
+    renewal::Renewals,
     store::{Store, Versioned},
 };
 pub use self::{
@@ -55,14 +55,11 @@ use crate::{
     clock::Clock,
     config::{BaseUrl, EnvironmentCredentials, Profile, Settings},
     redact::Redactor,
-    vault::RecordId,
+    vault::{ChangeMarker, RecordId},
 };
 
-/// What another process did to the account is noticed after this long at the latest, by the second call.
-const RECHECK: Duration = Duration::from_secs(2);
-
-/// How long the end of the process waits for work that must not be cut in half.
-const LAST_WORK: Duration = Duration::from_secs(5);
+/// How long a shutdown waits for work that must not be cut in half.
+const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(5);
 
 /// One account, for one process. Clones share everything.
 #[derive(Clone, Debug)]
@@ -80,10 +77,10 @@ struct Inner {
     clock: Clock,
     redactor: Redactor,
     store: Store,
-    memory: RwLock<Option<Arc<Memory>>>,
+    memory: RwLock<Option<Arc<CachedRecord>>>,
     /// Held while the record is first read, so that a burst of calls reads it once.
     loading: tokio::sync::Mutex<()>,
-    flight: Flight,
+    renewals: Renewals,
     models: Cache<Vec<Model>>,
     plan: Cache<Option<Subscription>>,
     audit: Audit,
@@ -95,10 +92,11 @@ struct Inner {
 
 /// The record as this process last saw it.
 #[derive(Debug)]
-struct Memory {
+struct CachedRecord {
     record: Record,
     version: u64,
-    read_at: Instant,
+    /// The state of the vault just before the record was read; `None` where that could not be told.
+    marker: Option<ChangeMarker>,
 }
 
 impl Account {
@@ -136,7 +134,7 @@ impl Account {
                 store,
                 memory: RwLock::new(None),
                 loading: tokio::sync::Mutex::new(()),
-                flight: Flight::default(),
+                renewals: Renewals::default(),
                 models: Cache::default(),
                 plan: Cache::default(),
                 audit: Audit::new(settings.data_dir.clone()),
@@ -193,12 +191,12 @@ impl Account {
         self.inner.environment.secrets().next().is_some()
     }
 
-    /// Waits until work that must not be cut in half is done, then closes the vault. A host does not wait long for us
-    /// to end; what hangs upstream by then is found by its intent at the next start.
+    /// Waits for work that must not be cut in half, then closes the vault. A host does not wait long for the process to
+    /// end; an API key change that is still unfinished then is found by its intent at the next start.
     pub async fn close(&self) {
         self.inner.tasks.close();
-        if tokio::time::timeout(LAST_WORK, self.inner.tasks.wait()).await.is_err() {
-            tracing::warn!("work that hangs at BondMCP was given up");
+        if tokio::time::timeout(SHUTDOWN_GRACE_PERIOD, self.inner.tasks.wait()).await.is_err() {
+            tracing::warn!("shutdown: a request to BondMCP did not end in time and was abandoned");
         }
         self.inner.store.close().await;
         self.inner.audit.close();
@@ -216,53 +214,63 @@ impl Account {
         Error::SignInRequired { why, command: self.login_command(None) }
     }
 
-    /// The record from memory; from the vault where memory has none. One that is not fresh any more is read again in
-    /// the background.
-    async fn record(&self) -> Result<Arc<Memory>, Error> {
-        if let Some(memory) = self.remembered() {
-            if memory.read_at.elapsed() > RECHECK {
-                self.reread_in_background();
-            }
+    /// Looks whether another process has changed the account, so that the newest secrets are known. Cheap where nothing
+    /// was written: for every answer on its way out.
+    pub async fn refresh_if_changed(&self) {
+        if self.remembered().is_some()
+            && let Err(error) = self.record().await
+        {
+            tracing::warn!(%error, "the account could not be read again");
+        }
+    }
+
+    /// The record as it is now: from memory while nobody has written to the vault, so that no call is made with a key
+    /// that another process has put out of use.
+    async fn record(&self) -> Result<Arc<CachedRecord>, Error> {
+        if let Some(memory) = self.current() {
             return Ok(memory);
         }
         let _guard = self.inner.loading.lock().await;
-        match self.remembered() {
+        match self.current() {
             Some(memory) => Ok(memory),
             None => Box::pin(self.reread()).await,
         }
     }
 
-    /// The record as it is in the vault now.
-    async fn reread(&self) -> Result<Arc<Memory>, Error> {
-        Ok(self.remember(self.inner.store.read().await?))
+    /// The record from memory, if nobody has written to the vault since it was read.
+    fn current(&self) -> Option<Arc<CachedRecord>> {
+        let memory = self.remembered()?;
+        let marker = self.inner.store.change_marker();
+        (marker.is_some() && marker == memory.marker).then_some(memory)
     }
 
-    fn reread_in_background(&self) {
-        let account = self.clone();
-        self.inner.tasks.spawn(async move {
-            let Ok(_guard) = account.inner.loading.try_lock() else { return };
-            if let Err(error) = account.reread().await {
-                tracing::warn!(%error, "the account could not be read again");
-            }
-        });
+    /// The record as it is in the vault now.
+    async fn reread(&self) -> Result<Arc<CachedRecord>, Error> {
+        let marker = self.inner.store.change_marker();
+        Ok(self.remember(self.inner.store.read().await?, marker))
     }
 
     /// Changes the record in the vault and in memory.
     async fn update<T>(
         &self,
         change: impl FnMut(&mut Record) -> Result<T, Error>,
-    ) -> Result<(T, Arc<Memory>), Error> {
+    ) -> Result<(T, Arc<CachedRecord>), Error> {
+        let marker = self.inner.store.change_marker();
         let (outcome, written) = self.inner.store.update(change).await?;
-        Ok((outcome, self.remember(written)))
+        Ok((outcome, self.remember(written, marker)))
     }
 
-    fn remembered(&self) -> Option<Arc<Memory>> {
+    fn remembered(&self) -> Option<Arc<CachedRecord>> {
         self.inner.memory.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Keeps what was read or written, unless memory has something newer by now.
-    fn remember(&self, Versioned { record, version }: Versioned) -> Arc<Memory> {
-        let seen = Arc::new(Memory { record, version, read_at: Instant::now() });
+    fn remember(
+        &self,
+        Versioned { record, version }: Versioned,
+        marker: Option<ChangeMarker>,
+    ) -> Arc<CachedRecord> {
+        let seen = Arc::new(CachedRecord { record, version, marker });
         self.inner.was_read.notify_one();
         let mut memory = self.inner.memory.write().unwrap_or_else(PoisonError::into_inner);
         match &*memory {

@@ -1,5 +1,5 @@
-//! A notice to the other processes of the same account: that somebody is signing in just now, and where. It lies sealed
-//! in the vault beside the account's record, under a lease of its own that tells whether its writer still lives.
+//! A notice to the other processes of the same account: that somebody is signing in just now, and where. It is stored
+//! encrypted in the vault beside the account's record, under a lease of its own that tells whether its writer still lives.
 
 use std::time::Duration;
 

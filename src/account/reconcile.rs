@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 
 use super::{
-    Account, Error, Memory,
+    Account, CachedRecord, Error,
     record::{Intent, Record},
 };
 use crate::bondmcp::wire::ApiKey;
@@ -37,7 +37,7 @@ impl Account {
     }
 
     /// Settles the intents against the keys that the upstream lists now.
-    pub(super) async fn reconcile_with(&self, listed: &[ApiKey]) -> Result<Arc<Memory>, Error> {
+    pub(super) async fn reconcile_with(&self, listed: &[ApiKey]) -> Result<Arc<CachedRecord>, Error> {
         let memory = self.reread().await?;
         if memory.record.intents.is_empty() {
             return Ok(memory);

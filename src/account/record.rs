@@ -1,5 +1,5 @@
 //! What the vault keeps of an account. In memory its secrets are typed; in bytes it exists only on its way into and out
-//! of the sealed record.
+//! of the encrypted record.
 
 use std::iter;
 
@@ -72,7 +72,7 @@ pub struct Intent {
     pub orphans: Vec<String>,
 }
 
-/// Tells whether a login is the one that was rejected, without keeping it. Salted; sealed like everything here.
+/// Tells whether a login is the one that was rejected, without keeping it. Salted, and encrypted like everything here.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Fingerprint {
     salt: String,
@@ -164,7 +164,7 @@ impl Fingerprint {
     }
 }
 
-/// [`Record`] with its secrets exposed, for the sealed bytes alone.
+/// [`Record`] with its secrets exposed, for the encrypted bytes alone.
 #[derive(Serialize)]
 struct RecordView<'a> {
     email: Option<&'a str>,

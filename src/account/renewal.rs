@@ -3,162 +3,248 @@
 
 use std::{
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use futures_util::future::{BoxFuture, FutureExt as _, Shared};
+use tokio::{sync::watch, time::Instant};
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use uuid::Uuid;
 
 use super::{
-    Account, Error, Memory, SignInReason, record::Fingerprint, record::Record, session::Session, store,
+    Account, CachedRecord, Error, SignInReason, record::Fingerprint, record::Record, session::Session, store,
 };
 use crate::{
     bondmcp::{self, wire::Tokens},
+    error::{Kind, Report},
     secret::{self, SecretString},
+    vault,
 };
 
 /// How often a process that waits for another's renewal looks whether it is done.
 const POLL: Duration = Duration::from_millis(100);
 
-/// How long it waits in all; every dead holder's lease has run out several times by then.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long it waits in all. The lease of a dead holder expires several times in this period.
+const LEASE_WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// After a failed renewal ahead of time, the next one waits this long.
 const BACKGROUND_PAUSE: Duration = Duration::from_secs(5);
 
-/// A renewal that any number of callers wait for.
-type SharedRenewal = Shared<BoxFuture<'static, Result<Session, Error>>>;
+/// The longest that `Retry-After` keeps renewals back.
+const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 
-/// The renewal under way in this process, if any.
+/// After a refusal that the person can lift elsewhere, by verifying the e-mail address, the next log-in waits this long.
+const UNVERIFIED_PAUSE: Duration = Duration::from_secs(30);
+
+/// How often storing a renewed session is tried; each time waits for another process's write to end.
+const STORE_ATTEMPTS: u32 = 3;
+
+type Outcome = Result<Session, Error>;
+
+/// The renewals of this process: one task makes one, and whoever needs the session waits for that.
 #[derive(Default)]
-pub(super) struct Flight {
-    current: Mutex<Option<SharedRenewal>>,
+pub(super) struct Renewals {
+    /// The outcome of the renewal under way. Its sender is gone when the task has ended, in whatever way.
+    current: Mutex<Option<watch::Receiver<Option<Outcome>>>>,
+    /// When a renewal ahead of time failed.
     failed_at: Mutex<Option<Instant>>,
+    /// What BondMCP said, and until when it is not asked again.
+    paused: Mutex<Option<(Instant, bondmcp::Error)>>,
 }
 
-/// What can renew a session without the person.
-enum Means {
+impl Renewals {
+    /// Waits for the renewal under way; starts `work` as one where there is none.
+    async fn join(
+        &self,
+        tasks: &TaskTracker,
+        work: impl Future<Output = Outcome> + Send + 'static,
+    ) -> Outcome {
+        let mut outcome = {
+            let mut current = lock(&self.current);
+            if let Some(renewal) = current.as_ref().filter(|renewal| is_under_way(renewal)) {
+                renewal.clone()
+            } else {
+                let (sender, receiver) = watch::channel(None);
+                tasks.spawn(async move { sender.send_replace(Some(work.await)) });
+                current.insert(receiver).clone()
+            }
+        };
+        let ended = outcome.wait_for(Option::is_some).await;
+        ended.map_or(Err(Error::Interrupted), |outcome| outcome.clone().unwrap_or(Err(Error::Interrupted)))
+    }
+
+    fn is_under_way(&self) -> bool {
+        lock(&self.current).as_ref().is_some_and(is_under_way)
+    }
+
+    /// The refusal that still holds, with what is left of its time.
+    fn pause(&self) -> Option<bondmcp::Error> {
+        let paused = lock(&self.paused);
+        let (until, error) = paused.as_ref()?;
+        let left = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
+        let mut error = error.clone();
+        if let bondmcp::Error::Refused(refusal) = &mut error {
+            refusal.retry_after = Some(left);
+        }
+        Some(error)
+    }
+
+    /// Makes no request to renew for as long as `error` asks for.
+    fn pause_after(&self, error: &bondmcp::Error) {
+        let pause = match error {
+            bondmcp::Error::Refused(refusal) => refusal.retry_after,
+            _ => None,
+        };
+        let pause = pause.or_else(|| is_unverified(error).then_some(UNVERIFIED_PAUSE));
+        if let Some(pause) = pause {
+            *lock(&self.paused) = Some((Instant::now() + pause.min(LONGEST_PAUSE), error.clone()));
+        }
+    }
+}
+
+fn is_under_way(renewal: &watch::Receiver<Option<Outcome>>) -> bool {
+    renewal.borrow().is_none() && renewal.has_changed().is_ok()
+}
+
+/// A way to renew a session without the person.
+enum RenewalMethod {
     RefreshToken(SecretString),
     Password { email: String, password: SecretString },
 }
 
 impl Account {
     /// A session other than the one with the access token `stale`, which ran out or was refused.
-    pub(super) async fn renew(&self, stale: Option<&SecretString>) -> Result<Session, Error> {
-        let mut session = self.flight(stale.cloned()).await?;
-        if is(&session, stale) {
-            // The flight that was joined had been called for an older token and brought just this one.
-            session = self.flight(stale.cloned()).await?;
+    pub(super) async fn renew(&self, stale: Option<&SecretString>) -> Outcome {
+        let session = self.join_renewal(stale).await?;
+        if !is(&session, stale) {
+            return Ok(session);
         }
-        Ok(session)
+        // The renewal that was joined had begun for an older token and brought just this one.
+        self.join_renewal(stale).await
     }
 
     /// Renews while the session still holds, so that nobody has to wait.
     pub(super) fn renew_in_background(&self, ageing: &Session) {
-        let flight = &self.inner.flight;
-        if lock(&flight.current).is_some()
-            || lock(&flight.failed_at).is_some_and(|at| at.elapsed() < BACKGROUND_PAUSE)
+        let renewals = &self.inner.renewals;
+        if renewals.is_under_way()
+            || lock(&renewals.failed_at).is_some_and(|at| at.elapsed() < BACKGROUND_PAUSE)
         {
             return;
         }
         let (account, stale) = (self.clone(), ageing.access_token.clone());
         self.inner.tasks.spawn(async move {
             let outcome = account.renew(Some(&stale)).await;
-            *lock(&account.inner.flight.failed_at) = outcome.is_err().then(Instant::now);
+            *lock(&account.inner.renewals.failed_at) = outcome.is_err().then(Instant::now);
         });
     }
 
-    fn flight(&self, stale: Option<SecretString>) -> SharedRenewal {
-        let mut current = lock(&self.inner.flight.current);
-        if let Some(flight) = &*current {
-            return flight.clone();
-        }
-        let account = self.clone();
-        let task = self.inner.tasks.spawn(async move {
+    async fn join_renewal(&self, stale: Option<&SecretString>) -> Outcome {
+        let (account, stale) = (self.clone(), stale.cloned());
+        let work = async move {
             let outcome = account.renewal(stale.as_ref()).await;
-            if let Err(error) = &outcome {
-                tracing::debug!(%error, "the session was not renewed");
+            match &outcome {
+                Ok(session) => tracing::debug!(expires_at = %session.expires_at, "the session is renewed"),
+                Err(error) => tracing::debug!(%error, "the session was not renewed"),
             }
-            *lock(&account.inner.flight.current) = None;
             outcome
-        });
-        let flight = task.map(|ended| ended.unwrap_or(Err(Error::Interrupted))).boxed().shared();
-        current.insert(flight).clone()
+        };
+        self.inner.renewals.join(&self.inner.tasks, work).await
     }
 
-    async fn renewal(&self, stale: Option<&SecretString>) -> Result<Session, Error> {
+    async fn renewal(&self, stale: Option<&SecretString>) -> Outcome {
         let holder = Uuid::new_v4().to_string();
-        let began = tokio::time::Instant::now();
-        while began.elapsed() < PATIENCE {
+        let began = Instant::now();
+        while began.elapsed() < LEASE_WAIT_TIMEOUT {
             let memory = self.reread().await?;
             if let Some(session) = self.newer(&memory, stale) {
+                tracing::debug!("the session was renewed by somebody else");
                 return Ok(session);
             }
-            self.means(&memory.record)?;
+            self.method(&memory.record)?;
+            if let Some(refusal) = self.inner.renewals.pause() {
+                return Err(refusal.into());
+            }
             if self.inner.store.acquire_lease(&holder).await? {
+                tracing::debug!("renewing the session: this process holds the lease");
                 let outcome = self.renewal_as_holder(&holder, stale).await;
                 if let Err(error) = self.inner.store.release_lease(&holder).await {
                     tracing::warn!(%error, "the renewal's lease was not released; it runs out by itself");
                 }
                 return outcome;
             }
+            tracing::debug!("another process is renewing the session");
             tokio::time::sleep(POLL).await;
         }
         Err(Error::RenewalBusy)
     }
 
-    async fn renewal_as_holder(&self, holder: &str, stale: Option<&SecretString>) -> Result<Session, Error> {
+    async fn renewal_as_holder(&self, holder: &str, stale: Option<&SecretString>) -> Outcome {
         let memory = self.reread().await?;
         if let Some(session) = self.newer(&memory, stale) {
             return Ok(session);
         }
-        let work = self.renew_upstream(&memory.record, stale);
-        tokio::pin!(work);
-        loop {
-            tokio::select! {
-                outcome = &mut work => return outcome,
-                () = tokio::time::sleep(store::LEASE / 3) => {
-                    // A lease that was lost does no harm: the vault takes only one of two new sessions.
-                    self.inner.store.acquire_lease(holder).await?;
+        let (account, holder) = (self.clone(), holder.to_owned());
+        let extend = move || {
+            let (account, holder) = (account.clone(), holder.clone());
+            async move {
+                // A lease that was lost does no harm: the vault takes only one of two new sessions.
+                match account.inner.store.acquire_lease(&holder).await {
+                    Ok(true) => {}
+                    Ok(false) => tracing::debug!("another process has taken the renewal's lease"),
+                    Err(error) => tracing::warn!(%error, "the renewal's lease was not extended"),
                 }
             }
-        }
+        };
+        with_heartbeat(store::LEASE / 3, extend, self.renew_upstream(&memory.record, stale)).await
     }
 
-    async fn renew_upstream(&self, record: &Record, stale: Option<&SecretString>) -> Result<Session, Error> {
+    async fn renew_upstream(&self, record: &Record, stale: Option<&SecretString>) -> Outcome {
         let mut record = record.clone();
         loop {
-            let means = self.means(&record)?;
-            let answer = match &means {
-                Means::RefreshToken(token) => self.inner.client.refresh(token).await,
-                Means::Password { email, password } => self.inner.client.login(email, password).await,
+            let method = self.method(&record)?;
+            let answer = match &method {
+                RenewalMethod::RefreshToken(token) => {
+                    tracing::debug!("refreshing the session with its refresh token");
+                    self.inner.client.refresh(token).await
+                }
+                RenewalMethod::Password { email, password } => {
+                    tracing::debug!("logging in with the password");
+                    self.inner.client.login(email, password).await
+                }
             };
-            match (answer, means) {
+            match (answer, method) {
                 (Ok(tokens), _) => return self.store_session(tokens, &record, stale).await,
-                (Err(error), Means::RefreshToken(token)) if rejects_refresh(&error) => {
+                (Err(error), RenewalMethod::RefreshToken(token)) if rejects_refresh(&error) => {
+                    tracing::debug!(%error, "the refresh token is rejected");
                     record = self.forget_refresh_token(&token).await?;
                 }
-                (Err(error), Means::Password { password, .. }) if error.is_unauthorized() => {
+                (Err(error), RenewalMethod::Password { password, .. }) if rejects_password(&error) => {
+                    tracing::debug!(%error, "the password is rejected");
                     return self.forget_password(&password, stale).await;
                 }
-                (Err(error), _) => return Err(error.into()),
+                (Err(error), _) => {
+                    self.inner.renewals.pause_after(&error);
+                    return Err(error.into());
+                }
             }
         }
     }
 
     /// What renews the session of `record`, in order of preference.
-    fn means(&self, record: &Record) -> Result<Means, Error> {
+    fn method(&self, record: &Record) -> Result<RenewalMethod, Error> {
         if let Some(token) = record.session.as_ref().and_then(|session| session.refresh_token.clone()) {
-            return Ok(Means::RefreshToken(token));
+            return Ok(RenewalMethod::RefreshToken(token));
         }
         if let Some(login) = &self.inner.environment.login {
             if record.rejected.as_ref().is_some_and(|rejected| rejected.matches(login)) {
                 return Err(self.sign_in_required(SignInReason::EnvironmentRejected));
             }
-            return Ok(Means::Password { email: login.email.clone(), password: login.password.clone() });
+            return Ok(RenewalMethod::Password {
+                email: login.email.clone(),
+                password: login.password.clone(),
+            });
         }
         if let (Some(email), Some(password)) = (record.email.clone(), record.password.clone()) {
-            return Ok(Means::Password { email, password });
+            return Ok(RenewalMethod::Password { email, password });
         }
         Err(self.sign_in_required(if self.inner.environment.api_key.is_some() || record.own_key.is_some() {
             SignInReason::KeysNeedSession
@@ -170,43 +256,50 @@ impl Account {
     }
 
     /// The session in `memory` if it can be used and is not the stale one.
-    fn newer(&self, memory: &Memory, stale: Option<&SecretString>) -> Option<Session> {
+    fn newer(&self, memory: &CachedRecord, stale: Option<&SecretString>) -> Option<Session> {
         let session = memory.record.session.as_ref()?;
         let usable = session.is_usable(self.inner.clock.now()) && !is(session, stale);
         usable.then(|| session.clone())
     }
 
-    /// Seals the session that renewed the one of `before`, unless somebody signed in or out meanwhile: then theirs
-    /// holds and the new token is given back.
-    async fn store_session(
-        &self,
-        tokens: Tokens,
-        before: &Record,
-        stale: Option<&SecretString>,
-    ) -> Result<Session, Error> {
+    /// Stores the session that renewed the one of `before`, unless somebody signed in, signed out or renewed meanwhile:
+    /// then theirs holds.
+    async fn store_session(&self, tokens: Tokens, before: &Record, stale: Option<&SecretString>) -> Outcome {
         let user = tokens.user.clone();
         let earlier = before.session.as_ref().and_then(|session| session.refresh_token.clone());
         let session = Session::new(tokens, self.inner.clock.now(), earlier);
-        let (stored, memory) = self
-            .update(|record| {
-                if record.generation != before.generation {
-                    return Ok(false);
+        let change = |record: &mut Record| {
+            if record.generation != before.generation || !is_session_of(before, record) {
+                return Ok(false);
+            }
+            record.session = Some(session.clone());
+            record.rejected = None;
+            if let Some(user) = &user {
+                record.user_id.get_or_insert_with(|| user.id.clone());
+            }
+            if let Some(login) = &self.inner.environment.login {
+                record.email.get_or_insert_with(|| login.email.clone());
+            }
+            Ok(true)
+        };
+        let mut attempts = 1;
+        let (stored, memory) = loop {
+            match self.update(change).await {
+                // The token that this session replaces is used up, so it is not given up for another process's write.
+                Err(Error::Vault(error @ vault::Error::Database(_))) if attempts < STORE_ATTEMPTS => {
+                    tracing::warn!(%error, "the renewed session was not stored yet");
+                    attempts += 1;
                 }
-                record.session = Some(session.clone());
-                record.rejected = None;
-                if let Some(user) = &user {
-                    record.user_id.get_or_insert_with(|| user.id.clone());
-                }
-                if let Some(login) = &self.inner.environment.login {
-                    record.email.get_or_insert_with(|| login.email.clone());
-                }
-                Ok(true)
-            })
-            .await?;
+                outcome => break outcome?,
+            }
+        };
         if stored {
             return Ok(session);
         }
-        if let Err(error) = self.inner.client.logout(&session.access_token).await {
+        // What another renewal has stored may share the sign-in with this session, which is then left to run out.
+        if memory.record.generation != before.generation
+            && let Err(error) = self.inner.client.logout(&session.access_token).await
+        {
             tracing::debug!(%error, "a superfluous session was not ended; it runs out by itself");
         }
         self.newer(&memory, stale).ok_or_else(|| self.sign_in_required(SignInReason::NotSignedIn))
@@ -224,11 +317,7 @@ impl Account {
     }
 
     /// The upstream said no to the password: it is not tried again, so that the account is not locked.
-    async fn forget_password(
-        &self,
-        rejected: &SecretString,
-        stale: Option<&SecretString>,
-    ) -> Result<Session, Error> {
+    async fn forget_password(&self, rejected: &SecretString, stale: Option<&SecretString>) -> Outcome {
         let environment = self.inner.environment.login.as_ref();
         let change = |record: &mut Record| {
             match environment {
@@ -249,9 +338,35 @@ impl Account {
     }
 }
 
-impl std::fmt::Debug for Flight {
+impl std::fmt::Debug for Renewals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Flight")
+        f.write_str("Renewals")
+    }
+}
+
+/// Runs `work` while a task of its own repeats `beat`: a beat that waits or fails holds nothing up.
+async fn with_heartbeat<T, Beat>(
+    interval: Duration,
+    beat: impl Fn() -> Beat + Send + Sync + 'static,
+    work: impl Future<Output = T>,
+) -> T
+where
+    Beat: Future<Output = ()> + Send,
+{
+    let _heartbeat = AbortOnDropHandle::new(tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(interval).await;
+            beat().await;
+        }
+    }));
+    work.await
+}
+
+/// Whether both records have the same session, or none.
+fn is_session_of(one: &Record, other: &Record) -> bool {
+    match (&one.session, &other.session) {
+        (Some(one), Some(other)) => secret::same(&one.access_token, &other.access_token),
+        (one, other) => one.is_none() && other.is_none(),
     }
 }
 
@@ -265,6 +380,96 @@ fn rejects_refresh(error: &bondmcp::Error) -> bool {
     matches!(error, bondmcp::Error::Refused(refusal) if matches!(refusal.status, 400 | 401 | 403 | 404 | 405 | 422))
 }
 
+/// A refusal that the same password meets again. An address that is not verified yet is the exception.
+fn rejects_password(error: &bondmcp::Error) -> bool {
+    matches!(error, bondmcp::Error::Refused(refusal) if matches!(refusal.status, 400 | 401 | 403 | 422))
+        && !is_unverified(error)
+}
+
+fn is_unverified(error: &bondmcp::Error) -> bool {
+    Report::from(error).kind == Kind::EmailNotVerified
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use sqlx::{Connection as _, SqliteConnection};
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::{
+        clock::{Clock, Timestamp},
+        config::{SealingKeySource, VaultLocation},
+        vault::{RecordId, SealingKey, Vault},
+    };
+
+    fn session() -> Session {
+        Session {
+            access_token: "token".into(),
+            obtained_at: Timestamp::UNIX_EPOCH,
+            expires_at: Timestamp::UNIX_EPOCH,
+            refresh_token: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_renewal_is_an_error_for_those_who_wait_and_the_next_call_renews() {
+        let (renewals, tasks) = (Renewals::default(), TaskTracker::new());
+        let interrupted = renewals.join(&tasks, async { panic!("a renewal that fails badly") }).await;
+        assert!(matches!(interrupted, Err(Error::Interrupted)), "{interrupted:?}");
+        renewals.join(&tasks, async { Ok(session()) }).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn those_who_ask_during_a_renewal_get_its_outcome_and_those_who_ask_later_get_a_new_one() {
+        let (renewals, tasks) = (Renewals::default(), TaskTracker::new());
+        let go_on = Arc::new(Notify::new());
+        let waiting = Arc::clone(&go_on);
+        let first = renewals.join(&tasks, async move {
+            waiting.notified().await;
+            Ok(session())
+        });
+        let second = renewals.join(&tasks, async { panic!("no second renewal is made") });
+        let (first, second, ()) = tokio::join!(first, second, async { go_on.notify_one() });
+        assert!(first.is_ok() && second.is_ok());
+        let later = renewals.join(&tasks, async { Err(Error::RenewalBusy) }).await;
+        assert!(matches!(later, Err(Error::RenewalBusy)));
+    }
+
+    /// The work itself ends what the heartbeat waits for, so it is stuck unless the two run beside each other.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_heartbeat_that_waits_for_another_writer_neither_delays_nor_drops_the_renewal() {
+        let directory = tempfile::tempdir().unwrap();
+        let location = VaultLocation::Sqlite(directory.path().join("data/vault.db"));
+        let source = SealingKeySource::Given("ab".repeat(32).into());
+        let (key, _) = SealingKey::load(&source, directory.path(), &location).await.unwrap();
+        let vault = Vault::open(&location, key).await.unwrap();
+        let id = RecordId { owner: "o".into(), origin: "u".into() };
+        let mut other = SqliteConnection::connect(&format!("sqlite://{location}")).await.unwrap();
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+
+        let began = Arc::new(Notify::new());
+        let beat = {
+            let (vault, id, began) = (vault.clone(), id.clone(), Arc::clone(&began));
+            move || {
+                let (vault, id, began) = (vault.clone(), id.clone(), Arc::clone(&began));
+                async move {
+                    began.notify_one();
+                    let _ = vault.acquire_lease(&id, "holder", Clock::system().now(), store::LEASE).await;
+                }
+            }
+        };
+        let work = async {
+            began.notified().await;
+            let unchanged = vault.read(&id).await.unwrap();
+            sqlx::query("COMMIT").execute(&mut other).await.unwrap();
+            vault.write(&id, unchanged.map(|record| record.version), b"renewed").await.unwrap()
+        };
+        assert_eq!(with_heartbeat(Duration::from_millis(1), beat, work).await, 1);
+    }
 }

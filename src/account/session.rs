@@ -9,6 +9,13 @@ use crate::{
     secret::{ExposeSecret, SecretString},
 };
 
+/// The life of a token about which the upstream says nothing: what it documents. One that ends earlier is refused, and
+/// renewed then.
+const USUAL_LIFE: TimeDelta = TimeDelta::hours(1);
+
+/// The longest life that is believed; a later refusal renews the session all the same.
+const LONGEST_LIFE: TimeDelta = TimeDelta::days(30);
+
 /// Renewal begins at most this long before the end.
 const LONGEST_MARGIN: TimeDelta = TimeDelta::seconds(60);
 
@@ -26,11 +33,11 @@ impl Session {
     /// The session that `tokens`, received at `now`, give. A refresh answer may leave out the refresh token; then
     /// `earlier` still holds.
     pub fn new(tokens: Tokens, now: Timestamp, earlier: Option<SecretString>) -> Self {
-        let announced = i64::try_from(tokens.expires_in).ok().and_then(TimeDelta::try_seconds);
-        let by_answer = announced.and_then(|life| now.checked_add_signed(life));
-        let expires_at = [by_answer, by_token(&tokens.access_token, now)].into_iter().flatten().min();
+        let believed = |seconds| i64::try_from(seconds).ok().and_then(TimeDelta::try_seconds);
+        let by_answer = tokens.expires_in.map(|seconds| believed(seconds).unwrap_or(LONGEST_LIFE));
+        let life = [by_answer, by_token(&tokens.access_token, now)].into_iter().flatten().min();
         Self {
-            expires_at: expires_at.unwrap_or(now),
+            expires_at: now + life.unwrap_or(USUAL_LIFE).min(LONGEST_LIFE),
             obtained_at: now,
             access_token: tokens.access_token,
             refresh_token: tokens.refresh_token.or(earlier),
@@ -49,21 +56,21 @@ impl Session {
     }
 }
 
-/// The end by the token's own claims, where it is a JWT (RFC 7519, 4.1.4). With `iat` the life counts from now, so
-/// that a wrong clock on either side does no harm. The signature is the upstream's business: we are its client.
-fn by_token(token: &SecretString, now: Timestamp) -> Option<Timestamp> {
+/// The life by the token's own claims, where it is a JWT (RFC 7519, 4.1.4). With `iat` it counts from now, so that a
+/// wrong clock on either side does no harm. A token that was over when it came shows that one of the clocks is wrong and
+/// says nothing. The signature is the upstream's business: we are its client.
+fn by_token(token: &SecretString, now: Timestamp) -> Option<TimeDelta> {
     #[derive(Deserialize)]
     struct Claims {
         exp: f64,
         iat: Option<f64>,
     }
     let claims: Claims = jsonwebtoken::dangerous::insecure_decode_claims(token.expose_secret()).ok()?;
-    #[expect(clippy::cast_possible_truncation, reason = "saturates; out of range is no date")]
-    let seconds = |value: f64| TimeDelta::try_seconds(value as i64);
-    match claims.iat {
-        Some(iat) => now.checked_add_signed(seconds(claims.exp - iat)?),
-        None => Timestamp::UNIX_EPOCH.checked_add_signed(seconds(claims.exp)?),
-    }
+    #[expect(clippy::cast_precision_loss, reason = "seconds since the epoch fit")]
+    let issued = claims.iat.unwrap_or(now.timestamp() as f64);
+    #[expect(clippy::cast_possible_truncation, reason = "saturates; out of range is no life")]
+    let life = TimeDelta::try_seconds((claims.exp - issued) as i64)?;
+    (life > TimeDelta::zero()).then_some(life)
 }
 
 #[cfg(test)]
@@ -78,8 +85,8 @@ mod tests {
         Timestamp::from_timestamp(seconds, 0).unwrap()
     }
 
-    fn session(token: &str, expires_in: u64) -> Session {
-        let tokens = json!({"access_token": token, "expires_in": expires_in});
+    fn session(token: &str, expires_in: impl Into<Value>) -> Session {
+        let tokens = json!({"access_token": token, "expires_in": expires_in.into()});
         Session::new(serde_json::from_value(tokens).unwrap(), at(1000), None)
     }
 
@@ -111,7 +118,31 @@ mod tests {
     }
 
     #[test]
-    fn an_absurd_life_does_not_overflow() {
-        assert!(!session("opaque", u64::MAX).is_usable(at(1000)));
+    fn a_life_that_is_absurd_or_missing_gives_a_session_that_can_be_used() {
+        let (hour, month) = (at(4600), at(1000) + LONGEST_LIFE);
+        for (expires_in, end) in [
+            (json!(0), hour),
+            (json!(null), hour),
+            (json!(-5), hour),
+            (json!("3600"), hour),
+            (json!(3600.0), hour),
+            (json!(u64::MAX), month),
+            (json!(i64::MAX), month),
+            (json!(1e300), month),
+        ] {
+            assert_eq!(session("opaque", expires_in.clone()).expires_at, end, "{expires_in}");
+        }
+    }
+
+    #[test]
+    fn clocks_hours_apart_leave_a_session_that_can_be_used() {
+        for hours in [-12, -1, 1, 12] {
+            let issued = 100_000 + hours * 3600;
+            for claims in [json!({"exp": issued + 3600}), json!({"iat": issued, "exp": issued + 3600})] {
+                let tokens = json!({"access_token": jwt(&claims), "expires_in": 3600});
+                let session = Session::new(serde_json::from_value(tokens).unwrap(), at(100_000), None);
+                assert_eq!(session.expires_at, at(103_600), "{claims}");
+            }
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Registering, signing in and signing out.
 
-use super::{Account, Error, Memory, Need, SignInReason, Status, record::Record, session::Session};
+use super::{Account, CachedRecord, Error, Need, SignInReason, Status, record::Record, session::Session};
 use crate::{
     bondmcp::wire::{Tokens, User},
     secret::SecretString,
@@ -20,7 +20,7 @@ impl Account {
         Ok(Registration { user_id: registered.user_id, email: registered.email })
     }
 
-    /// Signs in. With `remember` the password is kept, sealed, so that the session can be renewed without the person.
+    /// Signs in. With `remember` the password is stored, encrypted, so that the session can be renewed without the person.
     pub async fn sign_in(
         &self,
         email: &str,
@@ -72,7 +72,7 @@ impl Account {
     }
 
     /// Signs out: the session is ended upstream and forgotten here, and so is a remembered password. API keys made
-    /// here stay sealed, as their values exist nowhere else, unless `forget_keys`.
+    /// here stay stored, as their values exist nowhere else, unless `forget_keys`.
     pub async fn sign_out(&self, forget_keys: bool) -> Result<(), Error> {
         let account = self.clone();
         self.to_the_end(async move {
@@ -98,7 +98,7 @@ impl Account {
         password: SecretString,
         remember: bool,
         tokens: Tokens,
-    ) -> Result<std::sync::Arc<Memory>, Error> {
+    ) -> Result<std::sync::Arc<CachedRecord>, Error> {
         let user = match tokens.user.clone() {
             Some(user) => Some(user),
             // The seed's answer does not say who it is; signing in does not fail because of that.
@@ -128,7 +128,7 @@ impl Account {
 
     /// Ends the session of `before` upstream when `after` has another one: a process that still uses it is told so by
     /// its next refusal. That the upstream is away does not keep anybody from signing out here.
-    async fn end_other_session(&self, before: &Memory, after: &Memory) {
+    async fn end_other_session(&self, before: &CachedRecord, after: &CachedRecord) {
         let Some(old) = &before.record.session else { return };
         if after.record.session.is_some() && before.record.email == after.record.email {
             return;

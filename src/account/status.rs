@@ -21,7 +21,7 @@ pub enum Credential {
 #[serde(rename_all = "snake_case")]
 pub enum Renewal {
     RefreshToken,
-    /// The password, remembered sealed in the vault.
+    /// The password, stored encrypted in the vault.
     RememberedPassword,
     /// `BONDMCP_EMAIL` and `BONDMCP_PASSWORD`.
     Environment,

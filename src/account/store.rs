@@ -8,7 +8,8 @@ use super::{error::Error, record::Record};
 use crate::{
     clock::Clock,
     config::{SealingKeySource, VaultLocation},
-    vault::{self, RecordId, SealingKey, Vault},
+    secret,
+    vault::{self, ChangeMarker, RecordId, SealingKey, Vault},
 };
 
 /// How long a renewal's lease holds without a sign of life: what others wait, at most, for a holder that died.
@@ -47,7 +48,8 @@ impl Store {
         }
     }
 
-    /// Changes the record and returns it as it was written, with what `change` gave. `change` runs again on the newer
+    /// Changes the record and returns it as it was written, with what `change` gave. A secret that is no longer in it
+    /// is removed from the vault's files too. `change` runs again on the newer
     /// record when another process wrote meanwhile, so it must do nothing but change the record.
     pub async fn update<T>(
         &self,
@@ -56,14 +58,28 @@ impl Store {
         let vault = self.vault().await?;
         loop {
             let Versioned { mut record, version } = self.read().await?;
+            let before: Vec<_> = record.secrets().cloned().collect();
             let outcome = change(&mut record)?;
             let bytes = record.to_bytes().map_err(|_| Error::RecordUnreadable)?;
             match vault.write(&self.id, (version > 0).then_some(version), &bytes).await {
-                Ok(version) => return Ok((outcome, Versioned { record, version })),
+                Ok(version) => {
+                    let forgotten = |old: &_| !record.secrets().any(|kept| secret::same(kept, old));
+                    if before.iter().any(forgotten)
+                        && let Err(error) = vault.purge().await
+                    {
+                        tracing::warn!(%error, "a forgotten secret is still in the vault's file, encrypted; the next change removes it");
+                    }
+                    return Ok((outcome, Versioned { record, version }));
+                }
                 Err(vault::Error::Conflict) => {}
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// What tells whether the record may have changed; `None` where that cannot be told.
+    pub fn change_marker(&self) -> Option<ChangeMarker> {
+        ChangeMarker::now(&self.location)
     }
 
     /// Takes or extends the right to renew the session.

@@ -10,7 +10,7 @@ pub enum Error {
     /// Somebody else wrote the record meanwhile.
     #[error("the record was changed meanwhile")]
     Conflict,
-    #[error("the sealing key is not the one this vault was sealed with")]
+    #[error("the sealing key is not the one that this vault was encrypted with")]
     WrongKey,
     /// A record does not open: changed, cut short, or put in another's place.
     #[error("a record in the vault was tampered with or is damaged")]
@@ -22,6 +22,9 @@ pub enum Error {
     /// Others on this machine could read or change it.
     #[error("{path} is open to other users")]
     Exposed { path: PathBuf, mode: &'static str },
+    /// Another user of this machine could change it.
+    #[error("{path} belongs to another user (uid {owner}, and this process runs as uid {user})")]
+    Foreign { path: PathBuf, owner: u32, user: u32 },
     #[error("{path} cannot be used ({reason})")]
     Unusable { path: PathBuf, reason: io::ErrorKind },
     #[error("the vault cannot be written: {0}")]
@@ -47,6 +50,10 @@ impl Error {
             Self::Newer => "Upgrade bondmcp-server, or use another data directory with --data-dir.".into(),
             Self::Damaged => "Restore it from a backup, or move it away and sign in again; the file is left as it is.".into(),
             Self::Exposed { path, mode } => format!("Run: chmod {mode} '{}'", path.display()),
+            Self::Foreign { path, user, .. } => format!(
+                "Run as its owner, or, if it is yours, run: chown -R {user} '{}'",
+                path.display()
+            ),
             Self::Unusable { .. } => {
                 "Check that it exists and that you may write there, or name another directory with --data-dir or BONDMCP_DATA_DIR.".into()
             }

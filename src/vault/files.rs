@@ -1,9 +1,10 @@
-//! Files and directories that nobody else may read: made so from the start, and refused when they are not.
+//! Files and directories that belong to this user and that nobody else may read: made so from the start, and refused
+//! when they are not.
 
 use std::{
     fs::{DirBuilder, File, OpenOptions},
     io::{self, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use super::Error;
@@ -18,30 +19,51 @@ pub fn prepare_directory(path: &Path) -> Result<(), Error> {
     refuse_exposed(path, "700")
 }
 
-/// Makes an empty file for the owner alone, unless there is one. One that others can read is refused, and so is one
-/// that has lost its content: SQLite would take it for a new database.
-pub fn prepare_file(path: &Path) -> Result<(), Error> {
-    match private().create_new(true).open(path) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            refuse_exposed(path, "600")?;
-            let length = std::fs::metadata(path).map_err(|error| unusable(path, &error))?.len();
-            if length == 0 { Err(Error::Damaged) } else { Ok(()) }
-        }
-        Err(error) => Err(unusable(path, &error)),
-    }
+/// Makes an empty file for the owner alone. There must be none yet.
+pub fn create_private(path: &Path) -> Result<(), Error> {
+    private().create_new(true).open(path).map(|_| ()).map_err(|error| unusable(path, &error))
 }
 
 /// Writes a file for the owner alone, whole or not at all.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), Error> {
-    let beside = path.with_extension("new");
-    let write = || -> io::Result<()> {
-        let mut file = private().create(true).truncate(true).open(&beside)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        std::fs::rename(&beside, path)
+    let temporary = path.with_extension("new");
+    let write = || private().create(true).truncate(true).open(&temporary)?.write_all(content);
+    write().map_err(|error| unusable(path, &error))?;
+    publish(&temporary, path)
+}
+
+/// Gives a finished file its final name. After a crash or a power failure `path` is what it was before, or complete.
+pub fn publish(temporary: &Path, path: &Path) -> Result<(), Error> {
+    let publish = || -> io::Result<()> {
+        OpenOptions::new().write(true).open(temporary)?.sync_all()?;
+        std::fs::rename(temporary, path)?;
+        sync_directory(path)
     };
-    write().map_err(|error| unusable(path, &error))
+    publish().map_err(|error| unusable(path, &error))
+}
+
+/// Removes `path` if it exists.
+pub fn remove(path: &Path) -> Result<(), Error> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unusable(path, &error)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether `path` is a file with content. A file without any is what an interrupted start or a full disk leaves.
+pub fn has_content(path: &Path) -> Result<bool, Error> {
+    match std::fs::metadata(path) {
+        Ok(metadata) => Ok(metadata.len() > 0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(unusable(path, &error)),
+    }
+}
+
+/// `path` with `suffix` behind its whole name.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 /// Held while something is made that only one process may make; the system lets go of it when the process ends.
@@ -51,14 +73,18 @@ pub fn lock(path: &Path) -> Result<File, Error> {
     Ok(file)
 }
 
-/// Whether nobody but the owner has any right to it. Elsewhere than on Unix the data directory's inherited rights
-/// decide.
+/// Refuses what belongs to another user (root could open it all the same) and what others have any right to.
+/// Elsewhere than on Unix the data directory's inherited rights decide.
 pub fn refuse_exposed(path: &Path, mode: &'static str) -> Result<(), Error> {
     #[cfg(unix)]
     {
-        use std::os::unix::fs::PermissionsExt as _;
-        let rights = std::fs::metadata(path).map_err(|error| unusable(path, &error))?.permissions().mode();
-        if rights & 0o077 != 0 {
+        use std::os::unix::fs::MetadataExt as _;
+        let metadata = std::fs::metadata(path).map_err(|error| unusable(path, &error))?;
+        let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
+        if owner != user {
+            return Err(Error::Foreign { path: path.to_owned(), owner, user });
+        }
+        if metadata.mode() & 0o077 != 0 {
             return Err(Error::Exposed { path: path.to_owned(), mode });
         }
     }
@@ -69,6 +95,18 @@ pub fn refuse_exposed(path: &Path, mode: &'static str) -> Result<(), Error> {
 
 pub fn unusable(path: &Path, error: &io::Error) -> Error {
     Error::Unusable { path: path.to_owned(), reason: error.kind() }
+}
+
+/// Makes a rename in the directory of `path` permanent. Elsewhere than on Unix a directory cannot be synced.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    #[cfg(not(unix))]
+    let _ = path;
+    Ok(())
 }
 
 fn private() -> OpenOptions {

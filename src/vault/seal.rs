@@ -5,23 +5,39 @@ use chacha20poly1305::{
     XChaCha20Poly1305,
     aead::{AeadInOut as _, KeyInit as _},
 };
+use hkdf::Hkdf;
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::{Error, RecordId, SealingKey};
 use crate::secret::SecretBytes;
 
-/// The first byte of everything sealed.
+/// The first byte of everything that is encrypted here.
 const FORMAT: u8 = 1;
 
 const NONCE: usize = 24;
 
+/// Encrypts records, and names them so that the database does not show whose they are.
 #[derive(Clone)]
-pub struct Sealer(XChaCha20Poly1305);
+pub struct Sealer {
+    cipher: XChaCha20Poly1305,
+    /// Derived from the sealing key, so that the sealing key itself has one use.
+    naming_key: Zeroizing<[u8; 32]>,
+}
+
+/// A record's id in the database: a keyed hash of its owner and origin.
+pub type RecordKey = [u8; 32];
 
 impl Sealer {
-    #[expect(clippy::needless_pass_by_value, reason = "the key ends here")]
+    #[expect(clippy::needless_pass_by_value, reason = "takes the key, which is wiped when this returns")]
     pub fn new(key: SealingKey) -> Self {
-        Self(XChaCha20Poly1305::new(key.expose().into()))
+        let naming_key = keyed_hash(key.expose(), b"bondmcp-server record names");
+        Self { cipher: XChaCha20Poly1305::new(key.expose().into()), naming_key: Zeroizing::new(naming_key) }
+    }
+
+    /// The id of a record in the database.
+    pub fn record_key(&self, id: &RecordId) -> RecordKey {
+        keyed_hash(&self.naming_key, &identity(id))
     }
 
     /// Format, nonce, then ciphertext and tag.
@@ -31,7 +47,7 @@ impl Sealer {
         // With room for the tag, so that the plaintext is not left behind by a growing buffer.
         let mut buffer = Zeroizing::new(Vec::with_capacity(plaintext.len() + 16));
         buffer.extend_from_slice(plaintext);
-        self.0
+        self.cipher
             .encrypt_in_place(&nonce.into(), &associated(id, version), &mut *buffer)
             .map_err(|_| Error::Tampered)?;
         Ok([&[FORMAT], &nonce[..], &buffer[..]].concat())
@@ -44,7 +60,7 @@ impl Sealer {
         }
         let (nonce, ciphertext) = rest.split_first_chunk::<NONCE>().ok_or(Error::Tampered)?;
         let mut buffer = Zeroizing::new(ciphertext.to_vec());
-        self.0
+        self.cipher
             .decrypt_in_place(nonce.into(), &associated(id, version), &mut *buffer)
             .map_err(|_| Error::Tampered)?;
         Ok(buffer.into())
@@ -57,15 +73,26 @@ impl std::fmt::Debug for Sealer {
     }
 }
 
-/// Each part behind its length, so that no two records have the same.
 fn associated(id: &RecordId, version: u64) -> Vec<u8> {
-    let mut data = vec![FORMAT];
+    [&[FORMAT], &identity(id)[..], &version.to_be_bytes()].concat()
+}
+
+/// Each part behind its length, so that no two records have the same.
+fn identity(id: &RecordId) -> Vec<u8> {
+    let mut data = Vec::new();
     for part in [&id.owner, &id.origin] {
         data.extend_from_slice(&(part.len() as u64).to_be_bytes());
         data.extend_from_slice(part.as_bytes());
     }
-    data.extend_from_slice(&version.to_be_bytes());
     data
+}
+
+/// HKDF-SHA256 (RFC 5869) of a key that is random already, with `info` as context.
+fn keyed_hash(key: &[u8; 32], info: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    // Fails for outputs longer than 255 hashes only; this one is a single hash.
+    let _ = Hkdf::<Sha256>::new(None, key).expand(info, &mut hash);
+    hash
 }
 
 #[cfg(test)]
@@ -96,6 +123,16 @@ mod tests {
             assert_eq!(sealer(1).open(&other, version, &sealed).unwrap_err(), Error::Tampered);
         }
         assert_eq!(sealer(2).open(&id("ab", "c"), 2, &sealed).unwrap_err(), Error::Tampered);
+    }
+
+    #[test]
+    fn a_record_key_depends_on_the_sealing_key_and_on_the_whole_identity() {
+        let known = sealer(1).record_key(&id("ab", "c"));
+        assert_eq!(known, sealer(1).record_key(&id("ab", "c")));
+        assert_ne!(known, [0; 32]);
+        for other in [sealer(1).record_key(&id("a", "bc")), sealer(2).record_key(&id("ab", "c"))] {
+            assert_ne!(known, other);
+        }
     }
 
     #[test]

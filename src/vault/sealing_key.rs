@@ -1,4 +1,4 @@
-//! The key that seals the vault: from the environment, the OS keychain, or a key file where no keychain answers.
+//! The key that encrypts the vault: from the environment, the OS keychain, or a key file where no keychain answers.
 
 use std::{
     io,
@@ -22,7 +22,7 @@ use crate::{
 const LENGTH: usize = 32;
 
 /// A keychain that does not answer in this time is taken for none: it may wait for somebody to unlock it.
-const KEYCHAIN_PATIENCE: Duration = Duration::from_secs(5);
+const KEYCHAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The key itself; wiped when dropped.
 pub struct SealingKey(Zeroizing<[u8; LENGTH]>);
@@ -44,7 +44,7 @@ impl KeyOrigin {
         let Self::NewKeyFile(path) = self else { return None };
         Some(format!(
             "no OS keychain answered, so the vault's sealing key is kept in {}: it protects copies of the vault alone, \
-             not against programs that run as you or backups that hold both files",
+             not against other processes running as your user or backups that hold both files",
             path.display()
         ))
     }
@@ -160,7 +160,7 @@ impl Place {
                 Err(Error::Unusable { reason: io::ErrorKind::NotFound, .. }) => {}
                 outcome => return Ok((outcome?, KeyOrigin::KeyFile(self.key_file()))),
             }
-            if self.vault.exists() {
+            if files::has_content(&self.vault)? {
                 return Err(Error::KeyMissing { path: self.key_file() });
             }
             let key = SealingKey::random()?;
@@ -170,7 +170,7 @@ impl Place {
             files::write_private(&self.key_file(), key.to_text().as_bytes())?;
             Ok((key, KeyOrigin::NewKeyFile(self.key_file())))
         });
-        match tokio::time::timeout(KEYCHAIN_PATIENCE, blocking).await {
+        match tokio::time::timeout(KEYCHAIN_TIMEOUT, blocking).await {
             Ok(outcome) => outcome.unwrap_or(Err(Error::Database("the keychain failed"))),
             Err(_) => Err(Error::Database("the OS keychain does not answer; unlock it")),
         }

@@ -1,6 +1,6 @@
-//! The vault's tables in one SQLite file, for one machine. It sees sealed bytes only.
+//! The vault's tables in one SQLite file, for one machine. It sees encrypted bytes only.
 
-use std::{path::Path, time::Duration};
+use std::{fs::File, path::Path, time::Duration};
 
 use sqlx::{
     ConnectOptions as _, Row as _, SqlitePool,
@@ -8,59 +8,149 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{Error, RecordId, files};
+use super::{Error, RecordId, files, seal::RecordKey};
 use crate::clock::Timestamp;
 
 /// Without sqlx's macro, for which SQLite would be built a second time.
 fn migrations() -> Migrator {
-    let records = sqlx::SqlStr::from_static(include_str!("migrations/0001_records.sql"));
-    Migrator::with_migrations(vec![Migration::new(
-        1,
-        "records".into(),
-        MigrationType::Simple,
-        records,
-        false,
-    )])
+    let migration = |version, name: &'static str, sql| {
+        Migration::new(version, name.into(), MigrationType::Simple, sqlx::SqlStr::from_static(sql), false)
+    };
+    Migrator::with_migrations(vec![
+        migration(1, "records", include_str!("migrations/0001_records.sql")),
+        migration(2, "keyed ids", include_str!("migrations/0002_keyed_ids.sql")),
+    ])
 }
 
 /// For another process's write to end; they are short.
 const BUSY: Duration = Duration::from_secs(10);
 
+/// One for the renewal's lease or a read while the other waits to write.
+const CONNECTIONS: u32 = 2;
+
 #[derive(Clone, Debug)]
 pub struct Sqlite(SqlitePool);
 
+/// Makes the directory of the vault and waits until this process alone may make, migrate or open it.
+pub async fn lock(path: &Path) -> Result<File, Error> {
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        files::prepare_directory(directory)?;
+    }
+    let lock = path.with_extension("lock");
+    tokio::task::spawn_blocking(move || files::lock(&lock))
+        .await
+        .map_err(|_| Error::Database("it cannot be locked"))?
+}
+
 impl Sqlite {
-    pub async fn open(path: &Path) -> Result<Self, Error> {
-        if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-            files::prepare_directory(directory)?;
+    /// Opens the database for the holder of the lock; makes it first where there is none. `key_check` is the encrypted
+    /// text that tells the right key in a new one.
+    pub async fn open(path: &Path, key_check: &[u8]) -> Result<Self, Error> {
+        if !files::has_content(path)? {
+            Self::make(path, key_check).await?;
         }
+        // SQLite gives its side files (-wal, -shm) the rights of the file itself.
+        files::refuse_exposed(path, "600")?;
+        let database = Self::connect(path, SqliteJournalMode::Wal).await?;
+        database.migrate().await?;
+        Ok(database)
+    }
+
+    /// Makes the whole database under another name, so that no crash leaves half of one.
+    async fn make(path: &Path, key_check: &[u8]) -> Result<(), Error> {
+        if files::has_content(&files::beside(path, "-wal"))? {
+            return Err(Error::Damaged);
+        }
+        let new = files::beside(path, ".new");
+        for leftover in [&new, &files::beside(&new, "-journal"), &files::beside(path, "-journal")] {
+            files::remove(leftover)?;
+        }
+        files::create_private(&new)?;
+        let database = Self::connect(&new, SqliteJournalMode::Delete).await?;
+        database.migrate().await?;
+        database.key_check(key_check).await?;
+        database.close().await;
+        files::publish(&new, path)
+    }
+
+    async fn connect(path: &Path, journal: SqliteJournalMode) -> Result<Self, Error> {
         let options = SqliteConnectOptions::new()
             .filename(path)
-            .journal_mode(SqliteJournalMode::Wal)
+            .journal_mode(journal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY)
+            // What is deleted is overwritten, and never copied to a file elsewhere.
+            .pragma("secure_delete", "ON")
+            .pragma("temp_store", "MEMORY")
+            // `ChangeMarker` depends on it.
+            .pragma("journal_size_limit", "0")
             .disable_statement_logging();
-        let beside = path.with_extension("lock");
-        let lock = tokio::task::spawn_blocking(move || files::lock(&beside))
-            .await
-            .map_err(|_| Error::Database("it cannot be locked"))??;
-        // SQLite gives its side files (-wal, -shm) the rights of the file itself.
-        files::prepare_file(path)?;
         let pool = SqlitePoolOptions::new()
-            .max_connections(1)
+            .max_connections(CONNECTIONS)
+            .idle_timeout(None)
+            .max_lifetime(None)
             .connect_with(options)
             .await
             .map_err(|error| failure(&error))?;
-        migrations().run(&pool).await.map_err(|error| match error {
-            MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) => Error::Newer,
-            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => failure(&error),
-            _ => Error::Damaged,
-        })?;
-        drop(lock);
         Ok(Self(pool))
     }
 
-    /// The sealed text that was put in first: `sealed` itself in a new vault.
+    async fn migrate(&self) -> Result<(), Error> {
+        migrations().run(&self.0).await.map_err(|error| match error {
+            MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) => Error::Newer,
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => failure(&error),
+            _ => Error::Damaged,
+        })
+    }
+
+    /// Moves the records of an earlier version, whose owner stood in plain text, to their keyed ids. The old table is
+    /// dropped last, so that an interrupted move is done again.
+    pub async fn move_records_by_owner(&self, key_of: impl Fn(&RecordId) -> RecordKey) -> Result<(), Error> {
+        if self.copy_records_by_owner(key_of).await.map_err(|error| failure(&error))? {
+            self.purge().await?;
+            let drop = sqlx::query("DROP TABLE records_by_owner").execute(&self.0);
+            drop.await.map_err(|error| failure(&error))?;
+        }
+        Ok(())
+    }
+
+    /// Whether there was such a table.
+    async fn copy_records_by_owner(
+        &self,
+        key_of: impl Fn(&RecordId) -> RecordKey,
+    ) -> Result<bool, sqlx::Error> {
+        let old = sqlx::query("SELECT 1 FROM sqlite_schema WHERE name = 'records_by_owner'");
+        if old.fetch_optional(&self.0).await?.is_none() {
+            return Ok(false);
+        }
+        let mut transaction = self.0.begin().await?;
+        let rows = sqlx::query("SELECT owner, origin, version, sealed FROM records_by_owner");
+        for row in rows.fetch_all(&mut *transaction).await? {
+            let id = RecordId { owner: row.try_get(0)?, origin: row.try_get(1)? };
+            sqlx::query("INSERT INTO records (id, version, sealed) VALUES (?, ?, ?)")
+                .bind(&key_of(&id)[..])
+                .bind(row.try_get::<i64, _>(2)?)
+                .bind(row.try_get::<Vec<u8>, _>(3)?)
+                .execute(&mut *transaction)
+                .await?;
+        }
+        sqlx::query("DELETE FROM records_by_owner").execute(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// Rewrites the file without what was deleted and empties the write-ahead log.
+    pub async fn purge(&self) -> Result<(), Error> {
+        sqlx::query("VACUUM").execute(&self.0).await.map_err(|error| failure(&error))?;
+        let checkpoint = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&self.0).await;
+        match checkpoint.and_then(|row| row.try_get::<i64, _>("busy")) {
+            Ok(0) => Ok(()),
+            Ok(_) => Err(Error::Database("another process holds it")),
+            Err(error) => Err(failure(&error)),
+        }
+    }
+
+    /// The encrypted text that was put in first: `sealed` itself in a new vault.
     pub async fn key_check(&self, sealed: &[u8]) -> Result<Vec<u8>, Error> {
         sqlx::query("INSERT INTO meta (name, value) VALUES ('key_check', ?) ON CONFLICT DO NOTHING")
             .bind(sealed)
@@ -74,10 +164,9 @@ impl Sqlite {
             .map_err(|error| failure(&error))
     }
 
-    pub async fn read(&self, id: &RecordId) -> Result<Option<(u64, Vec<u8>)>, Error> {
-        let row = sqlx::query("SELECT version, sealed FROM records WHERE owner = ? AND origin = ?")
-            .bind(&id.owner)
-            .bind(&id.origin)
+    pub async fn read(&self, id: &RecordKey) -> Result<Option<(u64, Vec<u8>)>, Error> {
+        let row = sqlx::query("SELECT version, sealed FROM records WHERE id = ?")
+            .bind(&id[..])
             .fetch_optional(&self.0)
             .await
             .map_err(|error| failure(&error))?;
@@ -88,18 +177,17 @@ impl Sqlite {
     }
 
     /// Whether `version` followed on what was there: 1 on nothing, any other on the one before it.
-    pub async fn write(&self, id: &RecordId, version: u64, sealed: &[u8]) -> Result<bool, Error> {
+    pub async fn write(&self, id: &RecordKey, version: u64, sealed: &[u8]) -> Result<bool, Error> {
         let version = i64::try_from(version).map_err(|_| Error::Damaged)?;
         let query = if version == 1 {
-            "INSERT INTO records (version, sealed, owner, origin) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+            "INSERT INTO records (version, sealed, id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
         } else {
-            "UPDATE records SET version = ?1, sealed = ?2 WHERE owner = ?3 AND origin = ?4 AND version = ?1 - 1"
+            "UPDATE records SET version = ?1, sealed = ?2 WHERE id = ?3 AND version = ?1 - 1"
         };
         let written = sqlx::query(query)
             .bind(version)
             .bind(sealed)
-            .bind(&id.owner)
-            .bind(&id.origin)
+            .bind(&id[..])
             .execute(&self.0)
             .await
             .map_err(|error| failure(&error))?;
@@ -108,7 +196,7 @@ impl Sqlite {
 
     pub async fn acquire_lease(
         &self,
-        id: &RecordId,
+        id: &RecordKey,
         holder: &str,
         now: Timestamp,
         lifetime: Duration,
@@ -117,12 +205,11 @@ impl Sqlite {
         let lifetime = i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX / 4);
         // A lease that ends later than any could was taken by a clock that has been set back since.
         let taken = sqlx::query(
-            "INSERT INTO leases (owner, origin, holder, until) VALUES (?1, ?2, ?3, ?4 + ?5)
-             ON CONFLICT DO UPDATE SET holder = ?3, until = ?4 + ?5
-             WHERE holder = ?3 OR until <= ?4 OR until > ?4 + 2 * ?5",
+            "INSERT INTO leases (id, holder, until) VALUES (?1, ?2, ?3 + ?4)
+             ON CONFLICT DO UPDATE SET holder = ?2, until = ?3 + ?4
+             WHERE holder = ?2 OR until <= ?3 OR until > ?3 + 2 * ?4",
         )
-        .bind(&id.owner)
-        .bind(&id.origin)
+        .bind(&id[..])
         .bind(holder)
         .bind(now)
         .bind(lifetime)
@@ -132,10 +219,9 @@ impl Sqlite {
         Ok(taken.rows_affected() == 1)
     }
 
-    pub async fn release_lease(&self, id: &RecordId, holder: &str) -> Result<(), Error> {
-        sqlx::query("DELETE FROM leases WHERE owner = ? AND origin = ? AND holder = ?")
-            .bind(&id.owner)
-            .bind(&id.origin)
+    pub async fn release_lease(&self, id: &RecordKey, holder: &str) -> Result<(), Error> {
+        sqlx::query("DELETE FROM leases WHERE id = ? AND holder = ?")
+            .bind(&id[..])
             .bind(holder)
             .execute(&self.0)
             .await

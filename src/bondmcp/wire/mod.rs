@@ -29,12 +29,29 @@ pub struct Registered {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Tokens {
     pub access_token: SecretString,
-    /// Life of the access token in seconds.
-    pub expires_in: u64,
+    /// Life of the access token in seconds, where the upstream gives one that can be.
+    #[serde(default, deserialize_with = "lifetime")]
+    pub expires_in: Option<u64>,
     #[serde(default)]
     pub refresh_token: Option<SecretString>,
     #[serde(default)]
     pub user: Option<User>,
+}
+
+/// A positive number of seconds, also as a string or with a fraction. Anything else says nothing about the life of the
+/// token, which is good all the same.
+fn lifetime<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let seconds = match Value::deserialize(deserializer)? {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    };
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "saturates; it is at least 1"
+    )]
+    Ok(seconds.filter(|seconds| *seconds >= 1.0).map(|seconds: f64| seconds as u64))
 }
 
 /// Who logged in, where the upstream says so.
@@ -205,6 +222,22 @@ mod tests {
 
     assert_not_impl_any!(Tokens: Serialize, std::fmt::Display);
     assert_not_impl_any!(NewApiKey: Serialize, std::fmt::Display);
+
+    #[test]
+    fn a_lifetime_in_any_writing_is_understood_and_none_refuses_the_login() {
+        let expires_in = |written: &str| {
+            let answer = format!(r#"{{"access_token":"t"{written}}}"#);
+            serde_json::from_str::<Tokens>(&answer).unwrap().expires_in
+        };
+        for written in ["3600", "\"3600\"", "3600.0", "\" 3600.5 \""] {
+            assert_eq!(expires_in(&format!(r#","expires_in":{written}"#)), Some(3600), "{written}");
+        }
+        assert_eq!(expires_in(r#","expires_in":1e300"#), Some(u64::MAX));
+        for written in ["0", "-1", "null", "\"soon\"", "\"NaN\"", "[]", "{}", "true"] {
+            assert_eq!(expires_in(&format!(r#","expires_in":{written}"#)), None, "{written}");
+        }
+        assert_eq!(expires_in(""), None);
+    }
 
     #[test]
     fn answers_with_secrets_do_not_show_them_in_debug() {

@@ -1,17 +1,23 @@
-//! Must show 3: whoever asks, and however many, one renewal is made.
+//! Whoever asks, and however many, one renewal is made.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use bondmcp_server::{
-    account::{Account, Error, SignInReason},
+    account::{Account, Error, Need, SignInReason, Source},
     bondmcp::{Client, Timing},
     clock::{Clock, Timestamp},
     config::{Flags, SealingKeySource, Settings, VaultLocation},
-    redact::Redactor,
+    redact::{REDACTED, Redactor},
     sandbox::{Fault, RunningSandbox, SandboxConfig},
     vault::{RecordId, SealingKey, Vault},
 };
@@ -28,6 +34,10 @@ fn account(place: &Place, clock: &Clock) -> Account {
 
 /// The account of `place` in this process, with more variables in its environment.
 fn account_with(place: &Place, clock: &Clock, more: &[(&str, &str)]) -> Account {
+    account_and_redactor(place, clock, more).0
+}
+
+fn account_and_redactor(place: &Place, clock: &Clock, more: &[(&str, &str)]) -> (Account, Redactor) {
     let settings = Settings::load(Flags::default(), None, |name| match name {
         "BONDMCP_BASE_URL" => Some(place.base_url.clone().into()),
         "BONDMCP_DATA_DIR" => Some(place.data_dir().into()),
@@ -37,7 +47,9 @@ fn account_with(place: &Place, clock: &Clock, more: &[(&str, &str)]) -> Account 
     .unwrap();
     let redactor = Redactor::default();
     let client = Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), Timing::default());
-    Account::new(&settings, "bondmcp-server".to_owned(), client, clock.clone(), redactor)
+    let account =
+        Account::new(&settings, "bondmcp-server".to_owned(), client, clock.clone(), redactor.clone());
+    (account, redactor)
 }
 
 async fn sandbox_with(clock: &Clock) -> RunningSandbox {
@@ -170,41 +182,143 @@ async fn without_refresh_token_and_password_the_person_must_sign_in() {
     assert_eq!(sandbox.count(LOGIN), 1);
 }
 
+/// What BondMCP answers to a log-in that the same password cannot mend.
+const REFUSALS: [u16; 4] = [400, 401, 403, 422];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rejected_password_is_never_tried_again_until_the_person_signs_in_anew() {
-    let clock = noon();
-    let sandbox = sandbox_with(&clock).await;
-    let place = Place::new(&sandbox);
-    let first = account(&place, &clock);
-    first.sign_in(EMAIL, place.password.clone(), true).await.unwrap();
-    clock.advance(TimeDelta::hours(2));
-    sandbox.faults().always(LOGIN, Fault::Status(401));
-    for account in [first.clone(), first.clone(), account(&place, &clock)] {
-        let error = account.list_models(true).await.unwrap_err();
-        assert!(matches!(error, Error::SignInRequired { .. }), "{error:?}");
-    }
-    assert_eq!(sandbox.count(LOGIN), 2);
+    for status in REFUSALS {
+        let (clock, sandbox, place, first) = signed_in(true).await;
+        clock.advance(TimeDelta::hours(2));
+        sandbox.faults().always(LOGIN, Fault::Status(status));
+        for account in [first.clone(), first.clone(), account(&place, &clock)] {
+            let error = account.list_models(true).await.unwrap_err();
+            assert!(matches!(error, Error::SignInRequired { .. }), "{status}: {error:?}");
+        }
+        assert_eq!(sandbox.count(LOGIN), 2, "{status}");
 
-    sandbox.faults().clear();
-    first.sign_in(EMAIL, place.password.clone(), true).await.unwrap();
-    first.list_models(true).await.unwrap();
+        sandbox.faults().clear();
+        first.sign_in(EMAIL, place.password.clone(), true).await.unwrap();
+        first.list_models(true).await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rejected_password_in_the_environment_is_tried_once_by_all_processes_together() {
-    let clock = noon();
-    let sandbox = sandbox_with(&clock).await;
-    let place = Place::new(&sandbox);
-    let wrong = [("BONDMCP_EMAIL", EMAIL), ("BONDMCP_PASSWORD", "wrong-password-1")];
-    for _ in 0..3 {
-        let error = account_with(&place, &clock, &wrong).list_models(true).await.unwrap_err();
-        let why = SignInReason::EnvironmentRejected;
-        assert!(matches!(error, Error::SignInRequired { why: given, .. } if given == why), "{error:?}");
-    }
-    assert_eq!(sandbox.count(LOGIN), 1);
+    for status in REFUSALS {
+        let clock = noon();
+        let sandbox = sandbox_with(&clock).await;
+        let place = Place::new(&sandbox);
+        sandbox.faults().next(LOGIN, Fault::Status(status));
+        let wrong = [("BONDMCP_EMAIL", EMAIL), ("BONDMCP_PASSWORD", "wrong-password-1")];
+        for _ in 0..3 {
+            let error = account_with(&place, &clock, &wrong).list_models(true).await.unwrap_err();
+            let why = SignInReason::EnvironmentRejected;
+            assert!(matches!(error, Error::SignInRequired { why: given, .. } if given == why), "{error:?}");
+        }
+        assert_eq!(sandbox.count(LOGIN), 1, "{status}");
 
-    let right = [("BONDMCP_EMAIL", EMAIL), ("BONDMCP_PASSWORD", secrets::text(&place.password))];
-    account_with(&place, &clock, &right).list_models(true).await.unwrap();
+        let right = [("BONDMCP_EMAIL", EMAIL), ("BONDMCP_PASSWORD", secrets::text(&place.password))];
+        account_with(&place, &clock, &right).list_models(true).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_that_is_told_when_to_come_back_is_not_made_before() {
+    let (clock, sandbox, _place, account) = signed_in(true).await;
+    clock.advance(TimeDelta::hours(2));
+    for fault in [Fault::TooMany(Some("3600".to_owned())), Fault::Busy("3600".to_owned())] {
+        sandbox.faults().next(LOGIN, fault);
+    }
+    for _ in 0..3 {
+        let error = account.list_models(true).await.unwrap_err();
+        let report = bondmcp_server::error::Report::from(&error);
+        assert!((3500..=3600).contains(&report.retry_after_seconds.unwrap()), "{report:?}");
+    }
+    assert_eq!(sandbox.count(LOGIN), 2);
+}
+
+/// An upstream that knows log-ins and models; the log-in's answer has this `expires_in`, or none. Counts log-ins.
+async fn upstream_with_lifetime(expires_in: Option<serde_json::Value>) -> (String, Arc<AtomicU32>) {
+    use axum::{Json, Router, routing};
+    let logins = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&logins);
+    let login = move || async move {
+        let number = counted.fetch_add(1, Ordering::SeqCst);
+        let mut answer = json!({"access_token": format!("opaque-{number}"), "token_type": "bearer"});
+        if let Some(expires_in) = expires_in {
+            answer["expires_in"] = expires_in;
+        }
+        Json(answer)
+    };
+    let router = Router::new()
+        .route("/auth/login", routing::post(login))
+        .route("/health-ai/models", routing::get(|| async { Json(json!({"models": []})) }));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base_url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async { axum::serve(listener, router).await });
+    (base_url, logins)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lifetime_in_any_writing_or_none_makes_one_login_and_refuses_none() {
+    for expires_in in [
+        Some(json!(3600)),
+        Some(json!("3600")),
+        Some(json!(3600.0)),
+        Some(json!(0)),
+        Some(json!(u64::MAX)),
+        Some(json!(1e300)),
+        Some(json!(null)),
+        None,
+    ] {
+        let (base_url, logins) = upstream_with_lifetime(expires_in.clone()).await;
+        let place = Place {
+            directory: tempfile::tempdir().unwrap(),
+            base_url,
+            password: common::random_password(),
+            sealing_key: bondmcp_server::secret::random(),
+        };
+        let login = [("BONDMCP_EMAIL", EMAIL), ("BONDMCP_PASSWORD", secrets::text(&place.password))];
+        let account = account_with(&place, &noon(), &login);
+        for _ in 0..3 {
+            account.list_models(true).await.unwrap();
+        }
+        assert_eq!(logins.load(Ordering::SeqCst), 1, "{expires_in:?}");
+    }
+}
+
+/// The first holder's lease is taken from it while its request is under way, as after a long sleep of the machine.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_holders_that_renew_at_once_one_session_wins_and_both_use_it() {
+    const REFRESH: &str = "POST /auth/refresh";
+    let clock = noon();
+    let config = SandboxConfig { clock: clock.clone(), refresh_tokens: true, ..like_the_seed() };
+    let sandbox = sandbox(config).await;
+    let place = Place::new(&sandbox);
+    let (one, other) = (account(&place, &clock), account(&place, &clock));
+    one.sign_in(EMAIL, place.password.clone(), false).await.unwrap();
+    clock.advance(TimeDelta::hours(2));
+    for _ in 0..2 {
+        sandbox.faults().next(REFRESH, Fault::Hold);
+    }
+    let bearer = |account: &Account| {
+        let account = account.clone();
+        tokio::spawn(async move { account.bearer(Need::Session).await })
+    };
+    let first = bearer(&one);
+    within(sandbox.faults().arrived(REFRESH, 1)).await;
+    let second = bearer(&other);
+    while sandbox.count(REFRESH) < 2 {
+        clock.advance(TimeDelta::seconds(6));
+        tokio::task::yield_now().await;
+    }
+    sandbox.faults().release();
+    let (first, second) = (within(first).await.unwrap().unwrap(), within(second).await.unwrap().unwrap());
+    assert_eq!(secrets::text(&first.secret), secrets::text(&second.secret));
+    for account in [&one, &other] {
+        account.list_models(true).await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -228,6 +342,44 @@ async fn signing_out_in_one_process_is_noticed_by_another() {
     let error = other.list_models(true).await.unwrap_err();
     assert!(matches!(error, Error::SignInRequired { why: SignInReason::NotSignedIn, .. }), "{error:?}");
     assert_eq!(sandbox.count(LOGIN), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_sign_out_or_another_choice_of_key_in_another_process_no_call_uses_the_old_one() {
+    let clock = noon();
+    let sandbox = sandbox_with(&clock).await;
+    let place = Place::new(&sandbox);
+    let (one, other) = (account(&place, &clock), account(&place, &clock));
+    one.sign_in(EMAIL, place.password.clone(), true).await.unwrap();
+    let mut ids = Vec::new();
+    for name in ["a", "b"] {
+        let wanted = serde_json::from_value(json!({ "name": name })).unwrap();
+        ids.push(one.create_key(wanted).await.unwrap().id);
+    }
+    for id in ids.iter().chain(&ids) {
+        one.use_key(Some(id)).await.unwrap();
+        assert_eq!(other.bearer(Need::Api).await.unwrap().source, Source::ManagedKey(id.clone()));
+    }
+    one.use_key(None).await.unwrap();
+    assert_eq!(other.bearer(Need::Api).await.unwrap().source, Source::Session);
+    one.sign_out(false).await.unwrap();
+    let asked = sandbox.count("GET /health-ai/models");
+    assert!(matches!(other.list_models(true).await, Err(Error::SignInRequired { .. })));
+    assert_eq!(sandbox.count("GET /health-ai/models"), asked);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_another_process_has_just_stored_is_known_before_an_answer_leaves() {
+    let clock = noon();
+    let sandbox = sandbox_with(&clock).await;
+    let place = Place::new(&sandbox);
+    let (other, redactor) = account_and_redactor(&place, &clock, &[]);
+    assert!(!other.status().await.unwrap().signed_in);
+    account(&place, &clock).sign_in(EMAIL, place.password.clone(), true).await.unwrap();
+    let answer = secrets::text(&place.password);
+    assert!(!redactor.redact(answer).contains(REDACTED));
+    other.refresh_if_changed().await;
+    assert!(redactor.redact(answer).contains(REDACTED));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! Must show 4: the process is killed at each step of making and rotating a key. The upstream is stopped in the middle
+//! The process is killed at each step of making and rotating a key. The upstream is stopped in the middle
 //! of a request, before or after it has done it; between two requests the process writes its vault in one transaction,
 //! so these are all the states that a crash can leave.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]

@@ -140,7 +140,7 @@ fn expected(row: &Row, (fault, _, kind, requests): &Column) -> (&'static str, u6
         (Manner::Write, "POST /auth/api-keys", Fault::Hang) => ("upstream_unavailable", requests),
         // A password that was refused is not tried again, so that no account is locked; and a key that is gone, or an
         // answer that says nothing that is needed, is as good as having ended it.
-        (Manner::LogIn, _, Fault::Status(401))
+        (Manner::LogIn, _, Fault::Status(401 | 403 | 422) | Fault::Echo)
         | (_, "DELETE /auth/api-keys/{id}", Fault::Status(404) | Fault::OtherShape) => ("ok", 1),
         _ => (kind, requests),
     }

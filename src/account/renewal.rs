@@ -15,7 +15,6 @@ use super::{
 };
 use crate::{
     bondmcp::{self, wire::Tokens},
-    error::{Kind, Report},
     secret::{self, SecretString},
     vault,
 };
@@ -94,7 +93,7 @@ impl Renewals {
             bondmcp::Error::Refused(refusal) => refusal.retry_after,
             _ => None,
         };
-        let pause = pause.or_else(|| is_unverified(error).then_some(UNVERIFIED_PAUSE));
+        let pause = pause.or_else(|| error.is_not_verified().then_some(UNVERIFIED_PAUSE));
         if let Some(pause) = pause {
             *lock(&self.paused) = Some((Instant::now() + pause.min(LONGEST_PAUSE), error.clone()));
         }
@@ -377,17 +376,12 @@ fn is(session: &Session, stale: Option<&SecretString>) -> bool {
 /// A refusal that says the token is no good, or that there is nothing to refresh with at this upstream (the seed
 /// knows no refreshing); not an outage, after which the same token may do.
 fn rejects_refresh(error: &bondmcp::Error) -> bool {
-    matches!(error, bondmcp::Error::Refused(refusal) if matches!(refusal.status, 400 | 401 | 403 | 404 | 405 | 422))
+    matches!(error.status(), Some(400 | 401 | 403 | 404 | 405 | 422))
 }
 
 /// A refusal that the same password meets again. An address that is not verified yet is the exception.
 fn rejects_password(error: &bondmcp::Error) -> bool {
-    matches!(error, bondmcp::Error::Refused(refusal) if matches!(refusal.status, 400 | 401 | 403 | 422))
-        && !is_unverified(error)
-}
-
-fn is_unverified(error: &bondmcp::Error) -> bool {
-    Report::from(error).kind == Kind::EmailNotVerified
+    matches!(error.status(), Some(400 | 401 | 403 | 422)) && !error.is_not_verified()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

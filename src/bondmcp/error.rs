@@ -106,14 +106,16 @@ impl Error {
         }
     }
 
-    fn is_status(&self, status: u16) -> bool {
-        self.refusal().is_some_and(|refusal| refusal.status == status)
+    /// The HTTP status of the refusal, where the upstream answered with one.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        self.refusal().map(|refusal| refusal.status)
     }
 
     /// The credential was not accepted (401).
     #[must_use]
     pub fn is_unauthorized(&self) -> bool {
-        self.is_status(401)
+        self.status() == Some(401)
     }
 
     /// The e-mail address is not verified yet.
@@ -125,13 +127,13 @@ impl Error {
     /// The plan allows no further API key: one status, 403, is documented for that and for missing permissions.
     #[must_use]
     pub fn is_about_key_limit(&self) -> bool {
-        self.is_status(403) && self.refusal().is_some_and(|refusal| refusal.mentions("limit"))
+        self.status() == Some(403) && self.refusal().is_some_and(|refusal| refusal.mentions("limit"))
     }
 
     /// There is no such thing (404). A 404 of something that is not the API says nothing about the thing.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
-        self.is_status(404) && self.refusal().is_some_and(Refusal::is_in_format)
+        self.status() == Some(404) && self.refusal().is_some_and(Refusal::is_in_format)
     }
 
     /// A billed request may have been processed although it failed.

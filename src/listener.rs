@@ -68,6 +68,10 @@ pub async fn serve(
             // One above the bound, to learn that somebody wants the place of another.
             accepted = listener.accept(), if tasks.len() <= bounds.connections => match accepted {
                 Ok((stream, _)) => {
+                    // Answers are short: none waits for the client's acknowledgement of the one before.
+                    if let Err(error) = stream.set_nodelay(true) {
+                        tracing::debug!(%error, "a connection keeps the system's delays");
+                    }
                     if tasks.len() >= bounds.connections {
                         evict_idle(&mut connections);
                     }

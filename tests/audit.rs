@@ -4,7 +4,11 @@
 mod common;
 
 use bondmcp_server::sandbox::{Fault, RunningSandbox};
-use common::{Place, Server, like_the_seed, sandbox, secrets};
+use common::{Place, Server, like_the_seed, request, sandbox, secrets, services::ANALYZE, within};
+use rmcp::{
+    model::{CallToolRequest, ClientRequest},
+    service::PeerRequestOptions,
+};
 use serde_json::{Value, json};
 
 async fn signed_in() -> (RunningSandbox, Place) {
@@ -121,4 +125,44 @@ async fn the_command_prints_the_newest_as_a_table_or_as_json() {
     let tools: Vec<Value> =
         json.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["tool"].take()).collect();
     assert_eq!(tools, ["auth_status", "clinical_data_extraction", "manage_api_keys"]);
+}
+
+fn question() -> Value {
+    json!({"prompt": "Why?", "analysis_type": "general"})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_billed_answer_is_possibly_billed() {
+    let (sandbox, place) = signed_in().await;
+    let server = Server::start(&place).await;
+    for fault in [Fault::Drop, Fault::DropMidBody, Fault::Status(500), Fault::Status(402)] {
+        sandbox.faults().next(ANALYZE, fault);
+        server.error("health_analyze", question()).await;
+    }
+    server.end().await;
+    let entries = entries(&place);
+    let billed: Vec<bool> = entries.iter().map(|entry| entry["possibly_billed"] == true).collect();
+    assert_eq!(billed, [true, true, true, false], "{entries:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_cancelled_before_it_is_sent_is_not_possibly_billed() {
+    let (sandbox, place) = signed_in().await;
+    let server = Server::start(&place).await;
+    server.ok("list_models", json!({})).await;
+    let before = sandbox.count("POST /auth/login");
+    // The token is refused, which bills nothing, and the log-in does not come to an end.
+    sandbox.expire_tokens();
+    sandbox.faults().always("POST /auth/login", Fault::Hold);
+    let call = ClientRequest::CallToolRequest(CallToolRequest::new(request("health_analyze", question())));
+    let call = within(server.client.send_cancellable_request(call, PeerRequestOptions::no_options()));
+    let call = call.await.unwrap();
+    within(sandbox.faults().arrived("POST /auth/login", before + 1)).await;
+    call.cancel(None).await.unwrap();
+    let spent = server.ok("auth_status", json!({})).await["spent"].clone();
+    assert_eq!(spent["by_tool"], json!({}), "{spent}");
+    sandbox.faults().release();
+    server.end().await;
+    let line = entries(&place).into_iter().find(|entry| entry["tool"] == "health_analyze").unwrap();
+    assert_eq!((&line["outcome"], line.get("possibly_billed")), (&json!("cancelled"), None));
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bondmcp_server::{
     bondmcp::{
-        Client, ConnectFailure, Error, POSSIBLY_BILLED, Timing,
+        Client, ConnectFailure, Error, POSSIBLY_BILLED, Sent, Timing,
         wire::{CreateApiKey, health::AnalysisRequest},
     },
     clock::Clock,
@@ -211,7 +211,7 @@ fn question() -> AnalysisRequest {
 async fn a_billed_request_that_may_have_been_processed_is_not_repeated_and_says_so() {
     const ANALYZE: &str = "POST /health-ai/analyze";
     let (sandbox, client, token) = signed_in(SandboxConfig::default()).await;
-    assert_eq!(client.analyze(&token, &question()).await.unwrap().cost, Some(0.05));
+    assert_eq!(client.analyze(&token, &question(), &Sent::default()).await.unwrap().cost, Some(0.05));
     let hasty = self::client(&sandbox, Duration::from_millis(20));
     let host = || host(&sandbox);
     for (fault, client, cause) in [
@@ -226,14 +226,17 @@ async fn a_billed_request_that_may_have_been_processed_is_not_repeated_and_says_
     ] {
         let before = sandbox.count(ANALYZE);
         sandbox.faults().next(ANALYZE, fault.clone());
-        let error = client.analyze(&token, &question()).await.unwrap_err();
+        let error = client.analyze(&token, &question(), &Sent::default()).await.unwrap_err();
         assert_eq!(error, Error::PossiblyBilled { cause: Box::new(cause) }, "{fault:?}");
         assert_eq!(Report::from(&error).solution, POSSIBLY_BILLED);
         assert_eq!(sandbox.count(ANALYZE) - before, 1, "{fault:?}");
     }
     for code in [400, 401, 402, 403, 422] {
         sandbox.faults().next(ANALYZE, Fault::Status(code));
-        assert_eq!(status(&client.analyze(&token, &question()).await.unwrap_err()), Some(code));
+        assert_eq!(
+            status(&client.analyze(&token, &question(), &Sent::default()).await.unwrap_err()),
+            Some(code)
+        );
     }
 }
 
@@ -245,7 +248,7 @@ async fn a_post_that_is_answered_with_303_or_302_may_have_been_processed_and_wit
         let error = client.create_api_key(&token, &wanted("ci")).await.unwrap_err();
         assert_eq!(error.is_certainly_unprocessed(), unprocessed, "{code}");
         sandbox.faults().next("POST /health-ai/analyze", Fault::ProcessThenRedirect(code));
-        let error = client.analyze(&token, &question()).await.unwrap_err();
+        let error = client.analyze(&token, &question(), &Sent::default()).await.unwrap_err();
         assert_eq!(error.is_possibly_billed(), !unprocessed, "{code}");
     }
 }
@@ -258,12 +261,12 @@ async fn a_billed_request_that_was_certainly_not_processed_is_repeated() {
         let before = sandbox.count(ANALYZE);
         sandbox.faults().next(ANALYZE, fault.clone());
         sandbox.faults().next(ANALYZE, fault);
-        client.analyze(&token, &question()).await.unwrap();
+        client.analyze(&token, &question(), &Sent::default()).await.unwrap();
         assert_eq!(sandbox.count(ANALYZE) - before, 3);
     }
     let before = sandbox.count(ANALYZE);
     sandbox.faults().next(ANALYZE, Fault::Busy("3600".to_owned()));
-    let error = client.analyze(&token, &question()).await.unwrap_err();
+    let error = client.analyze(&token, &question(), &Sent::default()).await.unwrap_err();
     assert_eq!(error.retry_after(), Some(Duration::from_hours(1)));
     assert!(error.is_certainly_unprocessed());
     assert_eq!(sandbox.count(ANALYZE) - before, 1);
@@ -275,7 +278,8 @@ async fn a_billed_request_is_repeated_when_nobody_listens() {
     let base_url = format!("http://{free}/mcp").parse().unwrap();
     let timing = Timing { first_wait: Duration::from_millis(1), ..Timing::default() };
     let client = Client::new(base_url, Redactor::default(), Clock::system(), timing);
-    let error = client.analyze(&bondmcp_server::secret::random(), &question()).await.unwrap_err();
+    let error =
+        client.analyze(&bondmcp_server::secret::random(), &question(), &Sent::default()).await.unwrap_err();
     assert_eq!(error, Error::Unreachable { host: free.to_string(), cause: ConnectFailure::Refused });
 }
 

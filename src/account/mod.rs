@@ -53,7 +53,7 @@ use crate::{
         wire::{Model, Subscription},
     },
     clock::Clock,
-    config::{BaseUrl, EnvironmentCredentials, Profile, Settings},
+    config::{BaseUrl, EnvironmentCredentials, Profile, SealingKeySource, Settings},
     redact::Redactor,
     vault::{ChangeMarker, RecordId},
 };
@@ -81,7 +81,7 @@ struct Inner {
     /// Held while the record is first read, so that a burst of calls reads it once.
     loading: tokio::sync::Mutex<()>,
     renewals: Renewals,
-    models: Cache<Vec<Model>>,
+    models: Cache<Arc<Vec<Model>>>,
     plan: Cache<Option<Subscription>>,
     audit: Audit,
     /// Told when the record was read, by whomever.
@@ -122,7 +122,11 @@ impl Account {
             clock: clock.clone(),
             vault: OnceCell::new(),
         };
-        redactor.hold("environment", settings.environment.secrets());
+        let sealing_key = match &settings.sealing_key {
+            SealingKeySource::Given(key) => Some(key),
+            SealingKeySource::File(_) | SealingKeySource::KeychainOrFile => None,
+        };
+        redactor.hold("environment", settings.environment.secrets().chain(sealing_key));
         Self {
             inner: Arc::new(Inner {
                 profile: settings.profile.clone(),

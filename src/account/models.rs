@@ -1,12 +1,15 @@
 //! The models that BondMCP offers, remembered for a while: the list changes seldom and agents ask for it often.
 
+use std::sync::Arc;
+
 use super::{Account, Error, Need};
 use crate::{bondmcp::wire::Model, clock::Timestamp};
 
 /// The models, and when the upstream listed them.
 #[derive(Clone, Debug)]
 pub struct Models {
-    pub models: Vec<Model>,
+    /// The same list as long as the upstream is not asked again.
+    pub models: Arc<Vec<Model>>,
     pub fetched_at: Timestamp,
     pub from_cache: bool,
     /// Why an older list is served, where the upstream was asked and is down.
@@ -21,7 +24,8 @@ impl Account {
         // Read before the request: when somebody signs in meanwhile, the answer is not theirs.
         let sign_in = self.generation();
         let (cache, clock) = (&self.inner.models, &self.inner.clock);
-        let ask = self.call(Need::Api, |client, bearer| async move { client.list_models(&bearer).await });
+        let ask = self
+            .call(Need::Api, |client, bearer| async move { client.list_models(&bearer).await.map(Arc::new) });
         let outcome = if refresh {
             cache.refresh(sign_in, clock, ask).await
         } else {

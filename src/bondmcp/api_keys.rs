@@ -33,6 +33,7 @@ impl Client {
             path,
             bearer: Some(access_token),
             body: Some(Bytes::from_owner(body)),
+            sent: None,
         };
         self.shown_once(request).await
     }
@@ -40,7 +41,8 @@ impl Client {
     /// `DELETE /auth/api-keys/{id}`: requests with that key are refused from now on.
     pub async fn revoke_api_key(&self, access_token: &SecretString, id: &str) -> Result<(), Error> {
         let path = &["auth", "api-keys", checked(id)?];
-        let request = Request { method: Method::DELETE, path, bearer: Some(access_token), body: None };
+        let request =
+            Request { method: Method::DELETE, path, bearer: Some(access_token), body: None, sent: None };
         self.send_once::<Value>(request).await?;
         Ok(())
     }
@@ -52,7 +54,8 @@ impl Client {
         id: &str,
     ) -> Result<NewApiKey, Error> {
         let path = &["api", "v1", "api-keys", checked(id)?, "regenerate"];
-        let request = Request { method: Method::POST, path, bearer: Some(access_token), body: None };
+        let request =
+            Request { method: Method::POST, path, bearer: Some(access_token), body: None, sent: None };
         self.shown_once(request).await
     }
 

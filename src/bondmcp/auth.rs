@@ -57,7 +57,7 @@ impl Client {
     ) -> Result<Request<'a>, Error> {
         self.redactor.remember(password);
         let body = Some(Bytes::from_owner(credentials(email, password)?));
-        Ok(Request { method: Method::POST, path, bearer: None, body })
+        Ok(Request { method: Method::POST, path, bearer: None, body, sent: None })
     }
 
     fn remembered(&self, tokens: Tokens) -> Tokens {
@@ -70,7 +70,7 @@ impl Client {
 }
 
 fn post<'a>(path: &'a [&'a str], bearer: &'a SecretString) -> Request<'a> {
-    Request { method: Method::POST, path, bearer: Some(bearer), body: None }
+    Request { method: Method::POST, path, bearer: Some(bearer), body: None, sent: None }
 }
 
 /// `{email, password}`, in bytes that are wiped after they were sent.

@@ -1,7 +1,10 @@
 //! One HTTP exchange with the upstream: the only place that opens connections to it and puts credentials into
 //! headers. Redirects are refused, response sizes are capped, and only requests that are safe to repeat are retried.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use backon::{ExponentialBuilder, Retryable as _};
 use bytes::Bytes;
@@ -63,6 +66,22 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Attempts of a read, the first one included.
 const MAX_ATTEMPTS: usize = 3;
 
+/// Whether a billed request may have reached the upstream: set when it is sent, cleared when the upstream has certainly
+/// not processed it. It outlives a call that is cancelled.
+#[derive(Debug, Default)]
+pub struct Sent(AtomicBool);
+
+impl Sent {
+    #[must_use]
+    pub fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set(&self, sent: bool) {
+        self.0.store(sent, Ordering::Relaxed);
+    }
+}
+
 /// What is asked of the upstream.
 pub(super) struct Request<'a> {
     pub method: Method,
@@ -70,11 +89,13 @@ pub(super) struct Request<'a> {
     pub path: &'a [&'a str],
     pub bearer: Option<&'a SecretString>,
     pub body: Option<Bytes>,
+    /// Set when the request is sent.
+    pub sent: Option<&'a Sent>,
 }
 
 impl<'a> Request<'a> {
     pub fn get(path: &'a [&'a str], bearer: &'a SecretString) -> Self {
-        Self { method: Method::GET, path, bearer: Some(bearer), body: None }
+        Self { method: Method::GET, path, bearer: Some(bearer), body: None, sent: None }
     }
 }
 
@@ -96,18 +117,25 @@ impl Client {
         path: &[&str],
         bearer: &SecretString,
         body: SecretBytes,
+        sent: &Sent,
         parse: impl Fn(Value) -> Option<T>,
     ) -> Result<T, Error> {
         let time = self.timing.billed;
         let body = Bytes::from_owner(body);
         let attempt = || {
+            // The attempt before it was certainly not processed.
+            sent.set(false);
             let body = Some(body.clone());
-            self.attempt(time, Request { method: Method::POST, path, bearer: Some(bearer), body })
+            self.attempt(
+                time,
+                Request { method: Method::POST, path, bearer: Some(bearer), body, sent: Some(sent) },
+            )
         };
         let answer = self.send_with_retry(time, attempt, Error::should_retry_billed).await;
         let answer = answer.and_then(|answer| parse(answer).ok_or_else(|| self.unreadable()));
         answer.map_err(|cause| {
             if cause.is_certainly_unprocessed() {
+                sent.set(false);
                 cause
             } else {
                 Error::PossiblyBilled { cause: Box::new(cause) }
@@ -152,7 +180,8 @@ impl Client {
     async fn permit(&self) -> Result<Permit<'_>, Error> {
         let permit = self.circuit_breaker.acquire()?;
         if permit.is_probe {
-            let probe = Request { method: Method::GET, path: &["health"], bearer: None, body: None };
+            let probe =
+                Request { method: Method::GET, path: &["health"], bearer: None, body: None, sent: None };
             let outcome = self.attempt::<Value>(PROBE_TIMEOUT, probe).await;
             match outcome {
                 Err(error) if error.is_outage() => {
@@ -186,6 +215,9 @@ impl Client {
         }
         if let Some(body) = request.body {
             outgoing = outgoing.header(CONTENT_TYPE, "application/json").body(body);
+        }
+        if let Some(sent) = request.sent {
+            sent.set(true);
         }
         let response = outgoing.send().await.map_err(|error| self.failure(&error))?;
         let status = response.status();

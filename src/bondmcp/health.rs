@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Client, Error,
+    exchange::Sent,
     wire::health::{
         Analysis, AnalysisRequest, Answer, Extraction, ExtractionRequest, MedicationCheck,
         MedicationCheckRequest, RiskAnalysis, RiskAnalysisRequest, SymptomAssessment,
@@ -20,8 +21,9 @@ impl Client {
         &self,
         bearer: &SecretString,
         wanted: &RiskAnalysisRequest,
+        sent: &Sent,
     ) -> Result<RiskAnalysis, Error> {
-        self.health_service("risk-analysis", bearer, wanted).await
+        self.health_service("risk-analysis", bearer, wanted, sent).await
     }
 
     /// `POST /health-ai/medication-check`.
@@ -29,8 +31,9 @@ impl Client {
         &self,
         bearer: &SecretString,
         wanted: &MedicationCheckRequest,
+        sent: &Sent,
     ) -> Result<MedicationCheck, Error> {
-        self.health_service("medication-check", bearer, wanted).await
+        self.health_service("medication-check", bearer, wanted, sent).await
     }
 
     /// `POST /health-ai/symptom-assessment`.
@@ -38,8 +41,9 @@ impl Client {
         &self,
         bearer: &SecretString,
         wanted: &SymptomAssessmentRequest,
+        sent: &Sent,
     ) -> Result<SymptomAssessment, Error> {
-        self.health_service("symptom-assessment", bearer, wanted).await
+        self.health_service("symptom-assessment", bearer, wanted, sent).await
     }
 
     /// `POST /health-ai/treatment-recommendations`.
@@ -47,8 +51,9 @@ impl Client {
         &self,
         bearer: &SecretString,
         wanted: &TreatmentRequest,
+        sent: &Sent,
     ) -> Result<TreatmentRecommendations, Error> {
-        self.health_service("treatment-recommendations", bearer, wanted).await
+        self.health_service("treatment-recommendations", bearer, wanted, sent).await
     }
 
     /// `POST /health-ai/data-extraction`.
@@ -56,13 +61,19 @@ impl Client {
         &self,
         bearer: &SecretString,
         wanted: &ExtractionRequest,
+        sent: &Sent,
     ) -> Result<Extraction, Error> {
-        self.health_service("data-extraction", bearer, wanted).await
+        self.health_service("data-extraction", bearer, wanted, sent).await
     }
 
     /// `POST /health-ai/analyze`.
-    pub async fn analyze(&self, bearer: &SecretString, wanted: &AnalysisRequest) -> Result<Analysis, Error> {
-        self.health_service("analyze", bearer, wanted).await
+    pub async fn analyze(
+        &self,
+        bearer: &SecretString,
+        wanted: &AnalysisRequest,
+        sent: &Sent,
+    ) -> Result<Analysis, Error> {
+        self.health_service("analyze", bearer, wanted, sent).await
     }
 
     async fn health_service<T: Answer>(
@@ -70,9 +81,10 @@ impl Client {
         service: &str,
         bearer: &SecretString,
         wanted: &impl Serialize,
+        sent: &Sent,
     ) -> Result<T, Error> {
         let body = to_secret_json(wanted).map_err(|_| self.unreadable())?;
-        self.billed(&["health-ai", service], bearer, body, parse).await
+        self.billed(&["health-ai", service], bearer, body, sent, parse).await
     }
 }
 

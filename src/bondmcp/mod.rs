@@ -16,7 +16,7 @@ pub use self::{
     circuit_breaker::Open,
     connection::{ConnectFailure, SetupError},
     error::{Error, POSSIBLY_BILLED, Refusal},
-    exchange::Timing,
+    exchange::{Sent, Timing},
     rate_limiter::Allowance,
 };
 

@@ -3,7 +3,7 @@
 
 use std::{
     panic::AssertUnwindSafe,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -24,11 +24,11 @@ use super::{
     host::Host,
     progress,
     spending::Price,
-    tools::{Outcome, ToolSpec},
+    tools::{Content, Outcome, ToolSpec},
 };
 use crate::{
     account::{self, Account},
-    bondmcp::{POSSIBLY_BILLED, wire::health},
+    bondmcp::{POSSIBLY_BILLED, Sent, wire::health},
     error::Kind,
 };
 
@@ -47,8 +47,8 @@ pub(super) struct Call<'a> {
     /// The request's arguments as they were given.
     pub arguments: &'a JsonObject,
     deadline: Instant,
-    /// Set while a request is under way that BondMCP may bill.
-    billing: &'a AtomicBool,
+    /// Whether BondMCP may have been sent a request that it bills.
+    pub sent: &'a Sent,
 }
 
 /// What a call is answered with.
@@ -82,7 +82,7 @@ impl BondMcp {
             record.end(self, CallOutcome::named("refused"));
             return Err(self.inner.guard.error(ErrorData::invalid_params("there is no such tool", None)));
         };
-        let billing = AtomicBool::new(false);
+        let sent = Sent::default();
         let deadline = Instant::now() + self.inner.limits.deadline;
         let call = Call {
             server: self,
@@ -91,7 +91,7 @@ impl BondMcp {
             request: &request,
             arguments,
             deadline,
-            billing: &billing,
+            sent: &sent,
         };
         let aborted = |how, message| (Err(ErrorData::internal_error(message, None)), Some(how));
         let span =
@@ -101,9 +101,8 @@ impl BondMcp {
             () = host.cancelled().cancelled() => aborted("cancelled", "the call was cancelled"),
             () = self.inner.stopping.cancelled() => aborted("stopped", "the server is stopping"),
         };
-        let possibly_billed = billing.load(Ordering::Relaxed);
         let outcome = match (&answer, aborted) {
-            (_, Some(how)) => CallOutcome::named(how).with_possibly_billed(possibly_billed),
+            (_, Some(how)) => CallOutcome::named(how).with_possibly_billed(sent.get()),
             (Ok(Answer::Done(done)), None) => {
                 CallOutcome { cost: done.cost, key_id: done.key_id.clone(), ..CallOutcome::named("ok") }
             }
@@ -114,6 +113,8 @@ impl BondMcp {
             (Err(_), None) => CallOutcome::named("refused"),
         };
         record.end(self, outcome);
+        // Another process may have renewed the session meanwhile: its token is a secret to look for.
+        self.account().refresh_if_changed().await;
         self.inner.guard.answer(answer.map(|answer| self.naming_the_account(answer))).await
     }
 
@@ -143,7 +144,9 @@ impl BondMcp {
         }
         match answer {
             Answer::Done(mut outcome) => {
-                outcome.result.insert("signed_in_as".to_owned(), identity.name.into());
+                let mut result = outcome.result.into_object();
+                result.insert("signed_in_as".to_owned(), identity.name.into());
+                outcome.result = Content::Fresh(result);
                 Answer::Done(outcome)
             }
             Answer::Failed(failure) => Answer::Failed(failure.signed_in_as(identity.name)),
@@ -175,7 +178,7 @@ impl Call<'_> {
         match tokio::time::timeout_at(self.deadline, work).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Ok(Failure::bug().into()),
-            Err(_) => Ok(too_late(self.billing.load(Ordering::Relaxed)).into()),
+            Err(_) => Ok(too_late(self.sent.get()).into()),
         }
     }
 
@@ -235,21 +238,13 @@ impl Call<'_> {
         request: impl Future<Output = Result<T, account::Error>>,
     ) -> Result<Outcome, Failure> {
         let price = self.tool.price.unwrap_or(Price::cents(0));
-        let billed = self.server.inner.spending.begin(self.tool.name, price)?;
-        self.billing.store(true, Ordering::Relaxed);
+        let billed = self.server.inner.spending.begin(self.tool.name, price, self.sent)?;
         match request.await {
             Ok(answer) => {
-                self.billing.store(false, Ordering::Relaxed);
                 let cost = billed.cost(answer.cost());
                 Ok(Outcome::of(&answer)?.with_cost(cost))
             }
-            Err(error) => {
-                if !error.is_possibly_billed() {
-                    self.billing.store(false, Ordering::Relaxed);
-                    billed.nothing();
-                }
-                Err(error.into())
-            }
+            Err(error) => Err(error.into()),
         }
     }
 }

@@ -107,6 +107,7 @@ impl ServerHandler for BondMcp {
         _: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
         let read = self.bounded(Box::pin(self.resource(&request.uri))).await;
+        self.account().refresh_if_changed().await;
         self.out(read.map_err(Failure::into_protocol_error).flatten()).map(Into::into)
     }
 
@@ -116,6 +117,7 @@ impl ServerHandler for BondMcp {
         _: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
         let completed = self.bounded(Box::pin(self.completed(&request))).await;
+        self.account().refresh_if_changed().await;
         self.out(completed.map_err(Failure::into_protocol_error).flatten())
     }
 

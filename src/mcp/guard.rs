@@ -1,7 +1,11 @@
 //! The egress guard: the last look at everything on its way to the host. Whatever the layers below did, a known secret
 //! or a secret's shape becomes `[redacted]` here. [`Guarded`] is made nowhere else, and nothing else is sent.
 
-use std::collections::BTreeMap;
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use rmcp::{
     ErrorData,
@@ -13,7 +17,10 @@ use rmcp::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::call::Answer;
+use super::{
+    call::Answer,
+    tools::{Content, Source},
+};
 use crate::{
     redact::{REDACTED, Redactor},
     text,
@@ -40,11 +47,48 @@ pub(super) type Reply<T> = Result<Guarded<T>, Guarded<ErrorData>>;
 
 /// Looks at what leaves for the host.
 #[derive(Clone, Debug)]
-pub(super) struct Guard(Redactor);
+pub(super) struct Guard {
+    redactor: Redactor,
+    repeat: Arc<Mutex<Option<Repeat>>>,
+}
+
+/// The last answer that can be sent again.
+#[derive(Debug)]
+struct Repeat {
+    source: Source,
+    /// Of the secrets that were looked for.
+    revision: u64,
+    answer: CallToolResult,
+}
 
 impl Guard {
     pub fn new(redactor: Redactor) -> Self {
-        Self(redactor)
+        Self { redactor, repeat: Arc::default() }
+    }
+
+    /// The answer that was made of `source`, unless there are other secrets to look for by now.
+    pub fn repeated(&self, source: &Source) -> Option<Guarded<CallToolResult>> {
+        let repeat = self.repeat.lock().unwrap_or_else(PoisonError::into_inner);
+        let repeat = repeat.as_ref().filter(|repeat| Arc::ptr_eq(&repeat.source, source))?;
+        (repeat.revision == self.redactor.revision()).then(|| Guarded(repeat.answer.clone()))
+    }
+
+    /// A structured result and the text that is made of it. A secret that JSON has escaped twice would be harder to
+    /// find, so the structure is cleaned first.
+    fn structured(&self, content: Content) -> Guarded<CallToolResult> {
+        let (result, source) = match content {
+            Content::Fresh(result) => (result, None),
+            Content::Repeatable(result, source) => (result, Some(source)),
+            Content::Repeated(answer) => return answer,
+        };
+        // Read first, so that a secret that comes to be known meanwhile makes the answer obsolete.
+        let revision = self.redactor.revision();
+        let answer = CallToolResult::structured(self.cleaned(result));
+        if let Some(source) = source {
+            let repeat = Repeat { source, revision, answer: answer.clone() };
+            *self.repeat.lock().unwrap_or_else(PoisonError::into_inner) = Some(repeat);
+        }
+        Guarded(answer)
     }
 
     /// The answer to a tool call. A large one is looked at apart from the async workers, which others wait for.
@@ -58,13 +102,9 @@ impl Guard {
             .unwrap_or_else(|_| Err(self.error(ErrorData::internal_error("the result cannot be sent", None))))
     }
 
-    /// The text block is made of the cleaned structure: a secret that JSON has escaped twice
-    /// would be harder to find.
     fn checked(&self, answer: Result<Answer, ErrorData>) -> Reply<CallToolResponse> {
         match answer {
-            Ok(Answer::Done(outcome)) => {
-                Ok(Guarded(CallToolResult::structured(self.cleaned(outcome.result)).into()))
-            }
+            Ok(Answer::Done(outcome)) => Ok(Guarded(self.structured(outcome.result).into_inner().into())),
             Ok(Answer::Failed(failure)) => {
                 let text = self.cleaned(failure.to_json()).to_string();
                 Ok(Guarded(CallToolResult::error(vec![ContentBlock::text(text)]).into()))
@@ -78,30 +118,31 @@ impl Guard {
     pub fn result<T: Serialize + DeserializeOwned>(&self, result: Result<T, ErrorData>) -> Reply<T> {
         let result = result.map_err(|error| self.error(error))?;
         let unreadable = |_| self.error(ErrorData::internal_error("the result cannot be sent", None));
-        let before = serde_json::to_value(&result).map_err(unreadable)?;
-        let mut after = before.clone();
-        self.0.redact_json(&mut after);
-        if after == before {
+        // Looked at as text first: nearly always there is nothing to redact, and a tree would cost much memory.
+        let text = serde_json::to_string(&result).map_err(unreadable)?;
+        if matches!(self.redactor.redact(&text), Cow::Borrowed(_)) {
             return Ok(Guarded(result));
         }
-        serde_json::from_value(after).map(Guarded).map_err(unreadable)
+        let mut value = serde_json::from_str(&text).map_err(unreadable)?;
+        self.redactor.redact_json(&mut value);
+        serde_json::from_value(value).map(Guarded).map_err(unreadable)
     }
 
     pub fn error(&self, mut error: ErrorData) -> Guarded<ErrorData> {
         error.message = self.text(&error.message).into();
         if let Some(data) = &mut error.data {
-            self.0.redact_json(data);
+            self.redactor.redact_json(data);
         }
         Guarded(error)
     }
 
     pub fn text(&self, text: &str) -> String {
-        self.0.redact(text).into_owned()
+        self.redactor.redact(text).into_owned()
     }
 
     /// A name from elsewhere, fit to be shown and stored.
     pub fn name(&self, name: &str) -> String {
-        text::excerpt(&self.0.redact(name), LONGEST_NAME)
+        text::excerpt(&self.redactor.redact(name), LONGEST_NAME)
     }
 
     /// A question to the person. Its link leads to our own page, and it is not made of what somebody else wrote.
@@ -134,21 +175,27 @@ impl Guard {
 
     fn cleaned(&self, object: JsonObject) -> Value {
         let mut value = Value::Object(object);
-        self.0.redact_json(&mut value);
+        self.redactor.redact_json(&mut value);
         value
     }
 }
 
-fn is_large(object: &JsonObject) -> bool {
-    fn text(value: &Value) -> usize {
-        match value {
-            Value::String(text) => text.len(),
-            Value::Array(items) => items.iter().map(text).sum(),
-            Value::Object(fields) => fields.iter().map(|(name, value)| name.len() + text(value)).sum(),
-            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+fn is_large(content: &Content) -> bool {
+    match content {
+        Content::Fresh(object) | Content::Repeatable(object, _) => {
+            object.values().map(text_length).sum::<usize>() > LARGE
         }
+        Content::Repeated(_) => false,
     }
-    object.values().map(text).sum::<usize>() > LARGE
+}
+
+fn text_length(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(text_length).sum(),
+        Value::Object(fields) => fields.iter().map(|(name, value)| name.len() + text_length(value)).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    }
 }
 
 #[cfg(test)]
@@ -202,6 +249,25 @@ mod tests {
         let text = &answer.content[0].as_text().unwrap().text;
         assert!(!text.contains("word"), "{text}");
         assert_eq!(serde_json::from_str::<Value>(text).unwrap(), answer.structured_content.unwrap());
+    }
+
+    #[test]
+    fn a_repeatable_answer_is_looked_at_again_when_another_secret_is_known() {
+        let (redactor, source): (_, Source) = (Redactor::default(), Arc::new(1));
+        let guard = Guard::new(redactor.clone());
+        let text =
+            |answer: Guarded<CallToolResult>| answer.into_inner().content[0].as_text().unwrap().text.clone();
+        let content =
+            || Content::Repeatable(json!({"a": "first one"}).as_object().unwrap().clone(), source.clone());
+        assert!(guard.repeated(&source).is_none());
+        assert!(text(guard.structured(content())).contains("first one"));
+        assert!(text(guard.repeated(&source).unwrap()).contains("first one"));
+        let other: Source = Arc::new(1);
+        assert!(guard.repeated(&other).is_none());
+        redactor.remember(&"first one".into());
+        assert!(guard.repeated(&source).is_none());
+        assert!(!text(guard.structured(content())).contains("first one"));
+        assert!(!text(guard.repeated(&source).unwrap()).contains("first one"));
     }
 
     #[tokio::test]

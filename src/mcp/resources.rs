@@ -89,7 +89,9 @@ impl BondMcp {
         }
         let content = match (uri, key_id) {
             (_, Some(id)) => json!(self.key(id).await?),
-            (MODELS, _) => json!(self.models(false).await.map_err(Failure::into_protocol_error)?),
+            (MODELS, _) => {
+                self.models(false).await.map_err(Failure::into_protocol_error)?.result.into_object().into()
+            }
             (ACCOUNT, _) => json!(self.auth_status().await.map_err(Failure::into_protocol_error)?),
             _ => json!(Usage { spent: self.inner.spending.spent(), rate_limit: self.account().allowance() }),
         };

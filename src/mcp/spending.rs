@@ -9,7 +9,7 @@ use rmcp::schemars::{self, JsonSchema};
 use serde::Serialize;
 
 use super::failure::Failure;
-use crate::error::Kind;
+use crate::{bondmcp::Sent, error::Kind};
 
 /// The most that one call is counted as, whatever its answer says.
 const HIGHEST_COST: Usd = Usd::cents(100);
@@ -113,20 +113,16 @@ struct Line {
     possible: Usd,
 }
 
-/// A billed call in progress. One that is dropped without an outcome, as when it is cancelled, counts as possibly billed.
+/// A billed call in progress. One that is dropped without an answer, as when it is cancelled, counts as possibly billed
+/// if it may have reached BondMCP.
 #[derive(Debug)]
 pub(super) struct Billed<'a> {
     spending: &'a Spending,
     tool: &'static str,
     price: Price,
-    outcome: Outcome,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Outcome {
-    Unknown,
-    Cost(Usd),
-    Nothing,
+    sent: &'a Sent,
+    /// What the call is counted as, once it was answered.
+    cost: Option<Usd>,
 }
 
 impl Spending {
@@ -135,7 +131,12 @@ impl Spending {
     }
 
     /// Begins a call that costs `price`, if the limit allows it.
-    pub fn begin(&self, tool: &'static str, price: Price) -> Result<Billed<'_>, Failure> {
+    pub fn begin<'a>(
+        &'a self,
+        tool: &'static str,
+        price: Price,
+        sent: &'a Sent,
+    ) -> Result<Billed<'a>, Failure> {
         let mut book = self.book();
         let taken = book.total().plus(book.reserved);
         if let Some(limit) = self.limit
@@ -153,7 +154,7 @@ impl Spending {
             ));
         }
         book.reserved = book.reserved.plus(price.reserved);
-        Ok(Billed { spending: self, tool, price, outcome: Outcome::Unknown })
+        Ok(Billed { spending: self, tool, price, sent, cost: None })
     }
 
     pub fn spent(&self) -> Spent {
@@ -178,13 +179,8 @@ impl Billed<'_> {
     pub fn cost(mut self, cost: Option<f64>) -> Usd {
         let named = cost.map_or(self.price.reserved, Usd::from_f64);
         let counted = named.min(HIGHEST_COST).max(self.price.least);
-        self.outcome = Outcome::Cost(counted);
+        self.cost = Some(counted);
         counted
-    }
-
-    /// It was certainly not processed.
-    pub fn nothing(mut self) {
-        self.outcome = Outcome::Nothing;
     }
 }
 
@@ -192,10 +188,10 @@ impl Drop for Billed<'_> {
     fn drop(&mut self) {
         let mut book = self.spending.book();
         book.reserved.0 -= self.price.reserved.0;
-        let (calls, cost) = match self.outcome {
-            Outcome::Nothing => return,
-            Outcome::Cost(cost) => ((1, 0), (cost, Usd::default())),
-            Outcome::Unknown => ((0, 1), (Usd::default(), self.price.reserved)),
+        let (calls, cost) = match self.cost {
+            Some(cost) => ((1, 0), (cost, Usd::default())),
+            None if self.sent.get() => ((0, 1), (Usd::default(), self.price.reserved)),
+            None => return,
         };
         let line = book.tools.entry(self.tool.to_owned()).or_default();
         line.calls += calls.0;
@@ -231,15 +227,17 @@ mod tests {
     #[test]
     fn calls_are_counted_by_tool_with_what_they_cost() {
         let spending = Spending::new(None);
-        spending.begin("a", PRICE).unwrap().cost(Some(0.05));
-        spending.begin("a", PRICE).unwrap().cost(None);
-        spending.begin("b", PRICE).unwrap().nothing();
-        drop(spending.begin("c", PRICE).unwrap());
-        let spent = spending.spent();
-        assert_eq!(spent.total_usd.to_string(), "0.11");
-        assert_eq!((spent.by_tool["a"].calls, spent.by_tool["a"].usd.to_string().as_str()), (2, "0.08"));
-        assert!(!spent.by_tool.contains_key("b"));
-        assert_eq!((spent.by_tool["c"].calls, spent.by_tool["c"].possibly_billed_calls), (0, 1));
+        let (sent, unsent) = (Sent::default(), Sent::default());
+        sent.set(true);
+        spending.begin("a", PRICE, &sent).unwrap().cost(Some(0.05));
+        spending.begin("a", PRICE, &sent).unwrap().cost(None);
+        drop(spending.begin("b", PRICE, &unsent).unwrap());
+        drop(spending.begin("c", PRICE, &sent).unwrap());
+        let report = spending.spent();
+        assert_eq!(report.total_usd.to_string(), "0.11");
+        assert_eq!((report.by_tool["a"].calls, report.by_tool["a"].usd.to_string().as_str()), (2, "0.08"));
+        assert!(!report.by_tool.contains_key("b"));
+        assert_eq!((report.by_tool["c"].calls, report.by_tool["c"].possibly_billed_calls), (0, 1));
     }
 
     #[test]
@@ -252,23 +250,23 @@ mod tests {
             (1e300, HIGHEST_COST),
             (f64::INFINITY, HIGHEST_COST),
         ] {
-            let spending = Spending::new(None);
-            assert_eq!(spending.begin("a", PRICE).unwrap().cost(Some(told)), counted, "{told}");
+            let (spending, sent) = (Spending::new(None), Sent::default());
+            assert_eq!(spending.begin("a", PRICE, &sent).unwrap().cost(Some(told)), counted, "{told}");
             assert_eq!(Usd::from_f64(spending.spent().total_usd), counted, "{told}");
         }
     }
 
     #[test]
     fn the_limit_holds_for_calls_at_once() {
-        let spending = Spending::new(Some(Usd::from_f64(0.07)));
-        let one = spending.begin("a", PRICE).unwrap();
-        let two = spending.begin("a", PRICE).unwrap();
-        spending.begin("a", PRICE).unwrap_err();
-        one.nothing();
-        spending.begin("a", Price::cents(1)).unwrap().cost(Some(0.01));
+        let (spending, sent) = (Spending::new(Some(Usd::from_f64(0.07))), Sent::default());
+        let one = spending.begin("a", PRICE, &sent).unwrap();
+        let two = spending.begin("a", PRICE, &sent).unwrap();
+        spending.begin("a", PRICE, &sent).unwrap_err();
+        drop(one);
+        spending.begin("a", Price::cents(1), &sent).unwrap().cost(Some(0.01));
         two.cost(Some(0.03));
-        spending.begin("a", PRICE).unwrap().cost(Some(0.03));
-        spending.begin("a", PRICE).unwrap_err();
-        spending.begin("a", Price::cents(0)).unwrap().nothing();
+        spending.begin("a", PRICE, &sent).unwrap().cost(Some(0.03));
+        spending.begin("a", PRICE, &sent).unwrap_err();
+        spending.begin("a", Price::cents(0), &sent).unwrap().cost(Some(0.0));
     }
 }

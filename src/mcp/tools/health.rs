@@ -61,7 +61,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
         |call| {
             Box::pin(async move {
                 let wanted: RiskAnalysisRequest = call.arguments()?;
-                call.pay(call.account().risk_analysis(&wanted)).await
+                call.pay(call.account().risk_analysis(&wanted, call.sent)).await
             })
         },
     ),
@@ -74,7 +74,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
         |call| {
             Box::pin(async move {
                 let wanted: MedicationCheckRequest = call.arguments()?;
-                call.pay(call.account().medication_check(&wanted)).await
+                call.pay(call.account().medication_check(&wanted, call.sent)).await
             })
         },
     ),
@@ -87,7 +87,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
         |call| {
             Box::pin(async move {
                 let wanted: SymptomAssessmentRequest = call.arguments()?;
-                call.pay(call.account().symptom_assessment(&wanted)).await
+                call.pay(call.account().symptom_assessment(&wanted, call.sent)).await
             })
         },
     ),
@@ -100,7 +100,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
         |call| {
             Box::pin(async move {
                 let wanted: TreatmentRequest = call.arguments()?;
-                call.pay(call.account().treatment_recommendations(&wanted)).await
+                call.pay(call.account().treatment_recommendations(&wanted, call.sent)).await
             })
         },
     ),
@@ -113,7 +113,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
         |call| {
             Box::pin(async move {
                 let wanted: ExtractionRequest = call.arguments()?;
-                call.pay(call.account().data_extraction(&wanted)).await
+                call.pay(call.account().data_extraction(&wanted, call.sent)).await
             })
         },
     ),
@@ -127,7 +127,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
         |call| {
             Box::pin(async move {
                 let wanted: AnalysisRequest = call.arguments()?;
-                call.pay(call.account().analyze(&wanted)).await
+                call.pay(call.account().analyze(&wanted, call.sent)).await
             })
         },
     ),

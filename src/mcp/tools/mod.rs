@@ -8,10 +8,10 @@ mod models;
 mod schema;
 mod session;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{any::Any, collections::BTreeMap, sync::Arc};
 
 use futures_util::future::BoxFuture;
-use rmcp::model::{JsonObject, Tool, ToolAnnotations};
+use rmcp::model::{CallToolResult, JsonObject, Tool, ToolAnnotations};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -24,6 +24,7 @@ pub(super) use self::{
 use super::{
     call::Call,
     failure::Failure,
+    guard::Guarded,
     spending::{Price, Usd},
 };
 use crate::account::Need;
@@ -96,11 +97,37 @@ impl ToolSpec {
     }
 }
 
+/// The result of a call that worked.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// The structured result; the text block is made of it.
+    Fresh(JsonObject),
+    /// The same, made of nothing but this value: what the guard has made of it can be sent again.
+    Repeatable(JsonObject, Source),
+    /// What the guard has made of it earlier.
+    Repeated(Guarded<CallToolResult>),
+}
+
+impl Content {
+    /// The structured result.
+    pub fn into_object(self) -> JsonObject {
+        match self {
+            Self::Fresh(result) | Self::Repeatable(result, _) => result,
+            Self::Repeated(answer) => match answer.into_inner().structured_content {
+                Some(Value::Object(result)) => result,
+                _ => JsonObject::new(),
+            },
+        }
+    }
+}
+
+/// The value that a repeatable result is made of.
+pub(super) type Source = Arc<dyn Any + Send + Sync>;
+
 /// What a call that worked has brought.
 #[derive(Debug)]
 pub(super) struct Outcome {
-    /// The structured result; the text block is made of it.
-    pub result: JsonObject,
+    pub result: Content,
     /// What the call was counted as.
     pub cost: Option<Usd>,
     /// The API key that it was about.
@@ -111,7 +138,7 @@ impl Outcome {
     /// The outcome whose result is `result`, which must serialize to a JSON object.
     pub fn of(result: &impl Serialize) -> Result<Self, Failure> {
         match serde_json::to_value(result) {
-            Ok(Value::Object(result)) => Ok(Self { result, cost: None, key_id: None }),
+            Ok(Value::Object(result)) => Ok(Content::Fresh(result).into()),
             _ => Err(Failure::bug()),
         }
     }
@@ -122,6 +149,12 @@ impl Outcome {
 
     pub fn with_key(self, id: impl Into<String>) -> Self {
         Self { key_id: Some(id.into()), ..self }
+    }
+}
+
+impl From<Content> for Outcome {
+    fn from(result: Content) -> Self {
+        Self { result, cost: None, key_id: None }
     }
 }
 

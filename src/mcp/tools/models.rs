@@ -4,7 +4,7 @@ use rmcp::{schemars, schemars::JsonSchema};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Effects, Outcome, ToolSpec, Toolset, no_action,
+    Content, Effects, Outcome, Source, ToolSpec, Toolset, no_action,
     schema::{input_schema, output_schema},
     unconfirmed,
 };
@@ -27,11 +27,11 @@ pub(super) const TOOLS: &[ToolSpec] = &[ToolSpec {
     action: no_action,
     confirmation: unconfirmed,
     input_schema: input_schema::<ListModelsArguments>,
-    output_schema: output_schema::<ListModelsResult>,
+    output_schema: output_schema::<ListModelsResult<'_>>,
     run: |call| {
         Box::pin(async move {
             let arguments: ListModelsArguments = call.arguments()?;
-            Outcome::of(&call.server.models(arguments.refresh.unwrap_or(false)).await?)
+            call.server.models(arguments.refresh.unwrap_or(false)).await
         })
     },
 }];
@@ -47,8 +47,8 @@ struct ListModelsArguments {
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-pub(in crate::mcp) struct ListModelsResult {
-    models: Vec<Model>,
+struct ListModelsResult<'a> {
+    models: &'a [Model],
     count: usize,
     /// When BondMCP gave this list (RFC 3339).
     fetched_at: Timestamp,
@@ -60,14 +60,24 @@ pub(in crate::mcp) struct ListModelsResult {
 }
 
 impl BondMcp {
-    pub(in crate::mcp) async fn models(&self, refresh: bool) -> Result<ListModelsResult, Failure> {
+    pub(in crate::mcp) async fn models(&self, refresh: bool) -> Result<Outcome, Failure> {
         let list = self.account().list_models(refresh).await?;
-        Ok(ListModelsResult {
+        // Agents ask for the list often, and it is the same for minutes.
+        let repeats = list.from_cache && list.outage.is_none();
+        let source: Source = list.models.clone();
+        if repeats && let Some(answer) = self.inner.guard.repeated(&source) {
+            return Ok(Content::Repeated(answer).into());
+        }
+        let outcome = Outcome::of(&ListModelsResult {
             count: list.models.len(),
-            models: list.models,
+            models: &list.models,
             fetched_at: list.fetched_at,
             from_cache: list.from_cache,
             note: list.outage.map(|outage| format!("{outage}; this is the list as of `fetched_at`.")),
+        })?;
+        Ok(match outcome.result {
+            Content::Fresh(result) if repeats => Content::Repeatable(result, source).into(),
+            result => result.into(),
         })
     }
 }

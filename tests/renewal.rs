@@ -407,3 +407,18 @@ async fn an_api_key_in_the_environment_needs_no_vault_and_manages_no_keys() {
     assert!(within(account.ensure_signed_in()).await.unwrap().signed_in);
     within(account.close()).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewals_log_lines_carry_the_id_of_the_call_that_needed_it() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    place.sign_in().await;
+    let server = Server::spawn(&mut place.command(&["--log", "debug", "stdio"])).await;
+    server.ok("list_models", json!({})).await;
+    sandbox.expire_tokens();
+    server.ok("list_models", json!({ "refresh": true })).await;
+    let (_, log) = server.end_apart().await;
+    let log = String::from_utf8(log).unwrap();
+    let line = log.lines().find(|line| line.contains("session") && line.contains("renew")).unwrap();
+    assert!(line.contains("call{id=2 tool=\"list_models\"}"), "{line}");
+}

@@ -28,6 +28,7 @@ use std::{
 
 use tokio::sync::{Notify, OnceCell};
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use self::{
     audit::Audit,
@@ -211,7 +212,7 @@ impl Account {
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
-        self.inner.tasks.spawn(work).await.unwrap_or(Err(Error::Interrupted))
+        self.inner.tasks.spawn(work.in_current_span()).await.unwrap_or(Err(Error::Interrupted))
     }
 
     fn sign_in_required(&self, why: SignInReason) -> Error {

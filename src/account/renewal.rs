@@ -8,6 +8,7 @@ use std::{
 
 use tokio::{sync::watch, time::Instant};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::{
@@ -63,7 +64,8 @@ impl Renewals {
                 renewal.clone()
             } else {
                 let (sender, receiver) = watch::channel(None);
-                tasks.spawn(async move { sender.send_replace(Some(work.await)) });
+                // In the span of the call that needs it, so that its log lines can be told from those of other calls.
+                tasks.spawn(async move { sender.send_replace(Some(work.await)) }.in_current_span());
                 current.insert(receiver).clone()
             }
         };

@@ -19,14 +19,14 @@ def mcpdo(*arguments):
     return json.loads(run.stdout)
 
 
-for era in ["legacy", "modern"]:
+for revision in ["legacy", "modern"]:
     with tempfile.TemporaryDirectory() as directory:
         server = {"command": sys.argv[1], "args": ["stdio", "--sandbox"], "env": {"BONDMCP_DATA_DIR": f"{directory}/data"}}
         catalog = pathlib.Path(directory, "catalog.json")
         catalog.write_text(json.dumps({"mcpServers": {"bondmcp": server}}))
         os.environ |= {"HOME": directory, "MCP_CATALOG_PATH": str(catalog)}
         try:
-            mcpdo("connect", "bondmcp", "--era", era)
+            mcpdo("connect", "bondmcp", "--era", revision)
             asked = mcpdo("@bondmcp", "tools/call", "list_models")["elicitationPending"]
             assert asked["mode"] == "url", asked
             sign_in(asked["url"])
@@ -35,4 +35,4 @@ for era in ["legacy", "modern"]:
         finally:
             subprocess.run(["mcpdo", "daemon", "stop"], check=True, capture_output=True)
     assert not SECRETS.search("".join(seen))
-    print(f"Inspector, signing in on the page, {era}: ok")
+    print(f"Inspector, signing in on the page, {revision}: ok")

@@ -1,4 +1,5 @@
-//! Who is signed in, how and until when: never a secret, and without asking the upstream.
+//! The sign-in status: the account, its credential and its expiry. It holds no secret and is computed without a
+//! request.
 
 use serde::Serialize;
 
@@ -25,7 +26,7 @@ pub enum Renewal {
     RememberedPassword,
     /// `BONDMCP_EMAIL` and `BONDMCP_PASSWORD`.
     Environment,
-    /// Nothing: at its end the person signs in again.
+    /// Nothing: the person signs in again when the session expires.
     None,
 }
 

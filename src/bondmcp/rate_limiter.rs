@@ -14,20 +14,20 @@ use tokio::time::Instant;
 use super::error::{Error, retry_after};
 use crate::clock::Timestamp;
 
-/// Shorter waits are absorbed; longer ones are returned to the caller.
+/// Longest wait that is absorbed; longer ones are returned to the caller.
 const MAX_INLINE_WAIT: Duration = Duration::from_secs(2);
 
-/// Limits count by the minute. A later time in the headers comes from a clock that differs from ours.
+/// Length of the upstream's window. A later reset in the headers comes from a clock that differs from ours.
 const MAX_WINDOW: Duration = Duration::from_mins(1);
 
 /// The upstream's latest figures.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Allowance {
-    /// Requests a minute.
+    /// Requests per minute.
     pub limit: u64,
-    /// Requests that are left of this minute.
+    /// Requests left in this minute.
     pub remaining: u64,
-    /// When there are as many as `limit` again (RFC 3339).
+    /// When `remaining` is reset to `limit` (RFC 3339).
     pub resets_at: Timestamp,
 }
 
@@ -45,7 +45,7 @@ struct Known {
     blocked_until: Option<Instant>,
     /// When the window of `allowance` ends.
     renewed_at: Option<Instant>,
-    /// The same by the upstream's clock, which identifies the window that a response belongs to.
+    /// End of the window by the upstream's clock, which identifies the window of a response.
     reset: Option<Timestamp>,
 }
 
@@ -60,7 +60,7 @@ impl Drop for Permit<'_> {
 }
 
 impl RateLimiter {
-    /// Lets a request through, after a short wait if that is enough.
+    /// Admits a request, after a short wait if that is enough.
     pub async fn admit(&self) -> Result<Permit<'_>, Error> {
         let began = Instant::now();
         loop {
@@ -78,10 +78,10 @@ impl RateLimiter {
         let from_now = |wait: Duration| Instant::now() + wait.min(MAX_WINDOW);
         if let Some(told) = allowance(headers) {
             let reset = told.resets_at;
-            // Known figures hold for a minute by our clock, whatever the upstream's clock says.
+            // Known figures are valid for a minute by our clock, regardless of the upstream's.
             let holds = known.renewed_at.is_some_and(|at| at > Instant::now());
             let later = known.reset.filter(|known| holds && *known >= reset);
-            // Responses overtake each other: of one window the smallest figure is the newest.
+            // Responses can arrive out of order: within a window the smallest figure is the newest.
             if later.is_none_or(|known| known == reset) {
                 let others = known.in_flight.saturating_sub(1);
                 let before =
@@ -100,7 +100,7 @@ impl RateLimiter {
         }
     }
 
-    /// The upstream's latest figures; `None` before it sent any.
+    /// Returns the upstream's latest figures; `None` before the first ones.
     pub fn allowance(&self) -> Option<Allowance> {
         self.known().allowance.clone()
     }
@@ -188,7 +188,7 @@ mod tests {
         limiter.observe(200, &told(2, 30), now());
         drop(one);
         assert_eq!(limiter.allowance().unwrap().remaining, 1);
-        // An answer that was overtaken.
+        // A response that arrived out of order.
         limiter.observe(200, &told(5, 30), now());
         drop(two);
         assert_eq!(limiter.allowance().unwrap().remaining, 1);

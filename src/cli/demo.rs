@@ -1,4 +1,5 @@
-//! `bondmcp-server demo`: the complete flow offline, with a real MCP client, and the proof that the host saw no secret.
+//! `bondmcp-server demo`: the complete flow offline, with a real MCP client, ending with a check that the host saw no
+//! secret.
 
 use anyhow::anyhow;
 mod host;
@@ -107,14 +108,14 @@ async fn flow(
     Ok(())
 }
 
-/// Whether `secret` stands in `seen`, in any of the usual encodings.
+/// Whether `seen` contains `secret` in any of the usual encodings.
 fn occurs(secret: &SecretString, seen: &str) -> bool {
     let redactor = Redactor::default();
     redactor.remember(secret);
     redactor.redact(seen) != seen
 }
 
-/// What an answer says, in one line that fits a screen.
+/// Summarises an answer in one line that fits a screen.
 fn brief(answer: &Value) -> String {
     const WIDTH: usize = 140;
     let line = match (&answer["error"], answer.as_object()) {
@@ -128,7 +129,7 @@ fn brief(answer: &Value) -> String {
     if line.chars().count() <= WIDTH { line } else { line.chars().take(WIDTH).collect::<String>() + "…" }
 }
 
-/// A text without its quotes; of a list or an object what names it.
+/// Formats a text without quotes, and a list or an object by its names.
 fn word(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),

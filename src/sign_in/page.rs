@@ -1,4 +1,4 @@
-//! The page itself: the methods to sign in, without scripts. A GET changes nothing, so a link scanner does no harm.
+//! The sign-in page and its forms, without scripts. A GET changes nothing, so link scanners do no harm.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub fn router(session: Arc<PageSession>) -> Router {
         .with_state(session)
 }
 
-/// How the person signs in: which form is unfolded.
+/// The sign-in method whose form is open.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum SignInMethod {
     SignIn,
@@ -53,12 +53,12 @@ struct FormPage<'a> {
     profile: &'a str,
     upstream: &'a str,
     requested_by: Option<&'a str>,
-    /// Where credentials are stored.
+    /// Description of where credentials are stored.
     kept_in: &'a str,
-    /// The page reloads after this time, and then says that the link has expired.
+    /// Time after which the page reloads, to show that the link has expired.
     seconds_left: u64,
     method: SignInMethod,
-    /// Whether an API key is enough for what the assistant wants to do.
+    /// Whether an API key is sufficient for the pending calls.
     offers_key: bool,
     email: &'a str,
     remember: bool,
@@ -104,14 +104,14 @@ impl LoginForm {
     }
 }
 
-/// The input that stays in a form when it is shown again; never the password.
+/// The input that a form contains when it is shown again, without the password.
 struct Kept {
     email: String,
     remember: bool,
 }
 
 impl Kept {
-    /// What a form begins with.
+    /// Returns the initial input of a form.
     fn first(session: &PageSession) -> Self {
         Self { email: session.email().to_owned(), remember: true }
     }
@@ -179,7 +179,8 @@ async fn join(Shared(session): Shared<Arc<PageSession>>, Form(join): Form<Join>)
     session.join(&join).map_or_else(|| StatusCode::FORBIDDEN.into_response(), IntoResponse::into_response)
 }
 
-/// Completes `work` though the browser may close the connection: wrong passwords count, and no sign-in is lost.
+/// Completes `work` even if the browser closes the connection, so that wrong passwords are counted and no sign-in is
+/// lost.
 async fn to_the_end(work: impl Future<Output = Result<(), Report>> + Send + 'static) -> Result<(), Report> {
     tokio::spawn(work).await.unwrap_or_else(|_| {
         Err(Report::new(Kind::Internal, "The server has met a bug of its own.", "Try again."))
@@ -190,7 +191,7 @@ async fn style() -> impl IntoResponse {
     ([(CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("templates/style.css"))
 }
 
-/// The answer to a form that is not accepted: of another sign-in, of another page, or of a sign-in that is over.
+/// Returns the response to a form that is not accepted: from another sign-in or page, or of a sign-in that has ended.
 fn refusal(session: &PageSession, id: &str, form_token: &SecretString) -> Option<Response> {
     if !session.is_path(id) || !session.is_form_token(form_token) {
         return Some(unknown());
@@ -199,7 +200,7 @@ fn refusal(session: &PageSession, id: &str, form_token: &SecretString) -> Option
     (pending.state() != State::Open || !pending.is_open()).then(|| status_page(session))
 }
 
-/// The form again with what went wrong, while there is something to do about it.
+/// Shows the form again with the problem, while the sign-in is open.
 fn answer(session: &PageSession, method: SignInMethod, kept: &Kept, outcome: Result<(), Report>) -> Response {
     match outcome {
         Err(problem) if session.pending().is_open() => form(session, method, kept, Some(&problem)),
@@ -228,7 +229,7 @@ fn form(session: &PageSession, method: SignInMethod, kept: &Kept, problem: Optio
     rendered(status, &page)
 }
 
-/// The page when there is no form to fill in.
+/// Returns the page when there is no form to fill in.
 fn status_page(session: &PageSession) -> Response {
     let (title, text) = match session.pending().state() {
         State::Verifying { email } => {

@@ -1,4 +1,4 @@
-//! Whether anybody has written to the vault, without asking SQLite: cheap enough for every call.
+//! Detects writes to the vault without a query: cheap enough for every call.
 
 use std::{
     fs::File,
@@ -16,7 +16,7 @@ use crate::config::VaultLocation;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChangeMarker {
     NoVault,
-    /// No process has the vault open.
+    /// There is no write-ahead log: no process has the vault open.
     NoLog,
     Log {
         length: u64,
@@ -29,7 +29,7 @@ pub enum ChangeMarker {
 const WAL_HEADER: usize = 32;
 
 impl ChangeMarker {
-    /// The marker of now; `None` where it cannot be told, so that the vault must be read.
+    /// Returns the current marker; `None` where it is unknown, so that the vault must be read.
     #[must_use]
     pub fn now(location: &VaultLocation) -> Option<Self> {
         let VaultLocation::Sqlite(path) = location;

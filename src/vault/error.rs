@@ -1,18 +1,18 @@
-//! What can go wrong with a vault. Whatever it is, nothing is overwritten.
+//! Errors of a vault. After none of them is the vault overwritten.
 
 use std::{io, path::PathBuf};
 
 use crate::error::{Kind, Report};
 
-/// What can go wrong with a vault or its sealing key.
+/// Errors of a vault or its sealing key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Somebody else wrote the record meanwhile.
+    /// Another process changed the record meanwhile.
     #[error("the record was changed meanwhile")]
     Conflict,
     #[error("the sealing key is not the one that this vault was encrypted with")]
     WrongKey,
-    /// A record does not open: changed, cut short, or put in another's place.
+    /// A record cannot be decrypted: it was changed, truncated or moved to another identity.
     #[error("a record in the vault was tampered with or is damaged")]
     Tampered,
     #[error("the vault was written by a newer version of bondmcp-server")]

@@ -21,24 +21,24 @@ use crate::{
 
 const LENGTH: usize = 32;
 
-/// A keychain that does not answer in this time is taken for none: it may wait for somebody to unlock it.
+/// Longest wait for the keychain, which may itself wait for the person to unlock it.
 const KEYCHAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The key itself; wiped when dropped.
+/// The 256-bit key; wiped when dropped.
 pub struct SealingKey(Zeroizing<[u8; LENGTH]>);
 
-/// Where a key came from.
+/// The origin of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyOrigin {
     Environment,
     Keychain,
     KeyFile(PathBuf),
-    /// A key file that was made just now.
+    /// A key file that was just created.
     NewKeyFile(PathBuf),
 }
 
 impl KeyOrigin {
-    /// What the person should know, where something was decided for them.
+    /// Returns a notice for the person where a fallback was used.
     #[must_use]
     pub fn notice(&self) -> Option<String> {
         let Self::NewKeyFile(path) = self else { return None };
@@ -51,7 +51,7 @@ impl KeyOrigin {
 }
 
 impl SealingKey {
-    /// The key from `source`; a new one where there is neither key nor vault yet.
+    /// Loads the key from `source`; generates one if there is neither a key nor a vault yet.
     pub async fn load(
         source: &SealingKeySource,
         data_dir: &Path,
@@ -90,7 +90,7 @@ impl SealingKey {
         Self::parse(&text.into(), &format!("in {}", path.display()))
     }
 
-    /// 32 bytes in base64 (either alphabet, padded or not) or in hex.
+    /// Parses 32 bytes in base64 (either alphabet, padded or not) or in hex.
     fn parse(text: &SecretString, place: &str) -> Result<Self, Error> {
         let text = text.expose_secret().trim();
         let bytes = if text.len() == 2 * LENGTH { from_hex(text) } else { from_base64(text) };
@@ -110,9 +110,9 @@ impl std::fmt::Debug for SealingKey {
     }
 }
 
-/// Somewhere the operating system keeps secrets for the person.
+/// The operating system's store for the person's secrets.
 trait Keychain: Send + Sync + 'static {
-    /// The entry's text; `None` where there is no entry; an error where no keychain answers.
+    /// Reads the entry; `None` if there is no entry, an error if no keychain answers.
     fn get(&self, account: &str) -> Result<Option<SecretString>, NoKeychain>;
     fn set(&self, account: &str, text: &str) -> Result<(), NoKeychain>;
 }
@@ -150,7 +150,7 @@ impl Place {
     async fn find_or_make(self, keychain: Arc<dyn Keychain>) -> Result<(SealingKey, KeyOrigin), Error> {
         files::prepare_directory(&self.data_dir)?;
         let blocking = tokio::task::spawn_blocking(move || {
-            // Two processes that start at once must agree on one key.
+            // Two processes that start concurrently must agree on one key.
             let _lock = files::lock(&self.data_dir.join("sealing.lock"))?;
             let account = self.account();
             if let Ok(Some(text)) = keychain.get(&account) {
@@ -176,7 +176,7 @@ impl Place {
         }
     }
 
-    /// The keychain's name for this data directory's key.
+    /// Returns the name of this data directory's key in the keychain.
     fn account(&self) -> String {
         let path = self.data_dir.canonicalize().unwrap_or_else(|_| self.data_dir.clone());
         format!("sealing key of {}", path.display())

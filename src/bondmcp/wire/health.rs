@@ -1,7 +1,7 @@
-//! The six billed health services. What is asked is described with units and examples, since this is also what an agent
-//! reads. Where the API's reference gives no type or no values, nothing is refused here that BondMCP may take. What is
-//! answered is optional throughout: a list that the upstream leaves out is not an empty one, and "no interactions" is
-//! not for us to say.
+//! The six billed health services. Requests are described with units and examples, since agents read these
+//! descriptions. Where the API's reference gives no type or no values, the schema accepts whatever BondMCP may accept.
+//! All fields of responses are optional: a missing list is not an empty one, and this server must not claim "no
+//! interactions".
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use serde_json::{Map, Number, Value, json};
 
 use super::Extra;
 
-/// An answer whose documented fields are known by name.
+/// A response with a list of its documented fields.
 pub trait Answer: de::DeserializeOwned {
     const FIELDS: &'static [&'static str];
 
@@ -19,7 +19,8 @@ pub trait Answer: de::DeserializeOwned {
     fn cost(&self) -> Option<f64>;
 }
 
-/// The schema of a value whose shape is not documented, in words that every client understands: a bare `true` is not.
+/// The schema of a value of undocumented type, in keywords that every client supports; the schema `true` is not
+/// supported by all.
 struct Anything;
 
 impl JsonSchema for Anything {
@@ -40,8 +41,7 @@ impl JsonSchema for Anything {
     }
 }
 
-// A value whose type is not documented, in either of the two forms that one would give it. As a doc comment this would
-// stand in the schemas.
+// A value of undocumented type, in either of its two likely forms. A doc comment would appear in the schemas.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 #[schemars(inline)]

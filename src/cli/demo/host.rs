@@ -1,4 +1,4 @@
-//! The host of the demo: a real MCP client on the pipes of a `bondmcp-server stdio`, which keeps everything it sees.
+//! The host of the demo: a real MCP client on the pipes of a `bondmcp-server stdio`, which records everything it sees.
 
 use anyhow::anyhow;
 use std::{
@@ -82,7 +82,7 @@ impl Host {
         self.call("manage_api_keys", arguments).await
     }
 
-    /// Ends the server and gives everything that it has written: protocol and log.
+    /// Ends the server and returns everything that it wrote: protocol and log.
     pub async fn end(mut self) -> Result<String, Error> {
         let broken =
             |error: &dyn std::fmt::Display| Error::Failed(anyhow!("The server did not end well: {error}."));
@@ -98,7 +98,7 @@ impl Host {
     }
 }
 
-/// A reader that keeps what passes.
+/// A reader that records its input.
 struct Recorded<R> {
     input: R,
     output: Arc<Mutex<Vec<u8>>>,

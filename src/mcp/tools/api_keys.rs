@@ -1,4 +1,4 @@
-//! `manage_api_keys`: everything about API keys but the keys themselves.
+//! `manage_api_keys`: managing API keys without showing their values.
 
 use rmcp::{model::JsonObject, schemars, schemars::JsonSchema};
 use serde::{Deserialize, Serialize};
@@ -35,7 +35,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[ToolSpec {
     run: |call| Box::pin(manage(call)),
 }];
 
-/// Besides the tool, resources and completions depend on it.
+/// Name of the tool; resources and completions depend on it too.
 pub(in crate::mcp) const MANAGE_API_KEYS: &str = "manage_api_keys";
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -47,7 +47,7 @@ struct ManageApiKeysArguments {
     action: Action,
     /// The id of the key, as `list` gives it.
     key_id: Option<String>,
-    /// For `create`: what the key is to be called.
+    /// For `create`: the name of the key.
     name: Option<String>,
     /// For `create`: what the key is for.
     description: Option<String>,
@@ -73,7 +73,7 @@ impl Action {
         Self::deserialize(arguments.get("action")?).ok()
     }
 
-    /// As agents write it.
+    /// Returns the name that agents use.
     fn name(self) -> &'static str {
         match self {
             Self::List => "list",
@@ -85,7 +85,7 @@ impl Action {
         }
     }
 
-    /// Whether a key stops working for the programs that use it.
+    /// Whether the action makes an existing key stop working.
     fn ends_a_key(self) -> bool {
         matches!(self, Self::Rotate | Self::Revoke)
     }
@@ -166,7 +166,7 @@ async fn manage(call: &Call<'_>) -> Result<Outcome, Failure> {
 }
 
 impl ManageApiKeysArguments {
-    /// An argument that the action does not take is refused: the agent meant something else.
+    /// Refuses arguments that the action does not take: the agent meant something else.
     fn check(&self) -> Result<(), Failure> {
         let for_create = self.action == Action::Create;
         let stray = [

@@ -1,4 +1,4 @@
-//! The health services. Every call is billed, so none of them is a mere read, and none is made twice by itself.
+//! The health services. Every call is billed, so none is marked read-only, and none is repeated automatically.
 
 use std::sync::Arc;
 
@@ -19,13 +19,13 @@ use crate::{
     mcp::spending::Price,
 };
 
-/// Besides the tools, prompts lead to them.
+/// Prompts refer to these tools by name.
 pub(in crate::mcp) const MEDICATION_CHECK: &str = "medication_check";
 pub(in crate::mcp) const SYMPTOM_ASSESSMENT: &str = "symptom_assessment";
 
 type Schema = fn() -> Arc<JsonObject>;
 
-/// A health service at its documented price.
+/// Returns the specification of a health service.
 const fn service(
     name: &'static str,
     title: &'static str,
@@ -121,7 +121,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
         "health_analyze",
         "Ask BondMCP",
         "Answers a health question in plain language, where no other health tool fits. Billed; the answer says what it cost. Not a diagnosis.",
-        // BondMCP documents none, so the others' lowest and highest hold.
+        // BondMCP documents no price, so the lowest and the highest of the others apply.
         Price::between_cents(3, 8),
         [input_schema::<AnalysisRequest>, output_schema::<Analysis>],
         |call| {

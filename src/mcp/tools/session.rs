@@ -17,7 +17,7 @@ use crate::{
     sign_in::{Pending, State},
 };
 
-/// Besides the tool, resources depend on it.
+/// Name of the tool; resources depend on it too.
 pub(in crate::mcp) const AUTH_STATUS: &str = "auth_status";
 
 pub(super) const TOOLS: &[ToolSpec] = &[
@@ -57,7 +57,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
     SESSION_TOOL,
 ];
 
-/// `auth_status`, with which the others share what they do not say themselves.
+/// The specification of `auth_status`, from which the other tools take their defaults.
 const SESSION_TOOL: ToolSpec = ToolSpec {
     name: AUTH_STATUS,
     title: "Show who is signed in",
@@ -85,12 +85,12 @@ struct SignInArguments {
 #[serde(deny_unknown_fields)]
 struct NoArguments {}
 
-/// How signing in stands.
+/// The state of a sign-in.
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum SignInStatus {
     SignedIn,
-    /// The account is made; the person has yet to follow the link in the mail.
+    /// The account is created; the person must still open the link in the e-mail.
     VerificationRequired,
     SignInRequired,
 }
@@ -118,7 +118,7 @@ struct LoginResult {
     /// What API calls are made with.
     #[serde(skip_serializing_if = "Option::is_none")]
     credential: Option<Credential>,
-    /// When the session's present token ends (RFC 3339); the server renews it where it can.
+    /// When the session's current token expires (RFC 3339); the server renews it if it can.
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<Timestamp>,
     /// Where the person signs in; give them this link.
@@ -148,10 +148,10 @@ enum LogoutStatus {
 pub(in crate::mcp) struct AuthStatusResult {
     #[serde(flatten)]
     status: Status,
-    /// The plan of the account, where BondMCP says it.
+    /// The account's plan, if BondMCP reports it.
     #[serde(skip_serializing_if = "Option::is_none")]
     plan: Option<Subscription>,
-    /// Requests a minute, as last reported by BondMCP.
+    /// Requests per minute, as last reported by BondMCP.
     #[serde(skip_serializing_if = "Option::is_none")]
     rate_limit: Option<Allowance>,
     /// What this server has spent since it started.
@@ -235,7 +235,7 @@ impl BondMcp {
         })
     }
 
-    /// Signed in, by itself where possible; or why the person must do it.
+    /// Signs in without the person if possible; otherwise returns why the person must do it.
     async fn signed_in(&self) -> Result<Result<Status, account::SignInReason>, Failure> {
         match self.account().ensure_signed_in().await {
             Ok(status) => Ok(Ok(status)),
@@ -245,7 +245,7 @@ impl BondMcp {
     }
 }
 
-/// How far signing in has come, and what the person does next.
+/// Returns the state of signing in, and what the person does next.
 fn next_step(page: Option<&Pending>, purpose: &str, command: &str) -> (SignInStatus, String) {
     match page {
         None => (
@@ -263,7 +263,7 @@ fn next_step(page: Option<&Pending>, purpose: &str, command: &str) -> (SignInSta
     }
 }
 
-/// What an agent gives is shown on the sign-in page, so nothing but a plain e-mail address may be.
+/// Validates an e-mail address from an agent. It is shown on the sign-in page, so only a plain address is accepted.
 fn checked_email(email: String) -> Result<String, Failure> {
     let plain = |part: &str, extra: &[u8]| {
         !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || extra.contains(&b))

@@ -1,4 +1,4 @@
-//! What the command line says when something is wrong: the cause and what to type next, in its own words.
+//! Error messages of the command line: the cause and what to type next.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 

@@ -1,5 +1,5 @@
-//! What a person is told when BondMCP cannot be reached or something else answers in its place: the cause and the host.
-//! The binary runs with a clean environment against listeners that misbehave.
+//! Error messages for an unreachable BondMCP or another server in its place: they name the cause and the host. The
+//! binary runs with a clean environment against listeners that misbehave.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -33,7 +33,7 @@ async fn place() -> (RunningSandbox, Place) {
     (sandbox, place)
 }
 
-/// What `login` says on stderr, trusting the certificates in `trusted`.
+/// Runs `login` with the certificates in `trusted`; returns its stderr.
 async fn told(place: &Place, trusted: Option<&Path>) -> String {
     let mut command = place.command(&["--log", "off", "login", "--email", EMAIL, "--password-stdin"]);
     if let Some(trusted) = trusted {
@@ -44,7 +44,7 @@ async fn told(place: &Place, trusted: Option<&Path>) -> String {
     told
 }
 
-/// A TLS listener with a certificate of its own for 127.0.0.1; where it listens, and the certificate as PEM.
+/// Starts a TLS listener with its own certificate for 127.0.0.1; returns its address and the certificate as PEM.
 async fn tls_server(directory: &Path, expired: bool) -> (SocketAddr, std::path::PathBuf) {
     let mut parameters = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
     if expired {
@@ -68,7 +68,7 @@ async fn tls_server(directory: &Path, expired: bool) -> (SocketAddr, std::path::
     tokio::spawn(async move {
         loop {
             let (connection, _) = listener.accept().await.unwrap();
-            // The handshake fails, which is what the client is to tell about.
+            // The handshake fails, which the client must report.
             let _ = acceptor.accept(connection).await;
         }
     });
@@ -154,7 +154,7 @@ async fn no_certificate_is_read_before_a_request_needs_one_and_that_none_is_foun
     let mut command = place.command(&["stdio"]);
     command.env("SSL_CERT_FILE", place.directory.path().join("missing.pem"));
     command.env("BONDMCP_API_KEY", "key-of-a-test");
-    // It starts, answers `initialize` and lists its tools.
+    // The server starts, answers `initialize` and lists its tools.
     let server = Server::spawn(&mut command).await;
     assert!(!within(server.client.list_all_tools()).await.unwrap().is_empty());
     let error = server.error("list_models", json!({})).await;

@@ -185,12 +185,12 @@ impl From<&Error> for Report {
             ),
             Error::CreateLost { orphans, .. } if orphans.is_empty() => report(
                 Kind::UpstreamUnavailable,
-                "List the keys in a moment: a key that was made meanwhile is reported there; revoke it, its value is lost."
+                "List the keys in a moment: a key that was created meanwhile is reported there; revoke it, since its value is lost."
                     .into(),
             ),
             Error::CreateLost { orphans, .. } => report(
                 Kind::UpstreamUnavailable,
-                format!("It has probably made {}, whose value is lost: revoke it and create again.", orphans.join(", ")),
+                format!("It probably created {}, whose value is lost: revoke it and create another key.", orphans.join(", ")),
             ),
             Error::RegenerationLost { id, .. } => report(
                 Kind::UpstreamUnavailable,

@@ -19,7 +19,7 @@ impl Account {
         match tokio::time::timeout(PLAN_TIMEOUT, plan).await {
             Ok(Ok(fetched)) => fetched.answer.value,
             Ok(Err(error)) => {
-                tracing::debug!(%error, "the plan is not known");
+                tracing::debug!(%error, "the plan is unknown");
                 None
             }
             Err(_) => None,

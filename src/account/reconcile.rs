@@ -69,7 +69,7 @@ impl Account {
                 intents.iter().find(|i| i.id == intent).map(|i| i.orphans.clone()).unwrap_or_default()
             }
             Err(error) => {
-                tracing::warn!(%error, "whether the lost answer made an API key is not known yet");
+                tracing::warn!(%error, "it is not known yet whether the lost response created an API key");
                 vec![]
             }
         }

@@ -156,7 +156,7 @@ impl Account {
         while began.elapsed() < LEASE_WAIT_TIMEOUT {
             let memory = self.reread().await?;
             if let Some(session) = self.newer(&memory, stale) {
-                tracing::debug!("the session was renewed by somebody else");
+                tracing::debug!("another caller has renewed the session");
                 return Ok(session);
             }
             self.method(&memory.record)?;
@@ -167,7 +167,7 @@ impl Account {
                 tracing::debug!("renewing the session: this process holds the lease");
                 let outcome = self.renewal_as_holder(&holder, stale).await;
                 if let Err(error) = self.inner.store.release_lease(&holder).await {
-                    tracing::warn!(%error, "the renewal's lease was not released; it runs out by itself");
+                    tracing::warn!(%error, "the renewal's lease was not released; it expires by itself");
                 }
                 return outcome;
             }
@@ -301,7 +301,7 @@ impl Account {
         if memory.record.generation != before.generation
             && let Err(error) = self.inner.client.logout(&session.access_token).await
         {
-            tracing::debug!(%error, "a superfluous session was not ended; it runs out by itself");
+            tracing::debug!(%error, "a superfluous session was not ended; it expires by itself");
         }
         self.newer(&memory, stale).ok_or_else(|| self.sign_in_required(SignInReason::NotSignedIn))
     }

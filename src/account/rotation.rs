@@ -114,7 +114,7 @@ impl Account {
             never = self.extend(&lease, &holder) => match never {},
         };
         if let Err(error) = vault.release_lease(&lease, &holder).await {
-            tracing::warn!(%error, "the rotation's lease was not released; it runs out by itself");
+            tracing::warn!(%error, "the rotation's lease was not released; it expires by itself");
         }
         outcome
     }

@@ -136,7 +136,7 @@ impl Account {
         if old.is_usable(self.inner.clock.now())
             && let Err(error) = self.inner.client.logout(&old.access_token).await
         {
-            tracing::warn!(%error, "the session was forgotten here but could not be ended at BondMCP; it runs out by itself");
+            tracing::warn!(%error, "the session was deleted here but could not be ended at BondMCP; it expires by itself");
         }
     }
 }

@@ -67,7 +67,7 @@ impl Store {
                     if before.iter().any(forgotten)
                         && let Err(error) = vault.purge().await
                     {
-                        tracing::warn!(%error, "a forgotten secret is still in the vault's file, encrypted; the next change removes it");
+                        tracing::warn!(%error, "a deleted secret is still in the vault's file, encrypted; the next change removes it");
                     }
                     return Ok((outcome, Versioned { record, version }));
                 }

@@ -353,7 +353,7 @@ impl From<&Refusal> for Report {
             }
             Kind::EmailNotVerified => (
                 "The e-mail address is not verified yet".to_owned(),
-                "Open the link in the mail from BondMCP, then try again.",
+                "Open the link in the e-mail from BondMCP, then try again.",
             ),
             Kind::Forbidden => {
                 ("The account may not do this".to_owned(), "A higher plan or fewer API keys may be needed.")

@@ -60,14 +60,14 @@ async fn flow(
         printer.print_out(title);
     };
 
-    chapter("Nobody is signed in");
+    chapter("Not signed in yet");
     host.call("list_models", json!({})).await?;
     host.call("login", json!({ "password": "a secret in the chat" })).await?;
     host.call("register", json!({ "email": person.email })).await?;
 
-    chapter("The person creates an account and signs in, outside the chat");
+    chapter("The person creates an account and signs in outside the chat");
     person.run("register").await?;
-    printer.print_out(format_args!("  person  follows the link in the mail to {}", person.email));
+    printer.print_out(format_args!("  person  opens the link in the e-mail to {}", person.email));
     sandbox.verify(&person.email);
     person.run("login").await?;
 
@@ -81,7 +81,7 @@ async fn flow(
         json!([{"name": "warfarin", "dosage": "5 mg"}, {"name": "ibuprofen", "dosage": "400 mg"}]);
     host.call("medication_check", json!({ "medications": medications })).await?;
 
-    chapter("The token expires; nobody has to do anything");
+    chapter("The token expires and is renewed automatically");
     sandbox.expire_tokens();
     host.call("list_models", json!({ "refresh": true })).await?;
     printer.print_out(format_args!(

@@ -120,7 +120,7 @@ impl Call<'_> {
         match waited(pending, self.time_for_the_person(), self.host).await {
             State::SignedIn { .. } => {
                 if self.host.page_is_done(pending.name()).await.is_err() {
-                    tracing::debug!("the host was not told that the elicitation is complete");
+                    tracing::debug!("the host could not be notified that the elicitation is complete");
                 }
                 None
             }
@@ -135,12 +135,12 @@ impl Call<'_> {
         let report = match pending.state() {
             State::Verifying { .. } => Report::new(
                 Kind::EmailNotVerified,
-                "The account is made, and its e-mail address is not verified yet.",
-                "The person opens the link in the mail from BondMCP; then call again.",
+                "The account is created, but its e-mail address is not verified yet.",
+                "The person opens the link in the e-mail from BondMCP; then call again.",
             ),
             _ => Report::new(
                 Kind::SignInRequired,
-                "Nobody is signed in to BondMCP.",
+                "Not signed in to BondMCP.",
                 link_in_words(pending, &self.account().login_command(None)),
             ),
         };
@@ -249,12 +249,12 @@ fn ended(end: End) -> Answer {
         ),
         End::Gone => ("The process that served the sign-in page has ended.", "Call again for a new link."),
         End::TimedOut => (
-            "The sign-in link expired; nobody signed in in time.",
+            "The sign-in link expired before the person signed in.",
             "Ask the person, then call again for a new link.",
         ),
         End::TooManyAttempts => (
             "The sign-in ended after too many wrong passwords.",
-            "Call again when the person has the right one.",
+            "Ask the person, then call again for a new link.",
         ),
     };
     Failure::new(Kind::SignInRequired, message, solution).into()

@@ -26,8 +26,8 @@ impl Failure {
     pub fn bug() -> Self {
         Self::new(
             Kind::Internal,
-            "The server has met a bug of its own.",
-            "Try something else; the person can report it with the server's log.",
+            "Internal server error.",
+            "This is a bug; the person can report it with the server's log.",
         )
     }
 

@@ -56,7 +56,7 @@ const INSTRUCTIONS: [(&str, Option<Toolset>); 6] = [
         None,
     ),
     (
-        "Never ask the person for a password, a token or an API key, never accept one in the chat and never put one into a tool call. If they offer one, tell them to keep it and to sign in as described.",
+        "Never ask the person for a password, a token or an API key, never accept one in the chat and never put one into a tool call. If they offer one, tell them not to share it and to sign in as described.",
         None,
     ),
     (
@@ -64,7 +64,7 @@ const INSTRUCTIONS: [(&str, Option<Toolset>); 6] = [
         Some(Toolset::Keys),
     ),
     (
-        "The health tools are billed to the account, and their answers say the `cost`. Ask the person before repeating one that may have been processed. Their answers are not a diagnosis: say so when you pass them on.",
+        "The health tools are billed to the account, and their answers state the `cost`. Ask the person before repeating a call that may have been processed. Their answers are not a diagnosis: tell the person so when you pass them on.",
         Some(Toolset::Health),
     ),
     (

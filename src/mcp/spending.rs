@@ -144,7 +144,7 @@ impl Spending {
             return Err(Failure::new(
                 Kind::SpendLimit,
                 format!(
-                    "The call costs up to ${:.2}; this server has spent ${:.2} of the ${:.2} that it may.",
+                    "The call costs up to ${:.2}; this server has spent ${:.2} of its limit of ${:.2}.",
                     price.reserved.to_f64(),
                     taken.to_f64(),
                     limit.to_f64()

@@ -252,7 +252,7 @@ impl Sandbox {
         if let Some(path) = &self.inner.config.state_file
             && let Err(error) = state.save(path)
         {
-            tracing::error!(%error, "the sandbox's state was not kept");
+            tracing::error!(%error, "the sandbox's state could not be saved");
         }
     }
 }

@@ -182,9 +182,9 @@ async fn join(Shared(session): Shared<Arc<PageSession>>, Form(join): Form<Join>)
 /// Completes `work` even if the browser closes the connection, so that wrong passwords are counted and no sign-in is
 /// lost.
 async fn to_the_end(work: impl Future<Output = Result<(), Report>> + Send + 'static) -> Result<(), Report> {
-    tokio::spawn(work).await.unwrap_or_else(|_| {
-        Err(Report::new(Kind::Internal, "The server has met a bug of its own.", "Try again."))
-    })
+    tokio::spawn(work)
+        .await
+        .unwrap_or_else(|_| Err(Report::new(Kind::Internal, "Internal server error.", "Try again.")))
 }
 
 async fn style() -> impl IntoResponse {

@@ -112,7 +112,7 @@ fn bearer(headers: &HeaderMap) -> Option<SecretString> {
 }
 
 fn challenge(challenge: &'static str) -> Response {
-    let solution = "send the server's token as `Authorization: Bearer TOKEN`; it is BONDMCP_HTTP_TOKEN, or was shown at the start";
+    let solution = "send the server's token as `Authorization: Bearer TOKEN`; it is BONDMCP_HTTP_TOKEN, or was printed to stderr at startup";
     (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, challenge)], Json(json!({ "error": solution })))
         .into_response()
 }

@@ -117,10 +117,10 @@ where
         match (value.get("method").is_some(), id) {
             (true, None) => tracing::debug!("a notification that is not understood was ignored"),
             (true, id) => {
-                self.refuse(ErrorData::invalid_params("the request's parameters do not fit", None), id);
+                self.refuse(ErrorData::invalid_params("invalid parameters", None), id);
             }
             (false, id) => {
-                self.refuse(ErrorData::invalid_request("this is no JSON-RPC 2.0 message", None), id);
+                self.refuse(ErrorData::invalid_request("not a JSON-RPC 2.0 message", None), id);
             }
         }
     }

@@ -43,7 +43,7 @@ impl KeyOrigin {
     pub fn notice(&self) -> Option<String> {
         let Self::NewKeyFile(path) = self else { return None };
         Some(format!(
-            "no OS keychain answered, so the vault's sealing key is kept in {}: it protects copies of the vault alone, \
+            "no OS keychain answered, so the vault's sealing key is stored in {}: it protects copies of the vault alone, \
              not against other processes running as your user or backups that hold both files",
             path.display()
         ))

@@ -145,7 +145,7 @@ impl Sqlite {
         let checkpoint = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&self.0).await;
         match checkpoint.and_then(|row| row.try_get::<i64, _>("busy")) {
             Ok(0) => Ok(()),
-            Ok(_) => Err(Error::Database("another process holds it")),
+            Ok(_) => Err(Error::Database("another process has locked it")),
             Err(error) => Err(failure(&error)),
         }
     }
@@ -240,17 +240,17 @@ fn failure(error: &sqlx::Error) -> Error {
     let sqlx::Error::Database(error) = error else {
         return match error {
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound => Error::Damaged,
-            _ => Error::Database("SQLite does not answer"),
+            _ => Error::Database("SQLite does not respond"),
         };
     };
     let code = error.code().and_then(|code| code.parse::<u32>().ok()).unwrap_or(0);
     match code & 0xff {
         11 | 26 => Error::Damaged,
-        5 | 6 => Error::Database("another process holds it"),
+        5 | 6 => Error::Database("another process has locked it"),
         8 => Error::Database("it is read-only"),
-        10 => Error::Database("the disk fails"),
+        10 => Error::Database("disk I/O error"),
         13 => Error::Database("the disk is full"),
         14 => Error::Database("it cannot be opened"),
-        _ => Error::Database("SQLite refuses"),
+        _ => Error::Database("SQLite error"),
     }
 }

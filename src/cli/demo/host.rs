@@ -84,8 +84,9 @@ impl Host {
 
     /// Ends the server and returns everything that it wrote: protocol and log.
     pub async fn end(mut self) -> Result<String, Error> {
-        let broken =
-            |error: &dyn std::fmt::Display| Error::Failed(anyhow!("The server did not end well: {error}."));
+        let broken = |error: &dyn std::fmt::Display| {
+            Error::Failed(anyhow!("The server did not shut down cleanly: {error}."))
+        };
         self.client.cancel().await.map_err(|error| broken(&error))?;
         let status = self.server.wait().await.map_err(|error| broken(&error))?;
         if !status.success() {

@@ -18,7 +18,7 @@ use crate::{
 pub(super) const TOOLS: &[ToolSpec] = &[ToolSpec {
     name: MANAGE_API_KEYS,
     title: "Manage BondMCP API keys",
-    description: "Lists, creates, rotates, revokes and chooses the account's BondMCP API keys, and tells their usage. Answers with ids, names and previews; the keys themselves stay in the server. `revoke` and `rotate` end an existing key for every program that uses it, so the person must agree first.",
+    description: "Lists, creates, rotates, revokes and selects the account's BondMCP API keys, and shows their usage. Answers with ids, names and previews; the keys themselves stay in the server. `revoke` and `rotate` stop an existing key from working, in every program that uses it, so the person must agree first.",
     toolset: Toolset::Keys,
     effects: Effects { read_only: false, destructive: true, idempotent: false },
     credential: Some(Need::Session),
@@ -41,7 +41,7 @@ pub(in crate::mcp) const MANAGE_API_KEYS: &str = "manage_api_keys";
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ManageApiKeysArguments {
-    /// `list`: all keys. `create`: a new one (`name`). `rotate`: replace one (`key_id`). `revoke`: end one (`key_id`).
+    /// `list`: all keys. `create`: a new one (`name`). `rotate`: replace one (`key_id`). `revoke`: revoke one (`key_id`).
     /// `use`: make API calls with one (`key_id`), or with the session again (no `key_id`). `usage`: how much one was
     /// used (`key_id`).
     action: Action,
@@ -180,7 +180,7 @@ impl ManageApiKeysArguments {
             None => Ok(()),
             Some((name, _)) => Err(Failure::new(
                 Kind::InvalidInput,
-                format!("The argument `{name}` does not go with this action."),
+                format!("The argument `{name}` is not valid with this action."),
                 "Leave it out, or read what each action takes in the tool's input schema.",
             )),
         }

@@ -81,7 +81,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
     service(
         SYMPTOM_ASSESSMENT,
         "Assess symptoms",
-        "Tells how urgent symptoms are and what they may come from. Billed: $0.04 a call. Not a diagnosis; in an emergency the person calls for help first.",
+        "Assesses how urgent symptoms are and lists possible causes. Billed: $0.04 a call. Not a diagnosis; in an emergency the person calls for help first.",
         Price::cents(4),
         [input_schema::<SymptomAssessmentRequest>, output_schema::<SymptomAssessment>],
         |call| {
@@ -120,7 +120,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
     service(
         "health_analyze",
         "Ask BondMCP",
-        "Answers a health question in plain language, where no other health tool fits. Billed; the answer says what it cost. Not a diagnosis.",
+        "Answers a health question in plain language, where no other health tool fits. Billed; the answer states its cost. Not a diagnosis.",
         // BondMCP documents no price, so the lowest and the highest of the others apply.
         Price::between_cents(3, 8),
         [input_schema::<AnalysisRequest>, output_schema::<Analysis>],

@@ -24,7 +24,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
     ToolSpec {
         name: "register",
         title: "Create a BondMCP account",
-        description: "Starts creating a BondMCP account. The person chooses the password outside the chat: pass on what `next` says. Says so if somebody is signed in already.",
+        description: "Starts creating a BondMCP account. The person chooses the password outside the chat: pass on what `next` says. Reports it if an account is signed in already.",
         effects: Effects { read_only: false, destructive: false, idempotent: true },
         credential: Some(Need::Api),
         explains_sign_in: true,
@@ -48,7 +48,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
     ToolSpec {
         name: "logout",
         title: "Sign out of BondMCP",
-        description: "Ends the BondMCP session and forgets the credentials kept for it. Afterwards only the person can sign in again. API keys made here stay stored.",
+        description: "Ends the BondMCP session and deletes its stored credentials. Afterwards only the person can sign in again. The values of API keys created here stay stored.",
         effects: Effects { read_only: false, destructive: true, idempotent: true },
         output_schema: output_schema::<LogoutResult>,
         run: |call| Box::pin(logout(call)),
@@ -61,7 +61,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
 const SESSION_TOOL: ToolSpec = ToolSpec {
     name: AUTH_STATUS,
     title: "Show who is signed in",
-    description: "Tells who is signed in to BondMCP, with which kind of credential and until when, on which plan and with how many requests left, and which API key changes were interrupted. Shows no secret.",
+    description: "Shows who is signed in to BondMCP, with which kind of credential and until when, on which plan and with how many requests left, and which API key changes were interrupted. Contains no secret.",
     toolset: Toolset::Session,
     effects: Effects { read_only: true, destructive: false, idempotent: true },
     credential: None,
@@ -167,7 +167,7 @@ async fn register(call: &Call<'_>) -> Result<Outcome, Failure> {
             user_id: status.user_id,
             email: status.email,
             sign_in_url: None,
-            next: "An account is signed in already; go on with the other tools.".to_owned(),
+            next: "An account is signed in already; continue with the other tools.".to_owned(),
         });
     }
     let page = call.sign_in_page(email).await?;
@@ -194,7 +194,7 @@ async fn login(call: &Call<'_>) -> Result<Outcome, Failure> {
                 expires_at: status.expires_at,
                 sign_in_url: None,
                 expires_in_seconds: None,
-                next: "Go on with the other tools.".to_owned(),
+                next: "Continue with the other tools.".to_owned(),
             });
         }
         Err(why) => why,
@@ -256,7 +256,7 @@ fn next_step(page: Option<&Pending>, purpose: &str, command: &str) -> (SignInSta
         ),
         Some(page) if matches!(page.state(), State::Verifying { .. }) => (
             SignInStatus::VerificationRequired,
-            "The account is made. The person opens the link in the mail from BondMCP; then call again."
+            "The account is created. The person opens the link in the e-mail from BondMCP; then call again."
                 .to_owned(),
         ),
         Some(page) => (SignInStatus::SignInRequired, link_in_words(page, command)),

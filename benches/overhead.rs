@@ -40,9 +40,9 @@ const STDIO: (usize, usize) = (31, 300);
 /// Throughput over HTTP: rounds, with processes of their own, and requests of each kind to each server in a round.
 const HTTP: (usize, usize) = (15, 1600);
 const CONNECTIONS: usize = 16;
-/// Memory is settled when it stays the same over so many looks, one every `LOOK`.
+/// Memory is settled when it stays the same over so many looks, one every `MEMORY_POLL_INTERVAL`.
 const SETTLED: usize = 15;
-const LOOK: Duration = Duration::from_millis(20);
+const MEMORY_POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Time-out of the whole run.
 const DEADLINE: Duration = Duration::from_mins(6);
 
@@ -381,7 +381,7 @@ impl Session {
     async fn settled_memory(&self) -> Result<Memory<f64>> {
         let (mut last, mut same) = (Memory::default(), 0);
         while same < SETTLED {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(MEMORY_POLL_INTERVAL).await;
             let now = Memory::of(&self.child)?;
             same = if now == last { same + 1 } else { 0 };
             last = now;

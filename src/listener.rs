@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn three_hundred_half_open_connections_keep_nobody_out() {
+    async fn three_hundred_half_open_connections_do_not_block_others() {
         let bounds = Bounds { connections: 16, head_timeout: Duration::from_hours(1) };
         let (address, _stop, _serving) = listening(hello(), bounds).await;
         let mut half_open = Vec::new();

@@ -170,7 +170,7 @@ async fn a_vault_from_the_future_is_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tampered_record_is_told_from_a_wrong_key() {
+async fn a_tampered_record_is_distinguished_from_a_wrong_key() {
     for statement in [
         "UPDATE records SET sealed = substr(sealed, 1, length(sealed) - 1)",
         "UPDATE records SET sealed = x'01'",

@@ -34,7 +34,7 @@ async fn a_command_that_does_not_exist_is_not_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_person_who_is_not_signed_in_is_told_what_to_run() {
+async fn a_person_who_is_not_signed_in_learns_what_to_run() {
     let sandbox = sandbox(like_the_seed()).await;
     let place = Place::new(&sandbox);
     let (code, _, err) = place.run(&["keys", "list"]).await;

@@ -76,7 +76,7 @@ async fn tls_server(directory: &Path, expired: bool) -> (SocketAddr, std::path::
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_connection_and_a_name_that_dns_does_not_know_are_told_with_the_host() {
+async fn a_refused_connection_and_an_unknown_name_are_reported_with_the_host() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let refused = told(&place_at(&format!("http://{free}/mcp")), None).await;
     assert!(refused.contains(&format!("Cannot connect to {free}: connection refused.")), "{refused}");
@@ -85,7 +85,7 @@ async fn a_refused_connection_and_a_name_that_dns_does_not_know_are_told_with_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_expired_an_unknown_and_a_foreign_certificate_are_told_apart() {
+async fn an_expired_an_unknown_and_a_foreign_certificate_are_distinguished() {
     let directory = tempfile::tempdir().unwrap();
     let (expired, certificate) = tls_server(directory.path(), true).await;
     let at = |address: SocketAddr| place_at(&format!("https://{address}/mcp"));
@@ -104,7 +104,7 @@ async fn an_expired_an_unknown_and_a_foreign_certificate_are_told_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_port_that_speaks_no_tls_is_told() {
+async fn a_port_without_tls_is_reported() {
     let (sandbox, _) = place().await;
     let message = told(&place_at(&format!("https://{}/mcp", sandbox.address())), None).await;
     let expected = format!("Cannot connect to {}: TLS handshake failed.", sandbox.address());
@@ -112,7 +112,7 @@ async fn a_port_that_speaks_no_tls_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_bondmcp_is_told_with_the_host_and_its_status() {
+async fn what_is_not_bondmcp_is_reported_with_the_host_and_its_status() {
     let (sandbox, place) = place().await;
     let host = sandbox.address();
     sandbox.faults().next(LOGIN, Fault::Html(501));
@@ -149,7 +149,7 @@ async fn registering_an_address_that_has_an_account_says_to_sign_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_certificate_is_read_before_a_request_needs_one_and_that_none_is_found_is_told_then() {
+async fn no_certificate_is_read_before_a_request_needs_one_and_a_missing_one_is_reported_then() {
     let place = place_at("https://bondmcp.invalid/mcp");
     let mut command = place.command(&["stdio"]);
     command.env("SSL_CERT_FILE", place.directory.path().join("missing.pem"));

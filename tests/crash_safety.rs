@@ -75,7 +75,7 @@ async fn works(place: &Place, id: &str) -> bool {
 }
 
 /// A later start reports the interrupted change, to the agent too.
-async fn told_to_the_agent(place: &Place) -> Vec<Value> {
+async fn reported_to_the_agent(place: &Place) -> Vec<Value> {
     let server = Server::start(place).await;
     server.ok("manage_api_keys", json!({ "action": "list" })).await;
     let status = server.ok("auth_status", json!({})).await;
@@ -92,7 +92,7 @@ async fn a_kill_at_any_step_of_create_leaves_no_key_without_a_trace() {
         killed_at(&sandbox, &place, &["keys", "create", "--name", "ci"], endpoint, fault.clone()).await;
 
         all_accounted_for(&sandbox, &place).await;
-        let unfinished = told_to_the_agent(&place).await;
+        let unfinished = reported_to_the_agent(&place).await;
         let orphans: Vec<_> = sandbox.live_keys(EMAIL).into_iter().map(|(id, _)| id).collect();
         assert_eq!(orphans.len(), usize::from(matches!(fault, Fault::ProcessThenHang)));
         assert_eq!(unfinished.len(), orphans.len());
@@ -137,7 +137,7 @@ async fn a_kill_at_any_step_of_rotate_leaves_a_key_that_works() {
 
 /// Follows the given advice and ends with one active key that is stored and in use.
 async fn finish(sandbox: &RunningSandbox, place: &Place, old: &str) {
-    for entry in told_to_the_agent(place).await {
+    for entry in reported_to_the_agent(place).await {
         for lost in entry["lost_key_ids"].as_array().into_iter().flatten() {
             assert_eq!(place.run(&["keys", "revoke", lost.as_str().unwrap()]).await.0, Some(0));
         }
@@ -245,7 +245,7 @@ async fn where_the_plan_allows_no_further_key_rotating_gives_the_key_a_new_value
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_kill_while_a_key_gets_a_new_value_is_told_and_mended_by_rotating_again() {
+async fn a_kill_while_a_key_gets_a_new_value_is_reported_and_repaired_by_rotating_again() {
     for fault in [Fault::Hang, Fault::ProcessThenHang] {
         let (sandbox, place, id) = at_the_limit().await;
         killed_at(&sandbox, &place, &["keys", "rotate", &id], REGENERATE, fault.clone()).await;

@@ -259,7 +259,7 @@ async fn a_call_that_takes_its_time_tells_of_its_progress() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_spent_is_told_by_tool_and_the_limit_holds() {
+async fn spending_is_reported_by_tool_and_the_limit_holds() {
     let sandbox = sandbox(like_the_seed()).await;
     let place = Place::new(&sandbox);
     place.sign_in().await;

@@ -109,7 +109,7 @@ async fn eight_processes_with_one_vault_make_one_login() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_renewing_process_that_is_killed_holds_nobody_up_for_good() {
+async fn a_renewing_process_that_is_killed_does_not_block_others_for_ever() {
     let sandbox = sandbox(like_the_seed()).await;
     let place = Place::new(&sandbox);
     place.sign_in().await;
@@ -224,7 +224,7 @@ async fn a_rejected_password_in_the_environment_is_tried_once_by_all_processes_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_renewal_that_is_told_when_to_come_back_is_not_made_before() {
+async fn a_renewal_is_not_made_before_retry_after_has_passed() {
     let (clock, sandbox, _place, account) = signed_in(true).await;
     clock.advance(TimeDelta::hours(2));
     for fault in [Fault::TooMany(Some("3600".to_owned())), Fault::Busy("3600".to_owned())] {

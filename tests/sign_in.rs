@@ -184,7 +184,7 @@ async fn calls_at_once_share_one_page() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_password_is_told_on_the_page_and_forgiven_four_times() {
+async fn a_wrong_password_is_shown_on_the_page_and_allowed_four_times() {
     let (sandbox, place) = signed_out().await;
     let server = Server::start(&place).await;
     let told = server.ok("login", json!({})).await;
@@ -340,7 +340,7 @@ async fn takes_over(link: &str) -> tokio::task::JoinHandle<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_processs_link_is_not_handed_out_though_somebody_else_owns_its_port() {
+async fn a_killed_processs_link_is_not_handed_out_though_another_user_owns_its_port() {
     let (_sandbox, place) = signed_out().await;
     let [killed, joined, other] =
         [Server::start(&place).await, Server::start(&place).await, Server::start(&place).await];
@@ -413,7 +413,7 @@ async fn attacks_on_the_page_come_to_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_is_told_on_the_page_and_the_form_is_kept() {
+async fn an_outage_is_shown_on_the_page_and_the_form_is_kept() {
     let (sandbox, place) = signed_out().await;
     let server = Server::start(&place).await;
     let browser = Browser::open(&link(&server.ok("login", json!({})).await)).await;

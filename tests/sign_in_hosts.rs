@@ -282,7 +282,7 @@ async fn a_question_ends_with_its_link() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_question_ends_when_somebody_signs_in_by_its_link() {
+async fn a_question_ends_when_the_person_signs_in_with_its_link() {
     let (_sandbox, place) = place().await;
     let host = Host::start(&place, Kind::WhileOpen, Person::Hesitates).await;
     let person = async {

@@ -148,7 +148,7 @@ async fn what_trying_again_cannot_mend_is_not_tried_again() {
 }
 
 #[tokio::test]
-async fn each_failure_is_told_apart() {
+async fn each_failure_is_distinguished() {
     let (sandbox, client, token) = signed_in(SandboxConfig::default()).await;
     let host = || host(&sandbox);
     for (fault, expected) in [
@@ -270,7 +270,7 @@ async fn a_billed_request_that_was_certainly_not_processed_is_repeated() {
 }
 
 #[tokio::test]
-async fn a_billed_request_is_repeated_when_nobody_listens() {
+async fn a_billed_request_is_repeated_when_the_connection_is_refused() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let base_url = format!("http://{free}/mcp").parse().unwrap();
     let timing = Timing { first_wait: Duration::from_millis(1), ..Timing::default() };

@@ -17,10 +17,10 @@ use super::Account;
 use crate::{clock::Timestamp, vault::files};
 
 /// Size at which the file is rotated. One older file is kept.
-const LARGEST: u64 = 5 << 20;
+const MAX_FILE_BYTES: u64 = 5 << 20;
 
 /// Time for which lines are collected before they are written together.
-const GATHERED: Duration = Duration::from_millis(100);
+const BATCH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The audit entry of one call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -146,7 +146,7 @@ fn older(directory: &Path) -> PathBuf {
 fn write(directory: &Path, lines: &Lines) {
     let mut reported = false;
     while let Some(batch) = lines.take() {
-        if let Err(error) = append(directory, &batch, LARGEST)
+        if let Err(error) = append(directory, &batch, MAX_FILE_BYTES)
             && !reported
         {
             reported = true;
@@ -164,7 +164,7 @@ impl Lines {
         let waiting = waiting.unwrap_or_else(PoisonError::into_inner);
         let (mut waiting, _) = self
             .changed
-            .wait_timeout_while(waiting, GATHERED, gathering)
+            .wait_timeout_while(waiting, BATCH_INTERVAL, gathering)
             .unwrap_or_else(PoisonError::into_inner);
         let batch = std::mem::take(&mut waiting.bytes);
         (!batch.is_empty()).then_some(batch)

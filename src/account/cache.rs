@@ -12,7 +12,7 @@ use super::Error;
 use crate::clock::{Clock, Timestamp};
 
 /// Lifetime of a cached response.
-const FRESH: Duration = Duration::from_mins(5);
+const CACHE_LIFETIME: Duration = Duration::from_mins(5);
 
 #[derive(Debug)]
 pub(super) struct Cache<T> {
@@ -97,7 +97,7 @@ impl<T: Clone> Cache<T> {
     }
 
     fn fresh(&self, sign_in: Option<u64>) -> Option<Cached<T>> {
-        self.last(sign_in).filter(|answer| answer.asked.elapsed() < FRESH)
+        self.last(sign_in).filter(|answer| answer.asked.elapsed() < CACHE_LIFETIME)
     }
 
     /// Returns the last response for `sign_in`, fresh or not.
@@ -172,7 +172,7 @@ mod tests {
         };
         assert!(!get(Some(1)).await);
         assert!(get(Some(1)).await);
-        tokio::time::advance(FRESH).await;
+        tokio::time::advance(CACHE_LIFETIME).await;
         assert!(!get(Some(1)).await);
         assert!(!get(Some(2)).await);
         assert!(cache.last(Some(1)).is_none());

@@ -12,7 +12,7 @@ use super::{
 use crate::bondmcp::wire::ApiKey;
 
 /// Age up to which an intent may be another process's work in progress. An older one without orphans is finished.
-const IN_PROGRESS: TimeDelta = TimeDelta::minutes(2);
+const IN_PROGRESS_AGE: TimeDelta = TimeDelta::minutes(2);
 
 impl Account {
     /// Resolves what an earlier process left unfinished, once the record has been read: a server without calls opens no
@@ -51,7 +51,7 @@ impl Account {
             record.intents.retain(|intent| {
                 let ends_in_nothing = intent.orphans.is_empty()
                     && (intent.made.is_none() || intent.replaces.is_none())
-                    && now - intent.started_at > IN_PROGRESS;
+                    && now - intent.started_at > IN_PROGRESS_AGE;
                 !ends_in_nothing
             });
             Ok(())

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Interval at which a process checks whether another process's renewal has finished.
-const POLL: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Longest wait for another process's renewal. The lease of a dead holder expires several times in this period.
 const LEASE_WAIT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -30,7 +30,7 @@ const LEASE_WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 const BACKGROUND_PAUSE: Duration = Duration::from_secs(5);
 
 /// Longest pause that `Retry-After` can impose on renewals.
-const LONGEST_PAUSE: Duration = Duration::from_hours(1);
+const MAX_PAUSE: Duration = Duration::from_hours(1);
 
 /// Wait before the next log-in after BondMCP refused one because the e-mail address is not verified.
 const UNVERIFIED_PAUSE: Duration = Duration::from_secs(30);
@@ -96,7 +96,7 @@ impl Renewals {
         };
         let pause = pause.or_else(|| error.is_not_verified().then_some(UNVERIFIED_PAUSE));
         if let Some(pause) = pause {
-            *lock(&self.paused) = Some((Instant::now() + pause.min(LONGEST_PAUSE), error.clone()));
+            *lock(&self.paused) = Some((Instant::now() + pause.min(MAX_PAUSE), error.clone()));
         }
     }
 }
@@ -172,7 +172,7 @@ impl Account {
                 return outcome;
             }
             tracing::debug!("another process is renewing the session");
-            tokio::time::sleep(POLL).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
         Err(Error::RenewalBusy)
     }

@@ -21,7 +21,7 @@ use crate::{
 const LEASE: Duration = Duration::from_secs(2);
 
 /// Interval at which a rotation checks whether another rotation of the same key has ended.
-const POLL: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Longest wait for another rotation of the same key.
 const LEASE_WAIT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -107,7 +107,7 @@ impl Account {
             if began.elapsed() >= LEASE_WAIT_TIMEOUT {
                 return Err(Error::RotationBusy);
             }
-            sleep(POLL).await;
+            sleep(POLL_INTERVAL).await;
         }
         let outcome = tokio::select! {
             outcome = work => outcome,

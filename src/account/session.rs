@@ -11,13 +11,13 @@ use crate::{
 
 /// Lifetime of a token for which the upstream gives none: the documented one. A token that expires earlier is refused
 /// and then renewed.
-const USUAL_LIFE: TimeDelta = TimeDelta::hours(1);
+const DEFAULT_LIFETIME: TimeDelta = TimeDelta::hours(1);
 
 /// Longest lifetime that is trusted; an earlier refusal renews the session all the same.
-const LONGEST_LIFE: TimeDelta = TimeDelta::days(30);
+const MAX_LIFETIME: TimeDelta = TimeDelta::days(30);
 
 /// Longest time before expiry at which renewal starts.
-const LONGEST_MARGIN: TimeDelta = TimeDelta::seconds(60);
+const MAX_RENEWAL_MARGIN: TimeDelta = TimeDelta::seconds(60);
 
 /// A session as it is stored.
 #[derive(Clone, Debug, Deserialize)]
@@ -34,10 +34,10 @@ impl Session {
     /// `earlier` remains valid.
     pub fn new(tokens: Tokens, now: Timestamp, earlier: Option<SecretString>) -> Self {
         let believed = |seconds| i64::try_from(seconds).ok().and_then(TimeDelta::try_seconds);
-        let by_answer = tokens.expires_in.map(|seconds| believed(seconds).unwrap_or(LONGEST_LIFE));
+        let by_answer = tokens.expires_in.map(|seconds| believed(seconds).unwrap_or(MAX_LIFETIME));
         let life = [by_answer, by_token(&tokens.access_token, now)].into_iter().flatten().min();
         Self {
-            expires_at: now + life.unwrap_or(USUAL_LIFE).min(LONGEST_LIFE),
+            expires_at: now + life.unwrap_or(DEFAULT_LIFETIME).min(MAX_LIFETIME),
             obtained_at: now,
             access_token: tokens.access_token,
             refresh_token: tokens.refresh_token.or(earlier),
@@ -52,7 +52,7 @@ impl Session {
     /// Whether at most a tenth of the session's lifetime is left, and at most a minute: the session is then renewed
     /// early.
     pub fn is_ageing(&self, now: Timestamp) -> bool {
-        let margin = ((self.expires_at - self.obtained_at) / 10).min(LONGEST_MARGIN);
+        let margin = ((self.expires_at - self.obtained_at) / 10).min(MAX_RENEWAL_MARGIN);
         now >= self.expires_at - margin
     }
 }
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_life_that_is_absurd_or_missing_gives_a_session_that_can_be_used() {
-        let (hour, month) = (at(4600), at(1000) + LONGEST_LIFE);
+        let (hour, month) = (at(4600), at(1000) + MAX_LIFETIME);
         for (expires_in, end) in [
             (json!(0), hour),
             (json!(null), hour),

@@ -36,7 +36,7 @@ impl Args {
 }
 
 /// Longest printed host name, in characters, since a host can choose any name.
-const LONGEST_HOST: usize = 64;
+const MAX_HOST_CHARS: usize = 64;
 
 const HEAD: [&str; 8] = ["TIME (UTC)", "PROFILE", "HOST", "TOOL", "OUTCOME", "MS", "COST", "KEY"];
 
@@ -53,7 +53,7 @@ fn row(entry: &AuditEntry) -> [String; 8] {
     [
         entry.time.format("%Y-%m-%d %H:%M:%S").to_string(),
         entry.owner.clone(),
-        excerpt(entry.host.as_deref().unwrap_or_default(), LONGEST_HOST),
+        excerpt(entry.host.as_deref().unwrap_or_default(), MAX_HOST_CHARS),
         tool,
         entry.outcome.clone(),
         entry.duration_ms.to_string(),

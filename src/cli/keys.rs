@@ -28,7 +28,7 @@ const NOT_FOR_CHILDREN: [&str; 5] = [
 ];
 
 /// Longest printed name, in characters.
-const LONGEST_NAME: usize = 64;
+const MAX_NAME_CHARS: usize = 64;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -206,7 +206,7 @@ fn row(key: &Key) -> [String; 6] {
 
 /// Shortens a name, since the upstream may give one of any length.
 fn short(name: &str) -> String {
-    excerpt(name, LONGEST_NAME)
+    excerpt(name, MAX_NAME_CHARS)
 }
 
 fn print_usage(printer: &Printer, usage: &KeyUsage) {

@@ -9,14 +9,14 @@ use super::view::{Blanks, View, is_blank};
 use crate::secret::to_secret_json;
 
 /// Length below which secrets are not searched for: they would occur by chance, and a redaction would reveal them.
-pub(super) const SHORTEST: usize = 6;
+pub(super) const MIN_SECRET_BYTES: usize = 6;
 
 /// Length above which only the last bytes of a secret are searched for, so that huge tokens cannot exhaust the memory.
 /// No header carries a token of that size, and a token without its end is useless.
-const LONGEST: usize = 4096;
+const MAX_SECRET_BYTES: usize = 4096;
 
 /// Length below which the parts of a JWT are not searched for.
-const SHORTEST_PART: usize = 16;
+const MIN_PART_BYTES: usize = 16;
 
 /// RFC 3986, 2.3: unreserved characters.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -32,12 +32,12 @@ pub(super) fn forms(secret: &str) -> Vec<Form> {
     let mut forms = Forms::default();
     if secret.starts_with("eyJ") {
         // All tokens of an issuer share one header.
-        for part in secret.split('.').skip(1).filter(|part| part.len() >= SHORTEST_PART) {
+        for part in secret.split('.').skip(1).filter(|part| part.len() >= MIN_PART_BYTES) {
             forms.add(end(part).as_bytes());
         }
     }
     let secret = end(secret);
-    if without_blanks(secret.as_bytes()).len() < SHORTEST {
+    if without_blanks(secret.as_bytes()).len() < MIN_SECRET_BYTES {
         return forms.0;
     }
     // An escape may begin before the secret and end within it, so that decoding it alters the secret.
@@ -75,7 +75,7 @@ pub(super) fn forms(secret: &str) -> Vec<Form> {
 }
 
 fn end(secret: &str) -> &str {
-    &secret[secret.ceil_char_boundary(secret.len().saturating_sub(LONGEST))..]
+    &secret[secret.ceil_char_boundary(secret.len().saturating_sub(MAX_SECRET_BYTES))..]
 }
 
 #[derive(Default)]
@@ -84,7 +84,7 @@ struct Forms(Vec<Form>);
 impl Forms {
     fn add(&mut self, form: &[u8]) {
         let form = without_blanks(form);
-        if form.len() >= SHORTEST && !self.0.contains(&form) {
+        if form.len() >= MIN_SECRET_BYTES && !self.0.contains(&form) {
             self.0.push(form);
         }
     }

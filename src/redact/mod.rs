@@ -31,11 +31,11 @@ pub const REDACTED: &str = "[redacted]";
 
 /// Number of replaced secrets that are remembered, newest first: a replaced secret may still occur in a response that
 /// is in progress.
-const REMEMBERED: usize = 1024;
+const MAX_REMEMBERED: usize = 1024;
 
 /// Maximum number of passes. The text around a secret may form another one with its replacement; a text that is not
 /// clean after this many passes was crafted.
-const PASSES: usize = 8;
+const MAX_PASSES: usize = 8;
 
 /// The secrets that this process has or recently had. Clones share them.
 #[derive(Clone, Default)]
@@ -102,7 +102,7 @@ impl Redactor {
     pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let known = self.read();
         let mut clean = Cow::Borrowed(text);
-        for _ in 0..PASSES {
+        for _ in 0..MAX_PASSES {
             match known.secrets_in(&clean) {
                 Ok(found) if found.is_empty() => return clean,
                 Ok(found) => clean = Cow::Owned(replaced(&clean, &found)),
@@ -166,7 +166,7 @@ impl Known {
     /// Remembers `secret`, which is indexed already, until many newer ones have been remembered.
     fn pass_by(&mut self, secret: SecretString) {
         self.passed.push_back(secret);
-        if self.passed.len() > REMEMBERED
+        if self.passed.len() > MAX_REMEMBERED
             && let Some(oldest) = self.passed.pop_front()
         {
             self.needles.remove(oldest.expose_secret());
@@ -315,7 +315,7 @@ mod tests {
         let redactor = Redactor::default();
         redactor.hold("environment", [&"environment-password".into()]);
         redactor.hold("record", [&"first-token".into(), &"record-password".into()]);
-        flood(&redactor, 3 * REMEMBERED);
+        flood(&redactor, 3 * MAX_REMEMBERED);
         for secret in ["environment-password", "first-token", "record-password"] {
             assert_eq!(redactor.redact(secret), REDACTED);
         }
@@ -326,9 +326,9 @@ mod tests {
         let redactor = Redactor::default();
         redactor.hold("record", [&"first-token".into(), &"record-password".into()]);
         redactor.hold("record", [&"other-token".into(), &"record-password".into()]);
-        flood(&redactor, REMEMBERED - 1);
+        flood(&redactor, MAX_REMEMBERED - 1);
         assert_eq!(redactor.redact("first-token"), REDACTED);
-        flood(&redactor, REMEMBERED + 1);
+        flood(&redactor, MAX_REMEMBERED + 1);
         assert_eq!(redactor.redact("first-token"), "first-token");
         assert_eq!(redactor.redact("record-password, other-token"), "[redacted], [redacted]");
     }
@@ -339,7 +339,7 @@ mod tests {
         redactor.hold("environment", [&"shared-password".into()]);
         redactor.hold("record", [&"shared-password".into()]);
         redactor.hold("record", []);
-        flood(&redactor, 2 * REMEMBERED);
+        flood(&redactor, 2 * MAX_REMEMBERED);
         assert_eq!(redactor.redact("shared-password"), REDACTED);
     }
 

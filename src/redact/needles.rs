@@ -8,12 +8,12 @@ use std::{collections::HashMap, ops::Range};
 use zeroize::Zeroizing;
 
 use super::{
-    forms::{SHORTEST, forms},
+    forms::{MIN_SECRET_BYTES, forms},
     view::is_blank,
 };
 
 /// Maximum number of byte comparisons for each byte of a text; a text that needs more was crafted.
-const MOST_WORK: usize = 32;
+const MAX_COMPARISONS: usize = 32;
 
 /// The needles, by the hash of their last bytes.
 #[derive(Default)]
@@ -69,7 +69,7 @@ impl Needles {
             return Ok(());
         }
         let mut tail = Tail::default();
-        let mut work = text.len().saturating_add(1024).saturating_mul(MOST_WORK);
+        let mut work = text.len().saturating_add(1024).saturating_mul(MAX_COMPARISONS);
         for (at, &byte) in text.iter().enumerate() {
             if is_blank(byte) {
                 continue;
@@ -102,19 +102,19 @@ fn start(text: &[u8], needle: &[u8]) -> (Option<usize>, usize) {
     (start, needle.len())
 }
 
-/// Returns the last [`SHORTEST`] bytes.
+/// Returns the last [`MIN_SECRET_BYTES`] bytes.
 #[derive(Clone, Copy, Default)]
 struct Tail(u64);
 
 impl Tail {
     fn of(needle: &[u8]) -> Self {
         let mut tail = Self::default();
-        needle[needle.len().saturating_sub(SHORTEST)..].iter().for_each(|&byte| tail.push(byte));
+        needle[needle.len().saturating_sub(MIN_SECRET_BYTES)..].iter().for_each(|&byte| tail.push(byte));
         tail
     }
 
     fn push(&mut self, byte: u8) {
-        const MASK: u64 = (1 << (8 * SHORTEST)) - 1;
+        const MASK: u64 = (1 << (8 * MIN_SECRET_BYTES)) - 1;
         self.0 = (self.0 << 8 | u64::from(byte)) & MASK;
     }
 

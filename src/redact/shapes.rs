@@ -10,11 +10,11 @@ const PREFIXES: [&[u8]; 3] = [b"eyJ", b"sk_", b"bcp_"];
 const JWT: usize = 0;
 
 /// Shorter runs after a prefix are words or key previews.
-const SHORTEST_PART: usize = 5;
-const SHORTEST_KEY: usize = 12;
+const MIN_PART: usize = 5;
+const MIN_KEY: usize = 12;
 
 /// Length of a token's part on a line from which the line counts as wrapped.
-const WRAPPED: usize = 40;
+const MIN_WRAPPED_LINE: usize = 40;
 
 /// Finds the ranges that have the shape of a secret.
 pub(super) fn find(text: &[u8], found: &mut Vec<Range<usize>>) {
@@ -56,14 +56,14 @@ fn is_token(byte: u8) -> bool {
 fn key(text: &[u8], start: usize, prefix: &[u8]) -> Option<usize> {
     let is_word = start > 0 && (text[start - 1].is_ascii_alphanumeric() || text[start - 1] == b'_');
     let length = token(&text[start..]);
-    (!is_word && length >= prefix.len() + SHORTEST_KEY).then_some(start + length)
+    (!is_word && length >= prefix.len() + MIN_KEY).then_some(start + length)
 }
 
 /// Returns the end of the JWT that begins at `start`: a header, a payload and usually a signature.
 fn jwt(text: &[u8], start: usize) -> Option<usize> {
     let header = token(&text[start..]);
     let payload = token(text[start + header..].strip_prefix(b".")?);
-    if header < PREFIXES[JWT].len() + SHORTEST_PART || payload < SHORTEST_PART {
+    if header < PREFIXES[JWT].len() + MIN_PART || payload < MIN_PART {
         return None;
     }
     let mut end = start + header + 1 + payload;
@@ -71,7 +71,7 @@ fn jwt(text: &[u8], start: usize) -> Option<usize> {
         end += 1 + token(signature);
     }
     let mut line = start;
-    while end - line >= WRAPPED
+    while end - line >= MIN_WRAPPED_LINE
         && let Some((next, last)) = continued(text, end)
     {
         (line, end) = (next, last);

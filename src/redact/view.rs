@@ -11,7 +11,7 @@ use crate::text::is_format;
 
 /// Number of decoding passes. Each encoder between the secret and the text needs one; backslashes that belong to the
 /// secret may need a few more.
-const LEVELS: usize = 16;
+const MAX_LEVELS: usize = 16;
 
 /// How white space is treated.
 #[derive(Clone, Copy, PartialEq)]
@@ -76,7 +76,7 @@ impl View {
             view.push(c, (narrow(start), narrow(end)));
             start = end;
         }
-        for _ in 0..LEVELS {
+        for _ in 0..MAX_LEVELS {
             match view.unescaped() {
                 Some(next) => view = next,
                 None => break,

@@ -105,14 +105,14 @@ impl LoginForm {
 }
 
 /// The input that a form contains when it is shown again, without the password.
-struct Kept {
+struct FormInput {
     email: String,
     remember: bool,
 }
 
-impl Kept {
+impl FormInput {
     /// Returns the initial input of a form.
-    fn first(session: &PageSession) -> Self {
+    fn initial(session: &PageSession) -> Self {
         Self { email: session.email().to_owned(), remember: true }
     }
 
@@ -127,7 +127,7 @@ async fn show(Shared(session): Shared<Arc<PageSession>>, Path(id): Path<String>)
     }
     match session.pending().state() {
         State::Open if session.pending().is_open() => {
-            form(&session, SignInMethod::SignIn, &Kept::first(&session), session.problem().as_ref())
+            form(&session, SignInMethod::SignIn, &FormInput::initial(&session), session.problem().as_ref())
         }
         _ => status_page(&session),
     }
@@ -142,9 +142,9 @@ async fn sign_in(
         return refusal;
     }
     let login = given.login();
-    let (kept, page) = (Kept::of(&login), Arc::clone(&session));
+    let (input, page) = (FormInput::of(&login), Arc::clone(&session));
     let outcome = to_the_end(async move { page.sign_in(login).await }).await;
-    answer(&session, SignInMethod::SignIn, &kept, outcome)
+    answer(&session, SignInMethod::SignIn, &input, outcome)
 }
 
 async fn create(
@@ -156,9 +156,9 @@ async fn create(
         return refusal;
     }
     let login = given.login();
-    let (kept, page) = (Kept::of(&login), Arc::clone(&session));
+    let (input, page) = (FormInput::of(&login), Arc::clone(&session));
     let outcome = to_the_end(async move { page.create(login).await }).await;
-    answer(&session, SignInMethod::Create, &kept, outcome)
+    answer(&session, SignInMethod::Create, &input, outcome)
 }
 
 async fn use_key(
@@ -171,7 +171,7 @@ async fn use_key(
     }
     let page = Arc::clone(&session);
     let outcome = to_the_end(async move { page.use_key(given.key).await }).await;
-    answer(&session, SignInMethod::Key, &Kept::first(&session), outcome)
+    answer(&session, SignInMethod::Key, &FormInput::initial(&session), outcome)
 }
 
 /// Answers another process of this account, not a browser.
@@ -201,14 +201,24 @@ fn refusal(session: &PageSession, id: &str, form_token: &SecretString) -> Option
 }
 
 /// Shows the form again with the problem, while the sign-in is open.
-fn answer(session: &PageSession, method: SignInMethod, kept: &Kept, outcome: Result<(), Report>) -> Response {
+fn answer(
+    session: &PageSession,
+    method: SignInMethod,
+    input: &FormInput,
+    outcome: Result<(), Report>,
+) -> Response {
     match outcome {
-        Err(problem) if session.pending().is_open() => form(session, method, kept, Some(&problem)),
+        Err(problem) if session.pending().is_open() => form(session, method, input, Some(&problem)),
         _ => status_page(session),
     }
 }
 
-fn form(session: &PageSession, method: SignInMethod, kept: &Kept, problem: Option<&Report>) -> Response {
+fn form(
+    session: &PageSession,
+    method: SignInMethod,
+    input: &FormInput,
+    problem: Option<&Report>,
+) -> Response {
     let (pending, account) = (session.pending(), session.account());
     let page = FormPage {
         path: session.path(),
@@ -221,8 +231,8 @@ fn form(session: &PageSession, method: SignInMethod, kept: &Kept, problem: Optio
         seconds_left: pending.expires_in().as_secs() + 1,
         method,
         offers_key: !pending.needs_session(),
-        email: &kept.email,
-        remember: kept.remember,
+        email: &input.email,
+        remember: input.remember,
         problem,
     };
     let status = if problem.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
@@ -241,17 +251,19 @@ fn status_page(session: &PageSession) -> Response {
             let who = Some(email.as_deref().unwrap_or("the owner of the API key"));
             return rendered(StatusCode::OK, &EndPage { title, text, who });
         }
-        State::Ended(End::Declined) => ("Signing in was declined", AGAIN),
-        State::Ended(End::TooManyAttempts) => ("Too many wrong passwords", AGAIN),
-        State::Ended(End::TimedOut | End::Gone) | State::Open => ("This sign-in link has expired", AGAIN),
+        State::Ended(End::Declined) => ("Signing in was declined", ASK_FOR_NEW_LINK),
+        State::Ended(End::TooManyAttempts) => ("Too many wrong passwords", ASK_FOR_NEW_LINK),
+        State::Ended(End::TimedOut | End::Gone) | State::Open => {
+            ("This sign-in link has expired", ASK_FOR_NEW_LINK)
+        }
     };
     rendered(StatusCode::GONE, &EndPage { title, text, who: None })
 }
 
-const AGAIN: &str = "Ask your assistant for a new link.";
+const ASK_FOR_NEW_LINK: &str = "Ask your assistant for a new link.";
 
 fn unknown() -> Response {
-    let page = EndPage { title: "This link isn't valid", text: AGAIN, who: None };
+    let page = EndPage { title: "This link isn't valid", text: ASK_FOR_NEW_LINK, who: None };
     rendered(StatusCode::NOT_FOUND, &page)
 }
 

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Number of wrong passwords and keys that end a sign-in, so that the account is not locked.
-const ATTEMPTS: u8 = 5;
+const MAX_ATTEMPTS: u8 = 5;
 
 /// The credentials from the page's forms.
 pub struct Login {
@@ -221,7 +221,7 @@ impl PageSession {
 
     fn count(&self, wrong: &mut u8) {
         *wrong += 1;
-        if *wrong >= ATTEMPTS {
+        if *wrong >= MAX_ATTEMPTS {
             self.pending.end(End::TooManyAttempts);
         }
     }

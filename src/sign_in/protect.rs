@@ -19,7 +19,7 @@ use axum::{
 use super::PageSession;
 
 /// Largest accepted form, in bytes.
-const LARGEST_FORM: usize = 16 << 10;
+const MAX_FORM_BYTES: usize = 16 << 10;
 
 /// Longest wait for a complete form.
 const FORM_TIMEOUT: Duration = Duration::from_secs(10);
@@ -58,7 +58,7 @@ pub async fn guard(State(session): State<Arc<PageSession>>, request: Request, ne
 
 async fn with_whole_body(request: Request) -> Result<Request, StatusCode> {
     let (parts, body) = request.into_parts();
-    match tokio::time::timeout(FORM_TIMEOUT, to_bytes(body, LARGEST_FORM)).await {
+    match tokio::time::timeout(FORM_TIMEOUT, to_bytes(body, MAX_FORM_BYTES)).await {
         Ok(Ok(body)) => Ok(Request::from_parts(parts, Body::from(body))),
         Ok(Err(_)) => Err(StatusCode::PAYLOAD_TOO_LARGE),
         Err(_) => Err(StatusCode::REQUEST_TIMEOUT),

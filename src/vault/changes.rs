@@ -21,12 +21,12 @@ pub enum ChangeMarker {
     Log {
         length: u64,
         modified: Option<SystemTime>,
-        header: [u8; WAL_HEADER],
+        header: [u8; WAL_HEADER_BYTES],
     },
 }
 
 /// <https://www.sqlite.org/fileformat2.html#walformat>
-const WAL_HEADER: usize = 32;
+const WAL_HEADER_BYTES: usize = 32;
 
 impl ChangeMarker {
     /// Returns the current marker; `None` where it is unknown, so that the vault must be read.
@@ -44,8 +44,8 @@ impl ChangeMarker {
 
     fn of_log(mut log: File) -> io::Result<Self> {
         let metadata = log.metadata()?;
-        let mut header = [0; WAL_HEADER];
-        if metadata.len() >= WAL_HEADER as u64 {
+        let mut header = [0; WAL_HEADER_BYTES];
+        if metadata.len() >= WAL_HEADER_BYTES as u64 {
             log.read_exact(&mut header)?;
         }
         Ok(Self::Log { length: metadata.len(), modified: metadata.modified().ok(), header })

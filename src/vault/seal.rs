@@ -15,7 +15,7 @@ use crate::secret::SecretBytes;
 /// Format version: the first byte of every encrypted record.
 const FORMAT: u8 = 1;
 
-const NONCE: usize = 24;
+const NONCE_BYTES: usize = 24;
 
 /// Encrypts records and derives their ids, which do not reveal their owners.
 #[derive(Clone)]
@@ -42,7 +42,7 @@ impl Sealer {
 
     /// Encrypts a record: format, nonce, ciphertext and tag.
     pub fn seal(&self, id: &RecordId, version: u64, plaintext: &[u8]) -> Result<Vec<u8>, Error> {
-        let mut nonce = [0; NONCE];
+        let mut nonce = [0; NONCE_BYTES];
         getrandom::fill(&mut nonce).map_err(|_| Error::NoRandomness)?;
         // Has room for the tag, since a growing buffer would leave a copy of the plaintext behind.
         let mut buffer = Zeroizing::new(Vec::with_capacity(plaintext.len() + 16));
@@ -58,7 +58,7 @@ impl Sealer {
         if format > FORMAT {
             return Err(Error::Newer);
         }
-        let (nonce, ciphertext) = rest.split_first_chunk::<NONCE>().ok_or(Error::Tampered)?;
+        let (nonce, ciphertext) = rest.split_first_chunk::<NONCE_BYTES>().ok_or(Error::Tampered)?;
         let mut buffer = Zeroizing::new(ciphertext.to_vec());
         self.cipher
             .decrypt_in_place(nonce.into(), &associated(id, version), &mut *buffer)
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_is_told_apart() {
+    fn a_newer_format_is_distinguished() {
         let (id, key) = (id("a", "b"), sealer(1));
         let mut sealed = key.seal(&id, 1, b"x").unwrap();
         sealed[0] = FORMAT + 1;

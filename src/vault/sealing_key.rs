@@ -19,13 +19,13 @@ use crate::{
     secret::{ExposeSecret as _, SecretString},
 };
 
-const LENGTH: usize = 32;
+const KEY_BYTES: usize = 32;
 
 /// Longest wait for the keychain, which may itself wait for the person to unlock it.
 const KEYCHAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The 256-bit key; wiped when dropped.
-pub struct SealingKey(Zeroizing<[u8; LENGTH]>);
+pub struct SealingKey(Zeroizing<[u8; KEY_BYTES]>);
 
 /// The origin of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,16 +70,16 @@ impl SealingKey {
         }
     }
 
-    pub(super) fn from_bytes(bytes: [u8; LENGTH]) -> Self {
+    pub(super) fn from_bytes(bytes: [u8; KEY_BYTES]) -> Self {
         Self(Zeroizing::new(bytes))
     }
 
-    pub(super) fn expose(&self) -> &[u8; LENGTH] {
+    pub(super) fn expose(&self) -> &[u8; KEY_BYTES] {
         &self.0
     }
 
     fn random() -> Result<Self, Error> {
-        let mut key = Zeroizing::new([0; LENGTH]);
+        let mut key = Zeroizing::new([0; KEY_BYTES]);
         getrandom::fill(&mut *key).map_err(|_| Error::NoRandomness)?;
         Ok(Self(key))
     }
@@ -93,9 +93,9 @@ impl SealingKey {
     /// Parses 32 bytes in base64 (either alphabet, padded or not) or in hex.
     fn parse(text: &SecretString, place: &str) -> Result<Self, Error> {
         let text = text.expose_secret().trim();
-        let bytes = if text.len() == 2 * LENGTH { from_hex(text) } else { from_base64(text) };
+        let bytes = if text.len() == 2 * KEY_BYTES { from_hex(text) } else { from_base64(text) };
         let bytes = Zeroizing::new(bytes.ok_or_else(|| Error::KeyFormat(place.to_owned()))?);
-        let key = <[u8; LENGTH]>::try_from(&bytes[..]).map_err(|_| Error::KeyFormat(place.to_owned()))?;
+        let key = <[u8; KEY_BYTES]>::try_from(&bytes[..]).map_err(|_| Error::KeyFormat(place.to_owned()))?;
         Ok(Self::from_bytes(key))
     }
 
@@ -248,12 +248,12 @@ mod tests {
 
     #[test]
     fn a_key_is_read_in_every_usual_writing() {
-        let key = [0xfb_u8; LENGTH];
+        let key = [0xfb_u8; KEY_BYTES];
         for text in [
             base64::engine::general_purpose::STANDARD.encode(key),
             base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(key),
-            "fb".repeat(LENGTH),
-            format!("{}\n", "FB".repeat(LENGTH)),
+            "fb".repeat(KEY_BYTES),
+            format!("{}\n", "FB".repeat(KEY_BYTES)),
         ] {
             assert_eq!(SealingKey::parse(&text.as_str().into(), "here").unwrap().expose(), &key, "{text}");
         }
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_key_of_another_length_is_refused_without_being_repeated() {
-        for text in ["", "canary", &"ab".repeat(31), &"zz".repeat(LENGTH), &"A".repeat(40)] {
+        for text in ["", "canary", &"ab".repeat(31), &"zz".repeat(KEY_BYTES), &"A".repeat(40)] {
             let error = SealingKey::parse(&text.into(), "here").unwrap_err();
             assert_eq!(error, Error::KeyFormat("here".into()));
         }
@@ -323,7 +323,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");
-        std::fs::write(&path, "ab".repeat(LENGTH)).unwrap();
+        std::fs::write(&path, "ab".repeat(KEY_BYTES)).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
         let error = SealingKey::from_file(&path).unwrap_err();
         let report = crate::error::Report::from(&error);

@@ -23,10 +23,10 @@ fn migrations() -> Migrator {
 }
 
 /// Longest wait for another process's write, which is short.
-const BUSY: Duration = Duration::from_secs(10);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Size of the pool: one connection for a lease or a read while the other waits to write.
-const CONNECTIONS: u32 = 2;
+const MAX_CONNECTIONS: u32 = 2;
 
 #[derive(Clone, Debug)]
 pub struct Sqlite(SqlitePool);
@@ -78,7 +78,7 @@ impl Sqlite {
             .filename(path)
             .journal_mode(journal)
             .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(BUSY)
+            .busy_timeout(BUSY_TIMEOUT)
             // Deleted content is overwritten, and temporary data stays in memory.
             .pragma("secure_delete", "ON")
             .pragma("temp_store", "MEMORY")
@@ -86,7 +86,7 @@ impl Sqlite {
             .pragma("journal_size_limit", "0")
             .disable_statement_logging();
         let pool = SqlitePoolOptions::new()
-            .max_connections(CONNECTIONS)
+            .max_connections(MAX_CONNECTIONS)
             .idle_timeout(None)
             .max_lifetime(None)
             .connect_with(options)

@@ -3,13 +3,13 @@
 
 use serde::{Deserialize as _, Deserializer, de};
 
-const LONGEST: usize = 128;
+const MAX_CHARS: usize = 128;
 
 /// Whether `text` is a valid id: `[A-Za-z0-9_.:-]{1,128}`, but not dots alone, which could leave the URL path.
 #[must_use]
 pub fn is_id(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"_.:-".contains(&b);
-    (1..=LONGEST).contains(&text.len()) && text.bytes().all(plain) && text.bytes().any(|b| b != b'.')
+    (1..=MAX_CHARS).contains(&text.len()) && text.bytes().all(plain) && text.bytes().any(|b| b != b'.')
 }
 
 /// Deserializes an id; for `#[serde(deserialize_with)]`.

@@ -106,7 +106,7 @@ impl Error {
     }
 }
 
-/// Why a person must sign in.
+/// The reason why a person must sign in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignInReason {
     NotSignedIn,

@@ -58,7 +58,7 @@ use crate::{
     vault::{ChangeMarker, RecordId},
 };
 
-/// How long a shutdown waits for work that must not be interrupted.
+/// Longest wait of a shutdown for work that must not be interrupted.
 const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(5);
 
 /// One account, for one process. Clones share everything.

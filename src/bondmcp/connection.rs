@@ -10,7 +10,7 @@ use rustls::{CertificateError, pki_types::UnixTime};
 use super::Timing;
 use crate::{clock::Timestamp, config::BaseUrl};
 
-/// Why the HTTP client cannot be set up.
+/// The reason why the HTTP client cannot be set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SetupError {
     #[error("no trusted TLS certificates were found on this system")]
@@ -19,7 +19,7 @@ pub enum SetupError {
     Client,
 }
 
-/// Why a connection was not made.
+/// The reason why a connection was not made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectFailure {
     #[error("DNS lookup failed")]

@@ -419,7 +419,7 @@ fn code_and_message(body: &Value) -> (Option<String>, Option<String>) {
     }
 }
 
-/// One entry of FastAPI's list: where, and what is wrong there. Its `input` is left out: it echoes what was sent.
+/// Formats one entry of FastAPI's list: the place and the problem. Its `input` is left out, since it echoes the request.
 fn validation_problem(problem: &Value) -> Option<String> {
     let message = problem["msg"].as_str()?;
     let place: Vec<String> = problem["loc"]

@@ -8,7 +8,7 @@ use crate::{
     error::{Kind, Report},
 };
 
-/// Why a call failed.
+/// The failure of a call.
 #[derive(Debug)]
 pub struct Failure {
     report: Report,

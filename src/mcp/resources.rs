@@ -39,7 +39,7 @@ const TTL_MS: u64 = 5000;
 /// The content of `bondmcp://usage`.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Usage {
-    /// What this server has spent since it started.
+    /// The spending of this server since it started.
     spent: Spent,
     /// Requests per minute, as last reported by BondMCP.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,7 +68,7 @@ impl BondMcp {
                 USAGE,
                 "usage",
                 "BondMCP usage",
-                "What this server has spent since it started, by tool.",
+                "The spending of this server since it started, by tool.",
             ),
         ];
         all.into_iter().flatten().collect()

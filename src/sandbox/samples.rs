@@ -159,9 +159,9 @@ fn extracted(found: Map<String, Value>, count: usize, of: usize) -> Extraction {
 /// The answer states the number of words.
 pub fn analysis(asked: &AnalysisRequest) -> Analysis {
     let words = asked.prompt.split_whitespace().count();
-    let told = format!("Sample analysis of kind {} of a prompt of {words} words", asked.analysis_type);
+    let text = format!("Sample analysis of kind {} of a prompt of {words} words", asked.analysis_type);
     Analysis {
-        analysis: Some(told.into()),
+        analysis: Some(text.into()),
         confidence_score: Some(0.5),
         recommendations: Some(vec!["Sample recommendation".into()]),
         cost: None,

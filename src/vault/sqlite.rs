@@ -11,7 +11,7 @@ use sqlx::{
 use super::{Error, RecordId, files, seal::RecordKey};
 use crate::clock::Timestamp;
 
-/// Without sqlx's macro, for which SQLite would be built a second time.
+/// The migrations, listed without sqlx's macro, for which SQLite would be built a second time.
 fn migrations() -> Migrator {
     let migration = |version, name: &'static str, sql| {
         Migration::new(version, name.into(), MigrationType::Simple, sqlx::SqlStr::from_static(sql), false)

@@ -149,7 +149,7 @@ pub struct NewApiKey {
     pub permissions: Option<Vec<Permission>>,
 }
 
-/// What a new key may do.
+/// A permission of an API key.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Permission {

@@ -51,7 +51,7 @@ struct ManageApiKeysArguments {
     name: Option<String>,
     /// For `create`: what the key is for.
     description: Option<String>,
-    /// For `create`: what the key may do; BondMCP decides when absent.
+    /// For `create`: what the key may do; BondMCP decides if absent.
     permissions: Option<Vec<Permission>>,
     /// For `rotate` and `revoke`: the key's name, once the person has agreed. Hosts with forms ask the person themselves.
     confirm: Option<String>,
@@ -103,7 +103,7 @@ struct ManageApiKeysResult {
     /// Changes that were interrupted, with what to do about them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unfinished: Vec<Unfinished>,
-    /// What the person or you can do next.
+    /// The next step for the person or for you.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }

@@ -105,7 +105,7 @@ struct RegisterResult {
     /// Where the person signs in; give them this link.
     #[serde(skip_serializing_if = "Option::is_none")]
     sign_in_url: Option<String>,
-    /// What the person or you can do next.
+    /// The next step for the person or for you.
     next: String,
 }
 
@@ -115,7 +115,7 @@ struct LoginResult {
     /// The e-mail address of the account that is signed in.
     #[serde(skip_serializing_if = "Option::is_none")]
     account: Option<String>,
-    /// What API calls are made with.
+    /// The kind of credential that API calls use.
     #[serde(skip_serializing_if = "Option::is_none")]
     credential: Option<Credential>,
     /// When the session's current token expires (RFC 3339); the server renews it if it can.
@@ -127,14 +127,14 @@ struct LoginResult {
     /// How long the link is valid.
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_in_seconds: Option<u64>,
-    /// What the person or you can do next.
+    /// The next step for the person or for you.
     next: String,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
 struct LogoutResult {
     status: LogoutStatus,
-    /// What the person or you can do next.
+    /// The next step for the person or for you.
     next: String,
 }
 
@@ -154,7 +154,7 @@ pub(in crate::mcp) struct AuthStatusResult {
     /// Requests per minute, as last reported by BondMCP.
     #[serde(skip_serializing_if = "Option::is_none")]
     rate_limit: Option<Allowance>,
-    /// What this server has spent since it started.
+    /// The spending of this server since it started.
     spent: Spent,
 }
 

@@ -247,7 +247,7 @@ async fn declining_and_cancelling_end_the_call_and_the_page() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sign_in_that_runs_out_is_said_to_and_the_next_call_gets_a_new_page() {
+async fn a_sign_in_that_expires_is_reported_and_the_next_call_gets_a_new_page() {
     let runs_out = async |kind| {
         let (_sandbox, place) = place().await;
         let mut command = place.command(&["stdio", "--sign-in-timeout", "1"]);
@@ -261,7 +261,7 @@ async fn a_sign_in_that_runs_out_is_said_to_and_the_next_call_gets_a_new_page() 
             within(async { while !gone().await {} }).await;
         } else {
             let error = error_of(&host.list_models().await);
-            assert!(error["message"].as_str().unwrap().contains("in time"), "{kind:?} {error}");
+            assert!(error["message"].as_str().unwrap().contains("link expired"), "{kind:?} {error}");
         }
         host.list_models().await;
         let links = host.links();
@@ -276,7 +276,7 @@ async fn a_question_ends_with_its_link() {
     let mut command = place.command(&["stdio", "--sign-in-timeout", "1"]);
     let host = Host::spawn(&mut command, Kind::WhileOpen, Person::Hesitates).await;
     let error = error_of(&host.list_models().await);
-    assert!(error["message"].as_str().unwrap().contains("in time"), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("link expired"), "{error}");
     let seen = String::from_utf8(host.seen.lock().unwrap().clone()).unwrap();
     assert!(seen.contains("notifications/cancelled"), "{seen}");
 }

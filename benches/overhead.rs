@@ -1,7 +1,7 @@
-//! What our server costs beside a bare rmcp server that makes the same upstream request with a fixed token, and beside a
-//! tool of that server that does nothing (the floor). Start, memory, latency over stdio, throughput over HTTP in each
-//! revision of MCP. All run on this machine in one run, turn by turn, against one embedded sandbox, so the ratios mean
-//! something; the absolute figures are this machine's. The bare server is this very executable, started again.
+//! The cost of this server compared with a bare rmcp server that makes the same upstream request with a fixed token,
+//! and with a tool of that server that does nothing (the floor). Start, memory, latency over stdio, throughput over
+//! HTTP in each revision of MCP. All run on this machine in one run, turn by turn, against one embedded sandbox, so the
+//! ratios mean something; the absolute figures are this machine's. The bare server is this executable, started again.
 //!
 //! `cargo bench --bench overhead`
 #![allow(clippy::disallowed_types, reason = "the bare server is an ordinary rmcp server")]
@@ -32,7 +32,7 @@ use tokio::{
 
 const STARTS: usize = 40;
 const MEMORY_ROUNDS: usize = 7;
-/// Calls before the second look at the memory.
+/// Calls before the second measurement of memory.
 const CALLS_IN_USE: usize = 100;
 /// Latency over stdio: rounds, and calls of each server in a round. Every round has processes of its own, because how
 /// the scheduler places a process's threads stays with it for life, and weighs more than what is compared.
@@ -40,10 +40,10 @@ const STDIO: (usize, usize) = (31, 300);
 /// Throughput over HTTP: rounds, with processes of their own, and requests of each kind to each server in a round.
 const HTTP: (usize, usize) = (15, 1600);
 const CONNECTIONS: usize = 16;
-/// Memory is settled when it stays the same over so many looks, one every `LOOK`.
+/// Memory is settled when it stays the same over so many looks, one every `MEMORY_POLL_INTERVAL`.
 const SETTLED: usize = 15;
-const LOOK: Duration = Duration::from_millis(20);
-/// For the whole run.
+const MEMORY_POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Time-out of the whole run.
 const DEADLINE: Duration = Duration::from_mins(6);
 
 const EMAIL: &str = "bench@example.com";
@@ -104,7 +104,7 @@ fn turns(round: usize) -> [Server; 2] {
     if round.is_multiple_of(2) { [Server::Ours, Server::Bare] } else { [Server::Bare, Server::Ours] }
 }
 
-/// What was measured.
+/// The measurements.
 #[derive(Default)]
 struct Samples {
     ours: Vec<f64>,
@@ -198,7 +198,7 @@ struct World {
     sandbox: RunningSandbox,
     password: SecretString,
     sealing_key: SecretString,
-    /// What the bare server sends.
+    /// Token that the bare server sends.
     access_token: SecretString,
     data_dir: tempfile::TempDir,
 }
@@ -381,7 +381,7 @@ impl Session {
     async fn settled_memory(&self) -> Result<Memory<f64>> {
         let (mut last, mut same) = (Memory::default(), 0);
         while same < SETTLED {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(MEMORY_POLL_INTERVAL).await;
             let now = Memory::of(&self.child)?;
             same = if now == last { same + 1 } else { 0 };
             last = now;
@@ -402,7 +402,7 @@ fn expect_models(answer: &str) -> Result<()> {
     Ok(())
 }
 
-/// In MiB.
+/// Memory in MiB.
 #[derive(Default, PartialEq)]
 struct Memory<T> {
     /// What is this process's alone: not the unchanged pages of files, which all its like share.
@@ -426,14 +426,14 @@ impl Memory<f64> {
 fn cpu_time(child: &Child) -> Result<u64> {
     let mut sum = 0;
     for task in std::fs::read_dir(proc(child)?.join("task"))? {
-        // A thread may end while we look.
+        // A thread may end during the measurement.
         let Ok(spent) = std::fs::read_to_string(task?.path().join("schedstat")) else { continue };
         sum += spent.split(' ').next().context("no schedstat")?.parse::<u64>()?;
     }
     Ok(sum)
 }
 
-/// In microseconds.
+/// Duration in microseconds.
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
 fn per_call(nanos: u64, calls: usize) -> f64 {
     nanos as f64 / 1e3 / calls as f64
@@ -470,7 +470,7 @@ impl Mode {
     }
 }
 
-/// What is called.
+/// The call that is measured.
 #[derive(Clone, Copy, PartialEq)]
 enum Call {
     /// `list_models`, from the upstream.
@@ -594,7 +594,7 @@ impl Listening {
     }
 }
 
-/// As little HTTP/1.1 as it takes, so that the client weighs little in the figures.
+/// A minimal HTTP/1.1 client, so that it hardly affects the figures.
 struct Connection {
     stream: BufReader<TcpStream>,
     /// Every request's head, but for what the call decides.
@@ -680,7 +680,7 @@ impl Connection {
         self.stream.read_line(&mut size).await?;
         let size = usize::from_str_radix(size.trim(), 16).with_context(|| format!("no chunk: {size}"))?;
         let start = body.len();
-        // With the line's end.
+        // Includes the line end.
         body.resize(start + size + 2, 0);
         self.stream.read_exact(&mut body[start..]).await?;
         body.truncate(start + size);
@@ -688,7 +688,7 @@ impl Connection {
     }
 }
 
-/// The least that does the job with rmcp: one HTTP client, one fixed token, and a tool that does nothing beside.
+/// A minimal rmcp server: one HTTP client, one fixed token, and an additional tool that does nothing.
 #[allow(clippy::disallowed_types, reason = "it has no guard")]
 mod bare {
     use std::sync::Arc;

@@ -1,6 +1,5 @@
-//! What the search for secrets costs: in a short text, in one of the size of the largest answer, where nothing has to
-//! be undone and where escapes have, with a few secrets and with as many as are remembered; and what a change of the
-//! secrets costs.
+//! The cost of the search for secrets: in a short text and in the largest answer, without and with escapes, with few
+//! secrets and with as many as are remembered; and the cost of a change of the secrets.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark prints and may panic")]
 
 use std::{
@@ -49,7 +48,7 @@ fn main() {
     );
 }
 
-/// A redactor that knows so many tokens.
+/// A redactor with this many tokens.
 fn knowing(count: u32) -> Redactor {
     let redactor = Redactor::default();
     for number in 0..count {
@@ -58,7 +57,7 @@ fn knowing(count: u32) -> Redactor {
     redactor
 }
 
-/// A JWT as BondMCP gives them.
+/// A JWT like BondMCP's.
 fn token(number: u32) -> SecretString {
     let claims = format!(
         r#"{{"sub":"usr_5d2c1f","email":"ada@example.com","iat":17123456{number},"exp":17123459{number}}}"#

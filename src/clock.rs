@@ -1,5 +1,5 @@
-//! The time of day, injected: the system's, or one that a test or the demo moves by hand. It measures validity
-//! (expiry, leases), never durations of work.
+//! An injected wall clock: the system's, or one that a test or the demo sets. It is used for validity (expiry, leases),
+//! never for durations of work.
 
 use std::sync::{
     Arc,
@@ -8,24 +8,24 @@ use std::sync::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// A moment, UTC.
+/// A point in time, in UTC.
 pub type Timestamp = DateTime<Utc>;
 
-/// Where `now` comes from. Clones of a manual clock move together.
+/// A source of the current time. Clones of a manual clock move together.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
-    /// Milliseconds since the epoch; `None` asks the system.
+    /// Milliseconds since the epoch; `None` for the system's clock.
     manual: Option<Arc<AtomicI64>>,
 }
 
 impl Clock {
-    /// The system's clock.
+    /// Returns the system's clock.
     #[must_use]
     pub fn system() -> Self {
         Self::default()
     }
 
-    /// A clock that stands at `start` until it is moved.
+    /// Returns a clock that stays at `start` until it is moved.
     #[must_use]
     pub fn manual(start: Timestamp) -> Self {
         Self { manual: Some(Arc::new(AtomicI64::new(start.timestamp_millis()))) }
@@ -41,7 +41,7 @@ impl Clock {
         }
     }
 
-    /// Moves a manual clock; the system's cannot be moved and stays.
+    /// Moves a manual clock; has no effect on the system's.
     pub fn advance(&self, by: TimeDelta) {
         if let Some(millis) = &self.manual {
             millis.fetch_add(by.num_milliseconds(), Ordering::SeqCst);

@@ -1,5 +1,5 @@
-//! What the operator decided, checked once at startup: where the upstream is, which profile is used, where data is stored
-//! and which credentials the environment holds. Nothing that an agent says ends up here.
+//! The operator's configuration, checked once at startup: the upstream, the profile, the data directory and the
+//! credentials in the environment. Nothing in it comes from an agent.
 
 use std::{
     ffi::OsString,
@@ -16,7 +16,7 @@ use crate::secret::SecretString;
 /// The base URL that BondMCP documents.
 pub const DEFAULT_BASE_URL: &str = "https://t9xbkyb7mg.us-east-1.awsapprunner.com/mcp";
 
-/// What can be wrong with the configuration; every message says how to correct it.
+/// Errors in the configuration; every message says how to correct it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     #[error(
@@ -57,7 +57,8 @@ pub enum ConfigError {
 pub struct BaseUrl(Url);
 
 impl BaseUrl {
-    /// The URL of the endpoint at `segments` below the base; each segment is escaped, so none can climb out.
+    /// Returns the URL of the endpoint at `segments` below the base. Each segment is escaped, so that none can leave
+    /// the base path.
     #[must_use]
     pub fn endpoint(&self, segments: &[&str]) -> Url {
         let mut url = self.0.clone();
@@ -67,19 +68,19 @@ impl BaseUrl {
         url
     }
 
-    /// Whether TLS protects what is sent there.
+    /// Whether requests are protected by TLS.
     #[must_use]
     pub fn is_https(&self) -> bool {
         self.0.scheme() == "https"
     }
 
-    /// The host, with the port where the URL names one: who answers, for messages.
+    /// Returns the host, with the port if the URL has one, for messages.
     #[must_use]
     pub fn host(&self) -> String {
         self.0.authority().to_owned()
     }
 
-    /// The base itself without a trailing slash: what a person is shown and what vault records are bound to.
+    /// Returns the URL without a trailing slash, as it is shown to people and bound to vault records.
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.0.as_str().trim_end_matches('/')
@@ -119,7 +120,7 @@ impl FromStr for BaseUrl {
     }
 }
 
-/// The name of a local account.
+/// Name of a local account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile(String);
 
@@ -160,7 +161,7 @@ pub enum VaultLocation {
 }
 
 impl VaultLocation {
-    /// Whether there is a vault already.
+    /// Whether the vault exists.
     #[must_use]
     pub fn exists(&self) -> bool {
         let Self::Sqlite(path) = self;
@@ -175,7 +176,7 @@ impl fmt::Display for VaultLocation {
     }
 }
 
-/// Where the sealing key comes from.
+/// The source of the sealing key.
 #[derive(Clone, Debug)]
 pub enum SealingKeySource {
     /// The key itself, base64 or hex, of 32 bytes.
@@ -186,7 +187,7 @@ pub enum SealingKeySource {
     KeychainOrFile,
 }
 
-/// Credentials from the environment: used, never stored.
+/// Credentials from the environment; used and never stored.
 #[derive(Clone, Debug, Default)]
 pub struct EnvironmentCredentials {
     pub api_key: Option<SecretString>,
@@ -194,7 +195,7 @@ pub struct EnvironmentCredentials {
 }
 
 impl EnvironmentCredentials {
-    /// The secrets among them.
+    /// Returns the secrets among them.
     pub fn secrets(&self) -> impl Iterator<Item = &SecretString> {
         self.api_key.iter().chain(self.login.iter().map(|login| &login.password))
     }
@@ -215,7 +216,7 @@ pub struct Flags {
     pub data_dir: Option<PathBuf>,
 }
 
-/// Everything the operator decided.
+/// The operator's configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub base_url: BaseUrl,
@@ -243,7 +244,7 @@ impl Settings {
         let base_url = match flags.base_url {
             Some(url) => {
                 let given: BaseUrl = url.parse()?;
-                // Whoever puts a flag on a command line need not know which credentials the environment holds.
+                // A user who passes the flag may not know which credentials the environment contains.
                 if credentials.secrets().next().is_some() {
                     let own = environment.base_url()?;
                     if own.as_str() != given.as_str() {
@@ -277,7 +278,7 @@ impl Settings {
     }
 }
 
-/// The platform's directory for this program's data; `None` without a home directory.
+/// Returns the platform's directory for this program's data; `None` without a home directory.
 #[must_use]
 pub fn default_data_dir() -> Option<PathBuf> {
     Some(ProjectDirs::from("com", "BondMCP", "bondmcp-server")?.data_dir().into())
@@ -298,7 +299,7 @@ impl<F: Fn(&str) -> Option<OsString>> Environment<F> {
         }
     }
 
-    /// The base URL that the credentials of this environment are for.
+    /// Returns the base URL that the credentials in this environment belong to.
     fn base_url(&self) -> Result<BaseUrl, ConfigError> {
         self.text("BONDMCP_BASE_URL")?.as_deref().unwrap_or(DEFAULT_BASE_URL).parse()
     }

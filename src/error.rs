@@ -1,12 +1,12 @@
-//! What every failure becomes before anybody outside sees it: a kind a program can match, a message, and what to do
-//! next. Each module has an error enum of its own that turns into a [`Report`]; nothing here knows those modules.
+//! The form in which every failure is shown to users and agents: a kind for programs, a message, and what to do next.
+//! Each module converts its own error enum into a [`Report`]; this module does not depend on them.
 
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// The kinds of failure a caller can tell apart: the contract with agents and scripts.
+/// The kinds of failure that callers can distinguish. They are a contract with agents and scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -19,7 +19,7 @@ pub enum Kind {
     NotFound,
     Conflict,
     RateLimited,
-    /// The operator's limit to what may be spent.
+    /// The call would exceed the operator's spending limit.
     SpendLimit,
     UpstreamUnavailable,
     Timeout,
@@ -30,14 +30,14 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
     pub kind: Kind,
-    /// What happened, one sentence.
+    /// What happened, in one sentence.
     pub message: String,
     /// What to do next.
     pub solution: String,
-    /// The upstream's HTTP status, where it answered.
+    /// HTTP status of the upstream's response, if there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// Whole seconds to wait before trying again, where known.
+    /// Seconds to wait before a retry, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_seconds: Option<u64>,
 }
@@ -60,7 +60,7 @@ impl Report {
         self
     }
 
-    /// Sets the wait, rounded up so that nobody retries too early.
+    /// Sets the wait, rounded up so that a retry is not too early.
     #[must_use]
     pub fn with_retry_after(mut self, after: Option<Duration>) -> Self {
         self.retry_after_seconds = after.map(|d| d.as_secs() + u64::from(d.subsec_nanos() > 0));

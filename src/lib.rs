@@ -1,25 +1,30 @@
 //! An MCP server in front of the BondMCP health-AI API. The agent uses the API; it never sees a password, a token or
 //! an API key.
 //!
-//! # The house
-//! Imports point down only: a room knows nothing of the floors above it.
+//! # Module layout
+//! A module imports only modules of lower layers, and in layer 0 only those listed above it.
 //!
-//! | floor | room | what it does |
-//! |---|---|---|
-//! | 6 | `main.rs`, [`cli`] | one file a subcommand |
-//! | 5 | [`transport`] | MCP over stdio and over streamable HTTP |
-//! | 4 | [`mcp`] | the server handler, the tools, the egress guard |
-//! | 3 | [`sign_in`] | the page on which a person signs in, outside the chat |
-//! | 2 | [`account`] | sign in and out, a bearer for this call, API keys |
-//! | 1 | [`bondmcp`] | the upstream client, one function an endpoint |
-//! | 1 | [`vault`] | accounts at rest, sealed |
-//! | 0 | [`secret`], [`redact`] | secrets as types, and finding them in text |
-//! | 0 | [`config`], [`error`], [`clock`], [`telemetry`], [`text`] | the operator's decisions, failures as told outside, time, logs, text from elsewhere |
-//! | 0 | [`listener`] | serving HTTP within bounds, for the page and for [`transport`] |
-//! | beside | [`sandbox`] | an embedded BondMCP API; it shares only the wire types of [`bondmcp`] |
+//! | layer | module | purpose | may be imported by |
+//! |---|---|---|---|
+//! | 6 | [`cli`] | the command line, one file per subcommand | `main.rs` |
+//! | 5 | [`transport`] | MCP over stdio and over streamable HTTP | [`cli`] |
+//! | 4 | [`mcp`] | the server handler, the tools, the egress guard | [`transport`], [`cli`] |
+//! | 3 | [`sign_in`] | the local sign-in page, outside the chat | [`mcp`], [`cli`] |
+//! | 2 | [`account`] | signing in and out, the credential for a call, API keys | layers 3 to 6, except [`transport`] |
+//! | 1 | [`bondmcp`] | the HTTP client of the API, one function per endpoint, and its wire types | layers 2 to 6, except [`transport`]; [`sandbox`] |
+//! | 1 | [`vault`] | the encrypted storage of accounts | [`account`], [`sign_in`] |
+//! | 0 | [`secret`] | the types for secrets | all |
+//! | 0 | [`clock`] | an injected wall clock | all |
+//! | 0 | [`error`] | failures as users and agents see them | all |
+//! | 0 | [`text`] | making foreign text safe to display | all |
+//! | 0 | [`config`] | the operator's configuration | all |
+//! | 0 | [`redact`] | finding secrets in text | all |
+//! | 0 | [`telemetry`] | logging, redacted | [`cli`] |
+//! | 0 | [`listener`] | serving HTTP with limits on connections | [`sign_in`], [`transport`] |
+//! | – | [`sandbox`] | an embedded BondMCP API; it imports layer 0 and the wire types of [`bondmcp`] | [`cli`], tests |
 //!
-//! A tool call comes in by [`transport`], is bounded and caught in [`mcp`], gets a bearer from [`account`], goes upstream
-//! by [`bondmcp`], and passes the egress guard on its way back.
+//! A tool call arrives through [`transport`]; [`mcp`] applies its limits and deadline and catches panics; [`account`]
+//! provides the credential; [`bondmcp`] makes the request; and the result passes the egress guard of [`mcp`].
 
 pub mod account;
 pub mod bondmcp;

@@ -1,5 +1,5 @@
-//! Serves HTTP/1.1 within bounds: so many connections, and each must send the head of its request in time. Clients that
-//! connect and stay silent cannot keep others out. `axum::serve` has neither bound.
+//! Serves HTTP/1.1 with a limit on connections and a time-out for the head of each request, so that clients that
+//! connect and stay silent cannot lock others out. `axum::serve` has neither.
 
 use std::{
     convert::Infallible,
@@ -36,21 +36,21 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// What the clients of a listener may hold.
+/// The limits on the clients of a listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// The number of connections open at once. One more takes the place of one without a request; while there is none,
-    /// it waits.
+    /// Maximum number of open connections. Another one replaces a connection without a request; if there is none, it
+    /// waits.
     pub connections: usize,
-    /// The time from accepting a connection, or from its last answer, to the end of the next request's head.
+    /// Longest time from accepting a connection, or from its last response, to the end of the next request's head.
     pub head_timeout: Duration,
 }
 
-/// The wait after the system could not give us a connection.
+/// Pause after the system failed to accept a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// Serves `router` until `stopping` completes; then requests in flight are answered, and nothing else. Dropping the
-/// future closes every connection.
+/// Serves `router` until `stopping` completes; then only requests in flight are answered. Dropping the future closes
+/// every connection.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -65,7 +65,7 @@ pub async fn serve(
         tokio::select! {
             () = &mut stopping => break,
             Some(_) = tasks.join_next() => connections.retain(Connection::is_open),
-            // One above the bound, to learn that somebody wants the place of another.
+            // One above the limit, to detect a client that waits for a slot.
             accepted = listener.accept(), if tasks.len() <= bounds.connections => match accepted {
                 Ok((stream, _)) => {
                     // Answers are short: none waits for the client's acknowledgement of the one before.
@@ -80,7 +80,7 @@ pub async fn serve(
                     tasks.spawn(connection.serve(stream, router.clone(), bounds.head_timeout, stop.clone()));
                 }
                 Err(error) => {
-                    // The process may open no more files, whatever the bound is.
+                    // The process may have reached its limit of open files.
                     tracing::warn!(%error, "cannot accept a connection");
                     evict_idle(&mut connections);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -93,19 +93,19 @@ pub async fn serve(
     while tasks.join_next().await.is_some() {}
 }
 
-/// Gives up the oldest connection without a request.
+/// Closes the oldest connection without a request.
 fn evict_idle(connections: &mut Vec<Arc<Connection>>) {
     if let Some(idle) = connections.iter().position(|connection| !connection.is_busy()) {
         connections.remove(idle).evicted.notify_one();
     }
 }
 
-/// A client's connection, as the accepting loop and its own task share it.
+/// A connection, shared by the accepting loop and the connection's own task.
 #[derive(Debug, Default)]
 struct Connection {
-    /// Whether a request is being answered.
+    /// Whether a request is in progress.
     busy: AtomicBool,
-    /// Tells the task to give the connection up, if it is not busy by then.
+    /// Asks the task to close the connection, unless it is busy by then.
     evicted: Notify,
 }
 
@@ -140,7 +140,7 @@ impl Connection {
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         let mut stopping = false;
         loop {
-            // Nothing of the connection runs while the other branches are looked at, so `busy` does not change there.
+            // The connection does not run while the other branches are polled, so `busy` does not change there.
             tokio::select! {
                 outcome = connection.as_mut() => {
                     if let Err(error) = outcome {
@@ -161,7 +161,7 @@ impl Connection {
     }
 }
 
-/// Marks its connection as busy while it lives.
+/// Marks the connection as busy until dropped.
 struct InFlight(Arc<Connection>);
 
 impl InFlight {
@@ -177,7 +177,7 @@ impl Drop for InFlight {
     }
 }
 
-/// The body of an answer; its connection is busy until it is sent.
+/// The body of a response; the connection is busy until it is sent.
 struct Answer {
     body: Body,
     _in_flight: InFlight,
@@ -214,7 +214,7 @@ mod tests {
         sync::oneshot,
     };
 
-    /// A listener with `bounds`; dropping the sender stops it.
+    /// Starts a listener with `bounds`; dropping the sender stops it.
     async fn listening(router: Router, bounds: Bounds) -> (SocketAddr, oneshot::Sender<()>, JoinSet<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -230,7 +230,7 @@ mod tests {
         stream.write_all(bytes).await.unwrap();
     }
 
-    /// What the peer sends until it closes the connection.
+    /// Returns what the peer sends until it closes the connection.
     async fn rest(stream: &mut TcpStream) -> String {
         let mut rest = Vec::new();
         let _ = stream.read_to_end(&mut rest).await;
@@ -243,7 +243,7 @@ mod tests {
         Router::new().route("/", get(|| async { "hello" }))
     }
 
-    /// Tells that a request has arrived, and answers it when released.
+    /// Signals that a request has arrived, and answers it when released.
     fn held(arrived: &Arc<Notify>, release: &Arc<Notify>) -> Router {
         let held = (Arc::clone(arrived), Arc::clone(release));
         let answer = move || {
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn three_hundred_half_open_connections_keep_nobody_out() {
+    async fn three_hundred_half_open_connections_do_not_block_others() {
         let bounds = Bounds { connections: 16, head_timeout: Duration::from_hours(1) };
         let (address, _stop, _serving) = listening(hello(), bounds).await;
         let mut half_open = Vec::new();

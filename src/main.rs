@@ -1,4 +1,4 @@
-//! The binary: reads the command line and leaves with the command's exit code.
+//! The binary: parses the command line, runs the command and returns its exit code.
 
 use std::process::ExitCode;
 
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         Err(error) => return cli::exit_with_error(format_args!("the process cannot start: {error}")),
     };
     let code = runtime.block_on(cli.run());
-    // A read of stdin that is still pending must not hold the process up.
+    // A pending read of stdin must not delay the exit.
     runtime.shutdown_background();
     code
 }

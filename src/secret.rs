@@ -1,12 +1,13 @@
-//! Secrets, as the whole house holds them: typed at the edge, exposed only where they leave for the upstream, the
-//! vault or a child process. Never implement `Display`, `Serialize` or a revealing `Debug` for a type that holds one.
+//! The types for secrets: created at the edge of the program, exposed only where a secret is passed to the upstream,
+//! the vault or a child process. Never implement `Display`, `Serialize` or a revealing `Debug` for a type that holds
+//! one.
 
 pub use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-/// Bytes that hold a secret in clear, wiped when dropped.
+/// Bytes that contain a secret in plain text, wiped when dropped.
 #[derive(Default)]
 pub struct SecretBytes(Zeroizing<Vec<u8>>);
 
@@ -40,9 +41,9 @@ impl std::fmt::Debug for SecretBytes {
 /// the types that own secrets are not `Serialize`.
 ///
 /// # Errors
-/// When `value` cannot be JSON (a map with keys that are no strings); none of ours can fail.
+/// When `value` cannot be JSON (a map whose keys are not strings); no value in this crate can fail.
 pub fn to_secret_json(value: &impl Serialize) -> Result<SecretBytes, serde_json::Error> {
-    // Measured first, so that growing the buffer does not leave copies of the secret behind.
+    // The size is computed first, since a growing buffer would leave copies of the secret behind.
     let mut counter = ByteCounter(0);
     serde_json::to_writer(&mut counter, value)?;
     let mut bytes = Zeroizing::new(Vec::with_capacity(counter.0));
@@ -50,16 +51,16 @@ pub fn to_secret_json(value: &impl Serialize) -> Result<SecretBytes, serde_json:
     Ok(bytes.into())
 }
 
-/// Whether two secrets are the same, in a time that does not depend on where they differ.
+/// Compares two secrets in constant time.
 #[must_use]
 pub fn same(a: &SecretString, b: &SecretString) -> bool {
     a.expose_secret().as_bytes().ct_eq(b.expose_secret().as_bytes()).into()
 }
 
-/// A fresh secret of 256 random bits, base64url.
+/// Generates a secret of 256 random bits, in base64url.
 ///
 /// # Panics
-/// When the operating system has no randomness to give; nothing can be secured then.
+/// When the operating system provides no randomness; nothing can be secured then.
 #[must_use]
 #[expect(clippy::expect_used, reason = "without randomness no secret can be made")]
 pub fn random() -> SecretString {

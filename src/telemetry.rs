@@ -1,6 +1,6 @@
-//! Logging: to stderr only, because stdout belongs to the protocol; redacted line by line, because other people's
-//! code logs too; one line an event, whatever was logged; and the panic hook, because a panic message may quote what it
-//! failed on.
+//! Logging: to stderr only, because stdout belongs to the protocol; redacted line by line, because dependencies log
+//! too; one line per event, whatever it contains. Also the panic hook, because a panic message may quote the data that
+//! caused it.
 
 use std::{
     borrow::Cow,
@@ -22,18 +22,18 @@ use crate::{
     text::{escaped, escaped_json},
 };
 
-/// How a log line is written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// For people.
     #[default]
     Text,
-    /// One JSON object a line, for collectors.
+    /// One JSON object per line, for log collectors.
     Json,
 }
 
-/// Starts logging to stderr at `level`, and reports panics there without their messages. Other crates are heard at
-/// `error` at the most: some print whole requests, results and SQL at lower levels.
+/// Starts logging to stderr at `level`, and reports panics there without their messages. Other crates log at most at
+/// `error`: some print whole requests, results and SQL at lower levels.
 #[expect(clippy::disallowed_methods, reason = "what passes here is escaped and redacted")]
 pub fn init(level: LevelFilter, format: LogFormat, redactor: Redactor) {
     if subscriber(level, format, redactor, io::stderr).try_init().is_ok() {
@@ -44,7 +44,7 @@ pub fn init(level: LevelFilter, format: LogFormat, redactor: Redactor) {
     }
 }
 
-/// Writes events as lines to what `sink` opens, one write a line.
+/// Writes events as lines to what `sink` opens, with one write per line.
 fn subscriber<W: Write>(
     level: LevelFilter,
     format: LogFormat,
@@ -62,7 +62,7 @@ fn subscriber<W: Write>(
     tracing_subscriber::registry().with(layer.with_filter(filter))
 }
 
-/// A log file or terminal behind the redactor. A log line reaches it whole, in one write.
+/// A log file or terminal behind the redactor. Each log line is written whole, in one write.
 struct LineWriter<S> {
     format: LogFormat,
     redactor: Redactor,
@@ -70,7 +70,7 @@ struct LineWriter<S> {
 }
 
 impl<S> LineWriter<S> {
-    /// The line without secrets and without characters that would end it early or act on a terminal.
+    /// Returns the line without secrets and without characters that would end it early or act on a terminal.
     fn cleaned<'a>(&self, line: &'a str) -> Cow<'a, str> {
         let line = self.redactor.redact(line);
         let escape = match self.format {
@@ -127,7 +127,7 @@ mod tests {
         }
     }
 
-    /// What an event with hostile fields and a secret leaves in the log.
+    /// Logs an event with hostile fields and a secret; returns the log.
     fn logged(format: LogFormat) -> String {
         let redactor = Redactor::default();
         redactor.remember(&"correct horse".into());

@@ -1,9 +1,9 @@
-//! Text that somebody else wrote, made fit to be shown: without characters that move a cursor, reorder a line or stay
-//! invisible. Redaction is not done here; see [`crate::redact`].
+//! Makes foreign text safe to display: without characters that move a cursor, reorder a line or are invisible. It does
+//! not redact; see [`crate::redact`].
 
 use std::{borrow::Cow, fmt::Write as _};
 
-/// `text` without control and format characters; borrowed when there are none.
+/// Returns `text` without control and format characters; borrowed if there are none.
 #[must_use]
 pub fn printable(text: &str) -> Cow<'_, str> {
     if text.chars().any(is_unprintable) {
@@ -13,7 +13,7 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// At most `longest` printable characters of `text`, with an ellipsis for the rest.
+/// Returns at most `longest` printable characters of `text`, with an ellipsis for the rest.
 #[must_use]
 pub fn excerpt(text: &str, longest: usize) -> String {
     let mut letters = text.chars().filter(|c| !is_unprintable(*c));
@@ -25,14 +25,14 @@ pub fn excerpt(text: &str, longest: usize) -> String {
     start
 }
 
-/// `line` with control and format characters written as Rust escapes, so that it stays one line and shows what it holds.
+/// Returns `line` with control and format characters as Rust escapes, so that it stays one line and nothing is hidden.
 #[must_use]
 pub fn escaped(line: &str) -> Cow<'_, str> {
     escape(line, is_unprintable, |out, c| out.extend(c.escape_default()))
 }
 
-/// Serialized JSON with control and format characters written as JSON escapes: the same value, fit to be shown. A line
-/// break can only stand between its tokens, and stays.
+/// Returns serialized JSON with control and format characters as JSON escapes: the same value, safe to display. Line
+/// breaks occur only between tokens and stay.
 #[must_use]
 pub fn escaped_json(json: &str) -> Cow<'_, str> {
     let to_escape = |c| c != '\n' && is_unprintable(c);
@@ -58,13 +58,13 @@ fn escape(
     out.into()
 }
 
-/// Unicode's control characters (Cc), line and paragraph separators.
+/// Whether the character is a control character (Cc) or a line or paragraph separator.
 fn is_control(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
-/// Unicode's format characters (Cf): bidirectional controls, joiners, zero-width spaces, tags and their kin. None of
-/// them can be seen.
+/// Whether the character is an invisible format character (Cf): bidirectional controls, joiners, zero-width spaces,
+/// tags and the like.
 #[must_use]
 pub fn is_format(c: char) -> bool {
     matches!(c,

@@ -1,4 +1,4 @@
-//! The audit file: who called what and how it ended, and nothing of what was asked or told.
+//! The audit log: it records callers, tools and outcomes, and no arguments or results.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -80,7 +80,7 @@ async fn the_file_is_for_the_owner_alone() {
     server.end().await;
     let path = place.data_dir().join("audit.jsonl");
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    // One that others can read is not written to, and the calls go on.
+    // A log that others can read is not written to, and the calls continue.
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
     let server = Server::start(&place).await;
     server.ok("auth_status", json!({})).await;

@@ -1,4 +1,4 @@
-//! Bad configuration and a bad upstream give a clear error with the next step, and touch nothing.
+//! Bad configuration and a bad upstream give a clear error with the next step and change nothing.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -22,7 +22,7 @@ async fn signed_in() -> (RunningSandbox, Place) {
     (sandbox, place)
 }
 
-/// What `status` says in this environment, with its exit code.
+/// Runs `status` in this environment; returns its exit code and output.
 async fn status(place: &Place, environment: &[(&str, &str)]) -> (Option<i32>, String) {
     let mut command = place.command(&["status"]);
     for (name, value) in environment {
@@ -91,7 +91,7 @@ async fn a_data_directory_that_cannot_be_written_is_named() {
     assert!(output.status.code() == Some(1) && told.contains("--data-dir"), "{told}");
 }
 
-/// Root may open everything, so that nothing but the owner tells whose it is.
+/// Root may open every file, so only the owner is checked.
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_data_directory_vault_or_key_of_another_user_is_refused_with_the_command_that_mends_it() {
@@ -137,7 +137,7 @@ async fn a_vault_that_others_can_read_is_refused_with_the_command_that_mends_it(
     assert_eq!(status(&place, &[]).await.0, Some(0));
 }
 
-/// Changes the vault behind its back; the rest of it must stay as it was afterwards.
+/// Changes the vault directly; the rest of it must stay unchanged.
 async fn with_database(place: &Place, statement: &'static str) {
     let path = place.data_dir().join("vault.db");
     let mut connection = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
@@ -170,7 +170,7 @@ async fn a_vault_from_the_future_is_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tampered_record_is_told_from_a_wrong_key() {
+async fn a_tampered_record_is_distinguished_from_a_wrong_key() {
     for statement in [
         "UPDATE records SET sealed = substr(sealed, 1, length(sealed) - 1)",
         "UPDATE records SET sealed = x'01'",
@@ -293,7 +293,7 @@ async fn each_fault_of_the_upstream_has_its_kind() {
         (Fault::Redirect(elsewhere.base_url()), "upstream_unavailable"),
     ] {
         sandbox.faults().always("GET /health-ai/models", fault.clone());
-        // A new one each: the limiter and the circuit would keep the next request back.
+        // A new client each: the rate limiter and the circuit breaker would block the next request.
         let server = Server::start(&place).await;
         let error = server.error("list_models", json!({ "refresh": true })).await;
         assert_eq!(error["kind"], kind, "{fault:?}: {error}");

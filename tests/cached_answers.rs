@@ -1,4 +1,4 @@
-//! The model list is remembered for the sign-in that it was given to, and a burst of callers asks for it once.
+//! The model list is cached for one sign-in, and concurrent callers share one request.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -40,7 +40,7 @@ async fn a_list_that_was_asked_for_before_somebody_else_signed_in_is_not_kept_fo
     let (sandbox, _place, account) = signed_in().await;
     let (other, password) = ("grace@example.com", random_password());
     sandbox.add_account(other, &password, Plan::Unlimited, true);
-    // The first one's token goes on working, so that the list is read with it.
+    // The first account's token stays valid, so that the list is read with it.
     sandbox.faults().next("POST /auth/logout", Fault::Status(500));
     sandbox.faults().next(MODELS, Fault::Hold);
     let sign_in = async {

@@ -1,4 +1,4 @@
-//! What the command line says when something is wrong: the cause and what to type next, in its own words.
+//! Error messages of the command line: the cause and what to type next.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -34,7 +34,7 @@ async fn a_command_that_does_not_exist_is_not_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_person_who_is_not_signed_in_is_told_what_to_run() {
+async fn a_person_who_is_not_signed_in_learns_what_to_run() {
     let sandbox = sandbox(like_the_seed()).await;
     let place = Place::new(&sandbox);
     let (code, _, err) = place.run(&["keys", "list"]).await;

@@ -1,4 +1,4 @@
-//! Ending an API key is confirmed: by the person in a form of the host, elsewhere by naming the key.
+//! Revoking or rotating an API key is confirmed: by the person in a form of the host, or by naming the key.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -54,7 +54,7 @@ async fn without_forms_the_agent_must_name_the_key() {
         }
     }
     let error = server.error("manage_api_keys", json!({"action": "list", "confirm": "ci"})).await;
-    assert!(error["message"].as_str().unwrap().contains("does not go with"), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("is not valid with"), "{error}");
     assert_eq!(sandbox.live_keys(EMAIL), [(id.clone(), "ci".to_owned())]);
 
     let rotated =
@@ -99,10 +99,10 @@ async fn in_rounds_the_person_sees_the_key_and_decides() {
         assert!(answer["result"]["content"].to_string().contains("did not confirm"), "{no}: {answer}");
     }
     let yes = json!({"action": "accept", "content": {"confirm": true}});
-    // A yes without a state is nobody's.
+    // An answer without a state is ignored.
     let forged = raw.ask(revoke(3, &id, &json!({"inputResponses": {"person": yes}}))).await;
     assert_eq!(forged["result"]["resultType"], "input_required", "{forged}");
-    // Nor is one to another key, or the same one twice.
+    // So is an answer for another key, or a repeated one.
     let first = raw.ask(revoke(4, &id, &json!({}))).await;
     let other = raw.ask(revoke(5, "key_other", &said(&first, &yes))).await;
     assert_eq!(other["error"]["code"], -32602, "{other}");
@@ -121,7 +121,7 @@ async fn older_hosts_are_asked_while_the_call_is_open() {
     for (version, capabilities) in [("2025-06-18", json!({"elicitation": {}})), ("2025-11-25", forms())] {
         let mut raw = Raw::start(&place);
         raw.initialize_as(version, capabilities).await;
-        // What the agent says does not stand for the person.
+        // The agent's `confirm` does not replace the person's answer.
         let arguments = json!({"action": "revoke", "key_id": id, "confirm": "ci"});
         let asked = raw.ask(call(2, "manage_api_keys", arguments)).await;
         assert_eq!(asked["method"], "elicitation/create", "{asked}");

@@ -1,5 +1,5 @@
-//! What a person is told when BondMCP cannot be reached or something else answers in its place: the cause and the host.
-//! The binary runs with a clean environment against listeners that misbehave.
+//! Error messages for an unreachable BondMCP or another server in its place: they name the cause and the host. The
+//! binary runs with a clean environment against listeners that misbehave.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -33,7 +33,7 @@ async fn place() -> (RunningSandbox, Place) {
     (sandbox, place)
 }
 
-/// What `login` says on stderr, trusting the certificates in `trusted`.
+/// Runs `login` with the certificates in `trusted`; returns its stderr.
 async fn told(place: &Place, trusted: Option<&Path>) -> String {
     let mut command = place.command(&["--log", "off", "login", "--email", EMAIL, "--password-stdin"]);
     if let Some(trusted) = trusted {
@@ -44,7 +44,7 @@ async fn told(place: &Place, trusted: Option<&Path>) -> String {
     told
 }
 
-/// A TLS listener with a certificate of its own for 127.0.0.1; where it listens, and the certificate as PEM.
+/// Starts a TLS listener with its own certificate for 127.0.0.1; returns its address and the certificate as PEM.
 async fn tls_server(directory: &Path, expired: bool) -> (SocketAddr, std::path::PathBuf) {
     let mut parameters = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
     if expired {
@@ -68,7 +68,7 @@ async fn tls_server(directory: &Path, expired: bool) -> (SocketAddr, std::path::
     tokio::spawn(async move {
         loop {
             let (connection, _) = listener.accept().await.unwrap();
-            // The handshake fails, which is what the client is to tell about.
+            // The handshake fails, which the client must report.
             let _ = acceptor.accept(connection).await;
         }
     });
@@ -76,7 +76,7 @@ async fn tls_server(directory: &Path, expired: bool) -> (SocketAddr, std::path::
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_connection_and_a_name_that_dns_does_not_know_are_told_with_the_host() {
+async fn a_refused_connection_and_an_unknown_name_are_reported_with_the_host() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let refused = told(&place_at(&format!("http://{free}/mcp")), None).await;
     assert!(refused.contains(&format!("Cannot connect to {free}: connection refused.")), "{refused}");
@@ -85,7 +85,7 @@ async fn a_refused_connection_and_a_name_that_dns_does_not_know_are_told_with_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_expired_an_unknown_and_a_foreign_certificate_are_told_apart() {
+async fn an_expired_an_unknown_and_a_foreign_certificate_are_distinguished() {
     let directory = tempfile::tempdir().unwrap();
     let (expired, certificate) = tls_server(directory.path(), true).await;
     let at = |address: SocketAddr| place_at(&format!("https://{address}/mcp"));
@@ -104,7 +104,7 @@ async fn an_expired_an_unknown_and_a_foreign_certificate_are_told_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_port_that_speaks_no_tls_is_told() {
+async fn a_port_without_tls_is_reported() {
     let (sandbox, _) = place().await;
     let message = told(&place_at(&format!("https://{}/mcp", sandbox.address())), None).await;
     let expected = format!("Cannot connect to {}: TLS handshake failed.", sandbox.address());
@@ -112,7 +112,7 @@ async fn a_port_that_speaks_no_tls_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_bondmcp_is_told_with_the_host_and_its_status() {
+async fn what_is_not_bondmcp_is_reported_with_the_host_and_its_status() {
     let (sandbox, place) = place().await;
     let host = sandbox.address();
     sandbox.faults().next(LOGIN, Fault::Html(501));
@@ -149,12 +149,12 @@ async fn registering_an_address_that_has_an_account_says_to_sign_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_certificate_is_read_before_a_request_needs_one_and_that_none_is_found_is_told_then() {
+async fn no_certificate_is_read_before_a_request_needs_one_and_a_missing_one_is_reported_then() {
     let place = place_at("https://bondmcp.invalid/mcp");
     let mut command = place.command(&["stdio"]);
     command.env("SSL_CERT_FILE", place.directory.path().join("missing.pem"));
     command.env("BONDMCP_API_KEY", "key-of-a-test");
-    // It starts, answers `initialize` and lists its tools.
+    // The server starts, answers `initialize` and lists its tools.
     let server = Server::spawn(&mut command).await;
     assert!(!within(server.client.list_all_tools()).await.unwrap().is_empty());
     let error = server.error("list_models", json!({})).await;

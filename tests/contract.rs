@@ -1,5 +1,5 @@
-//! Every operation of the BondMCP API, from a real MCP client or a person's command to the upstream and back. The table
-//! says which: `cargo test --test contract -- --nocapture` prints it, and what each one asked of the upstream is checked.
+//! Every operation of the BondMCP API, from a real MCP client or a person's command to the upstream and back. `cargo
+//! test --test contract -- --nocapture` prints the table; the test checks the requests of each row.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![recursion_limit = "256"]
 #![allow(clippy::print_stdout, reason = "the table is for a reader")]
@@ -22,12 +22,12 @@ use common::{
 use rmcp::ServiceExt as _;
 use serde_json::json;
 
-/// Operation, what it asks of the upstream, and what leads to it here.
+/// Operation, its request to the upstream, and what causes it here.
 const ROWS: [(&str, &str, &str); 19] = [
-    ("register", "POST /auth/register", "the sign-in page, begun by the tool `register`"),
-    ("verify email", "GET /auth/verify", "the link in the mail, followed by the person"),
+    ("register", "POST /auth/register", "the sign-in page, started by the tool `register`"),
+    ("verify email", "GET /auth/verify", "the link in the e-mail, opened by the person"),
     ("log in", "POST /auth/login", "the sign-in page; `login` in a terminal"),
-    ("refresh", "POST /auth/refresh", "any tool, when the token has run out"),
+    ("refresh", "POST /auth/refresh", "any tool, when the token has expired"),
     ("log out", "POST /auth/logout", "the tool `logout`"),
     ("who am I", "GET /auth/me", "the tool `auth_status`"),
     ("list models", "GET /health-ai/models", "the tool `list_models`"),
@@ -37,7 +37,7 @@ const ROWS: [(&str, &str, &str); 19] = [
     (
         "regenerate key",
         "POST /api/v1/api-keys/{id}/regenerate",
-        "the tool `manage_api_keys`, action `rotate`, when the plan allows no further key",
+        "the tool `manage_api_keys`, action `rotate`, when the plan allows no additional key",
     ),
     ("key usage", "GET /api/v1/api-keys/usage/{id}", "the tool `manage_api_keys`, action `usage`"),
     ("health risk", "POST /health-ai/risk-analysis", "the tool `health_risk_analysis`"),
@@ -55,7 +55,7 @@ async fn every_operation_is_reached_end_to_end() {
     let place = Place::new(&sandbox);
     let server = Server::start(&place).await;
 
-    // A new account, made on the page and verified by the link.
+    // A new account, created on the page and verified by the link.
     let page = link(&server.ok("register", json!({})).await);
     let browser = Browser::open(&page).await;
     let fields = [("email", "new@example.com"), ("password", "a-new-password-1"), ("remember", "yes")];
@@ -79,7 +79,7 @@ async fn every_operation_is_reached_end_to_end() {
     keys(json!({"action": "usage", "key_id": id})).await;
     sandbox.expire_tokens();
     assert_eq!(keys(json!({ "action": "list" })).await["keys"][0]["name"], "ci");
-    // With twenty keys the plan is used up.
+    // The plan allows twenty keys.
     for _ in 0..19 {
         keys(json!({"action": "create", "name": "another"})).await;
     }
@@ -96,7 +96,7 @@ async fn every_operation_is_reached_end_to_end() {
     }
 }
 
-/// In this process, where the pause after repeated failures can be short.
+/// Runs in this process, where the pause after repeated failures can be short.
 async fn after_an_outage(sandbox: &RunningSandbox, place: &Place) {
     let timing = Timing { open_for: Duration::from_millis(1), ..Timing::default() };
     let (server, _stopping) = in_process(place, timing);

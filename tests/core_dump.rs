@@ -1,5 +1,5 @@
-//! The memory of the process holds passwords and tokens in plain text: it ends in no core file, and no other process of
-//! the same user may read it.
+//! The memory of the process contains passwords and tokens in plain text: it is not written to core files, and other
+//! processes of the same user cannot read it.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -18,8 +18,8 @@ use tokio::{
     process::Command,
 };
 
-/// A user without any rights. Root's processes belong to root whether they may be dumped or not, so root's tests run the
-/// binary as this one.
+/// A user without privileges. Root's processes belong to root whether they are dumpable or not, so tests run by root
+/// run the binary as this user.
 const NOBODY: u32 = 65534;
 
 #[tokio::test(flavor = "multi_thread")]

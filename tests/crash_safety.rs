@@ -1,6 +1,6 @@
-//! The process is killed at each step of making and rotating a key. The upstream is stopped in the middle
-//! of a request, before or after it has done it; between two requests the process writes its vault in one transaction,
-//! so these are all the states that a crash can leave.
+//! The process is killed at each step of creating and rotating a key. The upstream stops in the middle of a request,
+//! before or after processing it; between two requests the process writes its vault in one transaction, so these are
+//! all the states that a crash can leave.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -41,7 +41,7 @@ async fn killed_at(
     child.kill().await.unwrap();
 }
 
-/// Every key that is live upstream is kept here or reported, and every key kept here and live works.
+/// Every active key at the upstream is stored here or reported, and every stored active key works.
 async fn all_accounted_for(sandbox: &RunningSandbox, place: &Place) -> Value {
     let list = place.keys().await;
     let reported = |id: &str| {
@@ -64,7 +64,7 @@ fn entry<'a>(list: &'a Value, id: &str) -> Option<&'a Value> {
     list["keys"].as_array().unwrap().iter().find(|key| key["id"] == id)
 }
 
-/// Asks the upstream with the value that the vault keeps.
+/// Makes a request with the value in the vault.
 async fn works(place: &Place, id: &str) -> bool {
     let (code, value, told) =
         place.run(&["keys", "run", id, "--", "/usr/bin/printenv", "BONDMCP_API_KEY"]).await;
@@ -74,8 +74,8 @@ async fn works(place: &Place, id: &str) -> bool {
     client.list_models(&SecretString::from(value.trim())).await.is_ok()
 }
 
-/// A later start reports what it found, to the agent too.
-async fn told_to_the_agent(place: &Place) -> Vec<Value> {
+/// A later start reports the interrupted change, to the agent too.
+async fn reported_to_the_agent(place: &Place) -> Vec<Value> {
     let server = Server::start(place).await;
     server.ok("manage_api_keys", json!({ "action": "list" })).await;
     let status = server.ok("auth_status", json!({})).await;
@@ -92,7 +92,7 @@ async fn a_kill_at_any_step_of_create_leaves_no_key_without_a_trace() {
         killed_at(&sandbox, &place, &["keys", "create", "--name", "ci"], endpoint, fault.clone()).await;
 
         all_accounted_for(&sandbox, &place).await;
-        let unfinished = told_to_the_agent(&place).await;
+        let unfinished = reported_to_the_agent(&place).await;
         let orphans: Vec<_> = sandbox.live_keys(EMAIL).into_iter().map(|(id, _)| id).collect();
         assert_eq!(orphans.len(), usize::from(matches!(fault, Fault::ProcessThenHang)));
         assert_eq!(unfinished.len(), orphans.len());
@@ -135,9 +135,9 @@ async fn a_kill_at_any_step_of_rotate_leaves_a_key_that_works() {
     }
 }
 
-/// Follows what is said to do, and ends with one live key that is kept and in use.
+/// Follows the given advice and ends with one active key that is stored and in use.
 async fn finish(sandbox: &RunningSandbox, place: &Place, old: &str) {
-    for entry in told_to_the_agent(place).await {
+    for entry in reported_to_the_agent(place).await {
         for lost in entry["lost_key_ids"].as_array().into_iter().flatten() {
             assert_eq!(place.run(&["keys", "revoke", lost.as_str().unwrap()]).await.0, Some(0));
         }
@@ -189,7 +189,7 @@ async fn a_cancelled_create_is_finished_all_the_same() {
     within(sandbox.faults().arrived(LIST, 1)).await;
     call.cancel(None).await.unwrap();
     sandbox.faults().release();
-    // The end of the process waits for the work.
+    // The process finishes the work before it ends.
     server.end().await;
     let list = all_accounted_for(&sandbox, &place).await;
     assert_eq!((&list["keys"][0]["name"], &list["keys"][0]["stored"]), (&json!("ci"), &json!(true)));
@@ -217,7 +217,7 @@ async fn a_new_key_that_does_not_work_leaves_the_old_one_in_use() {
 
 const REGENERATE: &str = "POST /api/v1/api-keys/{id}/regenerate";
 
-/// Five keys on a plan that allows five.
+/// A place with five keys on a plan that allows five.
 async fn at_the_limit() -> (RunningSandbox, Place, String) {
     let sandbox = sandbox(like_the_seed()).await;
     let place = Place::new(&sandbox);
@@ -245,7 +245,7 @@ async fn where_the_plan_allows_no_further_key_rotating_gives_the_key_a_new_value
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_kill_while_a_key_gets_a_new_value_is_told_and_mended_by_rotating_again() {
+async fn a_kill_while_a_key_gets_a_new_value_is_reported_and_repaired_by_rotating_again() {
     for fault in [Fault::Hang, Fault::ProcessThenHang] {
         let (sandbox, place, id) = at_the_limit().await;
         killed_at(&sandbox, &place, &["keys", "rotate", &id], REGENERATE, fault.clone()).await;
@@ -258,7 +258,7 @@ async fn a_kill_while_a_key_gets_a_new_value_is_told_and_mended_by_rotating_agai
         assert!(works(&place, &id).await);
         assert_eq!(all_accounted_for(&sandbox, &place).await["unfinished"], json!([]));
     }
-    // That it was refused leaves everything as it was.
+    // The refusal changes nothing.
     let (sandbox, place, id) = at_the_limit().await;
     sandbox.faults().next(REGENERATE, Fault::Status(403));
     assert_eq!(place.run(&["keys", "rotate", &id]).await.0, Some(1));

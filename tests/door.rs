@@ -1,5 +1,5 @@
-//! Everything that goes to the host leaves through one door, which redacts: results, failures and questions to the
-//! person, in both revisions. And nothing that a caller wrote comes back, so that nobody can guess at a secret.
+//! Every message to the host is redacted in one place: results, failures and questions to the person, in both
+//! revisions. And nothing that a caller wrote is echoed, so that secrets cannot be guessed.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 const FORMS: fn() -> Value = || json!({"elicitation": {"form": {}, "url": {}}});
 
-/// A person who has signed in at an upstream that writes `template` wherever it can; and the secrets in play.
+/// A place that is signed in to an upstream that writes `template` wherever it can, and the secrets involved.
 async fn signed_in_at(template: &str) -> (Hostile, Place, Vec<SecretString>) {
     let hostile = Hostile::start(template).await;
     let sandbox = sandbox(like_the_seed()).await;
@@ -29,14 +29,14 @@ async fn signed_in_at(template: &str) -> (Hostile, Place, Vec<SecretString>) {
     (hostile, place, planted)
 }
 
-/// A call that carries a guess.
+/// A call with a guess.
 type Probe = fn(&str) -> (&'static str, Value);
 
 fn revoke() -> Value {
     json!({"action": "revoke", "key_id": "key_1"})
 }
 
-/// The question that a host with forms is asked, in both revisions.
+/// Returns the question to a host with forms, in both revisions.
 async fn questions(place: &Place) -> [Value; 2] {
     let mut raw = Raw::start(place);
     let params = json!({"name": "manage_api_keys", "arguments": revoke()});
@@ -99,7 +99,7 @@ async fn no_answer_holds_what_the_upstream_quotes() {
 async fn an_error_is_the_same_whether_a_guess_is_right_or_wrong() {
     let sandbox = sandbox(like_the_seed()).await;
     let mut place = Place::new(&sandbox);
-    // A password that would pass for the name of an argument, an action, an id and an e-mail address.
+    // A password that is also valid as the name of an argument, an action, an id and an e-mail address.
     place.password = "canary_password1".into();
     let other = "ada.lovelace@canary.example";
     sandbox.add_account(other, &place.password, bondmcp_server::sandbox::Plan::Unlimited, true);
@@ -150,7 +150,7 @@ async fn after_a_sign_in_the_next_answer_names_the_account() {
     assert!(next.content[0].as_text().unwrap().text.contains(EMAIL));
     assert!(server.ok("list_models", json!({})).await.get("signed_in_as").is_none());
 
-    // Somebody else signs in at the terminal.
+    // Another account signs in at the terminal.
     let other = "eve@example.com";
     sandbox.add_account(other, &place.password, bondmcp_server::sandbox::Plan::Unlimited, true);
     let mut command = place.command(&["login", "--email", other, "--password-stdin"]);

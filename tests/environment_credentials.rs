@@ -1,4 +1,4 @@
-//! Credentials from the environment go to the base URL they were meant for and to no other.
+//! Credentials from the environment are sent to their own base URL only.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;

@@ -1,5 +1,5 @@
-//! Every tool against every way in which BondMCP may fail: what kind of failure the agent is told, how often BondMCP was
-//! asked, that nothing hangs and that no secret leaves.
+//! Every tool with every injected fault of BondMCP: the kind of failure that the agent gets, the number of requests,
+//! that nothing hangs and that no secret leaves.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![recursion_limit = "256"]
 
@@ -26,18 +26,18 @@ use serde_json::{Value, json};
 /// Threads that work on cases. Most cases wait most of the time.
 const WORKERS: usize = 8;
 
-/// How a tool asks.
+/// The way in which a tool makes its requests.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Manner {
-    /// Asked again where that may help.
+    /// A read: repeated if that may help.
     Read,
-    /// Changes something: asked once.
+    /// A change: requested once.
     Write,
-    /// Costs money: asked again only when it was certainly not processed.
+    /// A billed call: repeated only if it was certainly not processed.
     Billed,
-    /// Logs in first, with what the environment holds.
+    /// Logs in first, with the credentials in the environment.
     LogIn,
-    /// Works without the answer, which it only would be nice to have.
+    /// Optional: the tool works without the answer.
     Courtesy(u64),
 }
 
@@ -91,7 +91,8 @@ fn rows() -> Vec<Row> {
     rows
 }
 
-/// A fault, whether it lasts, and what comes of it: kind, and requests of a read, a change and a billed call.
+/// A fault, whether it lasts, and the expected result: the kind, and the number of requests of a read, a change and a
+/// billed call.
 type Column = (Fault, bool, &'static str, [u64; 3]);
 
 fn columns() -> Vec<Column> {
@@ -125,7 +126,7 @@ fn columns() -> Vec<Column> {
     ]
 }
 
-/// What comes of a fault in a row, where that is not what its manner says.
+/// The expected result of a fault in a row, where it differs from that of its manner.
 fn expected(row: &Row, (fault, _, kind, requests): &Column) -> (&'static str, u64) {
     let requests = match row.manner {
         Manner::Read => requests[0],
@@ -136,10 +137,10 @@ fn expected(row: &Row, (fault, _, kind, requests): &Column) -> (&'static str, u6
     match (row.manner, row.endpoint, fault) {
         (Manner::Courtesy(_), _, Fault::Hang) => ("ok", 1),
         (Manner::Courtesy(_), ..) => ("ok", requests),
-        // Whether there is a key now is asked, and cannot be told.
+        // The client asks whether the key exists, and gets no answer.
         (Manner::Write, "POST /auth/api-keys", Fault::Hang) => ("upstream_unavailable", requests),
-        // A password that was refused is not tried again, so that no account is locked; and a key that is gone, or an
-        // answer that says nothing that is needed, is as good as having ended it.
+        // A rejected password is not tried again, so that no account is locked. A key that does not exist, or an answer
+        // without required content, counts as a successful revocation.
         (Manner::LogIn, _, Fault::Status(401 | 403 | 422) | Fault::Echo)
         | (_, "DELETE /auth/api-keys/{id}", Fault::Status(404) | Fault::OtherShape) => ("ok", 1),
         _ => (kind, requests),
@@ -168,7 +169,7 @@ impl<'a> Case<'a> {
         Self { row, column, sandbox, place }
     }
 
-    /// Lets the endpoint fail, makes the call, and gives what is not as expected.
+    /// Injects the fault, makes the call and returns the deviations.
     async fn problem(&self, call: impl AsyncFnOnce(&'static str, Value) -> CallToolResult) -> Option<String> {
         let (row, (fault, lasts, ..)) = (self.row, self.column);
         let before = self.sandbox.count(row.endpoint);
@@ -216,7 +217,7 @@ async fn in_this_process(row: &Row, column: &Column) -> Option<String> {
     let faults = case.sandbox.faults();
     let arrived = case.sandbox.count(row.endpoint) + 1;
     let call = async |tool, arguments| {
-        // Until BondMCP is asked, nothing waits but for the vault, which takes real time.
+        // Until the first request to BondMCP only the vault is waited for, which takes real time.
         match select(pin!(call(tool, arguments)), pin!(faults.arrived(row.endpoint, arrived))).await {
             Either::Left((result, _)) => result,
             Either::Right(((), call)) => fast(call).await,
@@ -265,7 +266,7 @@ fn every_tool_against_every_fault() {
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
-/// Every row and every column at least once, but for the one that only time ends.
+/// Every row and every column at least once, except the one that only a time-out ends.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_diagonal_of_the_matrix_over_the_binary() {
     let (rows, mut columns) = (rows(), columns());

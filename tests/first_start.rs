@@ -1,4 +1,4 @@
-//! A first start that is interrupted, whatever it has left on disk, is made again by the next one.
+//! An interrupted first start, whatever files it left behind, is repeated by the next start.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -12,7 +12,7 @@ use std::{
 use common::{Place, like_the_seed, sandbox, within};
 use tokio::process::Command;
 
-/// A command that needs the vault and makes it, with the key in a file beside it.
+/// Runs a command that creates the vault, with the key in a file beside it.
 fn first_start(place: &Place) -> Command {
     let mut command = place.command(&["keys", "use"]);
     command.env_remove("BONDMCP_SEALING_KEY").stdin(Stdio::null());
@@ -23,7 +23,7 @@ async fn starts(place: &Place, state: &str) {
     let output = within(first_start(place).output()).await.unwrap();
     let told = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(0), "{state}: {told}");
-    // What was made is whole: the next process reads it.
+    // The vault is complete: the next process reads it.
     let output = within(first_start(place).output()).await.unwrap();
     assert_eq!(output.status.code(), Some(0), "{state}, the second time");
 }
@@ -76,7 +76,7 @@ async fn every_state_that_an_interrupted_first_start_can_leave_is_a_new_vault() 
     }
 }
 
-/// Killed as soon as a file appears; wherever that turns out to be, the next start works.
+/// Killed as soon as a file appears: the next start works in any case.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_start_that_is_killed_at_any_file_that_it_makes_is_made_again() {
     let sandbox = sandbox(like_the_seed()).await;

@@ -1,5 +1,4 @@
-//! Connections that are opened and then stay silent: they keep nobody out of `http`, though each of them takes a file
-//! descriptor.
+//! Connections that are opened and then stay silent do not block `http`, although each uses a file descriptor.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -35,7 +34,7 @@ async fn three_hundred_half_open_connections_do_not_block_http() {
             break rest.split('/').next().unwrap().to_owned();
         }
     };
-    // Whatever it logs, nobody waits for us to read it.
+    // Reads and discards the log, so that the server never blocks on it.
     tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
 
     let mut half_open = vec![];

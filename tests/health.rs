@@ -1,5 +1,5 @@
-//! The billed health services from outside: every tool end to end, what is never sent or sent twice, and what becomes
-//! of a call that fails, is cancelled or takes its time.
+//! End-to-end tests of the billed health services: every tool, requests that must not be sent or repeated, and calls
+//! that fail, are cancelled or are slow.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -22,7 +22,7 @@ fn question() -> Value {
     (SERVICES[5].2)()
 }
 
-/// Somebody signed in, and a server for them.
+/// A signed-in place and its server.
 async fn signed_in() -> (RunningSandbox, Place, Server) {
     let sandbox = sandbox(like_the_seed()).await;
     let place = Place::new(&sandbox);
@@ -157,7 +157,7 @@ async fn what_the_upstream_refuses_costs_nothing_and_says_why() {
     sandbox.set_credits(EMAIL, 4);
     let error = server.error("health_analyze", question()).await;
     assert_eq!((&error["kind"], &error["status"]), (&json!("insufficient_credits"), &json!(402)));
-    // A blank has a length, so it is the upstream that refuses it.
+    // A blank has a length, so the upstream refuses it.
     let error = server.error("health_analyze", json!({"prompt": " ", "analysis_type": "general"})).await;
     assert_eq!((&error["kind"], &error["status"]), (&json!("invalid_input"), &json!(422)));
     assert!(error["message"].as_str().unwrap().contains("body.prompt"), "{error}");
@@ -193,10 +193,10 @@ async fn a_billed_request_is_sent_once_and_a_lost_answer_may_have_been_billed() 
         assert_eq!(error["kind"], kind, "{fault:?}: {error}");
         assert!(error["solution"].as_str().unwrap().contains("processed and billed"), "{fault:?}: {error}");
         assert_eq!(sandbox.count(ANALYZE) - before, 1, "{fault:?}");
-        // A sign of life, so that the circuit does not open.
+        // A successful call, so that the circuit does not open.
         server.ok("list_models", json!({ "refresh": true })).await;
     }
-    // Where it was certainly not processed, nobody is told that it may have been.
+    // If it was certainly not processed, the error does not say that it may have been.
     for fault in [Fault::Status(402), Fault::Status(422), Fault::TooMany(Some("3600".to_owned()))] {
         sandbox.faults().next(ANALYZE, fault.clone());
         let error = server.error("health_analyze", question()).await;
@@ -259,7 +259,7 @@ async fn a_call_that_takes_its_time_tells_of_its_progress() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_spent_is_told_by_tool_and_the_limit_holds() {
+async fn spending_is_reported_by_tool_and_the_limit_holds() {
     let sandbox = sandbox(like_the_seed()).await;
     let place = Place::new(&sandbox);
     place.sign_in().await;
@@ -284,14 +284,14 @@ async fn what_was_spent_is_told_by_tool_and_the_limit_holds() {
         told["by_tool"]["health_analyze"],
         json!({"calls": 1, "usd": 0.05, "possibly_billed_calls": 1, "possibly_usd": 0.08})
     );
-    // 0.16 of 0.20 are gone: a call for 0.04 fits and one for 0.05 does not.
+    // 0.16 of 0.20 are spent: a call for 0.04 is allowed and one for 0.05 is not.
     let (risk, endpoint, arguments, _) = SERVICES[0];
     let refused = server.error(risk, arguments()).await;
     assert_eq!(refused["kind"], "spend_limit");
-    assert!(refused["message"].as_str().unwrap().contains("$0.16 of the $0.20"), "{refused}");
+    assert!(refused["message"].as_str().unwrap().contains("$0.16 of its limit of $0.20"), "{refused}");
     assert_eq!(sandbox.count(endpoint), 0);
     server.ok(SERVICES[2].0, (SERVICES[2].2)()).await;
     assert_eq!(server.error(check, medications()).await["kind"], "spend_limit");
-    // What costs nothing goes on.
+    // Free calls still work.
     server.ok("list_models", json!({})).await;
 }

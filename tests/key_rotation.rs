@@ -1,4 +1,4 @@
-//! API keys: what a rotated key may do, two rotations at once, changes that were interrupted, and ids that are none.
+//! API keys: the permissions of a rotated key, concurrent rotations, interrupted changes, and invalid ids.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -21,7 +21,7 @@ const LIST: &str = "GET /auth/api-keys";
 const CREATE: &str = "POST /auth/api-keys";
 const VERIFY: &str = "GET /health-ai/models";
 
-/// Somebody signed in with one key that may only read, and its id.
+/// A signed-in place with one read-only key, and the key's id.
 async fn with_a_key() -> (RunningSandbox, Place, String) {
     let sandbox = sandbox(like_the_seed()).await;
     let place = Place::new(&sandbox);
@@ -59,14 +59,14 @@ async fn a_rotated_key_keeps_its_permissions() {
     let [key] = &listed(&place).await[..] else { panic!("one key") };
     assert_ne!(key.id, id);
     assert_eq!(key.permissions, Some(vec![Permission::Read]));
-    // BondMCP's reference lists no permissions; then those hold that the key was made with.
+    // BondMCP's reference lists no permissions; then the requested ones apply.
     let bare = json!({"api_keys": [{"id": key.id, "name": "ci"}]});
     sandbox.faults().next(LIST, Fault::Answer(bare));
     assert_eq!(place.run(&["keys", "rotate", &key.id]).await.0, Some(0));
     let [again] = &listed(&place).await[..] else { panic!("one key") };
     assert_ne!(again.id, key.id);
     assert_eq!(again.permissions, Some(vec![Permission::Read]));
-    // One that this version does not know is passed on as it is.
+    // An unknown permission is passed on unchanged.
     let unknown = json!({"api_keys": [{"id": again.id, "name": "ci", "permissions": ["read", "audit"]}]});
     sandbox.faults().next(LIST, Fault::Answer(unknown));
     assert_eq!(place.run(&["keys", "rotate", &again.id]).await.0, Some(0));

@@ -1,4 +1,4 @@
-//! Whatever callers do, what they can have going on at once and for how long is bounded.
+//! The number and the duration of concurrent calls are limited for any caller.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(clippy::disallowed_types, reason = "this is the host's side")]
 
@@ -76,7 +76,7 @@ async fn questions_to_the_person_are_bounded_in_number_and_end_with_the_call() {
     assert!(busy.iter().all(|kind| kind == "rate_limited"), "{kinds:?}");
     assert!(asked.iter().all(|kind| kind == "sign_in_required"), "{kinds:?}");
     assert_eq!(host.most.load(Ordering::SeqCst), 2);
-    // The questions were withdrawn, so that they do not stay on the person's screen.
+    // The questions were cancelled, so that they do not stay on the person's screen.
     within(async {
         while host.open.load(Ordering::SeqCst) > 0 {
             tokio::task::yield_now().await;

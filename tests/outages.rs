@@ -1,4 +1,4 @@
-//! Rate limits and outages: what the agent is told, and that calls are paused rather than repeated.
+//! Rate limits and outages: the errors that the agent gets, and that calls are paused rather than repeated.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -29,7 +29,7 @@ async fn the_models_are_listed_while_bondmcp_is_down_and_not_to_the_signed_out()
         assert_eq!(stale["fetched_at"], listed["fetched_at"]);
         assert!(stale["note"].as_str().unwrap().contains(&sandbox.address().to_string()), "{stale}");
     }
-    // A refusal is no outage.
+    // A refusal is not an outage.
     sandbox.faults().always(MODELS, Fault::Status(403));
     assert_eq!(server.error("list_models", json!({ "refresh": true })).await["kind"], "forbidden");
     server.ok("logout", json!({})).await;
@@ -71,10 +71,10 @@ async fn a_request_beyond_the_rate_limit_is_not_sent() {
     };
     assert_eq!((&error["kind"], &error["status"]), (&json!("rate_limited"), &json!(null)));
     assert!((1..=60).contains(&error["retry_after_seconds"].as_u64().unwrap()), "{error}");
-    // Signing in asks who it is as well.
+    // Signing in also requests the user.
     assert_eq!(sandbox.count(MODELS) + sandbox.count("GET /auth/me"), 10);
     assert_eq!(server.error("list_models", json!({ "refresh": true })).await["kind"], "rate_limited");
     assert_eq!(sandbox.count(MODELS) + sandbox.count("GET /auth/me"), 10);
-    // What is known needs no request.
+    // Cached data needs no request.
     assert_eq!(server.ok("list_models", json!({})).await["from_cache"], true);
 }

@@ -1,5 +1,5 @@
-//! Health data is private: of a whole session, nothing that was asked or answered stands in the log at `trace`, in the
-//! audit file, in what the server tells about itself, or in the vault.
+//! Health data is private: the arguments and results of a whole session are in neither the log at `trace`, the audit
+//! log, the server's own resources nor the vault.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -13,7 +13,7 @@ use common::{Place, Server, like_the_seed, sandbox, services::SERVICES};
 use rmcp::model::{GetPromptRequestParams, ReadResourceRequestParams};
 use serde_json::{Value, json};
 
-/// Stands in every text that is asked; the sandbox's answers quote what was asked.
+/// A marker in every argument; the sandbox's answers quote the arguments.
 const MARKER: &str = "Zebrafish";
 
 fn marked(value: Value) -> Value {
@@ -53,7 +53,7 @@ async fn nothing_of_a_session_is_kept_or_logged() {
         {
             sandbox.faults().next(endpoint, fault);
             server.call(tool, arguments.clone()).await.unwrap();
-            // A sign of life, so that the circuit stays closed.
+            // A successful call, so that the circuit stays closed.
             server.ok("list_models", json!({ "refresh": true })).await;
         }
         let mut wrong = arguments;
@@ -85,7 +85,7 @@ async fn nothing_of_a_session_is_kept_or_logged() {
     assert_unmarked(&vault_record(&place).await, "the vault's record");
 }
 
-/// The account's record as it is under its seal.
+/// Returns the account's decrypted record.
 async fn vault_record(place: &Place) -> Vec<u8> {
     let location = VaultLocation::Sqlite(place.data_dir().join("vault.db"));
     let source = SealingKeySource::Given(place.sealing_key.clone());

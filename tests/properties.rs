@@ -1,4 +1,4 @@
-//! What must hold whatever an agent sends and however slow the upstream is, tried on generated cases.
+//! Properties that hold for any input from an agent and any speed of the upstream, tested with generated cases.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -20,7 +20,7 @@ use proptest::{
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, runtime::Runtime};
 
-/// All that the contract documents.
+/// All endpoints of the documented API.
 const ENDPOINTS: [&str; 16] = [
     "POST /auth/register",
     "POST /auth/login",
@@ -58,7 +58,8 @@ fn cases(cases: u32) -> TestRunner {
     TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() })
 }
 
-/// Text that would lead somewhere else if it were taken for a URL, a path or a header. `HOST` stands for a listener.
+/// Text that would redirect a request if it were used as a URL, a path or a header. `HOST` is replaced by a listener's
+/// address.
 fn tempting_text() -> impl Strategy<Value = String> {
     prop_oneof![
         Just("../../auth/me".to_owned()),
@@ -90,7 +91,7 @@ fn tempting_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// A tool and arguments: of its own shape with tempting text in them, or of any shape.
+/// A tool and arguments, either valid ones with such text or arbitrary ones.
 fn call() -> impl Strategy<Value = (&'static str, Value)> {
     let text = tempting_text;
     prop_oneof![
@@ -130,7 +131,7 @@ fn no_arguments_lead_to_another_host_or_path() {
         for (tool, arguments) in calls {
             let arguments: Value =
                 serde_json::from_str(&arguments.to_string().replace("HOST", &host)).unwrap();
-            // Refused or answered: it is where requests go that counts.
+            // Either outcome is accepted: the test checks where requests go.
             let _ = runtime.block_on(server.0.call(tool, arguments));
         }
         let asked: BTreeSet<String> = sandbox.counts().into_keys().collect();
@@ -150,7 +151,7 @@ fn no_arguments_lead_to_another_host_or_path() {
     assert_eq!(visited, None);
 }
 
-/// What may go wrong with a read, over and over.
+/// Faults of a read, repeated.
 fn fault() -> impl Strategy<Value = Fault> {
     prop_oneof![
         Just(Fault::Status(500)),
@@ -174,7 +175,7 @@ fn timing() -> impl Strategy<Value = Timing> {
     )
 }
 
-/// On a clock that jumps to the next timer as soon as nothing else is to be done.
+/// Uses a clock that jumps to the next timer when the runtime is idle.
 #[test]
 fn the_tries_of_a_read_end_within_its_deadline() {
     let made = cases(64).run(&(timing(), fault()), |(timing, fault)| {

@@ -1,4 +1,4 @@
-//! MCP over HTTP on the real router: who is let in, what is refused, and both protocol revisions.
+//! MCP over HTTP on the real router: authorization, refused requests, and both protocol revisions.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -110,7 +110,7 @@ impl Http {
     }
 }
 
-/// The next head that comes.
+/// Reads the next response head.
 async fn head_of(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -211,7 +211,7 @@ async fn legacy_mode_gets_a_session_and_no_more_of_them_than_allowed() {
     let smuggled = send(http.modern("initialize", None, initialize)).await;
     assert!(smuggled.headers().get("mcp-session-id").is_none(), "{smuggled:?}");
 
-    // Neither a stateless request nor an open session is kept out.
+    // Neither a stateless request nor an open session is refused.
     assert_eq!(send(http.modern("tools/list", None, json!({}))).await.status(), StatusCode::OK);
     let list = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/list"});
     assert_eq!(send(http.post(&list).header("mcp-session-id", &session)).await.status(), StatusCode::OK);
@@ -253,7 +253,7 @@ async fn a_body_that_does_not_arrive_is_given_up() {
     assert!(head.starts_with("HTTP/1.1 408 "), "{head}");
 }
 
-/// Not even one that takes longer than any does.
+/// Not even one that takes longer than any real call.
 #[tokio::test]
 async fn a_call_that_may_be_billed_is_never_cut_by_the_transport() {
     let sandbox = sandbox(like_the_seed()).await;
@@ -293,7 +293,7 @@ async fn a_body_that_is_too_large_or_no_json_is_refused() {
 
 const ANALYZE: &str = "POST /health-ai/analyze";
 
-/// A billed call that wants to hear of its progress.
+/// A billed call that asks for progress.
 fn question() -> Value {
     json!({
         "name": "health_analyze",
@@ -327,7 +327,7 @@ async fn a_billed_call_whose_host_goes_away_is_cancelled_upstream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn health_is_told_to_everybody() {
+async fn health_needs_no_token() {
     let http = Http::open().await;
     let response = send(http.client.get(format!("http://{}/healthz", http.address))).await;
     assert_eq!(response.status(), StatusCode::OK);

@@ -1,5 +1,5 @@
-//! MCP over stdio, byte by byte: what rmcp does and what it leaves to this server, so that an upgrade that changes it
-//! is noticed.
+//! MCP over stdio, byte by byte: the behaviour of rmcp and of this server, so that an upgrade that changes it is
+//! noticed.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -209,10 +209,10 @@ async fn a_signal_ends_the_server_with_a_call_in_flight() {
     }
 }
 
-/// Every host keeps such a process, whether it is used or not.
+/// Every host keeps such a process, even if it is never used.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_nobody_calls_has_one_thread_and_opens_no_vault() {
+async fn a_server_without_calls_has_one_thread_and_opens_no_vault() {
     let (_sandbox, place) = signed_in().await;
     let mut raw = Raw::start(&place);
     raw.initialize("2025-11-25").await;

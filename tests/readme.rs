@@ -25,6 +25,7 @@ fn row(tool: &Tool) -> String {
     let effect = match &tool.annotations {
         Some(hints) if hints.read_only_hint == Some(true) => "read-only",
         Some(hints) if hints.is_destructive() => "destructive",
+        _ if tool.description.as_deref().unwrap().contains("Billed") => "billed",
         _ => "changes data",
     };
     let arguments = if arguments.is_empty() { "–".to_owned() } else { arguments.join(", ") };

@@ -1,4 +1,4 @@
-//! What must hold of the search for secrets whatever the secret, the text around it and the way it was passed on.
+//! Properties of the search for secrets, for any secret, surrounding text and encoding.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(clippy::format_collect, reason = "it reads better, and is fast enough")]
 
@@ -9,7 +9,7 @@ use bondmcp_server::redact::{REDACTED, Redactor};
 use proptest::prelude::*;
 use serde_json::json;
 
-/// A way in which programs pass text on.
+/// An encoding by which programs pass text on.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Json,
@@ -91,7 +91,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(prop::sample::select(all.to_vec()), 0..=3)
 }
 
-/// A way in which nothing can be undone, for whoever does not know where it begins.
+/// An encoding that cannot be decoded without knowing where it starts.
 fn encoding() -> impl Strategy<Value = fn(&str) -> String> {
     prop_oneof![
         4 => Just((|text| text.to_owned()) as fn(&str) -> String),
@@ -102,7 +102,7 @@ fn encoding() -> impl Strategy<Value = fn(&str) -> String> {
     ]
 }
 
-/// A password of which enough is left whatever is taken for an escape, a token, or a key.
+/// A password of which enough remains even if parts are taken for an escape, a token or a key.
 fn secret() -> impl Strategy<Value = String> {
     prop_oneof![
         "[ -~äßøé€😀\u{200b}]{0,20}[A-Za-z0-9]{10}[ -~äÜ€]{0,9}",

@@ -1,4 +1,4 @@
-//! Whoever asks, and however many, one renewal is made.
+//! Any number of callers share one renewal.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -109,7 +109,7 @@ async fn eight_processes_with_one_vault_make_one_login() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_renewing_process_that_is_killed_holds_nobody_up_for_good() {
+async fn a_renewing_process_that_is_killed_does_not_block_others_for_ever() {
     let sandbox = sandbox(like_the_seed()).await;
     let place = Place::new(&sandbox);
     place.sign_in().await;
@@ -122,7 +122,7 @@ async fn a_renewing_process_that_is_killed_holds_nobody_up_for_good() {
     doomed.kill().await;
     assert!(within(call).await.unwrap().is_err());
 
-    // The dead process's lease stands in the vault; it runs out by itself.
+    // The dead process's lease is still in the vault; it expires by itself.
     let server = Server::start(&place).await;
     server.ok("list_models", json!({})).await;
     assert_eq!(sandbox.count(LOGIN), 3);
@@ -182,7 +182,7 @@ async fn without_refresh_token_and_password_the_person_must_sign_in() {
     assert_eq!(sandbox.count(LOGIN), 1);
 }
 
-/// What BondMCP answers to a log-in that the same password cannot mend.
+/// BondMCP's refusals of a log-in that the same password meets again.
 const REFUSALS: [u16; 4] = [400, 401, 403, 422];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -224,7 +224,7 @@ async fn a_rejected_password_in_the_environment_is_tried_once_by_all_processes_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_renewal_that_is_told_when_to_come_back_is_not_made_before() {
+async fn a_renewal_is_not_made_before_retry_after_has_passed() {
     let (clock, sandbox, _place, account) = signed_in(true).await;
     clock.advance(TimeDelta::hours(2));
     for fault in [Fault::TooMany(Some("3600".to_owned())), Fault::Busy("3600".to_owned())] {
@@ -288,7 +288,7 @@ async fn a_lifetime_in_any_writing_or_none_makes_one_login_and_refuses_none() {
     }
 }
 
-/// The first holder's lease is taken from it while its request is under way, as after a long sleep of the machine.
+/// The first holder loses its lease during its request, as after a long sleep of the machine.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_holders_that_renew_at_once_one_session_wins_and_both_use_it() {
     const REFRESH: &str = "POST /auth/refresh";

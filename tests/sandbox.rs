@@ -1,4 +1,4 @@
-//! The sandbox from outside: what BondMCP's documented API answers, so that what works here works there.
+//! The sandbox behaves like BondMCP's documented API.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;

@@ -1,4 +1,4 @@
-//! The operator chooses which tools there are; what was not chosen does not exist for the host.
+//! The operator selects the tools; others are neither listed nor callable.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;

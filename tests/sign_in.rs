@@ -1,5 +1,5 @@
-//! Signing in outside the chat: the page as a browser without scripts sees it, and the three ways in which a host hands
-//! the person the link.
+//! Signing in outside the chat: the page in a browser without scripts, and the three ways in which a host gives the
+//! person the link.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -32,7 +32,7 @@ async fn signed_out() -> (RunningSandbox, Place) {
     (sandbox, place)
 }
 
-/// A server in this process, with a page, and a host without elicitation on it.
+/// A server in this process with a page, and a host without elicitation.
 async fn with_page(place: &Place, options: Options) -> RunningService<RoleClient, ClientConfig> {
     let (account, redactor) = account(place);
     let sign_in = SignIn::new(account.clone(), options);
@@ -161,7 +161,7 @@ async fn a_state_that_was_changed_or_belongs_to_another_call_is_refused() {
         let answer = raw.ask(modern_as(2, "tools/call", params, url_elicitation())).await;
         assert_eq!(answer["error"]["code"], -32602, "{answer}");
     }
-    // Another process has another key, as if this one had been killed and started again.
+    // Another process has another key, as after a kill and a restart.
     let mut other = Raw::start(&place);
     assert_eq!(other.ask(retry(2, &first, "accept")).await["error"]["code"], -32602);
     asked_url(&other.ask(round(3, &json!({}))).await);
@@ -184,7 +184,7 @@ async fn calls_at_once_share_one_page() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_password_is_told_on_the_page_and_forgiven_four_times() {
+async fn a_wrong_password_is_shown_on_the_page_and_allowed_four_times() {
     let (sandbox, place) = signed_out().await;
     let server = Server::start(&place).await;
     let told = server.ok("login", json!({})).await;
@@ -211,7 +211,7 @@ async fn wrong_passwords_at_once_are_not_tried_more_often_than_one_by_one() {
     assert_eq!(sandbox.count(LOGIN), 5);
 }
 
-/// In this process, where BondMCP can be asked more often.
+/// Runs in this process, where the polling interval can be short.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_account_waits_for_its_mail_and_goes_on_by_itself() {
     let (sandbox, place) = signed_out().await;
@@ -222,14 +222,14 @@ async fn a_new_account_waits_for_its_mail_and_goes_on_by_itself() {
     let browser = Browser::open(told["sign_in_url"].as_str().unwrap()).await;
     let fields = [("email", "new@example.com"), ("password", "a-new-password-1"), ("remember", "yes")];
     let page = text(within(browser.post("create", &fields).send()).await.unwrap()).await;
-    assert!(page.contains("Check your mail") && page.contains("new@example.com"));
+    assert!(page.contains("Check your e-mail") && page.contains("new@example.com"));
     within(sandbox.faults().arrived(LOGIN, 1)).await;
     for tool in ["register", "login"] {
         assert_eq!(call(tool).await.structured_content.unwrap()["status"], "verification_required");
     }
     assert_eq!(error_of(&call("list_models").await)["kind"], "email_not_verified");
     sandbox.verify("new@example.com");
-    // The page looks again by itself, as this does.
+    // The page reloads by itself, as this does.
     let looks = async {
         while !text(browser.http.get(&browser.url).send().await.unwrap()).await.contains("You are signed in")
         {
@@ -331,7 +331,7 @@ async fn a_terminal_can_use_the_page_too() {
     assert!(rest.contains("Signed in as ada@example.com"), "{rest}");
 }
 
-/// Somebody else on the machine, who answers everything on a port that is free.
+/// Another user of the machine, who answers every request on a free port.
 async fn takes_over(link: &str) -> tokio::task::JoinHandle<()> {
     let address = link.split('/').nth(2).unwrap().to_owned();
     let listener = tokio::net::TcpListener::bind(address).await.unwrap();
@@ -340,13 +340,13 @@ async fn takes_over(link: &str) -> tokio::task::JoinHandle<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_processs_link_is_not_handed_out_though_somebody_else_owns_its_port() {
+async fn a_killed_processs_link_is_not_handed_out_though_another_user_owns_its_port() {
     let (_sandbox, place) = signed_out().await;
     let [killed, joined, other] =
         [Server::start(&place).await, Server::start(&place).await, Server::start(&place).await];
     let shown = async |server: &Server| link(&server.ok("login", json!({})).await);
     let old = shown(&killed).await;
-    // This one has handed the link out before the kill, the other one has not.
+    // This process gave the link out before the kill, the other one did not.
     assert_eq!(shown(&joined).await, old);
     killed.kill().await;
     let impostor = takes_over(&old).await;
@@ -392,7 +392,7 @@ async fn attacks_on_the_page_come_to_nothing() {
     let page = text(within(browser.post("sign-in", &markup).send()).await.unwrap()).await;
     assert!(!page.contains("<script") && page.contains("&#60;script"), "{page}");
 
-    // Neither scanners nor the failures above have used the link up; signing in does, for every browser.
+    // Neither scanners nor the failures above invalidated the link; signing in does, for every browser.
     let page = within(browser.http.get(&url).send()).await.unwrap();
     for (name, value) in [
         ("x-frame-options", "DENY"),
@@ -404,7 +404,7 @@ async fn attacks_on_the_page_come_to_nothing() {
     }
     let policy = page.headers()["content-security-policy"].to_str().unwrap();
     assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"));
-    // As browsers send it from a page without a referrer.
+    // Browsers send this from a page without a referrer.
     let ours = sign_in().header("origin", "null").header("sec-fetch-site", "same-origin");
     assert!(status(ours).await.is_success());
     let replayed = Browser { http: reqwest::Client::new(), ..browser }.sign_in(&place.password).await;
@@ -413,7 +413,7 @@ async fn attacks_on_the_page_come_to_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_is_told_on_the_page_and_the_form_is_kept() {
+async fn an_outage_is_shown_on_the_page_and_the_form_is_kept() {
     let (sandbox, place) = signed_out().await;
     let server = Server::start(&place).await;
     let browser = Browser::open(&link(&server.ok("login", json!({})).await)).await;

@@ -1,5 +1,5 @@
-//! Signing in as hosts of all three kinds see it, each played by rmcp's own client: 2026-07-28 and 2025-11-25 with URL
-//! elicitation, and without. Whatever happens to the person, every kind of host gets on.
+//! Signing in with the three kinds of host, each simulated by rmcp's client: 2026-07-28 and 2025-11-25 with URL
+//! elicitation, and hosts without it. Every kind handles every behaviour of the person.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(clippy::disallowed_types, reason = "this is the host's side")]
 
@@ -36,7 +36,7 @@ use tokio::{
     sync::watch,
 };
 
-/// What kind of host.
+/// The kind of host.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
     Rounds,
@@ -46,19 +46,19 @@ enum Kind {
 
 const KINDS: [Kind; 3] = [Kind::Rounds, Kind::WhileOpen, Kind::Answer];
 
-/// What the person does with the link, each time they get one.
+/// The person's behaviour on getting a link.
 #[derive(Clone, Debug)]
 enum Person {
     SignsIn(SecretString),
     /// A wrong password first.
     Mistypes(SecretString),
-    /// With an account whose address is verified meanwhile, by this sandbox.
+    /// Creates an account whose address this sandbox verifies meanwhile.
     IsUnverified(SecretString, Arc<RunningSandbox>),
     Declines,
     Cancels,
     /// Agrees to open the page, and then does something else.
     WalksAway,
-    /// Does not even look at the question.
+    /// Ignores the question.
     Hesitates,
 }
 
@@ -127,7 +127,7 @@ impl ClientHandler for Handler {
     }
 }
 
-/// A host of some kind, with the server that it has started.
+/// A host with the server that it has started.
 struct Host {
     client: RunningService<RoleClient, Handler>,
     child: Child,
@@ -175,7 +175,7 @@ impl Host {
         self.links.borrow().clone()
     }
 
-    /// Waits until the person was given so many.
+    /// Waits until the person has this many links.
     async fn asked(&self, times: usize) {
         within(self.links.subscribe().wait_for(|links| links.len() >= times)).await.unwrap();
     }
@@ -192,7 +192,7 @@ fn count(result: &CallToolResult) -> &serde_json::Value {
     &result.structured_content.as_ref().unwrap()["count"]
 }
 
-/// A place of its own for each, so that nothing is shared.
+/// Each has a separate place, so that nothing is shared.
 async fn place() -> (Arc<RunningSandbox>, Place) {
     let sandbox = sandbox(like_the_seed()).await;
     let place = Place::new(&sandbox);
@@ -247,7 +247,7 @@ async fn declining_and_cancelling_end_the_call_and_the_page() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sign_in_that_runs_out_is_said_to_and_the_next_call_gets_a_new_page() {
+async fn a_sign_in_that_expires_is_reported_and_the_next_call_gets_a_new_page() {
     let runs_out = async |kind| {
         let (_sandbox, place) = place().await;
         let mut command = place.command(&["stdio", "--sign-in-timeout", "1"]);
@@ -255,13 +255,13 @@ async fn a_sign_in_that_runs_out_is_said_to_and_the_next_call_gets_a_new_page() 
         if kind == Kind::Answer {
             host.list_models().await;
             let url = host.links()[0].clone();
-            // The page looks again by itself when the time is up, as this does.
+            // The page reloads by itself at the end, as this does.
             let http = reqwest::Client::new();
             let gone = async || http.get(&url).send().await.unwrap().status() == StatusCode::GONE;
             within(async { while !gone().await {} }).await;
         } else {
             let error = error_of(&host.list_models().await);
-            assert!(error["message"].as_str().unwrap().contains("in time"), "{kind:?} {error}");
+            assert!(error["message"].as_str().unwrap().contains("link expired"), "{kind:?} {error}");
         }
         host.list_models().await;
         let links = host.links();
@@ -276,13 +276,13 @@ async fn a_question_ends_with_its_link() {
     let mut command = place.command(&["stdio", "--sign-in-timeout", "1"]);
     let host = Host::spawn(&mut command, Kind::WhileOpen, Person::Hesitates).await;
     let error = error_of(&host.list_models().await);
-    assert!(error["message"].as_str().unwrap().contains("in time"), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("link expired"), "{error}");
     let seen = String::from_utf8(host.seen.lock().unwrap().clone()).unwrap();
     assert!(seen.contains("notifications/cancelled"), "{seen}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_question_ends_when_somebody_signs_in_by_its_link() {
+async fn a_question_ends_when_the_person_signs_in_with_its_link() {
     let (_sandbox, place) = place().await;
     let host = Host::start(&place, Kind::WhileOpen, Person::Hesitates).await;
     let person = async {
@@ -309,7 +309,7 @@ async fn two_calls_at_once_share_one_page() {
     }
 }
 
-/// At once, as each of them waits for the killed process's lease to run out.
+/// Concurrently, since each of them waits for the killed process's lease to expire.
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_kill_every_host_gets_a_new_page() {
     tokio::join!(
@@ -418,7 +418,7 @@ async fn a_fixed_port_that_is_taken_is_said_to_be() {
     assert!(host.links()[0].contains(&format!(":{port}/")));
 }
 
-/// With a program in place of the browser that notes what it was asked to open.
+/// Uses a program in place of the browser that records what it should open.
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
 async fn the_browser_is_opened_once_and_only_when_the_operator_wants_it() {
@@ -466,7 +466,7 @@ async fn the_browser_learns_the_link_from_a_private_file_and_inherits_nothing() 
     let file = std::path::Path::new(argument);
     assert!(std::fs::read_to_string(file).unwrap().contains(&format!("0; url={link}\"")));
     assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
-    // It goes with the sign-in.
+    // The file is removed with the sign-in.
     Browser::open(&link).await.sign_in(&place.password).await;
     let removed = async {
         while file.exists() {
@@ -476,7 +476,8 @@ async fn the_browser_learns_the_link_from_a_private_file_and_inherits_nothing() 
     within(removed).await;
 }
 
-/// A `PATH` with a program in place of the browser, and the file where that notes its argument and its environment.
+/// A `PATH` with a program in place of the browser, and the file in which that records its argument and its
+/// environment.
 #[cfg(unix)]
 fn browser_that_notes(place: &Place) -> (String, std::path::PathBuf) {
     use std::os::unix::fs::PermissionsExt as _;

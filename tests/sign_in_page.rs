@@ -1,4 +1,5 @@
-//! The sign-in page without an MCP host: what its forms do with the account, whatever the browser and BondMCP do.
+//! The sign-in page without an MCP host: the effects of its forms on the account, for any behaviour of the browser and
+//! of BondMCP.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -49,7 +50,7 @@ impl Desk {
         (pending, browser)
     }
 
-    /// A key of the place's account, made by another computer.
+    /// A key of the place's account that was created on another computer.
     async fn key_made_elsewhere(&self) -> SecretString {
         let elsewhere = Place {
             directory: tempfile::tempdir().unwrap(),
@@ -160,7 +161,7 @@ async fn a_refusal_ends_the_verification_and_the_page_says_why() {
         }
     };
     assert!(within(told).await.contains("form_token"));
-    // Once verified, nothing but the person's own word signs in.
+    // Once the address is verified, only the person's own form signs in.
     desk.sandbox.verify("new@example.com");
     assert!(browser.sign_in(&desk.place.password).await.status().is_success());
     assert_eq!(pending.state(), State::SignedIn { email: Some(EMAIL.into()) });
@@ -177,7 +178,7 @@ async fn verification_goes_on_while_the_address_is_unverified_and_while_bondmcp_
     }
     within(browser.post("create", &fields).send()).await.unwrap();
     within(desk.sandbox.faults().arrived(LOGIN, 4)).await;
-    assert!(page(&browser).await.contains("Check your mail"));
+    assert!(page(&browser).await.contains("Check your e-mail"));
     desk.sandbox.verify("new@example.com");
     let who = Some("new@example.com".to_owned());
     assert_eq!(pending.finished(SAFETY_NET).await, State::SignedIn { email: who });
@@ -188,7 +189,7 @@ async fn a_call_that_needs_a_session_is_offered_no_key() {
     let desk = Desk::new().await;
     let (pending, browser) = desk.begin(Need::Api).await;
     assert!(page(&browser).await.contains("Use an API key"));
-    // A second call joins the page, and a key would not help it.
+    // A second call joins the page, and a key is not sufficient for it.
     assert_eq!(desk.sign_in.begin(request(Need::Session)).await.unwrap().url(), pending.url());
     assert!(!page(&browser).await.contains("Use an API key"));
     let key = desk.key_made_elsewhere().await;

@@ -1,4 +1,5 @@
-//! What was signed out of is gone from the disk: every encrypted record that can be found in the raw files is opened.
+//! Signing out removes the credentials from the disk: the test decrypts every encrypted record that it finds in the raw
+//! files.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -20,14 +21,14 @@ use chrono::TimeDelta;
 use common::{EMAIL, Place, like_the_seed, sandbox, secrets};
 use serde_json::json;
 
-/// Format, nonce, then what was encrypted.
+/// Format, nonce, ciphertext.
 const HEADER: usize = 25;
 
 /// The cipher's first block makes the key of the tag.
 const BLOCK: u64 = 64;
 
-/// Every stretch of `bytes` that begins like an account's record when it is decrypted with `key`, whatever record,
-/// version or length it had. A record that lost its first bytes cannot be decrypted by anybody.
+/// Returns every part of `bytes` that starts like an account's record when decrypted with `key`, of any record, version
+/// and length. A record without its first bytes cannot be decrypted at all.
 fn records(key: &[u8; 32], bytes: &[u8]) -> Vec<Vec<u8>> {
     let decrypted = |at: usize, length: usize| {
         let nonce: [u8; 24] = bytes[at + 1..at + HEADER].try_into().unwrap();
@@ -44,7 +45,7 @@ fn records(key: &[u8; 32], bytes: &[u8]) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// What the files of the data directory give to somebody who has the sealing key.
+/// Returns the records that the sealing key can decrypt in the files of the data directory.
 fn readable(place: &Place) -> Vec<Vec<u8>> {
     use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
     let key = URL_SAFE_NO_PAD.decode(secrets::text(&place.sealing_key)).unwrap().try_into().unwrap();

@@ -1,5 +1,5 @@
-//! What a person does at a terminal, on a real pseudo-terminal: a password is never echoed, and a key is printed only
-//! there and only after a confirmation.
+//! The command line on a pseudo-terminal: a password is never echoed, and a key is printed only there and only after a
+//! confirmation.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 

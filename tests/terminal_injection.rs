@@ -1,5 +1,5 @@
-//! What other people wrote cannot act on the terminal of the person who reads it: an upstream whose every answer holds
-//! escape sequences, line breaks, bidirectional controls and the caller's own credentials.
+//! Foreign text cannot control the person's terminal: an upstream whose every answer contains escape sequences, line
+//! breaks, bidirectional controls and the caller's own credentials.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -30,7 +30,7 @@ const KEY: &str = "opaque-key-value-9876543210\u{1b}[31m\u{202e}";
 /// The password that was sent, for the upstream to echo.
 type Seen = Arc<Mutex<String>>;
 
-/// `HOSTILE`, and what the upstream knows of the caller's secrets.
+/// `HOSTILE`, and the caller's secrets that the upstream knows.
 fn hostile(seen: &Seen) -> String {
     format!("{HOSTILE} {TOKEN} {}", seen.lock().unwrap())
 }
@@ -86,7 +86,7 @@ async fn signed_in() -> Place {
     place
 }
 
-/// That nothing in `shown` can act on a terminal, forge a line or give a secret away.
+/// Checks that nothing in `shown` can control a terminal, forge a line or reveal a secret.
 fn assert_harmless(place: &Place, shown: &str, what: &str) {
     for c in shown.chars().filter(|c| *c != '\n') {
         let invisible = c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}');
@@ -165,7 +165,7 @@ async fn reveal_shows_the_key_without_control_characters() {
     terminal.send_line("yes").unwrap();
     let shown = terminal.exp_eof().unwrap();
     assert!(shown.contains("opaque-key-value-9876543210"), "{shown:?}");
-    // The terminal's bytes come as characters.
+    // The terminal returns bytes as characters.
     let bytes: Vec<u8> = shown.chars().map(|c| u8::try_from(c).unwrap()).collect();
     let shown = String::from_utf8(bytes).unwrap();
     assert!(!shown.contains('\u{1b}') && !shown.contains('\u{202e}'), "{shown:?}");

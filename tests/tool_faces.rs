@@ -1,5 +1,5 @@
-//! Must show 5: what agents see of the tools. Each face is a golden file, so that a change to it is seen in review; and
-//! rules about all tools are tests over all tools.
+//! The tools as agents see them. Each tool has a snapshot, so that changes are visible in review; rules for all tools
+//! are tests over all tools.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -64,7 +64,7 @@ fn asks_for_no_secret(tool: &str, argument: &str, schema: &Value) {
     }
 }
 
-/// An input schema promises nothing that the check of the arguments does not know.
+/// An input schema uses only keywords that the validation of arguments supports.
 fn enforced(tool: &str, schema: &Value) {
     let Value::Object(fields) = schema else { return };
     for (word, value) in fields {
@@ -83,7 +83,7 @@ fn enforced(tool: &str, schema: &Value) {
     }
 }
 
-/// One type each, no formats that are none, no references that leave the schema.
+/// One type each, only standard formats, no references outside the schema.
 fn strict(tool: &str, schema: &Value) {
     match schema {
         Value::Object(fields) => {

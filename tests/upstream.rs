@@ -1,4 +1,4 @@
-//! The upstream client against the sandbox: every endpoint once, and how it copes when the upstream does not.
+//! The upstream client against the sandbox: every endpoint once, and its handling of failures.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -21,7 +21,7 @@ use common::{EMAIL, random_password, sandbox, secrets, within};
 const MODELS: &str = "GET /health-ai/models";
 const CREATE: &str = "POST /auth/api-keys";
 
-/// Waits little between tries; for an answer as long as `request`.
+/// A configuration with short pauses between attempts, and `request` as the time-out.
 fn client(sandbox: &RunningSandbox, request: Duration) -> Client {
     let timing = Timing {
         connect: Duration::from_secs(10),
@@ -119,7 +119,7 @@ async fn a_read_is_tried_three_times_and_a_write_once() {
         client.create_api_key(&token, &wanted("ci")).await.unwrap_err();
         assert_eq!((sandbox.count(MODELS) - reads, sandbox.count(CREATE) - writes), (3, 1));
         sandbox.faults().clear();
-        // A sign of life, so that the circuit does not open.
+        // A successful call, so that the circuit does not open.
         client.me(&token).await.unwrap();
     }
     sandbox.faults().next(MODELS, Fault::DropMidBody);
@@ -148,7 +148,7 @@ async fn what_trying_again_cannot_mend_is_not_tried_again() {
 }
 
 #[tokio::test]
-async fn each_failure_is_told_apart() {
+async fn each_failure_is_distinguished() {
     let (sandbox, client, token) = signed_in(SandboxConfig::default()).await;
     let host = || host(&sandbox);
     for (fault, expected) in [
@@ -273,7 +273,7 @@ async fn a_billed_request_that_was_certainly_not_processed_is_repeated() {
 }
 
 #[tokio::test]
-async fn a_billed_request_is_repeated_when_nobody_listens() {
+async fn a_billed_request_is_repeated_when_the_connection_is_refused() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let base_url = format!("http://{free}/mcp").parse().unwrap();
     let timing = Timing { first_wait: Duration::from_millis(1), ..Timing::default() };
@@ -293,7 +293,7 @@ async fn after_a_pause_the_upstream_is_probed_before_anything_else() {
         client.list_models(&token).await.unwrap_err();
     }
     let asked = sandbox.count(MODELS);
-    // The pause is short here: whether it is over or not, only the probe is sent.
+    // The pause is short here: only the probe is sent, whether it is over or not.
     let refused = async {
         while sandbox.count(HEALTH) == 0 {
             client.list_models(&token).await.unwrap_err();

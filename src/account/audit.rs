@@ -1,6 +1,6 @@
-//! Who called what, when and how it ended: one JSON line a call, in a file for the owner alone. Never what was asked or
-//! answered. Several processes write to one file; a thread of its own writes, a few times a second, so that no call waits for
-//! the disk.
+//! The audit log: one JSON line per call with the caller, the tool, the time and the outcome, in a file that only its
+//! owner can read. It never holds arguments or results. Several processes write to one file; a background thread writes
+//! a few times a second, so that no call waits for the disk.
 
 use std::{
     fs::{File, OpenOptions},
@@ -16,31 +16,31 @@ use serde::{Deserialize, Serialize};
 use super::Account;
 use crate::{clock::Timestamp, vault::files};
 
-/// A larger file makes room for a new one; the one before it is kept, older ones are not.
-const LARGEST: u64 = 5 << 20;
+/// Size at which the file is rotated. One older file is kept.
+const MAX_FILE_BYTES: u64 = 5 << 20;
 
-/// Lines are gathered so long before they are written together.
-const GATHERED: Duration = Duration::from_millis(100);
+/// Time for which lines are collected before they are written together.
+const BATCH_INTERVAL: Duration = Duration::from_millis(100);
 
-/// One call.
+/// The audit entry of one call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AuditEntry {
     pub time: Timestamp,
-    /// The profile.
+    /// Name of the profile.
     pub owner: String,
-    /// What the host calls itself.
+    /// The name that the host gave itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
     pub tool: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<String>,
-    /// `ok`, the kind of failure, or how else the call ended.
+    /// `ok`, the kind of failure, or another outcome such as `cancelled`.
     pub outcome: String,
     pub duration_ms: u64,
-    /// In US dollars.
+    /// Cost in US dollars.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<f64>,
-    /// That nobody here knows whether it was billed.
+    /// Whether the call may have been billed although no response arrived.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub possibly_billed: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,7 +60,7 @@ struct Writer {
     thread: JoinHandle<()>,
 }
 
-/// What is to be written.
+/// The lines that wait to be written.
 #[derive(Debug, Default)]
 struct Lines {
     waiting: Mutex<Waiting>,
@@ -70,17 +70,17 @@ struct Lines {
 #[derive(Debug, Default)]
 struct Waiting {
     bytes: Vec<u8>,
-    /// Nothing follows.
+    /// Set when no more lines follow.
     ended: bool,
 }
 
 impl Account {
-    /// Notes a call.
+    /// Records a call.
     pub fn audit(&self, entry: &AuditEntry) {
         self.inner.audit.note(entry);
     }
 
-    /// The newest `count` entries of all processes, oldest first.
+    /// Returns the newest `count` entries of all processes, oldest first.
     pub fn audited(&self, count: usize) -> io::Result<Vec<AuditEntry>> {
         self.inner.audit.newest(count)
     }
@@ -125,7 +125,7 @@ impl Audit {
                 Err(error) => return Err(error),
             };
             for line in BufReader::new(file).split(b'\n') {
-                // A line that a crash has cut short is left out.
+                // A line that was truncated by a crash is skipped.
                 entries.extend(serde_json::from_slice::<AuditEntry>(&line?).ok());
             }
         }
@@ -142,11 +142,11 @@ fn older(directory: &Path) -> PathBuf {
     directory.join("audit.1.jsonl")
 }
 
-/// Writes what comes until nothing follows.
+/// Writes the lines as they arrive, until no more follow.
 fn write(directory: &Path, lines: &Lines) {
     let mut reported = false;
     while let Some(batch) = lines.take() {
-        if let Err(error) = append(directory, &batch, LARGEST)
+        if let Err(error) = append(directory, &batch, MAX_FILE_BYTES)
             && !reported
         {
             reported = true;
@@ -156,7 +156,7 @@ fn write(directory: &Path, lines: &Lines) {
 }
 
 impl Lines {
-    /// What has gathered, once there is something; `None` at the end.
+    /// Waits for lines and takes what was collected; `None` at the end.
     fn take(&self) -> Option<Vec<u8>> {
         let nothing = |waiting: &mut Waiting| waiting.bytes.is_empty() && !waiting.ended;
         let waiting = self.changed.wait_while(lock(&self.waiting), nothing);
@@ -164,7 +164,7 @@ impl Lines {
         let waiting = waiting.unwrap_or_else(PoisonError::into_inner);
         let (mut waiting, _) = self
             .changed
-            .wait_timeout_while(waiting, GATHERED, gathering)
+            .wait_timeout_while(waiting, BATCH_INTERVAL, gathering)
             .unwrap_or_else(PoisonError::into_inner);
         let batch = std::mem::take(&mut waiting.bytes);
         (!batch.is_empty()).then_some(batch)
@@ -177,7 +177,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn append(directory: &Path, batch: &[u8], largest: u64) -> Result<(), crate::vault::Error> {
     files::prepare_directory(directory)?;
-    // For the processes that share the file: one may be making room.
+    // Another process that shares the file may be rotating it.
     let _lock = files::lock(&directory.join("audit.lock"))?;
     let path = current(directory);
     let unusable = |error| files::unusable(&path, &error);
@@ -197,7 +197,7 @@ fn append(directory: &Path, batch: &[u8], largest: u64) -> Result<(), crate::vau
     file.write_all(batch).map_err(unusable)
 }
 
-/// Whether a crash has cut the last line short: what is written next must not become a part of it.
+/// Whether a crash has truncated the last line. The next line must not be appended to it.
 fn ends_in_a_torn_line(file: &mut File) -> io::Result<bool> {
     if file.seek(SeekFrom::End(0))? == 0 {
         return Ok(false);

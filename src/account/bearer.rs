@@ -6,12 +6,12 @@ use crate::{
     secret::{self, SecretString},
 };
 
-/// What a call needs.
+/// The kind of credential that a call needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// An API key or a session: whatever the account uses for API calls.
+    /// An API key or a session, whichever the account uses for API calls.
     Api,
-    /// A session: managing keys is not for keys.
+    /// A session: an API key cannot manage API keys.
     Session,
 }
 
@@ -22,20 +22,20 @@ pub struct Bearer {
     pub source: Source,
 }
 
-/// Where a bearer comes from.
+/// The origin of a bearer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// `BONDMCP_API_KEY`.
     EnvironmentKey,
-    /// The key chosen with `use`, by id.
+    /// The key selected with `use`, by id.
     ManagedKey(String),
-    /// The key that the person brought.
+    /// The API key that the person entered.
     OwnKey,
     Session,
 }
 
 impl Account {
-    /// A bearer for this call: from memory while the session has life left, renewed otherwise.
+    /// Returns a bearer for this call: from memory while the session is valid, otherwise after a renewal.
     pub async fn bearer(&self, need: Need) -> Result<Bearer, Error> {
         if need == Need::Api
             && let Some(key) = &self.inner.environment.api_key
@@ -68,8 +68,8 @@ impl Account {
         }
     }
 
-    /// Makes `request` with a bearer. When the upstream refuses a bearer thought good, the request is made once more
-    /// with another one; a refusal (401) is certain not to have been processed.
+    /// Makes `request` with a bearer. If the upstream refuses the bearer, the request is repeated once with another
+    /// one; a refused request (401) was certainly not processed.
     pub(super) async fn call<T, F, Answer>(&self, need: Need, request: F) -> Result<T, Error>
     where
         F: Fn(Client, SecretString) -> Answer,
@@ -91,7 +91,7 @@ impl Account {
         if refused.source == Source::Session {
             return self.renewed(Some(&refused.secret)).await;
         }
-        // Another process may have rotated or chosen another key.
+        // Another process may have rotated or selected another key.
         if refused.source != Source::EnvironmentKey {
             self.reread().await?;
         }

@@ -1,4 +1,4 @@
-//! An answer of the upstream, remembered for a while and for one sign-in only. Any number of callers at once make one
+//! A cached response of the upstream, valid for a limited time and for one sign-in. Concurrent callers share one
 //! request.
 
 use std::{
@@ -11,17 +11,17 @@ use tokio::time::Instant;
 use super::Error;
 use crate::clock::{Clock, Timestamp};
 
-/// How long an answer is given out without asking again.
-const FRESH: Duration = Duration::from_mins(5);
+/// Lifetime of a cached response.
+const CACHE_LIFETIME: Duration = Duration::from_mins(5);
 
 #[derive(Debug)]
 pub(super) struct Cache<T> {
     answer: Mutex<Option<Cached<T>>>,
-    /// Held while the upstream is asked; how that failed last, for those who have waited for it.
+    /// Held during a request to the upstream. Contains the last failure, for the callers that waited for it.
     asking: tokio::sync::Mutex<Option<Failed>>,
 }
 
-/// An answer, and which sign-in it was given to.
+/// A response and the sign-in that it belongs to.
 #[derive(Clone, Debug)]
 pub(super) struct Cached<T> {
     pub value: T,
@@ -37,7 +37,7 @@ struct Failed {
     ended: Instant,
 }
 
-/// An answer, and whether the caller was the one who asked for it.
+/// A response, and whether this caller made the request.
 pub(super) struct Fetched<T> {
     pub answer: Cached<T>,
     pub from_cache: bool,
@@ -50,8 +50,8 @@ impl<T> Default for Cache<T> {
 }
 
 impl<T: Clone> Cache<T> {
-    /// The answer for `sign_in`, which the caller has read before this: from memory while it is fresh, else from `ask`.
-    /// Who comes while another caller asks takes what that one gets.
+    /// Returns the response for `sign_in`, which the caller has read before: from memory while it is fresh, otherwise
+    /// from `ask`. A caller that arrives during another caller's request takes that one's outcome.
     pub async fn get(
         &self,
         sign_in: Option<u64>,
@@ -79,7 +79,7 @@ impl<T: Clone> Cache<T> {
         outcome
     }
 
-    /// The answer for `sign_in` from `ask`, whatever is remembered.
+    /// Returns the response for `sign_in` from `ask` and ignores the cache.
     pub async fn refresh(
         &self,
         sign_in: Option<u64>,
@@ -89,7 +89,7 @@ impl<T: Clone> Cache<T> {
         let asked = Instant::now();
         let answer = Cached { value: ask.await?, fetched_at: clock.now(), sign_in, asked };
         let mut last = self.answer();
-        // Answers overtake each other.
+        // Responses can arrive out of order.
         if last.as_ref().is_none_or(|last| last.asked <= asked) {
             *last = Some(answer.clone());
         }
@@ -97,10 +97,10 @@ impl<T: Clone> Cache<T> {
     }
 
     fn fresh(&self, sign_in: Option<u64>) -> Option<Cached<T>> {
-        self.last(sign_in).filter(|answer| answer.asked.elapsed() < FRESH)
+        self.last(sign_in).filter(|answer| answer.asked.elapsed() < CACHE_LIFETIME)
     }
 
-    /// What was answered last to `sign_in`, fresh or not.
+    /// Returns the last response for `sign_in`, fresh or not.
     pub fn last(&self, sign_in: Option<u64>) -> Option<Cached<T>> {
         self.answer().clone().filter(|answer| answer.sign_in == sign_in)
     }
@@ -122,7 +122,7 @@ mod tests {
 
     use super::*;
 
-    /// Asks slowly, and counts how often.
+    /// A slow upstream that counts its requests.
     struct Upstream(AtomicU32);
 
     impl Upstream {
@@ -172,7 +172,7 @@ mod tests {
         };
         assert!(!get(Some(1)).await);
         assert!(get(Some(1)).await);
-        tokio::time::advance(FRESH).await;
+        tokio::time::advance(CACHE_LIFETIME).await;
         assert!(!get(Some(1)).await);
         assert!(!get(Some(2)).await);
         assert!(cache.last(Some(1)).is_none());

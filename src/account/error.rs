@@ -1,4 +1,4 @@
-//! What can go wrong with an account, for callers to match and for people to act on.
+//! Errors of an account, for callers to match and for people to act on.
 
 use std::time::Duration;
 
@@ -8,39 +8,39 @@ use crate::{
     vault,
 };
 
-/// What can go wrong with an account.
+/// Errors of an account.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// Nothing can sign in by itself; `command` is for the person's terminal.
+    /// The person must sign in; `command` does that in a terminal.
     #[error("{why}")]
     SignInRequired { why: SignInReason, command: String },
     #[error(transparent)]
     Upstream(#[from] bondmcp::Error),
     #[error(transparent)]
     Vault(#[from] vault::Error),
-    /// The profile stores somebody else's API keys, whose values exist nowhere else.
+    /// The profile stores the API keys of another account, whose values exist nowhere else.
     #[error("this profile belongs to {email}")]
     ProfileTaken { email: String },
-    /// The upstream refuses the API key that the environment or `use` chose (`None`: the environment).
+    /// The upstream rejects the API key from the environment (`None`) or the one selected with `use`.
     #[error("BondMCP does not accept the API key")]
     ApiKeyRejected { id: Option<String> },
-    /// The upstream refuses the key that the person brought.
+    /// The upstream rejects the API key that the person entered.
     #[error("BondMCP does not accept the API key that was given in place of signing in")]
     OwnKeyRejected,
-    /// The key was not made through this account, so its value is not known here.
+    /// The key was not created here, so its value is unknown.
     #[error("the value of that API key is not stored here")]
     KeyNotStored,
     #[error("there is no active API key with that id")]
     KeyNotFound,
     #[error("invalid API key {field}")]
     InvalidText { field: &'static str, longest: usize },
-    /// The response to a create was lost. `orphans`: keys that were probably made by it.
+    /// The response to a create was lost. `orphans` are the ids of keys that it probably created.
     #[error("the response to creating the API key was lost")]
     CreateLost { orphans: Vec<String>, cause: bondmcp::Error },
-    /// The key may have another value by now, which nobody knows.
+    /// The response to a regeneration was lost: the key may have a new value that is unknown here.
     #[error("the response to regenerating API key {id} was lost")]
     RegenerationLost { id: String, cause: bondmcp::Error },
-    /// The new key is made and stored, and the old one is not revoked yet.
+    /// The new key is created and stored, and the old one is not revoked yet.
     #[error("the rotation of API key {old} to {new} is not finished")]
     RotationUnfinished { old: String, new: String, cause: bondmcp::Error },
     /// Another process is renewing the session and has not finished in time.
@@ -55,7 +55,7 @@ pub enum Error {
     /// The record decrypts but cannot be parsed.
     #[error("the account's record in the vault cannot be parsed")]
     RecordUnreadable,
-    /// A task of ours ended without an answer.
+    /// An internal task ended without a result.
     #[error("the operation was interrupted")]
     Interrupted,
 }
@@ -68,45 +68,45 @@ impl Error {
         }
     }
 
-    /// BondMCP does not accept the credential, or not the e-mail and the password.
+    /// Whether BondMCP rejects the credential, or the e-mail and password.
     #[must_use]
     pub fn is_unauthorized(&self) -> bool {
         matches!(self, Self::ApiKeyRejected { .. } | Self::OwnKeyRejected)
             || self.upstream().is_some_and(bondmcp::Error::is_unauthorized)
     }
 
-    /// The e-mail address is not verified yet.
+    /// Whether the e-mail address is not verified yet.
     #[must_use]
     pub fn is_not_verified(&self) -> bool {
         self.upstream().is_some_and(bondmcp::Error::is_not_verified)
     }
 
-    /// There is no such thing at BondMCP.
+    /// Whether BondMCP does not know the object.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::KeyNotFound) || self.upstream().is_some_and(bondmcp::Error::is_not_found)
     }
 
-    /// BondMCP is down or cannot be reached, so that the same may work later.
+    /// Whether BondMCP is down or unreachable, so that the same call may work later.
     #[must_use]
     pub fn is_outage(&self) -> bool {
         self.upstream().is_some_and(bondmcp::Error::is_outage)
     }
 
-    /// The call failed, and may have been processed and billed all the same.
+    /// Whether the failed call may have been processed and billed.
     #[must_use]
     pub fn is_possibly_billed(&self) -> bool {
         self.upstream().is_some_and(bondmcp::Error::is_possibly_billed)
     }
 
-    /// How long to wait before trying again, where that is known.
+    /// The wait before a retry, where it is known.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.upstream().and_then(bondmcp::Error::retry_after)
     }
 }
 
-/// Why a person must sign in.
+/// The reason why a person must sign in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignInReason {
     NotSignedIn,
@@ -185,12 +185,12 @@ impl From<&Error> for Report {
             ),
             Error::CreateLost { orphans, .. } if orphans.is_empty() => report(
                 Kind::UpstreamUnavailable,
-                "List the keys in a moment: a key that was made meanwhile is reported there; revoke it, its value is lost."
+                "List the keys in a moment: a key that was created meanwhile is reported there; revoke it, since its value is lost."
                     .into(),
             ),
             Error::CreateLost { orphans, .. } => report(
                 Kind::UpstreamUnavailable,
-                format!("It has probably made {}, whose value is lost: revoke it and create again.", orphans.join(", ")),
+                format!("It probably created {}, whose value is lost: revoke it and create another key.", orphans.join(", ")),
             ),
             Error::RegenerationLost { id, .. } => report(
                 Kind::UpstreamUnavailable,

@@ -1,18 +1,18 @@
-//! Whose account it is, as far as this process knows without asking.
+//! The identity of the signed-in account, as far as this process knows without a request.
 
 use super::Account;
 
-/// A sign-in that is in force.
+/// The current sign-in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The number of the sign-in; another one has another number.
+    /// Number of the sign-in; every sign-in has a different one.
     pub generation: u64,
-    /// The e-mail address, or what there is in its place.
+    /// The e-mail address, or a description where there is none.
     pub name: String,
 }
 
 impl Account {
-    /// The sign-in in force; `None` when nobody has signed in.
+    /// Returns the current sign-in; `None` when not signed in.
     #[must_use]
     pub fn identity(&self) -> Option<Identity> {
         let memory = self.remembered()?;

@@ -1,5 +1,5 @@
-//! API keys: listing, creating, revoking, choosing and handing to a person. The intent to make a key is recorded before
-//! the request, and the key is encrypted to disk before its id is returned.
+//! API keys: listing, creating, revoking, selecting and revealing. The intent to make a key is recorded before the
+//! request, and the key is encrypted to disk before its id is returned.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -17,13 +17,13 @@ use crate::{
     secret::SecretString,
 };
 
-/// The longest name of an API key, in characters.
+/// Longest name of an API key, in characters.
 const MAX_NAME_CHARS: usize = 100;
 
-/// The longest description of an API key, in characters.
+/// Longest description of an API key, in characters.
 const MAX_DESCRIPTION_CHARS: usize = 500;
 
-/// An API key as a person or an agent may see it: never the key.
+/// An API key as a person or an agent may see it, without its value.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Key {
     pub id: String,
@@ -37,11 +37,11 @@ pub struct Key {
     pub created_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_used: Option<String>,
-    /// BondMCP accepts it.
+    /// Whether BondMCP accepts the key.
     pub is_active: bool,
-    /// Its value is stored here, so it can be used.
+    /// Whether its value is stored here, so that it can be used.
     pub stored: bool,
-    /// API calls are made with it.
+    /// Whether API calls use it.
     pub in_use: bool,
 }
 
@@ -52,26 +52,26 @@ pub struct KeyList {
     pub unfinished: Vec<Unfinished>,
 }
 
-/// A change that was interrupted, and what is left of it.
+/// An interrupted key change and what remains to be done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Unfinished {
-    /// The name of the key that was to be made.
+    /// Name of the key that was to be created.
     pub name: String,
-    /// Keys that it has made upstream and whose values are lost.
+    /// Ids of keys that it created upstream and whose values are lost.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub lost_key_ids: Vec<String>,
-    /// The key that was being rotated.
+    /// Id of the key that was being rotated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotating_key_id: Option<String>,
-    /// The key that replaces it; its value is stored here.
+    /// Id of the key that replaces it; its value is stored here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replacement_key_id: Option<String>,
-    /// What to do about it.
+    /// What the person can do about it.
     pub next: String,
 }
 
 impl Account {
-    /// The account's keys as the upstream lists them, with what is known of them here.
+    /// Lists the account's keys at the upstream, with their local state.
     pub async fn list_keys(&self) -> Result<KeyList, Error> {
         let listed = self.upstream_keys().await?;
         let memory = self.reconcile_with(&listed).await?;
@@ -98,7 +98,7 @@ impl Account {
         .await
     }
 
-    /// Revokes a key: requests with it are refused from now on.
+    /// Revokes a key: requests with it are refused afterwards.
     pub async fn revoke_key(&self, id: &str) -> Result<(), Error> {
         check_id(id)?;
         let (account, id) = (self.clone(), id.to_owned());
@@ -125,7 +125,7 @@ impl Account {
         .await
     }
 
-    /// Chooses the key that API calls use; `None` chooses the session.
+    /// Selects the key that API calls use; `None` selects the session.
     pub async fn use_key(&self, id: Option<&str>) -> Result<(), Error> {
         if let Some(id) = id {
             check_id(id)?;
@@ -143,7 +143,7 @@ impl Account {
         Ok(())
     }
 
-    /// How much a key was used.
+    /// Returns the usage of a key.
     pub async fn key_usage(&self, id: &str) -> Result<KeyUsage, Error> {
         check_id(id)?;
         let usage = self
@@ -152,7 +152,7 @@ impl Account {
         usage.map_err(|error| if error.is_not_found() { Error::KeyNotFound } else { error })
     }
 
-    /// The key itself, for the command line alone: a child's environment, or the terminal.
+    /// Returns the value of a key. For the command line only, which passes it to a child process or to the terminal.
     pub async fn key_secret(&self, id: &str) -> Result<SecretString, Error> {
         let memory = self.reread().await?;
         let key = memory.record.key(id).ok_or(Error::KeyNotStored)?;
@@ -220,7 +220,7 @@ impl Account {
             match record.intent(&intent.id) {
                 Some(rotation) if rotation.replaces.is_some() => {
                     rotation.made = Some(key.id.clone());
-                    // Another process may have looked while the key was made and not yet stored.
+                    // Another process may have checked the intents after the key was created and before it was stored.
                     rotation.orphans.clear();
                 }
                 _ => record.end_intent(&intent.id),
@@ -237,7 +237,7 @@ impl Account {
     }
 }
 
-/// A key that was made and stored, and the intent it was made for.
+/// A key that was created and stored, and the intent it belongs to.
 pub(super) struct Made {
     pub id: String,
     pub secret: SecretString,
@@ -245,7 +245,7 @@ pub(super) struct Made {
 }
 
 impl ManagedKey {
-    /// `key` as it is stored. The upstream need not say what it may do; then it may do what it was made for.
+    /// Converts `key` to its stored form. Where the upstream reports no permissions, the requested ones apply.
     pub(super) fn new(key: &NewApiKey, made_for: &[Permission]) -> Self {
         Self {
             id: key.id.clone(),
@@ -259,8 +259,8 @@ impl ManagedKey {
 }
 
 impl Intent {
-    /// Whether nothing is left of this intent once key `id` is revoked. One that may still have made a key stays until
-    /// that key is found, or found not to be there.
+    /// Whether this intent is finished once key `id` is revoked. An intent that may have created a key stays until it
+    /// is known whether that key exists.
     fn ends_with(&self, id: &str) -> bool {
         self.made.as_deref() == Some(id)
             || self.replaces.as_deref() == Some(id) && (self.regenerates || self.made.is_some())
@@ -298,7 +298,7 @@ impl Key {
 }
 
 impl Unfinished {
-    /// Those of `record` that have left something to do.
+    /// Returns the intents of `record` that need an action.
     pub(super) fn all(record: &Record) -> Vec<Self> {
         record.intents.iter().filter_map(Self::of).collect()
     }
@@ -324,7 +324,7 @@ impl Unfinished {
     }
 }
 
-/// An id comes from an agent or a person; one that cannot be an id is not repeated to them.
+/// Ids come from an agent or a person. An invalid one is not echoed.
 pub(super) fn check_id(id: &str) -> Result<(), Error> {
     if is_id(id) { Ok(()) } else { Err(bondmcp::Error::InvalidId.into()) }
 }

@@ -1,5 +1,5 @@
-//! An account and its use-cases: register, sign in and out, a bearer for this call, API keys. It holds the credentials
-//! and decides which of them a call uses; it knows neither MCP nor the command line.
+//! An account and its use cases: registering, signing in and out, the credential for a call, API keys. This module
+//! manages the credentials and selects the one that a call uses; it depends on neither MCP nor the command line.
 
 mod audit;
 mod bearer;
@@ -59,7 +59,7 @@ use crate::{
     vault::{ChangeMarker, RecordId},
 };
 
-/// How long a shutdown waits for work that must not be cut in half.
+/// Longest wait of a shutdown for work that must not be interrupted.
 const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(5);
 
 /// One account, for one process. Clones share everything.
@@ -72,22 +72,22 @@ pub struct Account {
 struct Inner {
     profile: Profile,
     environment: EnvironmentCredentials,
-    /// How a person calls this program in a terminal, with the flags that name this account.
+    /// The command line that runs this program for this account in a terminal.
     command_line: String,
     client: Client,
     clock: Clock,
     redactor: Redactor,
     store: Store,
     memory: RwLock<Option<Arc<CachedRecord>>>,
-    /// Held while the record is first read, so that a burst of calls reads it once.
+    /// Held during the first read of the record, so that concurrent calls read it once.
     loading: tokio::sync::Mutex<()>,
     renewals: Renewals,
     models: Cache<Arc<Vec<Model>>>,
     plan: Cache<Option<Subscription>>,
     audit: Audit,
-    /// Told when the record was read, by whomever.
+    /// Notified when the record was read.
     was_read: Notify,
-    /// Work that is finished even when its caller has gone.
+    /// Tasks that run to their end even when their caller is gone.
     tasks: TaskTracker,
 }
 
@@ -96,12 +96,12 @@ struct Inner {
 struct CachedRecord {
     record: Record,
     version: u64,
-    /// The state of the vault just before the record was read; `None` where that could not be told.
+    /// State of the vault just before the record was read; `None` where it is unknown.
     marker: Option<ChangeMarker>,
 }
 
 impl Account {
-    /// The account that `settings` name. Nothing is opened and nobody is called before it is needed.
+    /// Creates the account that `settings` name. Nothing is opened and no request is made before it is needed.
     #[must_use]
     pub fn new(
         settings: &Settings,
@@ -110,7 +110,7 @@ impl Account {
         clock: Clock,
         redactor: Redactor,
     ) -> Self {
-        // An e-mail from the environment has a record of its own: it must not disturb the person's.
+        // Credentials from the environment have a separate record, so that they do not change the person's.
         let owner = match &settings.environment.login {
             Some(login) => format!("environment:{}", login.email.to_lowercase()),
             None => format!("profile:{}", settings.profile),
@@ -149,37 +149,37 @@ impl Account {
         }
     }
 
-    /// What a person types in a terminal to sign in.
+    /// Returns the command that signs in from a terminal.
     #[must_use]
     pub fn login_command(&self, email: Option<&str>) -> String {
         self.command("login", email)
     }
 
-    /// What a person types in a terminal to create an account.
+    /// Returns the command that creates an account from a terminal.
     #[must_use]
     pub fn register_command(&self, email: Option<&str>) -> String {
         self.command("register", email)
     }
 
-    /// The name of this account.
+    /// Name of the profile.
     #[must_use]
     pub fn profile(&self) -> &str {
         self.inner.profile.as_str()
     }
 
-    /// Where its requests go.
+    /// Base URL that requests go to.
     #[must_use]
     pub fn upstream(&self) -> &BaseUrl {
         self.inner.client.base_url()
     }
 
-    /// Where its credentials are kept, for the person who decides about them.
+    /// Describes where credentials are stored, for the person who decides about storing them.
     #[must_use]
     pub fn kept_in(&self) -> String {
         self.inner.store.location.to_string()
     }
 
-    /// Where this program's private files are.
+    /// Directory of this program's private files.
     #[must_use]
     pub fn data_dir(&self) -> &std::path::Path {
         &self.inner.store.data_dir
@@ -196,8 +196,8 @@ impl Account {
         self.inner.environment.secrets().next().is_some()
     }
 
-    /// Waits for work that must not be cut in half, then closes the vault. A host does not wait long for the process to
-    /// end; an API key change that is still unfinished then is found by its intent at the next start.
+    /// Waits for work that must not be interrupted, then closes the vault. The wait is short, since hosts do not wait
+    /// long; the next start finds an unfinished API key change by its intent.
     pub async fn close(&self) {
         self.inner.tasks.close();
         if tokio::time::timeout(SHUTDOWN_GRACE_PERIOD, self.inner.tasks.wait()).await.is_err() {
@@ -207,7 +207,7 @@ impl Account {
         self.inner.audit.close();
     }
 
-    /// Runs `work` to its end even when the caller goes away: a key being made, a session being stored.
+    /// Runs `work` to its end even when the caller is gone, such as creating a key or storing a session.
     async fn to_the_end<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
@@ -219,8 +219,8 @@ impl Account {
         Error::SignInRequired { why, command: self.login_command(None) }
     }
 
-    /// Looks whether another process has changed the account, so that the newest secrets are known. Cheap where nothing
-    /// was written: for every answer on its way out.
+    /// Reads the record again if another process has changed it, so that the redactor knows the newest secrets. Cheap
+    /// enough to run before every response.
     pub async fn refresh_if_changed(&self) {
         if self.remembered().is_some()
             && let Err(error) = self.record().await
@@ -229,8 +229,8 @@ impl Account {
         }
     }
 
-    /// The record as it is now: from memory while nobody has written to the vault, so that no call is made with a key
-    /// that another process has put out of use.
+    /// Returns the current record: from memory while the vault is unchanged, so that no call uses a key that another
+    /// process has deselected.
     async fn record(&self) -> Result<Arc<CachedRecord>, Error> {
         if let Some(memory) = self.current() {
             return Ok(memory);
@@ -242,14 +242,14 @@ impl Account {
         }
     }
 
-    /// The record from memory, if nobody has written to the vault since it was read.
+    /// Returns the record from memory if the vault is unchanged since it was read.
     fn current(&self) -> Option<Arc<CachedRecord>> {
         let memory = self.remembered()?;
         let marker = self.inner.store.change_marker();
         (marker.is_some() && marker == memory.marker).then_some(memory)
     }
 
-    /// The record as it is in the vault now.
+    /// Reads the record from the vault.
     async fn reread(&self) -> Result<Arc<CachedRecord>, Error> {
         let marker = self.inner.store.change_marker();
         Ok(self.remember(self.inner.store.read().await?, marker))
@@ -269,7 +269,7 @@ impl Account {
         self.inner.memory.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Keeps what was read or written, unless memory has something newer by now.
+    /// Caches what was read or written, unless the cache has a newer version.
     fn remember(
         &self,
         Versioned { record, version }: Versioned,

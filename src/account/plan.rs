@@ -1,15 +1,15 @@
-//! The plan that the account is on. It is shown beside other things, so nobody waits long for it.
+//! The plan that the account is on. It is shown with other facts, so callers do not wait long for it.
 
 use std::time::Duration;
 
 use super::{Account, Need};
 use crate::bondmcp::{Allowance, wire::Subscription};
 
-/// How long a caller waits for the upstream's answer.
+/// Longest wait for the upstream's response.
 const PLAN_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl Account {
-    /// The plan, where the upstream tells one in time. For an account that is signed in.
+    /// Returns the plan of a signed-in account, if the upstream reports it in time.
     pub async fn plan(&self) -> Option<Subscription> {
         let ask = async {
             let me = self.call(Need::Api, |client, bearer| async move { client.me(&bearer).await });
@@ -19,14 +19,14 @@ impl Account {
         match tokio::time::timeout(PLAN_TIMEOUT, plan).await {
             Ok(Ok(fetched)) => fetched.answer.value,
             Ok(Err(error)) => {
-                tracing::debug!(%error, "the plan is not known");
+                tracing::debug!(%error, "the plan is unknown");
                 None
             }
             Err(_) => None,
         }
     }
 
-    /// Requests a minute, as the upstream told last; `None` before the first answer.
+    /// Returns the rate limit that the upstream reported last; `None` before the first response.
     #[must_use]
     pub fn allowance(&self) -> Option<Allowance> {
         self.inner.client.allowance()

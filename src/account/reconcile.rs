@@ -1,5 +1,5 @@
-//! After a crash: compares the intents in the vault with the upstream's list and records what became of them, so that
-//! no key exists without a trace. It reports; revoking is the person's decision.
+//! After a crash: compares the intents in the vault with the upstream's list of keys and records the result, so that no
+//! key exists without a trace. It reports; revoking is the person's decision.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use super::{
 };
 use crate::bondmcp::wire::ApiKey;
 
-/// A younger intent may still be another process's work in progress; an older one without orphans is over.
-const IN_PROGRESS: TimeDelta = TimeDelta::minutes(2);
+/// Age up to which an intent may be another process's work in progress. An older one without orphans is finished.
+const IN_PROGRESS_AGE: TimeDelta = TimeDelta::minutes(2);
 
 impl Account {
-    /// Looks into what an earlier process has left unfinished, if anything, once the record has been read: a server
-    /// that nobody calls opens no vault.
+    /// Resolves what an earlier process left unfinished, once the record has been read: a server without calls opens no
+    /// vault.
     pub async fn reconcile_once_used(&self) -> Result<(), Error> {
         self.inner.was_read.notified().await;
         if self.reread().await?.record.intents.is_empty() {
@@ -36,7 +36,7 @@ impl Account {
         Ok(())
     }
 
-    /// Settles the intents against the keys that the upstream lists now.
+    /// Resolves the intents with the keys that the upstream lists now.
     pub(super) async fn reconcile_with(&self, listed: &[ApiKey]) -> Result<Arc<CachedRecord>, Error> {
         let memory = self.reread().await?;
         if memory.record.intents.is_empty() {
@@ -51,7 +51,7 @@ impl Account {
             record.intents.retain(|intent| {
                 let ends_in_nothing = intent.orphans.is_empty()
                     && (intent.made.is_none() || intent.replaces.is_none())
-                    && now - intent.started_at > IN_PROGRESS;
+                    && now - intent.started_at > IN_PROGRESS_AGE;
                 !ends_in_nothing
             });
             Ok(())
@@ -59,7 +59,8 @@ impl Account {
         Ok(self.update(change).await?.1)
     }
 
-    /// The orphans of one intent, when its answer was just lost. That the list fails too leaves the intent for later.
+    /// Returns the orphans of one intent whose response was just lost. If listing the keys fails too, the intent stays
+    /// for later.
     pub(super) async fn look_for_orphans(&self, intent: &str) -> Vec<String> {
         let settled = async { self.reconcile_with(&self.upstream_keys().await?).await }.await;
         match settled {
@@ -68,15 +69,15 @@ impl Account {
                 intents.iter().find(|i| i.id == intent).map(|i| i.orphans.clone()).unwrap_or_default()
             }
             Err(error) => {
-                tracing::warn!(%error, "whether the lost answer made an API key is not known yet");
+                tracing::warn!(%error, "it is not known yet whether the lost response created an API key");
                 vec![]
             }
         }
     }
 }
 
-/// The keys that `intent` has probably made: with its name, not listed before, and not stored here; or the one whose
-/// value it may have changed.
+/// Returns the keys that `intent` probably created: with its name, not listed before, and not stored here; or the one
+/// whose value it may have changed.
 fn orphans(intent: &Intent, listed: &[ApiKey], stored: &[String]) -> Vec<String> {
     let made_by_it = |key: &&ApiKey| {
         key.is_active

@@ -1,5 +1,5 @@
-//! What the vault keeps of an account. In memory its secrets are typed; in bytes it exists only on its way into and out
-//! of the encrypted record.
+//! The account's record in the vault. In memory its secrets are typed; serialized it exists only while it is encrypted
+//! or decrypted.
 
 use std::iter;
 
@@ -14,65 +14,65 @@ use crate::{
     secret::{self, ExposeSecret, SecretBytes, SecretString},
 };
 
-/// One account: an identity at one upstream, its credentials and the API keys made through us.
+/// One account: an identity at one upstream, its credentials and the API keys created here.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Record {
     pub email: Option<String>,
     pub user_id: Option<String>,
-    /// Grows with every sign-in and sign-out, so that a renewal that began before can tell.
+    /// Incremented by every sign-in and sign-out, so that a renewal that started earlier can detect it.
     pub generation: u64,
     pub session: Option<Session>,
-    /// Remembered because the person chose to stay signed in.
+    /// Stored because the person chose to stay signed in.
     pub password: Option<SecretString>,
     /// The environment's e-mail and password that the upstream rejected, as a fingerprint.
     pub rejected: Option<Fingerprint>,
-    /// A key that the person brought, in place of signing in.
+    /// An API key that the person entered instead of signing in.
     pub own_key: Option<SecretString>,
     pub keys: Vec<ManagedKey>,
-    /// The id of the key that API calls use, instead of the session.
+    /// Id of the key that API calls use instead of the session.
     pub active_key: Option<String>,
-    /// Changes that have begun and not ended.
+    /// Key changes that have started and not finished.
     pub intents: Vec<Intent>,
 }
 
-/// An API key that was made through us.
+/// An API key that was created here.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ManagedKey {
     pub id: String,
     pub name: String,
     pub preview: Option<String>,
     pub created_at: Option<String>,
-    /// What it was made for, where that was said; its replacement is made for the same.
+    /// The description given at creation; its replacement gets the same one.
     #[serde(default)]
     pub permissions: Vec<Permission>,
     pub secret: SecretString,
 }
 
-/// A key about to be made: written down first, so that a crash leaves a trace.
+/// The intent to create a key, recorded before the request so that a crash leaves a trace.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Intent {
-    /// Ours, random.
+    /// Random id of the intent, made here.
     pub id: String,
     pub name: String,
     pub started_at: Timestamp,
-    /// The ids that the upstream listed before.
+    /// The key ids that the upstream listed before the request.
     pub before: Vec<String>,
-    /// The key that the new one is to replace.
+    /// Id of the key that the new one replaces.
     #[serde(default)]
     pub replaces: Option<String>,
-    /// It is that key itself that is given a new value.
+    /// Whether that key itself gets a new value.
     #[serde(default)]
     pub regenerates: bool,
-    /// The new key, once it is sealed.
+    /// Id of the new key, once it is stored.
     #[serde(default)]
     pub made: Option<String>,
-    /// Keys that this intent has probably made and whose values are lost: found after a crash.
+    /// Ids of keys that this intent probably created and whose values are lost; found after a crash.
     #[serde(default)]
     pub orphans: Vec<String>,
 }
 
-/// Tells whether a login is the one that was rejected, without keeping it. Salted, and encrypted like everything here.
+/// A salted hash that recognises rejected credentials without storing them.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Fingerprint {
     salt: String,
@@ -80,7 +80,7 @@ pub struct Fingerprint {
 }
 
 impl Record {
-    /// Everything in it that must not leave.
+    /// Returns every secret in the record.
     pub fn secrets(&self) -> impl Iterator<Item = &SecretString> {
         let session = self.session.iter();
         let tokens = session.flat_map(|s| iter::once(&s.access_token).chain(&s.refresh_token));
@@ -95,7 +95,7 @@ impl Record {
         self.key(self.active_key.as_deref()?)
     }
 
-    /// Forgets what signs the account in. Keys stay: their values exist nowhere else.
+    /// Deletes the credentials that sign the account in. API keys stay, as their values exist nowhere else.
     pub fn sign_out(&mut self) {
         self.generation += 1;
         self.session = None;
@@ -164,7 +164,7 @@ impl Fingerprint {
     }
 }
 
-/// [`Record`] with its secrets exposed, for the encrypted bytes alone.
+/// [`Record`] with its secrets exposed; used only for encryption.
 #[derive(Serialize)]
 struct RecordView<'a> {
     email: Option<&'a str>,

@@ -1,6 +1,6 @@
-//! Rotating a key where the plan allows no further one beside it: BondMCP then gives the same key a new value, and the
-//! old value stops working at once. A lost response takes the new value with it, so the intent is recorded first;
-//! rotating again gives another value.
+//! Rotating a key where the plan allows no additional key: BondMCP then gives the same key a new value, and the old
+//! value stops working at once. A lost response takes the new value with it, so the intent is recorded first; rotating
+//! again gives another value.
 
 use uuid::Uuid;
 
@@ -59,7 +59,7 @@ impl Account {
 }
 
 impl Record {
-    /// Puts the new value in the place of key `old`'s, and ends whatever was left of earlier tries.
+    /// Stores the new value of key `old` and closes the intents of earlier attempts.
     fn regenerated(&mut self, old: &str, new: &NewApiKey) {
         let was_active = self.active_key.as_deref() == Some(old);
         let permissions = self.key(old).map(|key| key.permissions.clone()).unwrap_or_default();

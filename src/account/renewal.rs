@@ -1,5 +1,6 @@
-//! Renewing a session: one renewal for all who wait, in the process by a shared flight, across processes by a lease on
-//! the vault's record. The vault is read again before anything is renewed or discarded: somebody else may have done it.
+//! Renewing a session: all waiting callers share one renewal, by a shared task within the process and by a lease on the
+//! vault's record across processes. The vault is read again before anything is renewed or discarded, since another
+//! process may have done it.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -20,39 +21,39 @@ use crate::{
     vault,
 };
 
-/// How often a process that waits for another's renewal looks whether it is done.
-const POLL: Duration = Duration::from_millis(100);
+/// Interval at which a process checks whether another process's renewal has finished.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long it waits in all. The lease of a dead holder expires several times in this period.
+/// Longest wait for another process's renewal. The lease of a dead holder expires several times in this period.
 const LEASE_WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// After a failed renewal ahead of time, the next one waits this long.
+/// Wait after a failed early renewal before the next one.
 const BACKGROUND_PAUSE: Duration = Duration::from_secs(5);
 
-/// The longest that `Retry-After` keeps renewals back.
-const LONGEST_PAUSE: Duration = Duration::from_hours(1);
+/// Longest pause that `Retry-After` can impose on renewals.
+const MAX_PAUSE: Duration = Duration::from_hours(1);
 
-/// After a refusal that the person can lift elsewhere, by verifying the e-mail address, the next log-in waits this long.
+/// Wait before the next log-in after BondMCP refused one because the e-mail address is not verified.
 const UNVERIFIED_PAUSE: Duration = Duration::from_secs(30);
 
-/// How often storing a renewed session is tried; each time waits for another process's write to end.
+/// Attempts to store a renewed session; each one waits for another process's write to end.
 const STORE_ATTEMPTS: u32 = 3;
 
 type Outcome = Result<Session, Error>;
 
-/// The renewals of this process: one task makes one, and whoever needs the session waits for that.
+/// The renewals of this process: one task performs a renewal, and every caller that needs the session waits for it.
 #[derive(Default)]
 pub(super) struct Renewals {
-    /// The outcome of the renewal under way. Its sender is gone when the task has ended, in whatever way.
+    /// The outcome of the renewal in progress. The task drops the sender when it ends, even by a panic.
     current: Mutex<Option<watch::Receiver<Option<Outcome>>>>,
-    /// When a renewal ahead of time failed.
+    /// Time of the last failed early renewal.
     failed_at: Mutex<Option<Instant>>,
-    /// What BondMCP said, and until when it is not asked again.
+    /// BondMCP's last refusal, and the time before which no renewal is attempted.
     paused: Mutex<Option<(Instant, bondmcp::Error)>>,
 }
 
 impl Renewals {
-    /// Waits for the renewal under way; starts `work` as one where there is none.
+    /// Waits for the renewal in progress; starts `work` as one if there is none.
     async fn join(
         &self,
         tasks: &TaskTracker,
@@ -77,7 +78,7 @@ impl Renewals {
         lock(&self.current).as_ref().is_some_and(is_under_way)
     }
 
-    /// The refusal that still holds, with what is left of its time.
+    /// The refusal that is still in effect, with the remaining wait.
     fn pause(&self) -> Option<bondmcp::Error> {
         let paused = lock(&self.paused);
         let (until, error) = paused.as_ref()?;
@@ -89,7 +90,7 @@ impl Renewals {
         Some(error)
     }
 
-    /// Makes no request to renew for as long as `error` asks for.
+    /// Pauses renewals for as long as `error` asks.
     fn pause_after(&self, error: &bondmcp::Error) {
         let pause = match error {
             bondmcp::Error::Refused(refusal) => refusal.retry_after,
@@ -97,7 +98,7 @@ impl Renewals {
         };
         let pause = pause.or_else(|| error.is_not_verified().then_some(UNVERIFIED_PAUSE));
         if let Some(pause) = pause {
-            *lock(&self.paused) = Some((Instant::now() + pause.min(LONGEST_PAUSE), error.clone()));
+            *lock(&self.paused) = Some((Instant::now() + pause.min(MAX_PAUSE), error.clone()));
         }
     }
 }
@@ -113,17 +114,17 @@ enum RenewalMethod {
 }
 
 impl Account {
-    /// A session other than the one with the access token `stale`, which ran out or was refused.
+    /// Returns a session other than the one with the access token `stale`, which expired or was refused.
     pub(super) async fn renew(&self, stale: Option<&SecretString>) -> Outcome {
         let session = self.join_renewal(stale).await?;
         if !is(&session, stale) {
             return Ok(session);
         }
-        // The renewal that was joined had begun for an older token and brought just this one.
+        // The joined renewal had started for an older token and returned this very one.
         self.join_renewal(stale).await
     }
 
-    /// Renews while the session still holds, so that nobody has to wait.
+    /// Renews while the session is still valid, so that no call has to wait.
     pub(super) fn renew_in_background(&self, ageing: &Session) {
         let renewals = &self.inner.renewals;
         if renewals.is_under_way()
@@ -157,7 +158,7 @@ impl Account {
         while began.elapsed() < LEASE_WAIT_TIMEOUT {
             let memory = self.reread().await?;
             if let Some(session) = self.newer(&memory, stale) {
-                tracing::debug!("the session was renewed by somebody else");
+                tracing::debug!("another caller has renewed the session");
                 return Ok(session);
             }
             self.method(&memory.record)?;
@@ -168,12 +169,12 @@ impl Account {
                 tracing::debug!("renewing the session: this process holds the lease");
                 let outcome = self.renewal_as_holder(&holder, stale).await;
                 if let Err(error) = self.inner.store.release_lease(&holder).await {
-                    tracing::warn!(%error, "the renewal's lease was not released; it runs out by itself");
+                    tracing::warn!(%error, "the renewal's lease was not released; it expires by itself");
                 }
                 return outcome;
             }
             tracing::debug!("another process is renewing the session");
-            tokio::time::sleep(POLL).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
         Err(Error::RenewalBusy)
     }
@@ -230,7 +231,7 @@ impl Account {
         }
     }
 
-    /// What renews the session of `record`, in order of preference.
+    /// Selects the method that renews the session of `record`, in order of preference.
     fn method(&self, record: &Record) -> Result<RenewalMethod, Error> {
         if let Some(token) = record.session.as_ref().and_then(|session| session.refresh_token.clone()) {
             return Ok(RenewalMethod::RefreshToken(token));
@@ -263,8 +264,8 @@ impl Account {
         usable.then(|| session.clone())
     }
 
-    /// Stores the session that renewed the one of `before`, unless somebody signed in, signed out or renewed meanwhile:
-    /// then theirs holds.
+    /// Stores the session that renewed the one of `before`. If someone signed in, signed out or renewed meanwhile,
+    /// their state is kept instead.
     async fn store_session(&self, tokens: Tokens, before: &Record, stale: Option<&SecretString>) -> Outcome {
         let user = tokens.user.clone();
         let earlier = before.session.as_ref().and_then(|session| session.refresh_token.clone());
@@ -286,7 +287,8 @@ impl Account {
         let mut attempts = 1;
         let (stored, memory) = loop {
             match self.update(change).await {
-                // The token that this session replaces is used up, so it is not given up for another process's write.
+                // The token that this session replaces can no longer be used, so the session must not be lost to
+                // another process's write.
                 Err(Error::Vault(error @ vault::Error::Database(_))) if attempts < STORE_ATTEMPTS => {
                     tracing::warn!(%error, "the renewed session was not stored yet");
                     attempts += 1;
@@ -297,11 +299,11 @@ impl Account {
         if stored {
             return Ok(session);
         }
-        // What another renewal has stored may share the sign-in with this session, which is then left to run out.
+        // Another renewal may have stored a session of the same sign-in; this one is then left to expire.
         if memory.record.generation != before.generation
             && let Err(error) = self.inner.client.logout(&session.access_token).await
         {
-            tracing::debug!(%error, "a superfluous session was not ended; it runs out by itself");
+            tracing::debug!(%error, "a superfluous session was not ended; it expires by itself");
         }
         self.newer(&memory, stale).ok_or_else(|| self.sign_in_required(SignInReason::NotSignedIn))
     }
@@ -317,7 +319,7 @@ impl Account {
         Ok(memory.record.clone())
     }
 
-    /// The upstream said no to the password: it is not tried again, so that the account is not locked.
+    /// Deletes a password that the upstream rejected. It is not tried again, so that the account is not locked.
     async fn forget_password(&self, rejected: &SecretString, stale: Option<&SecretString>) -> Outcome {
         let environment = self.inner.environment.login.as_ref();
         let change = |record: &mut Record| {
@@ -345,7 +347,7 @@ impl std::fmt::Debug for Renewals {
     }
 }
 
-/// Runs `work` while a task of its own repeats `beat`: a beat that waits or fails holds nothing up.
+/// Runs `work` while a separate task repeats `beat`. A beat that blocks or fails does not delay `work`.
 async fn with_heartbeat<T, Beat>(
     interval: Duration,
     beat: impl Fn() -> Beat + Send + Sync + 'static,
@@ -375,13 +377,13 @@ fn is(session: &Session, stale: Option<&SecretString>) -> bool {
     stale.is_some_and(|token| secret::same(token, &session.access_token))
 }
 
-/// A refusal that says the token is no good, or that there is nothing to refresh with at this upstream (the seed
-/// knows no refreshing); not an outage, after which the same token may do.
+/// Whether the refusal means that the token is invalid or that this upstream does not refresh tokens. After an outage
+/// the same token may still work.
 fn rejects_refresh(error: &bondmcp::Error) -> bool {
     matches!(error.status(), Some(400 | 401 | 403 | 404 | 405 | 422))
 }
 
-/// A refusal that the same password meets again. An address that is not verified yet is the exception.
+/// Whether the same password would be refused again. An address that is not verified yet is the exception.
 fn rejects_password(error: &bondmcp::Error) -> bool {
     matches!(error.status(), Some(400 | 401 | 403 | 422)) && !error.is_not_verified()
 }
@@ -437,7 +439,7 @@ mod tests {
         assert!(matches!(later, Err(Error::RenewalBusy)));
     }
 
-    /// The work itself ends what the heartbeat waits for, so it is stuck unless the two run beside each other.
+    /// The work itself releases what the heartbeat waits for, so the test hangs unless the two run concurrently.
     #[tokio::test(flavor = "multi_thread")]
     async fn a_heartbeat_that_waits_for_another_writer_neither_delays_nor_drops_the_renewal() {
         let directory = tempfile::tempdir().unwrap();

@@ -1,6 +1,6 @@
-//! Rotating an API key: create the new one, store it, switch to it, see it work, revoke the old one. At every moment one
-//! of them works. An interrupted rotation goes on where it stopped, and a key is rotated by one caller at a time, since
-//! two would make two keys.
+//! Rotating an API key: create the new one, store it, switch to it, test it, revoke the old one. One of them works at
+//! every moment. An interrupted rotation resumes where it stopped. A key is rotated by one caller at a time, since two
+//! would create two keys.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -17,23 +17,23 @@ use crate::{
     vault::RecordId,
 };
 
-/// How long the right to rotate a key holds without a sign of life: what others wait, at most, for a process that died.
+/// Lifetime of a rotation's lease without a heartbeat: the longest time that others wait for a dead process.
 const LEASE: Duration = Duration::from_secs(2);
 
-/// How often a rotation looks whether another one of the same key has ended.
-const POLL: Duration = Duration::from_millis(100);
+/// Interval at which a rotation checks whether another rotation of the same key has ended.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long it waits for that.
+/// Longest wait for another rotation of the same key.
 const LEASE_WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Account {
-    /// Replaces a key by a new one with the same name, description and permissions. Where the plan allows no further
-    /// key, the old one is given a new value instead.
+    /// Replaces a key by a new one with the same name, description and permissions. Where the plan allows no additional
+    /// key, the old one gets a new value instead.
     pub async fn rotate_key(&self, id: &str) -> Result<Key, Error> {
         check_id(id)?;
         let (account, id) = (self.clone(), id.to_owned());
         self.to_the_end(async move {
-            // Asked first, so that nobody who is not signed in makes a vault.
+            // Checked first, so that a rotation without a sign-in does not create a vault.
             account.bearer(Need::Session).await?;
             account.alone(&id, account.rotate(&id)).await
         })
@@ -69,7 +69,7 @@ impl Account {
         self.stored_key(&made.id).await
     }
 
-    /// Uses `made` in place of `old`, sees it work and revokes `old`; goes back to `old` when it does not work.
+    /// Switches from `old` to `made`, tests `made` and revokes `old`; switches back if `made` does not work.
     async fn switch_over(&self, old: &str, made: &Made) -> Result<(), Error> {
         let (was_in_use, _) = self
             .update(|record| {
@@ -95,8 +95,8 @@ impl Account {
         }
     }
 
-    /// Runs `work` while no other caller, in this process or another, rotates key `id`. Who waits sees afterwards what
-    /// the other has done.
+    /// Runs `work` while no other caller, in this process or another, rotates key `id`. A caller that waited sees the
+    /// other's result.
     async fn alone<T>(&self, id: &str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         let (store, holder) = (&self.inner.store, Uuid::new_v4().to_string());
         let lease =
@@ -107,19 +107,19 @@ impl Account {
             if began.elapsed() >= LEASE_WAIT_TIMEOUT {
                 return Err(Error::RotationBusy);
             }
-            sleep(POLL).await;
+            sleep(POLL_INTERVAL).await;
         }
         let outcome = tokio::select! {
             outcome = work => outcome,
             never = self.extend(&lease, &holder) => match never {},
         };
         if let Err(error) = vault.release_lease(&lease, &holder).await {
-            tracing::warn!(%error, "the rotation's lease was not released; it runs out by itself");
+            tracing::warn!(%error, "the rotation's lease was not released; it expires by itself");
         }
         outcome
     }
 
-    /// Extends a lease for as long as this is polled, beside the work that it protects.
+    /// Extends a lease for as long as this is polled, concurrently with the work that it protects.
     async fn extend(&self, lease: &RecordId, holder: &str) -> Infallible {
         loop {
             sleep(LEASE / 3).await;
@@ -138,7 +138,8 @@ impl Account {
 }
 
 impl Record {
-    /// The interrupted rotation of key `old` whose new key is stored. Older ones that made nothing may stand before it.
+    /// The interrupted rotation of key `old` whose new key is stored. Older intents that created nothing may precede
+    /// it.
     fn rotation(&self, old: &str) -> Option<Made> {
         self.intents.iter().filter(|intent| intent.replaces.as_deref() == Some(old)).find_map(|intent| {
             let key = self.key(intent.made.as_deref()?)?;
@@ -147,7 +148,7 @@ impl Record {
     }
 }
 
-/// What `key` may do: as the upstream lists it, else as it was made here.
+/// Returns the permissions of `key`: those that the upstream lists, otherwise those requested at creation.
 fn permissions(key: &ApiKey, record: &Record) -> Vec<Permission> {
     let listed = key.permissions.clone().filter(|permissions| !permissions.is_empty());
     let stored = || record.key(&key.id).map(|key| key.permissions.clone());

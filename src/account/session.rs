@@ -1,4 +1,4 @@
-//! A signed-in session: its tokens and how long they hold.
+//! A signed-in session: its tokens and their lifetime.
 
 use chrono::TimeDelta;
 use serde::Deserialize;
@@ -9,17 +9,17 @@ use crate::{
     secret::{ExposeSecret, SecretString},
 };
 
-/// The life of a token about which the upstream says nothing: what it documents. One that ends earlier is refused, and
-/// renewed then.
-const USUAL_LIFE: TimeDelta = TimeDelta::hours(1);
+/// Lifetime of a token for which the upstream gives none: the documented one. A token that expires earlier is refused
+/// and then renewed.
+const DEFAULT_LIFETIME: TimeDelta = TimeDelta::hours(1);
 
-/// The longest life that is believed; a later refusal renews the session all the same.
-const LONGEST_LIFE: TimeDelta = TimeDelta::days(30);
+/// Longest lifetime that is trusted; an earlier refusal renews the session all the same.
+const MAX_LIFETIME: TimeDelta = TimeDelta::days(30);
 
-/// Renewal begins at most this long before the end.
-const LONGEST_MARGIN: TimeDelta = TimeDelta::seconds(60);
+/// Longest time before expiry at which renewal starts.
+const MAX_RENEWAL_MARGIN: TimeDelta = TimeDelta::seconds(60);
 
-/// A session as it is kept.
+/// A session as it is stored.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Session {
     pub access_token: SecretString,
@@ -30,35 +30,36 @@ pub struct Session {
 }
 
 impl Session {
-    /// The session that `tokens`, received at `now`, give. A refresh answer may leave out the refresh token; then
-    /// `earlier` still holds.
+    /// Creates the session for `tokens` received at `now`. A response to a refresh may omit the refresh token; then
+    /// `earlier` remains valid.
     pub fn new(tokens: Tokens, now: Timestamp, earlier: Option<SecretString>) -> Self {
         let believed = |seconds| i64::try_from(seconds).ok().and_then(TimeDelta::try_seconds);
-        let by_answer = tokens.expires_in.map(|seconds| believed(seconds).unwrap_or(LONGEST_LIFE));
+        let by_answer = tokens.expires_in.map(|seconds| believed(seconds).unwrap_or(MAX_LIFETIME));
         let life = [by_answer, by_token(&tokens.access_token, now)].into_iter().flatten().min();
         Self {
-            expires_at: now + life.unwrap_or(USUAL_LIFE).min(LONGEST_LIFE),
+            expires_at: now + life.unwrap_or(DEFAULT_LIFETIME).min(MAX_LIFETIME),
             obtained_at: now,
             access_token: tokens.access_token,
             refresh_token: tokens.refresh_token.or(earlier),
         }
     }
 
-    /// The token can be sent.
+    /// Whether the token has not expired.
     pub fn is_usable(&self, now: Timestamp) -> bool {
         now < self.expires_at
     }
 
-    /// A tenth of the session's life is left, or less, and at most a minute: time to renew while it still holds.
+    /// Whether at most a tenth of the session's lifetime is left, and at most a minute: the session is then renewed
+    /// early.
     pub fn is_ageing(&self, now: Timestamp) -> bool {
-        let margin = ((self.expires_at - self.obtained_at) / 10).min(LONGEST_MARGIN);
+        let margin = ((self.expires_at - self.obtained_at) / 10).min(MAX_RENEWAL_MARGIN);
         now >= self.expires_at - margin
     }
 }
 
-/// The life by the token's own claims, where it is a JWT (RFC 7519, 4.1.4). With `iat` it counts from now, so that a
-/// wrong clock on either side does no harm. A token that was over when it came shows that one of the clocks is wrong and
-/// says nothing. The signature is the upstream's business: we are its client.
+/// Returns the lifetime from the token's own claims if it is a JWT (RFC 7519, 4.1.4). With `iat` it counts from now, so
+/// that a wrong clock on either side does no harm. A token that had expired on arrival means that one of the clocks is
+/// wrong, and its claims are ignored. The signature is not verified: only the upstream can do that.
 fn by_token(token: &SecretString, now: Timestamp) -> Option<TimeDelta> {
     #[derive(Deserialize)]
     struct Claims {
@@ -119,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_life_that_is_absurd_or_missing_gives_a_session_that_can_be_used() {
-        let (hour, month) = (at(4600), at(1000) + LONGEST_LIFE);
+        let (hour, month) = (at(4600), at(1000) + MAX_LIFETIME);
         for (expires_in, end) in [
             (json!(0), hour),
             (json!(null), hour),

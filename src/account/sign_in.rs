@@ -6,7 +6,7 @@ use crate::{
     secret::SecretString,
 };
 
-/// A new BondMCP account; its e-mail address is still to be verified.
+/// A new BondMCP account whose e-mail address is not verified yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registration {
     pub user_id: String,
@@ -14,7 +14,7 @@ pub struct Registration {
 }
 
 impl Account {
-    /// Creates a BondMCP account. It can sign in once the person has followed the link in the mail.
+    /// Creates a BondMCP account. It can sign in once the person has opened the link in the e-mail.
     pub async fn register(&self, email: &str, password: &SecretString) -> Result<Registration, Error> {
         let registered = self.inner.client.register(email, password).await?;
         Ok(Registration { user_id: registered.user_id, email: registered.email })
@@ -39,7 +39,7 @@ impl Account {
         .await
     }
 
-    /// Uses a key that the person brought, in place of signing in; it is tried before it is kept.
+    /// Uses an API key that the person entered instead of signing in. The key is tested before it is stored.
     pub async fn use_own_key(&self, key: SecretString) -> Result<(), Error> {
         let account = self.clone();
         self.to_the_end(async move {
@@ -59,7 +59,7 @@ impl Account {
         .await
     }
 
-    /// Signs in without the person, where the environment or what is remembered allows it.
+    /// Signs in without the person, where the environment or the stored credentials allow it.
     pub async fn ensure_signed_in(&self) -> Result<Status, Error> {
         match self.bearer(Need::Session).await {
             // An API key in the environment needs no session.
@@ -71,8 +71,8 @@ impl Account {
         self.status().await
     }
 
-    /// Signs out: the session is ended upstream and forgotten here, and so is a remembered password. API keys made
-    /// here stay stored, as their values exist nowhere else, unless `forget_keys`.
+    /// Signs out: ends the session upstream and deletes it here, with the stored password. The values of API keys that
+    /// were created here stay stored, as they exist nowhere else, unless `forget_keys` is set.
     pub async fn sign_out(&self, forget_keys: bool) -> Result<(), Error> {
         let account = self.clone();
         self.to_the_end(async move {
@@ -101,7 +101,7 @@ impl Account {
     ) -> Result<std::sync::Arc<CachedRecord>, Error> {
         let user = match tokens.user.clone() {
             Some(user) => Some(user),
-            // The seed's answer does not say who it is; signing in does not fail because of that.
+            // Some versions of the API do not say who logged in; signing in does not fail because of that.
             None => self.inner.client.me(&tokens.access_token).await.ok().map(|me| User {
                 id: me.id,
                 email: Some(me.email),
@@ -126,8 +126,8 @@ impl Account {
         Ok(memory)
     }
 
-    /// Ends the session of `before` upstream when `after` has another one: a process that still uses it is told so by
-    /// its next refusal. That the upstream is away does not keep anybody from signing out here.
+    /// Ends the session of `before` upstream when `after` has another one. A process that still uses it learns that
+    /// from its next refusal. Signing out here does not depend on the upstream.
     async fn end_other_session(&self, before: &CachedRecord, after: &CachedRecord) {
         let Some(old) = &before.record.session else { return };
         if after.record.session.is_some() && before.record.email == after.record.email {
@@ -136,12 +136,12 @@ impl Account {
         if old.is_usable(self.inner.clock.now())
             && let Err(error) = self.inner.client.logout(&old.access_token).await
         {
-            tracing::warn!(%error, "the session was forgotten here but could not be ended at BondMCP; it runs out by itself");
+            tracing::warn!(%error, "the session was deleted here but could not be ended at BondMCP; it expires by itself");
         }
     }
 }
 
-/// A profile that holds keys belongs to the one who made them.
+/// A profile with stored keys belongs to the account that created them.
 fn check_identity(record: &Record, email: &str) -> Result<(), Error> {
     let has_keys = !record.keys.is_empty() || !record.intents.is_empty();
     match &record.email {

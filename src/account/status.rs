@@ -1,4 +1,5 @@
-//! Who is signed in, how and until when: never a secret, and without asking the upstream.
+//! The sign-in status: the account, its credential and its expiry. It holds no secret and is computed without a
+//! request.
 
 use serde::Serialize;
 
@@ -6,7 +7,7 @@ use super::{Account, Error, keys::Unfinished};
 use crate::clock::Timestamp;
 use schemars::JsonSchema;
 
-/// What API calls are made with.
+/// The kind of credential that API calls use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Credential {
@@ -16,7 +17,7 @@ pub enum Credential {
     ApiKey,
 }
 
-/// What renews the session without the person.
+/// The method that renews the session without the person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Renewal {
@@ -25,7 +26,7 @@ pub enum Renewal {
     RememberedPassword,
     /// `BONDMCP_EMAIL` and `BONDMCP_PASSWORD`.
     Environment,
-    /// Nothing: at its end the person signs in again.
+    /// Nothing: the person signs in again when the session expires.
     None,
 }
 
@@ -42,7 +43,7 @@ pub struct Status {
     pub email: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
-    /// What API calls are made with.
+    /// The kind of credential that API calls use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential: Option<Credential>,
     /// The id of the API key in use; absent for a session and for a key from elsewhere.
@@ -51,7 +52,7 @@ pub struct Status {
     /// When the session's present token ends (RFC 3339).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
-    /// What renews the session without the person.
+    /// The method that renews the session without the person.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub renewal: Option<Renewal>,
     /// API key changes that were interrupted, with what to do about them.

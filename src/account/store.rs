@@ -12,7 +12,7 @@ use crate::{
     vault::{self, ChangeMarker, RecordId, SealingKey, Vault},
 };
 
-/// How long a renewal's lease holds without a sign of life: what others wait, at most, for a holder that died.
+/// Lifetime of a renewal's lease without a heartbeat: the longest time that others wait for a dead holder.
 pub const LEASE: Duration = Duration::from_secs(5);
 
 /// A record and its version in the vault; 0 where there is none yet.
@@ -22,7 +22,7 @@ pub struct Versioned {
     pub version: u64,
 }
 
-/// One account's place in a vault.
+/// The records of one account in a vault.
 #[derive(Debug)]
 pub struct Store {
     pub location: VaultLocation,
@@ -34,7 +34,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// The record as it is now; an empty one where there is none yet. Reading does not make a vault.
+    /// Returns the current record; an empty one if there is none yet. Reading does not create a vault.
     pub async fn read(&self) -> Result<Versioned, Error> {
         if self.vault.get().is_none() && !self.location.exists() {
             return Ok(Versioned { record: Record::default(), version: 0 });
@@ -49,8 +49,8 @@ impl Store {
     }
 
     /// Changes the record and returns it as it was written, with what `change` gave. A secret that is no longer in it
-    /// is removed from the vault's files too. `change` runs again on the newer
-    /// record when another process wrote meanwhile, so it must do nothing but change the record.
+    /// is removed from the vault's files too. `change` runs again on the newer record if another process wrote
+    /// meanwhile, so it must have no other effect.
     pub async fn update<T>(
         &self,
         mut change: impl FnMut(&mut Record) -> Result<T, Error>,
@@ -67,7 +67,7 @@ impl Store {
                     if before.iter().any(forgotten)
                         && let Err(error) = vault.purge().await
                     {
-                        tracing::warn!(%error, "a forgotten secret is still in the vault's file, encrypted; the next change removes it");
+                        tracing::warn!(%error, "a deleted secret is still in the vault's file, encrypted; the next change removes it");
                     }
                     return Ok((outcome, Versioned { record, version }));
                 }
@@ -77,7 +77,7 @@ impl Store {
         }
     }
 
-    /// What tells whether the record may have changed; `None` where that cannot be told.
+    /// Returns the marker that changes when the vault is written; `None` where it is unknown.
     pub fn change_marker(&self) -> Option<ChangeMarker> {
         ChangeMarker::now(&self.location)
     }

@@ -1,5 +1,5 @@
-//! API keys: listing, creating, revoking, regenerating and their usage. All of it needs a signed-in account's token;
-//! a key cannot manage keys.
+//! API keys: listing, creating, revoking, regenerating and their usage. All of these need an access token; an API key
+//! cannot manage API keys.
 
 use bytes::Bytes;
 use http::Method;
@@ -13,14 +13,14 @@ use super::{
 use crate::secret::{SecretString, to_secret_json};
 
 impl Client {
-    /// `GET /auth/api-keys`: previews, never the keys.
+    /// `GET /auth/api-keys`: previews without the keys' values.
     pub async fn list_api_keys(&self, access_token: &SecretString) -> Result<Vec<ApiKey>, Error> {
         let list: ApiKeyList = self.read(&["auth", "api-keys"], access_token).await?;
         Ok(list.api_keys)
     }
 
-    /// `POST /auth/api-keys`: the one time the key itself is shown. Never repeated by the client: a lost answer may
-    /// have made a key.
+    /// `POST /auth/api-keys`: the only time that the key's value is shown. Never repeated by the client, since a lost
+    /// response may have created a key.
     pub async fn create_api_key(
         &self,
         access_token: &SecretString,
@@ -38,7 +38,7 @@ impl Client {
         self.shown_once(request).await
     }
 
-    /// `DELETE /auth/api-keys/{id}`: requests with that key are refused from now on.
+    /// `DELETE /auth/api-keys/{id}`: requests with that key are refused afterwards.
     pub async fn revoke_api_key(&self, access_token: &SecretString, id: &str) -> Result<(), Error> {
         let path = &["auth", "api-keys", checked(id)?];
         let request =
@@ -47,7 +47,7 @@ impl Client {
         Ok(())
     }
 
-    /// `POST /api/v1/api-keys/{id}/regenerate`: the old value dies at once.
+    /// `POST /api/v1/api-keys/{id}/regenerate`: the old value stops working at once.
     pub async fn regenerate_api_key(
         &self,
         access_token: &SecretString,

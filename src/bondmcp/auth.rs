@@ -1,4 +1,4 @@
-//! `/auth/…`: registering, logging in and out, refreshing, and who a token belongs to.
+//! `/auth/…`: registering, logging in and out, refreshing, and the owner of a token.
 
 use bytes::Bytes;
 use http::Method;
@@ -38,7 +38,7 @@ impl Client {
         Ok(self.remembered(tokens))
     }
 
-    /// `POST /auth/logout`: the access token is refused from now on.
+    /// `POST /auth/logout`: the access token is refused afterwards.
     pub async fn logout(&self, access_token: &SecretString) -> Result<(), Error> {
         self.send_once::<Value>(post(&["auth", "logout"], access_token)).await?;
         Ok(())
@@ -73,7 +73,7 @@ fn post<'a>(path: &'a [&'a str], bearer: &'a SecretString) -> Request<'a> {
     Request { method: Method::POST, path, bearer: Some(bearer), body: None, sent: None }
 }
 
-/// `{email, password}`, in bytes that are wiped after they were sent.
+/// Serializes `{email, password}` into bytes that are wiped after they were sent.
 fn credentials(email: &str, password: &SecretString) -> Result<SecretBytes, Error> {
     #[derive(Serialize)]
     struct Body<'a> {

@@ -1,6 +1,6 @@
 //! A circuit breaker. After repeated failures calls fail at once for a short time, instead of each waiting for its own
-//! time-out. Then the upstream is probed (`GET /health`, which costs nothing); if it answers, calls are let through, and
-//! the first of them decides.
+//! time-out. Then the upstream is probed (`GET /health`, which is free); if it answers, calls are admitted, and the
+//! outcome of the first one decides.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 /// Consecutive failures that open the circuit.
 const MAX_FAILURES: u32 = 5;
 
-/// The circuit is open: nothing is sent before `retry_after` has passed.
+/// The error while the circuit is open: nothing is sent before `retry_after` has passed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("BondMCP failed {failures} times in a row; calls are paused")]
 pub struct Open {
@@ -20,34 +20,34 @@ pub struct Open {
     pub retry_after: Duration,
 }
 
-/// What the outcome of a call says about the upstream.
+/// The health of the upstream according to the outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Observed {
-    /// It answered, be it with a refusal.
+    /// The upstream answered, even if with a refusal.
     Alive,
     Down,
 }
 
 #[derive(Debug)]
 pub(super) struct CircuitBreaker {
-    /// How long the circuit stays open.
+    /// Time for which the circuit stays open.
     open_for: Duration,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Consecutive failures so far.
+    /// Number of consecutive failures.
     failures: u32,
-    /// The circuit is open until then; afterwards the upstream is probed.
+    /// Time until which the circuit is open; afterwards the upstream is probed.
     open_until: Option<Instant>,
 }
 
-/// A call that was let through. Dropped without an outcome, it counts as if it had not been made.
+/// An admitted call. If dropped without an outcome, it does not count.
 #[derive(Debug)]
 pub(super) struct Permit<'a> {
     breaker: &'a CircuitBreaker,
-    /// Whether the upstream is to be probed first.
+    /// Whether the upstream must be probed first.
     pub is_probe: bool,
 }
 
@@ -63,7 +63,7 @@ impl CircuitBreaker {
             if until > now {
                 return Err(Open { failures: state.failures, retry_after: until - now });
             }
-            // For the time of the probe; should that be given up, another one follows.
+            // Blocks other calls during the probe; if it is abandoned, another one follows.
             state.open_until = Some(now + self.open_for);
             return Ok(Permit { breaker: self, is_probe: true });
         }
@@ -76,7 +76,7 @@ impl CircuitBreaker {
 }
 
 impl Permit<'_> {
-    /// Closes the circuit after a probe that was answered. One more failure opens it at once.
+    /// Closes the circuit after a successful probe. One more failure opens it again.
     pub fn close(&self) {
         self.breaker.state().open_until = None;
     }

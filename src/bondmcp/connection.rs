@@ -1,5 +1,5 @@
-//! The HTTP client behind every exchange: which certificates it trusts, how it finds an address, and why a connection
-//! was not made, in an enum of our own because foreign error texts may quote anything.
+//! The HTTP client: its trusted certificates, its resolver, and the reasons why a connection failed. The reasons are an
+//! enum, since error texts of other crates may quote anything.
 
 use std::{error::Error as StdError, io};
 
@@ -10,7 +10,7 @@ use rustls::{CertificateError, pki_types::UnixTime};
 use super::Timing;
 use crate::{clock::Timestamp, config::BaseUrl};
 
-/// Why the HTTP client cannot be set up.
+/// The reason why the HTTP client cannot be set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SetupError {
     #[error("no trusted TLS certificates were found on this system")]
@@ -19,7 +19,7 @@ pub enum SetupError {
     Client,
 }
 
-/// Why a connection was not made.
+/// The reason why a connection was not made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectFailure {
     #[error("DNS lookup failed")]
@@ -46,7 +46,7 @@ pub enum ConnectFailure {
     Other,
 }
 
-/// A client for `base_url`. It reads the system's trusted certificates, so it takes a moment.
+/// Creates a client for `base_url`. It reads the system's trusted certificates, which takes a moment.
 pub(super) fn http_client(base_url: &BaseUrl, timing: Timing) -> Result<reqwest::Client, SetupError> {
     let http = reqwest::Client::builder()
         .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
@@ -56,20 +56,20 @@ pub(super) fn http_client(base_url: &BaseUrl, timing: Timing) -> Result<reqwest:
     let http = if base_url.is_https() {
         with_system_certificates(http.https_only(true))?
     } else {
-        // Without TLS a proxy would read the credentials, and loopback needs neither a proxy nor certificates.
+        // Plain HTTP is for loopback, which needs neither a proxy nor certificates; a proxy could read the credentials.
         http.no_proxy().tls_certs_only([])
     };
     http.build().map_err(|_| SetupError::Client)
 }
 
-/// What the operating system itself uses to verify certificates.
+/// Verifies certificates with the operating system's own verifier.
 #[cfg(not(all(unix, not(target_vendor = "apple"))))]
 fn with_system_certificates(http: reqwest::ClientBuilder) -> Result<reqwest::ClientBuilder, SetupError> {
     Ok(http)
 }
 
-/// The certificates that the operating system trusts, read once. reqwest would read the distribution's bundle and then
-/// each of the single files beside it, which are the same certificates.
+/// Verifies certificates with those that the operating system trusts, read once. reqwest would read the distribution's
+/// bundle and then each of the single files beside it, which are the same certificates.
 #[cfg(all(unix, not(target_vendor = "apple")))]
 fn with_system_certificates(http: reqwest::ClientBuilder) -> Result<reqwest::ClientBuilder, SetupError> {
     use std::sync::Arc;
@@ -88,8 +88,8 @@ fn with_system_certificates(http: reqwest::ClientBuilder) -> Result<reqwest::Cli
     Ok(http.tls_backend_preconfigured(tls))
 }
 
-/// What `SSL_CERT_FILE` and `SSL_CERT_DIR` name, else the distribution's bundle, else whatever is found. A bundle is made
-/// of the single files in its own directory, so that directory is left out.
+/// Reads the certificates that `SSL_CERT_FILE` and `SSL_CERT_DIR` name, otherwise the distribution's bundle, otherwise
+/// those that are found. A bundle consists of the single files in its directory, so that directory is not read.
 #[cfg(all(unix, not(target_vendor = "apple")))]
 fn system_certificates() -> Vec<rustls::pki_types::CertificateDer<'static>> {
     use openssl_probe::{ENV_CERT_DIR, ENV_CERT_FILE};
@@ -107,7 +107,7 @@ fn system_certificates() -> Vec<rustls::pki_types::CertificateDer<'static>> {
     if found.is_empty() { load_native_certs().certs } else { found }
 }
 
-/// The system's resolver, with an error that can be told from the others.
+/// The system's resolver, with an error type of its own.
 struct Resolver;
 
 #[derive(Debug, thiserror::Error)]
@@ -125,7 +125,7 @@ impl Resolve for Resolver {
 }
 
 impl ConnectFailure {
-    /// Why `error` says that no connection was made.
+    /// Returns the reason for which `error` says that no connection was made.
     pub(super) fn of(error: &reqwest::Error) -> Self {
         let mut failure = if error.is_timeout() { Self::TimedOut } else { Self::Other };
         let mut next: Option<&(dyn StdError + 'static)> = error.source();
@@ -171,7 +171,7 @@ impl ConnectFailure {
         }
     }
 
-    /// Whether a connection may be made a moment later: a certificate does not change so soon.
+    /// Whether a retry may succeed: a certificate does not change within seconds.
     pub(super) fn may_pass(self) -> bool {
         match self {
             Self::Dns | Self::Refused | Self::TimedOut | Self::NoRoute | Self::Closed | Self::Other => true,
@@ -183,7 +183,7 @@ impl ConnectFailure {
         }
     }
 
-    /// What the person can do about it.
+    /// Returns what the person can do.
     pub(super) fn solution(self) -> &'static str {
         match self {
             Self::Dns => "Check the network and the host name in the base URL.",
@@ -207,7 +207,7 @@ impl ConnectFailure {
     }
 }
 
-/// The next error in the chain. An I/O error's own `source` skips the error that it wraps.
+/// Returns the next error in the chain. An I/O error's own `source` skips the error that it wraps.
 fn inner<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
     match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(wrapped) => Some(wrapped),

@@ -1,5 +1,5 @@
-//! What can go wrong between us and the upstream, and how the bodies of its refusals are read. An upstream body is
-//! never shown as it came: it may echo what was sent.
+//! Errors of the upstream client, and the parsing of the upstream's error bodies. A body is never shown as received,
+//! since it may echo the request.
 
 use std::time::Duration;
 
@@ -18,26 +18,26 @@ use crate::{
     text::{excerpt, printable},
 };
 
-/// The longest upstream message that is passed on, in characters.
+/// Longest upstream message that is passed on, in characters.
 const MAX_MESSAGE_CHARS: usize = 400;
 
-/// What to do after a billed request whose outcome is not known.
+/// Advice after a billed request whose outcome is unknown.
 pub const POSSIBLY_BILLED: &str =
     "The request may have been processed and billed: ask the person before repeating it.";
 
 const TRY_AGAIN_LATER: &str = "Try again later.";
 const CHECK_BASE_URL: &str = "Check the base URL (--base-url or BONDMCP_BASE_URL).";
 
-/// What can go wrong in a call to the upstream.
+/// Errors of a call to the upstream.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// It answered, and said no.
+    /// The upstream refused the request.
     #[error("{} answered with HTTP {}", .0.host, .0.status)]
     Refused(Box<Refusal>),
-    /// It said no (401) to an e-mail and a password.
+    /// The upstream rejected an e-mail and a password (401).
     #[error("wrong e-mail or password")]
     LoginRejected(Box<Refusal>),
-    /// It said no (409) to registering an e-mail address.
+    /// The upstream refused to register an e-mail address that has an account (409).
     #[error("this e-mail already has an account")]
     AccountExists(Box<Refusal>),
     /// No connection was made, so nothing was processed.
@@ -49,53 +49,53 @@ pub enum Error {
     /// No answer in time; the request may have been processed.
     #[error("{host} did not answer in time")]
     Timeout { host: String },
-    /// It answered with a redirect, which is not followed because credentials would travel along.
+    /// The upstream answered with a redirect, which is not followed because it would receive the credentials.
     #[error("{host} answered with a redirect (HTTP {status}), which is not followed")]
     Redirected { host: String, status: u16 },
-    /// More bytes than the client takes.
+    /// The response is larger than the client accepts.
     #[error("the answer of {host} is larger than {} MiB", limit >> 20)]
     Oversize { host: String, limit: usize },
-    /// A success that is no JSON, or JSON of another shape.
+    /// A successful response is not JSON, or not in the expected format.
     #[error("the answer of {host} is not in BondMCP's format")]
     Unreadable { host: String },
-    /// The account's requests of this minute are used up; nothing was sent.
+    /// The account's requests in this minute are used up; nothing was sent.
     #[error("the plan's rate limit is reached")]
     RateLimited { retry_after: Duration },
-    /// It has failed so often that calls are paused; nothing was sent.
+    /// The circuit breaker is open after repeated failures; nothing was sent.
     #[error(transparent)]
     CircuitOpen(#[from] Open),
-    /// A billed request that failed and may have been processed all the same.
+    /// A billed request failed and may have been processed.
     #[error("{cause}")]
     PossiblyBilled { cause: Box<Error> },
-    /// An id that cannot be an id; nothing was sent.
+    /// The id is malformed; nothing was sent.
     #[error("that is not an API key id")]
     InvalidId,
-    /// A credential that cannot travel in a header; nothing was sent.
+    /// The credential cannot be sent in a header; nothing was sent.
     #[error("the credential holds characters that an HTTP header cannot carry")]
     InvalidCredential,
-    /// There is no HTTP client; nothing was sent.
+    /// The HTTP client could not be set up; nothing was sent.
     #[error(transparent)]
     Setup(#[from] SetupError),
 }
 
-/// A refusal as the upstream gave it.
+/// A refusal by the upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub status: u16,
-    /// The upstream's own code for it, such as `key_limit_reached`.
+    /// The upstream's error code, such as `key_limit_reached`.
     pub code: Option<String>,
-    /// The upstream's own words, redacted and cut.
+    /// The upstream's message, redacted and shortened.
     pub message: Option<String>,
-    /// How long to wait, from `Retry-After` or `X-RateLimit-Reset`.
+    /// The wait from `Retry-After` or `X-RateLimit-Reset`.
     pub retry_after: Option<Duration>,
-    /// Who answered.
+    /// The host that answered.
     pub host: String,
-    /// Where the API was expected.
+    /// The base URL at which the API was expected.
     pub base_url: String,
 }
 
 impl Error {
-    /// The refusal, where the upstream answered with one.
+    /// Returns the refusal, if the upstream answered with one.
     fn refusal(&self) -> Option<&Refusal> {
         match self {
             Self::Refused(refusal) | Self::LoginRejected(refusal) | Self::AccountExists(refusal) => {
@@ -106,51 +106,51 @@ impl Error {
         }
     }
 
-    /// The HTTP status of the refusal, where the upstream answered with one.
+    /// Returns the HTTP status of the refusal, if the upstream answered with one.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         self.refusal().map(|refusal| refusal.status)
     }
 
-    /// The credential was not accepted (401).
+    /// Whether the credential was rejected (401).
     #[must_use]
     pub fn is_unauthorized(&self) -> bool {
         self.status() == Some(401)
     }
 
-    /// The e-mail address is not verified yet.
+    /// Whether the e-mail address is not verified yet.
     #[must_use]
     pub fn is_not_verified(&self) -> bool {
         self.refusal().is_some_and(|refusal| refusal.kind() == Kind::EmailNotVerified)
     }
 
-    /// The plan allows no further API key: one status, 403, is documented for that and for missing permissions.
+    /// Whether the plan allows no additional API key. The documented status, 403, is also that of missing permissions.
     #[must_use]
     pub fn is_about_key_limit(&self) -> bool {
         self.status() == Some(403) && self.refusal().is_some_and(|refusal| refusal.mentions("limit"))
     }
 
-    /// There is no such thing (404). A 404 of something that is not the API says nothing about the thing.
+    /// Whether the object does not exist (404). A 404 from something that is not the API says nothing about the object.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         self.status() == Some(404) && self.refusal().is_some_and(Refusal::is_in_format)
     }
 
-    /// A billed request may have been processed although it failed.
+    /// Whether a failed billed request may have been processed.
     #[must_use]
     pub fn is_possibly_billed(&self) -> bool {
         matches!(self, Self::PossiblyBilled { .. })
     }
 
-    /// Whether it is certain that the upstream did not do what it was asked.
+    /// Whether the upstream certainly did not process the request.
     #[must_use]
     pub fn is_certainly_unprocessed(&self) -> bool {
         match self {
             Self::Refused(refusal) | Self::LoginRejected(refusal) | Self::AccountExists(refusal) => {
                 refusal.status < 500 || refusal.is_load_shed()
             }
-            // The same request is to be made elsewhere (RFC 9110, 15.4). After a POST, 303 and in practice 302 lead to
-            // the result of what was done.
+            // The other redirects ask for the same request elsewhere (RFC 9110, 15.4). After a POST, 303 and in
+            // practice 302 lead to the result of a processed request.
             Self::Redirected { status, .. } => matches!(status, 301 | 307 | 308),
             Self::Unreachable { .. } => true,
             Self::Broken { .. }
@@ -162,7 +162,7 @@ impl Error {
         }
     }
 
-    /// Whether the upstream has been asked at all.
+    /// Whether a request was sent to the upstream.
     pub(super) fn was_sent(&self) -> bool {
         !matches!(
             self,
@@ -174,7 +174,7 @@ impl Error {
         )
     }
 
-    /// Whether a read may succeed when it is simply made again.
+    /// Whether a read may succeed when it is repeated.
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Refused(refusal) => matches!(refusal.status, 429 | 500 | 502 | 503 | 504),
@@ -184,7 +184,7 @@ impl Error {
         }
     }
 
-    /// Whether a billed request may be made again: the upstream has certainly not processed it, and may do so soon.
+    /// Whether a billed request may be repeated: the upstream has certainly not processed it, and may do so soon.
     pub(super) fn should_retry_billed(&self) -> bool {
         match self {
             Self::Refused(refusal) => refusal.status == 429 || refusal.is_load_shed(),
@@ -193,7 +193,7 @@ impl Error {
         }
     }
 
-    /// Whether the upstream is down, as far as can be told from here.
+    /// Whether the error indicates that the upstream is down.
     #[must_use]
     pub fn is_outage(&self) -> bool {
         match self {
@@ -206,7 +206,7 @@ impl Error {
         }
     }
 
-    /// How long to wait, where that is known.
+    /// Returns the wait before a retry, where it is known.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -249,13 +249,13 @@ impl Refusal {
         self.status == 503 && self.retry_after.is_some()
     }
 
-    /// Whether the body is a refusal as BondMCP writes them.
+    /// Whether the body is in BondMCP's error format.
     fn is_in_format(&self) -> bool {
         self.code.is_some() || self.message.is_some()
     }
 
-    /// A 404 that speaks of no thing at BondMCP: that of another server, or the one that FastAPI gives for a path that
-    /// it does not know.
+    /// Whether a 404 comes from another server, or from FastAPI for an unknown path, and so does not concern an object
+    /// at BondMCP.
     fn is_about_the_path(&self) -> bool {
         let unknown_path = |message: &String| message.eq_ignore_ascii_case("not found");
         self.code.is_none() && self.message.as_ref().is_none_or(unknown_path)
@@ -353,7 +353,7 @@ impl From<&Refusal> for Report {
             }
             Kind::EmailNotVerified => (
                 "The e-mail address is not verified yet".to_owned(),
-                "Open the link in the mail from BondMCP, then try again.",
+                "Open the link in the e-mail from BondMCP, then try again.",
             ),
             Kind::Forbidden => {
                 ("The account may not do this".to_owned(), "A higher plan or fewer API keys may be needed.")
@@ -380,7 +380,7 @@ impl From<&Refusal> for Report {
             }
         };
         let message = match (&refusal.message, kind) {
-            // BondMCP's own words say it all.
+            // BondMCP's message is enough.
             (Some(words), Kind::InvalidInput | Kind::Conflict) => quoted(words),
             (Some(words), Kind::NotFound) if !refusal.is_about_the_path() => quoted(words),
             (Some(words), Kind::Forbidden | Kind::UpstreamUnavailable) => {
@@ -392,13 +392,13 @@ impl From<&Refusal> for Report {
     }
 }
 
-/// BondMCP's words as a sentence. They may begin with the name of a field, so the first letter stays.
+/// Makes BondMCP's message a sentence. It may begin with the name of a field, so the first letter is not changed.
 fn quoted(words: &str) -> String {
     format!("{}.", words.trim_end_matches('.'))
 }
 
 impl Report {
-    /// With what a refusal says beside its words.
+    /// Adds the status and the wait of a refusal.
     fn of(self, refusal: &Refusal) -> Self {
         self.with_status(Some(refusal.status)).with_retry_after(refusal.retry_after)
     }
@@ -419,7 +419,7 @@ fn code_and_message(body: &Value) -> (Option<String>, Option<String>) {
     }
 }
 
-/// One entry of FastAPI's list: where, and what is wrong there. Its `input` is left out: it echoes what was sent.
+/// Formats one entry of FastAPI's list: the place and the problem. Its `input` is left out, since it echoes the request.
 fn validation_problem(problem: &Value) -> Option<String> {
     let message = problem["msg"].as_str()?;
     let place: Vec<String> = problem["loc"]

@@ -1,5 +1,5 @@
-//! The six health services. Each call is billed, so all of them go through [`Client::billed`], and an answer that was
-//! paid for is not thrown away because one field of it is not as documented.
+//! The six health services. Each call is billed, so all of them go through [`Client::billed`], and a billed response is
+//! not discarded because one of its fields is not as documented.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -88,8 +88,8 @@ impl Client {
     }
 }
 
-/// The answer as `T`. A documented field that is not as documented is kept beside, as `…_as_given`; at least one must
-/// be as documented, or it is the answer of something else.
+/// Parses the response as `T`. A field that is not as documented is kept as `…_as_given`; at least one must be as
+/// documented, otherwise the response is not BondMCP's.
 fn parse<T: Answer>(answer: Value) -> Option<T> {
     let Value::Object(mut fields) = answer else { return None };
     while has_one_of(&fields, T::FIELDS) {

@@ -1,5 +1,5 @@
-//! The upstream client: one function an endpoint of the BondMCP API. It knows no account, no vault and no MCP, and it
-//! tells the redactor of every secret that passes, so that whatever the upstream echoes is recognised.
+//! The upstream client, with one function per endpoint of the BondMCP API. It depends on neither the account, the vault
+//! nor MCP. It registers every secret that it sends or receives with the redactor, so that echoes are recognised.
 
 mod api_keys;
 mod auth;
@@ -27,10 +27,10 @@ use tokio::sync::OnceCell;
 use self::{circuit_breaker::CircuitBreaker, rate_limiter::RateLimiter};
 use crate::{clock::Clock, config::BaseUrl, redact::Redactor};
 
-/// Talks to one upstream. Clones share its connections.
+/// A client of one upstream. Clones share its connections.
 #[derive(Clone, Debug)]
 pub struct Client {
-    /// Made when it is first needed: a start without a request does not read the system's certificates.
+    /// Created when first needed: a start without a request does not read the system's certificates.
     http: Arc<OnceCell<reqwest::Client>>,
     base_url: BaseUrl,
     redactor: Redactor,
@@ -57,19 +57,19 @@ impl Client {
         Ok(self.http.get_or_try_init(make).await?)
     }
 
-    /// The base URL that requests go to.
+    /// Returns the base URL that requests go to.
     #[must_use]
     pub fn base_url(&self) -> &BaseUrl {
         &self.base_url
     }
 
-    /// The account's rate limit, as the upstream's headers last said.
+    /// Returns the account's rate limit from the upstream's latest headers.
     #[must_use]
     pub fn allowance(&self) -> Option<Allowance> {
         self.rate_limiter.allowance()
     }
 
-    /// Forgets the rate limit, which is another account's from now on.
+    /// Resets the rate limit, for another account.
     pub fn forget_allowance(&self) {
         self.rate_limiter.reset();
     }

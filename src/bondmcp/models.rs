@@ -1,5 +1,5 @@
-//! `GET /health-ai/models`. Its shape is undocumented: an array, or one below `models` or `data`, of objects with an
-//! `id` or a `name`, or of bare strings.
+//! `GET /health-ai/models`. Its shape is undocumented: an array, at the top or in `models` or `data`, of objects with
+//! an `id` or a `name`, or of strings.
 
 use serde_json::Value;
 

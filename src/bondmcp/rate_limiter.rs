@@ -14,20 +14,20 @@ use tokio::time::Instant;
 use super::error::{Error, retry_after};
 use crate::clock::Timestamp;
 
-/// Shorter waits are absorbed; longer ones are returned to the caller.
+/// Longest wait that is absorbed; longer ones are returned to the caller.
 const MAX_INLINE_WAIT: Duration = Duration::from_secs(2);
 
-/// Limits count by the minute. A later time in the headers comes from a clock that differs from ours.
+/// Length of the upstream's window. A later reset in the headers comes from a clock that differs from ours.
 const MAX_WINDOW: Duration = Duration::from_mins(1);
 
 /// The upstream's latest figures.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Allowance {
-    /// Requests a minute.
+    /// Requests per minute.
     pub limit: u64,
-    /// Requests that are left of this minute.
+    /// Requests left in this minute.
     pub remaining: u64,
-    /// When there are as many as `limit` again (RFC 3339).
+    /// When `remaining` is reset to `limit` (RFC 3339).
     pub resets_at: Timestamp,
 }
 
@@ -45,7 +45,7 @@ struct Known {
     blocked_until: Option<Instant>,
     /// When the window of `allowance` ends.
     renewed_at: Option<Instant>,
-    /// The same by the upstream's clock, which identifies the window that a response belongs to.
+    /// End of the window by the upstream's clock, which identifies the window of a response.
     reset: Option<Timestamp>,
 }
 
@@ -60,7 +60,7 @@ impl Drop for Permit<'_> {
 }
 
 impl RateLimiter {
-    /// Lets a request through, after a short wait if that is enough.
+    /// Admits a request, after a short wait if that is enough.
     pub async fn admit(&self) -> Result<Permit<'_>, Error> {
         let began = Instant::now();
         loop {
@@ -76,21 +76,21 @@ impl RateLimiter {
     pub fn observe(&self, status: u16, headers: &HeaderMap, now: Timestamp) {
         let mut known = self.known();
         let from_now = |wait: Duration| Instant::now() + wait.min(MAX_WINDOW);
-        if let Some(told) = allowance(headers) {
-            let reset = told.resets_at;
-            // Known figures hold for a minute by our clock, whatever the upstream's clock says.
+        if let Some(figures) = allowance(headers) {
+            let reset = figures.resets_at;
+            // Known figures are valid for a minute by our clock, regardless of the upstream's.
             let holds = known.renewed_at.is_some_and(|at| at > Instant::now());
             let later = known.reset.filter(|known| holds && *known >= reset);
-            // Responses overtake each other: of one window the smallest figure is the newest.
+            // Responses can arrive out of order: within a window the smallest figure is the newest.
             if later.is_none_or(|known| known == reset) {
                 let others = known.in_flight.saturating_sub(1);
                 let before =
                     known.allowance.as_ref().filter(|_| later.is_some()).map(|known| known.remaining);
-                let remaining = told.remaining.saturating_sub(others).min(before.unwrap_or(u64::MAX));
+                let remaining = figures.remaining.saturating_sub(others).min(before.unwrap_or(u64::MAX));
                 let wait = (reset - now).to_std().unwrap_or_default().min(MAX_WINDOW);
                 known.renewed_at = Some(from_now(wait));
                 known.reset = Some(reset);
-                known.allowance = Some(Allowance { remaining, resets_at: now + wait, ..told });
+                known.allowance = Some(Allowance { remaining, resets_at: now + wait, ..figures });
             }
         }
         if status == 429
@@ -100,12 +100,12 @@ impl RateLimiter {
         }
     }
 
-    /// The upstream's latest figures; `None` before it sent any.
+    /// Returns the upstream's latest figures; `None` before the first ones.
     pub fn allowance(&self) -> Option<Allowance> {
         self.known().allowance.clone()
     }
 
-    /// Forgets the figures, for another account.
+    /// Resets the figures, for another account.
     pub fn reset(&self) {
         let mut known = self.known();
         *known = Known { in_flight: known.in_flight, ..Known::default() };
@@ -153,7 +153,7 @@ mod tests {
 
     const NOW: i64 = 1_000_000;
 
-    fn told(remaining: u64, reset_in: i64) -> HeaderMap {
+    fn reported(remaining: u64, reset_in: i64) -> HeaderMap {
         [
             ("x-ratelimit-limit", "10".to_owned()),
             ("x-ratelimit-remaining", remaining.to_string()),
@@ -172,7 +172,7 @@ mod tests {
     async fn a_request_that_would_be_refused_is_not_sent() {
         let limiter = RateLimiter::default();
         drop(limiter.admit().await.unwrap());
-        limiter.observe(200, &told(1, 30), now());
+        limiter.observe(200, &reported(1, 30), now());
         drop(limiter.admit().await.unwrap());
         let refusal = limiter.admit().await.unwrap_err();
         assert_eq!(refusal, Error::RateLimited { retry_after: Duration::from_secs(30) });
@@ -185,28 +185,28 @@ mod tests {
     async fn requests_on_their_way_count() {
         let limiter = RateLimiter::default();
         let (one, two) = (limiter.admit().await.unwrap(), limiter.admit().await.unwrap());
-        limiter.observe(200, &told(2, 30), now());
+        limiter.observe(200, &reported(2, 30), now());
         drop(one);
         assert_eq!(limiter.allowance().unwrap().remaining, 1);
-        // An answer that was overtaken.
-        limiter.observe(200, &told(5, 30), now());
+        // A response that arrived out of order.
+        limiter.observe(200, &reported(5, 30), now());
         drop(two);
         assert_eq!(limiter.allowance().unwrap().remaining, 1);
-        limiter.observe(200, &told(10, 90), now());
+        limiter.observe(200, &reported(10, 90), now());
         assert_eq!(limiter.allowance().unwrap().remaining, 10);
-        limiter.observe(200, &told(0, 30), now());
+        limiter.observe(200, &reported(0, 30), now());
         assert_eq!(limiter.allowance().unwrap().remaining, 10);
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_absurd_reset_counts_for_a_minute_at_most() {
         let limiter = RateLimiter::default();
-        limiter.observe(200, &told(0, i64::from(u32::MAX)), now());
+        limiter.observe(200, &reported(0, i64::from(u32::MAX)), now());
         assert_eq!(limiter.allowance().unwrap().resets_at, now() + MAX_WINDOW);
         let refusal = limiter.admit().await.unwrap_err();
         assert_eq!(refusal, Error::RateLimited { retry_after: MAX_WINDOW });
         tokio::time::advance(MAX_WINDOW).await;
-        limiter.observe(200, &told(7, 90), now() + MAX_WINDOW);
+        limiter.observe(200, &reported(7, 90), now() + MAX_WINDOW);
         assert_eq!(limiter.allowance().unwrap().remaining, 7);
     }
 

@@ -4,13 +4,13 @@ use super::{App, Error};
 use crate::{account::AuditEntry, text::excerpt};
 use anyhow::anyhow;
 
-/// Shows which tools were called, by which host, their outcome and their cost. Arguments and results are not recorded.
+/// Shows the calls of tools with their host, outcome and cost. Arguments and results are not recorded.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Print one JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
-    /// How many of the newest calls
+    /// Number of calls to show, newest last
     #[arg(long, value_name = "N", default_value_t = 50)]
     lines: usize,
 }
@@ -35,8 +35,8 @@ impl Args {
     }
 }
 
-/// The most of a host's name that is printed, in characters: a host gives itself any name.
-const LONGEST_HOST: usize = 64;
+/// Longest printed host name, in characters, since a host can choose any name.
+const MAX_HOST_CHARS: usize = 64;
 
 const HEAD: [&str; 8] = ["TIME (UTC)", "PROFILE", "HOST", "TOOL", "OUTCOME", "MS", "COST", "KEY"];
 
@@ -53,7 +53,7 @@ fn row(entry: &AuditEntry) -> [String; 8] {
     [
         entry.time.format("%Y-%m-%d %H:%M:%S").to_string(),
         entry.owner.clone(),
-        excerpt(entry.host.as_deref().unwrap_or_default(), LONGEST_HOST),
+        excerpt(entry.host.as_deref().unwrap_or_default(), MAX_HOST_CHARS),
         tool,
         entry.outcome.clone(),
         entry.duration_ms.to_string(),

@@ -1,4 +1,5 @@
-//! `bondmcp-server demo`: the complete flow offline, with a real MCP client, and the proof that the host saw no secret.
+//! `bondmcp-server demo`: the complete flow offline, with a real MCP client, ending with a check that the host saw no
+//! secret.
 
 use anyhow::anyhow;
 mod host;
@@ -59,14 +60,14 @@ async fn flow(
         printer.print_out(title);
     };
 
-    chapter("Nobody is signed in");
+    chapter("Not signed in yet");
     host.call("list_models", json!({})).await?;
     host.call("login", json!({ "password": "a secret in the chat" })).await?;
     host.call("register", json!({ "email": person.email })).await?;
 
-    chapter("The person creates an account and signs in, outside the chat");
+    chapter("The person creates an account and signs in outside the chat");
     person.run("register").await?;
-    printer.print_out(format_args!("  person  follows the link in the mail to {}", person.email));
+    printer.print_out(format_args!("  person  opens the link in the e-mail to {}", person.email));
     sandbox.verify(&person.email);
     person.run("login").await?;
 
@@ -80,7 +81,7 @@ async fn flow(
         json!([{"name": "warfarin", "dosage": "5 mg"}, {"name": "ibuprofen", "dosage": "400 mg"}]);
     host.call("medication_check", json!({ "medications": medications })).await?;
 
-    chapter("The token expires; nobody has to do anything");
+    chapter("The token expires and is renewed automatically");
     sandbox.expire_tokens();
     host.call("list_models", json!({ "refresh": true })).await?;
     printer.print_out(format_args!(
@@ -107,14 +108,14 @@ async fn flow(
     Ok(())
 }
 
-/// Whether `secret` stands in `seen`, in any of the usual encodings.
+/// Whether `seen` contains `secret` in any of the usual encodings.
 fn occurs(secret: &SecretString, seen: &str) -> bool {
     let redactor = Redactor::default();
     redactor.remember(secret);
     redactor.redact(seen) != seen
 }
 
-/// What an answer says, in one line that fits a screen.
+/// Summarises an answer in one line that fits a screen.
 fn brief(answer: &Value) -> String {
     const WIDTH: usize = 140;
     let line = match (&answer["error"], answer.as_object()) {
@@ -128,7 +129,7 @@ fn brief(answer: &Value) -> String {
     if line.chars().count() <= WIDTH { line } else { line.chars().take(WIDTH).collect::<String>() + "…" }
 }
 
-/// A text without its quotes; of a list or an object what names it.
+/// Formats a text without quotes, and a list or an object by its names.
 fn word(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),

@@ -1,4 +1,4 @@
-//! Why a command fails, in the words of the command line: what a person types next, and not what an agent calls.
+//! Errors of a command, worded for a person: what to type next, not which tool to call.
 
 use std::{io, net::SocketAddr};
 
@@ -10,7 +10,7 @@ use crate::{
     error::Report,
 };
 
-/// Why a command ends with another exit code than 0.
+/// The reasons for an exit code other than 0.
 #[derive(Debug)]
 pub(super) enum Error {
     /// Wrong usage or configuration.
@@ -19,7 +19,7 @@ pub(super) enum Error {
     Failed(anyhow::Error),
     /// The person did not confirm.
     Cancelled,
-    /// A child process ended with this code, which is passed on.
+    /// A child process ended with this exit code, which is passed on.
     Child(u8),
 }
 
@@ -75,7 +75,7 @@ fn described(report: &Report) -> String {
 }
 
 impl Error {
-    /// The failure of listening on `address`.
+    /// Creates the error for listening on `address`.
     pub fn listening(address: SocketAddr, error: &io::Error) -> Self {
         Self::Failed(match error.kind() {
             io::ErrorKind::AddrInUse => {
@@ -85,7 +85,7 @@ impl Error {
         })
     }
 
-    /// The failure of a command that names the API key `id`.
+    /// Creates the error of a command that names the API key `id`.
     pub fn about_key(id: &str, error: account::Error) -> Self {
         if error.is_not_found() {
             Self::Failed(anyhow!("No API key {id}; run `keys list`."))

@@ -54,7 +54,7 @@ impl Args {
             .map_err(|error| Error::Failed(anyhow!("The socket has no address: {error}.")))?;
         let token = (!self.no_auth).then(|| given.clone().unwrap_or_else(secret::random));
         app.redactor.hold("HTTP token", &token);
-        // Only a person on this machine can open a page on loopback.
+        // Only a person on this machine can open a page on loopback, so a remote server has none.
         let printer = app.printer.clone();
         let serving = self.serving.start(app, address.ip().is_loopback()).await?;
         announce(&printer, address, token.as_ref().filter(|_| given.is_none()));
@@ -70,7 +70,7 @@ impl Args {
     }
 }
 
-/// The origins of this server itself.
+/// Returns the origins of this server.
 fn own_origins(address: SocketAddr) -> impl Iterator<Item = String> {
     let names =
         address.ip().is_loopback().then(|| [address.to_string(), format!("localhost:{}", address.port())]);
@@ -90,8 +90,8 @@ fn token_from_environment() -> Result<Option<SecretString>, Error> {
     }
 }
 
-/// Prints where the server listens and, for a token that was generated just now, what to paste into a host: this once,
-/// on stderr only.
+/// Prints where the server listens and, for a generated token, the configuration to paste into a host: once, and on
+/// stderr only.
 fn announce(printer: &Printer, address: SocketAddr, generated: Option<&SecretString>) {
     printer.print_err(format_args!("Serving MCP at http://{address}/mcp"));
     if !address.ip().is_loopback() {

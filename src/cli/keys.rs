@@ -1,4 +1,4 @@
-//! `bondmcp-server keys …`: the one place where a person can take a key out, into a child's environment or onto the
+//! `bondmcp-server keys …`: the only commands that release a key's value, to a child process's environment or to the
 //! terminal.
 
 use anyhow::anyhow;
@@ -18,7 +18,7 @@ use crate::{
     text::excerpt,
 };
 
-/// Our variables that are of no use to a child process.
+/// Variables that are not passed to a child process.
 const NOT_FOR_CHILDREN: [&str; 5] = [
     "BONDMCP_EMAIL",
     "BONDMCP_PASSWORD",
@@ -27,8 +27,8 @@ const NOT_FOR_CHILDREN: [&str; 5] = [
     "BONDMCP_HTTP_TOKEN",
 ];
 
-/// The most of a name that is printed, in characters.
-const LONGEST_NAME: usize = 64;
+/// Longest printed name, in characters.
+const MAX_NAME_CHARS: usize = 64;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -204,9 +204,9 @@ fn row(key: &Key) -> [String; 6] {
     [key.id.clone(), short(&key.name), preview, yes(key.is_active), yes(key.stored), yes(key.in_use)]
 }
 
-/// The upstream may give a name of any length.
+/// Shortens a name, since the upstream may give one of any length.
 fn short(name: &str) -> String {
-    excerpt(name, LONGEST_NAME)
+    excerpt(name, MAX_NAME_CHARS)
 }
 
 fn print_usage(printer: &Printer, usage: &KeyUsage) {

@@ -58,7 +58,7 @@ impl Args {
     }
 }
 
-/// How long the browser has to load the last state of the page.
+/// Time for which the page is served after the end, so that the browser can show the outcome.
 const PAGE_GRACE_PERIOD: Duration = Duration::from_secs(2);
 
 async fn on_a_page(account: &Account, printer: &Printer) -> Result<Status, Error> {

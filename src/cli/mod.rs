@@ -1,4 +1,4 @@
-//! The command line: one file a subcommand. This file has the flags that they share, and runs them.
+//! The command line: one file per subcommand. This file has the shared flags and runs the commands.
 #![allow(
     clippy::doc_markdown,
     reason = "doc comments of arguments are help texts, where backticks would show"
@@ -109,7 +109,7 @@ enum Command {
     Demo(demo::Args),
 }
 
-/// What a command works with.
+/// The context of a command.
 struct App {
     settings: Settings,
     printer: Printer,
@@ -117,18 +117,18 @@ struct App {
     clock: Clock,
 }
 
-/// The command's outcome. Boxed, or the type of one future would hold those of all commands.
+/// The command's outcome. Boxed, since one future would otherwise contain those of all commands.
 type Outcome = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
 
 impl Cli {
-    /// Whether the command serves many clients at once. One client's calls wait for the network, not for a processor,
-    /// and every further thread costs each host's process memory.
+    /// Whether the command serves many clients concurrently. A single client's calls wait for the network rather than
+    /// for a processor, and further threads cost memory in each host's process.
     #[must_use]
     pub fn serves_many(&self) -> bool {
         matches!(self.command, Command::Http(_) | Command::Sandbox(_))
     }
 
-    /// Runs the command and gives the process's exit code.
+    /// Runs the command and returns the process's exit code.
     pub async fn run(self) -> ExitCode {
         let redactor = Redactor::default();
         let printer = Printer::new(redactor.clone());
@@ -175,14 +175,14 @@ impl Cli {
     }
 }
 
-/// Prints why the process cannot go on; the exit code.
+/// Prints an error that ends the process; returns the exit code.
 #[must_use]
 pub fn exit_with_error(message: impl std::fmt::Display) -> ExitCode {
     Printer::default().print_error(message);
     ExitCode::FAILURE
 }
 
-/// Prints what the operator should know, although the process goes on.
+/// Prints a warning to the operator.
 pub fn warn(message: impl std::fmt::Display) {
     Printer::default().print_err(format_args!("warning: {message}"));
 }
@@ -219,7 +219,7 @@ impl App {
         Account::new(&self.settings, self.command_line(), client, self.clock.clone(), self.redactor.clone())
     }
 
-    /// How this program is called for the same account from a terminal.
+    /// Returns the command line that runs this program for the same account in a terminal.
     fn command_line(&self) -> String {
         let settings = &self.settings;
         let program = std::env::args_os().next().unwrap_or_else(|| env!("CARGO_PKG_NAME").into());
@@ -249,9 +249,9 @@ fn reconcile_in_background(account: &Account) {
     });
 }
 
-/// `word` as a POSIX shell reads it: for command lines that are offered for pasting.
+/// Quotes `word` for a POSIX shell, for command lines that are offered for pasting.
 fn shell_word(word: &str) -> Cow<'_, str> {
-    // A word that holds a NUL is nothing that a shell can be given.
+    // A word with a NUL cannot be passed to a shell.
     shlex::try_quote(word).unwrap_or_default()
 }
 

@@ -1,5 +1,5 @@
-//! Everything that the command line prints for people and scripts passes here: without secrets and without characters
-//! that act on a terminal. Nothing else in the crate may open stdout or stderr (`clippy.toml`), logging aside.
+//! The output of the command line for people and scripts, without secrets and without characters that act on a
+//! terminal. Nothing else in the crate may open stdout or stderr (`clippy.toml`), except logging.
 #![expect(clippy::disallowed_methods, reason = "the one place where they are opened")]
 
 use std::{
@@ -17,7 +17,7 @@ use crate::{
     text::{escaped_json, printable},
 };
 
-/// Prints lines, tables and JSON. That nobody reads them any more is no error.
+/// Prints lines, tables and JSON. A closed output is not an error.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Printer {
     redactor: Redactor,
@@ -28,37 +28,37 @@ impl Printer {
         Self { redactor }
     }
 
-    /// A line on stdout.
+    /// Prints a line on stdout.
     pub fn print_out(&self, line: impl Display) {
         write_line(io::stdout(), &self.clean(&line.to_string()));
     }
 
-    /// A line on stderr, for commands whose stdout has another reader.
+    /// Prints a line on stderr, for commands whose stdout has another reader.
     pub fn print_err(&self, line: impl Display) {
         write_line(io::stderr(), &self.clean(&line.to_string()));
     }
 
-    /// An error on stderr.
+    /// Prints an error on stderr.
     pub fn print_error(&self, message: impl Display) {
         self.print_err(format_args!("error: {message}"));
     }
 
-    /// A question on stderr, so that stdout can be piped.
+    /// Prints a question on stderr, so that stdout can be piped.
     pub fn print_question(&self, question: &str) {
         let _ = write!(io::stderr(), "{}", self.clean(question));
     }
 
-    /// A value on stdout, as indented JSON.
+    /// Prints a value on stdout as indented JSON.
     pub fn print_json(&self, value: &impl Serialize) {
         self.write_json(value, |value| format!("{value:#}"));
     }
 
-    /// A value on stdout, as JSON in one line.
+    /// Prints a value on stdout as JSON in one line.
     pub fn print_json_line(&self, value: &impl Serialize) {
         self.write_json(value, Value::to_string);
     }
 
-    /// Rows on stdout, their columns aligned. Nothing where there are no rows.
+    /// Prints rows on stdout with aligned columns. Prints nothing if there are no rows.
     pub fn print_table<const COLUMNS: usize>(&self, rows: impl IntoIterator<Item = [String; COLUMNS]>) {
         let rows: Vec<_> = rows.into_iter().map(|row| row.map(|cell| self.clean(&cell))).collect();
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -79,8 +79,8 @@ impl Printer {
         }
     }
 
-    /// `text` in one line. It is redacted before as well as after: an unprintable character may be part of a secret, or
-    /// stand in the middle of one to hide it.
+    /// Returns `text` in one line. It is redacted before and after escaping: an unprintable character may be part of a
+    /// secret, or be inserted to hide one.
     fn clean(&self, text: &str) -> String {
         let redacted = self.redactor.redact(text);
         self.redactor.redact(&printable(&redacted)).into_owned()
@@ -99,7 +99,7 @@ pub(super) fn reveal_err(lines: &SecretString) {
     }
 }
 
-/// Whether a person sees what is printed on stdout, and answers on stdin.
+/// Whether stdin and stdout are a terminal.
 pub(super) fn is_interactive() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
 }

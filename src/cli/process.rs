@@ -2,8 +2,8 @@
 
 use std::io;
 
-/// Keeps the memory of this process from ending in a core file. On Linux no other process of the same user can read it
-/// any more either: not by `/proc/PID/mem`, and not with a debugger.
+/// Disables core dumps of this process. On Linux this also prevents other processes of the same user from reading its
+/// memory through `/proc/PID/mem` or with a debugger.
 ///
 /// # Errors
 /// When the operating system refuses.
@@ -17,7 +17,7 @@ pub fn forbid_core_dumps() -> io::Result<()> {
     Ok(())
 }
 
-/// Elsewhere there are no core files.
+/// Other systems have no core files.
 ///
 /// # Errors
 /// Never.

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::{Error, printer::Printer};
 use crate::secret::SecretString;
 
-/// How a command gets e-mail and password.
+/// The flags for the e-mail and the password.
 #[derive(Debug, clap::Args)]
 pub(super) struct Credentials {
     /// The e-mail address [default: asked for]
@@ -27,7 +27,7 @@ impl Credentials {
         }
     }
 
-    /// The password, never echoed; asked for twice when `again`.
+    /// Reads the password without echo; asks twice if `again`.
     pub fn password(&self, again: bool) -> Result<SecretString, Error> {
         if self.password_stdin {
             return first_line();

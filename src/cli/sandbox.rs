@@ -11,7 +11,7 @@ use crate::{
     sandbox::{Plan, RunningSandbox, Sandbox, SandboxConfig, SandboxError},
 };
 
-/// The demo account's address. Its password is not secret: it only opens an embedded sandbox, which prints it.
+/// The demo account's address. Its password is not secret: it is valid for embedded sandboxes only, which print it.
 pub(super) const DEMO_EMAIL: &str = "demo@example.com";
 pub(super) const DEMO_PASSWORD: &str = "demo-password-1";
 
@@ -58,7 +58,7 @@ impl Args {
     }
 }
 
-/// Starts a sandbox; a failure says what to do.
+/// Starts a sandbox.
 pub(super) async fn start(config: SandboxConfig, address: SocketAddr) -> Result<RunningSandbox, Error> {
     Sandbox::start(config, address).await.map_err(|error| match error {
         SandboxError::Listen { address, source } => Error::listening(address, &source),

@@ -11,7 +11,7 @@ use crate::{
     sandbox::{RunningSandbox, SandboxConfig},
 };
 
-/// Shared by the commands that serve MCP.
+/// The `--sandbox` flag of the commands that serve MCP.
 #[derive(Debug, clap::Args)]
 pub(super) struct SandboxFlag {
     /// Use an embedded BondMCP on loopback, with a vault of its own and a demo account
@@ -20,7 +20,8 @@ pub(super) struct SandboxFlag {
 }
 
 impl SandboxFlag {
-    /// `app`, pointed at a sandbox where that is wanted. The sandbox runs until the value returned beside it is dropped.
+    /// Returns `app`, with a sandbox as its upstream if the flag is set. The sandbox runs until the second value is
+    /// dropped.
     pub async fn apply(self, mut app: App) -> Result<(App, Option<RunningSandbox>), Error> {
         if !self.sandbox {
             return Ok((app, None));
@@ -36,8 +37,8 @@ impl SandboxFlag {
                 .print_err("BONDMCP_EMAIL, BONDMCP_PASSWORD and BONDMCP_API_KEY are ignored with --sandbox.");
             app.settings.environment = EnvironmentCredentials::default();
         }
-        // A separate vault. A sealing key from the environment is used for it too: it encrypts files on this machine and
-        // goes nowhere else, and `login` in the same environment must be able to open this vault.
+        // The sandbox has a separate vault. A sealing key from the environment is used for it too: it is never sent
+        // anywhere, and `login` in the same environment must be able to open this vault.
         app.settings.data_dir = app.settings.data_dir.join("sandbox");
         app.settings.vault = VaultLocation::Sqlite(app.settings.data_dir.join("vault.db"));
         app.printer.print_err(format_args!("BondMCP sandbox at {}", sandbox.base_url()));

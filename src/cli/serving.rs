@@ -1,4 +1,4 @@
-//! What `stdio` and `http` have in common: the flags, and the server that they put behind their transports.
+//! The common part of `stdio` and `http`: the flags and the server behind the transport.
 
 use std::time::Duration;
 
@@ -39,10 +39,10 @@ pub(super) struct ServingArgs {
     sandbox: sandboxed::SandboxFlag,
 }
 
-/// A running server, with what it needs.
+/// A running server with its resources.
 pub(super) struct Serving {
     pub server: BondMcp,
-    /// Cancelled by a signal to end the server.
+    /// Cancelled by a signal that ends the server.
     pub stopping: CancellationToken,
     account: Account,
     sign_in: Option<SignIn>,
@@ -50,7 +50,7 @@ pub(super) struct Serving {
 }
 
 impl Serving {
-    /// Closes what was used for serving.
+    /// Releases the server's resources.
     pub async fn end(self) {
         if let Some(sign_in) = self.sign_in {
             sign_in.close().await;
@@ -60,7 +60,7 @@ impl Serving {
 }
 
 impl ServingArgs {
-    /// Starts the server, with a sign-in page where the person can reach one.
+    /// Starts the server, with a sign-in page if the person can reach one.
     pub async fn start(self, app: App, with_page: bool) -> Result<Serving, Error> {
         let selection = Selection { read_only: self.read_only, toolsets: self.toolsets, tools: self.tools };
         let (app, sandbox) = self.sandbox.apply(app).await?;

@@ -1,4 +1,4 @@
-//! `bondmcp-server stdio`: what a host on this machine runs.
+//! `bondmcp-server stdio`: the MCP server that a host on this machine runs.
 
 use anyhow::anyhow;
 use rmcp::transport::stdio_pipes;

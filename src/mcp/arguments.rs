@@ -1,7 +1,7 @@
-//! Reading a tool's arguments. They are held against the schema that the agent was given, ranges and lengths included,
-//! before anybody is asked to sign in and anything is billed. An error names the argument by its path and what was
-//! expected of it. It never repeats what the caller wrote, names included: an agent may have put a secret or somebody's
-//! health there, and an echo that is redacted tells that a guess was right.
+//! Reading a tool's arguments. They are validated against the schema that the agent was given, ranges and lengths
+//! included, before a sign-in is started and anything is billed. An error names the argument by its path and the
+//! expected value. It never repeats what the caller wrote, names included: an agent may have put a secret or health
+//! data there, and a redacted echo would confirm a guess.
 
 use std::fmt::Write as _;
 
@@ -12,18 +12,18 @@ use serde_json::Value;
 
 use crate::error::{Kind, Report};
 
-/// What the check has let through fits, but for what a schema cannot say.
+/// Validated arguments fit the type, except for rules that a schema cannot express.
 pub(super) fn parse<T: DeserializeOwned>(arguments: &JsonObject) -> Result<T, Report> {
     serde_path_to_error::deserialize(arguments)
         .map_err(|error| refusal("Invalid", &error.path().to_string(), None))
 }
 
-/// Whether `arguments` are what `schema` asks for.
+/// Validates `arguments` against `schema`.
 pub(super) fn check(arguments: &JsonObject, schema: &JsonObject) -> Result<(), Report> {
     Check { root: schema }.object("", arguments, schema)
 }
 
-/// The walk over a schema and what is given for it. It knows the words that our schemas use.
+/// A validator for the keywords that our schemas use.
 struct Check<'a> {
     root: &'a JsonObject,
 }
@@ -51,7 +51,7 @@ impl Check<'_> {
         }
         for (name, property) in known {
             match given.get(name) {
-                // Some hosts send null for what they leave out.
+                // Some hosts send null for omitted arguments.
                 Some(Value::Null) if !required.contains(&name.as_str()) => {}
                 Some(value) => self.value(&below(name), value, property)?,
                 None => {}
@@ -102,7 +102,7 @@ impl Check<'_> {
         name.and_then(|name| self.root.get("$defs")?.get(name)).unwrap_or(schema)
     }
 
-    /// What a schema asks for, in words.
+    /// Describes what a schema expects.
     fn shape(&self, schema: &Value) -> Option<String> {
         let schema = self.resolved(schema);
         if let Some(values) = schema["enum"].as_array() {
@@ -141,7 +141,7 @@ impl Check<'_> {
     }
 }
 
-/// Whether a schema takes values of this type; one without a type takes any.
+/// Whether a schema accepts values of this type; one without a type accepts any.
 fn has_type(schema: &Value, name: &str) -> bool {
     schema["type"].as_str().is_none_or(|known| known == name)
 }
@@ -166,7 +166,7 @@ fn within(number: Option<f64>, schema: &Value, least: &str, most: &str) -> bool 
         && schema[most].as_f64().is_none_or(|most| number <= most)
 }
 
-/// ` from 0 to 130`, ` of 1 to 200 characters`, or nothing where nothing is bounded.
+/// ` from 0 to 130`, ` of 1 to 200 characters`, or nothing without limits.
 fn bounds(schema: &Value, least: &str, most: &str, unit: &str) -> String {
     let from = if unit.is_empty() { "from" } else { "of" };
     match (&schema[least], &schema[most]) {
@@ -177,14 +177,15 @@ fn bounds(schema: &Value, least: &str, most: &str, unit: &str) -> String {
     }
 }
 
-/// What is wrong with the argument at `path`, and what was expected where a schema says it in a few words.
+/// Describes the problem with the argument at `path`, and the expected value if the schema gives a short one.
 fn refusal(problem: &str, path: &str, expected: Option<String>) -> Report {
     let expected = expected.map(|shape| format!(": expected {shape}")).unwrap_or_default();
     let message = format!("{problem} argument `{path}`{expected}.");
     Report::new(Kind::InvalidInput, message, "Read the tool's input schema, then call again.")
 }
 
-/// Some argument is not taken. `path` and `known` are ours; the name is the caller's, so it is not repeated.
+/// Refuses an unknown argument. `path` and `known` come from the schema; the name comes from the caller and is not
+/// repeated.
 fn unknown(path: &str, known: &JsonObject) -> Report {
     let (message, taker) = match path {
         "" => ("An unknown argument was given.".to_owned(), "This tool".to_owned()),
@@ -238,7 +239,7 @@ mod tests {
         Create,
     }
 
-    /// What the check says, and else what reading says: where the one passes, the other does.
+    /// Returns the outcome of validation and parsing; arguments that pass the one must pass the other.
     fn outcome(arguments: &Value) -> Result<(), Report> {
         let arguments = arguments.as_object().unwrap();
         check(arguments, &crate::mcp::tools::input_schema::<Example>())?;

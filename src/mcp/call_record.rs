@@ -1,4 +1,5 @@
-//! What is logged and audited of a call: its name, its host, its outcome. Never its arguments or its result.
+//! The record of a call for the log and the audit log: its tool, its host, its outcome; never its arguments or its
+//! result.
 
 use std::time::Instant;
 
@@ -8,21 +9,21 @@ use serde::Serialize as _;
 use super::{BondMcp, host::Host, spending::Usd, tools::ToolSpec};
 use crate::{account::AuditEntry, error::Kind};
 
-/// A call from its start.
+/// A call in progress.
 pub(super) struct CallRecord {
-    /// `unknown` for a name that is the caller's invention.
+    /// Name of the tool; `unknown` if there is no such tool.
     tool: &'static str,
     host: Option<String>,
     action: Option<&'static str>,
     began: Instant,
 }
 
-/// How a call ended.
+/// The outcome of a call.
 #[derive(Debug, Default)]
 pub(super) struct CallOutcome {
     pub name: String,
     pub cost: Option<Usd>,
-    /// BondMCP may have billed it although there is no answer.
+    /// Whether BondMCP may have billed the call although there is no answer.
     pub possibly_billed: bool,
     pub key_id: Option<String>,
 }

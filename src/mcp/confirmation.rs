@@ -1,5 +1,5 @@
-//! Ending an API key cannot be taken back, so the person confirms it: in a form of the host where it has one; elsewhere
-//! the agent must name the key, as it can only after having looked which one it is.
+//! Revoking or rotating an API key is irreversible, so the person confirms it: in a form if the host has forms;
+//! otherwise the agent must name the key, which requires looking it up.
 
 use rmcp::{
     ErrorData,
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{account::Key, error::Kind};
 
-/// What the person fills in.
+/// The form that the person fills in.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct Confirmation {
     /// Yes, end this key.
@@ -26,7 +26,8 @@ pub(super) struct Confirmation {
 }
 
 impl Call<'_> {
-    /// Has the call confirmed where it ends a key: `None` when it can go on, an answer when it cannot.
+    /// Asks for confirmation if the call revokes or rotates a key: returns `None` if it can continue, otherwise an
+    /// answer.
     pub(super) async fn confirm(&self, asked: Option<&PendingInput>) -> Result<Option<Answer>, ErrorData> {
         match (self.tool.confirmation)(self.arguments) {
             // Boxed: this future is large and rarely needed.
@@ -44,7 +45,7 @@ impl Call<'_> {
             Ok(list) => list,
             Err(error) => return Ok(Some(Failure::from(error).into())),
         };
-        // That there is no such key is the tool's to tell.
+        // The tool reports that there is no such key.
         let Some(key) = list.keys.into_iter().find(|key| key.id == change.key_id) else { return Ok(None) };
         if !self.host.has_forms() {
             return Ok(self.named(change, &key).err().map(Into::into));
@@ -70,7 +71,7 @@ impl Call<'_> {
         Ok((!confirmed).then(|| declined().into()))
     }
 
-    /// The person's answer to a form, while the call is open; `None` where there is none in time.
+    /// Returns the person's answer to a form during the call; `None` if there is none in time.
     async fn answer_while_open(&self, form: ElicitRequestParams) -> Option<ElicitResult> {
         match self.host.elicit(form).await {
             Ok(mut question) => {
@@ -83,7 +84,8 @@ impl Call<'_> {
         }
     }
 
-    /// The key's name and preview. Redacted before they are cut: what is left of a secret's beginning is not recognised.
+    /// Returns the key's name and preview. They are redacted before they are shortened, since the start of a secret is
+    /// not recognised.
     fn described(&self, key: &Key) -> String {
         let guard = &self.server.inner.guard;
         match &key.preview {
@@ -92,7 +94,7 @@ impl Call<'_> {
         }
     }
 
-    /// Whether the agent has named the key that it wants to end.
+    /// Whether the agent has named the key that it wants to revoke or rotate.
     fn named(&self, change: &KeyChange, key: &Key) -> Result<(), Failure> {
         if self.arguments.get("confirm").and_then(Value::as_str)
             == Some(self.server.inner.guard.name(&key.name).as_str())

@@ -1,6 +1,6 @@
-//! Just-in-time sign-in: a call that needs an account and finds none starts a sign-in and continues when the person has
-//! signed in. How the person gets the link depends on the host: by URL elicitation where the host supports it, else in an
-//! ordinary answer. Form elicitation is never used for a secret.
+//! Just-in-time sign-in: a call that needs an account and has none starts a sign-in and continues when the person has
+//! signed in. How the person gets the link depends on the host: by URL elicitation where the host supports it, else in
+//! an ordinary answer. Form elicitation is never used for a secret.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,12 +21,12 @@ use crate::{
     sign_in::{End, Pending, Request, SignIn, State},
 };
 
-/// How long a retry waits for the page: hosts give up a call after a minute, and after ten rounds.
+/// Longest wait of a retry for the page: hosts abandon a call after a minute, and after ten rounds.
 const ROUND_WAIT: Duration = Duration::from_secs(25);
 
-/// How the person gets the link.
+/// The way in which the person gets the link.
 enum LinkDelivery {
-    /// 2026-07-28 with URL elicitation: the call is answered with the question, and made again.
+    /// 2026-07-28 with URL elicitation: the call is answered with the question, and the host repeats it.
     InputRequired,
     /// 2025-11-25 with URL elicitation: the host is asked while the call is open.
     WhileOpen,
@@ -35,7 +35,7 @@ enum LinkDelivery {
 }
 
 impl Call<'_> {
-    /// Signs the person in where the call needs it: `None` when it can go on, an answer when it cannot.
+    /// Signs the person in if the call needs it: returns `None` if it can continue, otherwise an answer.
     pub(super) async fn sign_in_first(
         &self,
         asked: Option<&PendingInput>,
@@ -43,12 +43,12 @@ impl Call<'_> {
         let Some(sign_in) = &self.server.inner.sign_in else { return Ok(None) };
         let Some(need) = self.tool.credential else { return Ok(None) };
         match self.at_work(self.account().bearer(need)).await {
-            // The operator's credentials are wrong; signing in on a page would not correct them.
+            // The operator's credentials are wrong; the sign-in page cannot correct them.
             Err(account::Error::SignInRequired { why: SignInReason::EnvironmentRejected, .. }) => {
                 return Ok(None);
             }
             Err(account::Error::SignInRequired { .. }) => {}
-            // The tool would meet it again, and try the password once more.
+            // The tool would fail in the same way and try the password once more.
             Err(error) => return Ok(Some(Failure::from(error).into())),
             Ok(_) => return Ok(None),
         }
@@ -91,7 +91,7 @@ impl Call<'_> {
         }
     }
 
-    /// 2025-11-25: the host is asked while the call stays open. When the call's time is up, the agent gets the link: the
+    /// 2025-11-25: the host is asked while the call stays open. At the call's deadline the agent gets the link: the
     /// page outlives the call.
     async fn while_open(&self, pending: &Pending) -> Option<Answer> {
         let asked = self.ask(self.signed_in_while_open(pending)).await;
@@ -106,7 +106,7 @@ impl Call<'_> {
         let time = pending.expires_in().min(self.time_for_the_person());
         let action = tokio::select! {
             answer = question.answered() => answer.map(|answer| answer.action),
-            // The question ends with its link and with the call; somebody may have signed in by it.
+            // The question ends with its link or with the call; the person may have signed in with the link elsewhere.
             _ = pending.finished(time) => {
                 question.take_back().await;
                 Some(ElicitationAction::Accept)
@@ -120,7 +120,7 @@ impl Call<'_> {
         match waited(pending, self.time_for_the_person(), self.host).await {
             State::SignedIn { .. } => {
                 if self.host.page_is_done(pending.name()).await.is_err() {
-                    tracing::debug!("the host was not told that the elicitation is complete");
+                    tracing::debug!("the host could not be notified that the elicitation is complete");
                 }
                 None
             }
@@ -130,24 +130,24 @@ impl Call<'_> {
         }
     }
 
-    /// For hosts without URL elicitation: the agent passes the link on.
+    /// Answers a host without URL elicitation: the agent passes the link on.
     fn in_words(&self, pending: &Pending) -> Answer {
         let report = match pending.state() {
             State::Verifying { .. } => Report::new(
                 Kind::EmailNotVerified,
-                "The account is made, and its e-mail address is not verified yet.",
-                "The person opens the link in the mail from BondMCP; then call again.",
+                "The account is created, but its e-mail address is not verified yet.",
+                "The person opens the link in the e-mail from BondMCP; then call again.",
             ),
             _ => Report::new(
                 Kind::SignInRequired,
-                "Nobody is signed in to BondMCP.",
+                "Not signed in to BondMCP.",
                 link_in_words(pending, &self.account().login_command(None)),
             ),
         };
         Failure::from(report).into()
     }
 
-    /// The sign-in page for a tool that tells of it in its own words; `None` where the person can reach none.
+    /// Returns the sign-in for a tool that describes it in its own result; `None` if the person cannot reach a page.
     pub(super) async fn sign_in_page(&self, email: Option<String>) -> Result<Option<Arc<Pending>>, Failure> {
         let Some(sign_in) = &self.server.inner.sign_in else { return Ok(None) };
         let request = Request { requested_by: self.host.name(), need: Need::Api, email };
@@ -157,7 +157,7 @@ impl Call<'_> {
         Ok(Some(pending))
     }
 
-    /// A retry: the person has been asked. Waits a while for the page, then lets the call go on or asks for another
+    /// Handles a retry after the person was asked. Waits for the page, then continues the call or asks for another
     /// round, without asking the person again.
     async fn next_round(&self, sign_in: &SignIn, name: &str) -> Result<Option<Answer>, ErrorData> {
         let Some(pending) = sign_in.named(name).await else { return Err(input_required::stale()) };
@@ -178,7 +178,7 @@ impl Call<'_> {
     }
 }
 
-/// The person declined what this call asked; others may still wait for the page.
+/// Handles a question that the person declined; other callers may still wait for the page.
 fn declined(pending: &Pending) -> Option<Answer> {
     pending.decline();
     match pending.state() {
@@ -205,7 +205,7 @@ fn link_delivery(host: &Host) -> LinkDelivery {
     }
 }
 
-/// Waits for the end of the sign-in, at most `at_most`, and reports progress to a host that asked for it.
+/// Waits for the end of the sign-in, at most `at_most`, and sends progress to a host that asked for it.
 async fn waited(pending: &Pending, at_most: Duration, host: &Host) -> State {
     const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
     let began = tokio::time::Instant::now();
@@ -228,7 +228,7 @@ fn message(pending: &Pending) -> String {
     )
 }
 
-/// The link and, for a person who likes a terminal better, the command that does the same.
+/// Describes the link and the command that signs in from a terminal.
 pub(super) fn link_in_words(pending: &Pending, command: &str) -> String {
     let valid = match pending.expires_in().as_secs() {
         seconds @ ..120 => format!("{seconds} seconds"),
@@ -249,12 +249,12 @@ fn ended(end: End) -> Answer {
         ),
         End::Gone => ("The process that served the sign-in page has ended.", "Call again for a new link."),
         End::TimedOut => (
-            "The sign-in link expired; nobody signed in in time.",
+            "The sign-in link expired before the person signed in.",
             "Ask the person, then call again for a new link.",
         ),
         End::TooManyAttempts => (
             "The sign-in ended after too many wrong passwords.",
-            "Call again when the person has the right one.",
+            "Ask the person, then call again for a new link.",
         ),
     };
     Failure::new(Kind::SignInRequired, message, solution).into()

@@ -1,4 +1,4 @@
-//! A failed call as MCP wants it: a tool result with `isError`, whose text is JSON that an agent can act on.
+//! A failed call as MCP specifies it: a tool result with `isError`, whose text is JSON that an agent can act on.
 
 use rmcp::{ErrorData, model::JsonObject};
 use serde_json::{Value, json};
@@ -8,12 +8,12 @@ use crate::{
     error::{Kind, Report},
 };
 
-/// Why a call failed.
+/// The failure of a call.
 #[derive(Debug)]
 pub struct Failure {
     report: Report,
     possibly_billed: bool,
-    /// Who has signed in since the answer before.
+    /// The account that signed in since the previous answer.
     signed_in_as: Option<String>,
 }
 
@@ -22,12 +22,12 @@ impl Failure {
         Report::new(kind, message, solution).into()
     }
 
-    /// A bug of ours.
+    /// Returns the failure for a bug in this server.
     pub fn bug() -> Self {
         Self::new(
             Kind::Internal,
-            "The server has met a bug of its own.",
-            "Try something else; the person can report it with the server's log.",
+            "Internal server error.",
+            "This is a bug; the person can report it with the server's log.",
         )
     }
 
@@ -35,12 +35,12 @@ impl Failure {
         self.report.kind
     }
 
-    /// Whether BondMCP may have billed the call all the same.
+    /// Whether BondMCP may have billed the call.
     pub fn is_possibly_billed(&self) -> bool {
         self.possibly_billed
     }
 
-    /// Says that BondMCP may have billed the call all the same.
+    /// Adds that BondMCP may have billed the call.
     pub fn possibly_billed(self) -> Self {
         Self { possibly_billed: true, ..self }
     }
@@ -59,7 +59,7 @@ impl Failure {
         content
     }
 
-    /// For requests whose results cannot say that they failed.
+    /// Converts the failure for requests whose results cannot report one.
     pub fn into_protocol_error(self) -> ErrorData {
         let words = format!("{} {}", self.report.message, self.report.solution);
         ErrorData::internal_error(words, Some(Value::Object(self.to_json())))

@@ -1,6 +1,6 @@
-//! Multi round-trip requests (MCP 2026-07-28): a call is answered with `input_required`, and the host makes it again with
-//! the person's answer and our `requestState`. The state passes through the host, so it is sealed, bound to the tool and
-//! its arguments, and valid for one round and a limited time.
+//! Multi round-trip requests (MCP 2026-07-28): a call is answered with `input_required`, and the host repeats it with
+//! the person's answer and our `requestState`. The state passes through the host, so it is encrypted, bound to the tool
+//! and its arguments, and valid for one round and a limited time.
 
 use std::{
     collections::HashMap,
@@ -22,16 +22,16 @@ use uuid::Uuid;
 
 use crate::secret::{self, ExposeSecret as _};
 
-/// The key of the question and of the host's answer to it.
+/// Key of the question and of the host's answer to it.
 const ANSWER: &str = "person";
 
 /// The input that a call waits for.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum PendingInput {
-    /// That the person signs in; the name of the pending sign-in.
+    /// The person signs in; holds the name of the pending sign-in.
     SignIn(String),
-    /// That the person confirms the end of a key.
+    /// The person confirms that a key stops working.
     Confirmation,
 }
 
@@ -46,13 +46,13 @@ pub(super) struct RequestStates {
     codec: RequestStateCodec,
     /// Lifetime of a request state.
     lifetime: Duration,
-    /// The rounds whose state was used.
+    /// Rounds whose state was used.
     spent: Mutex<HashMap<Uuid, Instant>>,
 }
 
 impl RequestStates {
     pub fn new(lifetime: Duration) -> Self {
-        // Each process has a key of its own: its questions end with it.
+        // Each process has its own key: its questions end with the process.
         let key = secret::random();
         Self {
             codec: RequestStateCodec::new_unchecked(key.expose_secret().as_bytes()),
@@ -73,7 +73,7 @@ impl RequestStates {
         Ok(InputRequiredResult::new(Some(requests), Some(self.seal(asked, request)?)))
     }
 
-    /// Has the host call again without asking the person again.
+    /// Makes the host call again without asking the person again.
     pub fn continue_without_input(
         &self,
         asked: PendingInput,
@@ -82,7 +82,7 @@ impl RequestStates {
         Ok(InputRequiredResult::new(None, Some(self.seal(asked, request)?)))
     }
 
-    /// The input asked for in the round before; `None` in the first one.
+    /// Returns the input that the previous round asked for; `None` in the first one.
     pub fn asked(&self, request: &CallToolRequestParams) -> Result<Option<PendingInput>, ErrorData> {
         let Some(state) = &request.request_state else { return Ok(None) };
         let State { asked, round } =
@@ -103,13 +103,13 @@ impl RequestStates {
     }
 }
 
-/// The person's answer in this round.
+/// Returns the person's answer in this round.
 pub(super) fn answer(request: &CallToolRequestParams) -> Option<ElicitResult> {
     let answer = request.input_responses.as_ref()?.get(ANSWER)?;
     serde_json::from_value(answer.clone()).ok()
 }
 
-/// A state is valid for the same tool with the same arguments.
+/// Binds a state to the tool and its arguments.
 fn bound_to(request: &CallToolRequestParams) -> Vec<u8> {
     json!([request.name, request.arguments]).to_string().into_bytes()
 }
@@ -122,7 +122,7 @@ pub(super) fn stale() -> ErrorData {
 mod tests {
     use super::*;
 
-    /// A call that carries a state of `states` for the call before it.
+    /// Returns a call with a state of `states` for the previous call.
     fn retry(states: &RequestStates) -> CallToolRequestParams {
         let mut request = CallToolRequestParams::new("list_models");
         request.request_state = Some(states.seal(PendingInput::Confirmation, &request).unwrap());
@@ -138,7 +138,7 @@ mod tests {
         assert!(RequestStates::new(Duration::from_mins(1)).asked(&retry(&states)).is_err(), "foreign");
         let over = RequestStates::new(Duration::ZERO);
         let expired = retry(&over);
-        // It counts milliseconds, and nothing is remembered as spent for longer than it lasts.
+        // A state has a resolution of milliseconds, and a used one is remembered only for its lifetime.
         while over.asked(&expired).is_ok() {}
         assert!(states.asked(&CallToolRequestParams::new("list_models")).unwrap().is_none());
     }

@@ -1,4 +1,5 @@
-//! MCP: the server handler, the tools and the egress guard. It knows no SQL and no HTTP client; it asks the account.
+//! MCP: the server handler, the tools and the egress guard. Requests to BondMCP and the vault go through
+//! [`crate::account`].
 
 mod arguments;
 mod call;
@@ -44,7 +45,7 @@ use crate::{
     sign_in::{LIFETIME, SignIn},
 };
 
-/// What an agent must know beside the tools' descriptions, each with the toolset that it is about.
+/// Instructions for agents, each with the toolset that it requires.
 const INSTRUCTIONS: [(&str, Option<Toolset>); 6] = [
     (
         "Tools for BondMCP, a health-AI API. You never see or handle credentials: this server holds them. Sessions are renewed by the server; you need not sign in before other calls.",
@@ -55,7 +56,7 @@ const INSTRUCTIONS: [(&str, Option<Toolset>); 6] = [
         None,
     ),
     (
-        "Never ask the person for a password, a token or an API key, never accept one in the chat and never put one into a tool call. If they offer one, tell them to keep it and to sign in as described.",
+        "Never ask the person for a password, a token or an API key, never accept one in the chat and never put one into a tool call. If they offer one, tell them not to share it and to sign in as described.",
         None,
     ),
     (
@@ -63,7 +64,7 @@ const INSTRUCTIONS: [(&str, Option<Toolset>); 6] = [
         Some(Toolset::Keys),
     ),
     (
-        "The health tools are billed to the account, and their answers say the `cost`. Ask the person before repeating one that may have been processed. Their answers are not a diagnosis: say so when you pass them on.",
+        "The health tools are billed to the account, and their answers state the `cost`. Ask the person before repeating a call that may have been processed. Their answers are not a diagnosis: tell the person so when you pass them on.",
         Some(Toolset::Health),
     ),
     (
@@ -72,19 +73,19 @@ const INSTRUCTIONS: [(&str, Option<Toolset>); 6] = [
     ),
 ];
 
-/// Bounds on what callers may ask of us.
+/// Limits on callers.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Calls that run at the same time.
+    /// Maximum number of concurrent calls.
     pub concurrent: usize,
-    /// Calls that wait for their turn; one more is refused as `rate_limited`.
+    /// Maximum number of queued calls; another one is refused as `rate_limited`.
     pub waiting: usize,
-    /// For one call from its start to its answer, the waits for its turn and for the person included. Hosts usually give
-    /// up after 60 s.
+    /// Deadline of one call from its start to its answer, including the waits in the queue and for the person. Hosts
+    /// usually give up after 60 s.
     pub deadline: Duration,
-    /// For a billed request and its answer, at most: none is begun when less is left of the deadline.
+    /// Time that a billed request may need: none is started if less is left until the deadline.
     pub billed: Duration,
-    /// What may be spent at BondMCP until the server ends.
+    /// Spending limit at BondMCP until the server ends.
     pub spend: Option<Usd>,
 }
 
@@ -100,7 +101,7 @@ impl Default for Limits {
     }
 }
 
-/// A tool, and how hosts see it.
+/// A tool with its description for hosts.
 #[derive(Debug)]
 struct ServedTool {
     spec: &'static ToolSpec,
@@ -116,25 +117,25 @@ pub struct BondMcp {
 #[derive(Debug)]
 struct Inner {
     account: Account,
-    /// The server's description for hosts. It is asked for with every request.
+    /// The server's description for hosts, built once because every request needs it.
     info: OnceLock<ServerConfig>,
-    /// Those that are served, by name.
+    /// The served tools, by name.
     tools: BTreeMap<&'static str, ServedTool>,
     guard: Guard,
-    /// `None` where the person cannot reach a page of this process.
+    /// The sign-in page; `None` if the person cannot reach a page of this process.
     sign_in: Option<SignIn>,
     request_states: RequestStates,
     limits: Limits,
     spending: Spending,
-    /// Calls that work.
+    /// Permits for running calls.
     running: Semaphore,
-    /// Calls that work or wait.
+    /// Permits for running and queued calls.
     admitted: Semaphore,
-    /// Questions to the person that are open.
+    /// Permits for open questions to the person.
     questions: Semaphore,
-    /// The number of the sign-in that an answer has named last.
+    /// Number of the sign-in that an answer named last.
     announced: AtomicU64,
-    /// Ends calls in flight when the process stops.
+    /// Cancels calls in flight when the process stops.
     stopping: CancellationToken,
 }
 
@@ -203,7 +204,7 @@ impl BondMcp {
             .with_website_url("https://bondmcp.com")
     }
 
-    /// Who answers, in the result's `_meta` (MCP 2026-07-28, "Discovery"): there is no handshake to tell it in.
+    /// Adds the server's identity to the result's `_meta` (MCP 2026-07-28, "Discovery"), since there is no handshake.
     fn meta() -> MetaObject {
         let mut meta = MetaObject::default();
         if let Ok(identity) = serde_json::to_value(Self::identity()) {

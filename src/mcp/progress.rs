@@ -6,12 +6,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::host::Host;
 
-/// A quicker call sends none.
+/// Time after which a call sends its first progress notification.
 const FIRST_PROGRESS: Duration = Duration::from_secs(1);
 
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Runs `work` and sends progress beside it, so that a host that reads slowly does not delay it.
+/// Runs `work` and sends progress concurrently, so that a host that reads slowly does not delay it.
 pub(super) async fn during<T>(host: &Host, work: impl Future<Output = T>) -> T {
     if !host.wants_progress() {
         return work.await;

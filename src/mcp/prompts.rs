@@ -1,5 +1,5 @@
-//! Prompts that a person picks in the host: each leads an agent through the right tools. What they fill in stays
-//! between host and agent; it is neither kept nor logged here.
+//! Prompts that a person selects in the host: each guides an agent through the right tools. Their arguments are neither
+//! stored nor logged here.
 
 use rmcp::{
     ErrorData,
@@ -13,14 +13,14 @@ use super::{
     tools::{MEDICATION_CHECK, SYMPTOM_ASSESSMENT},
 };
 
-/// A prompt, and the tool without which it is of no use.
+/// A prompt and the tool that it requires.
 struct Template {
     name: &'static str,
     title: &'static str,
     description: &'static str,
     tool: &'static str,
     arguments: &'static [Argument],
-    /// What the agent is told, before what the person has filled in.
+    /// Instructions to the agent, which precede the person's arguments.
     text: &'static str,
 }
 
@@ -85,7 +85,7 @@ the tool and which from you.
 ];
 
 impl BondMcp {
-    /// Those whose tool there is.
+    /// Returns the prompts whose tool is served.
     fn templates(&self) -> impl Iterator<Item = &'static Template> {
         TEMPLATES.iter().filter(|template| self.has_tool(template.tool))
     }

@@ -1,5 +1,5 @@
-//! What a host may read without a tool call: the models, the account, what was spent, and the API keys by id; and the
-//! completion of those ids. All of it belongs to the account, so it is marked private.
+//! The resources: the models, the account, the spending and the API keys by id, with completion of those ids. They
+//! belong to the account, so they are marked private.
 
 use rmcp::{
     ErrorData,
@@ -33,21 +33,21 @@ const KEY_TEMPLATE: &str = "bondmcp://keys/{key_id}";
 
 const JSON: &str = "application/json";
 
-/// How long a host may keep what it has read, in milliseconds. Most of it changes with the next call.
+/// Time for which a host may cache a resource, in milliseconds. Most of them change with the next call.
 const TTL_MS: u64 = 5000;
 
-/// `bondmcp://usage`.
+/// The content of `bondmcp://usage`.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Usage {
-    /// What this server has spent since it started.
+    /// The spending of this server since it started.
     spent: Spent,
-    /// Requests a minute, as last reported by BondMCP.
+    /// Requests per minute, as last reported by BondMCP.
     #[serde(skip_serializing_if = "Option::is_none")]
     rate_limit: Option<Allowance>,
 }
 
 impl BondMcp {
-    /// Those that a tool serves as well: what is hidden as a tool is hidden as a resource.
+    /// Returns the resources whose tool is served: a hidden tool hides its resource.
     pub(super) fn resources(&self) -> Vec<Resource> {
         let of = |tool: &str, uri: &str, name: &str, title: &str, description: &str| {
             self.has_tool(tool).then(|| {
@@ -68,7 +68,7 @@ impl BondMcp {
                 USAGE,
                 "usage",
                 "BondMCP usage",
-                "What this server has spent since it started, by tool.",
+                "The spending of this server since it started, by tool.",
             ),
         ];
         all.into_iter().flatten().collect()

@@ -1,22 +1,22 @@
-//! Which tools are served: those that the operator chose. The others are neither listed nor callable, and neither are the
-//! resources and prompts that lead to them.
+//! The operator's selection of tools. Other tools are neither listed nor callable, and their resources and prompts are
+//! not served.
 
 use std::collections::BTreeMap;
 
 use super::tools::{ToolSpec, Toolset};
 
-/// What the operator chose.
+/// The operator's selection.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
-    /// Nothing that changes or bills.
+    /// Whether only free, read-only tools are served.
     pub read_only: bool,
-    /// All of them when neither toolsets nor tools are named.
+    /// Selected toolsets; all if neither toolsets nor tools are named.
     pub toolsets: Vec<Toolset>,
-    /// Single tools, besides the toolsets.
+    /// Single tools, in addition to the toolsets.
     pub tools: Vec<String>,
 }
 
-/// Why a selection cannot be served.
+/// The reason why a selection cannot be served.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SelectionError {
     #[error("there is no tool named {name}; there are {}", known.join(", "))]
@@ -26,7 +26,7 @@ pub enum SelectionError {
 }
 
 impl Selection {
-    /// Those of `all` that are served.
+    /// Returns the tools of `all` that are served.
     pub(super) fn of(
         &self,
         all: BTreeMap<&'static str, &'static ToolSpec>,

@@ -1,4 +1,4 @@
-//! What this process has spent at BondMCP since it started, by tool, and the limit to it.
+//! The money that this process has spent at BondMCP since it started, by tool, and its limit.
 
 use std::{
     collections::BTreeMap,
@@ -11,15 +11,15 @@ use serde::Serialize;
 use super::failure::Failure;
 use crate::{bondmcp::Sent, error::Kind};
 
-/// The most that one call is counted as, whatever its answer says.
+/// Highest amount that one call is counted as.
 const HIGHEST_COST: Usd = Usd::cents(100);
 
-/// US dollars in millionths, so that sums are exact.
+/// An amount in millionths of a US dollar, so that sums are exact.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Usd(u64);
 
 impl Usd {
-    /// The nearest amount; zero for a negative number and for one that is not a number.
+    /// Converts to the nearest amount; zero for a negative number and for NaN.
     #[must_use]
     #[expect(
         clippy::cast_possible_truncation,
@@ -46,49 +46,49 @@ impl Usd {
     }
 }
 
-/// What a call of a tool costs.
+/// The price of a call.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Price {
-    /// The call is counted as this much, whatever its answer says.
+    /// Lower limit of what the call is counted as.
     pub least: Usd,
-    /// So much is reserved until its answer tells.
+    /// Amount that is reserved until the answer states the cost.
     pub reserved: Usd,
 }
 
 impl Price {
-    /// A documented price.
+    /// Returns a documented price.
     pub const fn cents(cents: u64) -> Self {
         Self { least: Usd::cents(cents), reserved: Usd::cents(cents) }
     }
 
-    /// A price that is not documented: it may be like the lowest or the highest of the documented ones.
+    /// Returns an undocumented price, which may be as low or as high as the documented ones.
     pub const fn between_cents(least: u64, most: u64) -> Self {
         Self { least: Usd::cents(least), reserved: Usd::cents(most) }
     }
 }
 
-/// What one tool has spent.
+/// The spending of one tool.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct ToolSpending {
-    /// Billed calls that were answered.
+    /// Number of billed calls that were answered.
     pub calls: u64,
-    /// What they cost, in US dollars.
+    /// Their cost in US dollars.
     pub usd: f64,
-    /// Calls whose answer was lost: they may have been billed.
+    /// Number of calls whose answer was lost, which may have been billed.
     pub possibly_billed_calls: u64,
-    /// What those cost at most, in US dollars.
+    /// Their highest possible cost in US dollars.
     pub possibly_usd: f64,
 }
 
-/// What this process has spent since it started.
+/// The spending of this process since it started.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Spent {
-    /// In US dollars, with what was possibly billed.
+    /// Total in US dollars, including possibly billed calls.
     pub total_usd: f64,
-    /// The operator's limit, in US dollars; absent where there is none.
+    /// The operator's limit in US dollars; absent if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_usd: Option<f64>,
-    /// By tool.
+    /// Spending by tool.
     pub by_tool: BTreeMap<String, ToolSpending>,
 }
 
@@ -101,7 +101,7 @@ pub(super) struct Spending {
 #[derive(Debug, Default)]
 struct Book {
     tools: BTreeMap<String, Line>,
-    /// For calls in progress.
+    /// Amount reserved for calls in progress.
     reserved: Usd,
 }
 
@@ -145,7 +145,7 @@ impl Spending {
             return Err(Failure::new(
                 Kind::SpendLimit,
                 format!(
-                    "The call costs up to ${:.2}; this server has spent ${:.2} of the ${:.2} that it may.",
+                    "The call costs up to ${:.2}; this server has spent ${:.2} of its limit of ${:.2}.",
                     price.reserved.to_f64(),
                     taken.to_f64(),
                     limit.to_f64()
@@ -173,9 +173,9 @@ impl Spending {
 }
 
 impl Billed<'_> {
-    /// It was answered; `cost` is what the answer says, in US dollars. Returns what it is counted as: at least the
-    /// documented price, so that an answer cannot evade the limit, and at most [`HIGHEST_COST`], so that it cannot use
-    /// up the limit at once.
+    /// Records an answer with its `cost` in US dollars. Returns the counted amount: at least the documented price, so
+    /// that an answer cannot evade the limit, and at most [`HIGHEST_COST`], so that it cannot exhaust the limit at
+    /// once.
     pub fn cost(mut self, cost: Option<f64>) -> Usd {
         let named = cost.map_or(self.price.reserved, Usd::from_f64);
         let counted = named.min(HIGHEST_COST).max(self.price.least);

@@ -1,5 +1,5 @@
-//! The forms in which a secret is looked for. Escapes are undone in the text (see [`super::view`]), so these are the
-//! secret, its parts, and the encodings of which nothing can be undone because nobody knows where they begin.
+//! The forms of a secret that are searched for. Escapes are decoded in the text (see [`super::view`]), so the forms are
+//! the secret, its parts, and encodings that cannot be decoded because their start is unknown.
 
 use base64::{Engine as _, engine::general_purpose};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -8,39 +8,39 @@ use zeroize::Zeroizing;
 use super::view::{Blanks, View, is_blank};
 use crate::secret::to_secret_json;
 
-/// Shorter secrets are not searched for: they would occur by chance and a redaction would point at them.
-pub(super) const SHORTEST: usize = 6;
+/// Length below which secrets are not searched for: they would occur by chance, and a redaction would reveal them.
+pub(super) const MIN_SECRET_BYTES: usize = 6;
 
-/// Of a longer secret only the last bytes are searched for, or an upstream that gives huge tokens would fill the memory.
-/// No header carries a token of that size, and without its end it is worth nothing.
-const LONGEST: usize = 4096;
+/// Length above which only the last bytes of a secret are searched for, so that huge tokens cannot exhaust the memory.
+/// No header carries a token of that size, and a token without its end is useless.
+const MAX_SECRET_BYTES: usize = 4096;
 
-/// Shorter parts of a JWT are not searched for.
-const SHORTEST_PART: usize = 16;
+/// Length below which the parts of a JWT are not searched for.
+const MIN_PART_BYTES: usize = 16;
 
 /// RFC 3986, 2.3: unreserved characters.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// What ECMAScript's `encodeURIComponent` leaves alone.
+/// Characters that ECMAScript's `encodeURIComponent` does not escape.
 const URI_COMPONENT: &AsciiSet =
     &UNRESERVED.remove(b'!').remove(b'\'').remove(b'(').remove(b')').remove(b'*');
 
 type Form = Zeroizing<Vec<u8>>;
 
-/// Everything that gives `secret` away, without blanks; nothing where it is too short.
+/// Returns every form that reveals `secret`, without blanks; none if the secret is too short.
 pub(super) fn forms(secret: &str) -> Vec<Form> {
     let mut forms = Forms::default();
     if secret.starts_with("eyJ") {
-        // All tokens of an issuer have the same header.
-        for part in secret.split('.').skip(1).filter(|part| part.len() >= SHORTEST_PART) {
+        // All tokens of an issuer share one header.
+        for part in secret.split('.').skip(1).filter(|part| part.len() >= MIN_PART_BYTES) {
             forms.add(end(part).as_bytes());
         }
     }
     let secret = end(secret);
-    if without_blanks(secret.as_bytes()).len() < SHORTEST {
+    if without_blanks(secret.as_bytes()).len() < MIN_SECRET_BYTES {
         return forms.0;
     }
-    // An escape may begin before the secret and end within it, so that undoing it mars the secret.
+    // An escape may begin before the secret and end within it, so that decoding it alters the secret.
     let mut written = vec![Zeroizing::new(secret.as_bytes().to_vec())];
     if let Ok(json) = to_secret_json(&secret) {
         written.push(Zeroizing::new(json[1..json.len() - 1].to_vec()));
@@ -61,21 +61,21 @@ pub(super) fn forms(secret: &str) -> Vec<Form> {
         }
     }
     let mut view = View::of(secret, Blanks::Drop).bytes;
-    // These take part in an escape with what comes after the secret.
+    // These characters may form an escape with the text that follows the secret.
     while view.last() == Some(&b'\\') {
         view.pop();
     }
     forms.add(&one_byte_characters(&view));
     forms.add(&view);
     if secret.bytes().all(|b| b.is_ascii_digit()) {
-        // As a number.
+        // The secret as a number.
         forms.add(secret.trim_start_matches('0').as_bytes());
     }
     forms.0
 }
 
 fn end(secret: &str) -> &str {
-    &secret[secret.ceil_char_boundary(secret.len().saturating_sub(LONGEST))..]
+    &secret[secret.ceil_char_boundary(secret.len().saturating_sub(MAX_SECRET_BYTES))..]
 }
 
 #[derive(Default)]
@@ -84,7 +84,7 @@ struct Forms(Vec<Form>);
 impl Forms {
     fn add(&mut self, form: &[u8]) {
         let form = without_blanks(form);
-        if form.len() >= SHORTEST && !self.0.contains(&form) {
+        if form.len() >= MIN_SECRET_BYTES && !self.0.contains(&form) {
             self.0.push(form);
         }
     }
@@ -116,8 +116,8 @@ fn hex(bytes: &[u8], digits: &[u8; 16]) -> Form {
     hex
 }
 
-/// The characters of a base64 text that depend on the secret alone, when `offset` other bytes (modulo 3) stand before
-/// it: `Basic dXNlcjpwYXNz` hides a password at any of the three.
+/// Returns the base64 characters that depend on the secret alone, when `offset` other bytes (modulo 3) precede it:
+/// `Basic dXNlcjpwYXNz` can hold a password at any of the three offsets.
 fn base64_at(secret: &[u8], offset: usize) -> [Form; 2] {
     let mut bytes = Zeroizing::new(Vec::with_capacity(offset + secret.len()));
     bytes.resize(offset, 0);
@@ -130,7 +130,7 @@ fn base64_at(secret: &[u8], offset: usize) -> [Form; 2] {
     })
 }
 
-/// As in `'\xe4'`, where `view` has the two bytes of `ä`.
+/// Encodes as in `'\xe4'`, where the view has the two bytes of `ä`.
 fn one_byte_characters(view: &[u8]) -> Form {
     let mut bytes = Zeroizing::new(Vec::with_capacity(view.len()));
     for chunk in view.utf8_chunks() {

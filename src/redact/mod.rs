@@ -1,10 +1,9 @@
-//! Finds secrets in text that is about to leave: the ones this process holds or has held lately, in every usual form
-//! and however escaped, and whatever has the shape of one. The egress guard, the log writer and the command line ask
-//! here.
+//! Finds secrets in outgoing text: the secrets that this process has or recently had, in every usual encoding and
+//! escaping, and text that has the shape of a secret. The egress guard, the log writer and the command line use it.
 //!
-//! A secret of fewer than six bytes, blanks not counted, is not searched for: it would occur by chance. A text that
-//! was encoded in order to get past (reversed, compressed, base85) is not seen through. Copies of secrets that are made
-//! here are wiped when they are dropped.
+//! A secret of fewer than six bytes, blanks not counted, is not searched for: it would occur by chance. Text that was
+//! encoded to evade the search (reversed, compressed, base85) is not decoded. Copies of secrets made here are wiped
+//! when dropped.
 
 mod forms;
 mod needles;
@@ -27,18 +26,18 @@ use self::{
 };
 use crate::secret::{ExposeSecret, SecretString};
 
-/// What stands where a secret stood.
+/// The replacement for a secret.
 pub const REDACTED: &str = "[redacted]";
 
-/// So many secrets that are not in force are remembered, the newest ones: a secret that was replaced may still be on
-/// its way through somebody's answer, but not for ever.
-const REMEMBERED: usize = 1024;
+/// Number of replaced secrets that are remembered, newest first: a replaced secret may still occur in a response that
+/// is in progress.
+const MAX_REMEMBERED: usize = 1024;
 
-/// Text around a secret may form another one with what stands in its place. A text that is not clean after so many
-/// passes was made so.
-const PASSES: usize = 8;
+/// Maximum number of passes. The text around a secret may form another one with its replacement; a text that is not
+/// clean after this many passes was crafted.
+const MAX_PASSES: usize = 8;
 
-/// The secrets this process holds or has held lately. Clones share them.
+/// The secrets that this process has or recently had. Clones share them.
 #[derive(Clone, Default)]
 pub struct Redactor {
     known: Arc<RwLock<Known>>,
@@ -46,17 +45,17 @@ pub struct Redactor {
 
 #[derive(Default)]
 struct Known {
-    /// In force, by source.
+    /// Secrets in force, by source.
     held: HashMap<&'static str, Vec<SecretString>>,
-    /// Not in force, as far as anybody told; oldest first.
+    /// Secrets that are not in force; oldest first.
     passed: VecDeque<SecretString>,
-    /// What is searched for: each secret above is added once for each place in which it stands.
+    /// The search index: each secret is added once for each source or list that contains it.
     needles: Needles,
     revision: u64,
 }
 
 impl Redactor {
-    /// From now on `secret` is looked for, until many newer ones have passed by.
+    /// Searches for `secret` until many newer ones have been remembered.
     pub fn remember(&self, secret: &SecretString) {
         if self.read().knows(secret) {
             return;
@@ -69,8 +68,8 @@ impl Redactor {
         }
     }
 
-    /// From now on the secrets of `source` that are in force are these: they are looked for until `source` has others.
-    /// Those it had before are remembered like any that passed by.
+    /// Sets the secrets of `source` that are in force: they are searched for until `source` has others. Its previous
+    /// ones are remembered like any replaced secret.
     pub fn hold<'a>(&self, source: &'static str, secrets: impl IntoIterator<Item = &'a SecretString>) {
         let secrets: Vec<&SecretString> = secrets.into_iter().collect();
         if self.read().holds(source, &secrets) {
@@ -91,19 +90,19 @@ impl Redactor {
         known.revision += 1;
     }
 
-    /// A number that changes with the set of secrets that are looked for. What was clean at one revision need not be
-    /// looked at again before the next; ask for it before cleaning.
+    /// Returns a number that changes with the set of secrets. Text that was clean at one revision need not be searched
+    /// again before the next; read the revision before cleaning.
     #[must_use]
     pub fn revision(&self) -> u64 {
         self.read().revision
     }
 
-    /// `text` without secrets; borrowed when there was none. What is clean stays as it is.
+    /// Returns `text` without secrets; borrowed if there was none. Clean text is unchanged.
     #[must_use]
     pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let known = self.read();
         let mut clean = Cow::Borrowed(text);
-        for _ in 0..PASSES {
+        for _ in 0..MAX_PASSES {
             match known.secrets_in(&clean) {
                 Ok(found) if found.is_empty() => return clean,
                 Ok(found) => clean = Cow::Owned(replaced(&clean, &found)),
@@ -113,7 +112,7 @@ impl Redactor {
         Cow::Borrowed(REDACTED)
     }
 
-    /// Takes secrets out of strings, names and numbers, wherever they stand in `value`.
+    /// Removes secrets from the strings, names and numbers anywhere in `value`.
     pub fn redact_json(&self, value: &mut Value) {
         match value {
             Value::String(text) => {
@@ -155,7 +154,7 @@ impl Redactor {
 
 impl Known {
     fn knows(&self, wanted: &SecretString) -> bool {
-        // The newest is asked for most.
+        // The newest one is searched for most often.
         self.held.values().flatten().chain(self.passed.iter().rev()).any(|known| is_same(known, wanted))
     }
 
@@ -164,19 +163,19 @@ impl Known {
         held.len() == secrets.len() && held.iter().zip(secrets).all(|(held, given)| is_same(held, given))
     }
 
-    /// Keeps `secret`, whose needles are there already, until many newer ones have come.
+    /// Remembers `secret`, which is indexed already, until many newer ones have been remembered.
     fn pass_by(&mut self, secret: SecretString) {
         self.passed.push_back(secret);
-        if self.passed.len() > REMEMBERED
+        if self.passed.len() > MAX_REMEMBERED
             && let Some(oldest) = self.passed.pop_front()
         {
             self.needles.remove(oldest.expose_secret());
         }
     }
 
-    /// Where secrets stand in `text`: in order, apart from each other, and not counting what stands in their place.
+    /// Returns the ranges of secrets in `text`: ordered, disjoint, and without existing replacements.
     fn secrets_in(&self, text: &str) -> Result<Vec<Range<usize>>, TooMuchWork> {
-        // A view traces positions in 32 bits.
+        // A traced view has 32-bit positions.
         if u32::try_from(text.len()).is_err() {
             return Err(TooMuchWork);
         }
@@ -201,7 +200,7 @@ impl Known {
             found.extend(hits.drain(..).filter_map(|hit| view.origin(hit)));
         }
         if shapes::prefixes(&view.bytes).next().is_some() {
-            // Without blanks, words would run together.
+            // Without blanks, separate words would be joined.
             let view = View::traced(text, Blanks::Keep);
             shapes::find(&view.bytes, &mut hits);
             found.extend(hits.drain(..).filter_map(|hit| view.origin(hit)));
@@ -210,12 +209,12 @@ impl Known {
     }
 }
 
-/// Nobody who could measure the time chooses both of them.
+/// Compares two secrets, not in constant time: no attacker who could measure the time chooses both.
 fn is_same(a: &SecretString, b: &SecretString) -> bool {
     a.expose_secret() == b.expose_secret()
 }
 
-/// `found` in order, overlaps joined, without what lies within a [`REDACTED`].
+/// Sorts `found` and joins overlaps, without ranges inside a [`REDACTED`].
 fn in_order(text: &str, mut found: Vec<Range<usize>>) -> Vec<Range<usize>> {
     let whole =
         |range: Range<usize>| text.floor_char_boundary(range.start)..text.ceil_char_boundary(range.end);
@@ -228,7 +227,7 @@ fn in_order(text: &str, mut found: Vec<Range<usize>>) -> Vec<Range<usize>> {
     found.sort_unstable_by_key(|range| range.start);
     let mut apart: Vec<Range<usize>> = Vec::with_capacity(found.len());
     for range in found.into_iter().map(whole) {
-        // A mark that is touched goes with it.
+        // A replacement that overlaps is included.
         let start = marks.get(first_mark(&range)).map_or(range.start, |mark| mark.start.min(range.start));
         let last = marks.partition_point(|mark| mark.start < range.end).checked_sub(1);
         let end = last.map_or(range.end, |last| marks[last].end.max(range.end));
@@ -269,7 +268,7 @@ mod tests {
         redactor
     }
 
-    /// So many secrets pass by.
+    /// Remembers this many secrets.
     fn flood(redactor: &Redactor, count: usize) {
         for number in 0..count {
             redactor.remember(&format!("passing-secret-{number}").into());
@@ -316,7 +315,7 @@ mod tests {
         let redactor = Redactor::default();
         redactor.hold("environment", [&"environment-password".into()]);
         redactor.hold("record", [&"first-token".into(), &"record-password".into()]);
-        flood(&redactor, 3 * REMEMBERED);
+        flood(&redactor, 3 * MAX_REMEMBERED);
         for secret in ["environment-password", "first-token", "record-password"] {
             assert_eq!(redactor.redact(secret), REDACTED);
         }
@@ -327,9 +326,9 @@ mod tests {
         let redactor = Redactor::default();
         redactor.hold("record", [&"first-token".into(), &"record-password".into()]);
         redactor.hold("record", [&"other-token".into(), &"record-password".into()]);
-        flood(&redactor, REMEMBERED - 1);
+        flood(&redactor, MAX_REMEMBERED - 1);
         assert_eq!(redactor.redact("first-token"), REDACTED);
-        flood(&redactor, REMEMBERED + 1);
+        flood(&redactor, MAX_REMEMBERED + 1);
         assert_eq!(redactor.redact("first-token"), "first-token");
         assert_eq!(redactor.redact("record-password, other-token"), "[redacted], [redacted]");
     }
@@ -340,7 +339,7 @@ mod tests {
         redactor.hold("environment", [&"shared-password".into()]);
         redactor.hold("record", [&"shared-password".into()]);
         redactor.hold("record", []);
-        flood(&redactor, 2 * REMEMBERED);
+        flood(&redactor, 2 * MAX_REMEMBERED);
         assert_eq!(redactor.redact("shared-password"), REDACTED);
     }
 

@@ -1,24 +1,24 @@
-//! The search for known secrets. Each needle is found by its last bytes: a table of their hashes is asked at every byte
-//! of the text, and nearly always says no. That costs the same for one needle as for thousands, a change of the set
-//! costs no more than the needles that change, and all memory that holds them is ours to wipe; an automaton over as
-//! many needles has none of the three.
+//! The search for known secrets. Each needle is found by its last bytes: a table of their hashes is consulted at every
+//! byte of the text and nearly always has no match. The cost does not depend on the number of needles, a change of the
+//! set costs only the needles that change, and all memory that holds them can be wiped. An automaton over as many
+//! needles has none of these properties.
 
 use std::{collections::HashMap, ops::Range};
 
 use zeroize::Zeroizing;
 
 use super::{
-    forms::{SHORTEST, forms},
+    forms::{MIN_SECRET_BYTES, forms},
     view::is_blank,
 };
 
-/// Bytes are compared at most this often for each byte of a text; one that needs more was made to.
-const MOST_WORK: usize = 32;
+/// Maximum number of byte comparisons for each byte of a text; a text that needs more was crafted.
+const MAX_COMPARISONS: usize = 32;
 
 /// The needles, by the hash of their last bytes.
 #[derive(Default)]
 pub(super) struct Needles {
-    /// One bit a hash.
+    /// One bit for each hash.
     filter: Filter,
     buckets: HashMap<u16, Vec<Needle>>,
 }
@@ -27,11 +27,11 @@ struct Filter(Box<[u64; 1 << 10]>);
 
 struct Needle {
     form: Zeroizing<Vec<u8>>,
-    /// How many secrets have this form.
+    /// Number of secrets that have this form.
     uses: usize,
 }
 
-/// A text so full of beginnings of secrets that it is not searched to its end.
+/// The error for a text with so many partial matches that it is not searched to its end.
 pub(super) struct TooMuchWork;
 
 impl Needles {
@@ -47,7 +47,7 @@ impl Needles {
         }
     }
 
-    /// Undoes one [`Self::add`].
+    /// Reverts one [`Self::add`].
     pub fn remove(&mut self, secret: &str) {
         for form in forms(secret) {
             let hash = Tail::of(&form).hash();
@@ -63,13 +63,13 @@ impl Needles {
         }
     }
 
-    /// Where needles stand in `text`, whatever blanks stand between their characters.
+    /// Finds needles in `text`, ignoring blanks between their characters.
     pub fn find(&self, text: &[u8], found: &mut Vec<Range<usize>>) -> Result<(), TooMuchWork> {
         if self.buckets.is_empty() {
             return Ok(());
         }
         let mut tail = Tail::default();
-        let mut work = text.len().saturating_add(1024).saturating_mul(MOST_WORK);
+        let mut work = text.len().saturating_add(1024).saturating_mul(MAX_COMPARISONS);
         for (at, &byte) in text.iter().enumerate() {
             if is_blank(byte) {
                 continue;
@@ -89,7 +89,7 @@ impl Needles {
     }
 }
 
-/// Where `needle` begins if `text` ends with it, and how many bytes were compared to learn it.
+/// Returns where `needle` begins if `text` ends with it, and the number of compared bytes.
 fn start(text: &[u8], needle: &[u8]) -> (Option<usize>, usize) {
     let mut kept = text.iter().enumerate().rev().filter(|(_, byte)| !is_blank(**byte));
     let mut start = None;
@@ -102,23 +102,23 @@ fn start(text: &[u8], needle: &[u8]) -> (Option<usize>, usize) {
     (start, needle.len())
 }
 
-/// The last [`SHORTEST`] bytes.
+/// Returns the last [`MIN_SECRET_BYTES`] bytes.
 #[derive(Clone, Copy, Default)]
 struct Tail(u64);
 
 impl Tail {
     fn of(needle: &[u8]) -> Self {
         let mut tail = Self::default();
-        needle[needle.len().saturating_sub(SHORTEST)..].iter().for_each(|&byte| tail.push(byte));
+        needle[needle.len().saturating_sub(MIN_SECRET_BYTES)..].iter().for_each(|&byte| tail.push(byte));
         tail
     }
 
     fn push(&mut self, byte: u8) {
-        const MASK: u64 = (1 << (8 * SHORTEST)) - 1;
+        const MASK: u64 = (1 << (8 * MIN_SECRET_BYTES)) - 1;
         self.0 = (self.0 << 8 | u64::from(byte)) & MASK;
     }
 
-    /// Fibonacci hashing.
+    /// Hashes by Fibonacci hashing.
     fn hash(self) -> u16 {
         let [high, low, ..] = self.0.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes();
         u16::from_be_bytes([high, low])

@@ -1,24 +1,24 @@
-//! What has the shape of a secret, whoever it belongs to: JWTs (RFC 7519: `eyJ` begins the base64url of `{"`) and keys
-//! with BondMCP's prefixes.
+//! Finds text that has the shape of a secret: JWTs (RFC 7519: `eyJ` begins the base64url of `{"`) and keys with
+//! BondMCP's prefixes.
 
 use std::ops::Range;
 
 use memchr::memchr2_iter;
 
 const PREFIXES: [&[u8]; 3] = [b"eyJ", b"sk_", b"bcp_"];
-/// The place of a JWT's prefix among them.
+/// Index of the JWT prefix in `PREFIXES`.
 const JWT: usize = 0;
 
-/// Shorter runs after a prefix are words, or a key's preview.
-const SHORTEST_PART: usize = 5;
-const SHORTEST_KEY: usize = 12;
+/// Shorter runs after a prefix are words or key previews.
+const MIN_PART: usize = 5;
+const MIN_KEY: usize = 12;
 
-/// A line is taken for wrapped when so much of the token stands on it.
-const WRAPPED: usize = 40;
+/// Length of a token's part on a line from which the line counts as wrapped.
+const MIN_WRAPPED_LINE: usize = 40;
 
-/// Where something has the shape of a secret.
+/// Finds the ranges that have the shape of a secret.
 pub(super) fn find(text: &[u8], found: &mut Vec<Range<usize>>) {
-    // What begins within a token that was looked at goes on no farther than that; another kind may.
+    // A match of the same kind within an examined token ends with it; a match of another kind may be longer.
     let mut from = [0; PREFIXES.len()];
     for (kind, start) in prefixes(text) {
         if start < from[kind] {
@@ -33,9 +33,9 @@ pub(super) fn find(text: &[u8], found: &mut Vec<Range<usize>>) {
     }
 }
 
-/// What a secret may begin with, and where it stands in `text`.
+/// Returns the prefixes in `text` with their positions.
 pub(super) fn prefixes(text: &[u8]) -> impl Iterator<Item = (usize, usize)> {
-    // One of these is the last byte of each.
+    // Each prefix ends with one of these bytes.
     memchr2_iter(b'J', b'_', text).filter_map(|last| {
         let until = &text[..=last];
         let kind = PREFIXES.iter().position(|prefix| until.ends_with(prefix))?;
@@ -43,7 +43,7 @@ pub(super) fn prefixes(text: &[u8]) -> impl Iterator<Item = (usize, usize)> {
     })
 }
 
-/// The length of the base64url at the start of `text`.
+/// Returns the length of the base64url run at the start of `text`.
 fn token(text: &[u8]) -> usize {
     text.iter().take_while(|byte| is_token(**byte)).count()
 }
@@ -52,18 +52,18 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
 }
 
-/// The end of the key that begins at `start`.
+/// Returns the end of the key that begins at `start`.
 fn key(text: &[u8], start: usize, prefix: &[u8]) -> Option<usize> {
     let is_word = start > 0 && (text[start - 1].is_ascii_alphanumeric() || text[start - 1] == b'_');
     let length = token(&text[start..]);
-    (!is_word && length >= prefix.len() + SHORTEST_KEY).then_some(start + length)
+    (!is_word && length >= prefix.len() + MIN_KEY).then_some(start + length)
 }
 
-/// The end of the JWT that begins at `start`: a header, a payload and, mostly, a signature.
+/// Returns the end of the JWT that begins at `start`: a header, a payload and usually a signature.
 fn jwt(text: &[u8], start: usize) -> Option<usize> {
     let header = token(&text[start..]);
     let payload = token(text[start + header..].strip_prefix(b".")?);
-    if header < PREFIXES[JWT].len() + SHORTEST_PART || payload < SHORTEST_PART {
+    if header < PREFIXES[JWT].len() + MIN_PART || payload < MIN_PART {
         return None;
     }
     let mut end = start + header + 1 + payload;
@@ -71,7 +71,7 @@ fn jwt(text: &[u8], start: usize) -> Option<usize> {
         end += 1 + token(signature);
     }
     let mut line = start;
-    while end - line >= WRAPPED
+    while end - line >= MIN_WRAPPED_LINE
         && let Some((next, last)) = continued(text, end)
     {
         (line, end) = (next, last);
@@ -79,7 +79,7 @@ fn jwt(text: &[u8], start: usize) -> Option<usize> {
     Some(end)
 }
 
-/// The line after `end`, where a wrapped token has it to itself.
+/// Returns the line after `end`, if a wrapped token fills it alone.
 fn continued(text: &[u8], end: usize) -> Option<(usize, usize)> {
     let rest = &text[end..];
     let next = rest.strip_prefix(b"\r\n").or_else(|| rest.strip_prefix(b"\n"))?;

@@ -1,6 +1,6 @@
-//! A text with its escapes undone: JSON, Python and Rust (`\"`, `\u00e4`, `\xe4`, `\u{e4}`), HTML (`&quot;`, `&#34;`,
-//! `&#x22;`) and percent (`%22`), however deep they are nested and mixed. It is for searching only. Each of its bytes
-//! knows where in the text it comes from.
+//! A text with its escapes decoded: JSON, Python and Rust (`\"`, `\u00e4`, `\xe4`, `\u{e4}`), HTML (`&quot;`, `&#34;`,
+//! `&#x22;`) and percent (`%22`), however deeply nested and mixed. It is used for searching only. Each of its bytes is
+//! traced to its position in the text.
 
 use std::ops::Range;
 
@@ -9,19 +9,19 @@ use zeroize::Zeroizing;
 
 use crate::text::is_format;
 
-/// Escapes are undone so many times. Each encoder on the way of a secret takes one; backslashes that belong to it may
-/// take a few more.
-const LEVELS: usize = 16;
+/// Number of decoding passes. Each encoder between the secret and the text needs one; backslashes that belong to the
+/// secret may need a few more.
+const MAX_LEVELS: usize = 16;
 
-/// What becomes of white space.
+/// How white space is treated.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Blanks {
     Keep,
-    /// Dropped before escapes are undone, as a line break may stand in the middle of one.
+    /// White space is dropped before escapes are decoded, since a line break may split one.
     Drop,
 }
 
-/// White space, control characters, and the plus sign that stands for a space in forms.
+/// Whether the byte is white space, a control character, or the plus sign that encodes a space in forms.
 pub(super) const fn is_blank(byte: u8) -> bool {
     byte <= b' ' || byte == b'+' || byte == 0x7F
 }
@@ -39,13 +39,13 @@ fn is_invisible(c: char) -> bool {
 pub(super) struct View {
     blanks: Blanks,
     pub bytes: Zeroizing<Vec<u8>>,
-    /// Where each byte comes from.
+    /// The position of each byte in the text.
     origins: Option<Vec<Origin>>,
 }
 
 type Origin = (u32, u32);
 
-/// What an escape stands for.
+/// The character or byte that an escape encodes.
 enum Unescaped {
     Byte(u8),
     Char(char),
@@ -56,12 +56,12 @@ impl View {
         Self::build(text, blanks, None)
     }
 
-    /// With the origin of each byte. It is remembered in 32 bits: `text` must be shorter than 4 GiB.
+    /// Builds the view with the origin of each byte. An origin has 32 bits: `text` must be shorter than 4 GiB.
     pub fn traced(text: &str, blanks: Blanks) -> Self {
         Self::build(text, blanks, Some(Vec::with_capacity(text.len())))
     }
 
-    /// Where in the text `range` comes from, for a view that was traced.
+    /// Returns the range of the text that `range` comes from, for a traced view.
     pub fn origin(&self, range: Range<usize>) -> Option<Range<usize>> {
         let origins = self.origins.as_ref()?.get(range)?;
         Some(origins.first()?.0 as usize..origins.last()?.1 as usize)
@@ -76,7 +76,7 @@ impl View {
             view.push(c, (narrow(start), narrow(end)));
             start = end;
         }
-        for _ in 0..LEVELS {
+        for _ in 0..MAX_LEVELS {
             match view.unescaped() {
                 Some(next) => view = next,
                 None => break,
@@ -85,7 +85,7 @@ impl View {
         view
     }
 
-    /// With one level of escapes undone; `None` where there is none.
+    /// Decodes one level of escapes; `None` if there is none.
     fn unescaped(&self) -> Option<Self> {
         let mut from = 0;
         let mut next: Option<Self> = None;
@@ -108,7 +108,7 @@ impl View {
         Some(next)
     }
 
-    /// With room for the next level: what an escape stands for is never longer than the escape.
+    /// Has room for the next level: a decoded escape is never longer than the escape.
     fn empty(&self) -> Self {
         let origins = self.origins.as_ref().map(|origins| Vec::with_capacity(origins.len()));
         let bytes = Zeroizing::new(Vec::with_capacity(self.bytes.len()));
@@ -128,7 +128,7 @@ impl View {
         }
     }
 
-    /// A byte of a character that was escaped byte by byte.
+    /// Decodes a byte of a character that was escaped byte by byte.
     fn push_part(&mut self, part: u8, origin: Origin) {
         self.append(&[part], origin);
         let length = self.bytes.len();
@@ -163,7 +163,7 @@ fn narrow(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX)
 }
 
-/// The length of the escape at the start of `text`, and what it stands for.
+/// Returns the length of the escape at the start of `text`, and its value.
 fn unescaped(text: &[u8]) -> Option<(usize, Unescaped)> {
     use Unescaped::{Byte, Char};
     let byte = |digits: &[u8]| u8::try_from(number(digits, 16)?).ok().map(Byte);
@@ -177,7 +177,7 @@ fn unescaped(text: &[u8]) -> Option<(usize, Unescaped)> {
         }
         [b'\\', b'u', ..] => code(text.get(2..6)?).map(|c| (6, c)).or_else(|| surrogates(text)),
         [b'\\', b'U', ..] => Some((10, code(text.get(2..10)?)?)),
-        // This one may itself be escaped in another way.
+        // This character may itself be escaped in another way.
         [b'\\', b'%' | b'&', ..] => None,
         [b'\\', meant, ..] if !meant.is_ascii() => Some((2, Byte(meant))),
         [b'\\', meant, ..] => {
@@ -194,7 +194,7 @@ fn unescaped(text: &[u8]) -> Option<(usize, Unescaped)> {
     }
 }
 
-/// `\ud83d\ude00`: two halves of a character.
+/// Decodes a surrogate pair such as `\ud83d\ude00`.
 fn surrogates(text: &[u8]) -> Option<(usize, Unescaped)> {
     let &[high, low] = text.get(..12)?.as_chunks::<6>().0 else { return None };
     let unit = |escape: [u8; 6]| {

@@ -1,4 +1,4 @@
-//! Refusals in the body shapes that occur at the real API: BondMCP's own and FastAPI's two.
+//! Error responses in the formats of the real API: BondMCP's own and FastAPI's two.
 
 use axum::{
     Json,
@@ -32,13 +32,13 @@ pub async fn unknown_path() -> Response {
     detail(StatusCode::NOT_FOUND, "Not Found")
 }
 
-/// A JSON body as `T`, or 422.
+/// Parses a JSON body as `T`; 422 if that fails.
 pub fn body<T: DeserializeOwned>(body: &Bytes) -> Result<T, Response> {
     let value: Value = serde_json::from_slice(body).map_err(|_| invalid("", "JSON decode error"))?;
     serde_path_to_error::deserialize(value).map_err(|error| {
         let (path, message) = (error.path().to_string(), error.inner().to_string());
         let path = path.trim_start_matches('.');
-        // Serde names a missing field in its message alone.
+        // Serde names a missing field only in its message.
         match message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) {
             Some(missing) => invalid(&format!("{path}.{missing}"), "Field required"),
             None => invalid(path, "Input of the wrong type or out of range"),

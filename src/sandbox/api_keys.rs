@@ -1,4 +1,4 @@
-//! API keys: shown once, kept as hashes, managed with a session only.
+//! API keys: shown once, stored as hashes, managed with a session only.
 
 use axum::{
     Extension, Json, Router,
@@ -155,7 +155,7 @@ fn new_value() -> SecretString {
     format!("bcp_{}", secret::random().expose_secret()).into()
 }
 
-/// The first and last characters: enough to tell keys apart.
+/// Returns the first and last characters, which are enough to distinguish keys.
 fn preview(value: &SecretString) -> String {
     let value = value.expose_secret();
     format!("{}...{}", &value[..8], &value[value.len() - 4..])

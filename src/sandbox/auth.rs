@@ -106,7 +106,7 @@ async fn verify(
 async fn login(State(sandbox): State<Sandbox>, body: Bytes) -> Result<Response, Response> {
     let Credentials { email, password, .. } = answers::body(&body)?;
     let known = sandbox.state().account_by_email(&email).map(|account| account.password_hash.clone());
-    // An unknown address takes as long as a wrong password, and is answered alike.
+    // An unknown address takes as long as a wrong password and gets the same response.
     let right =
         tokio::task::spawn_blocking(move || passwords::matches(&password, &known.unwrap_or_default()))
             .await
@@ -135,7 +135,7 @@ async fn login(State(sandbox): State<Sandbox>, body: Bytes) -> Result<Response, 
     Ok(Json(answer).into_response())
 }
 
-/// The old access token is refused from now on.
+/// Refreshes a session; the old access token is refused afterwards.
 async fn refresh(State(sandbox): State<Sandbox>, headers: HeaderMap) -> Result<Response, Response> {
     let invalid = || answers::detail(StatusCode::UNAUTHORIZED, "Invalid refresh token");
     let presented = bearer::credential(&headers).ok_or_else(invalid)?;

@@ -1,4 +1,4 @@
-//! Who asks: the bearer of a JWT or an API key, within the account's requests a minute.
+//! Authentication by JWT or API key, and the account's rate limit.
 
 use axum::{
     extract::{MatchedPath, Request, State},
@@ -13,22 +13,22 @@ use super::{
 };
 use crate::{clock::Timestamp, secret::SecretString};
 
-/// Whose request this is.
+/// The authenticated caller of a request.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// The account's id.
+    /// Id of the account.
     pub account: String,
-    /// The number of its access token; `None` for an API key.
+    /// Number of the access token; `None` for an API key.
     pub token: Option<u64>,
 }
 
-/// The credential of the request, whatever it is.
+/// Returns the credential of the request, valid or not.
 pub fn credential(headers: &HeaderMap) -> Option<SecretString> {
     let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
     Some(value.strip_prefix("Bearer ")?.into())
 }
 
-/// Lets a request through whose bearer holds, and counts it.
+/// Admits and counts a request with a valid credential.
 pub async fn require(State(sandbox): State<Sandbox>, mut request: Request, next: Next) -> Response {
     let endpoint = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str).to_owned();
     let credential = credential(request.headers());

@@ -1,4 +1,4 @@
-//! Counting requests, and going wrong on request.
+//! Counting requests and injecting faults.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -25,7 +25,7 @@ use tokio::sync::watch;
 
 use super::{BASE_PATH, Sandbox, answers};
 
-/// Something that goes wrong with a request.
+/// An injected fault.
 #[derive(Clone, Debug)]
 pub enum Fault {
     /// This status, with BondMCP's error body.
@@ -40,7 +40,7 @@ pub enum Fault {
     Drop,
     /// The connection closes in the middle of the answer.
     DropMidBody,
-    /// The answer takes so long.
+    /// The answer is delayed by this time.
     Slow(Duration),
     /// No answer ever; the request is not processed.
     Hang,
@@ -68,25 +68,25 @@ pub enum Fault {
     Answer(Value),
 }
 
-/// What goes wrong, and what was asked.
+/// The injected faults and the request counts.
 #[derive(Debug)]
 pub struct Faults {
     planned: Mutex<Planned>,
-    /// Requests by endpoint.
+    /// Number of requests by endpoint.
     counts: watch::Sender<BTreeMap<String, u64>>,
-    /// Requests that were processed and are not answered, by endpoint.
+    /// Number of requests that were processed and are not answered, by endpoint.
     processed: watch::Sender<BTreeMap<String, u64>>,
-    /// How often was released.
+    /// Number of releases.
     released: watch::Sender<u64>,
-    /// Requests whose client went away before the answer, by endpoint.
+    /// Number of requests whose client disconnected before the answer, by endpoint.
     abandoned: watch::Sender<BTreeMap<String, u64>>,
 }
 
 #[derive(Debug, Default)]
 struct Planned {
-    /// For the next requests to an endpoint, one each.
+    /// Faults for the next requests to an endpoint, one each.
     next: HashMap<String, VecDeque<Fault>>,
-    /// For every request to an endpoint.
+    /// Faults for every request to an endpoint.
     always: HashMap<String, Fault>,
 }
 
@@ -103,17 +103,17 @@ impl Default for Faults {
 }
 
 impl Faults {
-    /// The next request to `endpoint` that has no fault planned yet goes wrong so.
+    /// Injects `fault` into the next request to `endpoint` that has no fault planned yet.
     pub fn next(&self, endpoint: &str, fault: Fault) {
         self.planned().next.entry(endpoint.to_owned()).or_default().push_back(fault);
     }
 
-    /// Every request to `endpoint` goes wrong so.
+    /// Injects `fault` into every request to `endpoint`.
     pub fn always(&self, endpoint: &str, fault: Fault) {
         self.planned().always.insert(endpoint.to_owned(), fault);
     }
 
-    /// Nothing goes wrong any more.
+    /// Removes all faults.
     pub fn clear(&self) {
         *self.planned() = Planned::default();
     }
@@ -128,7 +128,7 @@ impl Faults {
         reached(&self.processed, endpoint, count).await;
     }
 
-    /// Lets the requests that are held go on.
+    /// Releases the held requests.
     pub fn release(&self) {
         self.released.send_modify(|times| *times += 1);
     }
@@ -162,7 +162,7 @@ fn increment(counts: &watch::Sender<BTreeMap<String, u64>>, endpoint: &str) {
     counts.send_modify(|counts| *counts.entry(endpoint.to_owned()).or_default() += 1);
 }
 
-/// Tells when a request is dropped before it was answered.
+/// Records a request that is dropped before it was answered.
 struct Answering<'a> {
     faults: &'a Faults,
     endpoint: &'a str,
@@ -177,13 +177,13 @@ impl Drop for Answering<'_> {
     }
 }
 
-/// Counts a request, and lets it go wrong where that is planned.
+/// Counts a request and injects its planned fault.
 pub(super) async fn apply(State(sandbox): State<Sandbox>, request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>().map_or("(unknown)", MatchedPath::as_str);
     let endpoint = format!("{} {}", request.method(), path.strip_prefix(BASE_PATH).unwrap_or(path));
     let faults = sandbox.faults();
     let fault = faults.take(&endpoint);
-    // From before the request is seen to have arrived, so that no release is missed.
+    // Subscribed before the arrival is counted, so that no release is missed.
     let released = faults.released.subscribe();
     increment(&faults.counts, &endpoint);
     let mut answering = Answering { faults, endpoint: &endpoint, answered: false };
@@ -268,7 +268,7 @@ fn later(mut response: Response, retry_after: Option<String>) -> Response {
     response
 }
 
-/// An answer that breaks off after `start`.
+/// Returns an answer that breaks off after `start`.
 fn broken(start: &'static str) -> Response {
     let pieces = [Ok(Bytes::from(start)), Err(std::io::Error::other("broken off on request"))];
     ([(CONTENT_TYPE, "application/json")], Body::from_stream(stream::iter(pieces))).into_response()
@@ -282,7 +282,7 @@ async fn echo(request: Request) -> Response {
     answers::refusal(StatusCode::BAD_REQUEST, authorization, &message)
 }
 
-/// A model list, and a field of each health service's answer.
+/// Returns a model list with a field of each health service's answer.
 fn echo_as_answer(request: &Request) -> Response {
     let authorization = authorization(request.headers());
     let encoded = base64::engine::general_purpose::STANDARD.encode(authorization);
@@ -304,7 +304,7 @@ fn authorization(headers: &HeaderMap) -> &str {
     headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or("")
 }
 
-/// 8 MiB without an announced length.
+/// Returns 8 MiB without a content length.
 fn oversize() -> Response {
     let piece = Bytes::from(vec![b' '; 64 << 10]);
     let pieces = stream::iter((0..128).map(move |_| Ok::<_, Infallible>(piece.clone())));

@@ -1,5 +1,5 @@
-//! The six billed health services. They answer with samples that are marked as such, and charge the account's credits
-//! for every request that they process.
+//! The six billed health services. They answer with marked samples and charge the account's credits for every processed
+//! request.
 
 use axum::{
     Extension, Json, Router,
@@ -18,7 +18,7 @@ use crate::bondmcp::wire::health::{
     SymptomAssessmentRequest, TreatmentRequest,
 };
 
-/// Prices in cents; that of `analyze` is documented nowhere and the sandbox's own.
+/// Prices in cents. The price of `analyze` is not documented; the sandbox has its own.
 const RISK_ANALYSIS: u32 = 5;
 const MEDICATION_CHECK: u32 = 3;
 const SYMPTOM_ASSESSMENT: u32 = 4;
@@ -98,7 +98,7 @@ async fn analyze(
     charged(&sandbox, &caller, ANALYSIS, samples::analysis(&asked))
 }
 
-/// The marked sample, paid for.
+/// Charges the account and returns the marked sample.
 fn charged(
     sandbox: &Sandbox,
     caller: &Caller,

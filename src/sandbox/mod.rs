@@ -1,5 +1,5 @@
 //! An embedded BondMCP API for trying the product offline and for the tests. It implements the documented API, counts
-//! requests and fails on request. It is not hardened, so it listens on loopback only.
+//! requests and injects faults. It is not hardened, so it listens on loopback only.
 #![allow(clippy::result_large_err, reason = "a refusal is a response, as everywhere in axum")]
 
 mod answers;
@@ -39,7 +39,7 @@ use crate::{
     secret::{ExposeSecret as _, SecretString},
 };
 
-/// The path that everything is mounted below, as at the real API.
+/// Base path of the API, as at the real one.
 const BASE_PATH: &str = "/mcp";
 
 /// The configuration of a sandbox.
@@ -48,16 +48,16 @@ pub struct SandboxConfig {
     pub clock: Clock,
     /// Lifetime of an access token.
     pub token_lifetime: Duration,
-    /// Whether logging in issues a refresh token; the API in BondMCP's own guide issues none.
+    /// Whether logging in issues a refresh token; the API in BondMCP's guide issues none.
     pub refresh_tokens: bool,
     pub model_shape: ModelShape,
-    /// The plan of new accounts.
+    /// Plan of new accounts.
     pub plan: Plan,
-    /// Whether new accounts count as verified at once.
+    /// Whether new accounts are verified at once.
     pub auto_verify: bool,
-    /// Where accounts and keys (hashed) outlive the process.
+    /// File that accounts and keys (hashed) are saved to.
     pub state_file: Option<PathBuf>,
-    /// Whether verification links are printed to stderr, in place of the mail.
+    /// Whether verification links are printed to stderr, instead of an e-mail.
     pub print_links: bool,
 }
 
@@ -76,7 +76,7 @@ impl Default for SandboxConfig {
     }
 }
 
-/// Why a sandbox does not start.
+/// The reasons why a sandbox does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     #[error("the sandbox listens on loopback only; {0} is not a loopback address")]
@@ -87,7 +87,7 @@ pub enum SandboxError {
     State(#[from] StateFileError),
 }
 
-/// A sandbox. Clones are the same one.
+/// An embedded BondMCP. Clones share everything.
 #[derive(Clone)]
 pub struct Sandbox {
     inner: Arc<Inner>,
@@ -98,7 +98,7 @@ struct Inner {
     issuer: Issuer,
     state: Mutex<State>,
     faults: Faults,
-    /// Every token and key that was ever handed out, for tests to search for.
+    /// Every token and key that was issued, for tests to search for.
     issued: Mutex<Vec<SecretString>>,
 }
 
@@ -119,7 +119,7 @@ impl Sandbox {
         })
     }
 
-    /// The API, below `/mcp`.
+    /// Returns the API's router, below `/mcp`.
     pub fn router(&self) -> Router {
         let authenticated = Router::new()
             .merge(auth::authenticated_routes())
@@ -155,19 +155,19 @@ impl Sandbox {
         Ok(RunningSandbox { sandbox, address, stop, task })
     }
 
-    /// The injected faults and the request counts.
+    /// Returns the injected faults and the request counts.
     #[must_use]
     pub fn faults(&self) -> &Faults {
         &self.inner.faults
     }
 
-    /// Requests to `endpoint` so far, such as `POST /auth/login`; ids stand as `{id}`.
+    /// Returns the number of requests to `endpoint`, such as `POST /auth/login`; ids are written as `{id}`.
     #[must_use]
     pub fn count(&self, endpoint: &str) -> u64 {
         self.faults().counts().get(endpoint).copied().unwrap_or(0)
     }
 
-    /// Requests so far, by endpoint.
+    /// Returns the number of requests by endpoint.
     #[must_use]
     pub fn counts(&self) -> BTreeMap<String, u64> {
         self.faults().counts()
@@ -180,14 +180,14 @@ impl Sandbox {
         self.state().add_account(email, None, hash, plan, verified, now);
     }
 
-    /// Verifies an address, as following the link in the mail does.
+    /// Verifies an address, as opening the link in the e-mail does.
     pub fn verify(&self, email: &str) {
         if let Some(account) = self.state().account_by_email_mut(email) {
             account.verified = true;
         }
     }
 
-    /// The path and query of the verification link, as the mail would carry it.
+    /// Returns the path and query of the verification link in the e-mail.
     #[must_use]
     pub fn verification_link(&self, email: &str) -> Option<String> {
         let state = self.state();
@@ -201,7 +201,7 @@ impl Sandbox {
         }
     }
 
-    /// The credits left for health services, in cents.
+    /// Returns the remaining credits for health services, in cents.
     #[must_use]
     pub fn credits(&self, email: &str) -> Option<u64> {
         self.state().account_by_email(email).map(|account| account.credits)
@@ -218,7 +218,7 @@ impl Sandbox {
         self.inner.issuer.expire_all();
     }
 
-    /// The ids and names of the keys that are accepted.
+    /// Returns the ids and names of the active keys.
     #[must_use]
     pub fn live_keys(&self, email: &str) -> Vec<(String, String)> {
         let state = self.state();
@@ -226,18 +226,18 @@ impl Sandbox {
         state.keys_of(&account.id).map(|key| (key.id.clone(), key.name.clone())).collect()
     }
 
-    /// Revokes a key as if in BondMCP's dashboard.
+    /// Revokes a key, as in BondMCP's dashboard.
     pub fn revoke_key(&self, id: &str) {
         self.state().keys.retain(|key| key.id != id);
     }
 
-    /// Every token and key that was ever handed out.
+    /// Returns every token and key that was issued.
     #[must_use]
     pub fn secrets_issued(&self) -> Vec<SecretString> {
         self.inner.issued.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Notes a secret on its way out, and shows it to the one answer that hands it out.
+    /// Records a secret that is issued, and exposes it for the response that contains it.
     fn hand_out(&self, secret: &SecretString) -> String {
         self.inner.issued.lock().unwrap_or_else(PoisonError::into_inner).push(secret.clone());
         secret.expose_secret().to_owned()
@@ -247,12 +247,12 @@ impl Sandbox {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes the state file, where there is one.
+    /// Writes the state file, if there is one.
     fn keep(&self, state: &State) {
         if let Some(path) = &self.inner.config.state_file
             && let Err(error) = state.save(path)
         {
-            tracing::error!(%error, "the sandbox's state was not kept");
+            tracing::error!(%error, "the sandbox's state could not be saved");
         }
     }
 }
@@ -273,7 +273,7 @@ pub struct RunningSandbox {
 }
 
 impl RunningSandbox {
-    /// What `--base-url` wants.
+    /// Returns the value for `--base-url`.
     #[must_use]
     pub fn base_url(&self) -> String {
         format!("http://{}{BASE_PATH}", self.address)

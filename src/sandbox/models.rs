@@ -1,11 +1,11 @@
-//! `GET /health-ai/models`, in each of the shapes that the contract allows.
+//! `GET /health-ai/models`, in each of the formats that the API may use.
 
 use axum::{Json, Router, extract::State, routing::get};
 use serde_json::{Value, json};
 
 use super::Sandbox;
 
-/// The real API does not say which one it uses.
+/// The formats of the model list; which one the real API uses is not documented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ModelShape {
     /// `{"models": […]}`

@@ -1,11 +1,11 @@
-//! Passwords at rest, by Argon2id. The cost is small: this is a toy that tests wait for.
+//! Password hashing with Argon2id. The cost is low, since tests wait for it and the sandbox protects nothing.
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 
 use crate::secret::{ExposeSecret as _, SecretString};
 
-/// `salt$hash`, base64.
+/// Hashes a password to `salt$hash` in base64.
 pub fn hash(password: &SecretString) -> String {
     let salt = uuid::Uuid::new_v4().into_bytes();
     format!("{}${}", STANDARD_NO_PAD.encode(salt), digest(password, &salt))
@@ -16,7 +16,7 @@ pub fn matches(password: &SecretString, hash: &str) -> bool {
     STANDARD_NO_PAD.decode(salt).is_ok_and(|salt| digest(password, &salt) == expected)
 }
 
-/// What the API asks of a new password.
+/// Whether a new password meets the API's rules.
 pub fn is_weak(password: &SecretString) -> bool {
     let password = password.expose_secret();
     password.chars().count() < 8
@@ -34,7 +34,7 @@ fn digest(password: &SecretString, salt: &[u8]) -> String {
     );
     match hashed {
         Ok(()) => STANDARD_NO_PAD.encode(digest),
-        // Matches nothing, not even itself.
+        // A malformed hash matches no password.
         Err(_) => String::new(),
     }
 }

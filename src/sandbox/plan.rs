@@ -1,4 +1,4 @@
-//! What an account may: how many keys, how many requests a minute.
+//! The limits of an account: its number of keys and its requests per minute.
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ pub enum Plan {
     Free,
     Starter,
     Professional,
-    /// No bounds worth the name; the real API has no such plan.
+    /// Practically no limits; the real API has no such plan.
     Unlimited,
 }
 
@@ -45,14 +45,14 @@ impl Plan {
     }
 }
 
-/// Requests of the minute that runs.
+/// Requests in the current minute.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Minute {
     began: Timestamp,
     used: u64,
 }
 
-/// What is left of the minute.
+/// Remaining requests in the current minute.
 pub(super) struct Allowance {
     pub limit: u64,
     pub remaining: u64,

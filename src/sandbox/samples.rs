@@ -1,5 +1,5 @@
-//! What the sandbox answers to health questions: samples. They depend on the input, so that one sees that it has
-//! arrived, by arithmetic that means nothing; every text says that it is a sample.
+//! Sample answers to health questions. They are computed from the input by meaningless arithmetic, which shows that the
+//! input arrived; every text says that it is a sample.
 
 use regex_lite::Regex;
 use serde_json::{Map, Value, json};
@@ -50,7 +50,8 @@ pub fn risk(asked: &RiskAnalysisRequest) -> RiskAnalysis {
     }
 }
 
-/// Every pair interacts, every medication goes ill with every condition, and each pair takes 10 from 100.
+/// Every pair interacts, every medication is contraindicated in every condition, and each pair takes 10 from a score of
+/// 100.
 pub fn medications(asked: &MedicationCheckRequest) -> MedicationCheck {
     let names: Vec<&str> = asked.medications.iter().map(|medication| medication.name.as_str()).collect();
     let pairs =
@@ -105,7 +106,7 @@ pub fn symptoms(asked: &SymptomAssessmentRequest) -> SymptomAssessment {
     }
 }
 
-/// The diagnosis and the names of the lab results come back.
+/// The answer repeats the diagnosis and the names of the lab results.
 pub fn treatment(asked: &TreatmentRequest) -> TreatmentRecommendations {
     let diagnosis = &asked.diagnosis;
     let results: Vec<&String> = asked.lab_results.iter().flat_map(Map::keys).collect();
@@ -126,7 +127,7 @@ pub fn treatment(asked: &TreatmentRequest) -> TreatmentRecommendations {
     }
 }
 
-/// For each field the word that follows its name in the text; without fields every number in it.
+/// Extracts for each field the word that follows its name in the text; without fields every number.
 pub fn extraction(asked: &ExtractionRequest) -> Extraction {
     let text = &asked.clinical_text;
     let Some(fields) = &asked.extract_fields else {
@@ -155,12 +156,12 @@ fn extracted(found: Map<String, Value>, count: usize, of: usize) -> Extraction {
     }
 }
 
-/// The number of words comes back.
+/// The answer states the number of words.
 pub fn analysis(asked: &AnalysisRequest) -> Analysis {
     let words = asked.prompt.split_whitespace().count();
-    let told = format!("Sample analysis of kind {} of a prompt of {words} words", asked.analysis_type);
+    let text = format!("Sample analysis of kind {} of a prompt of {words} words", asked.analysis_type);
     Analysis {
-        analysis: Some(told.into()),
+        analysis: Some(text.into()),
         confidence_score: Some(0.5),
         recommendations: Some(vec!["Sample recommendation".into()]),
         cost: None,
@@ -175,7 +176,7 @@ fn words(given: &TextOrNumber) -> String {
     }
 }
 
-/// A number, or the one at the beginning of a text: of a blood pressure the systolic one.
+/// Reads a number, or the one at the start of a text: of a blood pressure the systolic one.
 fn points(given: &TextOrNumber) -> f64 {
     let text = words(given);
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -198,7 +199,7 @@ fn level(score: f64, most: f64) -> &'static str {
     }
 }
 
-/// The first group of every match.
+/// Returns the first group of every match.
 fn captures(pattern: &str, text: &str) -> Vec<String> {
     let Ok(pattern) = Regex::new(pattern) else { return vec![] };
     pattern.captures_iter(text).map(|found| found[1].to_owned()).collect()

@@ -1,4 +1,4 @@
-//! What the sandbox knows: accounts, keys and refresh tokens, all secrets hashed. It can outlive a run in a file.
+//! The sandbox's state: accounts, keys and refresh tokens, with all secrets hashed. It can be saved to a file.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -18,7 +18,7 @@ use crate::{
     secret::{ExposeSecret as _, SecretString},
 };
 
-/// Why a state file is not used; it is left as it is.
+/// The reasons for not using a state file, which is then left unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum StateFileError {
     #[error("the sandbox's state file {path} cannot be read: {source}")]
@@ -32,9 +32,9 @@ pub enum StateFileError {
 pub struct State {
     pub accounts: Vec<Account>,
     pub keys: Vec<StoredKey>,
-    /// By the hash of the refresh token.
+    /// Refresh tokens by their hashes.
     pub grants: HashMap<String, Grant>,
-    /// Numbers of access tokens that were logged out or refreshed away.
+    /// Numbers of access tokens that were revoked by a log-out or a refresh.
     #[serde(skip)]
     pub blacklist: HashSet<u64>,
     #[serde(skip)]
@@ -49,24 +49,24 @@ pub struct Account {
     pub password_hash: String,
     pub plan: Plan,
     pub verified: bool,
-    /// The code in the verification link.
+    /// Code in the verification link.
     pub verification: String,
     pub created_at: Timestamp,
-    /// What is left to pay health services with, in cents.
+    /// Remaining credits for health services, in cents.
     #[serde(default = "first_credits")]
     pub credits: u64,
 }
 
-/// What an account begins with, and one that was kept before there were credits: 5 dollars.
+/// Initial credits of an account, and those of an account that was saved without any: 5 dollars.
 const fn first_credits() -> u64 {
     500
 }
 
-/// What a refresh token is good for.
+/// A refresh token's account and last access token.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Grant {
     pub account: String,
-    /// The number of the access token that it gave last.
+    /// Number of the access token that it last issued.
     #[serde(skip)]
     pub access: u64,
 }
@@ -77,7 +77,7 @@ pub struct StoredKey {
     pub account: String,
     pub name: String,
     pub description: Option<String>,
-    /// What it may do; a key that was kept before there were permissions has none.
+    /// Permissions of the key; a key that was saved without permissions has none.
     #[serde(default)]
     pub permissions: Vec<Permission>,
     pub hash: String,
@@ -99,7 +99,7 @@ impl State {
         }
     }
 
-    /// Written whole beside the old one, then put in its place.
+    /// The file is written under a temporary name and then renamed.
     pub fn save(&self, path: &Path) -> io::Result<()> {
         let beside = path.with_extension("new");
         let mut options = std::fs::OpenOptions::new();
@@ -147,7 +147,7 @@ impl State {
         self.accounts.iter_mut().find(|account| account.email.eq_ignore_ascii_case(email))
     }
 
-    /// Takes `cents` from an account's credits; `false` when they do not suffice.
+    /// Takes `cents` from an account's credits; `false` if they do not suffice.
     pub fn charge(&mut self, account: &str, cents: u64) -> bool {
         let Some(account) = self.accounts.iter_mut().find(|known| known.id == account) else { return false };
         let left = account.credits.checked_sub(cents);
@@ -163,14 +163,14 @@ impl State {
         self.keys.iter_mut().find(|key| key.account == account && key.id == id)
     }
 
-    /// The key whose value was presented.
+    /// Returns the key with this value.
     pub fn key_by_value(&mut self, value: &SecretString) -> Option<&mut StoredKey> {
         let hash = hash(value);
         self.keys.iter_mut().find(|key| key.hash == hash)
     }
 }
 
-/// For random secrets a plain hash is enough: there is nothing to guess.
+/// Hashes a random secret; a plain hash suffices because it cannot be guessed.
 pub fn hash(secret: &SecretString) -> String {
     STANDARD_NO_PAD.encode(Sha256::digest(secret.expose_secret()))
 }

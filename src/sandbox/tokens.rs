@@ -1,4 +1,4 @@
-//! Access tokens as JWTs, signed with a key that lives as long as the process.
+//! Access tokens as JWTs, signed with a key that exists as long as the process.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -19,19 +19,19 @@ pub struct Issuer {
     encoding: EncodingKey,
     decoding: DecodingKey,
     next: AtomicU64,
-    /// Tokens with a lower number are refused.
+    /// Number below which tokens are refused.
     oldest: AtomicU64,
 }
 
-/// What a token says.
+/// The claims of a token.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Claims {
-    /// The account's id.
+    /// Id of the account.
     pub sub: String,
     pub email: String,
     pub iat: i64,
     pub exp: i64,
-    /// Its number.
+    /// Number of the token.
     pub jti: u64,
 }
 
@@ -48,7 +48,7 @@ impl Issuer {
         }
     }
 
-    /// A token and its number.
+    /// Issues a token; returns it with its number.
     pub fn issue(&self, account: &str, email: &str) -> Option<(SecretString, u64)> {
         let iat = self.clock.now().timestamp();
         let jti = self.next.fetch_add(1, Ordering::SeqCst);
@@ -63,10 +63,10 @@ impl Issuer {
         Some((token.into(), jti))
     }
 
-    /// The claims of a token that is ours and holds.
+    /// Returns the claims of a valid token.
     pub fn open(&self, token: &SecretString) -> Option<Claims> {
         let mut validation = Validation::new(Algorithm::HS256);
-        // The library asks the system's clock; ours may be another.
+        // The library uses the system's clock; the sandbox may have another one.
         validation.validate_exp = false;
         let claims =
             jsonwebtoken::decode::<Claims>(token.expose_secret(), &self.decoding, &validation).ok()?.claims;

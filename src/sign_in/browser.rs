@@ -1,5 +1,5 @@
-//! Opening the person's browser. The link stands in no argument of a process, where other users of the machine could
-//! read it: the browser opens a private file that redirects to it. It inherits none of our environment variables.
+//! Opening the person's browser. The link is not passed as an argument, where other users of the machine could read it:
+//! the browser opens a private file that redirects to it. It inherits none of the `BONDMCP_*` variables.
 
 use std::{
     io,
@@ -37,7 +37,7 @@ impl RedirectFile {
                 }
             }
             launcher.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-            // A signal to our process group is not meant for the browser.
+            // A signal to this process group must not reach the browser.
             #[cfg(unix)]
             std::os::unix::process::CommandExt::process_group(&mut launcher, 0);
             outcome = Command::from(launcher).spawn().map(|mut child| {
@@ -53,7 +53,7 @@ impl RedirectFile {
 
 impl Drop for RedirectFile {
     fn drop(&mut self) {
-        // It may be gone already, with the directory.
+        // The file may have been removed already, with its directory.
         let _ = std::fs::remove_file(&self.0);
     }
 }

@@ -13,14 +13,14 @@ use crate::{
     secret::{self, ExposeSecret as _, SecretString},
 };
 
-/// How often a process reads the state of another one's sign-in.
+/// Interval at which a process reads the state of another one's sign-in.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How often the process that serves the page extends its lease, which lasts several times as long.
+/// Interval at which the process that serves the page extends its lease, which lasts several times as long.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long to wait for another process that holds the lease and has announced no page that can be joined. It announces
-/// the page right after it has taken the lease, and a dead process's lease expires sooner.
+/// Longest wait for a process that holds the lease and has not announced a page that can be joined. A process announces
+/// its page right after taking the lease, and a dead process's lease expires sooner.
 const LEASE_WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Deserialize)]
@@ -33,7 +33,7 @@ struct Announcement {
     peer_key: SecretString,
 }
 
-/// [`Announcement`] with its secrets exposed; used only to write the sealed bytes.
+/// [`Announcement`] with its secrets exposed; used only for encryption.
 #[derive(Serialize)]
 struct AnnouncementView<'a> {
     name: &'a str,
@@ -44,7 +44,7 @@ struct AnnouncementView<'a> {
     peer_key: &'a str,
 }
 
-/// Joins the sign-in that is pending in another process; `None` when this process now holds the lease to begin one.
+/// Joins the sign-in that is pending in another process; `None` if this process now holds the lease to start one.
 pub async fn find_or_claim(
     account: &Account,
     holder: &str,
@@ -73,7 +73,7 @@ pub async fn find_or_claim(
     }
 }
 
-/// Keeps the other processes informed of `session` until its sign-in has ended, and of the end.
+/// Publishes the state of `session` to the other processes until its sign-in has ended, and then the end.
 pub async fn announce(account: Account, holder: String, session: Arc<PageSession>) {
     let pending = session.pending();
     let mut changes = pending.changes();
@@ -83,7 +83,7 @@ pub async fn announce(account: Account, holder: String, session: Arc<PageSession
             () = tokio::time::sleep(HEARTBEAT_INTERVAL) => false,
         };
         let outcome = async {
-            // Without the lease the announcement is another process's by now: this one slept for too long.
+            // Without the lease the announcement may be another process's: this one was suspended for too long.
             if account.hold_notice(&holder).await? && has_changed {
                 publish(&account, &session).await?;
             }
@@ -120,7 +120,7 @@ pub async fn publish(account: &Account, session: &PageSession) -> Result<(), acc
     account.post_notice(&announcement).await
 }
 
-/// Gives `pending` the state of the sign-in in the other process, until it has ended.
+/// Copies the state of the sign-in in the other process to `pending`, until it has ended.
 pub async fn follow(account: Account, holder: String, pending: Arc<Pending>) {
     while pending.is_open() {
         tokio::time::sleep(POLL_INTERVAL).await;
@@ -132,9 +132,9 @@ pub async fn follow(account: Account, holder: String, pending: Arc<Pending>) {
     pending.end(End::TimedOut);
 }
 
-/// The state of the sign-in `name` in another process.
+/// Returns the state of the sign-in `name` in another process.
 async fn remote_state(account: &Account, holder: &str, name: &str) -> Result<State, account::Error> {
-    // The lease can be had: the sign-in has ended, or its process has.
+    // The lease is free: the sign-in or its process has ended.
     let is_over = account.hold_notice(holder).await?;
     if is_over {
         account.release_notice(holder).await?;
@@ -151,7 +151,7 @@ async fn remote_state(account: &Account, holder: &str, name: &str) -> Result<Sta
     Ok(state)
 }
 
-/// Where the page is served.
+/// Address of the page.
 fn address(url: &SecretString) -> Option<SocketAddr> {
     let url = Url::parse(url.expose_secret()).ok()?;
     match (url.host(), url.port()) {

@@ -1,5 +1,6 @@
-//! Signing in outside the chat: a local page in the person's browser, served on loopback while a sign-in is pending. The
-//! host learns that somebody has signed in, never what was typed. The module knows the account and nothing of MCP.
+//! Signing in outside the chat: a local page in the person's browser, served on loopback while a sign-in is pending.
+//! The host learns that the person has signed in, never what was typed. The module uses the account and does not depend
+//! on MCP.
 
 mod browser;
 mod coordination;
@@ -26,23 +27,23 @@ use crate::{
     listener::{self, Bounds},
 };
 
-/// The longest that a sign-in stays pending.
+/// Longest lifetime of a pending sign-in.
 pub const LIFETIME: Duration = Duration::from_mins(10);
 
-/// How long the page is served after the end, so that the browser can show the outcome.
+/// Time for which the page is served after the end, so that the browser can show the outcome.
 const PAGE_GRACE_PERIOD: Duration = Duration::from_secs(10);
 
-/// The bounds of the page's listener.
+/// Limits of the page's listener.
 const BOUNDS: Bounds = Bounds { connections: 64, head_timeout: Duration::from_secs(10) };
 
-/// How a process shows its sign-in page.
+/// Options of the sign-in page.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// The page's port, on loopback; 0 takes a free one.
+    /// Port of the page, on loopback; 0 for a free one.
     pub port: u16,
-    /// How long a sign-in stays pending, [`LIFETIME`] at most.
+    /// Lifetime of a pending sign-in, at most [`LIFETIME`].
     pub lifetime: Duration,
-    /// Whether we open the person's browser where the host cannot show them the link.
+    /// Whether the server opens the person's browser if the host cannot show the link.
     pub open_browser: bool,
     /// The first wait before BondMCP is asked whether a new account's address is verified; later ones are up to
     /// fifteen times as long.
@@ -55,18 +56,18 @@ impl Default for Options {
     }
 }
 
-/// What a sign-in is for.
+/// The purpose of a sign-in.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// What the host calls itself: a claim, not a fact.
+    /// The name that the host gave itself; not verified.
     pub requested_by: Option<String>,
-    /// The credential that is needed.
+    /// The required credential.
     pub need: Need,
-    /// The e-mail address that the form begins with.
+    /// Initial value of the form's e-mail field.
     pub email: Option<String>,
 }
 
-/// Why the sign-in page cannot be served.
+/// The reason why the sign-in page cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum PageError {
     #[error("the sign-in page cannot listen on {address}: {source}")]
@@ -98,16 +99,16 @@ pub struct SignIn {
     current: Arc<Mutex<Option<Current>>>,
 }
 
-/// The sign-in that was begun last.
+/// The sign-in that was started last.
 #[derive(Debug)]
 struct Current {
     pending: Arc<Pending>,
     page: Page,
-    /// Serves our page, or follows the one of another process.
+    /// The task that serves the page or follows another process's.
     task: JoinHandle<()>,
 }
 
-/// Who serves the page.
+/// The process that serves the page.
 #[derive(Debug)]
 enum Page {
     /// This process serves it; the task informs the others.
@@ -119,7 +120,7 @@ enum Page {
 }
 
 impl Current {
-    /// Adds a dependent; `false` when the sign-in has ended or its page is not there any more.
+    /// Adds a dependent; `false` if the sign-in has ended or its page is gone.
     async fn join(&self, need: Need) -> bool {
         match &self.page {
             Page::Own { .. } => self.pending.join(need),
@@ -145,8 +146,8 @@ impl SignIn {
         Self { account, options, holder: Uuid::new_v4().to_string(), current: Arc::default() }
     }
 
-    /// Returns the account's pending sign-in, of whatever process, or begins one where there is none. The caller gives
-    /// its link to the person and depends on it until [`Pending::decline`].
+    /// Returns the account's pending sign-in, in this or another process, or starts one if there is none. The caller
+    /// gives its link to the person and depends on it until [`Pending::decline`].
     pub async fn begin(&self, request: Request) -> Result<Arc<Pending>, PageError> {
         let need = request.need;
         let mut current = self.current.lock().await;
@@ -170,14 +171,14 @@ impl SignIn {
         Ok(Arc::clone(&current.insert(begun).pending))
     }
 
-    /// Ends what is pending before the process ends, so that the others of the account learn of it at once.
+    /// Ends the pending sign-in before the process ends, so that other processes of the account learn of it at once.
     pub async fn close(&self) {
         if let Some(current) = self.current.lock().await.take() {
             current.shut_down().await;
         }
     }
 
-    /// Opens the person's browser where the operator wants that, once for each page of this process.
+    /// Opens the person's browser if the operator wants that, once for each page of this process.
     pub async fn show(&self) {
         if self.options.open_browser
             && let Some(Current { page: Page::Own { session, .. }, .. }) = &*self.current.lock().await
@@ -186,13 +187,13 @@ impl SignIn {
         }
     }
 
-    /// The sign-in that is pending now, if its name is `name`.
+    /// Returns the pending sign-in, if its name is `name`.
     pub async fn named(&self, name: &str) -> Option<Arc<Pending>> {
         let current = self.current.lock().await;
         current.as_ref().map(|current| &current.pending).filter(|pending| pending.name() == name).cloned()
     }
 
-    /// Serves a page in this process, and announces it to the others.
+    /// Serves a page in this process and announces it to the others.
     async fn page(&self, request: Request) -> Result<Current, PageError> {
         let (listener, address) = match self.listen().await {
             Ok(listening) => listening,

@@ -1,4 +1,4 @@
-//! The page itself: the methods to sign in, without scripts. A GET changes nothing, so a link scanner does no harm.
+//! The sign-in page and its forms, without scripts. A GET changes nothing, so link scanners do no harm.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub fn router(session: Arc<PageSession>) -> Router {
         .with_state(session)
 }
 
-/// How the person signs in: which form is unfolded.
+/// The sign-in method whose form is open.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum SignInMethod {
     SignIn,
@@ -53,12 +53,12 @@ struct FormPage<'a> {
     profile: &'a str,
     upstream: &'a str,
     requested_by: Option<&'a str>,
-    /// Where credentials are stored.
+    /// Description of where credentials are stored.
     kept_in: &'a str,
-    /// The page reloads after this time, and then says that the link has expired.
+    /// Time after which the page reloads, to show that the link has expired.
     seconds_left: u64,
     method: SignInMethod,
-    /// Whether an API key is enough for what the assistant wants to do.
+    /// Whether an API key is sufficient for the pending calls.
     offers_key: bool,
     email: &'a str,
     remember: bool,
@@ -104,15 +104,15 @@ impl LoginForm {
     }
 }
 
-/// The input that stays in a form when it is shown again; never the password.
-struct Kept {
+/// The input that a form contains when it is shown again, without the password.
+struct FormInput {
     email: String,
     remember: bool,
 }
 
-impl Kept {
-    /// What a form begins with.
-    fn first(session: &PageSession) -> Self {
+impl FormInput {
+    /// Returns the initial input of a form.
+    fn initial(session: &PageSession) -> Self {
         Self { email: session.email().to_owned(), remember: true }
     }
 
@@ -127,7 +127,7 @@ async fn show(Shared(session): Shared<Arc<PageSession>>, Path(id): Path<String>)
     }
     match session.pending().state() {
         State::Open if session.pending().is_open() => {
-            form(&session, SignInMethod::SignIn, &Kept::first(&session), session.problem().as_ref())
+            form(&session, SignInMethod::SignIn, &FormInput::initial(&session), session.problem().as_ref())
         }
         _ => status_page(&session),
     }
@@ -142,9 +142,9 @@ async fn sign_in(
         return refusal;
     }
     let login = given.login();
-    let (kept, page) = (Kept::of(&login), Arc::clone(&session));
+    let (input, page) = (FormInput::of(&login), Arc::clone(&session));
     let outcome = to_the_end(async move { page.sign_in(login).await }).await;
-    answer(&session, SignInMethod::SignIn, &kept, outcome)
+    answer(&session, SignInMethod::SignIn, &input, outcome)
 }
 
 async fn create(
@@ -156,9 +156,9 @@ async fn create(
         return refusal;
     }
     let login = given.login();
-    let (kept, page) = (Kept::of(&login), Arc::clone(&session));
+    let (input, page) = (FormInput::of(&login), Arc::clone(&session));
     let outcome = to_the_end(async move { page.create(login).await }).await;
-    answer(&session, SignInMethod::Create, &kept, outcome)
+    answer(&session, SignInMethod::Create, &input, outcome)
 }
 
 async fn use_key(
@@ -171,7 +171,7 @@ async fn use_key(
     }
     let page = Arc::clone(&session);
     let outcome = to_the_end(async move { page.use_key(given.key).await }).await;
-    answer(&session, SignInMethod::Key, &Kept::first(&session), outcome)
+    answer(&session, SignInMethod::Key, &FormInput::initial(&session), outcome)
 }
 
 /// Answers another process of this account, not a browser.
@@ -179,18 +179,19 @@ async fn join(Shared(session): Shared<Arc<PageSession>>, Form(join): Form<Join>)
     session.join(&join).map_or_else(|| StatusCode::FORBIDDEN.into_response(), IntoResponse::into_response)
 }
 
-/// Completes `work` though the browser may close the connection: wrong passwords count, and no sign-in is lost.
+/// Completes `work` even if the browser closes the connection, so that wrong passwords are counted and no sign-in is
+/// lost.
 async fn to_the_end(work: impl Future<Output = Result<(), Report>> + Send + 'static) -> Result<(), Report> {
-    tokio::spawn(work).await.unwrap_or_else(|_| {
-        Err(Report::new(Kind::Internal, "The server has met a bug of its own.", "Try again."))
-    })
+    tokio::spawn(work)
+        .await
+        .unwrap_or_else(|_| Err(Report::new(Kind::Internal, "Internal server error.", "Try again.")))
 }
 
 async fn style() -> impl IntoResponse {
     ([(CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("templates/style.css"))
 }
 
-/// The answer to a form that is not accepted: of another sign-in, of another page, or of a sign-in that is over.
+/// Returns the response to a form that is not accepted: from another sign-in or page, or of a sign-in that has ended.
 fn refusal(session: &PageSession, id: &str, form_token: &SecretString) -> Option<Response> {
     if !session.is_path(id) || !session.is_form_token(form_token) {
         return Some(unknown());
@@ -199,15 +200,25 @@ fn refusal(session: &PageSession, id: &str, form_token: &SecretString) -> Option
     (pending.state() != State::Open || !pending.is_open()).then(|| status_page(session))
 }
 
-/// The form again with what went wrong, while there is something to do about it.
-fn answer(session: &PageSession, method: SignInMethod, kept: &Kept, outcome: Result<(), Report>) -> Response {
+/// Shows the form again with the problem, while the sign-in is open.
+fn answer(
+    session: &PageSession,
+    method: SignInMethod,
+    input: &FormInput,
+    outcome: Result<(), Report>,
+) -> Response {
     match outcome {
-        Err(problem) if session.pending().is_open() => form(session, method, kept, Some(&problem)),
+        Err(problem) if session.pending().is_open() => form(session, method, input, Some(&problem)),
         _ => status_page(session),
     }
 }
 
-fn form(session: &PageSession, method: SignInMethod, kept: &Kept, problem: Option<&Report>) -> Response {
+fn form(
+    session: &PageSession,
+    method: SignInMethod,
+    input: &FormInput,
+    problem: Option<&Report>,
+) -> Response {
     let (pending, account) = (session.pending(), session.account());
     let page = FormPage {
         path: session.path(),
@@ -220,15 +231,15 @@ fn form(session: &PageSession, method: SignInMethod, kept: &Kept, problem: Optio
         seconds_left: pending.expires_in().as_secs() + 1,
         method,
         offers_key: !pending.needs_session(),
-        email: &kept.email,
-        remember: kept.remember,
+        email: &input.email,
+        remember: input.remember,
         problem,
     };
     let status = if problem.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
     rendered(status, &page)
 }
 
-/// The page when there is no form to fill in.
+/// Returns the page when there is no form to fill in.
 fn status_page(session: &PageSession) -> Response {
     let (title, text) = match session.pending().state() {
         State::Verifying { email } => {
@@ -240,17 +251,19 @@ fn status_page(session: &PageSession) -> Response {
             let who = Some(email.as_deref().unwrap_or("the owner of the API key"));
             return rendered(StatusCode::OK, &EndPage { title, text, who });
         }
-        State::Ended(End::Declined) => ("Signing in was declined", AGAIN),
-        State::Ended(End::TooManyAttempts) => ("Too many wrong passwords", AGAIN),
-        State::Ended(End::TimedOut | End::Gone) | State::Open => ("This sign-in link has expired", AGAIN),
+        State::Ended(End::Declined) => ("Signing in was declined", ASK_FOR_NEW_LINK),
+        State::Ended(End::TooManyAttempts) => ("Too many wrong passwords", ASK_FOR_NEW_LINK),
+        State::Ended(End::TimedOut | End::Gone) | State::Open => {
+            ("This sign-in link has expired", ASK_FOR_NEW_LINK)
+        }
     };
     rendered(StatusCode::GONE, &EndPage { title, text, who: None })
 }
 
-const AGAIN: &str = "Ask your assistant for a new link.";
+const ASK_FOR_NEW_LINK: &str = "Ask your assistant for a new link.";
 
 fn unknown() -> Response {
-    let page = EndPage { title: "This link isn't valid", text: AGAIN, who: None };
+    let page = EndPage { title: "This link isn't valid", text: ASK_FOR_NEW_LINK, who: None };
     rendered(StatusCode::NOT_FOUND, &page)
 }
 

@@ -1,4 +1,4 @@
-//! The person's side of a pending sign-in: the page's secrets, and what its forms may do with the account.
+//! The page of a pending sign-in: its secrets, and what its forms do with the account.
 
 use std::{
     net::SocketAddr,
@@ -16,10 +16,10 @@ use crate::{
     secret::{self, ExposeSecret as _, SecretString},
 };
 
-/// Wrong passwords and keys that one sign-in forgives, so that an account is not locked from here.
-const ATTEMPTS: u8 = 5;
+/// Number of wrong passwords and keys that end a sign-in, so that the account is not locked.
+const MAX_ATTEMPTS: u8 = 5;
 
-/// What is typed into the page's forms for an account.
+/// The credentials from the page's forms.
 pub struct Login {
     pub email: String,
     pub password: SecretString,
@@ -33,23 +33,23 @@ pub struct PageSession {
     account: Account,
     pending: Arc<Pending>,
     address: SocketAddr,
-    /// The host's name for itself: a claim, not a fact.
+    /// The name that the host gave itself; not verified.
     requested_by: Option<String>,
-    /// What the form's e-mail field begins with.
+    /// Initial value of the e-mail field.
     email: String,
-    /// The last part of the page's path: 256 random bits, good for one sign-in.
+    /// Path segment of the page: 256 random bits, valid for one sign-in.
     id: SecretString,
-    /// Sent with the page's forms, so that no other page can send them.
+    /// Token in the page's forms, so that other pages cannot submit them.
     form_token: SecretString,
-    /// What this process and its peers prove to each other that they know.
+    /// Key that this process and its peers prove to each other.
     peer_key: SecretString,
     /// The first wait before BondMCP is asked whether a new account's address is verified.
     verification_poll: Duration,
-    /// Wrong passwords and keys so far. Held while one is tried, so that no more are tried at once than are forgiven.
+    /// Number of wrong passwords and keys. Held during an attempt, so that concurrent ones cannot exceed the limit.
     wrong: Mutex<u8>,
-    /// Why BondMCP refused a new account in the end; the form says so.
+    /// BondMCP's final refusal of a new account, which the form shows.
     problem: StdMutex<Option<Report>>,
-    /// The file by which the person's browser was opened, if it was.
+    /// The file that opened the person's browser, if one did.
     redirect: StdMutex<Option<RedirectFile>>,
 }
 
@@ -113,7 +113,7 @@ impl PageSession {
         self.form_token.expose_secret()
     }
 
-    /// What went wrong since the form was sent.
+    /// Returns the problem that occurred after the form was sent.
     pub fn problem(&self) -> Option<Report> {
         self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -134,12 +134,12 @@ impl PageSession {
         }
     }
 
-    /// Removes the file by which the browser was opened.
+    /// Removes the file that opened the browser.
     pub fn forget_browser(&self) {
         self.redirect.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    /// One more dependent, of another process: the proof to answer with, or `None` for everybody else.
+    /// Adds a dependent in another process. Returns the proof to answer with; `None` for a sender without the key.
     pub fn join(&self, join: &Join) -> Option<String> {
         let (need, proof) = join.verified(&self.peer_key)?;
         self.pending.join(need).then_some(proof)
@@ -164,7 +164,7 @@ impl PageSession {
         }
     }
 
-    /// Creates an account; from then on BondMCP is asked now and then whether its address is verified.
+    /// Creates an account; its verification is then polled.
     pub async fn create(self: &Arc<Self>, login: Login) -> Result<(), Report> {
         let _turn = self.turn().await?;
         self.account.register(&login.email, &login.password).await.map_err(|error| {
@@ -209,7 +209,7 @@ impl PageSession {
         }
     }
 
-    /// Waits for the forms that were sent before; one of them may have ended the sign-in.
+    /// Waits for earlier forms, one of which may have ended the sign-in.
     async fn turn(&self) -> Result<MutexGuard<'_, u8>, Report> {
         let wrong = self.wrong.lock().await;
         if self.pending.is_open() && self.pending.state() == State::Open {
@@ -221,13 +221,13 @@ impl PageSession {
 
     fn count(&self, wrong: &mut u8) {
         *wrong += 1;
-        if *wrong >= ATTEMPTS {
+        if *wrong >= MAX_ATTEMPTS {
             self.pending.end(End::TooManyAttempts);
         }
     }
 
-    /// Signs in as soon as the address of a new account is verified. A refusal for another reason ends the attempts:
-    /// the person has the form again, and sees why.
+    /// Signs in as soon as the address of a new account is verified. A refusal for another reason ends the polling, and
+    /// the form shows it.
     async fn verify(self: Arc<Self>, login: Login) {
         let mut wait = self.verification_poll;
         loop {
@@ -258,7 +258,7 @@ impl PageSession {
     }
 }
 
-/// Twice the wait before, up to fifteen times the first one, unless BondMCP asks for more.
+/// Doubles the wait, up to fifteen times the first one, unless BondMCP asks for more.
 fn next_wait(wait: Duration, first: Duration, asked_for: Option<Duration>) -> Duration {
     (wait * 2).min(first * 15).max(asked_for.unwrap_or_default())
 }

@@ -1,6 +1,6 @@
-//! How a process makes sure that a page is still served by the process that announced it, before it gives the page's
-//! link to a person: after a crash the port may belong to another user of the machine. Both hold a key that lies sealed
-//! in the announcement, and prove it to each other. The page learns in the same request that it has one dependent more.
+//! Verifies that a page is still served by the process that announced it, before its link is given to a person: after a
+//! crash another user of the machine may own the port. Both processes prove to each other that they know a key from the
+//! encrypted announcement. The same request adds a dependent to the page.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -23,23 +23,24 @@ use crate::{
     secret::{self, ExposeSecret as _, SecretString},
 };
 
-/// A page on this machine that does not answer by then is not waited for.
+/// Longest wait for a page on this machine.
 const PEER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The path of the page to which other processes of the account post a [`Join`].
+/// Path to which other processes of the account post a [`Join`].
 pub const JOIN_PATH: &str = "/join";
 
-/// What a process sends before it gives the link to a person.
+/// The form that a process sends before it gives the link to a person.
 #[derive(Deserialize)]
 pub struct Join {
     nonce: String,
     needs_session: bool,
-    /// Over the nonce and what is needed.
+    /// MAC of the nonce and the required credential.
     proof: SecretString,
 }
 
 impl Join {
-    /// What the sender needs, and the proof to answer with; `None` when it does not know `key`.
+    /// Returns the credential that the sender needs and the proof to answer with; `None` if the sender does not know
+    /// `key`.
     pub fn verified(&self, key: &SecretString) -> Option<(Need, String)> {
         let need = if self.needs_session { Need::Session } else { Need::Api };
         let expected = request_proof(key, &self.nonce, need).into();
@@ -51,12 +52,12 @@ impl Join {
 #[derive(Debug)]
 pub struct PeerPage {
     pub address: SocketAddr,
-    /// Known to the processes that can open the vault.
+    /// Key that is known to the processes that can open the vault.
     pub key: SecretString,
 }
 
 impl PeerPage {
-    /// Becomes a dependent of the page; `false` when it has ended, or somebody else answers in its place.
+    /// Becomes a dependent of the page; `false` if it has ended or another program answers in its place.
     pub async fn join(&self, need: Need) -> bool {
         let nonce = secret::random();
         let nonce = nonce.expose_secret();
@@ -100,7 +101,7 @@ fn answer_proof(key: &SecretString, nonce: &str) -> String {
     proof(key, "joined", nonce)
 }
 
-/// HMAC-SHA256 over what is said, by whom and to which nonce.
+/// Computes HMAC-SHA256 over the statement and the nonce.
 #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
 fn proof(key: &SecretString, said: &str, nonce: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(key.expose_secret().as_bytes()).expect("any key fits");

@@ -1,4 +1,4 @@
-//! A pending sign-in as those see it who wait for it: its link, the code that the person compares, and its state.
+//! A pending sign-in for those who wait for it: its link, the code that the person compares, and its state.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -14,15 +14,15 @@ use crate::{
     secret::{ExposeSecret as _, SecretString},
 };
 
-/// Letters and digits that are not mistaken for each other.
+/// Letters and digits that are not easily confused.
 const CODE_LETTERS: &[u8] = b"ACDEFHJKLMNPRTUVWXY3479";
 
 /// The state of a sign-in.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum State {
-    /// The person has the page, or has not opened it yet.
+    /// The sign-in is pending, whether or not the page was opened.
     Open,
-    /// The account is made; its e-mail address is not verified yet.
+    /// The account is created; its e-mail address is not verified yet.
     Verifying {
         email: String,
     },
@@ -33,7 +33,7 @@ pub enum State {
     Ended(End),
 }
 
-/// Why a sign-in ended without anybody signing in.
+/// The reasons why a sign-in ended without success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum End {
     Declined,
@@ -44,35 +44,36 @@ pub enum End {
 }
 
 impl State {
-    /// Whether somebody may still sign in.
+    /// Whether the sign-in is still pending.
     #[must_use]
     pub fn is_open(&self) -> bool {
         matches!(self, Self::Open | Self::Verifying { .. })
     }
 }
 
-/// A sign-in that somebody waits for.
+/// A pending sign-in. Clones share it.
 #[derive(Debug)]
 pub struct Pending {
-    /// Its identifier in the protocol; it opens nothing.
+    /// Identifier in the protocol; it gives no access to the page.
     name: String,
     url: SecretString,
     code: String,
     expires: Instant,
     state: watch::Sender<State>,
-    /// Those who gave its link to the person and have not been declined. It ends with the last one that is.
+    /// Number of dependents: callers that gave the link to the person and were not declined. The sign-in ends when the
+    /// last one is.
     dependents: AtomicUsize,
-    /// Whether one of them needs a session, so that an API key would not help.
+    /// Whether a dependent needs a session, so that an API key is not sufficient.
     needs_session: AtomicBool,
 }
 
 impl Pending {
-    /// A new sign-in, begun by one dependent.
+    /// Creates a sign-in with one dependent.
     pub(super) fn new(url: SecretString, lifetime: Duration, need: Need) -> Self {
         Self::elsewhere(Uuid::new_v4().to_string(), url, code(), lifetime, need)
     }
 
-    /// One whose page another process serves.
+    /// Creates a sign-in whose page another process serves.
     pub(super) fn elsewhere(
         name: String,
         url: SecretString,
@@ -91,19 +92,19 @@ impl Pending {
         }
     }
 
-    /// Where the person signs in. It carries no secret of theirs and gives access to nothing by itself.
+    /// Returns the link to the page. It contains none of the person's secrets and gives no access by itself.
     #[must_use]
     pub fn url(&self) -> &str {
         self.url.expose_secret()
     }
 
-    /// Shown by the host and by the page, for the person to compare.
+    /// Returns the code that host and page show for the person to compare.
     #[must_use]
     pub fn code(&self) -> &str {
         &self.code
     }
 
-    /// Its identifier in the protocol.
+    /// Returns the identifier in the protocol.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -125,7 +126,7 @@ impl Pending {
         self.state.borrow().is_open() && !self.expires_in().is_zero()
     }
 
-    /// Waits for the end, at most `at_most`; the state then.
+    /// Waits for the end, at most `at_most`; returns the state.
     pub async fn finished(&self, at_most: Duration) -> State {
         let _ = tokio::time::timeout(at_most, self.ended()).await;
         self.state()
@@ -136,7 +137,7 @@ impl Pending {
         let _ = self.changes().wait_for(|state| !state.is_open()).await;
     }
 
-    /// Adds a dependent that is about to give the link to the person; `false` when the sign-in has ended.
+    /// Adds a dependent that is about to give the link to the person; `false` if the sign-in has ended.
     pub(super) fn join(&self, need: Need) -> bool {
         let one_more = |dependents: usize| (dependents > 0).then_some(dependents + 1);
         let joined = self.is_open()
@@ -147,8 +148,8 @@ impl Pending {
         joined
     }
 
-    /// The person declined what one dependent asked them. The page stays for the others: calls that still wait, hosts
-    /// that showed the link in an answer, terminals and other processes.
+    /// Removes a dependent whose question the person declined. The page stays for the others: calls that still wait,
+    /// hosts that showed the link in an answer, terminals and other processes.
     pub fn decline(&self) {
         let one_less = |dependents: usize| dependents.checked_sub(1);
         if self.dependents.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less) == Ok(1) {
@@ -156,12 +157,12 @@ impl Pending {
         }
     }
 
-    /// Whether an API key would not help everybody who waits.
+    /// Whether a dependent needs a session rather than an API key.
     pub(super) fn needs_session(&self) -> bool {
         self.needs_session.load(Ordering::SeqCst)
     }
 
-    /// Ends it without anybody signing in, unless it has ended.
+    /// Ends the sign-in without success, unless it has ended.
     pub fn end(&self, end: End) {
         self.set_state(State::Ended(end));
     }
@@ -170,7 +171,7 @@ impl Pending {
         self.state.subscribe()
     }
 
-    /// What has ended stays as it is, unless somebody has signed in after all.
+    /// An end is final, unless the person has signed in after all.
     pub(super) fn set_state(&self, new: State) {
         self.state.send_if_modified(|state| {
             let counts = state.is_open() || matches!(new, State::SignedIn { .. });
@@ -183,7 +184,7 @@ impl Pending {
     }
 }
 
-/// Two groups of three letters: enough to compare at a glance.
+/// Generates two groups of three letters, which can be compared at a glance.
 fn code() -> String {
     let random = Uuid::new_v4().into_bytes();
     let letters: String = random

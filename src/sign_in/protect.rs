@@ -18,13 +18,13 @@ use axum::{
 
 use super::PageSession;
 
-/// The largest form that is taken, in bytes.
-const LARGEST_FORM: usize = 16 << 10;
+/// Largest accepted form, in bytes.
+const MAX_FORM_BYTES: usize = 16 << 10;
 
-/// A form that is not there completely by then is not taken.
+/// Longest wait for a complete form.
 const FORM_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// No scripts at all, and nothing from elsewhere.
+/// Content security policy: no scripts, and nothing from other origins.
 const POLICY: &str =
     "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
@@ -36,7 +36,7 @@ const FORBIDDEN: [(HeaderName, &str); 5] = [
     (CACHE_CONTROL, "no-store"),
 ];
 
-/// Refuses a name that was rebound to us, forms that other pages send, and bodies that are too large or too slow.
+/// Refuses requests after DNS rebinding, forms from other pages, and bodies that are too large or too slow.
 pub async fn guard(State(session): State<Arc<PageSession>>, request: Request, next: Next) -> Response {
     let own = session.address().to_string();
     let headers = request.headers();
@@ -58,16 +58,16 @@ pub async fn guard(State(session): State<Arc<PageSession>>, request: Request, ne
 
 async fn with_whole_body(request: Request) -> Result<Request, StatusCode> {
     let (parts, body) = request.into_parts();
-    match tokio::time::timeout(FORM_TIMEOUT, to_bytes(body, LARGEST_FORM)).await {
+    match tokio::time::timeout(FORM_TIMEOUT, to_bytes(body, MAX_FORM_BYTES)).await {
         Ok(Ok(body)) => Ok(Request::from_parts(parts, Body::from(body))),
         Ok(Err(_)) => Err(StatusCode::PAYLOAD_TOO_LARGE),
         Err(_) => Err(StatusCode::REQUEST_TIMEOUT),
     }
 }
 
-/// Browsers say where a form comes from: by `Sec-Fetch-Site`, by `Origin` or by both. A form with neither is refused.
-/// With `Sec-Fetch-Site` they send `Origin: null`, because the page asks for no referrer (Fetch, "serializing a request
-/// origin"); without it that could be anybody.
+/// Whether a form comes from this page. Browsers send `Sec-Fetch-Site`, `Origin` or both; a form with neither is
+/// refused. With `Sec-Fetch-Site` they send `Origin: null`, because the page asks for no referrer (Fetch, "serializing
+/// a request origin"); without it, `null` could be any page.
 fn sent_by_our_page(headers: &HeaderMap, own: &str) -> bool {
     match (text(headers, &HeaderName::from_static("sec-fetch-site")), text(headers, &ORIGIN)) {
         (Some("same-origin"), None | Some("null")) => true,

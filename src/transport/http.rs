@@ -1,5 +1,5 @@
-//! MCP over streamable HTTP, for one owner: every request to `/mcp` carries the bearer token, unless the operator said
-//! otherwise on loopback. TLS is the business of a proxy in front.
+//! MCP over streamable HTTP, for one owner: every request to `/mcp` carries the bearer token, unless the operator
+//! disabled that on loopback. TLS is left to a proxy in front.
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
@@ -30,41 +30,41 @@ use crate::{
     secret::{self, SecretString},
 };
 
-/// The largest request body that is taken, in bytes.
+/// Largest accepted request body, in bytes.
 pub const LARGEST_BODY: usize = 4 << 20;
 
-/// The time in which a request's whole body must have arrived. What comes after it has no bound here: a call has its
-/// own deadline, and a response that is cut would not say whether the call was billed.
+/// Longest wait for a complete request body. There is no time-out afterwards: a call has its own deadline, and an
+/// aborted response would not say whether the call was billed.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long requests in flight may take after the server was told to stop.
+/// Time for which requests in flight may run after shutdown was requested.
 const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(5);
 
-/// What the clients together may hold; silent connections are closed after a while.
+/// Limits on connections; silent ones are closed.
 const BOUNDS: Bounds = Bounds { connections: 512, head_timeout: Duration::from_secs(30) };
 
-/// How the endpoint is protected.
+/// The protection of the endpoint.
 #[derive(Clone, Debug)]
 pub struct Protection {
-    /// The bearer token that every request must carry; `None` takes every request.
+    /// The bearer token that every request must carry; `None` accepts every request.
     pub token: Option<SecretString>,
-    /// Values of `Host` that are served besides loopback's.
+    /// Values of `Host` that are accepted besides loopback's.
     pub allowed_hosts: Vec<String>,
-    /// Values of `Origin` that are served; none by default, as no browser needs to call.
+    /// Values of `Origin` that are accepted; none by default, as no browser needs access.
     pub allowed_origins: Vec<String>,
-    /// Sessions (of revisions before 2026-07-28) that may be open at once.
+    /// Maximum number of open sessions (of revisions before 2026-07-28).
     pub max_sessions: usize,
 }
 
 impl Protection {
-    /// Up to 64 sessions, no foreign host, no browser.
+    /// Allows up to 64 sessions, loopback hosts only and no browser.
     #[must_use]
     pub fn new(token: Option<SecretString>) -> Self {
         Self { token, allowed_hosts: vec![], allowed_origins: vec![], max_sessions: 64 }
     }
 }
 
-/// The routes: `/mcp`, and `/healthz` for whoever watches the process.
+/// Returns the routes: `/mcp`, and `/healthz` for monitoring.
 pub fn router(server: &BondMcp, protection: Protection, stopping: &CancellationToken) -> Router {
     let loopback = ["localhost", "127.0.0.1", "::1"].map(ToOwned::to_owned);
     let config = StreamableHttpServerConfig::default()
@@ -93,7 +93,7 @@ pub fn router(server: &BondMcp, protection: Protection, stopping: &CancellationT
         .route("/healthz", get(healthz))
 }
 
-/// Serves until `stopping` is cancelled, then lets what is in flight end.
+/// Serves until `stopping` is cancelled, then lets requests in flight end.
 pub async fn serve(listener: TcpListener, router: Router, stopping: CancellationToken) {
     let graceful = listener::serve(listener, router, BOUNDS, stopping.cancelled());
     tokio::select! {
@@ -112,20 +112,20 @@ fn bearer(headers: &HeaderMap) -> Option<SecretString> {
 }
 
 fn challenge(challenge: &'static str) -> Response {
-    let solution = "send the server's token as `Authorization: Bearer TOKEN`; it is BONDMCP_HTTP_TOKEN, or was shown at the start";
+    let solution = "send the server's token as `Authorization: Bearer TOKEN`; it is BONDMCP_HTTP_TOKEN, or was printed to stderr at startup";
     (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, challenge)], Json(json!({ "error": solution })))
         .into_response()
 }
 
-/// `/mcp`: rmcp's service behind the token and the bound on sessions, which it leaves to us.
+/// The `/mcp` endpoint: rmcp's service behind the token and the limit on sessions, which rmcp lacks.
 struct Endpoint {
     token: Option<SecretString>,
-    /// Opens no session, whatever the body says.
+    /// The service that opens no sessions.
     stateless: StreamableHttpService<BondMcp, LocalSessionManager>,
-    /// Opens a session for each `initialize`.
+    /// The service that opens a session for each `initialize`.
     with_sessions: StreamableHttpService<BondMcp, LocalSessionManager>,
     sessions: Arc<LocalSessionManager>,
-    /// Held while a session opens, so that they are counted one after the other.
+    /// Held while a session opens, so that sessions are counted one at a time.
     opening: Mutex<()>,
     max_sessions: usize,
 }
@@ -136,10 +136,10 @@ impl Endpoint {
             return challenge;
         }
         let (head, body) = request.into_parts();
-        // Read before any lock is taken, so that a slow body holds nobody up.
+        // Read before any lock is taken, so that a slow body blocks no other request.
         let body = match timeout(BODY_TIMEOUT, to_bytes(body, LARGEST_BODY)).await {
             Ok(Ok(body)) => body,
-            // Or the client has gone, and nobody reads this.
+            // Or the client has disconnected and does not receive this.
             Ok(Err(_)) => return refusal(StatusCode::PAYLOAD_TOO_LARGE, "the request's body is too large"),
             Err(_) => return refusal(StatusCode::REQUEST_TIMEOUT, "the request's body took too long"),
         };
@@ -177,7 +177,7 @@ fn refusal(status: StatusCode, reason: &str) -> Response {
     (status, Json(json!({ "error": reason }))).into_response()
 }
 
-/// Which service a request is for.
+/// Returns the service for a request.
 enum Route {
     Stateless,
     Session,
@@ -185,7 +185,7 @@ enum Route {
 }
 
 impl Route {
-    /// Only `initialize` opens a session. A host of an older revision that keeps none is served all the same.
+    /// Only `initialize` opens a session. Hosts of older revisions without a session are served too.
     fn of(head: &Parts, body: &[u8]) -> Self {
         if is_stateless(&head.headers) {
             Self::Stateless
@@ -204,7 +204,7 @@ fn is_stateless(headers: &HeaderMap) -> bool {
     headers.get("mcp-protocol-version").is_some_and(|version| version.as_bytes() >= &b"2026-07-28"[..])
 }
 
-/// What cannot be read is none; then no session is opened, whatever it turns out to be.
+/// Whether the body is an `initialize` request. An unreadable body is not one and opens no session.
 fn is_initialize(body: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Message<'a> {

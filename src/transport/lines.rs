@@ -1,6 +1,6 @@
-//! JSON-RPC messages as lines (MCP 2026-07-28, "stdio"), in place of rmcp's `AsyncRwTransport`. That one (3.11) bounds a
-//! line as well, but answers neither a malformed nor an over-long one, refuses a request with wrong parameters without
-//! its id, so that the host waits for ever, and ends the server on a notification before the first request.
+//! JSON-RPC messages as lines (MCP 2026-07-28, "stdio"), in place of rmcp's `AsyncRwTransport`. That one (3.11) limits
+//! a line as well, but answers neither a malformed nor an over-long one, refuses a request with wrong parameters
+//! without its id, so that the host waits forever, and ends the server on a notification before the first request.
 
 use std::{io, sync::Arc};
 
@@ -17,24 +17,24 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// The longest line that is taken, in bytes.
+/// Longest accepted line, in bytes.
 pub(super) const LONGEST_LINE: usize = 4 << 20;
 
-/// Reads messages from `R` and writes messages to `W`, one a line.
+/// Reads messages from `R` and writes messages to `W`, one per line.
 pub(super) struct LineTransport<R, W> {
     input: BufReader<R>,
-    /// The line so far: it outlives a `receive` that is dropped half-way.
+    /// The line so far; it is kept when a `receive` is dropped.
     line: Vec<u8>,
-    /// The rest of an over-long line is being skipped.
+    /// Whether the rest of an over-long line is being skipped.
     skipping: bool,
     output: Arc<Mutex<W>>,
-    /// A request was seen: before that rmcp takes nothing else.
+    /// Whether a request was received: before that rmcp accepts nothing else.
     opened: bool,
     /// Cancelled when the input ends.
     ended: CancellationToken,
 }
 
-/// What was read.
+/// The result of reading a line.
 enum Read {
     Line,
     TooLong,
@@ -57,8 +57,7 @@ where
         }
     }
 
-    /// Fills `self.line` with the next line. Dropped half-way it loses nothing: between taking bytes and keeping them
-    /// there is no await.
+    /// Fills `self.line` with the next line. Cancel-safe: there is no await between taking bytes and storing them.
     async fn read(&mut self) -> io::Result<Read> {
         loop {
             let available = self.input.fill_buf().await?;
@@ -85,13 +84,14 @@ where
         }
     }
 
-    /// Refuses what was read. Not awaited, so that a dropped `receive` cannot leave half a line on the output.
+    /// Refuses what was read. The write is not awaited, so that a dropped `receive` cannot leave a partial line on the
+    /// output.
     fn refuse(&self, error: ErrorData, id: Option<RequestId>) {
         tracing::warn!(reason = %error.message, "a message on stdin was refused");
         tokio::spawn(write(self.output.clone(), TxJsonRpcMessage::<RoleServer>::error(error, id)));
     }
 
-    /// The message in `self.line`; `None` when there is nothing to pass on.
+    /// Parses the message in `self.line`; `None` if there is nothing to pass on.
     fn parse(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
         let line = self.line.trim_ascii();
         if line.is_empty() {
@@ -110,17 +110,17 @@ where
         }
     }
 
-    /// JSON, but no message of ours: a request is told so under its id, a notification is nothing to answer.
+    /// Handles JSON that is not a known message: a request is refused under its id, a notification is ignored.
     fn refuse_shape(&self) {
         let value: Value = serde_json::from_slice(&self.line).unwrap_or_default();
         let id = value.get("id").and_then(|id| serde_json::from_value(id.clone()).ok());
         match (value.get("method").is_some(), id) {
             (true, None) => tracing::debug!("a notification that is not understood was ignored"),
             (true, id) => {
-                self.refuse(ErrorData::invalid_params("the request's parameters do not fit", None), id);
+                self.refuse(ErrorData::invalid_params("invalid parameters", None), id);
             }
             (false, id) => {
-                self.refuse(ErrorData::invalid_request("this is no JSON-RPC 2.0 message", None), id);
+                self.refuse(ErrorData::invalid_request("not a JSON-RPC 2.0 message", None), id);
             }
         }
     }

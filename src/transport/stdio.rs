@@ -1,4 +1,4 @@
-//! MCP over stdin and stdout, for a host on the same machine. It ends when stdin closes or the process is told to stop.
+//! MCP over stdin and stdout, for a host on the same machine. It ends when stdin closes or shutdown is requested.
 
 use std::{io, time::Duration};
 
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::lines::LineTransport;
 use crate::mcp::BondMcp;
 
-/// How long calls in flight may still answer after stdin has closed: somebody may have piped the requests in.
+/// Time for which calls in flight may still answer after stdin has closed, as for requests from a pipe.
 const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(1);
 
 /// Serves `server` until `input` ends or `stopping` is cancelled; then calls in flight are ended.
@@ -33,7 +33,7 @@ where
         };
         match running {
             Ok(running) => running.waiting().await.map(|_| ()).map_err(io::Error::other),
-            // A host that only looked whether we are there.
+            // The host only probed the server.
             Err(ServerInitializeError::ConnectionClosed(_)) => Ok(()),
             Err(error) => Err(io::Error::other(error.to_string())),
         }

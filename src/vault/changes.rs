@@ -1,4 +1,4 @@
-//! Whether anybody has written to the vault, without asking SQLite: cheap enough for every call.
+//! Detects writes to the vault without a query: cheap enough for every call.
 
 use std::{
     fs::File,
@@ -16,20 +16,20 @@ use crate::config::VaultLocation;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChangeMarker {
     NoVault,
-    /// No process has the vault open.
+    /// There is no write-ahead log: no process has the vault open.
     NoLog,
     Log {
         length: u64,
         modified: Option<SystemTime>,
-        header: [u8; WAL_HEADER],
+        header: [u8; WAL_HEADER_BYTES],
     },
 }
 
 /// <https://www.sqlite.org/fileformat2.html#walformat>
-const WAL_HEADER: usize = 32;
+const WAL_HEADER_BYTES: usize = 32;
 
 impl ChangeMarker {
-    /// The marker of now; `None` where it cannot be told, so that the vault must be read.
+    /// Returns the current marker; `None` where it is unknown, so that the vault must be read.
     #[must_use]
     pub fn now(location: &VaultLocation) -> Option<Self> {
         let VaultLocation::Sqlite(path) = location;
@@ -44,8 +44,8 @@ impl ChangeMarker {
 
     fn of_log(mut log: File) -> io::Result<Self> {
         let metadata = log.metadata()?;
-        let mut header = [0; WAL_HEADER];
-        if metadata.len() >= WAL_HEADER as u64 {
+        let mut header = [0; WAL_HEADER_BYTES];
+        if metadata.len() >= WAL_HEADER_BYTES as u64 {
             log.read_exact(&mut header)?;
         }
         Ok(Self::Log { length: metadata.len(), modified: metadata.modified().ok(), header })

@@ -1,23 +1,23 @@
-//! What can go wrong with a vault. Whatever it is, nothing is overwritten.
+//! Errors of a vault. After none of them is the vault overwritten.
 
 use std::{io, path::PathBuf};
 
 use crate::error::{Kind, Report};
 
-/// What can go wrong with a vault or its sealing key.
+/// Errors of a vault or its sealing key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Somebody else wrote the record meanwhile.
+    /// Another process changed the record meanwhile.
     #[error("the record was changed meanwhile")]
     Conflict,
     #[error("the sealing key is not the one that this vault was encrypted with")]
     WrongKey,
-    /// A record does not open: changed, cut short, or put in another's place.
+    /// A record cannot be decrypted: it was changed, truncated or moved to another identity.
     #[error("a record in the vault was tampered with or is damaged")]
     Tampered,
     #[error("the vault was written by a newer version of bondmcp-server")]
     Newer,
-    #[error("the vault file is damaged or is no vault")]
+    #[error("the vault file is damaged or not a vault")]
     Damaged,
     /// Others on this machine could read or change it.
     #[error("{path} is open to other users")]
@@ -33,7 +33,7 @@ pub enum Error {
     KeyFormat(String),
     #[error("the vault's sealing key is gone: neither the OS keychain nor {path} has it")]
     KeyMissing { path: PathBuf },
-    #[error("the operating system gives no randomness")]
+    #[error("the operating system provides no randomness")]
     NoRandomness,
 }
 
@@ -45,7 +45,7 @@ impl Error {
                 "Give the right key (BONDMCP_SEALING_KEY, BONDMCP_SEALING_KEY_FILE, the OS keychain or the key file); without it nothing in the vault can be read, and a new data directory starts afresh.".into()
             }
             Self::Tampered => {
-                "Restore the vault from a backup, or move it away and sign in again; API keys made with it must then be revoked and made anew.".into()
+                "Restore the vault from a backup, or move it away and sign in again; API keys created with it must then be revoked and created again.".into()
             }
             Self::Newer => "Upgrade bondmcp-server, or use another data directory with --data-dir.".into(),
             Self::Damaged => "Restore it from a backup, or move it away and sign in again; the file is left as it is.".into(),
@@ -58,7 +58,7 @@ impl Error {
                 "Check that it exists and that you may write there, or name another directory with --data-dir or BONDMCP_DATA_DIR.".into()
             }
             Self::Database(_) => "Check the disk and the permissions of the data directory, then try again.".into(),
-            Self::KeyFormat(_) => "Make one with: openssl rand -base64 32".into(),
+            Self::KeyFormat(_) => "Generate one with: openssl rand -base64 32".into(),
             Self::KeyMissing { .. } => {
                 "Restore the key, or move the vault away and sign in again.".into()
             }

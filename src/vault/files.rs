@@ -1,5 +1,4 @@
-//! Files and directories that belong to this user and that nobody else may read: made so from the start, and refused
-//! when they are not.
+//! Private files and directories: created with access for their owner alone, and refused when others have access.
 
 use std::{
     fs::{DirBuilder, File, OpenOptions},
@@ -9,7 +8,7 @@ use std::{
 
 use super::Error;
 
-/// Makes `path` and what is missing above it, for the owner alone; refuses one that others can look into.
+/// Creates `path` and its missing parents for the owner alone; refuses a directory that others can read.
 pub fn prepare_directory(path: &Path) -> Result<(), Error> {
     let mut builder = DirBuilder::new();
     builder.recursive(true);
@@ -19,12 +18,12 @@ pub fn prepare_directory(path: &Path) -> Result<(), Error> {
     refuse_exposed(path, "700")
 }
 
-/// Makes an empty file for the owner alone. There must be none yet.
+/// Creates an empty file for the owner alone. It must not exist yet.
 pub fn create_private(path: &Path) -> Result<(), Error> {
     private().create_new(true).open(path).map(|_| ()).map_err(|error| unusable(path, &error))
 }
 
-/// Writes a file for the owner alone, whole or not at all.
+/// Writes a file for the owner alone, atomically.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), Error> {
     let temporary = path.with_extension("new");
     let write = || private().create(true).truncate(true).open(&temporary)?.write_all(content);
@@ -32,7 +31,7 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), Error> {
     publish(&temporary, path)
 }
 
-/// Gives a finished file its final name. After a crash or a power failure `path` is what it was before, or complete.
+/// Renames a finished file to its final name. After a crash or a power failure `path` is unchanged or complete.
 pub fn publish(temporary: &Path, path: &Path) -> Result<(), Error> {
     let publish = || -> io::Result<()> {
         OpenOptions::new().write(true).open(temporary)?.sync_all()?;
@@ -50,7 +49,7 @@ pub fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Whether `path` is a file with content. A file without any is what an interrupted start or a full disk leaves.
+/// Whether `path` is a file with content. An interrupted start or a full disk leaves an empty one.
 pub fn has_content(path: &Path) -> Result<bool, Error> {
     match std::fs::metadata(path) {
         Ok(metadata) => Ok(metadata.len() > 0),
@@ -59,22 +58,22 @@ pub fn has_content(path: &Path) -> Result<bool, Error> {
     }
 }
 
-/// `path` with `suffix` behind its whole name.
+/// Returns `path` with `suffix` appended to its name.
 pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
-/// Held while something is made that only one process may make; the system lets go of it when the process ends.
+/// Takes an exclusive lock across processes; the operating system releases it when the process ends.
 pub fn lock(path: &Path) -> Result<File, Error> {
     let file = private().create(true).truncate(false).open(path).map_err(|error| unusable(path, &error))?;
     file.lock().map_err(|error| unusable(path, &error))?;
     Ok(file)
 }
 
-/// Refuses what belongs to another user (root could open it all the same) and what others have any right to.
-/// Elsewhere than on Unix the data directory's inherited rights decide.
+/// Refuses a file that belongs to another user (root could open it all the same) or that others can access. On other
+/// systems than Unix the permissions inherited from the data directory apply.
 pub fn refuse_exposed(path: &Path, mode: &'static str) -> Result<(), Error> {
     #[cfg(unix)]
     {
@@ -97,7 +96,7 @@ pub fn unusable(path: &Path, error: &io::Error) -> Error {
     Error::Unusable { path: path.to_owned(), reason: error.kind() }
 }
 
-/// Makes a rename in the directory of `path` permanent. Elsewhere than on Unix a directory cannot be synced.
+/// Makes a rename in the directory of `path` durable. On other systems than Unix a directory cannot be synced.
 fn sync_directory(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     {

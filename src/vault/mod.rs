@@ -1,5 +1,5 @@
-//! Where accounts are stored, encrypted. It knows no BondMCP: a record is bytes under an identity and a version, changed by
-//! compare-and-swap, so that several processes can use one vault at once.
+//! The encrypted storage of accounts. It is independent of BondMCP: a record is bytes with an identity and a version,
+//! changed by compare-and-swap, so that several processes can use one vault concurrently.
 
 mod changes;
 mod error;
@@ -18,17 +18,17 @@ pub use self::{
 use self::{seal::Sealer, sqlite::Sqlite};
 use crate::{clock::Timestamp, config::VaultLocation, secret::SecretBytes};
 
-/// Which record: whose it is, and for which upstream. Both are authenticated with it.
+/// The identity of a record: its owner and its upstream. Both are authenticated with the record.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RecordId {
     pub owner: String,
     pub origin: String,
 }
 
-/// A record, opened.
+/// A decrypted record.
 #[derive(Debug)]
 pub struct Record {
-    /// Grows with every write, from 1.
+    /// Version of the record, from 1, incremented by every write.
     pub version: u64,
     pub plaintext: SecretBytes,
 }
@@ -41,7 +41,7 @@ pub struct Vault {
 }
 
 impl Vault {
-    /// Opens the vault, and creates it where there is none. A first start that was interrupted is made again.
+    /// Opens the vault, and creates it if there is none. An interrupted first start is repeated.
     pub async fn open(location: &VaultLocation, key: SealingKey) -> Result<Self, Error> {
         let VaultLocation::Sqlite(path) = location;
         let sealer = Sealer::new(key);
@@ -49,7 +49,7 @@ impl Vault {
         let known = sealer.seal(&check, 0, b"bondmcp-server")?;
         let _lock = sqlite::lock(path).await?;
         let database = Sqlite::open(path, &known).await?;
-        // Tells a wrong key from a tampered record: a vault holds a known text, encrypted when it was made.
+        // Distinguishes a wrong key from a tampered record: a vault holds a known text, encrypted at creation.
         match sealer.open(&check, 0, &database.key_check(&known).await?) {
             Err(Error::Tampered) => return Err(Error::WrongKey),
             outcome => outcome?,
@@ -58,7 +58,7 @@ impl Vault {
         Ok(Self { database, sealer })
     }
 
-    /// The record, or `None` where there is none.
+    /// Reads the record; `None` if there is none.
     pub async fn read(&self, id: &RecordId) -> Result<Option<Record>, Error> {
         match self.database.read(&self.sealer.record_key(id)).await? {
             None => Ok(None),
@@ -69,8 +69,8 @@ impl Vault {
         }
     }
 
-    /// Writes the record and returns its new version. `expected` is the version that was read before, `None` when
-    /// there was no record; [`Error::Conflict`] tells that somebody else wrote meanwhile.
+    /// Writes the record and returns its new version. `expected` is the version that was read before, `None` when there
+    /// was no record; [`Error::Conflict`] means that another process wrote meanwhile.
     pub async fn write(&self, id: &RecordId, expected: Option<u64>, plaintext: &[u8]) -> Result<u64, Error> {
         let version = expected.unwrap_or(0) + 1;
         let sealed = self.sealer.seal(id, version, plaintext)?;
@@ -78,7 +78,7 @@ impl Vault {
         if written { Ok(version) } else { Err(Error::Conflict) }
     }
 
-    /// Takes or extends the lease on a record until `now + lifetime`, unless another holder's has not run out. The
+    /// Takes or extends the lease on a record until `now + lifetime`, unless another holder's is still valid. The
     /// record need not exist.
     pub async fn acquire_lease(
         &self,
@@ -90,12 +90,12 @@ impl Vault {
         self.database.acquire_lease(&self.sealer.record_key(id), holder, now, lifetime).await
     }
 
-    /// Gives the lease back, if `holder` still has it.
+    /// Releases the lease, if `holder` still has it.
     pub async fn release_lease(&self, id: &RecordId, holder: &str) -> Result<(), Error> {
         self.database.release_lease(&self.sealer.record_key(id), holder).await
     }
 
-    /// Removes what earlier versions of the records have left in the vault's files.
+    /// Removes the remains of earlier versions of the records from the vault's files.
     pub async fn purge(&self) -> Result<(), Error> {
         self.database.purge().await
     }
@@ -117,7 +117,7 @@ mod tests {
         SealingKey::from_bytes([byte; 32])
     }
 
-    /// Makes the vault as the first version of this program left it.
+    /// Creates a vault in the format of this program's first version.
     async fn first_version(location: &VaultLocation, id: &RecordId) {
         Vault::open(location, key(1)).await.unwrap().close().await;
         let mut database = SqliteConnection::connect(&format!("sqlite://{location}")).await.unwrap();

@@ -1,5 +1,5 @@
-//! Sealing records: XChaCha20-Poly1305 with a fresh 192-bit nonce. The format, the record's identity and its version
-//! are associated data, so that no record passes for another or for a newer one.
+//! Encrypting records: XChaCha20-Poly1305 with a fresh 192-bit nonce. The format, the record's identity and its version
+//! are associated data, so that no record can replace another or a newer one.
 
 use chacha20poly1305::{
     XChaCha20Poly1305,
@@ -12,16 +12,16 @@ use zeroize::Zeroizing;
 use super::{Error, RecordId, SealingKey};
 use crate::secret::SecretBytes;
 
-/// The first byte of everything that is encrypted here.
+/// Format version: the first byte of every encrypted record.
 const FORMAT: u8 = 1;
 
-const NONCE: usize = 24;
+const NONCE_BYTES: usize = 24;
 
-/// Encrypts records, and names them so that the database does not show whose they are.
+/// Encrypts records and derives their ids, which do not reveal their owners.
 #[derive(Clone)]
 pub struct Sealer {
     cipher: XChaCha20Poly1305,
-    /// Derived from the sealing key, so that the sealing key itself has one use.
+    /// Key for the record ids, derived so that the sealing key itself has one use.
     naming_key: Zeroizing<[u8; 32]>,
 }
 
@@ -35,16 +35,16 @@ impl Sealer {
         Self { cipher: XChaCha20Poly1305::new(key.expose().into()), naming_key: Zeroizing::new(naming_key) }
     }
 
-    /// The id of a record in the database.
+    /// Returns the id of a record in the database.
     pub fn record_key(&self, id: &RecordId) -> RecordKey {
         keyed_hash(&self.naming_key, &identity(id))
     }
 
-    /// Format, nonce, then ciphertext and tag.
+    /// Encrypts a record: format, nonce, ciphertext and tag.
     pub fn seal(&self, id: &RecordId, version: u64, plaintext: &[u8]) -> Result<Vec<u8>, Error> {
-        let mut nonce = [0; NONCE];
+        let mut nonce = [0; NONCE_BYTES];
         getrandom::fill(&mut nonce).map_err(|_| Error::NoRandomness)?;
-        // With room for the tag, so that the plaintext is not left behind by a growing buffer.
+        // Has room for the tag, since a growing buffer would leave a copy of the plaintext behind.
         let mut buffer = Zeroizing::new(Vec::with_capacity(plaintext.len() + 16));
         buffer.extend_from_slice(plaintext);
         self.cipher
@@ -58,7 +58,7 @@ impl Sealer {
         if format > FORMAT {
             return Err(Error::Newer);
         }
-        let (nonce, ciphertext) = rest.split_first_chunk::<NONCE>().ok_or(Error::Tampered)?;
+        let (nonce, ciphertext) = rest.split_first_chunk::<NONCE_BYTES>().ok_or(Error::Tampered)?;
         let mut buffer = Zeroizing::new(ciphertext.to_vec());
         self.cipher
             .decrypt_in_place(nonce.into(), &associated(id, version), &mut *buffer)
@@ -77,7 +77,7 @@ fn associated(id: &RecordId, version: u64) -> Vec<u8> {
     [&[FORMAT], &identity(id)[..], &version.to_be_bytes()].concat()
 }
 
-/// Each part behind its length, so that no two records have the same.
+/// Encodes each part with its length, so that no two records have the same encoding.
 fn identity(id: &RecordId) -> Vec<u8> {
     let mut data = Vec::new();
     for part in [&id.owner, &id.origin] {
@@ -87,7 +87,7 @@ fn identity(id: &RecordId) -> Vec<u8> {
     data
 }
 
-/// HKDF-SHA256 (RFC 5869) of a key that is random already, with `info` as context.
+/// Computes HKDF-SHA256 (RFC 5869) of a random key, with `info` as context.
 fn keyed_hash(key: &[u8; 32], info: &[u8]) -> [u8; 32] {
     let mut hash = [0; 32];
     // Fails for outputs longer than 255 hashes only; this one is a single hash.
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_is_told_apart() {
+    fn a_newer_format_is_distinguished() {
         let (id, key) = (id("a", "b"), sealer(1));
         let mut sealed = key.seal(&id, 1, b"x").unwrap();
         sealed[0] = FORMAT + 1;

@@ -19,31 +19,31 @@ use crate::{
     secret::{ExposeSecret as _, SecretString},
 };
 
-const LENGTH: usize = 32;
+const KEY_BYTES: usize = 32;
 
-/// A keychain that does not answer in this time is taken for none: it may wait for somebody to unlock it.
+/// Longest wait for the keychain, which may itself wait for the person to unlock it.
 const KEYCHAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The key itself; wiped when dropped.
-pub struct SealingKey(Zeroizing<[u8; LENGTH]>);
+/// The 256-bit key; wiped when dropped.
+pub struct SealingKey(Zeroizing<[u8; KEY_BYTES]>);
 
-/// Where a key came from.
+/// The origin of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyOrigin {
     Environment,
     Keychain,
     KeyFile(PathBuf),
-    /// A key file that was made just now.
+    /// A key file that was just created.
     NewKeyFile(PathBuf),
 }
 
 impl KeyOrigin {
-    /// What the person should know, where something was decided for them.
+    /// Returns a notice for the person where a fallback was used.
     #[must_use]
     pub fn notice(&self) -> Option<String> {
         let Self::NewKeyFile(path) = self else { return None };
         Some(format!(
-            "no OS keychain answered, so the vault's sealing key is kept in {}: it protects copies of the vault alone, \
+            "no OS keychain answered, so the vault's sealing key is stored in {}: it protects copies of the vault alone, \
              not against other processes running as your user or backups that hold both files",
             path.display()
         ))
@@ -51,7 +51,7 @@ impl KeyOrigin {
 }
 
 impl SealingKey {
-    /// The key from `source`; a new one where there is neither key nor vault yet.
+    /// Loads the key from `source`; generates one if there is neither a key nor a vault yet.
     pub async fn load(
         source: &SealingKeySource,
         data_dir: &Path,
@@ -70,16 +70,16 @@ impl SealingKey {
         }
     }
 
-    pub(super) fn from_bytes(bytes: [u8; LENGTH]) -> Self {
+    pub(super) fn from_bytes(bytes: [u8; KEY_BYTES]) -> Self {
         Self(Zeroizing::new(bytes))
     }
 
-    pub(super) fn expose(&self) -> &[u8; LENGTH] {
+    pub(super) fn expose(&self) -> &[u8; KEY_BYTES] {
         &self.0
     }
 
     fn random() -> Result<Self, Error> {
-        let mut key = Zeroizing::new([0; LENGTH]);
+        let mut key = Zeroizing::new([0; KEY_BYTES]);
         getrandom::fill(&mut *key).map_err(|_| Error::NoRandomness)?;
         Ok(Self(key))
     }
@@ -90,12 +90,12 @@ impl SealingKey {
         Self::parse(&text.into(), &format!("in {}", path.display()))
     }
 
-    /// 32 bytes in base64 (either alphabet, padded or not) or in hex.
+    /// Parses 32 bytes in base64 (either alphabet, padded or not) or in hex.
     fn parse(text: &SecretString, place: &str) -> Result<Self, Error> {
         let text = text.expose_secret().trim();
-        let bytes = if text.len() == 2 * LENGTH { from_hex(text) } else { from_base64(text) };
+        let bytes = if text.len() == 2 * KEY_BYTES { from_hex(text) } else { from_base64(text) };
         let bytes = Zeroizing::new(bytes.ok_or_else(|| Error::KeyFormat(place.to_owned()))?);
-        let key = <[u8; LENGTH]>::try_from(&bytes[..]).map_err(|_| Error::KeyFormat(place.to_owned()))?;
+        let key = <[u8; KEY_BYTES]>::try_from(&bytes[..]).map_err(|_| Error::KeyFormat(place.to_owned()))?;
         Ok(Self::from_bytes(key))
     }
 
@@ -110,9 +110,9 @@ impl std::fmt::Debug for SealingKey {
     }
 }
 
-/// Somewhere the operating system keeps secrets for the person.
+/// The operating system's store for the person's secrets.
 trait Keychain: Send + Sync + 'static {
-    /// The entry's text; `None` where there is no entry; an error where no keychain answers.
+    /// Reads the entry; `None` if there is no entry, an error if no keychain answers.
     fn get(&self, account: &str) -> Result<Option<SecretString>, NoKeychain>;
     fn set(&self, account: &str, text: &str) -> Result<(), NoKeychain>;
 }
@@ -150,7 +150,7 @@ impl Place {
     async fn find_or_make(self, keychain: Arc<dyn Keychain>) -> Result<(SealingKey, KeyOrigin), Error> {
         files::prepare_directory(&self.data_dir)?;
         let blocking = tokio::task::spawn_blocking(move || {
-            // Two processes that start at once must agree on one key.
+            // Two processes that start concurrently must agree on one key.
             let _lock = files::lock(&self.data_dir.join("sealing.lock"))?;
             let account = self.account();
             if let Ok(Some(text)) = keychain.get(&account) {
@@ -176,7 +176,7 @@ impl Place {
         }
     }
 
-    /// The keychain's name for this data directory's key.
+    /// Returns the name of this data directory's key in the keychain.
     fn account(&self) -> String {
         let path = self.data_dir.canonicalize().unwrap_or_else(|_| self.data_dir.clone());
         format!("sealing key of {}", path.display())
@@ -248,12 +248,12 @@ mod tests {
 
     #[test]
     fn a_key_is_read_in_every_usual_writing() {
-        let key = [0xfb_u8; LENGTH];
+        let key = [0xfb_u8; KEY_BYTES];
         for text in [
             base64::engine::general_purpose::STANDARD.encode(key),
             base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(key),
-            "fb".repeat(LENGTH),
-            format!("{}\n", "FB".repeat(LENGTH)),
+            "fb".repeat(KEY_BYTES),
+            format!("{}\n", "FB".repeat(KEY_BYTES)),
         ] {
             assert_eq!(SealingKey::parse(&text.as_str().into(), "here").unwrap().expose(), &key, "{text}");
         }
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_key_of_another_length_is_refused_without_being_repeated() {
-        for text in ["", "canary", &"ab".repeat(31), &"zz".repeat(LENGTH), &"A".repeat(40)] {
+        for text in ["", "canary", &"ab".repeat(31), &"zz".repeat(KEY_BYTES), &"A".repeat(40)] {
             let error = SealingKey::parse(&text.into(), "here").unwrap_err();
             assert_eq!(error, Error::KeyFormat("here".into()));
         }
@@ -323,7 +323,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");
-        std::fs::write(&path, "ab".repeat(LENGTH)).unwrap();
+        std::fs::write(&path, "ab".repeat(KEY_BYTES)).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
         let error = SealingKey::from_file(&path).unwrap_err();
         let report = crate::error::Report::from(&error);

@@ -1,4 +1,4 @@
-//! The vault's tables in one SQLite file, for one machine. It sees encrypted bytes only.
+//! The vault's tables in one SQLite file on the local disk. This module sees encrypted bytes only.
 
 use std::{fs::File, path::Path, time::Duration};
 
@@ -11,7 +11,7 @@ use sqlx::{
 use super::{Error, RecordId, files, seal::RecordKey};
 use crate::clock::Timestamp;
 
-/// Without sqlx's macro, for which SQLite would be built a second time.
+/// The migrations, listed without sqlx's macro, for which SQLite would be built a second time.
 fn migrations() -> Migrator {
     let migration = |version, name: &'static str, sql| {
         Migration::new(version, name.into(), MigrationType::Simple, sqlx::SqlStr::from_static(sql), false)
@@ -22,16 +22,16 @@ fn migrations() -> Migrator {
     ])
 }
 
-/// For another process's write to end; they are short.
-const BUSY: Duration = Duration::from_secs(10);
+/// Longest wait for another process's write, which is short.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One for the renewal's lease or a read while the other waits to write.
-const CONNECTIONS: u32 = 2;
+/// Size of the pool: one connection for a lease or a read while the other waits to write.
+const MAX_CONNECTIONS: u32 = 2;
 
 #[derive(Clone, Debug)]
 pub struct Sqlite(SqlitePool);
 
-/// Makes the directory of the vault and waits until this process alone may make, migrate or open it.
+/// Creates the directory of the vault and waits for the lock that creating, migrating and opening it need.
 pub async fn lock(path: &Path) -> Result<File, Error> {
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         files::prepare_directory(directory)?;
@@ -43,20 +43,20 @@ pub async fn lock(path: &Path) -> Result<File, Error> {
 }
 
 impl Sqlite {
-    /// Opens the database for the holder of the lock; makes it first where there is none. `key_check` is the encrypted
-    /// text that tells the right key in a new one.
+    /// Opens the database, for the holder of the lock; creates it if there is none. `key_check` is the encrypted text
+    /// that identifies the right key, stored in a new database.
     pub async fn open(path: &Path, key_check: &[u8]) -> Result<Self, Error> {
         if !files::has_content(path)? {
             Self::make(path, key_check).await?;
         }
-        // SQLite gives its side files (-wal, -shm) the rights of the file itself.
+        // SQLite gives its side files (-wal, -shm) the mode of the database file.
         files::refuse_exposed(path, "600")?;
         let database = Self::connect(path, SqliteJournalMode::Wal).await?;
         database.migrate().await?;
         Ok(database)
     }
 
-    /// Makes the whole database under another name, so that no crash leaves half of one.
+    /// Creates the database under a temporary name, so that a crash leaves no partial one.
     async fn make(path: &Path, key_check: &[u8]) -> Result<(), Error> {
         if files::has_content(&files::beside(path, "-wal"))? {
             return Err(Error::Damaged);
@@ -78,15 +78,15 @@ impl Sqlite {
             .filename(path)
             .journal_mode(journal)
             .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(BUSY)
-            // What is deleted is overwritten, and never copied to a file elsewhere.
+            .busy_timeout(BUSY_TIMEOUT)
+            // Deleted content is overwritten, and temporary data stays in memory.
             .pragma("secure_delete", "ON")
             .pragma("temp_store", "MEMORY")
             // `ChangeMarker` depends on it.
             .pragma("journal_size_limit", "0")
             .disable_statement_logging();
         let pool = SqlitePoolOptions::new()
-            .max_connections(CONNECTIONS)
+            .max_connections(MAX_CONNECTIONS)
             .idle_timeout(None)
             .max_lifetime(None)
             .connect_with(options)
@@ -103,8 +103,8 @@ impl Sqlite {
         })
     }
 
-    /// Moves the records of an earlier version, whose owner stood in plain text, to their keyed ids. The old table is
-    /// dropped last, so that an interrupted move is done again.
+    /// Moves the records of an earlier version, which had the owner in plain text, to keyed ids. The old table is
+    /// dropped last, so that an interrupted move is repeated.
     pub async fn move_records_by_owner(&self, key_of: impl Fn(&RecordId) -> RecordKey) -> Result<(), Error> {
         if self.copy_records_by_owner(key_of).await.map_err(|error| failure(&error))? {
             self.purge().await?;
@@ -114,7 +114,7 @@ impl Sqlite {
         Ok(())
     }
 
-    /// Whether there was such a table.
+    /// Returns whether there was such a table.
     async fn copy_records_by_owner(
         &self,
         key_of: impl Fn(&RecordId) -> RecordKey,
@@ -139,18 +139,18 @@ impl Sqlite {
         Ok(true)
     }
 
-    /// Rewrites the file without what was deleted and empties the write-ahead log.
+    /// Rewrites the file without deleted content and truncates the write-ahead log.
     pub async fn purge(&self) -> Result<(), Error> {
         sqlx::query("VACUUM").execute(&self.0).await.map_err(|error| failure(&error))?;
         let checkpoint = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&self.0).await;
         match checkpoint.and_then(|row| row.try_get::<i64, _>("busy")) {
             Ok(0) => Ok(()),
-            Ok(_) => Err(Error::Database("another process holds it")),
+            Ok(_) => Err(Error::Database("another process has locked it")),
             Err(error) => Err(failure(&error)),
         }
     }
 
-    /// The encrypted text that was put in first: `sealed` itself in a new vault.
+    /// Returns the encrypted text that was stored at creation: `sealed` itself in a new vault.
     pub async fn key_check(&self, sealed: &[u8]) -> Result<Vec<u8>, Error> {
         sqlx::query("INSERT INTO meta (name, value) VALUES ('key_check', ?) ON CONFLICT DO NOTHING")
             .bind(sealed)
@@ -176,7 +176,7 @@ impl Sqlite {
         Ok(Some((u64::try_from(version).map_err(|_| Error::Damaged)?, sealed)))
     }
 
-    /// Whether `version` followed on what was there: 1 on nothing, any other on the one before it.
+    /// Writes the record if `version` follows the stored one (1 if there is none); returns whether it did.
     pub async fn write(&self, id: &RecordKey, version: u64, sealed: &[u8]) -> Result<bool, Error> {
         let version = i64::try_from(version).map_err(|_| Error::Damaged)?;
         let query = if version == 1 {
@@ -203,7 +203,7 @@ impl Sqlite {
     ) -> Result<bool, Error> {
         let now = now.timestamp_millis();
         let lifetime = i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX / 4);
-        // A lease that ends later than any could was taken by a clock that has been set back since.
+        // A lease that ends later than possible was taken before the clock was set back; it is void.
         let taken = sqlx::query(
             "INSERT INTO leases (id, holder, until) VALUES (?1, ?2, ?3 + ?4)
              ON CONFLICT DO UPDATE SET holder = ?2, until = ?3 + ?4
@@ -234,22 +234,23 @@ impl Sqlite {
     }
 }
 
-/// SQLite's result codes (<https://www.sqlite.org/rescode.html>), in words of ours; its own may quote the file.
+/// SQLite's result codes (<https://www.sqlite.org/rescode.html>), with messages of our own, since SQLite's may quote
+/// the file.
 fn failure(error: &sqlx::Error) -> Error {
     let sqlx::Error::Database(error) = error else {
         return match error {
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound => Error::Damaged,
-            _ => Error::Database("SQLite does not answer"),
+            _ => Error::Database("SQLite does not respond"),
         };
     };
     let code = error.code().and_then(|code| code.parse::<u32>().ok()).unwrap_or(0);
     match code & 0xff {
         11 | 26 => Error::Damaged,
-        5 | 6 => Error::Database("another process holds it"),
+        5 | 6 => Error::Database("another process has locked it"),
         8 => Error::Database("it is read-only"),
-        10 => Error::Database("the disk fails"),
+        10 => Error::Database("disk I/O error"),
         13 => Error::Database("the disk is full"),
         14 => Error::Database("it cannot be opened"),
-        _ => Error::Database("SQLite refuses"),
+        _ => Error::Database("SQLite error"),
     }
 }

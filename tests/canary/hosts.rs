@@ -1,4 +1,4 @@
-//! Hosts that keep everything they see.
+//! Hosts that record everything they see.
 
 use std::{
     process::Stdio,
@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::common::{Place, Recorded, Server, secrets, within};
 
-/// A host that keeps everything it sees.
+/// A host that records everything it sees.
 pub enum Host {
     Stdio(Server),
     Http(HttpServer),

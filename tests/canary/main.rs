@@ -1,6 +1,6 @@
-//! Whole sessions, recorded byte for byte, hold none of the secrets that were in play: over stdio and over HTTP, with
-//! everything logged, through success, every kind of error and every fault of the upstream; with hosts that ask the
-//! person, upstreams that quote what they know, and more renewals than are remembered; and on the terminal.
+//! Whole sessions, recorded byte by byte, contain none of the secrets involved: over stdio and over HTTP, at the most
+//! detailed log level, with success, every kind of error and every fault of the upstream; with hosts that ask the
+//! person, upstreams that quote secrets, and more renewals than are remembered; and on the terminal.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 #[path = "../common/mod.rs"]
@@ -22,10 +22,10 @@ use hosts::{Host, HttpServer};
 use rmcp::ServiceExt as _;
 use serde_json::{Value, json};
 
-/// The faults are spread over so many servers of each kind, as a server waits between its tries.
+/// Number of servers of each kind that share the faults, since a server waits between attempts.
 const SERVERS: usize = 7;
 
-/// Endpoint, and a tool with arguments that ask it.
+/// Endpoint, and a tool with arguments that calls it.
 type Asked = (&'static str, &'static str, fn() -> Value);
 
 const ENDPOINTS: [Asked; 6] = [
@@ -61,7 +61,7 @@ fn faults() -> Vec<Fault> {
     faults
 }
 
-/// The kinds of error that were told.
+/// The kinds of error that occurred.
 #[derive(Default)]
 struct Kinds(Vec<String>);
 
@@ -72,7 +72,7 @@ impl Kinds {
         self.0.extend(told["error"]["kind"].as_str().map(ToOwned::to_owned));
     }
 
-    /// A session was what it should be, or its silence proves nothing.
+    /// Checks that a session went as intended; otherwise the absence of secrets proves nothing.
     fn assert_seen(&self, expected: &[&str]) {
         for kind in expected {
             assert!(self.0.iter().any(|seen| seen == kind), "{kind} occurred: {:?}", self.0);
@@ -80,7 +80,7 @@ impl Kinds {
     }
 }
 
-/// A session with everything in it but faults.
+/// A session with everything except faults.
 async fn session(host: &Host, place: &Place, sandbox: &RunningSandbox) -> Kinds {
     let mut kinds = Kinds::default();
     let password = secrets::text(&place.password);
@@ -88,7 +88,7 @@ async fn session(host: &Host, place: &Place, sandbox: &RunningSandbox) -> Kinds 
     for tool in ["auth_status", "login", "register", "logout", "list_models"] {
         kinds.note(&host.call(tool, json!({})).await);
     }
-    // An agent that has got hold of the password tries to hand it over.
+    // An agent that knows the password tries to pass it as an argument.
     for arguments in [json!({ "password": password }), json!({ "email": password }), json!({ password: 1 })] {
         kinds.note(&host.call("login", arguments).await);
     }
@@ -115,9 +115,9 @@ async fn session(host: &Host, place: &Place, sandbox: &RunningSandbox) -> Kinds 
     kinds.note(&host.call("manage_api_keys", json!({ "action": "use" })).await);
     kinds.note(&host.call("manage_api_keys", json!({"action": "revoke", "key_id": "../../auth/me"})).await);
 
-    // Renewals that go wrong, the last one for good.
+    // Renewals that fail, the last one permanently.
     for fault in [Fault::Echo, Fault::Status(403), Fault::Html(502), Fault::Oversize, Fault::Status(401)] {
-        // A password that was refused has been forgotten.
+        // A rejected password has been deleted.
         place.sign_in().await;
         sandbox.expire_tokens();
         sandbox.faults().always("POST /auth/refresh", fault.clone());
@@ -135,7 +135,7 @@ async fn session(host: &Host, place: &Place, sandbox: &RunningSandbox) -> Kinds 
     kinds
 }
 
-/// The session of a person who has signed in, with every fault at some of the endpoints.
+/// A session of a signed-in person, with every fault at some of the endpoints.
 async fn faulty_session(host: &Host, place: &Place, sandbox: &RunningSandbox, share: usize) -> Kinds {
     let mut kinds = Kinds::default();
     place.sign_in().await;
@@ -144,7 +144,7 @@ async fn faulty_session(host: &Host, place: &Place, sandbox: &RunningSandbox, sh
         sandbox.faults().always(endpoint, fault);
         kinds.note(&host.call(tool, arguments()).await);
         sandbox.faults().clear();
-        // A sign of life, so that the circuit lets the next fault happen.
+        // A successful call, so that the circuit stays closed for the next fault.
         host.call("list_models", json!({ "refresh": true })).await;
     }
     kinds
@@ -172,7 +172,7 @@ async fn nothing_leaked(place: Place, sandbox: RunningSandbox, host: Host) {
     }
 }
 
-/// One gives refresh tokens, like BondMCP's reference, one none, like the seed: the remembered password is then used.
+/// One sandbox issues refresh tokens, like BondMCP's reference; one does not, so that the stored password is used.
 fn config(refresh_tokens: bool) -> SandboxConfig {
     SandboxConfig { refresh_tokens, ..like_the_seed() }
 }
@@ -267,7 +267,7 @@ async fn credentials_from_the_environment_are_used_and_leave_no_trace() {
     }
 }
 
-/// In this process, where the upstream need not be waited for as long.
+/// Runs in this process, where time-outs can be short.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_leaves_when_the_upstream_never_answers() {
     let sandbox = sandbox(config(true)).await;

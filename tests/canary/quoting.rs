@@ -1,5 +1,5 @@
-//! An upstream that quotes the password and the token in every text that it gives, names and previews of keys among
-//! them: to hosts that show the person forms and links, and to the person on the terminal.
+//! An upstream that quotes the password and the token in every text, including the names and previews of keys: to hosts
+//! with forms and URL elicitation, and to the person at the terminal.
 #![allow(clippy::disallowed_types, reason = "a client's own handler takes them")]
 
 use std::{process::Stdio, sync::Arc};
@@ -26,9 +26,9 @@ use crate::{
     hosts::{Host, HttpServer},
 };
 
-/// An upstream that quotes, in several encodings, and a person's computer; nobody is signed in.
+/// An upstream that quotes in several encodings, and a place that is not signed in.
 async fn quoting() -> (Hostile, Place) {
-    // Its account is the one that matters; the sandbox is only asked for a place.
+    // Only the hostile upstream's account is used; the sandbox is needed to create a place.
     let sandbox = sandbox(like_the_seed()).await;
     let mut place = Place::new(&sandbox);
     let password = secrets::text(&place.password);
@@ -51,7 +51,7 @@ fn planted(hostile: &Hostile, place: &Place) -> Vec<SecretString> {
     planted
 }
 
-/// A host that shows forms and links; its person signs in, and says yes to everything.
+/// A host with forms and URL elicitation, whose person signs in and confirms everything.
 struct Obliging {
     password: SecretString,
     asked: Arc<watch::Sender<Vec<String>>>,
@@ -96,7 +96,7 @@ fn lifecycles() -> [ClientLifecycleMode; 2] {
     [ClientLifecycleMode::Initialize, ClientLifecycleMode::Discover { preferred_versions }]
 }
 
-/// Calls everything that tells what the upstream said; what the host was told and asked, each on a line.
+/// Makes every call that repeats the upstream's texts; returns the messages to the host, one per line.
 async fn everything(client: &RunningService<RoleClient, Obliging>, place: &Place) -> String {
     fn noted<T: Serialize>(answer: Result<T, ServiceError>) -> String {
         match answer {

@@ -1,4 +1,4 @@
-//! More tokens pass by than are remembered, and the password of the environment is still not quoted.
+//! After more tokens than are remembered, the password from the environment is still redacted.
 
 use std::{
     collections::HashSet,
@@ -18,10 +18,10 @@ use tokio::net::TcpListener;
 
 use crate::common::{EMAIL, Place, Server, like_the_seed, sandbox, secrets};
 
-/// Each brings two tokens, and 1,024 secrets are remembered that are not in force.
+/// Each renewal brings two tokens, and 1,024 replaced secrets are remembered.
 const RENEWALS: usize = 600;
 
-/// What an upstream knows whose tokens are good for one request, and which quotes the password.
+/// The state of an upstream whose tokens are valid for one request and which quotes the password.
 #[derive(Default)]
 struct Known {
     password: String,

@@ -1,5 +1,5 @@
 """A real browser on the sign-in page: `browser.py DIRECTORY SERVER` drives headless Chromium through each way of signing
-in at a server with an embedded BondMCP, and leaves pictures of the page in DIRECTORY for a person to look at."""
+in at a server with an embedded BondMCP, and saves pictures of the page in DIRECTORY for review."""
 
 import base64
 import json
@@ -31,7 +31,7 @@ def until(condition, problem):
 
 
 class Browser:
-    """The few WebDriver commands that are needed (W3C WebDriver)."""
+    """The WebDriver commands that the checks need (W3C WebDriver)."""
 
     def __init__(self, width=800, flags=()):
         self.driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True)
@@ -83,7 +83,7 @@ class Browser:
 
 
 class Server:
-    """A server that nobody is signed in to; what it tells the host and what it logs is kept."""
+    """A server without a signed-in account, whose output and log are recorded."""
 
     def __init__(self, *flags):
         self.directory = tempfile.TemporaryDirectory()
@@ -108,14 +108,14 @@ class Server:
         return self.ask("tools/call", {"name": tool, "arguments": {}})
 
     def told(self, pattern):
-        """What stands in the log, once it does."""
+        """Waits for a match in the log and returns it."""
         return until(lambda: re.search(pattern, "".join(list(self.log))), lambda: pattern)[1]
 
     def works(self):
         assert self.call("list_models")["structuredContent"]["count"] == 3
 
     def end(self, *secrets):
-        """Neither the host nor the log has seen one of `secrets`, plain or encoded."""
+        """Ends the server; neither the host nor the log may have seen one of `secrets`, plain or encoded."""
         self.process.stdin.close()
         assert self.process.wait() == 0
         self.reader.join()
@@ -126,7 +126,7 @@ class Server:
                 whole = secret.encode()
                 encoded = [base64.b64encode(b"x" * shift + whole).decode()[4:-4] for shift in range(3)]
                 for form in [secret, urllib.parse.quote(secret), whole.hex(), *encoded]:
-                    assert form not in text, f"a secret stands in {place}"
+                    assert form not in text, f"a secret occurs in {place}"
         self.directory.cleanup()
 
 
@@ -144,7 +144,7 @@ def signing_in():
             browser.picture(name)
     with Browser() as browser:
         browser.open(server.link)
-        browser.wait_for("calls itself “Browser Test”")
+        browser.wait_for("“Browser Test” (name not verified)")
         browser.picture("light")
         browser.type("#sign-in-email", DEMO["email"])
         browser.type("#sign-in-password", "not-the-password-1")
@@ -168,8 +168,8 @@ def creating_an_account():
         browser.type("#create-email", "new@example.com")
         browser.type("#create-password", password)
         browser.send("create")
-        browser.wait_for("Check your mail")
-        browser.picture("check-your-mail")
+        browser.wait_for("Check your e-mail")
+        browser.picture("verify")
         urllib.request.urlopen(server.told(r"(http://\S+/auth/verify\S+)"))
         browser.wait_for("Signed in as new@example.com")
     server.works()
@@ -192,12 +192,12 @@ def using_a_key():
     server.end(key)
 
 
-def running_out():
+def expiring():
     server = Server("--sign-in-timeout", "5")
     with Browser() as browser:
         browser.open(server.link)
-        browser.wait_for("This sign-in has run out")
-        browser.picture("run-out")
+        browser.wait_for("This sign-in link has expired")
+        browser.picture("expired")
     server.end()
 
 
@@ -210,6 +210,6 @@ def being_framed():
     server.end()
 
 
-for visit in [signing_in, creating_an_account, using_a_key, running_out, being_framed]:
-    visit()
-    print(f"Chromium, {visit.__name__.replace('_', ' ')}: ok")
+for check in [signing_in, creating_an_account, using_a_key, expiring, being_framed]:
+    check()
+    print(f"Chromium, {check.__name__.replace('_', ' ')}: ok")

@@ -1,4 +1,4 @@
-"""The MCP Inspector's `mcpdo` against a server that nobody is signed in to: `inspector_sign_in.py BINARY`."""
+"""The MCP Inspector's `mcpdo` against a server without a signed-in account: `inspector_sign_in.py BINARY`."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A person without a browser: fills in the sign-in page as one would."""
+"""A person without a browser: submits the form of the sign-in page."""
 
 import re
 import urllib.parse
@@ -11,8 +11,8 @@ def sign_in(url):
     page = urllib.request.urlopen(url).read().decode()
     form_token = re.search(r'name="form_token" value="([^"]+)"', page)[1]
     form = {"form_token": form_token, "email": "demo@example.com", "password": "demo-password-1"}
-    # As browsers do: a form that does not say where it comes from is refused.
-    headers = {"Sec-Fetch-Site": "same-origin"}
-    request = urllib.request.Request(f"{url}/sign-in", urllib.parse.urlencode(form).encode(), headers)
+    # A browser sends the origin of the page with its forms.
+    origin = {"origin": "http://" + urllib.parse.urlsplit(url).netloc}
+    request = urllib.request.Request(f"{url}/sign-in", urllib.parse.urlencode(form).encode(), origin)
     answer = urllib.request.urlopen(request)
     assert "You are signed in" in answer.read().decode()

@@ -1,5 +1,5 @@
 """The Python SDK's client against bondmcp-server: `python_sdk.py stdio COMMAND…`, `python_sdk.py http URL TOKEN`, or
-`python_sdk.py sign-in COMMAND…`, where nobody is signed in and the client's person uses the page."""
+`python_sdk.py sign-in COMMAND…`, without a signed-in account, where the client's person uses the page."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-//! A person's browser on the sign-in page, as far as a page without scripts needs one.
+//! A minimal browser for the sign-in page, which has no scripts.
 
 use bondmcp_server::secret::SecretString;
 use reqwest::{RequestBuilder, Response};
@@ -26,7 +26,7 @@ impl Browser {
         self.form(way, fields).header("sec-fetch-site", "same-origin")
     }
 
-    /// A form as no browser sends it: without a word about where it comes from.
+    /// Sends a form without `Origin` and `Sec-Fetch-Site`, as no browser does.
     pub fn form(&self, way: &str, fields: &[(&str, &str)]) -> RequestBuilder {
         let mut form = url::form_urlencoded::Serializer::new(String::new());
         form.append_pair("form_token", &self.form_token).extend_pairs(fields);
@@ -46,7 +46,7 @@ pub async fn text(response: Response) -> String {
     within(response.text()).await.unwrap()
 }
 
-/// The link in what an agent was told.
+/// Returns the link in an answer to the agent.
 pub fn link(told: &Value) -> String {
     let told = told.to_string();
     let (_, rest) = told.split_once("http://127.0.0.1:").unwrap();

@@ -1,4 +1,4 @@
-//! Time for tests in one process that would wait: tokio's clock runs twenty times as fast as the wall's.
+//! Fast time for in-process tests: tokio's clock runs twenty times as fast as the wall clock.
 //!
 //! A paused clock alone is not enough: it jumps to the next deadline whenever the runtime is idle, so deadlines pass
 //! while a socket or SQLite's thread is still at work. Here it never jumps. It moves by one step after a millisecond,
@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use tokio::{sync::mpsc, task, time};
 
-/// How far the clock moves at once.
+/// Length of one step of the clock.
 const STEP: Duration = Duration::from_millis(20);
 
-/// The least time between two steps.
+/// Shortest real time between two steps.
 const TICK: Duration = Duration::from_millis(1);
 
-/// Does `work` while the clock of the runtime, which has one thread, runs fast.
+/// Runs `work` while the clock of the single-threaded runtime runs fast.
 pub async fn fast<T>(work: impl Future<Output = T>) -> T {
     let (ticks, mut ticked) = mpsc::channel(1);
     // As long as a blocking task runs, tokio does not advance a paused clock by itself.

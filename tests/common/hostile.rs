@@ -1,4 +1,4 @@
-//! An upstream that does with what it knows as it likes: it quotes the password and the token wherever text may stand.
+//! A hostile upstream: it quotes the password and the token in every text field.
 
 use std::{
     net::Ipv4Addr,
@@ -26,12 +26,12 @@ pub struct Hostile {
 struct Known {
     password: String,
     tokens: Vec<String>,
-    /// What it writes, with `{password}` and `{token}` filled in.
+    /// The text that it writes, with `{password}` and `{token}` replaced.
     template: String,
 }
 
 impl Hostile {
-    /// One that writes `template` wherever it can.
+    /// Starts an upstream that writes `template` wherever it can.
     pub async fn start(template: &str) -> Self {
         let state = Arc::new(Mutex::new(Known { template: template.to_owned(), ..Known::default() }));
         let router = Router::new()
@@ -49,7 +49,7 @@ impl Hostile {
         Self { base_url, state }
     }
 
-    /// The tokens it has given out.
+    /// Returns the tokens that it has issued.
     pub fn tokens(&self) -> Vec<SecretString> {
         self.state.lock().unwrap().tokens.iter().map(|token| token.as_str().into()).collect()
     }

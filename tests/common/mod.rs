@@ -1,5 +1,5 @@
-//! What the black-box tests share: a sandbox, a place with a vault, the real binary on pipes with rmcp's client, and a
-//! search for secrets that owes nothing to the code under test.
+//! Shared parts of the black-box tests: a sandbox, a place with a vault, the real binary on pipes with rmcp's client,
+//! and a search for secrets that is independent of the code under test.
 #![allow(dead_code, reason = "each test file uses its share")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
@@ -45,7 +45,7 @@ use tokio_util::sync::CancellationToken;
 
 pub const EMAIL: &str = "ada@example.com";
 
-/// Nothing waits longer; no test depends on how long it takes.
+/// Longest wait of a test; no test depends on timing.
 pub const SAFETY_NET: Duration = Duration::from_mins(1);
 
 pub async fn within<T>(future: impl Future<Output = T>) -> T {
@@ -56,7 +56,7 @@ pub async fn sandbox(config: SandboxConfig) -> RunningSandbox {
     Sandbox::start(config, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.unwrap()
 }
 
-/// Gives no refresh tokens, like the seed's API, so that a renewal is a log-in; sets no bounds.
+/// A sandbox configuration without refresh tokens, so that a renewal is a log-in, and without limits.
 pub fn like_the_seed() -> SandboxConfig {
     SandboxConfig { refresh_tokens: false, plan: Plan::Unlimited, ..SandboxConfig::default() }
 }
@@ -70,7 +70,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// With a verified account at `sandbox`, not signed in.
+    /// Creates a place with a verified account at `sandbox`, not signed in.
     pub fn new(sandbox: &RunningSandbox) -> Self {
         let place = Self {
             directory: tempfile::tempdir().unwrap(),
@@ -82,7 +82,7 @@ impl Place {
         place
     }
 
-    /// The binary with nothing in its environment but this place's configuration.
+    /// Returns the binary with only this place's configuration in its environment.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bondmcp-server"));
         command
@@ -99,24 +99,24 @@ impl Place {
         self.directory.path().join("data")
     }
 
-    /// `login` at the terminal.
+    /// Runs `login`.
     pub async fn sign_in(&self) {
         let (code, _, told) = self.run_with_password("login").await;
         assert_eq!(code, Some(0), "{told}");
     }
 
-    /// A command that takes e-mail and password; its exit code, stdout and stderr.
+    /// Runs a command that takes e-mail and password; returns its exit code, stdout and stderr.
     pub async fn run_with_password(&self, verb: &str) -> (Option<i32>, String, String) {
         let mut command = self.command(&[verb, "--email", EMAIL, "--password-stdin"]);
         run(&mut command, secrets::text(&self.password)).await
     }
 
-    /// A command; its exit code, stdout and stderr.
+    /// Runs a command; returns its exit code, stdout and stderr.
     pub async fn run(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
         run(&mut self.command(arguments), "").await
     }
 
-    /// `keys list --json`.
+    /// Runs `keys list --json`.
     pub async fn keys(&self) -> Value {
         let (code, list, told) = self.run(&["keys", "list", "--json"]).await;
         assert_eq!(code, Some(0), "{told}");
@@ -132,7 +132,7 @@ pub async fn run(command: &mut Command, input: &str) -> (Option<i32>, String, St
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    // A command that reads nothing may be gone already.
+    // A command that reads nothing may have ended already.
     let _ = stdin.write_all(input.as_bytes()).await;
     drop(stdin);
     let output = within(child.wait_with_output()).await.unwrap();
@@ -140,7 +140,7 @@ pub async fn run(command: &mut Command, input: &str) -> (Option<i32>, String, St
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
-/// `bondmcp-server stdio` with rmcp's client on its pipes; everything it writes is kept.
+/// `bondmcp-server stdio` with rmcp's client on its pipes; everything it writes is recorded.
 pub struct Server {
     pub client: RunningService<RoleClient, ClientConfig>,
     pub child: Child,
@@ -172,19 +172,19 @@ impl Server {
         within(self.client.call_tool(request(tool, arguments))).await
     }
 
-    /// The structured result of a call that works.
+    /// Makes a call that must succeed; returns the structured result.
     pub async fn ok(&self, tool: &'static str, arguments: Value) -> Value {
         let result = self.call(tool, arguments).await.unwrap();
         assert_ne!(result.is_error, Some(true), "{result:?}");
         result.structured_content.unwrap()
     }
 
-    /// The error of a call that fails.
+    /// Makes a call that must fail; returns the error.
     pub async fn error(&self, tool: &'static str, arguments: Value) -> Value {
         error_of(&self.call(tool, arguments).await.unwrap())
     }
 
-    /// Closes stdin and waits for the end; what was written to stdout and to stderr.
+    /// Closes stdin and waits for the end; returns stdout and stderr.
     pub async fn end_apart(mut self) -> (Vec<u8>, Vec<u8>) {
         within(self.client.cancel()).await.unwrap();
         assert!(within(self.child.wait()).await.unwrap().success());
@@ -193,14 +193,14 @@ impl Server {
         (seen, log)
     }
 
-    /// Closes stdin and waits for the end; everything that was written.
+    /// Closes stdin and waits for the end; returns everything that was written.
     pub async fn end(self) -> Vec<u8> {
         let (mut seen, log) = self.end_apart().await;
         seen.extend(log);
         seen
     }
 
-    /// As if the power had failed.
+    /// Kills the process, as a power failure would end it.
     pub async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
@@ -223,7 +223,7 @@ pub fn error_of(result: &CallToolResult) -> Value {
     serde_json::from_str::<Value>(text).unwrap()["error"].take()
 }
 
-/// A reader that keeps what passes.
+/// A reader that records its input.
 pub struct Recorded<R> {
     pub input: R,
     pub seen: Arc<Mutex<Vec<u8>>>,
@@ -242,7 +242,7 @@ impl<R: AsyncRead + Unpin> AsyncRead for Recorded<R> {
     }
 }
 
-/// The bytes of every file below `directory`, with its path.
+/// Returns the bytes of every file below `directory`, with its path.
 pub fn files(directory: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
@@ -256,7 +256,7 @@ pub fn files(directory: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     found
 }
 
-/// The server of `place` in this process, signed in by its environment; the second one ends it.
+/// Starts the server of `place` in this process, signed in by its environment; the token ends it.
 pub fn in_process(place: &Place, timing: Timing) -> (BondMcp, CancellationToken) {
     in_process_within(place, timing, Limits::default())
 }
@@ -269,7 +269,7 @@ pub fn in_process_within(place: &Place, timing: Timing, limits: Limits) -> (Bond
     (server, stopping)
 }
 
-/// The server of `place` in this process with a sign-in page; nobody is signed in. The second one ends it.
+/// Starts the server of `place` in this process with a sign-in page, not signed in; the token ends it.
 pub fn in_process_with_page(place: &Place, limits: Limits) -> (BondMcp, CancellationToken) {
     let (account, redactor) = account_of(place, Timing::default(), false);
     let stopping = CancellationToken::new();
@@ -294,7 +294,7 @@ fn account_of(place: &Place, timing: Timing, with_login: bool) -> (Account, Reda
     (Account::new(&settings, "bondmcp-server".into(), client, clock, redactor.clone()), redactor)
 }
 
-/// The account of `place` in this process, signed in by nobody, with its redactor.
+/// Creates the account of `place` in this process, not signed in, with its redactor.
 pub fn account(place: &Place) -> (Account, Redactor) {
     let settings = Settings::load(Flags::default(), None, |name| match name {
         "BONDMCP_BASE_URL" => Some(place.base_url.clone().into()),

@@ -1,4 +1,4 @@
-//! The binary on pipes without an MCP client between, for what no well-behaved client sends.
+//! The binary on pipes without an MCP client, for messages that no well-behaved client sends.
 
 use std::process::Stdio;
 
@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{Place, within};
 
-/// The binary on pipes, without an MCP client between.
+/// The binary on pipes, without an MCP client.
 pub struct Raw {
     pub child: Child,
     pub input: Option<ChildStdin>,
@@ -33,7 +33,7 @@ impl Raw {
         input.flush().await.unwrap();
     }
 
-    /// The next line, which must be a JSON-RPC message.
+    /// Reads the next line, which must be a JSON-RPC message.
     pub async fn next(&mut self) -> Value {
         let line = within(self.output.next_line()).await.unwrap().unwrap();
         let message: Value = serde_json::from_str(&line).unwrap();
@@ -57,7 +57,7 @@ impl Raw {
         answer
     }
 
-    /// Closes stdin; the exit code, and that nothing else was written.
+    /// Closes stdin and returns the exit code; nothing else may have been written.
     pub async fn end(mut self) -> Option<i32> {
         self.input.take();
         let code = within(self.child.wait()).await.unwrap().code();

@@ -1,22 +1,22 @@
-//! Looks for secrets in bytes, in the encodings in which they usually get out. Written apart from the redactor, so that
-//! one cannot hide the other's mistake.
+//! Searches bytes for secrets in the usual encodings. Written independently of the redactor, so that one cannot hide
+//! the other's mistake.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bondmcp_server::secret::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
-/// The clear text, for a test's own use.
+/// Returns the plain text, for the test's own use.
 pub fn text(secret: &SecretString) -> &str {
     secret.expose_secret()
 }
 
-/// Panics when one of `secrets` stands in `bytes` in any encoding, be it over several lines.
+/// Panics if `bytes` contain one of `secrets` in any encoding, even across lines.
 pub fn assert_absent(secrets: &[SecretString], bytes: &[u8], place: &str) {
     Needles::of(secrets).assert_absent(bytes, place);
 }
 
-/// Panics when one of `secrets` stands in what a host was told: in the text of a result, in its structure, in a
-/// question to the person or in anything else, each of them searched apart and without its own escapes.
+/// Panics if a message to a host contains one of `secrets`: in the text of a result, in its structure, in a question to
+/// the person or elsewhere, each searched separately and without its own escapes.
 pub fn assert_absent_apart(secrets: &[SecretString], seen: &[u8]) {
     let needles = Needles::of(secrets);
     for line in String::from_utf8_lossy(seen).lines() {
@@ -44,7 +44,7 @@ impl Needles {
         Self(forms.map(|(encoding, form)| (encoding, without_white_space(&form))).collect())
     }
 
-    /// White space is left out, here and there: what was wrapped is found too.
+    /// White space is removed on both sides, so that wrapped secrets are found too.
     fn assert_absent(&self, bytes: &[u8], place: &str) {
         let bytes = without_white_space(bytes);
         for (encoding, form) in &self.0 {
@@ -60,7 +60,7 @@ fn without_white_space(bytes: &[u8]) -> Vec<u8> {
     bytes.split(u8::is_ascii_whitespace).flatten().copied().collect()
 }
 
-/// Every text, name and number in `value`, each on a line of its own.
+/// Collects every text, name and number in `value`, one per line.
 fn leaves(value: &Value) -> String {
     fn collect(value: &Value, leaves: &mut Vec<String>) {
         match value {
@@ -121,7 +121,7 @@ fn forms(secret: &str) -> Vec<(&'static str, Vec<u8>)> {
         let parts = secret.split('.').skip(1).filter(|part| part.len() > 16);
         forms.extend(parts.map(|part| ("in parts", part.to_owned())));
     }
-    // Base64 of the secret with anything before it: the middle of three alignments.
+    // Base64 of the secret at each of the three alignments, without the characters that depend on its surroundings.
     for shift in 0..3 {
         let mut padded = vec![b'x'; shift];
         padded.extend_from_slice(secret.as_bytes());

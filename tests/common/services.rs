@@ -1,10 +1,10 @@
-//! The billed health services, each with arguments that it takes.
+//! The billed health services with valid arguments.
 
 use serde_json::{Value, json};
 
 pub const ANALYZE: &str = "POST /health-ai/analyze";
 
-/// Tool, endpoint, arguments that it takes, its price in cents.
+/// Tool, endpoint, valid arguments, price in cents.
 pub type Service = (&'static str, &'static str, fn() -> Value, u64);
 
 pub const SERVICES: [Service; 6] = [

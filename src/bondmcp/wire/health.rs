@@ -1,7 +1,7 @@
-//! The six billed health services. What is asked is described with units and examples, since this is also what an agent
-//! reads. Where the API's reference gives no type or no values, nothing is refused here that BondMCP may take. What is
-//! answered is optional throughout: a list that the upstream leaves out is not an empty one, and "no interactions" is
-//! not for us to say.
+//! The six billed health services. Requests are described with units and examples, since agents read these
+//! descriptions. Where the API's reference gives no type or no values, the schema accepts whatever BondMCP may accept.
+//! All fields of responses are optional: a missing list is not an empty one, and this server must not claim "no
+//! interactions".
 
 use std::borrow::Cow;
 
@@ -11,15 +11,16 @@ use serde_json::{Map, Number, Value, json};
 
 use super::Extra;
 
-/// An answer whose documented fields are known by name.
+/// A response with a list of its documented fields.
 pub trait Answer: de::DeserializeOwned {
     const FIELDS: &'static [&'static str];
 
-    /// What the call cost, in US dollars.
+    /// Cost of the call in US dollars.
     fn cost(&self) -> Option<f64>;
 }
 
-/// The schema of a value whose shape is not documented, in words that every client understands: a bare `true` is not.
+/// The schema of a value of undocumented type, in keywords that every client supports; the schema `true` is not
+/// supported by all.
 struct Anything;
 
 impl JsonSchema for Anything {
@@ -40,8 +41,7 @@ impl JsonSchema for Anything {
     }
 }
 
-// A value whose type is not documented, in either of the two forms that one would give it. As a doc comment this would
-// stand in the schemas.
+// A value of undocumented type, in either of its two likely forms. A doc comment would appear in the schemas.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 #[schemars(inline)]
@@ -60,13 +60,13 @@ pub type TextOrList = Either<String, Vec<String>>;
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RiskAnalysisRequest {
-    /// What is known of the patient. Further fields are taken as they are.
+    /// The known facts about the patient. Additional fields are passed on.
     pub patient_data: PatientData,
-    /// Which risk is asked for.
+    /// The risk to estimate.
     pub analysis_type: RiskKind,
 }
 
-/// Which risk.
+/// A kind of risk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RiskKind {
@@ -75,7 +75,7 @@ pub enum RiskKind {
     General,
 }
 
-/// What is known of a patient whose risk is asked for. Further fields are taken as they are.
+/// The known facts about a patient whose risk is estimated. Additional fields are passed on.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct PatientData {
     /// Age in years.
@@ -121,7 +121,7 @@ pub struct RiskAnalysis {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Vec<Anything>>")]
     pub recommendations: Option<Vec<Value>>,
-    /// What the call cost, in US dollars.
+    /// Cost of the call in US dollars.
     #[serde(default, deserialize_with = "number", skip_serializing_if = "Option::is_none")]
     pub cost: Option<f64>,
     #[serde(flatten)]
@@ -137,7 +137,7 @@ impl Answer for RiskAnalysis {
     }
 }
 
-/// Something that makes a risk higher or lower.
+/// A factor that raises or lowers a risk.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct RiskFactor {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -156,10 +156,10 @@ pub struct RiskFactor {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MedicationCheckRequest {
-    /// Everything the patient takes or is to take, one medication an entry.
+    /// Everything the patient takes or will take, one medication per entry.
     #[schemars(length(min = 1))]
     pub medications: Vec<Medication>,
-    /// The patient's conditions, one an entry.
+    /// The patient's conditions, one per entry.
     #[schemars(inner(length(min = 1)), example = ["hypertension"])]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patient_conditions: Option<Vec<String>>,
@@ -176,7 +176,7 @@ pub struct Medication {
     #[schemars(example = "5 mg")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dosage: Option<TextOrNumber>,
-    /// How often it is taken.
+    /// How often the medication is taken.
     #[schemars(example = "once daily")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frequency: Option<TextOrNumber>,
@@ -192,7 +192,7 @@ pub struct MedicationCheck {
     pub contraindications: Option<Vec<Value>>,
     #[serde(default, deserialize_with = "number", skip_serializing_if = "Option::is_none")]
     pub safety_score: Option<f64>,
-    /// What the call cost, in US dollars.
+    /// Cost of the call in US dollars.
     #[serde(default, deserialize_with = "number", skip_serializing_if = "Option::is_none")]
     pub cost: Option<f64>,
     #[serde(flatten)]
@@ -207,7 +207,7 @@ impl Answer for MedicationCheck {
     }
 }
 
-/// What drugs do to each other.
+/// An interaction of drugs.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Interaction {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -226,7 +226,7 @@ pub struct Interaction {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SymptomAssessmentRequest {
-    /// What the patient feels or shows, one symptom an entry.
+    /// The patient's symptoms, one per entry.
     #[schemars(length(min = 1))]
     pub symptoms: Vec<Symptom>,
     /// Age in years.
@@ -243,18 +243,18 @@ pub struct SymptomAssessmentRequest {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Symptom {
-    /// The symptom in words.
+    /// The symptom in plain language.
     #[schemars(length(min = 1), example = "chest pain on exertion")]
     pub description: String,
-    /// How bad the symptom is, in a word or on a scale to 10.
+    /// Severity of the symptom, as a word or on a scale to 10.
     #[schemars(example = &"mild", example = &"severe", example = 7)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub severity: Option<TextOrNumber>,
-    /// How long it has lasted; say the unit.
+    /// Duration of the symptom, with its unit.
     #[schemars(example = "2 days")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration: Option<TextOrNumber>,
-    /// How it began.
+    /// Onset of the symptom.
     #[schemars(example = &"sudden")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub onset: Option<String>,
@@ -276,7 +276,7 @@ pub struct SymptomAssessment {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Anything>")]
     pub triage_level: Option<Value>,
-    /// What the call cost, in US dollars.
+    /// Cost of the call in US dollars.
     #[serde(default, deserialize_with = "number", skip_serializing_if = "Option::is_none")]
     pub cost: Option<f64>,
     #[serde(flatten)]
@@ -292,7 +292,7 @@ impl Answer for SymptomAssessment {
     }
 }
 
-/// What symptoms may come from.
+/// A possible cause of the symptoms.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct PossibleCondition {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -311,18 +311,18 @@ pub struct PossibleCondition {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TreatmentRequest {
-    /// The diagnosis in words; a code such as ICD-10 may stand beside them.
+    /// The diagnosis in plain language, optionally with a code such as ICD-10.
     #[schemars(length(min = 1), example = "type 2 diabetes (E11.9)")]
     pub diagnosis: String,
-    /// What is known of the patient. Further fields are taken as they are.
+    /// The known facts about the patient. Additional fields are passed on.
     pub patient_profile: PatientProfile,
-    /// Results by the name of the test; say the unit in the name or in the value.
+    /// Results by the name of the test, with the unit in the name or in the value.
     #[schemars(example = serde_json::json!({"hba1c_percent": 8.1, "creatinine": "0.9 mg/dL"}))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lab_results: Option<Map<String, Value>>,
 }
 
-/// What is known of a patient who is to be treated. Further fields are taken as they are.
+/// The known facts about a patient who will be treated. Additional fields are passed on.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct PatientProfile {
     /// Age in years.
@@ -333,15 +333,15 @@ pub struct PatientProfile {
     #[schemars(example = &"female", example = &"male")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gender: Option<String>,
-    /// Further diseases.
+    /// Other diseases.
     #[schemars(example = ["hypertension"])]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conditions: Option<TextOrList>,
-    /// What the patient takes already.
+    /// Current medications.
     #[schemars(example = ["metformin 500 mg twice daily"])]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub medications: Option<TextOrList>,
-    /// What the patient must not be given.
+    /// Substances that the patient must not be given.
     #[schemars(example = ["penicillin"])]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allergies: Option<TextOrList>,
@@ -357,7 +357,7 @@ pub struct TreatmentRecommendations {
     /// Targets of the treatment, by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub goals: Option<Map<String, Value>>,
-    /// What the call cost, in US dollars.
+    /// Cost of the call in US dollars.
     #[serde(default, deserialize_with = "number", skip_serializing_if = "Option::is_none")]
     pub cost: Option<f64>,
     #[serde(flatten)]
@@ -372,7 +372,7 @@ impl Answer for TreatmentRecommendations {
     }
 }
 
-/// What may be done.
+/// A treatment plan.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct TreatmentPlan {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -392,10 +392,10 @@ pub struct TreatmentPlan {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExtractionRequest {
-    /// The text that is read. Leave out what identifies the patient.
+    /// The text to read. Leave out what identifies the patient.
     #[schemars(length(min = 1), example = "BP 140/90, HR 88. Started lisinopril 10 mg daily.")]
     pub clinical_text: String,
-    /// What to look for; BondMCP decides when absent.
+    /// Fields to extract; BondMCP decides if absent.
     #[schemars(inner(length(min = 1)), example = ["blood_pressure", "medications"])]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extract_fields: Option<Vec<String>>,
@@ -404,12 +404,12 @@ pub struct ExtractionRequest {
 /// Answer to `POST /health-ai/data-extraction`.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Extraction {
-    /// What was found, by field.
+    /// Extracted data, by field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extracted_data: Option<Map<String, Value>>,
     #[serde(default, deserialize_with = "number", skip_serializing_if = "Option::is_none")]
     pub confidence_score: Option<f64>,
-    /// What the call cost, in US dollars.
+    /// Cost of the call in US dollars.
     #[serde(default, deserialize_with = "number", skip_serializing_if = "Option::is_none")]
     pub cost: Option<f64>,
     #[serde(flatten)]
@@ -428,10 +428,10 @@ impl Answer for Extraction {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AnalysisRequest {
-    /// The question, with everything that is needed to answer it.
+    /// The question, with everything needed to answer it.
     #[schemars(length(min = 1), example = "What may explain fatigue with a ferritin of 8 ng/mL?")]
     pub prompt: String,
-    /// What kind of analysis, in one word. BondMCP does not say which words it knows.
+    /// The kind of analysis, in one word. BondMCP does not document the accepted words.
     #[schemars(length(min = 1), example = &"general", example = &"lab_results")]
     pub analysis_type: String,
 }
@@ -439,7 +439,7 @@ pub struct AnalysisRequest {
 /// Answer to `POST /health-ai/analyze`.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Analysis {
-    /// A text, or something with parts.
+    /// A text or a structured value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Anything>")]
     pub analysis: Option<Value>,
@@ -448,7 +448,7 @@ pub struct Analysis {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Vec<Anything>>")]
     pub recommendations: Option<Vec<Value>>,
-    /// What the call cost, in US dollars.
+    /// Cost of the call in US dollars.
     #[serde(default, deserialize_with = "number", skip_serializing_if = "Option::is_none")]
     pub cost: Option<f64>,
     #[serde(flatten)]

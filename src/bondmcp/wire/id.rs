@@ -1,18 +1,18 @@
-//! Ids of users and API keys. They are shown, offered for pasting into a shell and put into paths, so nothing but plain
-//! characters may stand in them: an answer with another id is not BondMCP's.
+//! Ids of users and API keys. They are shown, offered for pasting into a shell and put into URL paths, so they may
+//! contain plain characters only: a response with another id is not BondMCP's.
 
 use serde::{Deserialize as _, Deserializer, de};
 
-const LONGEST: usize = 128;
+const MAX_CHARS: usize = 128;
 
-/// Whether `text` can be an id: `[A-Za-z0-9_.:-]{1,128}`. One of dots alone would climb out of a path.
+/// Whether `text` is a valid id: `[A-Za-z0-9_.:-]{1,128}`, but not dots alone, which could leave the URL path.
 #[must_use]
 pub fn is_id(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"_.:-".contains(&b);
-    (1..=LONGEST).contains(&text.len()) && text.bytes().all(plain) && text.bytes().any(|b| b != b'.')
+    (1..=MAX_CHARS).contains(&text.len()) && text.bytes().all(plain) && text.bytes().any(|b| b != b'.')
 }
 
-/// For `#[serde(deserialize_with)]`.
+/// Deserializes an id; for `#[serde(deserialize_with)]`.
 pub(super) fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
     if is_id(&text) { Ok(text) } else { Err(de::Error::custom("not an id")) }

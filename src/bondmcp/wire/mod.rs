@@ -1,5 +1,5 @@
-//! What travels between us and the upstream, as `Serialize`/`Deserialize` types: the shapes of BondMCP's public
-//! reference. Unknown fields of answers are kept where the agent may see them, and dropped where secrets travel.
+//! The requests and responses of BondMCP's public reference, as `Serialize`/`Deserialize` types. Unknown fields of
+//! responses are kept where the agent may see them, and dropped where the response contains secrets.
 
 pub mod health;
 mod id;
@@ -12,7 +12,7 @@ use self::id::id;
 pub use self::id::is_id;
 use crate::secret::SecretString;
 
-/// Fields that a newer upstream sends and this version does not know.
+/// Fields that this version does not know.
 pub type Extra = Map<String, Value>;
 
 /// Answer to `POST /auth/register`.
@@ -29,7 +29,7 @@ pub struct Registered {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Tokens {
     pub access_token: SecretString,
-    /// Life of the access token in seconds, where the upstream gives one that can be.
+    /// Lifetime of the access token in seconds, if the upstream gives a plausible one.
     #[serde(default, deserialize_with = "lifetime")]
     pub expires_in: Option<u64>,
     #[serde(default)]
@@ -38,8 +38,8 @@ pub struct Tokens {
     pub user: Option<User>,
 }
 
-/// A positive number of seconds, also as a string or with a fraction. Anything else says nothing about the life of the
-/// token, which is good all the same.
+/// Reads a positive number of seconds, also as a string or with a fraction. Anything else is ignored, since the token
+/// is valid all the same.
 fn lifetime<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     let seconds = match Value::deserialize(deserializer)? {
         Value::Number(number) => number.as_f64(),
@@ -54,7 +54,7 @@ fn lifetime<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<
     Ok(seconds.filter(|seconds| *seconds >= 1.0).map(|seconds: f64| seconds as u64))
 }
 
-/// Who logged in, where the upstream says so.
+/// The user who logged in, if the upstream reports it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct User {
     #[serde(deserialize_with = "id")]
@@ -81,7 +81,7 @@ pub struct Me {
     pub subscription: Option<Subscription>,
 }
 
-/// The plan an account is on.
+/// The plan of an account.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Subscription {
     pub plan: String,
@@ -100,7 +100,7 @@ pub struct Model {
     pub extra: Extra,
 }
 
-/// An API key as it is listed: never the key itself.
+/// An API key as it is listed, without its value.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct ApiKey {
     #[serde(deserialize_with = "id")]
@@ -116,12 +116,12 @@ pub struct ApiKey {
     pub last_used: Option<String>,
     #[serde(default = "active")]
     pub is_active: bool,
-    /// What it may do, where the upstream says so.
+    /// Permissions of the key, if the upstream reports them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub permissions: Option<Vec<Permission>>,
 }
 
-/// A key that says nothing about being active was listed because it is.
+/// A listed key without `is_active` is active.
 const fn active() -> bool {
     true
 }
@@ -132,7 +132,7 @@ pub struct ApiKeyList {
     pub api_keys: Vec<ApiKey>,
 }
 
-/// Answer to creating or regenerating a key: the only time the key itself is shown.
+/// Answer to creating or regenerating a key: the only time that its value is shown.
 #[derive(Clone, Debug, Deserialize)]
 pub struct NewApiKey {
     #[serde(deserialize_with = "id")]
@@ -149,13 +149,13 @@ pub struct NewApiKey {
     pub permissions: Option<Vec<Permission>>,
 }
 
-/// What a new key may do.
+/// A permission of an API key.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Permission {
     Read,
     Write,
-    /// One that this version does not know; a rotated key keeps it.
+    /// A permission that this version does not know; a rotated key keeps it.
     #[serde(untagged)]
     #[schemars(skip)]
     Other(String),
@@ -199,7 +199,7 @@ pub struct UsageStats {
     pub first_used: Option<String>,
 }
 
-/// Requests a minute that the plan allows, and what is left of them.
+/// Requests per minute that the plan allows, and those that are left.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct RateLimit {
     pub limit: u64,

@@ -1,4 +1,4 @@
-//! The host of the demo: a real MCP client on the pipes of a `bondmcp-server stdio`, which keeps everything it sees.
+//! The host of the demo: a real MCP client on the pipes of a `bondmcp-server stdio`, which records everything it sees.
 
 use anyhow::anyhow;
 use std::{
@@ -82,10 +82,11 @@ impl Host {
         self.call("manage_api_keys", arguments).await
     }
 
-    /// Ends the server and gives everything that it has written: protocol and log.
+    /// Ends the server and returns everything that it wrote: protocol and log.
     pub async fn end(mut self) -> Result<String, Error> {
-        let broken =
-            |error: &dyn std::fmt::Display| Error::Failed(anyhow!("The server did not end well: {error}."));
+        let broken = |error: &dyn std::fmt::Display| {
+            Error::Failed(anyhow!("The server did not shut down cleanly: {error}."))
+        };
         self.client.cancel().await.map_err(|error| broken(&error))?;
         let status = self.server.wait().await.map_err(|error| broken(&error))?;
         if !status.success() {
@@ -98,7 +99,7 @@ impl Host {
     }
 }
 
-/// A reader that keeps what passes.
+/// A reader that records its input.
 struct Recorded<R> {
     input: R,
     output: Arc<Mutex<Vec<u8>>>,

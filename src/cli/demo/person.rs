@@ -1,4 +1,4 @@
-//! The person of the demo: has an e-mail address, a password and a terminal with a vault of its own.
+//! The person of the demo, with an e-mail address, a password and a terminal with a separate vault.
 
 use anyhow::anyhow;
 use std::{path::PathBuf, process::Stdio};
@@ -30,7 +30,8 @@ impl Person {
         }
     }
 
-    /// This program with `verb`, as a process of its own: nothing of the demo but the configuration reaches it.
+    /// Returns the command that runs this program with `verb` as a separate process; only the configuration is passed
+    /// to it.
     pub fn command(&self, verb: &str) -> Result<Command, Error> {
         let program = std::env::current_exe()
             .map_err(|error| Error::Failed(anyhow!("This program cannot find itself: {error}.")))?;
@@ -49,7 +50,7 @@ impl Person {
         Ok(command)
     }
 
-    /// `verb` at the terminal, the password piped in.
+    /// Runs `verb` with the password on stdin.
     pub async fn run(&self, verb: &str) -> Result<(), Error> {
         self.printer.print_out(format_args!("  person  bondmcp-server {verb} --email {}", self.email));
         let broken = |error: std::io::Error| Error::Failed(anyhow!("`{verb}` cannot be run: {error}."));
@@ -73,7 +74,7 @@ impl Person {
 
 impl Drop for Person {
     fn drop(&mut self) {
-        // Nobody needs the demo's vault any more.
+        // The demo's vault is temporary.
         let _ = std::fs::remove_dir_all(&self.data_dir);
     }
 }

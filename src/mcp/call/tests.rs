@@ -29,7 +29,7 @@ static HANGS: ToolSpec = ToolSpec {
     ..tools::TEMPLATE
 };
 
-/// A server with two tools of the test's own, nobody's account behind it.
+/// A server with two tools of this test and no account.
 fn server(limits: Limits) -> BondMcp {
     let data_dir = tempfile::tempdir().unwrap().path().to_owned();
     let flags = Flags { data_dir: Some(data_dir), ..Flags::default() };
@@ -49,7 +49,7 @@ fn server(limits: Limits) -> BondMcp {
     server
 }
 
-/// The texts that answer `calls`, all made at once.
+/// Makes `calls` concurrently and returns the texts of their answers.
 async fn answers(server: BondMcp, calls: &[&'static str]) -> Vec<String> {
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     let serving = tokio::spawn(async move { server.serve(ours).await.unwrap().waiting().await });

@@ -1,4 +1,4 @@
-//! `manage_api_keys`: everything about API keys but the keys themselves.
+//! `manage_api_keys`: managing API keys without showing their values.
 
 use rmcp::{model::JsonObject, schemars, schemars::JsonSchema};
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ use crate::{
 pub(super) const TOOLS: &[ToolSpec] = &[ToolSpec {
     name: MANAGE_API_KEYS,
     title: "Manage BondMCP API keys",
-    description: "Lists, creates, rotates, revokes and chooses the account's BondMCP API keys, and tells their usage. Answers with ids, names and previews; the keys themselves stay in the server. `revoke` and `rotate` end an existing key for every program that uses it, so the person must agree first.",
+    description: "Lists, creates, rotates, revokes and selects the account's BondMCP API keys, and shows their usage. Answers with ids, names and previews; the keys themselves stay in the server. `revoke` and `rotate` stop an existing key from working, in every program that uses it, so the person must agree first.",
     toolset: Toolset::Keys,
     effects: Effects { read_only: false, destructive: true, idempotent: false },
     credential: Some(Need::Session),
@@ -35,23 +35,23 @@ pub(super) const TOOLS: &[ToolSpec] = &[ToolSpec {
     run: |call| Box::pin(manage(call)),
 }];
 
-/// Besides the tool, resources and completions depend on it.
+/// Name of the tool; resources and completions depend on it too.
 pub(in crate::mcp) const MANAGE_API_KEYS: &str = "manage_api_keys";
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ManageApiKeysArguments {
-    /// `list`: all keys. `create`: a new one (`name`). `rotate`: replace one (`key_id`). `revoke`: end one (`key_id`).
+    /// `list`: all keys. `create`: a new one (`name`). `rotate`: replace one (`key_id`). `revoke`: revoke one (`key_id`).
     /// `use`: make API calls with one (`key_id`), or with the session again (no `key_id`). `usage`: how much one was
     /// used (`key_id`).
     action: Action,
     /// The id of the key, as `list` gives it.
     key_id: Option<String>,
-    /// For `create`: what the key is to be called.
+    /// For `create`: the name of the key.
     name: Option<String>,
     /// For `create`: what the key is for.
     description: Option<String>,
-    /// For `create`: what the key may do; BondMCP decides when absent.
+    /// For `create`: what the key may do; BondMCP decides if absent.
     permissions: Option<Vec<Permission>>,
     /// For `rotate` and `revoke`: the key's name, once the person has agreed. Hosts with forms ask the person themselves.
     confirm: Option<String>,
@@ -73,7 +73,7 @@ impl Action {
         Self::deserialize(arguments.get("action")?).ok()
     }
 
-    /// As agents write it.
+    /// Returns the name that agents use.
     fn name(self) -> &'static str {
         match self {
             Self::List => "list",
@@ -85,7 +85,7 @@ impl Action {
         }
     }
 
-    /// Whether a key stops working for the programs that use it.
+    /// Whether the action makes an existing key stop working.
     fn ends_a_key(self) -> bool {
         matches!(self, Self::Rotate | Self::Revoke)
     }
@@ -103,7 +103,7 @@ struct ManageApiKeysResult {
     /// Changes that were interrupted, with what to do about them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unfinished: Vec<Unfinished>,
-    /// What the person or you can do next.
+    /// The next step for the person or for you.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
@@ -166,7 +166,7 @@ async fn manage(call: &Call<'_>) -> Result<Outcome, Failure> {
 }
 
 impl ManageApiKeysArguments {
-    /// An argument that the action does not take is refused: the agent meant something else.
+    /// Refuses arguments that the action does not take: the agent meant something else.
     fn check(&self) -> Result<(), Failure> {
         let for_create = self.action == Action::Create;
         let stray = [
@@ -180,7 +180,7 @@ impl ManageApiKeysArguments {
             None => Ok(()),
             Some((name, _)) => Err(Failure::new(
                 Kind::InvalidInput,
-                format!("The argument `{name}` does not go with this action."),
+                format!("The argument `{name}` is not valid with this action."),
                 "Leave it out, or read what each action takes in the tool's input schema.",
             )),
         }

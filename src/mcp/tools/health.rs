@@ -1,4 +1,4 @@
-//! The health services. Every call is billed, so none of them is a mere read, and none is made twice by itself.
+//! The health services. Every call is billed, so none is marked read-only, and none is repeated automatically.
 
 use std::sync::Arc;
 
@@ -19,13 +19,13 @@ use crate::{
     mcp::spending::Price,
 };
 
-/// Besides the tools, prompts lead to them.
+/// Prompts refer to these tools by name.
 pub(in crate::mcp) const MEDICATION_CHECK: &str = "medication_check";
 pub(in crate::mcp) const SYMPTOM_ASSESSMENT: &str = "symptom_assessment";
 
 type Schema = fn() -> Arc<JsonObject>;
 
-/// A health service at its documented price.
+/// Returns the specification of a health service.
 const fn service(
     name: &'static str,
     title: &'static str,
@@ -81,7 +81,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
     service(
         SYMPTOM_ASSESSMENT,
         "Assess symptoms",
-        "Tells how urgent symptoms are and what they may come from. Billed: $0.04 a call. Not a diagnosis; in an emergency the person calls for help first.",
+        "Assesses how urgent symptoms are and lists possible causes. Billed: $0.04 a call. Not a diagnosis; in an emergency the person calls for help first.",
         Price::cents(4),
         [input_schema::<SymptomAssessmentRequest>, output_schema::<SymptomAssessment>],
         |call| {
@@ -120,8 +120,8 @@ pub(super) const TOOLS: &[ToolSpec] = &[
     service(
         "health_analyze",
         "Ask BondMCP",
-        "Answers a health question in plain language, where no other health tool fits. Billed; the answer says what it cost. Not a diagnosis.",
-        // BondMCP documents none, so the others' lowest and highest hold.
+        "Answers a health question in plain language, where no other health tool fits. Billed; the answer states its cost. Not a diagnosis.",
+        // BondMCP documents no price, so the lowest and the highest of the others apply.
         Price::between_cents(3, 8),
         [input_schema::<AnalysisRequest>, output_schema::<Analysis>],
         |call| {

@@ -1,6 +1,6 @@
-//! The tools, one file a family. All that is known of a tool stands in its [`ToolSpec`]; lists, sign-in, limits, audit
-//! and the README's table are derived from it. Names, schemas and annotations are the contract with agents: golden
-//! files in `tests/` show every change.
+//! The tools, one file per family. All facts about a tool are in its [`ToolSpec`]; lists, sign-in, limits, audit and
+//! the README's table are derived from it. Names, schemas and annotations are the contract with agents: snapshots in
+//! `tests/` show every change.
 
 mod api_keys;
 mod health;
@@ -42,7 +42,7 @@ pub enum Toolset {
     Health,
 }
 
-/// What a tool does to the world: MCP's hints but `openWorldHint`, which holds for all of ours.
+/// The effects of a tool: MCP's hints except `openWorldHint`, which is true for all tools.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Effects {
     pub read_only: bool,
@@ -58,10 +58,10 @@ pub(super) struct KeyChange {
     pub key_id: String,
 }
 
-/// Makes one call of a tool.
+/// The handler of a tool: makes one call.
 pub(super) type Handler = for<'a> fn(&'a Call<'a>) -> BoxFuture<'a, Result<Outcome, Failure>>;
 
-/// Everything about one tool.
+/// The specification of one tool.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ToolSpec {
     pub name: &'static str,
@@ -69,15 +69,15 @@ pub(super) struct ToolSpec {
     pub description: &'static str,
     pub toolset: Toolset,
     pub effects: Effects,
-    /// The credential that a call needs; a sign-in is started where there is none.
+    /// Credential that a call needs; a sign-in is started if there is none.
     pub credential: Option<Need>,
-    /// Whether its own result says how to sign in, for hosts that cannot ask the person.
+    /// Whether the tool's own result says how to sign in, for hosts that cannot ask the person.
     pub explains_sign_in: bool,
-    /// The price of a call; `None` for a tool that is free.
+    /// Price of a call; `None` for a free tool.
     pub price: Option<Price>,
-    /// The part of its arguments that the audit log keeps.
+    /// Extracts the action from the arguments, for the audit log.
     pub action: fn(&JsonObject) -> Option<&'static str>,
-    /// What the person must confirm before the call is made.
+    /// Extracts the change that the person must confirm before the call is made.
     pub confirmation: fn(&JsonObject) -> Option<KeyChange>,
     pub input_schema: fn() -> Arc<JsonObject>,
     pub output_schema: fn() -> Arc<JsonObject>,
@@ -85,7 +85,7 @@ pub(super) struct ToolSpec {
 }
 
 impl ToolSpec {
-    /// The tool as hosts see it.
+    /// Returns the tool's description for hosts.
     pub fn face(&self) -> Tool {
         let Effects { read_only, destructive, idempotent } = self.effects;
         let hints =
@@ -130,12 +130,12 @@ pub(super) struct Outcome {
     pub result: Content,
     /// What the call was counted as.
     pub cost: Option<Usd>,
-    /// The API key that it was about.
+    /// Id of the API key that the call concerned.
     pub key_id: Option<String>,
 }
 
 impl Outcome {
-    /// The outcome whose result is `result`, which must serialize to a JSON object.
+    /// Creates an outcome with `result`, which must serialize to a JSON object.
     pub fn of(result: &impl Serialize) -> Result<Self, Failure> {
         match serde_json::to_value(result) {
             Ok(Value::Object(result)) => Ok(Content::Fresh(result).into()),
@@ -164,16 +164,16 @@ pub(super) fn all() -> BTreeMap<&'static str, &'static ToolSpec> {
     families.into_iter().flatten().map(|tool| (tool.name, tool)).collect()
 }
 
-/// For tools whose arguments name no action.
+/// The `action` of tools whose arguments name none.
 fn no_action(_: &JsonObject) -> Option<&'static str> {
     None
 }
 
-/// For tools that the person need not confirm.
+/// The `confirmation` of tools that need none.
 fn unconfirmed(_: &JsonObject) -> Option<KeyChange> {
     None
 }
 
-/// A tool for the tests of what surrounds tools.
+/// A tool for tests of code that calls tools.
 #[cfg(test)]
 pub(super) const TEMPLATE: ToolSpec = session::TOOLS[0];

@@ -1,4 +1,4 @@
-//! The schemas of arguments and results, in the part of JSON Schema that every client understands.
+//! The schemas of arguments and results, in the subset of JSON Schema that every client supports.
 
 use std::sync::Arc;
 
@@ -8,20 +8,19 @@ use rmcp::{
 };
 use serde_json::Value;
 
-/// The schema of a tool's arguments. A type that is no object cannot be a tool's arguments, which the test over the
-/// registry refuses.
+/// Returns the schema of a tool's arguments. They must be an object, which a test over all tools checks.
 pub(in crate::mcp) fn input_schema<T: JsonSchema>() -> Arc<JsonObject> {
     schema::<T>(SchemaSettings::draft2020_12())
 }
 
-/// The schema of a tool's structured result.
+/// Returns the schema of a tool's structured result.
 pub(in crate::mcp) fn output_schema<T: JsonSchema>() -> Arc<JsonObject> {
     schema::<T>(SchemaSettings::draft2020_12().for_serialize())
 }
 
-/// Rewrites what schemars writes. An optional field is left out, never null, so `null` is dropped from its types; and
-/// `"format": "uint64"`, `"double"` and their kin are no formats of JSON Schema. Not by rmcp's own functions, which keep
-/// two further copies of every schema for the life of the process: a fifth of its memory.
+/// Rewrites schemars' output. An optional field is omitted, never null, so `null` is removed from its types; and
+/// `"format": "uint64"`, `"double"` and the like are not JSON Schema formats. rmcp's own functions are not used because
+/// they keep two further copies of every schema for the life of the process, a fifth of its memory.
 fn schema<T: JsonSchema>(settings: SchemaSettings) -> Arc<JsonObject> {
     let mut schema = Value::from(settings.into_generator().into_root_schema_for::<T>());
     simplify(&mut schema);

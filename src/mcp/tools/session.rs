@@ -17,14 +17,14 @@ use crate::{
     sign_in::{Pending, State},
 };
 
-/// Besides the tool, resources depend on it.
+/// Name of the tool; resources depend on it too.
 pub(in crate::mcp) const AUTH_STATUS: &str = "auth_status";
 
 pub(super) const TOOLS: &[ToolSpec] = &[
     ToolSpec {
         name: "register",
         title: "Create a BondMCP account",
-        description: "Starts creating a BondMCP account. The person chooses the password outside the chat: pass on what `next` says. Says so if somebody is signed in already.",
+        description: "Starts creating a BondMCP account. The person chooses the password outside the chat: pass on what `next` says. Reports it if an account is signed in already.",
         effects: Effects { read_only: false, destructive: false, idempotent: true },
         credential: Some(Need::Api),
         explains_sign_in: true,
@@ -48,7 +48,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
     ToolSpec {
         name: "logout",
         title: "Sign out of BondMCP",
-        description: "Ends the BondMCP session and forgets the credentials kept for it. Afterwards only the person can sign in again. API keys made here stay stored.",
+        description: "Ends the BondMCP session and deletes its stored credentials. Afterwards only the person can sign in again. The values of API keys created here stay stored.",
         effects: Effects { read_only: false, destructive: true, idempotent: true },
         output_schema: output_schema::<LogoutResult>,
         run: |call| Box::pin(logout(call)),
@@ -57,11 +57,11 @@ pub(super) const TOOLS: &[ToolSpec] = &[
     SESSION_TOOL,
 ];
 
-/// `auth_status`, with which the others share what they do not say themselves.
+/// The specification of `auth_status`, from which the other tools take their defaults.
 const SESSION_TOOL: ToolSpec = ToolSpec {
     name: AUTH_STATUS,
     title: "Show who is signed in",
-    description: "Tells who is signed in to BondMCP, with which kind of credential and until when, on which plan and with how many requests left, and which API key changes were interrupted. Shows no secret.",
+    description: "Shows who is signed in to BondMCP, with which kind of credential and until when, on which plan and with how many requests left, and which API key changes were interrupted. Contains no secret.",
     toolset: Toolset::Session,
     effects: Effects { read_only: true, destructive: false, idempotent: true },
     credential: None,
@@ -85,12 +85,12 @@ struct SignInArguments {
 #[serde(deny_unknown_fields)]
 struct NoArguments {}
 
-/// How signing in stands.
+/// The state of a sign-in.
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum SignInStatus {
     SignedIn,
-    /// The account is made; the person has yet to follow the link in the mail.
+    /// The account is created; the person must still open the link in the e-mail.
     VerificationRequired,
     SignInRequired,
 }
@@ -105,7 +105,7 @@ struct RegisterResult {
     /// Where the person signs in; give them this link.
     #[serde(skip_serializing_if = "Option::is_none")]
     sign_in_url: Option<String>,
-    /// What the person or you can do next.
+    /// The next step for the person or for you.
     next: String,
 }
 
@@ -115,10 +115,10 @@ struct LoginResult {
     /// The e-mail address of the account that is signed in.
     #[serde(skip_serializing_if = "Option::is_none")]
     account: Option<String>,
-    /// What API calls are made with.
+    /// The kind of credential that API calls use.
     #[serde(skip_serializing_if = "Option::is_none")]
     credential: Option<Credential>,
-    /// When the session's present token ends (RFC 3339); the server renews it where it can.
+    /// When the session's current token expires (RFC 3339); the server renews it if it can.
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<Timestamp>,
     /// Where the person signs in; give them this link.
@@ -127,14 +127,14 @@ struct LoginResult {
     /// How long the link is valid.
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_in_seconds: Option<u64>,
-    /// What the person or you can do next.
+    /// The next step for the person or for you.
     next: String,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
 struct LogoutResult {
     status: LogoutStatus,
-    /// What the person or you can do next.
+    /// The next step for the person or for you.
     next: String,
 }
 
@@ -148,13 +148,13 @@ enum LogoutStatus {
 pub(in crate::mcp) struct AuthStatusResult {
     #[serde(flatten)]
     status: Status,
-    /// The plan of the account, where BondMCP says it.
+    /// The account's plan, if BondMCP reports it.
     #[serde(skip_serializing_if = "Option::is_none")]
     plan: Option<Subscription>,
-    /// Requests a minute, as last reported by BondMCP.
+    /// Requests per minute, as last reported by BondMCP.
     #[serde(skip_serializing_if = "Option::is_none")]
     rate_limit: Option<Allowance>,
-    /// What this server has spent since it started.
+    /// The spending of this server since it started.
     spent: Spent,
 }
 
@@ -167,7 +167,7 @@ async fn register(call: &Call<'_>) -> Result<Outcome, Failure> {
             user_id: status.user_id,
             email: status.email,
             sign_in_url: None,
-            next: "An account is signed in already; go on with the other tools.".to_owned(),
+            next: "An account is signed in already; continue with the other tools.".to_owned(),
         });
     }
     let page = call.sign_in_page(email).await?;
@@ -194,7 +194,7 @@ async fn login(call: &Call<'_>) -> Result<Outcome, Failure> {
                 expires_at: status.expires_at,
                 sign_in_url: None,
                 expires_in_seconds: None,
-                next: "Go on with the other tools.".to_owned(),
+                next: "Continue with the other tools.".to_owned(),
             });
         }
         Err(why) => why,
@@ -235,7 +235,7 @@ impl BondMcp {
         })
     }
 
-    /// Signed in, by itself where possible; or why the person must do it.
+    /// Signs in without the person if possible; otherwise returns why the person must do it.
     async fn signed_in(&self) -> Result<Result<Status, account::SignInReason>, Failure> {
         match self.account().ensure_signed_in().await {
             Ok(status) => Ok(Ok(status)),
@@ -245,7 +245,7 @@ impl BondMcp {
     }
 }
 
-/// How far signing in has come, and what the person does next.
+/// Returns the state of signing in, and what the person does next.
 fn next_step(page: Option<&Pending>, purpose: &str, command: &str) -> (SignInStatus, String) {
     match page {
         None => (
@@ -256,14 +256,14 @@ fn next_step(page: Option<&Pending>, purpose: &str, command: &str) -> (SignInSta
         ),
         Some(page) if matches!(page.state(), State::Verifying { .. }) => (
             SignInStatus::VerificationRequired,
-            "The account is made. The person opens the link in the mail from BondMCP; then call again."
+            "The account is created. The person opens the link in the e-mail from BondMCP; then call again."
                 .to_owned(),
         ),
         Some(page) => (SignInStatus::SignInRequired, link_in_words(page, command)),
     }
 }
 
-/// What an agent gives is shown on the sign-in page, so nothing but a plain e-mail address may be.
+/// Validates an e-mail address from an agent. It is shown on the sign-in page, so only a plain address is accepted.
 fn checked_email(email: String) -> Result<String, Failure> {
     let plain = |part: &str, extra: &[u8]| {
         !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || extra.contains(&b))

@@ -114,6 +114,8 @@ impl BondMcp {
             (Err(_), None) => CallOutcome::named("refused"),
         };
         record.end(self, outcome);
+        // Another process may have stored new secrets meanwhile.
+        self.account().refresh_if_changed().await;
         self.inner.guard.answer(answer.map(|answer| self.naming_the_account(answer))).await
     }
 
@@ -121,7 +123,9 @@ impl BondMcp {
     pub(super) async fn bounded<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
         let Ok(_admitted) = self.inner.admitted.try_acquire() else { return Err(too_busy()) };
         let work = AssertUnwindSafe(self.running(work)).catch_unwind();
-        match tokio::time::timeout(self.inner.limits.deadline, work).await {
+        let outcome = tokio::time::timeout(self.inner.limits.deadline, work).await;
+        self.account().refresh_if_changed().await;
+        match outcome {
             Ok(Ok(outcome)) => Ok(outcome),
             Ok(Err(_)) => Err(Failure::bug()),
             Err(_) => Err(too_late(false)),

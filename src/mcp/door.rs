@@ -75,7 +75,8 @@ impl ServerHandler for BondMcp {
         request: GetPromptRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<GetPromptResponse, ErrorData> {
-        self.out(self.prompt(&request)).map(Into::into)
+        let prompt = self.inner.guard.prompt(self.prompt(&request));
+        prompt.map(|prompt| prompt.into_inner().into()).map_err(Guarded::into_inner)
     }
 
     async fn list_resources(

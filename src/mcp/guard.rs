@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use rmcp::{
     ErrorData,
     model::{
-        CallToolResponse, CallToolResult, ContentBlock, ElicitRequestParams, ElicitationSchema, InputRequest,
-        InputRequiredResult, JsonObject,
+        CallToolResponse, CallToolResult, ContentBlock, ElicitRequestParams, ElicitationSchema,
+        GetPromptResult, InputRequest, InputRequiredResult, JsonObject,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -85,6 +85,12 @@ impl Guard {
             return Ok(Guarded(result));
         }
         serde_json::from_value(after).map(Guarded).map_err(unreadable)
+    }
+
+    /// A prompt is made of our words and of the caller's, which go back to nobody but the caller. They are not redacted:
+    /// that would tell that a guess at a secret was right.
+    pub fn prompt(&self, prompt: Result<GetPromptResult, ErrorData>) -> Reply<GetPromptResult> {
+        prompt.map(Guarded).map_err(|error| self.error(error))
     }
 
     pub fn error(&self, mut error: ErrorData) -> Guarded<ErrorData> {

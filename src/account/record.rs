@@ -95,6 +95,11 @@ impl Record {
         self.key(self.active_key.as_deref()?)
     }
 
+    /// Whether API calls are made with a key that somebody brought. Nobody knows whose it is, whoever signed in before.
+    pub fn uses_own_key(&self) -> bool {
+        self.own_key.is_some() && self.active().is_none()
+    }
+
     /// Forgets what signs the account in. Keys stay: their values exist nowhere else.
     pub fn sign_out(&mut self) {
         self.generation += 1;

@@ -178,6 +178,7 @@ impl Call<'_> {
         let work = AssertUnwindSafe(self.answer(schema)).catch_unwind();
         match tokio::time::timeout_at(self.deadline, work).await {
             Ok(Ok(answer)) => answer,
+            Ok(Err(_)) if self.billing.load(Ordering::Relaxed) => Ok(Failure::billed_bug().into()),
             Ok(Err(_)) => Ok(Failure::bug().into()),
             Err(_) => Ok(too_late(self.billing.load(Ordering::Relaxed)).into()),
         }
@@ -238,6 +239,10 @@ impl Call<'_> {
         &self,
         request: impl Future<Output = Result<T, account::Error>>,
     ) -> Result<Outcome, Failure> {
+        // Asked again: the call may have waited for its turn.
+        if self.time_left() < self.server.inner.limits.billed {
+            return Err(call_again());
+        }
         let price = self.tool.price.unwrap_or(Price::cents(0));
         let billed = self.server.inner.spending.begin(self.tool.name, price)?;
         self.billing.store(true, Ordering::Relaxed);
@@ -261,7 +266,7 @@ impl Call<'_> {
 fn call_again() -> Failure {
     Failure::new(
         Kind::Timeout,
-        "Waiting for the person has used up the time of this call. Nothing was sent to BondMCP and nothing was billed.",
+        "Waiting has used up the time of this call. Nothing was sent to BondMCP and nothing was billed.",
         "Call again now with the same arguments.",
     )
 }

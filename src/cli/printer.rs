@@ -14,8 +14,11 @@ use serde_json::Value;
 use crate::{
     redact::Redactor,
     secret::{ExposeSecret as _, SecretString},
-    text::{escaped_json, printable},
+    text::{escaped_json, excerpt, printable},
 };
+
+/// The most of a name that is printed, in characters.
+const LONGEST_NAME: usize = 64;
 
 /// Prints lines, tables and JSON. That nobody reads them any more is no error.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +34,12 @@ impl Printer {
     /// A line on stdout.
     pub fn print_out(&self, line: impl Display) {
         write_line(io::stdout(), &self.clean(&line.to_string()));
+    }
+
+    /// A name that somebody else chose, short enough for a table. It is cleaned before it is cut: what is left of a
+    /// secret's beginning is not recognised.
+    pub fn short(&self, name: &str) -> String {
+        excerpt(&self.clean(name), LONGEST_NAME)
     }
 
     /// A line on stderr, for commands whose stdout has another reader.

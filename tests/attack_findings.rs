@@ -11,6 +11,7 @@ use std::{
 use axum::{
     Json, Router,
     extract::State,
+    response::IntoResponse as _,
     routing::{get, post},
 };
 use bondmcp_server::{account::Account, sandbox::Plan};
@@ -28,6 +29,7 @@ use tokio::net::TcpListener;
 #[derive(Default)]
 struct Meanwhile {
     tokens: Mutex<Vec<String>>,
+    password: Mutex<String>,
     other: OnceLock<(Account, bondmcp_server::secret::SecretString)>,
 }
 
@@ -146,4 +148,105 @@ async fn calls_with_a_key_that_somebody_brought_are_not_said_to_be_for_the_one_w
     let status = server.ok("auth_status", json!({})).await;
     assert_eq!((&status["credential"], &status["email"]), (&json!("api_key"), &Value::Null), "{status}");
     server.end().await;
+}
+
+/// An upstream that names every API key after the newest token and the password, and accepts none of them.
+async fn naming_keys_after_secrets() -> (String, Arc<Meanwhile>) {
+    async fn log_in_with(State(state): State<Arc<Meanwhile>>, Json(body): Json<Value>) -> Json<Value> {
+        *state.password.lock().unwrap() = body["password"].as_str().unwrap().to_owned();
+        log_in(State(state)).await
+    }
+    fn key(state: &Meanwhile, id: &str) -> Value {
+        let token = state.tokens.lock().unwrap().last().cloned().unwrap();
+        // Long enough for the token to be cut where names are.
+        let name = format!("{:n<30} {token} {}", "", state.password.lock().unwrap());
+        json!({"id": id, "name": name, "key_preview": name, "created_at": name, "api_key": "k".repeat(20)})
+    }
+    async fn keys(State(state): State<Arc<Meanwhile>>) -> Json<Value> {
+        Json(json!({ "api_keys": [key(&state, "key_1")] }))
+    }
+    async fn created(State(state): State<Arc<Meanwhile>>) -> Json<Value> {
+        Json(key(&state, "key_2"))
+    }
+    async fn models(
+        State(state): State<Arc<Meanwhile>>,
+        headers: axum::http::HeaderMap,
+    ) -> axum::response::Response {
+        if headers["authorization"] == format!("Bearer {}", "k".repeat(20)).as_str() {
+            return axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        }
+        Json(json!([key(&state, "m1")])).into_response()
+    }
+    let state = Arc::new(Meanwhile::default());
+    let router = Router::new()
+        .route("/auth/login", post(log_in_with))
+        .route("/auth/logout", post(async || Json(json!({}))))
+        .route(
+            "/auth/register",
+            post(async |State(state): State<Arc<Meanwhile>>| {
+                (axum::http::StatusCode::BAD_REQUEST, Json(json!({"detail": key(&state, "key_3")["name"]})))
+            }),
+        )
+        .route("/auth/api-keys", get(keys).post(created))
+        .route("/health-ai/models", get(models))
+        .with_state(Arc::clone(&state));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let base_url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (base_url, state)
+}
+
+/// A person who has signed in there, and the secrets in play.
+async fn signed_in_there() -> (Place, Vec<bondmcp_server::secret::SecretString>) {
+    let (base_url, state) = naming_keys_after_secrets().await;
+    let sandbox = sandbox(like_the_seed()).await;
+    let mut place = Place::new(&sandbox);
+    place.base_url = base_url;
+    place.sign_in().await;
+    let token = state.tokens.lock().unwrap()[0].clone();
+    // The beginning of a token is a part of the secret, too.
+    let planted = vec![place.password.clone(), token[..20].into(), token.as_str().into()];
+    (place, planted)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_in_a_name_is_not_printed_up_to_where_the_name_is_cut() {
+    let (place, planted) = signed_in_there().await;
+    let (code, told, _) = place.run(&["keys", "list"]).await;
+    assert_eq!(code, Some(0), "{told}");
+    secrets::assert_absent(&planted, told.as_bytes(), "the table of keys");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_of_a_key_after_signing_out_holds_no_secret() {
+    let (place, planted) = signed_in_there().await;
+    let (code, _, told) = place.run(&["keys", "rotate", "key_1"]).await;
+    assert_eq!(code, Some(1), "{told}");
+    place.run(&["logout"]).await;
+    for arguments in [&["status"][..], &["status", "--json"]] {
+        let (_, told, _) = place.run(arguments).await;
+        assert!(told.contains("key_2"), "{told}");
+        secrets::assert_absent(&planted, told.as_bytes(), "the status");
+    }
+    let server = Server::start(&place).await;
+    server.ok("auth_status", json!({})).await;
+    secrets::assert_absent(&planted, &server.end().await, "what the host saw");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_with_an_api_key_in_its_environment_knows_the_secrets_in_the_vault_too() {
+    let (place, planted) = signed_in_there().await;
+    let mut command = place.command(&["stdio"]);
+    let server = Server::spawn(command.env("BONDMCP_API_KEY", "canary-key-of-the-environment")).await;
+    server.ok("list_models", json!({})).await;
+    secrets::assert_absent(&planted, &server.end().await, "what the host saw");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_refusal_of_a_new_account_quotes_no_secret_of_the_one_that_is_signed_in() {
+    let (place, planted) = signed_in_there().await;
+    let mut command = place.command(&["register", "--email", "b@example.com", "--password-stdin"]);
+    let (code, _, told) = common::run(&mut command, "another-password-1").await;
+    assert_eq!(code, Some(1), "{told}");
+    secrets::assert_absent(&planted, told.as_bytes(), "the error");
 }

@@ -217,9 +217,7 @@ impl Account {
     /// Looks whether another process has changed the account, so that the newest secrets are known. Cheap where nothing
     /// was written: for every answer on its way out.
     pub async fn refresh_if_changed(&self) {
-        if self.remembered().is_some()
-            && let Err(error) = self.record().await
-        {
+        if let Err(error) = self.record().await {
             tracing::warn!(%error, "the account could not be read again");
         }
     }

@@ -16,6 +16,8 @@ pub struct Registration {
 impl Account {
     /// Creates a BondMCP account. It can sign in once the person has followed the link in the mail.
     pub async fn register(&self, email: &str, password: &SecretString) -> Result<Registration, Error> {
+        // So that its secrets are known when the upstream's words are shown.
+        self.refresh_if_changed().await;
         let registered = self.inner.client.register(email, password).await?;
         Ok(Registration { user_id: registered.user_id, email: registered.email })
     }

@@ -250,3 +250,15 @@ async fn the_refusal_of_a_new_account_quotes_no_secret_of_the_one_that_is_signed
     assert_eq!(code, Some(1), "{told}");
     secrets::assert_absent(&planted, told.as_bytes(), "the error");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_is_not_stored_is_known_for_as_long_as_it_opens_the_account() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    let (account, redactor) = account(&place);
+    account.sign_in(EMAIL, place.password.clone(), false).await.unwrap();
+    for number in 0..2000 {
+        redactor.remember(&format!("a token of many renewals {number}").into());
+    }
+    assert_eq!(redactor.redact(secrets::text(&place.password)), "[redacted]");
+}

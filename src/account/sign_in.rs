@@ -123,6 +123,8 @@ impl Account {
             Ok(())
         };
         let ((), memory) = self.update(change).await?;
+        // It opens the account whether it is stored or not.
+        self.inner.redactor.hold("typed password", [&password]);
         self.forget_models();
         self.inner.client.forget_allowance();
         Ok(memory)

@@ -108,7 +108,8 @@ impl ServerHandler for BondMcp {
         _: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
         let read = self.bounded(Box::pin(self.resource(&request.uri))).await;
-        self.out(read.map_err(Failure::into_protocol_error).flatten()).map(Into::into)
+        let read = self.inner.guard.resource(read.map_err(Failure::into_protocol_error).flatten()).await;
+        read.map(|read| read.into_inner().into()).map_err(Guarded::into_inner)
     }
 
     async fn complete(

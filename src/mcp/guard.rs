@@ -7,7 +7,7 @@ use rmcp::{
     ErrorData,
     model::{
         CallToolResponse, CallToolResult, ContentBlock, ElicitRequestParams, ElicitationSchema,
-        GetPromptResult, InputRequest, InputRequiredResult, JsonObject,
+        GetPromptResult, InputRequest, InputRequiredResult, JsonObject, ReadResourceResult,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -85,6 +85,14 @@ impl Guard {
             return Ok(Guarded(result));
         }
         serde_json::from_value(after).map(Guarded).map_err(unreadable)
+    }
+
+    /// What a resource holds. It may be large, so it is looked at apart from the async workers.
+    pub async fn resource(&self, read: Result<ReadResourceResult, ErrorData>) -> Reply<ReadResourceResult> {
+        let guard = self.clone();
+        tokio::task::spawn_blocking(move || guard.result(read))
+            .await
+            .unwrap_or_else(|_| Err(self.error(ErrorData::internal_error("the result cannot be sent", None))))
     }
 
     /// A prompt is made of our words and of the caller's, which go back to nobody but the caller. They are not redacted:

@@ -153,7 +153,7 @@ async fn calls_with_a_key_that_somebody_brought_are_not_said_to_be_for_the_one_w
 /// An upstream that names every API key after the newest token and the password, and accepts none of them.
 async fn naming_keys_after_secrets() -> (String, Arc<Meanwhile>) {
     async fn log_in_with(State(state): State<Arc<Meanwhile>>, Json(body): Json<Value>) -> Json<Value> {
-        *state.password.lock().unwrap() = body["password"].as_str().unwrap().to_owned();
+        body["password"].as_str().unwrap().clone_into(&mut state.password.lock().unwrap());
         log_in(State(state)).await
     }
     fn key(state: &Meanwhile, id: &str) -> Value {

@@ -103,7 +103,7 @@ fn evict_idle(connections: &mut Vec<Arc<Connection>>) {
 /// A connection, shared by the accepting loop and the connection's own task.
 #[derive(Debug, Default)]
 struct Connection {
-    /// Whether a request is in progress.
+    /// Whether a request has arrived completely and is in progress.
     busy: AtomicBool,
     /// Asks the task to close the connection, unless it is busy by then.
     evicted: Notify,
@@ -128,8 +128,8 @@ impl Connection {
     ) {
         let router = TowerToHyperService::new(router);
         let service = service_fn(|request: Request<Incoming>| {
-            let in_flight = InFlight::new(&self);
-            let response = router.call(request);
+            let in_flight = InFlight(Arc::clone(&self));
+            let response = router.call(request.map(|body| Asked::new(body, Arc::clone(&self))));
             async move {
                 let response: Response = response.await?;
                 Ok::<_, Infallible>(response.map(|body| Answer { body, _in_flight: in_flight }))
@@ -161,19 +161,55 @@ impl Connection {
     }
 }
 
-/// Marks the connection as busy until dropped.
+/// Marks the connection as no longer busy when dropped.
 struct InFlight(Arc<Connection>);
-
-impl InFlight {
-    fn new(connection: &Arc<Connection>) -> Self {
-        connection.busy.store(true, Ordering::Relaxed);
-        Self(Arc::clone(connection))
-    }
-}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.busy.store(false, Ordering::Relaxed);
+    }
+}
+
+/// The body of a request. Its connection is busy once it has arrived completely, so that a client that never ends one
+/// does not keep its place.
+struct Asked {
+    body: Incoming,
+    connection: Arc<Connection>,
+}
+
+impl Asked {
+    fn new(body: Incoming, connection: Arc<Connection>) -> Self {
+        let asked = Self { body, connection };
+        asked.note_the_end();
+        asked
+    }
+
+    fn note_the_end(&self) {
+        if self.body.is_end_stream() {
+            self.connection.busy.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl HttpBody for Asked {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        self.note_the_end();
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -270,6 +306,29 @@ mod tests {
         let mut client = TcpStream::connect(address).await.unwrap();
         send(&mut client, REQUEST).await;
         assert!(rest(&mut client).await.ends_with("hello"));
+    }
+
+    #[tokio::test]
+    async fn requests_whose_bodies_never_end_keep_nobody_out() {
+        let bounds = Bounds { connections: 16, head_timeout: Duration::from_hours(1) };
+        let router = hello().route("/", axum::routing::post(|_: Bytes| async { "posted" }));
+        let (address, _stop, _serving) = listening(router, bounds).await;
+        let mut slow = Vec::new();
+        for _ in 0..100 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            send(&mut stream, b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nslow").await;
+            slow.push(stream);
+        }
+        let mut client = TcpStream::connect(address).await.unwrap();
+        send(&mut client, REQUEST).await;
+        let answered = tokio::time::timeout(Duration::from_secs(30), rest(&mut client)).await;
+        assert!(answered.unwrap().ends_with("hello"));
+        // The last ones still have their places.
+        let mut last = slow.pop().unwrap();
+        send(&mut last, b" body").await;
+        let mut answer = [0; 12];
+        last.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
     }
 
     #[tokio::test]

@@ -308,3 +308,21 @@ async fn after_a_pause_the_upstream_is_probed_before_anything_else() {
     client.list_models(&token).await.unwrap();
     assert_eq!(sandbox.count(HEALTH), probes);
 }
+
+#[tokio::test]
+async fn a_probe_that_fails_before_a_billed_request_bills_nothing() {
+    const HEALTH: &str = "GET /health";
+    let (sandbox, client, token) = signed_in(SandboxConfig::default()).await;
+    sandbox.faults().always(MODELS, Fault::Status(500));
+    sandbox.faults().always(HEALTH, Fault::Status(500));
+    for _ in 0..5 {
+        client.list_models(&token).await.unwrap_err();
+    }
+    let refused = async {
+        while sandbox.count(HEALTH) == 0 {
+            let error = client.analyze(&token, &question(), &Sent::default()).await.unwrap_err();
+            assert!(!error.is_possibly_billed(), "{error:?}");
+        }
+    };
+    within(refused).await;
+}

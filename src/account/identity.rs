@@ -17,10 +17,10 @@ impl Account {
     pub fn identity(&self) -> Option<Identity> {
         let memory = self.remembered()?;
         let record = &memory.record;
-        let name = match (&record.session, &record.own_key) {
-            (Some(_), _) => record.email.clone()?,
-            (None, Some(_)) => "the owner of an API key".to_owned(),
-            (None, None) => return None,
+        let name = if record.uses_own_key() {
+            "the owner of an API key".to_owned()
+        } else {
+            record.session.as_ref().and(record.email.clone())?
         };
         Some(Identity { generation: record.generation, name })
     }

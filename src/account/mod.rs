@@ -222,9 +222,7 @@ impl Account {
     /// Reads the record again if another process has changed it, so that the redactor knows the newest secrets. Cheap
     /// enough to run before every response.
     pub async fn refresh_if_changed(&self) {
-        if self.remembered().is_some()
-            && let Err(error) = self.record().await
-        {
+        if let Err(error) = self.record().await {
             tracing::warn!(%error, "the account could not be read again");
         }
     }

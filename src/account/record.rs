@@ -95,6 +95,12 @@ impl Record {
         self.key(self.active_key.as_deref()?)
     }
 
+    /// Whether API calls are made with a key that was pasted on the sign-in page. Its owner is not known, and need not be
+    /// the account that is signed in.
+    pub fn uses_own_key(&self) -> bool {
+        self.own_key.is_some() && self.active().is_none()
+    }
+
     /// Deletes the credentials that sign the account in. API keys stay, as their values exist nowhere else.
     pub fn sign_out(&mut self) {
         self.generation += 1;

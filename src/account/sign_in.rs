@@ -16,6 +16,8 @@ pub struct Registration {
 impl Account {
     /// Creates a BondMCP account. It can sign in once the person has opened the link in the e-mail.
     pub async fn register(&self, email: &str, password: &SecretString) -> Result<Registration, Error> {
+        // So that its secrets are known when the upstream's words are shown.
+        self.refresh_if_changed().await;
         let registered = self.inner.client.register(email, password).await?;
         Ok(Registration { user_id: registered.user_id, email: registered.email })
     }
@@ -121,6 +123,8 @@ impl Account {
             Ok(())
         };
         let ((), memory) = self.update(change).await?;
+        // It opens the account whether it is stored or not.
+        self.inner.redactor.hold("typed password", [&password]);
         self.forget_models();
         self.inner.client.forget_allowance();
         Ok(memory)

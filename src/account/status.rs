@@ -85,12 +85,17 @@ impl Account {
         } else {
             (session.is_some() || signs_in_itself).then_some(Credential::Session)
         };
+        let is_known = !record.uses_own_key();
         Ok(Status {
             signed_in: credential.is_some(),
             profile: self.inner.profile.to_string(),
             upstream: self.inner.client.base_url().to_string(),
-            email: record.email.clone().or_else(|| login.map(|login| login.email.clone())),
-            user_id: record.user_id.clone(),
+            email: record
+                .email
+                .clone()
+                .or_else(|| login.map(|login| login.email.clone()))
+                .filter(|_| is_known),
+            user_id: record.user_id.clone().filter(|_| is_known),
             credential,
             key_id,
             expires_at: session.map(|session| session.expires_at),

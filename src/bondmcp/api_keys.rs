@@ -1,6 +1,8 @@
 //! API keys: listing, creating, revoking, regenerating and their usage. All of these need an access token; an API key
 //! cannot manage API keys.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::Method;
 use serde_json::Value;
@@ -15,7 +17,11 @@ use crate::secret::{SecretString, to_secret_json};
 impl Client {
     /// `GET /auth/api-keys`: previews without the keys' values.
     pub async fn list_api_keys(&self, access_token: &SecretString) -> Result<Vec<ApiKey>, Error> {
-        let list: ApiKeyList = self.read(&["auth", "api-keys"], access_token).await?;
+        let mut list: ApiKeyList = self.read(&["auth", "api-keys"], access_token).await?;
+        for key in &mut list.api_keys {
+            let ApiKey { name, description, key_preview, created_at, .. } = key;
+            self.clean(name, [description, key_preview, created_at]);
+        }
         Ok(list.api_keys)
     }
 
@@ -66,9 +72,20 @@ impl Client {
     }
 
     async fn shown_once(&self, request: Request<'_>) -> Result<NewApiKey, Error> {
-        let key: NewApiKey = self.send_once(request).await?;
+        let mut key: NewApiKey = self.send_once(request).await?;
         self.redactor.remember(&key.api_key);
+        let NewApiKey { name, description, key_preview, created_at, .. } = &mut key;
+        self.clean(name, [description, key_preview, created_at]);
         Ok(key)
+    }
+
+    /// Takes secrets out of what is kept of a key: it is shown after the secrets are forgotten.
+    fn clean(&self, name: &mut String, others: [&mut Option<String>; 3]) {
+        for text in std::iter::once(name).chain(others.into_iter().flatten()) {
+            if let Cow::Owned(clean) = self.redactor.redact(text) {
+                *text = clean;
+            }
+        }
     }
 }
 

@@ -107,7 +107,8 @@ impl Client {
         bearer: &SecretString,
     ) -> Result<T, Error> {
         let attempt = || self.attempt(self.timing.request, Request::get(path, bearer));
-        self.send_with_retry(self.timing.deadline, attempt, Error::is_transient).await
+        let permit = self.permit().await?;
+        self.send_with_retry(permit, self.timing.deadline, attempt, Error::is_transient).await
     }
 
     /// Sends a request that costs money; all of them go through here. It is retried only if the attempt before was
@@ -131,7 +132,9 @@ impl Client {
                 Request { method: Method::POST, path, bearer: Some(bearer), body, sent: Some(sent) },
             )
         };
-        let answer = self.send_with_retry(time, attempt, Error::should_retry_billed).await;
+        // Outside of what may be billed: a probe that fails bills nothing.
+        let permit = self.permit().await?;
+        let answer = self.send_with_retry(permit, time, attempt, Error::should_retry_billed).await;
         let answer = answer.and_then(|answer| parse(answer).ok_or_else(|| self.unreadable()));
         answer.map_err(|cause| {
             if cause.is_certainly_unprocessed() {
@@ -154,12 +157,12 @@ impl Client {
     /// `attempt` until it works, at most three times within `deadline`, as long as `should_retry` says so.
     async fn send_with_retry<T, Answer: Future<Output = Result<T, Error>>>(
         &self,
+        permit: Permit<'_>,
         deadline: Duration,
         attempt: impl FnMut() -> Answer,
         should_retry: fn(&Error) -> bool,
     ) -> Result<T, Error> {
         let timing = self.timing;
-        let permit = self.permit().await?;
         let waits = ExponentialBuilder::new()
             .with_min_delay(timing.first_wait)
             .with_max_delay(timing.longest_wait)

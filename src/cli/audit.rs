@@ -1,7 +1,7 @@
 //! `bondmcp-server audit`.
 
-use super::{App, Error};
-use crate::{account::AuditEntry, text::excerpt};
+use super::{App, Error, printer::Printer};
+use crate::account::AuditEntry;
 use anyhow::anyhow;
 
 /// Shows the calls of tools with their host, outcome and cost. Arguments and results are not recorded.
@@ -29,18 +29,17 @@ impl Args {
             app.printer.print_out("No tool has been called yet.");
         } else {
             let head = HEAD.map(ToOwned::to_owned);
-            app.printer.print_table(std::iter::once(head).chain(entries.iter().map(row)));
+            app.printer.print_table(
+                std::iter::once(head).chain(entries.iter().map(|entry| row(&app.printer, entry))),
+            );
         }
         Ok(())
     }
 }
 
-/// Longest printed host name, in characters, since a host can choose any name.
-const MAX_HOST_CHARS: usize = 64;
-
 const HEAD: [&str; 8] = ["TIME (UTC)", "PROFILE", "HOST", "TOOL", "OUTCOME", "MS", "COST", "KEY"];
 
-fn row(entry: &AuditEntry) -> [String; 8] {
+fn row(printer: &Printer, entry: &AuditEntry) -> [String; 8] {
     let tool = match &entry.action {
         Some(action) => format!("{} {action}", entry.tool),
         None => entry.tool.clone(),
@@ -53,7 +52,7 @@ fn row(entry: &AuditEntry) -> [String; 8] {
     [
         entry.time.format("%Y-%m-%d %H:%M:%S").to_string(),
         entry.owner.clone(),
-        excerpt(entry.host.as_deref().unwrap_or_default(), MAX_HOST_CHARS),
+        printer.short(entry.host.as_deref().unwrap_or_default()),
         tool,
         entry.outcome.clone(),
         entry.duration_ms.to_string(),

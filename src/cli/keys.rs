@@ -15,7 +15,6 @@ use crate::{
     account::{Account, Key, Unfinished},
     bondmcp::wire::{CreateApiKey, KeyUsage, Permission},
     secret::ExposeSecret as _,
-    text::excerpt,
 };
 
 /// Variables that are not passed to a child process.
@@ -26,9 +25,6 @@ const NOT_FOR_CHILDREN: [&str; 5] = [
     "BONDMCP_SEALING_KEY_FILE",
     "BONDMCP_HTTP_TOKEN",
 ];
-
-/// Longest printed name, in characters.
-const MAX_NAME_CHARS: usize = 64;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -113,7 +109,7 @@ impl Command {
                 printer.print_out(format_args!(
                     "Created {} ({}); its value is stored in the vault.",
                     key.id,
-                    short(&key.name)
+                    printer.short(&key.name)
                 ));
                 let run = format!("{} keys run {} -- CMD", app.command_line(), shell_word(&key.id));
                 printer.print_out(format_args!("Use it: {run}"));
@@ -186,7 +182,7 @@ fn print_keys(printer: &Printer, keys: &[Key], unfinished: &[Unfinished]) {
         printer.print_out("No API keys.");
     } else {
         let head = ["ID", "NAME", "PREVIEW", "ACTIVE", "STORED", "IN USE"].map(ToOwned::to_owned);
-        printer.print_table(std::iter::once(head).chain(keys.iter().map(row)));
+        printer.print_table(std::iter::once(head).chain(keys.iter().map(|key| row(printer, key))));
     }
     print_unfinished(printer, unfinished);
 }
@@ -194,19 +190,14 @@ fn print_keys(printer: &Printer, keys: &[Key], unfinished: &[Unfinished]) {
 /// Prints the changes that were interrupted, with what to do about them.
 pub(super) fn print_unfinished(printer: &Printer, unfinished: &[Unfinished]) {
     for Unfinished { name, next, .. } in unfinished {
-        printer.print_out(format_args!("Interrupted: API key `{}`. {next}", short(name)));
+        printer.print_out(format_args!("Interrupted: API key `{}`. {next}", printer.short(name)));
     }
 }
 
-fn row(key: &Key) -> [String; 6] {
+fn row(printer: &Printer, key: &Key) -> [String; 6] {
     let yes = |b: bool| if b { "yes" } else { "no" }.to_owned();
-    let preview = key.preview.as_deref().map_or_else(|| "-".to_owned(), short);
-    [key.id.clone(), short(&key.name), preview, yes(key.is_active), yes(key.stored), yes(key.in_use)]
-}
-
-/// Shortens a name, since the upstream may give one of any length.
-fn short(name: &str) -> String {
-    excerpt(name, MAX_NAME_CHARS)
+    let preview = key.preview.as_deref().map_or_else(|| "-".to_owned(), |preview| printer.short(preview));
+    [key.id.clone(), printer.short(&key.name), preview, yes(key.is_active), yes(key.stored), yes(key.in_use)]
 }
 
 fn print_usage(printer: &Printer, usage: &KeyUsage) {
@@ -219,7 +210,8 @@ fn print_usage(printer: &Printer, usage: &KeyUsage) {
         .rate_limit
         .as_ref()
         .map(|limit| format!("{} per minute, {} left", limit.limit, limit.remaining));
-    let endpoints = usage.endpoints_used.iter().map(|used| [short(&used.endpoint), used.count.to_string()]);
+    let endpoints =
+        usage.endpoints_used.iter().map(|used| [printer.short(&used.endpoint), used.count.to_string()]);
     let totals = [["requests".to_owned(), requests]].into_iter();
     let limit = limit.map(|limit| ["limit".to_owned(), limit]);
     printer.print_table(totals.chain(limit).chain(endpoints));

@@ -14,8 +14,11 @@ use serde_json::Value;
 use crate::{
     redact::Redactor,
     secret::{ExposeSecret as _, SecretString},
-    text::{escaped_json, printable},
+    text::{escaped_json, excerpt, printable},
 };
+
+/// Longest printed name, in characters, since others choose names of any length.
+const MAX_NAME_CHARS: usize = 64;
 
 /// Prints lines, tables and JSON. A closed output is not an error.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +34,12 @@ impl Printer {
     /// Prints a line on stdout.
     pub fn print_out(&self, line: impl Display) {
         write_line(io::stdout(), &self.clean(&line.to_string()));
+    }
+
+    /// Shortens a name from elsewhere for a table. It is cleaned before it is cut, since the beginning of a secret would
+    /// not be recognised.
+    pub fn short(&self, name: &str) -> String {
+        excerpt(&self.clean(name), MAX_NAME_CHARS)
     }
 
     /// Prints a line on stderr, for commands whose stdout has another reader.

@@ -122,7 +122,9 @@ impl BondMcp {
     pub(super) async fn bounded<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
         let Ok(_admitted) = self.inner.admitted.try_acquire() else { return Err(too_busy()) };
         let work = AssertUnwindSafe(self.running(work)).catch_unwind();
-        match tokio::time::timeout(self.inner.limits.deadline, work).await {
+        let outcome = tokio::time::timeout(self.inner.limits.deadline, work).await;
+        self.account().refresh_if_changed().await;
+        match outcome {
             Ok(Ok(outcome)) => Ok(outcome),
             Ok(Err(_)) => Err(Failure::bug()),
             Err(_) => Err(too_late(false)),
@@ -177,6 +179,7 @@ impl Call<'_> {
         let work = AssertUnwindSafe(self.answer(schema)).catch_unwind();
         match tokio::time::timeout_at(self.deadline, work).await {
             Ok(Ok(answer)) => answer,
+            Ok(Err(_)) if self.sent.get() => Ok(Failure::billed_bug().into()),
             Ok(Err(_)) => Ok(Failure::bug().into()),
             Err(_) => Ok(too_late(self.sent.get()).into()),
         }
@@ -237,6 +240,10 @@ impl Call<'_> {
         &self,
         request: impl Future<Output = Result<T, account::Error>>,
     ) -> Result<Outcome, Failure> {
+        // Asked again: the call may have waited for its turn.
+        if self.time_left() < self.server.inner.limits.billed {
+            return Err(call_again());
+        }
         let price = self.tool.price.unwrap_or(Price::cents(0));
         let billed = self.server.inner.spending.begin(self.tool.name, price, self.sent)?;
         match request.await {
@@ -252,7 +259,7 @@ impl Call<'_> {
 fn call_again() -> Failure {
     Failure::new(
         Kind::Timeout,
-        "Waiting for the person has used up the time of this call. Nothing was sent to BondMCP and nothing was billed.",
+        "Waiting has used up the time of this call. Nothing was sent to BondMCP and nothing was billed.",
         "Call again now with the same arguments.",
     )
 }

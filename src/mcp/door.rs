@@ -75,7 +75,8 @@ impl ServerHandler for BondMcp {
         request: GetPromptRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<GetPromptResponse, ErrorData> {
-        self.out(self.prompt(&request)).map(Into::into)
+        let prompt = self.inner.guard.prompt(self.prompt(&request));
+        prompt.map(|prompt| prompt.into_inner().into()).map_err(Guarded::into_inner)
     }
 
     async fn list_resources(
@@ -107,8 +108,8 @@ impl ServerHandler for BondMcp {
         _: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
         let read = self.bounded(Box::pin(self.resource(&request.uri))).await;
-        self.account().refresh_if_changed().await;
-        self.out(read.map_err(Failure::into_protocol_error).flatten()).map(Into::into)
+        let read = self.inner.guard.resource(read.map_err(Failure::into_protocol_error).flatten()).await;
+        read.map(|read| read.into_inner().into()).map_err(Guarded::into_inner)
     }
 
     async fn complete(
@@ -117,7 +118,6 @@ impl ServerHandler for BondMcp {
         _: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
         let completed = self.bounded(Box::pin(self.completed(&request))).await;
-        self.account().refresh_if_changed().await;
         self.out(completed.map_err(Failure::into_protocol_error).flatten())
     }
 

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     account,
+    bondmcp::POSSIBLY_BILLED,
     error::{Kind, Report},
 };
 
@@ -29,6 +30,11 @@ impl Failure {
             "Internal server error.",
             "This is a bug; the person can report it with the server's log.",
         )
+    }
+
+    /// A bug of ours while BondMCP may have billed the call.
+    pub fn billed_bug() -> Self {
+        Self::new(Kind::Internal, Self::bug().report.message, POSSIBLY_BILLED).possibly_billed()
     }
 
     pub fn kind(&self) -> Kind {

@@ -10,8 +10,8 @@ use std::{
 use rmcp::{
     ErrorData,
     model::{
-        CallToolResponse, CallToolResult, ContentBlock, ElicitRequestParams, ElicitationSchema, InputRequest,
-        InputRequiredResult, JsonObject,
+        CallToolResponse, CallToolResult, ContentBlock, ElicitRequestParams, ElicitationSchema,
+        GetPromptResult, InputRequest, InputRequiredResult, JsonObject, ReadResourceResult,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -126,6 +126,20 @@ impl Guard {
         let mut value = serde_json::from_str(&text).map_err(unreadable)?;
         self.redactor.redact_json(&mut value);
         serde_json::from_value(value).map(Guarded).map_err(unreadable)
+    }
+
+    /// What a resource holds. It may be large, so it is looked at apart from the async workers.
+    pub async fn resource(&self, read: Result<ReadResourceResult, ErrorData>) -> Reply<ReadResourceResult> {
+        let guard = self.clone();
+        tokio::task::spawn_blocking(move || guard.result(read))
+            .await
+            .unwrap_or_else(|_| Err(self.error(ErrorData::internal_error("the result cannot be sent", None))))
+    }
+
+    /// A prompt is made of our words and of the caller's, which go back to nobody but the caller. They are not redacted:
+    /// that would tell that a guess at a secret was right.
+    pub fn prompt(&self, prompt: Result<GetPromptResult, ErrorData>) -> Reply<GetPromptResult> {
+        prompt.map(Guarded).map_err(|error| self.error(error))
     }
 
     pub fn error(&self, mut error: ErrorData) -> Guarded<ErrorData> {

@@ -122,10 +122,12 @@ impl BondMcp {
         }
         let list = self.keys().await?;
         let begun = request.argument.value.as_str();
+        // As they are shown: by their beginnings a secret in a name could be guessed letter by letter.
+        let begins = |name: &str| self.inner.guard.text(name).starts_with(begun);
         let ids: Vec<String> = list
             .keys
             .into_iter()
-            .filter(|key| key.id.starts_with(begun) || key.name.starts_with(begun))
+            .filter(|key| begins(&key.id) || begins(&key.name))
             .map(|key| key.id)
             .collect();
         let total = u32::try_from(ids.len()).ok();

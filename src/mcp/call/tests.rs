@@ -29,7 +29,36 @@ static HANGS: ToolSpec = ToolSpec {
     ..tools::TEMPLATE
 };
 
-/// A server with two tools of this test and no account.
+/// Keeps the only place for twenty seconds.
+static BUSY: ToolSpec = ToolSpec {
+    name: "busy",
+    credential: None,
+    run: |_| {
+        Box::pin(async {
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            Err(Failure::bug())
+        })
+    },
+    ..tools::TEMPLATE
+};
+
+static BILLED: ToolSpec = ToolSpec {
+    name: "billed",
+    credential: None,
+    price: Some(Price::cents(3)),
+    run: |call| Box::pin(call.pay(async { Err::<health::Analysis, _>(account::Error::Interrupted) })),
+    ..tools::TEMPLATE
+};
+
+static BILLED_PANICS: ToolSpec = ToolSpec {
+    name: "billed_panics",
+    run: |call| {
+        Box::pin(call.pay(async { panic!("canary-panic") as Result<health::Analysis, account::Error> }))
+    },
+    ..BILLED
+};
+
+/// A server with tools of this test and no account.
 fn server(limits: Limits) -> BondMcp {
     let data_dir = tempfile::tempdir().unwrap().path().to_owned();
     let flags = Flags { data_dir: Some(data_dir), ..Flags::default() };
@@ -42,7 +71,7 @@ fn server(limits: Limits) -> BondMcp {
     let mut server =
         BondMcp::new(account, None, redactor, &selection, limits, CancellationToken::new()).unwrap();
     let inner = std::sync::Arc::get_mut(&mut server.inner).unwrap();
-    for spec in [&PANICS, &HANGS] {
+    for spec in [&PANICS, &HANGS, &BUSY, &BILLED, &BILLED_PANICS] {
         let face = Tool::new(spec.name, "of a test", JsonObject::new());
         inner.tools.insert(spec.name, ServedTool { spec, face });
     }
@@ -81,4 +110,17 @@ async fn one_call_too_many_is_refused_at_once() {
     let told = answers(server(limits), &["hangs", "hangs", "hangs"]).await;
     let refused = told.iter().filter(|text| text.contains(r#""kind":"rate_limited""#)).count();
     assert_eq!(refused, 1, "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_billed_request_is_not_begun_when_waiting_for_its_turn_has_used_up_its_time() {
+    let limits = Limits { concurrent: 1, ..Limits::default() };
+    let told = answers(server(limits), &["busy", "billed"]).await;
+    assert!(told[1].contains("nothing was billed"), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_panic_while_a_request_is_under_way_that_may_be_billed_says_so() {
+    let told = answers(server(Limits::default()), &["billed_panics"]).await;
+    assert!(told[0].contains("billed") && !told[0].contains("canary"), "{told:?}");
 }

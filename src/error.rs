@@ -1,5 +1,5 @@
 //! The form in which every failure is shown to users and agents: a kind for programs, a message, and what to do next.
-//! Each module converts its own error enum into a [`Report`]; this module does not depend on them.
+//! Each module converts its own error enum into a [`UserFacingError`]; this module does not depend on them.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub enum Kind {
 
 /// A failure as it is shown to users and agents: it holds neither a secret nor a raw upstream body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Report {
+pub struct UserFacingError {
     pub kind: Kind,
     /// What happened, in one sentence.
     pub message: String,
@@ -42,7 +42,7 @@ pub struct Report {
     pub retry_after_seconds: Option<u64>,
 }
 
-impl Report {
+impl UserFacingError {
     #[must_use]
     pub fn new(kind: Kind, message: impl Into<String>, solution: impl Into<String>) -> Self {
         Self {
@@ -68,13 +68,13 @@ impl Report {
     }
 }
 
-impl std::fmt::Display for Report {
+impl std::fmt::Display for UserFacingError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}", self.message, self.solution)
     }
 }
 
-impl std::error::Error for Report {}
+impl std::error::Error for UserFacingError {}
 
 /// Capitalises the first letter and ends with a full stop.
 pub(crate) fn sentence(text: &str) -> String {

@@ -9,7 +9,7 @@ use bondmcp_server::{
     bondmcp::Timing,
     mcp::{BondMcp, Limits},
     sandbox::{Fault, RunningSandbox},
-    transport::http::{self, LARGEST_BODY, Protection},
+    transport::http::{self, MAX_BODY_BYTES, Protection},
 };
 use common::{EMAIL, Place, fast_time::fast, in_process, in_process_within, like_the_seed, sandbox, within};
 use reqwest::{RequestBuilder, Response, StatusCode};
@@ -284,7 +284,7 @@ async fn an_unknown_session_is_not_found() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_is_too_large_or_no_json_is_refused() {
     let http = Http::open().await;
-    let large = json!({"jsonrpc": "2.0", "id": 1, "method": "x".repeat(LARGEST_BODY + 1)});
+    let large = json!({"jsonrpc": "2.0", "id": 1, "method": "x".repeat(MAX_BODY_BYTES + 1)});
     assert_eq!(send(http.post(&large)).await.status(), StatusCode::PAYLOAD_TOO_LARGE);
     let response = send(http.post(&json!(null)).body("{malformed")).await;
     assert!(response.status().is_client_error(), "{response:?}");

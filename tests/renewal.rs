@@ -13,7 +13,7 @@ use std::{
 };
 
 use bondmcp_server::{
-    account::{Account, Error, Need, SignInReason, Source},
+    account::{Account, CredentialSource, Error, RequiredCredential, SignInReason},
     bondmcp::{Client, Timing},
     clock::{Clock, Timestamp},
     config::{Flags, SealingKeySource, Settings, VaultLocation},
@@ -232,7 +232,7 @@ async fn a_renewal_is_not_made_before_retry_after_has_passed() {
     }
     for _ in 0..3 {
         let error = account.list_models(true).await.unwrap_err();
-        let report = bondmcp_server::error::Report::from(&error);
+        let report = bondmcp_server::error::UserFacingError::from(&error);
         assert!((3500..=3600).contains(&report.retry_after_seconds.unwrap()), "{report:?}");
     }
     assert_eq!(sandbox.count(LOGIN), 2);
@@ -304,7 +304,7 @@ async fn of_two_holders_that_renew_at_once_one_session_wins_and_both_use_it() {
     }
     let bearer = |account: &Account| {
         let account = account.clone();
-        tokio::spawn(async move { account.bearer(Need::Session).await })
+        tokio::spawn(async move { account.bearer(RequiredCredential::Session).await })
     };
     let first = bearer(&one);
     within(sandbox.faults().arrived(REFRESH, 1)).await;
@@ -358,10 +358,13 @@ async fn after_a_sign_out_or_another_choice_of_key_in_another_process_no_call_us
     }
     for id in ids.iter().chain(&ids) {
         one.use_key(Some(id)).await.unwrap();
-        assert_eq!(other.bearer(Need::Api).await.unwrap().source, Source::ManagedKey(id.clone()));
+        assert_eq!(
+            other.bearer(RequiredCredential::Api).await.unwrap().source,
+            CredentialSource::ManagedKey(id.clone())
+        );
     }
     one.use_key(None).await.unwrap();
-    assert_eq!(other.bearer(Need::Api).await.unwrap().source, Source::Session);
+    assert_eq!(other.bearer(RequiredCredential::Api).await.unwrap().source, CredentialSource::Session);
     one.sign_out(false).await.unwrap();
     let asked = sandbox.count("GET /health-ai/models");
     assert!(matches!(other.list_models(true).await, Err(Error::SignInRequired { .. })));

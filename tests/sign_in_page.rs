@@ -7,7 +7,7 @@ mod common;
 use std::{sync::Arc, time::Duration};
 
 use bondmcp_server::{
-    account::{Account, Need, Source},
+    account::{Account, CredentialSource, RequiredCredential},
     sandbox::{Fault, RunningSandbox},
     secret::SecretString,
     sign_in::{Options, Pending, Request, SignIn, State},
@@ -44,7 +44,7 @@ impl Desk {
         Self { sandbox, place, account, sign_in }
     }
 
-    async fn begin(&self, need: Need) -> (Arc<Pending>, Browser) {
+    async fn begin(&self, need: RequiredCredential) -> (Arc<Pending>, Browser) {
         let pending = self.sign_in.begin(request(need)).await.unwrap();
         let browser = Browser::open(pending.url()).await;
         (pending, browser)
@@ -91,14 +91,14 @@ async fn page(browser: &Browser) -> String {
     text(within(browser.http.get(&browser.url).send()).await.unwrap()).await
 }
 
-fn request(need: Need) -> Request {
+fn request(need: RequiredCredential) -> Request {
     Request { requested_by: None, need, email: None }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_passwords_count_though_the_client_closes_the_connection_before_the_answer() {
     let desk = Desk::new().await;
-    let (_pending, browser) = desk.begin(Need::Api).await;
+    let (_pending, browser) = desk.begin(RequiredCredential::Api).await;
     desk.sandbox.faults().always(LOGIN, Fault::Hold);
     for attempt in 1..=12 {
         let stream = sent(&browser, "sign-in", EMAIL, "wrong-password-1").await;
@@ -122,7 +122,7 @@ async fn wrong_passwords_count_though_the_client_closes_the_connection_before_th
 #[tokio::test(flavor = "multi_thread")]
 async fn a_closed_tab_loses_neither_the_sign_in_nor_the_verification() {
     let desk = Desk::new().await;
-    let (pending, browser) = desk.begin(Need::Api).await;
+    let (pending, browser) = desk.begin(RequiredCredential::Api).await;
     desk.sandbox.faults().next(LOGIN, Fault::Hold);
     let tab = sent(&browser, "sign-in", EMAIL, secrets::text(&desk.place.password)).await;
     within(desk.sandbox.faults().arrived(LOGIN, 1)).await;
@@ -132,7 +132,7 @@ async fn a_closed_tab_loses_neither_the_sign_in_nor_the_verification() {
     assert_eq!(pending.finished(SAFETY_NET).await, State::SignedIn { email: Some(EMAIL.into()) });
 
     let desk = Desk::new().await;
-    let (pending, browser) = desk.begin(Need::Api).await;
+    let (pending, browser) = desk.begin(RequiredCredential::Api).await;
     desk.sandbox.faults().next(REGISTER, Fault::Hold);
     let tab = sent(&browser, "create", "new@example.com", "a-new-password-1").await;
     within(desk.sandbox.faults().arrived(REGISTER, 1)).await;
@@ -147,7 +147,7 @@ async fn a_closed_tab_loses_neither_the_sign_in_nor_the_verification() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_ends_the_verification_and_the_page_says_why() {
     let desk = Desk::new().await;
-    let (pending, browser) = desk.begin(Need::Api).await;
+    let (pending, browser) = desk.begin(RequiredCredential::Api).await;
     let fields = [("email", "new@example.com"), ("password", "a-new-password-1")];
     desk.sandbox.faults().next(LOGIN, Fault::Status(401));
     let answer = within(browser.post("create", &fields).send()).await.unwrap();
@@ -171,7 +171,7 @@ async fn a_refusal_ends_the_verification_and_the_page_says_why() {
 #[tokio::test(flavor = "multi_thread")]
 async fn verification_goes_on_while_the_address_is_unverified_and_while_bondmcp_is_away() {
     let desk = Desk::new().await;
-    let (pending, browser) = desk.begin(Need::Api).await;
+    let (pending, browser) = desk.begin(RequiredCredential::Api).await;
     let fields = [("email", "new@example.com"), ("password", "a-new-password-1")];
     for fault in [Fault::TooMany(None), Fault::Status(502), Fault::Drop] {
         desk.sandbox.faults().next(LOGIN, fault);
@@ -187,10 +187,10 @@ async fn verification_goes_on_while_the_address_is_unverified_and_while_bondmcp_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_needs_a_session_is_offered_no_key() {
     let desk = Desk::new().await;
-    let (pending, browser) = desk.begin(Need::Api).await;
+    let (pending, browser) = desk.begin(RequiredCredential::Api).await;
     assert!(page(&browser).await.contains("Use an API key"));
     // A second call joins the page, and a key is not sufficient for it.
-    assert_eq!(desk.sign_in.begin(request(Need::Session)).await.unwrap().url(), pending.url());
+    assert_eq!(desk.sign_in.begin(request(RequiredCredential::Session)).await.unwrap().url(), pending.url());
     assert!(!page(&browser).await.contains("Use an API key"));
     let key = desk.key_made_elsewhere().await;
     let refused = within(browser.post("key", &[("key", secrets::text(&key))]).send()).await.unwrap();
@@ -201,9 +201,9 @@ async fn a_call_that_needs_a_session_is_offered_no_key() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_process_tells_the_page_that_it_needs_a_session() {
     let desk = Desk::new().await;
-    let (pending, browser) = desk.begin(Need::Api).await;
+    let (pending, browser) = desk.begin(RequiredCredential::Api).await;
     let other = SignIn::new(account(&desk.place).0, Options::default());
-    let seen = other.begin(request(Need::Session)).await.unwrap();
+    let seen = other.begin(request(RequiredCredential::Session)).await.unwrap();
     assert_eq!((seen.url(), seen.code()), (pending.url(), pending.code()));
     assert!(!page(&browser).await.contains("Use an API key"));
     other.close().await;
@@ -217,16 +217,16 @@ async fn a_pasted_key_is_what_calls_use_though_a_managed_one_was_in_use() {
     desk.account.use_key(desk.place.keys().await["keys"][0]["id"].as_str()).await.unwrap();
     let key = desk.key_made_elsewhere().await;
 
-    let (_pending, browser) = desk.begin(Need::Api).await;
+    let (_pending, browser) = desk.begin(RequiredCredential::Api).await;
     let used = within(browser.post("key", &[("key", secrets::text(&key))]).send()).await.unwrap();
     assert!(text(used).await.contains("the owner of the API key"));
-    assert_eq!(desk.account.bearer(Need::Api).await.unwrap().source, Source::OwnKey);
+    assert_eq!(desk.account.bearer(RequiredCredential::Api).await.unwrap().source, CredentialSource::OwnKey);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_names_the_account_that_is_signed_in() {
     let desk = Desk::new().await;
-    let (_pending, browser) = desk.begin(Need::Api).await;
+    let (_pending, browser) = desk.begin(RequiredCredential::Api).await;
     let named = format!("Signed in as <strong>{EMAIL}</strong>");
     assert!(text(browser.sign_in(&desk.place.password).await).await.contains(&named));
     assert!(page(&browser).await.contains(&named));
@@ -235,7 +235,7 @@ async fn the_page_names_the_account_that_is_signed_in() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_form_that_does_not_say_where_it_comes_from_is_refused() {
     let desk = Desk::new().await;
-    let (pending, browser) = desk.begin(Need::Api).await;
+    let (pending, browser) = desk.begin(RequiredCredential::Api).await;
     let fields = [("email", EMAIL), ("password", secrets::text(&desk.place.password))];
     let bare = within(browser.form("sign-in", &fields).send()).await.unwrap();
     assert_eq!(bare.status(), StatusCode::FORBIDDEN);
@@ -248,7 +248,7 @@ async fn a_form_that_does_not_say_where_it_comes_from_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn half_open_connections_do_not_keep_the_person_from_the_page() {
     let desk = Desk::new().await;
-    let (pending, browser) = desk.begin(Need::Api).await;
+    let (pending, browser) = desk.begin(RequiredCredential::Api).await;
     let address = pending.url().split('/').nth(2).unwrap();
     let mut half_open = vec![];
     for _ in 0..300 {
@@ -268,18 +268,18 @@ async fn half_open_connections_do_not_keep_the_person_from_the_page() {
 #[tokio::test(flavor = "multi_thread")]
 async fn declining_ends_the_page_only_when_nobody_else_depends_on_it() {
     let desk = Desk::new().await;
-    let (one, _) = desk.begin(Need::Api).await;
-    let (two, _) = desk.begin(Need::Api).await;
+    let (one, _) = desk.begin(RequiredCredential::Api).await;
+    let (two, _) = desk.begin(RequiredCredential::Api).await;
     one.decline();
     assert!(two.is_open());
     two.decline();
     assert!(!one.is_open());
-    let (three, browser) = desk.begin(Need::Api).await;
+    let (three, browser) = desk.begin(RequiredCredential::Api).await;
     assert_ne!(three.url(), one.url());
 
     // Another process has given the link to the person as well.
     let other = SignIn::new(account(&desk.place).0, Options::default());
-    let elsewhere = other.begin(request(Need::Api)).await.unwrap();
+    let elsewhere = other.begin(request(RequiredCredential::Api)).await.unwrap();
     assert_eq!(elsewhere.url(), three.url());
     three.decline();
     assert!(browser.sign_in(&desk.place.password).await.status().is_success());

@@ -11,7 +11,7 @@ use bondmcp_server::{
         wire::{CreateApiKey, health::AnalysisRequest},
     },
     clock::Clock,
-    error::Report,
+    error::UserFacingError,
     redact::Redactor,
     sandbox::{Fault, ModelShape, Plan, RunningSandbox, SandboxConfig},
     secret::SecretString,
@@ -228,7 +228,7 @@ async fn a_billed_request_that_may_have_been_processed_is_not_repeated_and_says_
         sandbox.faults().next(ANALYZE, fault.clone());
         let error = client.analyze(&token, &question(), &Sent::default()).await.unwrap_err();
         assert_eq!(error, Error::PossiblyBilled { cause: Box::new(cause) }, "{fault:?}");
-        assert_eq!(Report::from(&error).solution, POSSIBLY_BILLED);
+        assert_eq!(UserFacingError::from(&error).solution, POSSIBLY_BILLED);
         assert_eq!(sandbox.count(ANALYZE) - before, 1, "{fault:?}");
     }
     for code in [400, 401, 402, 403, 422] {

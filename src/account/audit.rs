@@ -81,7 +81,7 @@ impl Account {
     }
 
     /// Returns the newest `count` entries of all processes, oldest first.
-    pub fn audited(&self, count: usize) -> io::Result<Vec<AuditEntry>> {
+    pub fn audit_entries(&self, count: usize) -> io::Result<Vec<AuditEntry>> {
         self.inner.audit.newest(count)
     }
 }

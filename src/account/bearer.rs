@@ -8,7 +8,7 @@ use crate::{
 
 /// The kind of credential that a call needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Need {
+pub enum RequiredCredential {
     /// An API key or a session, whichever the account uses for API calls.
     Api,
     /// A session: an API key cannot manage API keys.
@@ -19,12 +19,12 @@ pub enum Need {
 #[derive(Clone, Debug)]
 pub struct Bearer {
     pub secret: SecretString,
-    pub source: Source,
+    pub source: CredentialSource,
 }
 
 /// The origin of a bearer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum CredentialSource {
     /// `BONDMCP_API_KEY`.
     EnvironmentKey,
     /// The key selected with `use`, by id.
@@ -36,22 +36,25 @@ pub enum Source {
 
 impl Account {
     /// Returns a bearer for this call: from memory while the session is valid, otherwise after a renewal.
-    pub async fn bearer(&self, need: Need) -> Result<Bearer, Error> {
-        if need == Need::Api
+    pub async fn bearer(&self, need: RequiredCredential) -> Result<Bearer, Error> {
+        if need == RequiredCredential::Api
             && let Some(key) = &self.inner.environment.api_key
         {
-            return Ok(Bearer { secret: key.clone(), source: Source::EnvironmentKey });
+            return Ok(Bearer { secret: key.clone(), source: CredentialSource::EnvironmentKey });
         }
         let memory = self.record().await?;
-        if need == Need::Api
+        if need == RequiredCredential::Api
             && let Some(key) = memory.record.active()
         {
-            return Ok(Bearer { secret: key.secret.clone(), source: Source::ManagedKey(key.id.clone()) });
+            return Ok(Bearer {
+                secret: key.secret.clone(),
+                source: CredentialSource::ManagedKey(key.id.clone()),
+            });
         }
-        if need == Need::Api
+        if need == RequiredCredential::Api
             && let Some(key) = &memory.record.own_key
         {
-            return Ok(Bearer { secret: key.clone(), source: Source::OwnKey });
+            return Ok(Bearer { secret: key.clone(), source: CredentialSource::OwnKey });
         }
         let now = self.inner.clock.now();
         match &memory.record.session {
@@ -59,7 +62,7 @@ impl Account {
                 if session.is_ageing(now) {
                     self.renew_in_background(session);
                 }
-                Ok(Bearer { secret: session.access_token.clone(), source: Source::Session })
+                Ok(Bearer { secret: session.access_token.clone(), source: CredentialSource::Session })
             }
             session => {
                 let stale = session.as_ref().map(|session| &session.access_token);
@@ -70,7 +73,7 @@ impl Account {
 
     /// Makes `request` with a bearer. If the upstream refuses the bearer, the request is repeated once with another
     /// one; a refused request (401) was certainly not processed.
-    pub(super) async fn call<T, F, Answer>(&self, need: Need, request: F) -> Result<T, Error>
+    pub(super) async fn call<T, F, Answer>(&self, need: RequiredCredential, request: F) -> Result<T, Error>
     where
         F: Fn(Client, SecretString) -> Answer,
         Answer: Future<Output = Result<T, bondmcp::Error>>,
@@ -87,12 +90,12 @@ impl Account {
         }
     }
 
-    async fn replacement(&self, refused: &Bearer, need: Need) -> Result<Bearer, Error> {
-        if refused.source == Source::Session {
+    async fn replacement(&self, refused: &Bearer, need: RequiredCredential) -> Result<Bearer, Error> {
+        if refused.source == CredentialSource::Session {
             return self.renewed(Some(&refused.secret)).await;
         }
         // Another process may have rotated or selected another key.
-        if refused.source != Source::EnvironmentKey {
+        if refused.source != CredentialSource::EnvironmentKey {
             self.reread().await?;
         }
         let other = self.bearer(need).await?;
@@ -104,16 +107,16 @@ impl Account {
 
     async fn renewed(&self, stale: Option<&SecretString>) -> Result<Bearer, Error> {
         let session = self.renew(stale).await?;
-        Ok(Bearer { secret: session.access_token, source: Source::Session })
+        Ok(Bearer { secret: session.access_token, source: CredentialSource::Session })
     }
 }
 
 fn rejected(bearer: &Bearer) -> Option<Error> {
     match &bearer.source {
-        Source::EnvironmentKey => Some(Error::ApiKeyRejected { id: None }),
-        Source::OwnKey => Some(Error::OwnKeyRejected),
-        Source::ManagedKey(id) => Some(Error::ApiKeyRejected { id: Some(id.clone()) }),
-        Source::Session => None,
+        CredentialSource::EnvironmentKey => Some(Error::ApiKeyRejected { id: None }),
+        CredentialSource::OwnKey => Some(Error::OwnKeyRejected),
+        CredentialSource::ManagedKey(id) => Some(Error::ApiKeyRejected { id: Some(id.clone()) }),
+        CredentialSource::Session => None,
     }
 }
 
@@ -126,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_bearer_does_not_show_in_debug() {
-        let bearer = Bearer { secret: "canary-token".into(), source: Source::Session };
+        let bearer = Bearer { secret: "canary-token".into(), source: CredentialSource::Session };
         assert!(!format!("{bearer:?}").contains("canary"));
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     bondmcp,
-    error::{Kind, Report, sentence},
+    error::{Kind, UserFacingError, sentence},
     vault,
 };
 
@@ -145,7 +145,7 @@ impl SignInReason {
     }
 }
 
-impl From<&Error> for Report {
+impl From<&Error> for UserFacingError {
     fn from(error: &Error) -> Self {
         let report = |kind, next: String| Self::new(kind, sentence(&error.to_string()), next);
         match error {

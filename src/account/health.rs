@@ -1,7 +1,7 @@
 //! The health services, each billed to the account. They run inside their caller: dropping it cancels the request, so
 //! that no unread response is paid for.
 
-use super::{Account, Error, Need};
+use super::{Account, Error, RequiredCredential};
 use crate::bondmcp::{
     Sent,
     wire::health::{
@@ -17,10 +17,9 @@ impl Account {
         wanted: &RiskAnalysisRequest,
         sent: &Sent,
     ) -> Result<RiskAnalysis, Error> {
-        self.call(
-            Need::Api,
-            |client, bearer| async move { client.risk_analysis(&bearer, wanted, sent).await },
-        )
+        self.call(RequiredCredential::Api, |client, bearer| async move {
+            client.risk_analysis(&bearer, wanted, sent).await
+        })
         .await
     }
 
@@ -29,10 +28,9 @@ impl Account {
         wanted: &MedicationCheckRequest,
         sent: &Sent,
     ) -> Result<MedicationCheck, Error> {
-        self.call(
-            Need::Api,
-            |client, bearer| async move { client.medication_check(&bearer, wanted, sent).await },
-        )
+        self.call(RequiredCredential::Api, |client, bearer| async move {
+            client.medication_check(&bearer, wanted, sent).await
+        })
         .await
     }
 
@@ -41,7 +39,7 @@ impl Account {
         wanted: &SymptomAssessmentRequest,
         sent: &Sent,
     ) -> Result<SymptomAssessment, Error> {
-        self.call(Need::Api, |client, bearer| async move {
+        self.call(RequiredCredential::Api, |client, bearer| async move {
             client.symptom_assessment(&bearer, wanted, sent).await
         })
         .await
@@ -52,7 +50,7 @@ impl Account {
         wanted: &TreatmentRequest,
         sent: &Sent,
     ) -> Result<TreatmentRecommendations, Error> {
-        self.call(Need::Api, |client, bearer| async move {
+        self.call(RequiredCredential::Api, |client, bearer| async move {
             client.treatment_recommendations(&bearer, wanted, sent).await
         })
         .await
@@ -63,15 +61,16 @@ impl Account {
         wanted: &ExtractionRequest,
         sent: &Sent,
     ) -> Result<Extraction, Error> {
-        self.call(
-            Need::Api,
-            |client, bearer| async move { client.data_extraction(&bearer, wanted, sent).await },
-        )
+        self.call(RequiredCredential::Api, |client, bearer| async move {
+            client.data_extraction(&bearer, wanted, sent).await
+        })
         .await
     }
 
     pub async fn analyze(&self, wanted: &AnalysisRequest, sent: &Sent) -> Result<Analysis, Error> {
-        self.call(Need::Api, |client, bearer| async move { client.analyze(&bearer, wanted, sent).await })
-            .await
+        self.call(RequiredCredential::Api, |client, bearer| async move {
+            client.analyze(&bearer, wanted, sent).await
+        })
+        .await
     }
 }

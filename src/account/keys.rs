@@ -6,7 +6,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
-    Account, Error, Need,
+    Account, Error, RequiredCredential,
     record::{Intent, ManagedKey, Record},
 };
 use crate::{
@@ -90,7 +90,7 @@ impl Account {
             check_text("description", description, MAX_DESCRIPTION_CHARS)?;
         }
         let account = self.clone();
-        self.to_the_end(async move {
+        self.run_to_completion(async move {
             let listed = account.upstream_keys().await?;
             let made = account.make(wanted, &listed, None).await?;
             account.stored_key(&made.id).await
@@ -102,7 +102,7 @@ impl Account {
     pub async fn revoke_key(&self, id: &str) -> Result<(), Error> {
         check_id(id)?;
         let (account, id) = (self.clone(), id.to_owned());
-        self.to_the_end(async move {
+        self.run_to_completion(async move {
             let revoked = account.revoke_upstream(&id).await;
             let known = account.reread().await?.record.key(&id).is_some();
             match revoked {
@@ -147,7 +147,9 @@ impl Account {
     pub async fn key_usage(&self, id: &str) -> Result<KeyUsage, Error> {
         check_id(id)?;
         let usage = self
-            .call(Need::Session, |client, bearer| async move { client.api_key_usage(&bearer, id).await })
+            .call(RequiredCredential::Session, |client, bearer| async move {
+                client.api_key_usage(&bearer, id).await
+            })
             .await;
         usage.map_err(|error| if error.is_not_found() { Error::KeyNotFound } else { error })
     }
@@ -160,7 +162,11 @@ impl Account {
     }
 
     pub(super) async fn upstream_keys(&self) -> Result<Vec<ApiKey>, Error> {
-        self.call(Need::Session, |client, bearer| async move { client.list_api_keys(&bearer).await }).await
+        self.call(
+            RequiredCredential::Session,
+            |client, bearer| async move { client.list_api_keys(&bearer).await },
+        )
+        .await
     }
 
     pub(super) async fn stored_key(&self, id: &str) -> Result<Key, Error> {
@@ -194,7 +200,9 @@ impl Account {
         .await?;
         let wanted = &wanted;
         let created = self
-            .call(Need::Session, |client, bearer| async move { client.create_api_key(&bearer, wanted).await })
+            .call(RequiredCredential::Session, |client, bearer| async move {
+                client.create_api_key(&bearer, wanted).await
+            })
             .await;
         match created {
             Ok(key) => self.store(key, wanted, &intent).await,
@@ -232,8 +240,10 @@ impl Account {
     }
 
     pub(super) async fn revoke_upstream(&self, id: &str) -> Result<(), Error> {
-        self.call(Need::Session, |client, bearer| async move { client.revoke_api_key(&bearer, id).await })
-            .await
+        self.call(RequiredCredential::Session, |client, bearer| async move {
+            client.revoke_api_key(&bearer, id).await
+        })
+        .await
     }
 }
 

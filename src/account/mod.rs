@@ -1,6 +1,7 @@
 //! An account and its use cases: registering, signing in and out, the credential for a call, API keys. This module
 //! manages the credentials and selects the one that a call uses; it depends on neither MCP nor the command line.
 
+mod announcement;
 mod audit;
 mod bearer;
 mod cache;
@@ -9,7 +10,6 @@ mod health;
 mod identity;
 mod keys;
 mod models;
-mod notice;
 mod plan;
 mod reconcile;
 mod record;
@@ -39,7 +39,7 @@ use self::{
 };
 pub use self::{
     audit::AuditEntry,
-    bearer::{Bearer, Need, Source},
+    bearer::{Bearer, CredentialSource, RequiredCredential},
     error::{Error, SignInReason},
     identity::Identity,
     keys::{Key, KeyList, Unfinished},
@@ -175,7 +175,7 @@ impl Account {
 
     /// Describes where credentials are stored, for the person who decides about storing them.
     #[must_use]
-    pub fn kept_in(&self) -> String {
+    pub fn vault_location(&self) -> String {
         self.inner.store.location.to_string()
     }
 
@@ -208,7 +208,7 @@ impl Account {
     }
 
     /// Runs `work` to its end even when the caller is gone, such as creating a key or storing a session.
-    async fn to_the_end<T: Send + 'static>(
+    async fn run_to_completion<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Account, Error, Need};
+use super::{Account, Error, RequiredCredential};
 use crate::{bondmcp::wire::Model, clock::Timestamp};
 
 /// The models, and when the upstream listed them.
@@ -20,12 +20,13 @@ impl Account {
     /// The models; with `refresh` as the upstream lists them now. While it is down, as it listed them last.
     pub async fn list_models(&self, refresh: bool) -> Result<Models, Error> {
         // Asked first, so that nobody who has signed out is served from memory.
-        self.bearer(Need::Api).await?;
+        self.bearer(RequiredCredential::Api).await?;
         // Read before the request: when somebody signs in meanwhile, the answer is not theirs.
         let sign_in = self.generation();
         let (cache, clock) = (&self.inner.models, &self.inner.clock);
-        let ask = self
-            .call(Need::Api, |client, bearer| async move { client.list_models(&bearer).await.map(Arc::new) });
+        let ask = self.call(RequiredCredential::Api, |client, bearer| async move {
+            client.list_models(&bearer).await.map(Arc::new)
+        });
         let outcome = if refresh {
             cache.refresh(sign_in, clock, ask).await
         } else {
@@ -41,7 +42,7 @@ impl Account {
         Ok(Models { models: answer.value, fetched_at: answer.fetched_at, from_cache, outage })
     }
 
-    pub(super) fn forget_models(&self) {
+    pub(super) fn clear_model_cache(&self) {
         self.inner.models.clear();
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Account, Need};
+use super::{Account, RequiredCredential};
 use crate::bondmcp::{Allowance, wire::Subscription};
 
 /// Longest wait for the upstream's response.
@@ -12,7 +12,8 @@ impl Account {
     /// Returns the plan of a signed-in account, if the upstream reports it in time.
     pub async fn plan(&self) -> Option<Subscription> {
         let ask = async {
-            let me = self.call(Need::Api, |client, bearer| async move { client.me(&bearer).await });
+            let me =
+                self.call(RequiredCredential::Api, |client, bearer| async move { client.me(&bearer).await });
             Ok(me.await?.subscription)
         };
         let plan = self.inner.plan.get(self.generation(), &self.inner.clock, ask);

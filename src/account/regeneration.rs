@@ -5,7 +5,7 @@
 use uuid::Uuid;
 
 use super::{
-    Account, Error, Key, Need,
+    Account, Error, Key, RequiredCredential,
     record::{Intent, ManagedKey, Record},
 };
 use crate::bondmcp::wire::{ApiKey, NewApiKey};
@@ -28,11 +28,9 @@ impl Account {
         };
         self.update(begin).await?;
         let id = old.id.as_str();
-        let answer =
-            self.call(
-                Need::Session,
-                |client, bearer| async move { client.regenerate_api_key(&bearer, id).await },
-            );
+        let answer = self.call(RequiredCredential::Session, |client, bearer| async move {
+            client.regenerate_api_key(&bearer, id).await
+        });
         match answer.await {
             Ok(new) => {
                 let made = new.id.clone();

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::{
-    Account, Error, Need,
+    Account, Error, RequiredCredential,
     keys::{Key, Made, check_id},
     record::Record,
 };
@@ -32,9 +32,9 @@ impl Account {
     pub async fn rotate_key(&self, id: &str) -> Result<Key, Error> {
         check_id(id)?;
         let (account, id) = (self.clone(), id.to_owned());
-        self.to_the_end(async move {
+        self.run_to_completion(async move {
             // Checked first, so that a rotation without a sign-in does not create a vault.
-            account.bearer(Need::Session).await?;
+            account.bearer(RequiredCredential::Session).await?;
             account.alone(&id, account.rotate(&id)).await
         })
         .await

@@ -1,6 +1,8 @@
 //! Registering, signing in and signing out.
 
-use super::{Account, CachedRecord, Error, Need, SignInReason, Status, record::Record, session::Session};
+use super::{
+    Account, CachedRecord, Error, RequiredCredential, SignInReason, Status, record::Record, session::Session,
+};
 use crate::{
     bondmcp::wire::{Tokens, User},
     secret::SecretString,
@@ -30,7 +32,7 @@ impl Account {
         remember: bool,
     ) -> Result<Status, Error> {
         let (account, email) = (self.clone(), email.to_owned());
-        self.to_the_end(async move {
+        self.run_to_completion(async move {
             let before = account.reread().await?;
             check_identity(&before.record, &email)?;
             let tokens = account.inner.client.login(&email, &password).await?;
@@ -44,7 +46,7 @@ impl Account {
     /// Uses an API key that the person entered instead of signing in. The key is tested before it is stored.
     pub async fn use_own_key(&self, key: SecretString) -> Result<(), Error> {
         let account = self.clone();
-        self.to_the_end(async move {
+        self.run_to_completion(async move {
             account.inner.client.list_models(&key).await?;
             account
                 .update(|record| {
@@ -54,8 +56,8 @@ impl Account {
                     Ok(())
                 })
                 .await?;
-            account.forget_models();
-            account.inner.client.forget_allowance();
+            account.clear_model_cache();
+            account.inner.client.reset_rate_limit();
             Ok(())
         })
         .await
@@ -63,7 +65,7 @@ impl Account {
 
     /// Signs in without the person, where the environment or the stored credentials allow it.
     pub async fn ensure_signed_in(&self) -> Result<Status, Error> {
-        match self.bearer(Need::Session).await {
+        match self.bearer(RequiredCredential::Session).await {
             // An API key in the environment needs no session.
             Err(Error::SignInRequired { why: SignInReason::KeysNeedSession, .. }) => {}
             outcome => {
@@ -77,7 +79,7 @@ impl Account {
     /// were created here stay stored, as they exist nowhere else, unless `forget_keys` is set.
     pub async fn sign_out(&self, forget_keys: bool) -> Result<(), Error> {
         let account = self.clone();
-        self.to_the_end(async move {
+        self.run_to_completion(async move {
             let before = account.reread().await?;
             let change = |record: &mut Record| {
                 record.sign_out();
@@ -87,7 +89,7 @@ impl Account {
                 Ok(())
             };
             let ((), memory) = account.update(change).await?;
-            account.forget_models();
+            account.clear_model_cache();
             account.end_other_session(&before, &memory).await;
             Ok(())
         })
@@ -125,8 +127,8 @@ impl Account {
         let ((), memory) = self.update(change).await?;
         // It opens the account whether it is stored or not.
         self.inner.redactor.hold("typed password", [&password]);
-        self.forget_models();
-        self.inner.client.forget_allowance();
+        self.clear_model_cache();
+        self.inner.client.reset_rate_limit();
         Ok(memory)
     }
 

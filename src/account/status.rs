@@ -23,7 +23,7 @@ pub enum Credential {
 pub enum Renewal {
     RefreshToken,
     /// The password, stored encrypted in the vault.
-    RememberedPassword,
+    StoredPassword,
     /// `BONDMCP_EMAIL` and `BONDMCP_PASSWORD`.
     Environment,
     /// Nothing: the person signs in again when the session expires.
@@ -72,7 +72,7 @@ impl Account {
         let renewal = match &record.session {
             Some(session) if session.refresh_token.is_some() => Renewal::RefreshToken,
             _ if signs_in_itself => Renewal::Environment,
-            _ if record.password.is_some() => Renewal::RememberedPassword,
+            _ if record.password.is_some() => Renewal::StoredPassword,
             _ => Renewal::None,
         };
         let session = record.session.as_ref().filter(|s| s.is_usable(now) || renewal != Renewal::None);

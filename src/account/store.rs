@@ -99,7 +99,7 @@ impl Store {
     }
 
     /// Where the account's notice lies.
-    pub fn notice_id(&self) -> RecordId {
+    pub fn announcement_id(&self) -> RecordId {
         RecordId { owner: format!("sign-in:{}", self.id.owner), origin: self.id.origin.clone() }
     }
 
@@ -109,7 +109,7 @@ impl Store {
 
     async fn open(&self) -> Result<Vault, Error> {
         let (key, origin) = SealingKey::load(&self.sealing_key, &self.data_dir, &self.location).await?;
-        if let Some(notice) = origin.notice() {
+        if let Some(notice) = origin.warning() {
             tracing::warn!("{notice}");
         }
         Ok(Vault::open(&self.location, key).await?)

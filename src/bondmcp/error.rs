@@ -13,7 +13,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     config::BaseUrl,
-    error::{Kind, Report, sentence},
+    error::{Kind, UserFacingError, sentence},
     redact::Redactor,
     text::{excerpt, printable},
 };
@@ -287,7 +287,7 @@ impl Refusal {
     }
 }
 
-impl From<&Error> for Report {
+impl From<&Error> for UserFacingError {
     fn from(error: &Error) -> Self {
         let report = |kind, next: &str| Self::new(kind, sentence(&error.to_string()), next);
         match error {
@@ -340,7 +340,7 @@ impl From<&Error> for Report {
     }
 }
 
-impl From<&Refusal> for Report {
+impl From<&Refusal> for UserFacingError {
     fn from(refusal: &Refusal) -> Self {
         let Refusal { status, host, base_url, .. } = refusal;
         let kind = refusal.kind();
@@ -397,7 +397,7 @@ fn quoted(words: &str) -> String {
     format!("{}.", words.trim_end_matches('.'))
 }
 
-impl Report {
+impl UserFacingError {
     /// Adds the status and the wait of a refusal.
     fn of(self, refusal: &Refusal) -> Self {
         self.with_status(Some(refusal.status)).with_retry_after(refusal.retry_after)
@@ -511,7 +511,7 @@ mod tests {
 
     #[test]
     fn a_403_about_verification_is_told_apart() {
-        let kind = |body| Report::from(&refusal(403, &[], body)).kind;
+        let kind = |body| UserFacingError::from(&refusal(403, &[], body)).kind;
         assert_eq!(kind(r#"{"detail":"Please verify your email"}"#), Kind::EmailNotVerified);
         assert_eq!(kind(r#"{"detail":"upgrade"}"#), Kind::Forbidden);
     }

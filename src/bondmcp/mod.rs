@@ -70,7 +70,7 @@ impl Client {
     }
 
     /// Resets the rate limit, for another account.
-    pub fn forget_allowance(&self) {
+    pub fn reset_rate_limit(&self) {
         self.rate_limiter.reset();
     }
 }

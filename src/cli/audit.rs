@@ -19,7 +19,7 @@ impl Args {
     pub fn run(self, app: &App) -> Result<(), Error> {
         let entries = app
             .account()
-            .audited(self.lines)
+            .audit_entries(self.lines)
             .map_err(|error| Error::Failed(anyhow!("The audit log cannot be read: {error}.")))?;
         if self.json {
             for entry in &entries {

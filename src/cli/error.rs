@@ -7,7 +7,7 @@ use anyhow::anyhow;
 use crate::{
     account::{self, SignInReason},
     config::ConfigError,
-    error::Report,
+    error::UserFacingError,
 };
 
 /// The reasons for an exit code other than 0.
@@ -55,19 +55,19 @@ impl From<account::Error> for Error {
             Account::KeyNotStored => "The value of that API key is not stored here. \
                  `keys list` shows which ones are; `keys create` makes a new one."
                 .to_owned(),
-            _ => described(&Report::from(&error)),
+            _ => described(&UserFacingError::from(&error)),
         };
         Self::Failed(anyhow::Error::new(error).context(message))
     }
 }
 
-impl From<Report> for Error {
-    fn from(report: Report) -> Self {
+impl From<UserFacingError> for Error {
+    fn from(report: UserFacingError) -> Self {
         Self::Failed(anyhow!(described(&report)))
     }
 }
 
-fn described(report: &Report) -> String {
+fn described(report: &UserFacingError) -> String {
     match report.retry_after_seconds {
         Some(seconds) => format!("{} Try again in {seconds} s.", report.message),
         None => report.to_string(),

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::{App, Error, printer::Printer, prompt::Credentials};
 use crate::{
-    account::{Account, Need, Status},
-    error::Report,
+    account::{Account, RequiredCredential, Status},
+    error::UserFacingError,
     sign_in::{End, LIFETIME, Options, Request, SignIn, State},
 };
 
@@ -64,9 +64,9 @@ const PAGE_GRACE_PERIOD: Duration = Duration::from_secs(2);
 async fn on_a_page(account: &Account, printer: &Printer) -> Result<Status, Error> {
     let sign_in = SignIn::new(account.clone(), Options::default());
     let pending = sign_in
-        .begin(Request { requested_by: None, need: Need::Api, email: None })
+        .begin(Request { requested_by: None, need: RequiredCredential::Api, email: None })
         .await
-        .map_err(|error| Report::from(&error))?;
+        .map_err(|error| UserFacingError::from(&error))?;
     printer.print_out(format_args!("Open this page in your browser: {}", pending.url()));
     printer.print_out(format_args!("Check that it shows the code {}. Waiting …", pending.code()));
     let state = pending.finished(LIFETIME).await;

@@ -42,7 +42,7 @@ fn print(printer: &Printer, status: &Status, login_command: &str) {
     };
     let renewed_with = status.renewal.map(|renewal| match renewal {
         Renewal::RefreshToken => "the refresh token",
-        Renewal::RememberedPassword => "the stored password",
+        Renewal::StoredPassword => "the stored password",
         Renewal::Environment => "BONDMCP_EMAIL and BONDMCP_PASSWORD",
         Renewal::None => "nothing: sign in again when it ends",
     });

@@ -10,16 +10,16 @@ use rmcp::model::JsonObject;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::error::{Kind, Report};
+use crate::error::{Kind, UserFacingError};
 
 /// Validated arguments fit the type, except for rules that a schema cannot express.
-pub(super) fn parse<T: DeserializeOwned>(arguments: &JsonObject) -> Result<T, Report> {
+pub(super) fn parse<T: DeserializeOwned>(arguments: &JsonObject) -> Result<T, UserFacingError> {
     serde_path_to_error::deserialize(arguments)
         .map_err(|error| refusal("Invalid", &error.path().to_string(), None))
 }
 
 /// Validates `arguments` against `schema`.
-pub(super) fn check(arguments: &JsonObject, schema: &JsonObject) -> Result<(), Report> {
+pub(super) fn check(arguments: &JsonObject, schema: &JsonObject) -> Result<(), UserFacingError> {
     Check { root: schema }.object("", arguments, schema)
 }
 
@@ -29,7 +29,7 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn object(&self, path: &str, given: &JsonObject, schema: &JsonObject) -> Result<(), Report> {
+    fn object(&self, path: &str, given: &JsonObject, schema: &JsonObject) -> Result<(), UserFacingError> {
         let none = JsonObject::new();
         let known = schema.get("properties").and_then(Value::as_object).unwrap_or(&none);
         if schema.get("additionalProperties").is_some_and(|others| *others == false)
@@ -60,7 +60,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn value(&self, path: &str, given: &Value, schema: &Value) -> Result<(), Report> {
+    fn value(&self, path: &str, given: &Value, schema: &Value) -> Result<(), UserFacingError> {
         let schema = self.resolved(schema);
         let fits = match given {
             Value::String(text) => has_type(schema, "string") && fits_text(text, schema),
@@ -178,15 +178,15 @@ fn bounds(schema: &Value, least: &str, most: &str, unit: &str) -> String {
 }
 
 /// Describes the problem with the argument at `path`, and the expected value if the schema gives a short one.
-fn refusal(problem: &str, path: &str, expected: Option<String>) -> Report {
+fn refusal(problem: &str, path: &str, expected: Option<String>) -> UserFacingError {
     let expected = expected.map(|shape| format!(": expected {shape}")).unwrap_or_default();
     let message = format!("{problem} argument `{path}`{expected}.");
-    Report::new(Kind::InvalidInput, message, "Read the tool's input schema, then call again.")
+    UserFacingError::new(Kind::InvalidInput, message, "Read the tool's input schema, then call again.")
 }
 
 /// Refuses an unknown argument. `path` and `known` come from the schema; the name comes from the caller and is not
 /// repeated.
-fn unknown(path: &str, known: &JsonObject) -> Report {
+fn unknown(path: &str, known: &JsonObject) -> UserFacingError {
     let (message, taker) = match path {
         "" => ("An unknown argument was given.".to_owned(), "This tool".to_owned()),
         _ => (format!("An unknown argument was given in `{path}`."), format!("`{path}`")),
@@ -198,7 +198,7 @@ fn unknown(path: &str, known: &JsonObject) -> Report {
         let names: Vec<String> = known.keys().map(|name| format!("`{name}`")).collect();
         let _ = write!(solution, "{taker} takes {}.", names.join(", "));
     }
-    Report::new(Kind::InvalidInput, message, solution)
+    UserFacingError::new(Kind::InvalidInput, message, solution)
 }
 
 #[cfg(test)]
@@ -240,7 +240,7 @@ mod tests {
     }
 
     /// Returns the outcome of validation and parsing; arguments that pass the one must pass the other.
-    fn outcome(arguments: &Value) -> Result<(), Report> {
+    fn outcome(arguments: &Value) -> Result<(), UserFacingError> {
         let arguments = arguments.as_object().unwrap();
         check(arguments, &crate::mcp::tools::input_schema::<Example>())?;
         parse::<Example>(arguments).unwrap();

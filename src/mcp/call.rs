@@ -19,11 +19,11 @@ use tracing::Instrument as _;
 use super::{
     BondMcp, arguments,
     call_record::{CallOutcome, CallRecord},
-    failure::Failure,
     guard::Reply,
     host::Host,
     progress,
     spending::Price,
+    tool_error::ToolError,
     tools::{Content, Outcome, ToolSpec},
 };
 use crate::{
@@ -54,13 +54,13 @@ pub(super) struct Call<'a> {
 /// What a call is answered with.
 pub(super) enum Answer {
     Done(Outcome),
-    Failed(Failure),
+    Failed(ToolError),
     /// The person is asked something first.
     Ask(InputRequiredResult),
 }
 
-impl From<Failure> for Answer {
-    fn from(failure: Failure) -> Self {
+impl From<ToolError> for Answer {
+    fn from(failure: ToolError) -> Self {
         Self::Failed(failure)
     }
 }
@@ -97,7 +97,7 @@ impl BondMcp {
         let span =
             tracing::info_span!("call", id = CALLS.fetch_add(1, Ordering::Relaxed), tool = served.spec.name);
         let (answer, aborted) = tokio::select! {
-            answer = call.within_limits(&served.face.input_schema).instrument(span) => (answer, None),
+            answer = call.within_limits(&served.definition.input_schema).instrument(span) => (answer, None),
             () = host.cancelled().cancelled() => aborted("cancelled", "the call was cancelled"),
             () = self.inner.stopping.cancelled() => aborted("stopped", "the server is stopping"),
         };
@@ -119,20 +119,20 @@ impl BondMcp {
     }
 
     /// `work` within the limits that hold for every request.
-    pub(super) async fn bounded<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
+    pub(super) async fn bounded<T>(&self, work: impl Future<Output = T>) -> Result<T, ToolError> {
         let Ok(_admitted) = self.inner.admitted.try_acquire() else { return Err(too_busy()) };
-        let work = AssertUnwindSafe(self.running(work)).catch_unwind();
+        let work = AssertUnwindSafe(self.with_permit(work)).catch_unwind();
         let outcome = tokio::time::timeout(self.inner.limits.deadline, work).await;
         self.account().refresh_if_changed().await;
         match outcome {
             Ok(Ok(outcome)) => Ok(outcome),
-            Ok(Err(_)) => Err(Failure::bug()),
+            Ok(Err(_)) => Err(ToolError::bug()),
             Err(_) => Err(too_late(false)),
         }
     }
 
     /// `work`, when not too much runs already.
-    async fn running<T>(&self, work: impl Future<Output = T>) -> T {
+    async fn with_permit<T>(&self, work: impl Future<Output = T>) -> T {
         // Never closed, so acquiring cannot fail.
         let _running = self.inner.running.acquire().await;
         work.await
@@ -169,7 +169,7 @@ impl Call<'_> {
     }
 
     /// The arguments as the tool reads them.
-    pub fn arguments<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+    pub fn arguments<T: DeserializeOwned>(&self) -> Result<T, ToolError> {
         arguments::parse(self.arguments).map_err(Into::into)
     }
 
@@ -179,8 +179,8 @@ impl Call<'_> {
         let work = AssertUnwindSafe(self.answer(schema)).catch_unwind();
         match tokio::time::timeout_at(self.deadline, work).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(_)) if self.sent.get() => Ok(Failure::billed_bug().into()),
-            Ok(Err(_)) => Ok(Failure::bug().into()),
+            Ok(Err(_)) if self.sent.get() => Ok(ToolError::billed_bug().into()),
+            Ok(Err(_)) => Ok(ToolError::bug().into()),
             Err(_) => Ok(too_late(self.sent.get()).into()),
         }
     }
@@ -188,7 +188,7 @@ impl Call<'_> {
     /// The person is not asked to sign in or to confirm for a call that cannot be made.
     async fn answer(&self, schema: &JsonObject) -> Result<Answer, ErrorData> {
         if let Err(report) = arguments::check(self.arguments, schema) {
-            return Ok(Failure::from(report).into());
+            return Ok(ToolError::from(report).into());
         }
         let asked = self.server.inner.request_states.asked(self.request)?;
         if let Some(answer) = self.sign_in_first(asked.as_ref()).await? {
@@ -209,17 +209,17 @@ impl Call<'_> {
                 None => Ok(call_again().into()),
             };
         }
-        let done = progress::during(self.host, self.at_work((self.tool.run)(self))).await;
+        let done = progress::during(self.host, self.with_permit((self.tool.run)(self))).await;
         Ok(done.map_or_else(Answer::Failed, Answer::Done))
     }
 
     /// `work` that asks BondMCP. Nobody waits for the person in here.
-    pub async fn at_work<T>(&self, work: impl Future<Output = T>) -> T {
-        self.server.running(work).await
+    pub async fn with_permit<T>(&self, work: impl Future<Output = T>) -> T {
+        self.server.with_permit(work).await
     }
 
     /// A question to the person, while the call is open. Only so many are asked at once.
-    pub async fn ask<T>(&self, question: impl Future<Output = T>) -> Result<T, Failure> {
+    pub async fn ask<T>(&self, question: impl Future<Output = T>) -> Result<T, ToolError> {
         match self.server.inner.questions.try_acquire() {
             Ok(_asking) => Ok(question.await),
             Err(_) => Err(too_busy()),
@@ -236,10 +236,10 @@ impl Call<'_> {
     }
 
     /// Makes a billed request if it may still be paid for, and notes what it cost.
-    pub async fn pay<T: health::Answer + Serialize>(
+    pub async fn billed<T: health::Answer + Serialize>(
         &self,
         request: impl Future<Output = Result<T, account::Error>>,
-    ) -> Result<Outcome, Failure> {
+    ) -> Result<Outcome, ToolError> {
         // Asked again: the call may have waited for its turn.
         if self.time_left() < self.server.inner.limits.billed {
             return Err(call_again());
@@ -256,28 +256,28 @@ impl Call<'_> {
     }
 }
 
-fn call_again() -> Failure {
-    Failure::new(
+fn call_again() -> ToolError {
+    ToolError::new(
         Kind::Timeout,
         "Waiting has used up the time of this call. Nothing was sent to BondMCP and nothing was billed.",
         "Call again now with the same arguments.",
     )
 }
 
-fn too_busy() -> Failure {
-    Failure::new(
+fn too_busy() -> ToolError {
+    ToolError::new(
         Kind::RateLimited,
         "Too many calls are waiting.",
         "Wait a second and make fewer calls at once.",
     )
 }
 
-fn too_late(billed: bool) -> Failure {
+fn too_late(billed: bool) -> ToolError {
     let message = "The call did not end in time.";
     if billed {
-        Failure::new(Kind::Timeout, message, POSSIBLY_BILLED).possibly_billed()
+        ToolError::new(Kind::Timeout, message, POSSIBLY_BILLED).possibly_billed()
     } else {
-        Failure::new(Kind::Timeout, message, "Look whether it had an effect before you repeat it.")
+        ToolError::new(Kind::Timeout, message, "Look whether it had an effect before you repeat it.")
     }
 }
 

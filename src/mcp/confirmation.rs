@@ -12,8 +12,8 @@ use serde_json::Value;
 
 use super::{
     call::{Answer, Call},
-    failure::Failure,
     input_required::{self, PendingInput},
+    tool_error::ToolError,
     tools::KeyChange,
 };
 use crate::{account::Key, error::Kind};
@@ -41,9 +41,9 @@ impl Call<'_> {
         change: &KeyChange,
         asked: Option<&PendingInput>,
     ) -> Result<Option<Answer>, ErrorData> {
-        let list = match self.at_work(self.account().list_keys()).await {
+        let list = match self.with_permit(self.account().list_keys()).await {
             Ok(list) => list,
-            Err(error) => return Ok(Some(Failure::from(error).into())),
+            Err(error) => return Ok(Some(ToolError::from(error).into())),
         };
         // The tool reports that there is no such key.
         let Some(key) = list.keys.into_iter().find(|key| key.id == change.key_id) else { return Ok(None) };
@@ -95,13 +95,13 @@ impl Call<'_> {
     }
 
     /// Whether the agent has named the key that it wants to revoke or rotate.
-    fn named(&self, change: &KeyChange, key: &Key) -> Result<(), Failure> {
+    fn named(&self, change: &KeyChange, key: &Key) -> Result<(), ToolError> {
         if self.arguments.get("confirm").and_then(Value::as_str)
             == Some(self.server.inner.guard.name(&key.name).as_str())
         {
             return Ok(());
         }
-        Err(Failure::new(
+        Err(ToolError::new(
             Kind::InvalidInput,
             format!("To {} a key, `confirm` must be its name. It is {}.", change.verb, self.described(key)),
             "Ask the person whether they want that; if they do, call again with `confirm`.",
@@ -134,8 +134,8 @@ fn is_yes(answer: ElicitResult) -> bool {
     answer.action == ElicitationAction::Accept && content.is_some_and(|answer| answer.confirm)
 }
 
-fn declined() -> Failure {
-    Failure::new(
+fn declined() -> ToolError {
+    ToolError::new(
         Kind::Forbidden,
         "The person did not confirm it, so nothing was done.",
         "Leave the key as it is, unless the person asks for it.",

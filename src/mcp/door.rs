@@ -14,7 +14,7 @@ use rmcp::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{BondMcp, failure::Failure, guard::Guarded, host::Host};
+use super::{BondMcp, guard::Guarded, host::Host, tool_error::ToolError};
 
 /// How long a host may keep what never changes while we run, in milliseconds.
 const STATIC_TTL_MS: u64 = 5 * 60 * 1000;
@@ -50,7 +50,7 @@ impl ServerHandler for BondMcp {
         _: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         self.out(only_page(page.as_ref()).map(|()| {
-            let faces = self.inner.tools.values().map(|tool| tool.face.clone()).collect();
+            let faces = self.inner.tools.values().map(|tool| tool.definition.clone()).collect();
             let mut list = ListToolsResult::with_all_items(faces)
                 .with_ttl_ms(STATIC_TTL_MS)
                 .with_cache_scope(CacheScope::Public);
@@ -108,7 +108,7 @@ impl ServerHandler for BondMcp {
         _: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
         let read = self.bounded(Box::pin(self.resource(&request.uri))).await;
-        let read = self.inner.guard.resource(read.map_err(Failure::into_protocol_error).flatten()).await;
+        let read = self.inner.guard.resource(read.map_err(ToolError::into_protocol_error).flatten()).await;
         read.map(|read| read.into_inner().into()).map_err(Guarded::into_inner)
     }
 
@@ -118,7 +118,7 @@ impl ServerHandler for BondMcp {
         _: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
         let completed = self.bounded(Box::pin(self.completed(&request))).await;
-        self.out(completed.map_err(Failure::into_protocol_error).flatten())
+        self.out(completed.map_err(ToolError::into_protocol_error).flatten())
     }
 
     /// rmcp reads a request whose parameters do not fit its method as one of a method unknown to it.
@@ -146,7 +146,7 @@ impl ServerHandler for BondMcp {
     }
 
     fn get_tool(&self, name: &str) -> Option<Tool> {
-        self.inner.tools.get(name).map(|tool| tool.face.clone())
+        self.inner.tools.get(name).map(|tool| tool.definition.clone())
     }
 
     async fn call_tool(

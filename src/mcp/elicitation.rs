@@ -11,13 +11,13 @@ use rmcp::{
 
 use super::{
     call::{Answer, Call},
-    failure::Failure,
     host::Host,
     input_required::{self, PendingInput},
+    tool_error::ToolError,
 };
 use crate::{
-    account::{self, Need, SignInReason},
-    error::{Kind, Report},
+    account::{self, RequiredCredential, SignInReason},
+    error::{Kind, UserFacingError},
     sign_in::{End, Pending, Request, SignIn, State},
 };
 
@@ -42,14 +42,14 @@ impl Call<'_> {
     ) -> Result<Option<Answer>, ErrorData> {
         let Some(sign_in) = &self.server.inner.sign_in else { return Ok(None) };
         let Some(need) = self.tool.credential else { return Ok(None) };
-        match self.at_work(self.account().bearer(need)).await {
+        match self.with_permit(self.account().bearer(need)).await {
             // The operator's credentials are wrong; the sign-in page cannot correct them.
             Err(account::Error::SignInRequired { why: SignInReason::EnvironmentRejected, .. }) => {
                 return Ok(None);
             }
             Err(account::Error::SignInRequired { .. }) => {}
             // The tool would fail in the same way and try the password once more.
-            Err(error) => return Ok(Some(Failure::from(error).into())),
+            Err(error) => return Ok(Some(ToolError::from(error).into())),
             Ok(_) => return Ok(None),
         }
         // Boxed: this future is large and rarely needed.
@@ -59,7 +59,7 @@ impl Call<'_> {
     async fn sign_in(
         &self,
         sign_in: &SignIn,
-        need: Need,
+        need: RequiredCredential,
         asked: Option<&PendingInput>,
     ) -> Result<Option<Answer>, ErrorData> {
         let delivery = link_delivery(self.host);
@@ -74,7 +74,7 @@ impl Call<'_> {
         let pending = match sign_in.begin(Request { requested_by: self.host.name(), need, email: None }).await
         {
             Ok(pending) => pending,
-            Err(error) => return Ok(Some(Failure::from(Report::from(&error)).into())),
+            Err(error) => return Ok(Some(ToolError::from(UserFacingError::from(&error)).into())),
         };
         match delivery {
             LinkDelivery::InputRequired => {
@@ -133,26 +133,29 @@ impl Call<'_> {
     /// Answers a host without URL elicitation: the agent passes the link on.
     fn in_words(&self, pending: &Pending) -> Answer {
         let report = match pending.state() {
-            State::Verifying { .. } => Report::new(
+            State::Verifying { .. } => UserFacingError::new(
                 Kind::EmailNotVerified,
                 "The account is created, but its e-mail address is not verified yet.",
                 "The person opens the link in the e-mail from BondMCP; then call again.",
             ),
-            _ => Report::new(
+            _ => UserFacingError::new(
                 Kind::SignInRequired,
                 "Not signed in to BondMCP.",
                 link_in_words(pending, &self.account().login_command(None)),
             ),
         };
-        Failure::from(report).into()
+        ToolError::from(report).into()
     }
 
     /// Returns the sign-in for a tool that describes it in its own result; `None` if the person cannot reach a page.
-    pub(super) async fn sign_in_page(&self, email: Option<String>) -> Result<Option<Arc<Pending>>, Failure> {
+    pub(super) async fn sign_in_page(
+        &self,
+        email: Option<String>,
+    ) -> Result<Option<Arc<Pending>>, ToolError> {
         let Some(sign_in) = &self.server.inner.sign_in else { return Ok(None) };
-        let request = Request { requested_by: self.host.name(), need: Need::Api, email };
+        let request = Request { requested_by: self.host.name(), need: RequiredCredential::Api, email };
         let begun = sign_in.begin(request).await;
-        let pending = begun.map_err(|error| Report::from(&error))?;
+        let pending = begun.map_err(|error| UserFacingError::from(&error))?;
         sign_in.show().await;
         Ok(Some(pending))
     }
@@ -257,5 +260,5 @@ fn ended(end: End) -> Answer {
             "Ask the person, then call again for a new link.",
         ),
     };
-    Failure::new(Kind::SignInRequired, message, solution).into()
+    ToolError::new(Kind::SignInRequired, message, solution).into()
 }

@@ -217,7 +217,7 @@ mod tests {
     use super::*;
     use crate::{
         error::Kind,
-        mcp::{failure::Failure, tools::Outcome},
+        mcp::{tool_error::ToolError, tools::Outcome},
     };
     use proptest::prelude::*;
     use rmcp::model::{ElicitRequest, InputRequests};
@@ -300,7 +300,7 @@ mod tests {
         let error = ErrorData::internal_error("canary secret", Some(json!(["canary secret"])));
         let told = format!("{:?}", guard.error(error));
         assert!(!told.contains("canary"), "{told}");
-        let failure = Failure::new(Kind::Internal, "canary secret", "canary%20secret");
+        let failure = ToolError::new(Kind::Internal, "canary secret", "canary%20secret");
         let told = format!("{:?}", guard.checked(Ok(Answer::Failed(failure))));
         assert!(!told.contains("canary"), "{told}");
         let told = guard.result(Ok(json!({"canary secret": "canary secret"}))).unwrap().into_inner();

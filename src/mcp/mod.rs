@@ -7,7 +7,6 @@ mod call_record;
 mod confirmation;
 mod door;
 mod elicitation;
-mod failure;
 mod guard;
 mod host;
 mod input_required;
@@ -16,6 +15,7 @@ mod prompts;
 mod resources;
 mod selection;
 mod spending;
+mod tool_error;
 mod tools;
 
 use std::{
@@ -105,7 +105,7 @@ impl Default for Limits {
 #[derive(Debug)]
 struct ServedTool {
     spec: &'static ToolSpec,
-    face: Tool,
+    definition: Tool,
 }
 
 /// The MCP server of one account. Clones are cheap and share everything: one is made for each HTTP request.
@@ -149,7 +149,8 @@ impl BondMcp {
         stopping: CancellationToken,
     ) -> Result<Self, SelectionError> {
         let served = selection.of(tools::all())?;
-        let tools = served.into_iter().map(|(name, spec)| (name, ServedTool { spec, face: spec.face() }));
+        let tools =
+            served.into_iter().map(|(name, spec)| (name, ServedTool { spec, definition: spec.definition() }));
         Ok(Self {
             inner: Arc::new(Inner {
                 account,

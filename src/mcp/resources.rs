@@ -15,8 +15,8 @@ use serde_json::json;
 
 use super::{
     BondMcp,
-    failure::Failure,
     spending::Spent,
+    tool_error::ToolError,
     tools::{AUTH_STATUS, LIST_MODELS, MANAGE_API_KEYS},
 };
 use crate::{
@@ -90,9 +90,9 @@ impl BondMcp {
         let content = match (uri, key_id) {
             (_, Some(id)) => json!(self.key(id).await?),
             (MODELS, _) => {
-                self.models(false).await.map_err(Failure::into_protocol_error)?.result.into_object().into()
+                self.models(false).await.map_err(ToolError::into_protocol_error)?.result.into_object().into()
             }
-            (ACCOUNT, _) => json!(self.auth_status().await.map_err(Failure::into_protocol_error)?),
+            (ACCOUNT, _) => json!(self.auth_status().await.map_err(ToolError::into_protocol_error)?),
             _ => json!(Usage { spent: self.inner.spending.spent(), rate_limit: self.account().allowance() }),
         };
         let content = ResourceContents::text(content.to_string(), uri).with_mime_type(JSON);
@@ -100,7 +100,7 @@ impl BondMcp {
     }
 
     async fn keys(&self) -> Result<KeyList, ErrorData> {
-        self.account().list_keys().await.map_err(|error| Failure::from(error).into_protocol_error())
+        self.account().list_keys().await.map_err(|error| ToolError::from(error).into_protocol_error())
     }
 
     async fn key(&self, id: &str) -> Result<Key, ErrorData> {
@@ -134,7 +134,7 @@ impl BondMcp {
         let more = ids.len() > CompletionInfo::MAX_VALUES;
         let first = ids.into_iter().take(CompletionInfo::MAX_VALUES).collect();
         let info = CompletionInfo::with_pagination(first, total, more).map_err(|_| {
-            Failure::new(Kind::Internal, "There are too many keys.", "Use `manage_api_keys`.")
+            ToolError::new(Kind::Internal, "There are too many keys.", "Use `manage_api_keys`.")
                 .into_protocol_error()
         })?;
         Ok(CompleteResult::new(info))

@@ -8,7 +8,7 @@ use std::{
 use rmcp::schemars::{self, JsonSchema};
 use serde::Serialize;
 
-use super::failure::Failure;
+use super::tool_error::ToolError;
 use crate::{bondmcp::Sent, error::Kind};
 
 /// Highest amount that one call is counted as.
@@ -136,13 +136,13 @@ impl Spending {
         tool: &'static str,
         price: Price,
         sent: &'a Sent,
-    ) -> Result<Billed<'a>, Failure> {
+    ) -> Result<Billed<'a>, ToolError> {
         let mut book = self.book();
         let taken = book.total().plus(book.reserved);
         if let Some(limit) = self.limit
             && taken.plus(price.reserved) > limit
         {
-            return Err(Failure::new(
+            return Err(ToolError::new(
                 Kind::SpendLimit,
                 format!(
                     "The call costs up to ${:.2}; this server has spent ${:.2} of its limit of ${:.2}.",

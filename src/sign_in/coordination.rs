@@ -8,7 +8,7 @@ use url::{Host, Url};
 
 use super::{End, PageSession, Pending, State, peer::PeerPage};
 use crate::{
-    account::{self, Account, Need},
+    account::{self, Account, RequiredCredential},
     clock::Timestamp,
     secret::{self, ExposeSecret as _, SecretString},
 };
@@ -48,11 +48,11 @@ struct AnnouncementView<'a> {
 pub async fn find_or_claim(
     account: &Account,
     holder: &str,
-    need: Need,
+    need: RequiredCredential,
 ) -> Result<Option<(Pending, PeerPage)>, account::Error> {
     let began = tokio::time::Instant::now();
     loop {
-        if account.hold_notice(holder).await? {
+        if account.acquire_announcement_lease(holder).await? {
             return Ok(None);
         }
         if let Some(announcement) = read(account).await?
@@ -84,7 +84,7 @@ pub async fn announce(account: Account, holder: String, session: Arc<PageSession
         };
         let outcome = async {
             // Without the lease the announcement may be another process's: this one was suspended for too long.
-            if account.hold_notice(&holder).await? && has_changed {
+            if account.acquire_announcement_lease(&holder).await? && has_changed {
                 publish(&account, &session).await?;
             }
             Ok::<_, account::Error>(())
@@ -94,9 +94,9 @@ pub async fn announce(account: Account, holder: String, session: Arc<PageSession
         }
     }
     let last = async {
-        if account.hold_notice(&holder).await? {
+        if account.acquire_announcement_lease(&holder).await? {
             publish(&account, &session).await?;
-            account.release_notice(&holder).await?;
+            account.release_announcement_lease(&holder).await?;
         }
         Ok::<_, account::Error>(())
     };
@@ -117,7 +117,7 @@ pub async fn publish(account: &Account, session: &PageSession) -> Result<(), acc
         peer_key: session.peer_key().expose_secret(),
     };
     let announcement = secret::to_secret_json(&announcement).map_err(|_| account::Error::RecordUnreadable)?;
-    account.post_notice(&announcement).await
+    account.publish_announcement(&announcement).await
 }
 
 /// Copies the state of the sign-in in the other process to `pending`, until it has ended.
@@ -135,9 +135,9 @@ pub async fn follow(account: Account, holder: String, pending: Arc<Pending>) {
 /// Returns the state of the sign-in `name` in another process.
 async fn remote_state(account: &Account, holder: &str, name: &str) -> Result<State, account::Error> {
     // The lease is free: the sign-in or its process has ended.
-    let is_over = account.hold_notice(holder).await?;
+    let is_over = account.acquire_announcement_lease(holder).await?;
     if is_over {
-        account.release_notice(holder).await?;
+        account.release_announcement_lease(holder).await?;
     }
     let state = match read(account).await? {
         Some(announcement) if announcement.name == name && !(is_over && announcement.state.is_open()) => {
@@ -146,7 +146,7 @@ async fn remote_state(account: &Account, holder: &str, name: &str) -> Result<Sta
         _ => State::Ended(End::Gone),
     };
     if let State::SignedIn { .. } = state {
-        account.look_again().await?;
+        account.reload().await?;
     }
     Ok(state)
 }
@@ -161,5 +161,5 @@ fn address(url: &SecretString) -> Option<SocketAddr> {
 }
 
 async fn read(account: &Account) -> Result<Option<Announcement>, account::Error> {
-    Ok(account.notice().await?.and_then(|announcement| serde_json::from_slice(&announcement).ok()))
+    Ok(account.announcement().await?.and_then(|announcement| serde_json::from_slice(&announcement).ok()))
 }

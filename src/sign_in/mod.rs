@@ -22,8 +22,8 @@ use uuid::Uuid;
 pub use self::pending::{End, Pending, State};
 use self::{page_session::PageSession, peer::PeerPage};
 use crate::{
-    account::{self, Account, Need},
-    error::{Kind, Report},
+    account::{self, Account, RequiredCredential},
+    error::{Kind, UserFacingError},
     listener::{self, Bounds},
 };
 
@@ -62,29 +62,29 @@ pub struct Request {
     /// The name that the host gave itself; not verified.
     pub requested_by: Option<String>,
     /// The required credential.
-    pub need: Need,
+    pub need: RequiredCredential,
     /// Initial value of the form's e-mail field.
     pub email: Option<String>,
 }
 
 /// The reason why the sign-in page cannot be served.
 #[derive(Debug, thiserror::Error)]
-pub enum PageError {
+pub enum Error {
     #[error("the sign-in page cannot listen on {address}: {source}")]
     Listen { address: SocketAddr, source: std::io::Error },
     #[error(transparent)]
     Account(#[from] account::Error),
 }
 
-impl From<&PageError> for Report {
-    fn from(error: &PageError) -> Self {
+impl From<&Error> for UserFacingError {
+    fn from(error: &Error) -> Self {
         match error {
-            PageError::Listen { address, source } => Self::new(
+            Error::Listen { address, source } => Self::new(
                 Kind::Internal,
                 format!("The sign-in page cannot listen on {address}: {source}."),
                 "Call again in a moment. If it still fails, the operator frees the port or starts the server with another --sign-in-port.",
             ),
-            PageError::Account(error) => error.into(),
+            Error::Account(error) => error.into(),
         }
     }
 }
@@ -121,7 +121,7 @@ enum Page {
 
 impl Current {
     /// Adds a dependent; `false` if the sign-in has ended or its page is gone.
-    async fn join(&self, need: Need) -> bool {
+    async fn join(&self, need: RequiredCredential) -> bool {
         match &self.page {
             Page::Own { .. } => self.pending.join(need),
             Page::Peer(page) => self.pending.is_open() && page.join(need).await && self.pending.join(need),
@@ -148,7 +148,7 @@ impl SignIn {
 
     /// Returns the account's pending sign-in, in this or another process, or starts one if there is none. The caller
     /// gives its link to the person and depends on it until [`Pending::decline`].
-    pub async fn begin(&self, request: Request) -> Result<Arc<Pending>, PageError> {
+    pub async fn begin(&self, request: Request) -> Result<Arc<Pending>, Error> {
         let need = request.need;
         let mut current = self.current.lock().await;
         if let Some(current) = &*current
@@ -194,11 +194,11 @@ impl SignIn {
     }
 
     /// Serves a page in this process and announces it to the others.
-    async fn page(&self, request: Request) -> Result<Current, PageError> {
+    async fn page(&self, request: Request) -> Result<Current, Error> {
         let (listener, address) = match self.listen().await {
             Ok(listening) => listening,
             Err(error) => {
-                self.account.release_notice(&self.holder).await?;
+                self.account.release_announcement_lease(&self.holder).await?;
                 return Err(error);
             }
         };
@@ -216,9 +216,9 @@ impl SignIn {
         })
     }
 
-    async fn listen(&self) -> Result<(TcpListener, SocketAddr), PageError> {
+    async fn listen(&self) -> Result<(TcpListener, SocketAddr), Error> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.options.port));
-        let broken = |source| PageError::Listen { address, source };
+        let broken = |source| Error::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(broken)?;
         let address = listener.local_addr().map_err(broken)?;
         Ok((listener, address))

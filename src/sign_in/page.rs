@@ -20,7 +20,7 @@ use super::{
     protect,
 };
 use crate::{
-    error::{Kind, Report},
+    error::{Kind, UserFacingError},
     secret::SecretString,
 };
 
@@ -54,7 +54,7 @@ struct FormPage<'a> {
     upstream: &'a str,
     requested_by: Option<&'a str>,
     /// Description of where credentials are stored.
-    kept_in: &'a str,
+    vault_location: &'a str,
     /// Time after which the page reloads, to show that the link has expired.
     seconds_left: u64,
     method: SignInMethod,
@@ -62,7 +62,7 @@ struct FormPage<'a> {
     offers_key: bool,
     email: &'a str,
     remember: bool,
-    problem: Option<&'a Report>,
+    problem: Option<&'a UserFacingError>,
 }
 
 #[derive(Template)]
@@ -143,7 +143,7 @@ async fn sign_in(
     }
     let login = given.login();
     let (input, page) = (FormInput::of(&login), Arc::clone(&session));
-    let outcome = to_the_end(async move { page.sign_in(login).await }).await;
+    let outcome = run_to_completion(async move { page.sign_in(login).await }).await;
     answer(&session, SignInMethod::SignIn, &input, outcome)
 }
 
@@ -157,7 +157,7 @@ async fn create(
     }
     let login = given.login();
     let (input, page) = (FormInput::of(&login), Arc::clone(&session));
-    let outcome = to_the_end(async move { page.create(login).await }).await;
+    let outcome = run_to_completion(async move { page.create(login).await }).await;
     answer(&session, SignInMethod::Create, &input, outcome)
 }
 
@@ -170,7 +170,7 @@ async fn use_key(
         return refusal;
     }
     let page = Arc::clone(&session);
-    let outcome = to_the_end(async move { page.use_key(given.key).await }).await;
+    let outcome = run_to_completion(async move { page.use_key(given.key).await }).await;
     answer(&session, SignInMethod::Key, &FormInput::initial(&session), outcome)
 }
 
@@ -181,10 +181,12 @@ async fn join(Shared(session): Shared<Arc<PageSession>>, Form(join): Form<Join>)
 
 /// Completes `work` even if the browser closes the connection, so that wrong passwords are counted and no sign-in is
 /// lost.
-async fn to_the_end(work: impl Future<Output = Result<(), Report>> + Send + 'static) -> Result<(), Report> {
+async fn run_to_completion(
+    work: impl Future<Output = Result<(), UserFacingError>> + Send + 'static,
+) -> Result<(), UserFacingError> {
     tokio::spawn(work)
         .await
-        .unwrap_or_else(|_| Err(Report::new(Kind::Internal, "Internal server error.", "Try again.")))
+        .unwrap_or_else(|_| Err(UserFacingError::new(Kind::Internal, "Internal server error.", "Try again.")))
 }
 
 async fn style() -> impl IntoResponse {
@@ -205,7 +207,7 @@ fn answer(
     session: &PageSession,
     method: SignInMethod,
     input: &FormInput,
-    outcome: Result<(), Report>,
+    outcome: Result<(), UserFacingError>,
 ) -> Response {
     match outcome {
         Err(problem) if session.pending().is_open() => form(session, method, input, Some(&problem)),
@@ -217,7 +219,7 @@ fn form(
     session: &PageSession,
     method: SignInMethod,
     input: &FormInput,
-    problem: Option<&Report>,
+    problem: Option<&UserFacingError>,
 ) -> Response {
     let (pending, account) = (session.pending(), session.account());
     let page = FormPage {
@@ -227,7 +229,7 @@ fn form(
         profile: account.profile(),
         upstream: account.upstream().as_str(),
         requested_by: session.requested_by(),
-        kept_in: &account.kept_in(),
+        vault_location: &account.vault_location(),
         seconds_left: pending.expires_in().as_secs() + 1,
         method,
         offers_key: !pending.needs_session(),

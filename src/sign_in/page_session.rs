@@ -12,7 +12,7 @@ use super::{End, Pending, Request, State, browser::RedirectFile, peer::Join};
 use crate::{
     account::{Account, Error},
     bondmcp,
-    error::{Kind, Report},
+    error::{Kind, UserFacingError},
     secret::{self, ExposeSecret as _, SecretString},
 };
 
@@ -48,7 +48,7 @@ pub struct PageSession {
     /// Number of wrong passwords and keys. Held during an attempt, so that concurrent ones cannot exceed the limit.
     wrong: Mutex<u8>,
     /// BondMCP's final refusal of a new account, which the form shows.
-    problem: StdMutex<Option<Report>>,
+    problem: StdMutex<Option<UserFacingError>>,
     /// The file that opened the person's browser, if one did.
     redirect: StdMutex<Option<RedirectFile>>,
 }
@@ -114,7 +114,7 @@ impl PageSession {
     }
 
     /// Returns the problem that occurred after the form was sent.
-    pub fn problem(&self) -> Option<Report> {
+    pub fn problem(&self) -> Option<UserFacingError> {
         self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -145,7 +145,7 @@ impl PageSession {
         self.pending.join(need).then_some(proof)
     }
 
-    pub async fn sign_in(&self, login: Login) -> Result<(), Report> {
+    pub async fn sign_in(&self, login: Login) -> Result<(), UserFacingError> {
         let mut wrong = self.turn().await?;
         match self.account.sign_in(&login.email, login.password, login.remember).await {
             Ok(status) => {
@@ -154,23 +154,23 @@ impl PageSession {
             }
             Err(error) if is_unauthorized(&error) => {
                 self.count(&mut wrong);
-                Err(Report::new(
+                Err(UserFacingError::new(
                     Kind::InvalidCredentials,
                     "Wrong e-mail or password.",
                     "Check both and try again.",
                 ))
             }
-            Err(error) => Err(Report::from(&error)),
+            Err(error) => Err(UserFacingError::from(&error)),
         }
     }
 
     /// Creates an account; its verification is then polled.
-    pub async fn create(self: &Arc<Self>, login: Login) -> Result<(), Report> {
+    pub async fn create(self: &Arc<Self>, login: Login) -> Result<(), UserFacingError> {
         let _turn = self.turn().await?;
         self.account.register(&login.email, &login.password).await.map_err(|error| {
-            let report = Report::from(&error);
+            let report = UserFacingError::from(&error);
             if report.kind == Kind::Conflict {
-                return Report::new(
+                return UserFacingError::new(
                     Kind::Conflict,
                     "This e-mail already has an account.",
                     "Sign in instead.",
@@ -183,10 +183,10 @@ impl PageSession {
         Ok(())
     }
 
-    pub async fn use_key(&self, key: SecretString) -> Result<(), Report> {
+    pub async fn use_key(&self, key: SecretString) -> Result<(), UserFacingError> {
         let mut wrong = self.turn().await?;
         if self.pending.needs_session() {
-            return Err(Report::new(
+            return Err(UserFacingError::new(
                 Kind::SignInRequired,
                 "Your assistant needs a signed-in account for this; an API key is not enough.",
                 "Sign in or create an account.",
@@ -199,24 +199,28 @@ impl PageSession {
             }
             Err(error) if is_unauthorized(&error) => {
                 self.count(&mut wrong);
-                Err(Report::new(
+                Err(UserFacingError::new(
                     Kind::InvalidCredentials,
                     "BondMCP does not accept this API key.",
                     "Check it and try again.",
                 ))
             }
-            Err(error) => Err(Report::from(&error)),
+            Err(error) => Err(UserFacingError::from(&error)),
         }
     }
 
     /// Waits for earlier forms, one of which may have ended the sign-in.
-    async fn turn(&self) -> Result<MutexGuard<'_, u8>, Report> {
+    async fn turn(&self) -> Result<MutexGuard<'_, u8>, UserFacingError> {
         let wrong = self.wrong.lock().await;
         if self.pending.is_open() && self.pending.state() == State::Open {
             *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = None;
             return Ok(wrong);
         }
-        Err(Report::new(Kind::SignInRequired, "This sign-in is over.", "Ask your assistant for a new link."))
+        Err(UserFacingError::new(
+            Kind::SignInRequired,
+            "This sign-in is over.",
+            "Ask your assistant for a new link.",
+        ))
     }
 
     fn count(&self, wrong: &mut u8) {
@@ -240,7 +244,7 @@ impl PageSession {
                 Ok(status) => return self.pending.set_state(State::SignedIn { email: status.email }),
                 Err(error) => error,
             };
-            let report = Report::from(&error);
+            let report = UserFacingError::from(&error);
             match report.kind {
                 Kind::EmailNotVerified | Kind::RateLimited | Kind::UpstreamUnavailable | Kind::Timeout => {
                     let asked_for = report.retry_after_seconds.map(Duration::from_secs);

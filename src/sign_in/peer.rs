@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use url::form_urlencoded;
 
 use crate::{
-    account::Need,
+    account::RequiredCredential,
     secret::{self, ExposeSecret as _, SecretString},
 };
 
@@ -41,8 +41,8 @@ pub struct Join {
 impl Join {
     /// Returns the credential that the sender needs and the proof to answer with; `None` if the sender does not know
     /// `key`.
-    pub fn verified(&self, key: &SecretString) -> Option<(Need, String)> {
-        let need = if self.needs_session { Need::Session } else { Need::Api };
+    pub fn verified(&self, key: &SecretString) -> Option<(RequiredCredential, String)> {
+        let need = if self.needs_session { RequiredCredential::Session } else { RequiredCredential::Api };
         let expected = request_proof(key, &self.nonce, need).into();
         secret::same(&self.proof, &expected).then(|| (need, answer_proof(key, &self.nonce)))
     }
@@ -58,12 +58,12 @@ pub struct PeerPage {
 
 impl PeerPage {
     /// Becomes a dependent of the page; `false` if it has ended or another program answers in its place.
-    pub async fn join(&self, need: Need) -> bool {
+    pub async fn join(&self, need: RequiredCredential) -> bool {
         let nonce = secret::random();
         let nonce = nonce.expose_secret();
         let form = form_urlencoded::Serializer::new(String::new())
             .append_pair("nonce", nonce)
-            .append_pair("needs_session", if need == Need::Session { "true" } else { "false" })
+            .append_pair("needs_session", if need == RequiredCredential::Session { "true" } else { "false" })
             .append_pair("proof", &request_proof(&self.key, nonce, need))
             .finish();
         match tokio::time::timeout(PEER_TIMEOUT, self.post(form)).await {
@@ -93,8 +93,8 @@ impl PeerPage {
     }
 }
 
-fn request_proof(key: &SecretString, nonce: &str, need: Need) -> String {
-    proof(key, if need == Need::Session { "join for a session" } else { "join" }, nonce)
+fn request_proof(key: &SecretString, nonce: &str, need: RequiredCredential) -> String {
+    proof(key, if need == RequiredCredential::Session { "join for a session" } else { "join" }, nonce)
 }
 
 fn answer_proof(key: &SecretString, nonce: &str) -> String {
@@ -121,11 +121,14 @@ mod tests {
         let key = secret::random();
         let join =
             |needs_session, proof: String| Join { nonce: "n".into(), needs_session, proof: proof.into() };
-        let proof = request_proof(&key, "n", Need::Api);
-        assert_eq!(join(false, proof.clone()).verified(&key), Some((Need::Api, answer_proof(&key, "n"))));
+        let proof = request_proof(&key, "n", RequiredCredential::Api);
+        assert_eq!(
+            join(false, proof.clone()).verified(&key),
+            Some((RequiredCredential::Api, answer_proof(&key, "n")))
+        );
         assert_eq!(join(true, proof.clone()).verified(&key), None);
         assert_eq!(join(false, proof).verified(&secret::random()), None);
         assert_eq!(join(false, answer_proof(&key, "n")).verified(&key), None);
-        assert_eq!(join(false, request_proof(&key, "m", Need::Api)).verified(&key), None);
+        assert_eq!(join(false, request_proof(&key, "m", RequiredCredential::Api)).verified(&key), None);
     }
 }

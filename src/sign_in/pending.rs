@@ -10,7 +10,7 @@ use tokio::{sync::watch, time::Instant};
 use uuid::Uuid;
 
 use crate::{
-    account::Need,
+    account::RequiredCredential,
     secret::{ExposeSecret as _, SecretString},
 };
 
@@ -69,7 +69,7 @@ pub struct Pending {
 
 impl Pending {
     /// Creates a sign-in with one dependent.
-    pub(super) fn new(url: SecretString, lifetime: Duration, need: Need) -> Self {
+    pub(super) fn new(url: SecretString, lifetime: Duration, need: RequiredCredential) -> Self {
         Self::elsewhere(Uuid::new_v4().to_string(), url, code(), lifetime, need)
     }
 
@@ -79,7 +79,7 @@ impl Pending {
         url: SecretString,
         code: String,
         lifetime: Duration,
-        need: Need,
+        need: RequiredCredential,
     ) -> Self {
         Self {
             name,
@@ -88,7 +88,7 @@ impl Pending {
             expires: Instant::now() + lifetime,
             state: watch::Sender::new(State::Open),
             dependents: AtomicUsize::new(1),
-            needs_session: AtomicBool::new(need == Need::Session),
+            needs_session: AtomicBool::new(need == RequiredCredential::Session),
         }
     }
 
@@ -138,11 +138,11 @@ impl Pending {
     }
 
     /// Adds a dependent that is about to give the link to the person; `false` if the sign-in has ended.
-    pub(super) fn join(&self, need: Need) -> bool {
+    pub(super) fn join(&self, need: RequiredCredential) -> bool {
         let one_more = |dependents: usize| (dependents > 0).then_some(dependents + 1);
         let joined = self.is_open()
             && self.dependents.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).is_ok();
-        if joined && need == Need::Session {
+        if joined && need == RequiredCredential::Session {
             self.needs_session.store(true, Ordering::SeqCst);
         }
         joined

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Largest accepted request body, in bytes.
-pub const LARGEST_BODY: usize = 4 << 20;
+pub const MAX_BODY_BYTES: usize = 4 << 20;
 
 /// Longest wait for a complete request body. There is no time-out afterwards: a call has its own deadline, and an
 /// aborted response would not say whether the call was billed.
@@ -69,7 +69,7 @@ pub fn router(server: &BondMcp, protection: Protection, stopping: &CancellationT
     let loopback = ["localhost", "127.0.0.1", "::1"].map(ToOwned::to_owned);
     let config = StreamableHttpServerConfig::default()
         .with_json_response(true)
-        .with_max_request_body_bytes(LARGEST_BODY)
+        .with_max_request_body_bytes(MAX_BODY_BYTES)
         .with_allowed_hosts(loopback.into_iter().chain(protection.allowed_hosts))
         .with_allowed_origins(protection.allowed_origins)
         .enforce_origin_validation()
@@ -137,7 +137,7 @@ impl Endpoint {
         }
         let (head, body) = request.into_parts();
         // Read before any lock is taken, so that a slow body blocks no other request.
-        let body = match timeout(BODY_TIMEOUT, to_bytes(body, LARGEST_BODY)).await {
+        let body = match timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY_BYTES)).await {
             Ok(Ok(body)) => body,
             // Or the client has disconnected and does not receive this.
             Ok(Err(_)) => return refusal(StatusCode::PAYLOAD_TOO_LARGE, "the request's body is too large"),

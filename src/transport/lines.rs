@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 /// Longest accepted line, in bytes.
-pub(super) const LONGEST_LINE: usize = 4 << 20;
+pub(super) const MAX_LINE_BYTES: usize = 4 << 20;
 
 /// Reads messages from `R` and writes messages to `W`, one per line.
 pub(super) struct LineTransport<R, W> {
@@ -66,7 +66,7 @@ where
             }
             let newline = available.iter().position(|&byte| byte == b'\n');
             let taken = newline.map_or(available.len(), |at| at + 1);
-            let fits = self.line.len() + taken <= LONGEST_LINE;
+            let fits = self.line.len() + taken <= MAX_LINE_BYTES;
             if fits && !self.skipping {
                 self.line.extend_from_slice(&available[..taken]);
             }
@@ -146,7 +146,7 @@ where
                 Ok(Read::Line) => {}
                 Ok(Read::TooLong) => {
                     self.line.clear();
-                    let limit = format!("the line is longer than {} MiB", LONGEST_LINE >> 20);
+                    let limit = format!("the line is longer than {} MiB", MAX_LINE_BYTES >> 20);
                     self.refuse(ErrorData::new(ErrorCode::INVALID_REQUEST, limit, None), None);
                     continue;
                 }

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::error::{Kind, Report};
+use crate::error::{Kind, UserFacingError};
 
 /// Errors of a vault or its sealing key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,7 +67,7 @@ impl Error {
     }
 }
 
-impl From<&Error> for Report {
+impl From<&Error> for UserFacingError {
     fn from(error: &Error) -> Self {
         let kind = if *error == Error::Conflict { Kind::Conflict } else { Kind::Internal };
         let message = error.to_string();

@@ -40,7 +40,7 @@ pub enum KeyOrigin {
 impl KeyOrigin {
     /// Returns a notice for the person where a fallback was used.
     #[must_use]
-    pub fn notice(&self) -> Option<String> {
+    pub fn warning(&self) -> Option<String> {
         let Self::NewKeyFile(path) = self else { return None };
         Some(format!(
             "no OS keychain answered, so the vault's sealing key is stored in {}: it protects copies of the vault alone, \
@@ -274,7 +274,7 @@ mod tests {
         let (made, origin) = find_or_make(directory.path(), keychain.clone()).await.unwrap();
         let (found, _) = find_or_make(directory.path(), keychain).await.unwrap();
         assert_eq!(made.expose(), found.expose());
-        assert_eq!((origin.notice(), origin), (None, KeyOrigin::Keychain));
+        assert_eq!((origin.warning(), origin), (None, KeyOrigin::Keychain));
         assert!(!directory.path().join("data/sealing.key").exists());
     }
 
@@ -282,10 +282,10 @@ mod tests {
     async fn without_a_keychain_a_private_file_keeps_the_key_and_says_so_once() {
         let directory = tempfile::tempdir().unwrap();
         let (made, origin) = find_or_make(directory.path(), Arc::new(Headless)).await.unwrap();
-        assert!(origin.notice().unwrap().contains("sealing.key"));
+        assert!(origin.warning().unwrap().contains("sealing.key"));
         let (found, origin) = find_or_make(directory.path(), Arc::new(Headless)).await.unwrap();
         assert_eq!(made.expose(), found.expose());
-        assert_eq!(origin.notice(), None);
+        assert_eq!(origin.warning(), None);
         files::refuse_exposed(&directory.path().join("data/sealing.key"), "600").unwrap();
     }
 
@@ -326,7 +326,7 @@ mod tests {
         std::fs::write(&path, "ab".repeat(KEY_BYTES)).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
         let error = SealingKey::from_file(&path).unwrap_err();
-        let report = crate::error::Report::from(&error);
+        let report = crate::error::UserFacingError::from(&error);
         assert!(report.solution.contains("chmod 600"), "{report}");
     }
 }

@@ -36,7 +36,7 @@ static BUSY: ToolSpec = ToolSpec {
     run: |_| {
         Box::pin(async {
             tokio::time::sleep(Duration::from_secs(20)).await;
-            Err(Failure::bug())
+            Err(ToolError::bug())
         })
     },
     ..tools::TEMPLATE
@@ -46,14 +46,17 @@ static BILLED: ToolSpec = ToolSpec {
     name: "billed",
     credential: None,
     price: Some(Price::cents(3)),
-    run: |call| Box::pin(call.pay(async { Err::<health::Analysis, _>(account::Error::Interrupted) })),
+    run: |call| Box::pin(call.billed(async { Err::<health::Analysis, _>(account::Error::Interrupted) })),
     ..tools::TEMPLATE
 };
 
 static BILLED_PANICS: ToolSpec = ToolSpec {
     name: "billed_panics",
     run: |call| {
-        Box::pin(call.pay(async { panic!("canary-panic") as Result<health::Analysis, account::Error> }))
+        Box::pin(call.billed(async {
+            call.sent.set(true);
+            panic!("canary-panic") as Result<health::Analysis, account::Error>
+        }))
     },
     ..BILLED
 };
@@ -72,8 +75,8 @@ fn server(limits: Limits) -> BondMcp {
         BondMcp::new(account, None, redactor, &selection, limits, CancellationToken::new()).unwrap();
     let inner = std::sync::Arc::get_mut(&mut server.inner).unwrap();
     for spec in [&PANICS, &HANGS, &BUSY, &BILLED, &BILLED_PANICS] {
-        let face = Tool::new(spec.name, "of a test", JsonObject::new());
-        inner.tools.insert(spec.name, ServedTool { spec, face });
+        let definition = Tool::new(spec.name, "of a test", JsonObject::new());
+        inner.tools.insert(spec.name, ServedTool { spec, definition });
     }
     server
 }

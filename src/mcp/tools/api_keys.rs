@@ -9,10 +9,10 @@ use super::{
     schema::{input_schema, output_schema},
 };
 use crate::{
-    account::{Key, Need, Unfinished},
+    account::{Key, RequiredCredential, Unfinished},
     bondmcp::wire::{CreateApiKey, KeyUsage, Permission},
     error::Kind,
-    mcp::{call::Call, failure::Failure},
+    mcp::{call::Call, tool_error::ToolError},
 };
 
 pub(super) const TOOLS: &[ToolSpec] = &[ToolSpec {
@@ -21,7 +21,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[ToolSpec {
     description: "Lists, creates, rotates, revokes and selects the account's BondMCP API keys, and shows their usage. Answers with ids, names and previews; the keys themselves stay in the server. `revoke` and `rotate` stop an existing key from working, in every program that uses it, so the person must agree first.",
     toolset: Toolset::Keys,
     effects: Effects { read_only: false, destructive: true, idempotent: false },
-    credential: Some(Need::Session),
+    credential: Some(RequiredCredential::Session),
     explains_sign_in: false,
     price: None,
     action: |arguments| Action::of(arguments).map(Action::name),
@@ -113,7 +113,7 @@ impl ManageApiKeysResult {
         Self { action, keys: None, usage: None, unfinished: vec![], next: None }
     }
 
-    fn with_key(mut self, key: Key) -> Result<Outcome, Failure> {
+    fn with_key(mut self, key: Key) -> Result<Outcome, ToolError> {
         let id = key.id.clone();
         self.keys = Some(vec![key]);
         self.with_next(format!(
@@ -122,13 +122,13 @@ impl ManageApiKeysResult {
         .map(|done| done.with_key(id))
     }
 
-    fn with_next(mut self, next: impl Into<String>) -> Result<Outcome, Failure> {
+    fn with_next(mut self, next: impl Into<String>) -> Result<Outcome, ToolError> {
         self.next = Some(next.into());
         Outcome::of(&self)
     }
 }
 
-async fn manage(call: &Call<'_>) -> Result<Outcome, Failure> {
+async fn manage(call: &Call<'_>) -> Result<Outcome, ToolError> {
     let arguments: ManageApiKeysArguments = call.arguments()?;
     arguments.check()?;
     let account = call.account();
@@ -167,7 +167,7 @@ async fn manage(call: &Call<'_>) -> Result<Outcome, Failure> {
 
 impl ManageApiKeysArguments {
     /// Refuses arguments that the action does not take: the agent meant something else.
-    fn check(&self) -> Result<(), Failure> {
+    fn check(&self) -> Result<(), ToolError> {
         let for_create = self.action == Action::Create;
         let stray = [
             ("key_id", self.key_id.is_some() && matches!(self.action, Action::List | Action::Create)),
@@ -178,7 +178,7 @@ impl ManageApiKeysArguments {
         ];
         match stray.into_iter().find(|(_, given)| *given) {
             None => Ok(()),
-            Some((name, _)) => Err(Failure::new(
+            Some((name, _)) => Err(ToolError::new(
                 Kind::InvalidInput,
                 format!("The argument `{name}` is not valid with this action."),
                 "Leave it out, or read what each action takes in the tool's input schema.",
@@ -186,13 +186,13 @@ impl ManageApiKeysArguments {
         }
     }
 
-    fn key_id(&self) -> Result<&str, Failure> {
+    fn key_id(&self) -> Result<&str, ToolError> {
         self.key_id
             .as_deref()
             .ok_or_else(|| missing("key_id", "List the keys and give the id of one of them."))
     }
 
-    fn wanted(self) -> Result<CreateApiKey, Failure> {
+    fn wanted(self) -> Result<CreateApiKey, ToolError> {
         Ok(CreateApiKey {
             name: self.name.ok_or_else(|| missing("name", "Give the new key a name."))?,
             description: self.description,
@@ -201,6 +201,6 @@ impl ManageApiKeysArguments {
     }
 }
 
-fn missing(name: &str, solution: &str) -> Failure {
-    Failure::new(Kind::InvalidInput, format!("The argument `{name}` is missing."), solution)
+fn missing(name: &str, solution: &str) -> ToolError {
+    ToolError::new(Kind::InvalidInput, format!("The argument `{name}` is missing."), solution)
 }

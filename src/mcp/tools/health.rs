@@ -10,7 +10,7 @@ use super::{
     unconfirmed,
 };
 use crate::{
-    account::Need,
+    account::RequiredCredential,
     bondmcp::wire::health::{
         Analysis, AnalysisRequest, Extraction, ExtractionRequest, MedicationCheck, MedicationCheckRequest,
         RiskAnalysis, RiskAnalysisRequest, SymptomAssessment, SymptomAssessmentRequest,
@@ -40,7 +40,7 @@ const fn service(
         description,
         toolset: Toolset::Health,
         effects: Effects { read_only: false, destructive: false, idempotent: false },
-        credential: Some(Need::Api),
+        credential: Some(RequiredCredential::Api),
         explains_sign_in: false,
         price: Some(price),
         action: no_action,
@@ -61,7 +61,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
         |call| {
             Box::pin(async move {
                 let wanted: RiskAnalysisRequest = call.arguments()?;
-                call.pay(call.account().risk_analysis(&wanted, call.sent)).await
+                call.billed(call.account().risk_analysis(&wanted, call.sent)).await
             })
         },
     ),
@@ -74,7 +74,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
         |call| {
             Box::pin(async move {
                 let wanted: MedicationCheckRequest = call.arguments()?;
-                call.pay(call.account().medication_check(&wanted, call.sent)).await
+                call.billed(call.account().medication_check(&wanted, call.sent)).await
             })
         },
     ),
@@ -87,7 +87,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
         |call| {
             Box::pin(async move {
                 let wanted: SymptomAssessmentRequest = call.arguments()?;
-                call.pay(call.account().symptom_assessment(&wanted, call.sent)).await
+                call.billed(call.account().symptom_assessment(&wanted, call.sent)).await
             })
         },
     ),
@@ -100,7 +100,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
         |call| {
             Box::pin(async move {
                 let wanted: TreatmentRequest = call.arguments()?;
-                call.pay(call.account().treatment_recommendations(&wanted, call.sent)).await
+                call.billed(call.account().treatment_recommendations(&wanted, call.sent)).await
             })
         },
     ),
@@ -113,7 +113,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
         |call| {
             Box::pin(async move {
                 let wanted: ExtractionRequest = call.arguments()?;
-                call.pay(call.account().data_extraction(&wanted, call.sent)).await
+                call.billed(call.account().data_extraction(&wanted, call.sent)).await
             })
         },
     ),
@@ -127,7 +127,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
         |call| {
             Box::pin(async move {
                 let wanted: AnalysisRequest = call.arguments()?;
-                call.pay(call.account().analyze(&wanted, call.sent)).await
+                call.billed(call.account().analyze(&wanted, call.sent)).await
             })
         },
     ),

@@ -23,11 +23,11 @@ pub(super) use self::{
 };
 use super::{
     call::Call,
-    failure::Failure,
     guard::Guarded,
     spending::{Price, Usd},
+    tool_error::ToolError,
 };
-use crate::account::Need;
+use crate::account::RequiredCredential;
 
 /// Tools that belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -59,7 +59,7 @@ pub(super) struct KeyChange {
 }
 
 /// The handler of a tool: makes one call.
-pub(super) type Handler = for<'a> fn(&'a Call<'a>) -> BoxFuture<'a, Result<Outcome, Failure>>;
+pub(super) type Handler = for<'a> fn(&'a Call<'a>) -> BoxFuture<'a, Result<Outcome, ToolError>>;
 
 /// The specification of one tool.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +70,7 @@ pub(super) struct ToolSpec {
     pub toolset: Toolset,
     pub effects: Effects,
     /// Credential that a call needs; a sign-in is started if there is none.
-    pub credential: Option<Need>,
+    pub credential: Option<RequiredCredential>,
     /// Whether the tool's own result says how to sign in, for hosts that cannot ask the person.
     pub explains_sign_in: bool,
     /// Price of a call; `None` for a free tool.
@@ -86,7 +86,7 @@ pub(super) struct ToolSpec {
 
 impl ToolSpec {
     /// Returns the tool's description for hosts.
-    pub fn face(&self) -> Tool {
+    pub fn definition(&self) -> Tool {
         let Effects { read_only, destructive, idempotent } = self.effects;
         let hints =
             ToolAnnotations::from_raw(None, Some(read_only), Some(destructive), Some(idempotent), Some(true));
@@ -136,10 +136,10 @@ pub(super) struct Outcome {
 
 impl Outcome {
     /// Creates an outcome with `result`, which must serialize to a JSON object.
-    pub fn of(result: &impl Serialize) -> Result<Self, Failure> {
+    pub fn of(result: &impl Serialize) -> Result<Self, ToolError> {
         match serde_json::to_value(result) {
             Ok(Value::Object(result)) => Ok(Content::Fresh(result).into()),
-            _ => Err(Failure::bug()),
+            _ => Err(ToolError::bug()),
         }
     }
 

@@ -9,10 +9,10 @@ use super::{
     unconfirmed,
 };
 use crate::{
-    account::Need,
+    account::RequiredCredential,
     bondmcp::wire::Model,
     clock::Timestamp,
-    mcp::{BondMcp, failure::Failure},
+    mcp::{BondMcp, tool_error::ToolError},
 };
 
 pub(super) const TOOLS: &[ToolSpec] = &[ToolSpec {
@@ -21,7 +21,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[ToolSpec {
     description: "Lists the health-AI models that BondMCP offers to the signed-in account. Free of charge.",
     toolset: Toolset::Models,
     effects: Effects { read_only: true, destructive: false, idempotent: true },
-    credential: Some(Need::Api),
+    credential: Some(RequiredCredential::Api),
     explains_sign_in: false,
     price: None,
     action: no_action,
@@ -60,7 +60,7 @@ struct ListModelsResult<'a> {
 }
 
 impl BondMcp {
-    pub(in crate::mcp) async fn models(&self, refresh: bool) -> Result<Outcome, Failure> {
+    pub(in crate::mcp) async fn models(&self, refresh: bool) -> Result<Outcome, ToolError> {
         let list = self.account().list_models(refresh).await?;
         // Agents ask for the list often, and it is the same for minutes.
         let repeats = list.from_cache && list.outage.is_none();

@@ -9,11 +9,11 @@ use super::{
     unconfirmed,
 };
 use crate::{
-    account::{self, Credential, Need, Status},
+    account::{self, Credential, RequiredCredential, Status},
     bondmcp::{Allowance, wire::Subscription},
     clock::Timestamp,
     error::Kind,
-    mcp::{BondMcp, call::Call, elicitation::link_in_words, failure::Failure, spending::Spent},
+    mcp::{BondMcp, call::Call, elicitation::link_in_words, spending::Spent, tool_error::ToolError},
     sign_in::{Pending, State},
 };
 
@@ -26,7 +26,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
         title: "Create a BondMCP account",
         description: "Starts creating a BondMCP account. The person chooses the password outside the chat: pass on what `next` says. Reports it if an account is signed in already.",
         effects: Effects { read_only: false, destructive: false, idempotent: true },
-        credential: Some(Need::Api),
+        credential: Some(RequiredCredential::Api),
         explains_sign_in: true,
         input_schema: input_schema::<SignInArguments>,
         output_schema: output_schema::<RegisterResult>,
@@ -38,7 +38,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
         title: "Sign in to BondMCP",
         description: "Signs in to BondMCP. Signs in at once where the server can do so by itself; otherwise the person signs in outside the chat: pass on what `next` says. Other tools sign in by themselves where possible, so call this only to start signing in.",
         effects: Effects { read_only: false, destructive: false, idempotent: true },
-        credential: Some(Need::Api),
+        credential: Some(RequiredCredential::Api),
         explains_sign_in: true,
         input_schema: input_schema::<SignInArguments>,
         output_schema: output_schema::<LoginResult>,
@@ -158,7 +158,7 @@ pub(in crate::mcp) struct AuthStatusResult {
     spent: Spent,
 }
 
-async fn register(call: &Call<'_>) -> Result<Outcome, Failure> {
+async fn register(call: &Call<'_>) -> Result<Outcome, ToolError> {
     let arguments: SignInArguments = call.arguments()?;
     let email = arguments.email.map(checked_email).transpose()?;
     if let Ok(status) = call.server.signed_in().await? {
@@ -182,7 +182,7 @@ async fn register(call: &Call<'_>) -> Result<Outcome, Failure> {
     })
 }
 
-async fn login(call: &Call<'_>) -> Result<Outcome, Failure> {
+async fn login(call: &Call<'_>) -> Result<Outcome, ToolError> {
     let arguments: SignInArguments = call.arguments()?;
     let email = arguments.email.map(checked_email).transpose()?;
     let why = match call.server.signed_in().await? {
@@ -212,7 +212,7 @@ async fn login(call: &Call<'_>) -> Result<Outcome, Failure> {
     })
 }
 
-async fn logout(call: &Call<'_>) -> Result<Outcome, Failure> {
+async fn logout(call: &Call<'_>) -> Result<Outcome, ToolError> {
     call.account().sign_out(false).await?;
     let next = if call.account().has_environment_credentials() {
         "The server's environment holds credentials, so the next call signs in with them; the operator can unset them."
@@ -223,7 +223,7 @@ async fn logout(call: &Call<'_>) -> Result<Outcome, Failure> {
 }
 
 impl BondMcp {
-    pub(in crate::mcp) async fn auth_status(&self) -> Result<AuthStatusResult, Failure> {
+    pub(in crate::mcp) async fn auth_status(&self) -> Result<AuthStatusResult, ToolError> {
         let account = self.account();
         let status = account.status().await?;
         let plan = if status.signed_in { account.plan().await } else { None };
@@ -236,7 +236,7 @@ impl BondMcp {
     }
 
     /// Signs in without the person if possible; otherwise returns why the person must do it.
-    async fn signed_in(&self) -> Result<Result<Status, account::SignInReason>, Failure> {
+    async fn signed_in(&self) -> Result<Result<Status, account::SignInReason>, ToolError> {
         match self.account().ensure_signed_in().await {
             Ok(status) => Ok(Ok(status)),
             Err(account::Error::SignInRequired { why, .. }) => Ok(Err(why)),
@@ -264,7 +264,7 @@ fn next_step(page: Option<&Pending>, purpose: &str, command: &str) -> (SignInSta
 }
 
 /// Validates an e-mail address from an agent. It is shown on the sign-in page, so only a plain address is accepted.
-fn checked_email(email: String) -> Result<String, Failure> {
+fn checked_email(email: String) -> Result<String, ToolError> {
     let plain = |part: &str, extra: &[u8]| {
         !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || extra.contains(&b))
     };
@@ -274,7 +274,7 @@ fn checked_email(email: String) -> Result<String, Failure> {
     if fits {
         Ok(email)
     } else {
-        Err(Failure::new(
+        Err(ToolError::new(
             Kind::InvalidInput,
             "Invalid argument `email`: expected an e-mail address.",
             "Give a plain e-mail address such as ada@example.com, or leave it out.",

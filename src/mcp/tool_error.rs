@@ -6,21 +6,21 @@ use serde_json::{Value, json};
 use crate::{
     account,
     bondmcp::POSSIBLY_BILLED,
-    error::{Kind, Report},
+    error::{Kind, UserFacingError},
 };
 
 /// The failure of a call.
 #[derive(Debug)]
-pub struct Failure {
-    report: Report,
+pub struct ToolError {
+    report: UserFacingError,
     possibly_billed: bool,
     /// The account that signed in since the previous answer.
     signed_in_as: Option<String>,
 }
 
-impl Failure {
+impl ToolError {
     pub fn new(kind: Kind, message: impl Into<String>, solution: impl Into<String>) -> Self {
-        Report::new(kind, message, solution).into()
+        UserFacingError::new(kind, message, solution).into()
     }
 
     /// Returns the failure for a bug in this server.
@@ -72,14 +72,14 @@ impl Failure {
     }
 }
 
-impl From<Report> for Failure {
-    fn from(report: Report) -> Self {
+impl From<UserFacingError> for ToolError {
+    fn from(report: UserFacingError) -> Self {
         Self { report, possibly_billed: false, signed_in_as: None }
     }
 }
 
-impl From<account::Error> for Failure {
+impl From<account::Error> for ToolError {
     fn from(error: account::Error) -> Self {
-        Self { possibly_billed: error.is_possibly_billed(), ..Report::from(&error).into() }
+        Self { possibly_billed: error.is_possibly_billed(), ..UserFacingError::from(&error).into() }
     }
 }

@@ -11,19 +11,19 @@ const LEASE: Duration = Duration::from_secs(3);
 
 impl Account {
     /// Takes or keeps the right to write the notice; `false` while another holder lives.
-    pub async fn hold_notice(&self, holder: &str) -> Result<bool, Error> {
+    pub async fn acquire_announcement_lease(&self, holder: &str) -> Result<bool, Error> {
         let store = &self.inner.store;
-        Ok(store.vault().await?.acquire_lease(&store.notice_id(), holder, self.now(), LEASE).await?)
+        Ok(store.vault().await?.acquire_lease(&store.announcement_id(), holder, self.now(), LEASE).await?)
     }
 
-    pub async fn release_notice(&self, holder: &str) -> Result<(), Error> {
+    pub async fn release_announcement_lease(&self, holder: &str) -> Result<(), Error> {
         let store = &self.inner.store;
-        Ok(store.vault().await?.release_lease(&store.notice_id(), holder).await?)
+        Ok(store.vault().await?.release_lease(&store.announcement_id(), holder).await?)
     }
 
     /// Puts `text` in the place of the notice that is there. For the holder.
-    pub async fn post_notice(&self, text: &[u8]) -> Result<(), Error> {
-        let (vault, id) = (self.inner.store.vault().await?, self.inner.store.notice_id());
+    pub async fn publish_announcement(&self, text: &[u8]) -> Result<(), Error> {
+        let (vault, id) = (self.inner.store.vault().await?, self.inner.store.announcement_id());
         loop {
             let version = vault.read(&id).await?.map(|record| record.version);
             match vault.write(&id, version, text).await {
@@ -34,13 +34,13 @@ impl Account {
     }
 
     /// The notice as it was posted last.
-    pub async fn notice(&self) -> Result<Option<SecretBytes>, Error> {
-        let (vault, id) = (self.inner.store.vault().await?, self.inner.store.notice_id());
+    pub async fn announcement(&self) -> Result<Option<SecretBytes>, Error> {
+        let (vault, id) = (self.inner.store.vault().await?, self.inner.store.announcement_id());
         Ok(vault.read(&id).await?.map(|record| record.plaintext))
     }
 
     /// Looks into the vault now for what another process has done to the account.
-    pub async fn look_again(&self) -> Result<(), Error> {
+    pub async fn reload(&self) -> Result<(), Error> {
         self.reread().await.map(|_| ())
     }
 

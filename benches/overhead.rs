@@ -753,6 +753,8 @@ mod bare {
     }
 
     pub async fn http() -> Result<()> {
+        use axum::serve::ListenerExt as _;
+
         let bare = Bare::new()?;
         let config = StreamableHttpServerConfig::default().with_json_response(true);
         let sessions = Arc::new(LocalSessionManager::default());
@@ -765,6 +767,6 @@ mod bare {
         let router = axum::Router::new()
             .route_service("/mcp", service(config.clone()))
             .route_service("/without-session", service(config.with_legacy_session_mode(false)));
-        Ok(axum::serve(listener, router).await?)
+        Ok(axum::serve(listener.tap_io(|stream| drop(stream.set_nodelay(true))), router).await?)
     }
 }

@@ -43,8 +43,8 @@ async fn a_tool_that_was_not_chosen_does_not_exist() {
     ] {
         let (server, names) = served(&place, flags).await;
         let is_served = |name: &&str| names.iter().any(|served| served == *name);
-        assert!(served_ones.iter().all(|name| is_served(name)), "{flags:?}: {names:?}");
-        assert!(!hidden_ones.iter().any(|name| is_served(name)), "{flags:?}: {names:?}");
+        assert!(served_ones.iter().all(is_served), "{flags:?}: {names:?}");
+        assert!(!hidden_ones.iter().any(is_served), "{flags:?}: {names:?}");
         for hidden in ["logout", "health_analyze", "no_such_tool"] {
             let Err(ServiceError::McpError(error)) = server.call(hidden, json!({})).await else { panic!() };
             assert_eq!(error.code, ErrorCode::INVALID_PARAMS, "{flags:?} {hidden}");

@@ -22,8 +22,8 @@ mod status;
 mod store;
 
 use std::{
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{Notify, OnceCell};
@@ -91,6 +91,10 @@ struct Inner {
     tasks: TaskTracker,
 }
 
+/// How long a look at the vault's files is good for. It serves the steps of one call; another process's change is
+/// noticed by the next one.
+const CONFIRMATION_LIFETIME: Duration = Duration::from_millis(1);
+
 /// The record as this process last saw it.
 #[derive(Debug)]
 struct CachedRecord {
@@ -98,6 +102,8 @@ struct CachedRecord {
     version: u64,
     /// State of the vault just before the record was read; `None` where it is unknown.
     marker: Option<ChangeMarker>,
+    /// When the vault was last seen in that state.
+    confirmed: Mutex<Instant>,
 }
 
 impl Account {
@@ -222,7 +228,7 @@ impl Account {
     /// Reads the record again if another process has changed it, so that the redactor knows the newest secrets. Cheap
     /// enough to run before every response.
     pub async fn refresh_if_changed(&self) {
-        if let Err(error) = self.record().await {
+        if let Err(error) = self.record_as_of(Duration::ZERO).await {
             tracing::warn!(%error, "the account could not be read again");
         }
     }
@@ -230,21 +236,36 @@ impl Account {
     /// Returns the current record: from memory while the vault is unchanged, so that no call uses a key that another
     /// process has deselected.
     async fn record(&self) -> Result<Arc<CachedRecord>, Error> {
-        if let Some(memory) = self.current() {
+        self.record_as_of(CONFIRMATION_LIFETIME).await
+    }
+
+    /// Returns the record as it was at most `age` ago.
+    async fn record_as_of(&self, age: Duration) -> Result<Arc<CachedRecord>, Error> {
+        if let Some(memory) = self.current(age) {
             return Ok(memory);
         }
         let _guard = self.inner.loading.lock().await;
-        match self.current() {
+        match self.current(age) {
             Some(memory) => Ok(memory),
             None => Box::pin(self.reread()).await,
         }
     }
 
     /// Returns the record from memory if the vault is unchanged since it was read.
-    fn current(&self) -> Option<Arc<CachedRecord>> {
+    /// A look at its files less than `age` ago is good enough.
+    fn current(&self, age: Duration) -> Option<Arc<CachedRecord>> {
         let memory = self.remembered()?;
-        let marker = self.inner.store.change_marker();
-        (marker.is_some() && marker == memory.marker).then_some(memory)
+        let mut confirmed = memory.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        if confirmed.elapsed() >= age {
+            let seen_at = Instant::now();
+            let marker = self.inner.store.change_marker();
+            if marker.is_none() || marker != memory.marker {
+                return None;
+            }
+            *confirmed = seen_at;
+        }
+        drop(confirmed);
+        Some(memory)
     }
 
     /// Reads the record from the vault.
@@ -273,7 +294,7 @@ impl Account {
         Versioned { record, version }: Versioned,
         marker: Option<ChangeMarker>,
     ) -> Arc<CachedRecord> {
-        let seen = Arc::new(CachedRecord { record, version, marker });
+        let seen = Arc::new(CachedRecord { record, version, marker, confirmed: Mutex::new(Instant::now()) });
         self.inner.was_read.notify_one();
         let mut memory = self.inner.memory.write().unwrap_or_else(PoisonError::into_inner);
         match &*memory {

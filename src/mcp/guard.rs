@@ -83,7 +83,9 @@ impl Guard {
         };
         // Read first, so that a secret that comes to be known meanwhile makes the answer obsolete.
         let revision = self.redactor.revision();
-        let answer = CallToolResult::structured(self.cleaned(result));
+        let (structured, text) = self.cleaned(result);
+        let mut answer = CallToolResult::success(vec![ContentBlock::text(text)]);
+        answer.structured_content = Some(structured);
         if let Some(source) = source {
             let repeat = Repeat { source, revision, answer: answer.clone() };
             *self.repeat.lock().unwrap_or_else(PoisonError::into_inner) = Some(repeat);
@@ -106,7 +108,7 @@ impl Guard {
         match answer {
             Ok(Answer::Done(outcome)) => Ok(Guarded(self.structured(outcome.result).into_inner().into())),
             Ok(Answer::Failed(failure)) => {
-                let text = self.cleaned(failure.to_json()).to_string();
+                let (_, text) = self.cleaned(failure.to_json());
                 Ok(Guarded(CallToolResult::error(vec![ContentBlock::text(text)]).into()))
             }
             Ok(Answer::Ask(question)) => self.questions(question).map(|question| Guarded(question.into())),
@@ -187,10 +189,16 @@ impl Guard {
         Ok(asked)
     }
 
-    fn cleaned(&self, object: JsonObject) -> Value {
+    /// Returns the object without secrets, and as text. The text is scanned first: nearly always it has no secret, and
+    /// scanning every string by itself takes several times as long.
+    fn cleaned(&self, object: JsonObject) -> (Value, String) {
         let mut value = Value::Object(object);
-        self.redactor.redact_json(&mut value);
-        value
+        let mut text = value.to_string();
+        if let Cow::Owned(_) = self.redactor.redact(&text) {
+            self.redactor.redact_json(&mut value);
+            text = value.to_string();
+        }
+        (value, text)
     }
 }
 

@@ -98,7 +98,8 @@ async fn every_operation_is_reached_end_to_end() {
 
 /// Runs in this process, where the pause after repeated failures can be short.
 async fn after_an_outage(sandbox: &RunningSandbox, place: &Place) {
-    let timing = Timing { open_for: Duration::from_millis(1), ..Timing::default() };
+    let short = Duration::from_millis(1);
+    let timing = Timing { open_for: short, first_wait: short, ..Timing::default() };
     let (server, _stopping) = in_process(place, timing);
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     tokio::spawn(async move { server.serve(ours).await.unwrap().waiting().await });

@@ -20,9 +20,9 @@ use super::{BondMcp, guard::Guarded, host::Host, tool_error::ToolError};
 const STATIC_TTL_MS: u64 = 5 * 60 * 1000;
 
 impl BondMcp {
-    /// A result on its way out.
-    fn out<T: Serialize + DeserializeOwned>(&self, result: Result<T, ErrorData>) -> Result<T, ErrorData> {
-        self.inner.guard.result(result).map(Guarded::into_inner).map_err(Guarded::into_inner)
+    /// Lets out a list that is made of our own words.
+    fn out<T: Serialize + DeserializeOwned>(&self, list: Result<T, ErrorData>) -> Result<T, ErrorData> {
+        self.inner.guard.listing(list).map(Guarded::into_inner).map_err(Guarded::into_inner)
     }
 }
 
@@ -50,8 +50,8 @@ impl ServerHandler for BondMcp {
         _: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         self.out(only_page(page.as_ref()).map(|()| {
-            let faces = self.inner.tools.values().map(|tool| tool.definition.clone()).collect();
-            let mut list = ListToolsResult::with_all_items(faces)
+            let definitions = self.inner.tools.values().map(|tool| tool.definition.clone()).collect();
+            let mut list = ListToolsResult::with_all_items(definitions)
                 .with_ttl_ms(STATIC_TTL_MS)
                 .with_cache_scope(CacheScope::Public);
             list.meta = Some(Self::meta());
@@ -118,7 +118,8 @@ impl ServerHandler for BondMcp {
         _: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
         let completed = self.bounded(Box::pin(self.completed(&request))).await;
-        self.out(completed.map_err(ToolError::into_protocol_error).flatten())
+        let completed = self.inner.guard.result(completed.map_err(ToolError::into_protocol_error).flatten());
+        completed.map(Guarded::into_inner).map_err(Guarded::into_inner)
     }
 
     /// rmcp reads a request whose parameters do not fit its method as one of a method unknown to it.

@@ -11,7 +11,7 @@ use rmcp::{
     ErrorData,
     model::{
         CallToolResponse, CallToolResult, ContentBlock, ElicitRequestParams, ElicitationSchema,
-        GetPromptResult, InputRequest, InputRequiredResult, JsonObject, ReadResourceResult,
+        GetPromptResult, InputRequest, InputRequiredResult, ReadResourceResult,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -73,8 +73,7 @@ impl Guard {
         (repeat.revision == self.redactor.revision()).then(|| Guarded(repeat.answer.clone()))
     }
 
-    /// A structured result and the text that is made of it. A secret that JSON has escaped twice would be harder to
-    /// find, so the structure is cleaned first.
+    /// A structured result and the text that is made of it.
     fn structured(&self, content: Content) -> Guarded<CallToolResult> {
         let (result, source) = match content {
             Content::Fresh(result) => (result, None),
@@ -83,7 +82,7 @@ impl Guard {
         };
         // Read first, so that a secret that comes to be known meanwhile makes the answer obsolete.
         let revision = self.redactor.revision();
-        let (structured, text) = self.cleaned(result);
+        let (structured, text) = self.cleaned(Value::Object(result));
         let mut answer = CallToolResult::success(vec![ContentBlock::text(text)]);
         answer.structured_content = Some(structured);
         if let Some(source) = source {
@@ -108,7 +107,7 @@ impl Guard {
         match answer {
             Ok(Answer::Done(outcome)) => Ok(Guarded(self.structured(outcome.result).into_inner().into())),
             Ok(Answer::Failed(failure)) => {
-                let (_, text) = self.cleaned(failure.to_json());
+                let (_, text) = self.cleaned(Value::Object(failure.to_json()));
                 Ok(Guarded(CallToolResult::error(vec![ContentBlock::text(text)]).into()))
             }
             Ok(Answer::Ask(question)) => self.questions(question).map(|question| Guarded(question.into())),
@@ -120,14 +119,21 @@ impl Guard {
     pub fn result<T: Serialize + DeserializeOwned>(&self, result: Result<T, ErrorData>) -> Reply<T> {
         let result = result.map_err(|error| self.error(error))?;
         let unreadable = |_| self.error(ErrorData::internal_error("the result cannot be sent", None));
-        // Looked at as text first: nearly always there is nothing to redact, and a tree would cost much memory.
-        let text = serde_json::to_string(&result).map_err(unreadable)?;
-        if matches!(self.redactor.redact(&text), Cow::Borrowed(_)) {
+        let before = serde_json::to_value(&result).map_err(unreadable)?;
+        let (after, _) = self.cleaned(before.clone());
+        if after == before {
             return Ok(Guarded(result));
         }
-        let mut value = serde_json::from_str(&text).map_err(unreadable)?;
-        self.redactor.redact_json(&mut value);
-        serde_json::from_value(value).map(Guarded).map_err(unreadable)
+        serde_json::from_value(after).map(Guarded).map_err(unreadable)
+    }
+
+    /// A list that is made of our own words alone. It is scanned as text, since trees of it would cost much memory.
+    pub fn listing<T: Serialize + DeserializeOwned>(&self, list: Result<T, ErrorData>) -> Reply<T> {
+        let list = list.map_err(|error| self.error(error))?;
+        match serde_json::to_string(&list) {
+            Ok(text) if matches!(self.redactor.redact(&text), Cow::Borrowed(_)) => Ok(Guarded(list)),
+            _ => self.result(Ok(list)),
+        }
     }
 
     /// What a resource holds. It may be large, so it is looked at apart from the async workers.
@@ -189,15 +195,11 @@ impl Guard {
         Ok(asked)
     }
 
-    /// Returns the object without secrets, and as text. The text is scanned first: nearly always it has no secret, and
-    /// scanning every string by itself takes several times as long.
-    fn cleaned(&self, object: JsonObject) -> (Value, String) {
-        let mut value = Value::Object(object);
-        let mut text = value.to_string();
-        if let Cow::Owned(_) = self.redactor.redact(&text) {
-            self.redactor.redact_json(&mut value);
-            text = value.to_string();
-        }
+    /// Returns the value without secrets, and the text that is made of it. Every string is scanned by itself: in the
+    /// text, what JSON escapes may hide a secret.
+    pub fn cleaned(&self, mut value: Value) -> (Value, String) {
+        self.redactor.redact_json(&mut value);
+        let text = value.to_string();
         (value, text)
     }
 }
@@ -365,6 +367,27 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_secret_is_found_in_a_structure_whatever_stands_around_it(
+            secret in r#"[ -~äß€]{8,24}"#,
+            before in r#"[\\%&x"u0-9a-f ;+]{0,4}"#,
+            after in r#"[\\%&x"u0-9a-f ;+]{0,4}"#,
+        ) {
+            let found_by_itself = |redactor: &Redactor, text: &str| matches!(redactor.redact(text), Cow::Owned(_));
+            let redactor = Redactor::default();
+            redactor.remember(&secret.as_str().into());
+            let plain = format!("{before}{secret}{after}");
+            let nested = json!({ "echo": plain }).to_string();
+            for text in [plain, nested] {
+                if found_by_itself(&redactor, &text) {
+                    let result = json!({"deep": [{"text": text}]});
+                    let (structured, told) = Guard::new(redactor.clone()).cleaned(result);
+                    prop_assert!(structured.to_string().contains(REDACTED), "{}", structured);
+                    prop_assert_eq!(structured.to_string(), told);
+                }
+            }
+        }
+
         #[test]
         fn nothing_planted_passes_and_a_second_pass_changes_nothing(value in leaky()) {
             let once = pass(&value);

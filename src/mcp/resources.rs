@@ -95,7 +95,9 @@ impl BondMcp {
             (ACCOUNT, _) => json!(self.auth_status().await.map_err(ToolError::into_protocol_error)?),
             _ => json!(Usage { spent: self.inner.spending.spent(), rate_limit: self.account().allowance() }),
         };
-        let content = ResourceContents::text(content.to_string(), uri).with_mime_type(JSON);
+        // Cleaned before it becomes text, as tool results are.
+        let (_, content) = self.inner.guard.cleaned(content);
+        let content = ResourceContents::text(content, uri).with_mime_type(JSON);
         Ok(ReadResourceResult::new(vec![content]).with_ttl_ms(TTL_MS).with_cache_scope(CacheScope::Private))
     }
 

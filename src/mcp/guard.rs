@@ -369,7 +369,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_secret_is_found_in_a_structure_whatever_stands_around_it(
-            secret in r#"[ -~äß€]{8,24}"#,
+            secret in "[ -~äß€]{8,24}",
             before in r#"[\\%&x"u0-9a-f ;+]{0,4}"#,
             after in r#"[\\%&x"u0-9a-f ;+]{0,4}"#,
         ) {

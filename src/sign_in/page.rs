@@ -253,7 +253,6 @@ fn status_page(session: &PageSession) -> Response {
             let who = Some(email.as_deref().unwrap_or("the owner of the API key"));
             return rendered(StatusCode::OK, &EndPage { title, text, who });
         }
-        State::Ended(End::Declined) => ("Signing in was declined", ASK_FOR_NEW_LINK),
         State::Ended(End::TooManyAttempts) => ("Too many wrong passwords", ASK_FOR_NEW_LINK),
         State::Ended(End::TimedOut | End::Gone) | State::Open => {
             ("This sign-in link has expired", ASK_FOR_NEW_LINK)

@@ -139,7 +139,7 @@ impl PageSession {
         self.redirect.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    /// Adds a dependent in another process. Returns the proof to answer with; `None` for a sender without the key.
+    /// Adds a caller in another process. Returns the proof to answer with; `None` for a sender without the key.
     pub fn join(&self, join: &Join) -> Option<String> {
         let (need, proof) = join.verified(&self.peer_key)?;
         self.pending.join(need).then_some(proof)

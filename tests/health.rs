@@ -282,7 +282,7 @@ async fn spending_is_reported_by_tool_and_the_limit_holds() {
     );
     assert_eq!(
         told["by_tool"]["health_analyze"],
-        json!({"calls": 1, "usd": 0.05, "possibly_billed_calls": 1, "possibly_usd": 08})
+        json!({"calls": 1, "usd": 0.05, "possibly_billed_calls": 1, "possibly_usd": 0.08})
     );
     // 0.16 of 0.20 are spent: a call for 0.04 is allowed and one for 0.05 is not.
     let (risk, endpoint, arguments, _) = SERVICES[0];

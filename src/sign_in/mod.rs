@@ -19,7 +19,7 @@ use std::{
 use tokio::{net::TcpListener, sync::Mutex, task::JoinHandle};
 use uuid::Uuid;
 
-pub use self::pending::{End, Pending, State};
+pub use self::pending::{End, Pending, State, WaitingCall};
 use self::{page_session::PageSession, peer::PeerPage};
 use crate::{
     account::{self, Account, RequiredCredential},
@@ -65,6 +65,26 @@ pub struct Request {
     pub need: RequiredCredential,
     /// Initial value of the form's e-mail field.
     pub email: Option<String>,
+    /// The form that the page opens on.
+    pub opens_on: SignInMethod,
+    /// Whether the link and the code are shown in a terminal instead of a chat.
+    pub in_terminal: bool,
+}
+
+impl Request {
+    /// Returns a request of an unnamed host, for a page that opens on signing in.
+    #[must_use]
+    pub fn new(need: RequiredCredential) -> Self {
+        Self { requested_by: None, need, email: None, opens_on: SignInMethod::SignIn, in_terminal: false }
+    }
+}
+
+/// A way to sign in, with a form of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignInMethod {
+    SignIn,
+    CreateAccount,
+    ApiKey,
 }
 
 /// The reason why the sign-in page cannot be served.

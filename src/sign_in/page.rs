@@ -14,7 +14,7 @@ use axum::{
 use serde::Deserialize;
 
 use super::{
-    End, State,
+    End, SignInMethod, State,
     page_session::{Login, PageSession},
     peer::{JOIN_PATH, Join},
     protect,
@@ -34,14 +34,6 @@ pub fn router(session: Arc<PageSession>) -> Router {
         .route(JOIN_PATH, post(join))
         .layer(middleware::from_fn_with_state(Arc::clone(&session), protect::guard))
         .with_state(session)
-}
-
-/// The sign-in method whose form is open.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum SignInMethod {
-    SignIn,
-    Create,
-    Key,
 }
 
 #[derive(Template)]
@@ -127,7 +119,7 @@ async fn show(Shared(session): Shared<Arc<PageSession>>, Path(id): Path<String>)
     }
     match session.pending().state() {
         State::Open if session.pending().is_open() => {
-            form(&session, SignInMethod::SignIn, &FormInput::initial(&session), session.problem().as_ref())
+            form(&session, session.opens_on(), &FormInput::initial(&session), session.problem().as_ref())
         }
         _ => status_page(&session),
     }
@@ -158,7 +150,7 @@ async fn create(
     let login = given.login();
     let (input, page) = (FormInput::of(&login), Arc::clone(&session));
     let outcome = run_to_completion(async move { page.create(login).await }).await;
-    answer(&session, SignInMethod::Create, &input, outcome)
+    answer(&session, SignInMethod::CreateAccount, &input, outcome)
 }
 
 async fn use_key(
@@ -171,7 +163,7 @@ async fn use_key(
     }
     let page = Arc::clone(&session);
     let outcome = run_to_completion(async move { page.use_key(given.key).await }).await;
-    answer(&session, SignInMethod::Key, &FormInput::initial(&session), outcome)
+    answer(&session, SignInMethod::ApiKey, &FormInput::initial(&session), outcome)
 }
 
 /// Answers another process of this account, not a browser.
@@ -249,7 +241,11 @@ fn status_page(session: &PageSession) -> Response {
         }
         State::SignedIn { email } => {
             let title = "You are signed in";
-            let text = "You can close this tab. Return to your assistant and tell it you've signed in.";
+            let text = if session.pending().call_continues() {
+                "You can close this tab. Your assistant continues by itself."
+            } else {
+                "You can close this tab. Return to your assistant and tell it you've signed in."
+            };
             let who = Some(email.as_deref().unwrap_or("the owner of the API key"));
             return rendered(StatusCode::OK, &EndPage { title, text, who });
         }

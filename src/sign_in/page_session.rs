@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::{End, Pending, Request, State, browser::RedirectFile, peer::Join};
+use super::{End, Pending, Request, SignInMethod, State, browser::RedirectFile, peer::Join};
 use crate::{
     account::{Account, Error},
     bondmcp,
@@ -37,6 +37,7 @@ pub struct PageSession {
     requested_by: Option<String>,
     /// Initial value of the e-mail field.
     email: String,
+    opens_on: SignInMethod,
     /// Path segment of the page: 256 random bits, valid for one sign-in.
     id: SecretString,
     /// Token in the page's forms, so that other pages cannot submit them.
@@ -63,6 +64,7 @@ impl PageSession {
             address,
             requested_by: request.requested_by,
             email: request.email.unwrap_or_default(),
+            opens_on: request.opens_on,
             id,
             form_token: secret::random(),
             peer_key: secret::random(),
@@ -87,6 +89,11 @@ impl PageSession {
 
     pub fn email(&self) -> &str {
         &self.email
+    }
+
+    /// Returns the form that the page opens on.
+    pub fn opens_on(&self) -> SignInMethod {
+        self.opens_on
     }
 
     pub fn requested_by(&self) -> Option<&str> {

@@ -64,7 +64,7 @@ const PAGE_GRACE_PERIOD: Duration = Duration::from_secs(2);
 async fn on_a_page(account: &Account, printer: &Printer) -> Result<Status, Error> {
     let sign_in = SignIn::new(account.clone(), Options::default());
     let pending = sign_in
-        .begin(Request { requested_by: None, need: RequiredCredential::Api, email: None })
+        .begin(Request { in_terminal: true, ..Request::new(RequiredCredential::Api) })
         .await
         .map_err(|error| UserFacingError::from(&error))?;
     printer.print_out(format_args!("Open this page in your browser: {}", pending.url()));

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     account::{self, RequiredCredential, SignInReason},
     error::{Kind, UserFacingError},
-    sign_in::{End, Pending, Request, SignIn, State},
+    sign_in::{End, Pending, Request, SignIn, SignInMethod, State},
 };
 
 /// Longest wait of a retry for the page: hosts abandon a call after a minute.
@@ -79,8 +79,8 @@ impl Call<'_> {
         {
             return Ok(None);
         }
-        let pending = match sign_in.begin(Request { requested_by: self.host.name(), need, email: None }).await
-        {
+        let request = Request { requested_by: self.host.name(), ..Request::new(need) };
+        let pending = match sign_in.begin(request).await {
             Ok(pending) => pending,
             Err(error) => return Ok(Some(ToolError::from(UserFacingError::from(&error)).into())),
         };
@@ -122,6 +122,7 @@ impl Call<'_> {
             return Some(self.in_words(pending));
         };
         let time = pending.expires_in().min(self.time_for_the_person());
+        let _waiting = pending.waiting_call();
         let action = tokio::select! {
             answer = question.answered() => answer.map(|answer| answer.action),
             // The question ends with its link or with the call.
@@ -196,9 +197,11 @@ impl Call<'_> {
     pub(super) async fn sign_in_page(
         &self,
         email: Option<String>,
+        opens_on: SignInMethod,
     ) -> Result<Option<Arc<Pending>>, ToolError> {
         let Some(sign_in) = &self.server.inner.sign_in else { return Ok(None) };
-        let request = Request { requested_by: self.host.name(), need: RequiredCredential::Api, email };
+        let need = RequiredCredential::Api;
+        let request = Request { requested_by: self.host.name(), email, opens_on, ..Request::new(need) };
         let begun = sign_in.begin(request).await;
         let pending = begun.map_err(|error| UserFacingError::from(&error))?;
         sign_in.show().await;
@@ -214,6 +217,7 @@ impl Call<'_> {
             Some(ElicitationAction::Cancel) => return Ok(self.cancelled(&pending)),
             _ => {}
         }
+        let _waiting = pending.waiting_call();
         let is_link_gone = self.host.accepts_when_done();
         let wait = if is_link_gone { DONE_WAIT } else { ROUND_WAIT };
         match waited(&pending, wait.min(self.time_for_the_person()), self.host).await {

@@ -1,4 +1,5 @@
-"""The hosts: how each is told of our server and of the model, and how it is run for one prompt without a terminal."""
+"""The hosts: what each is told besides our server, such as where its model is, and how it runs one prompt without a
+terminal. The entry of our server is written by `bondmcp-server install`, where that knows the host."""
 
 import json
 import os
@@ -8,32 +9,36 @@ import pathlib
 class Host:
     """A host with a home of its own."""
 
-    def __init__(self, home, model, server, environment):
-        self.home, self.model, self.server, self.environment = pathlib.Path(home), model, server, environment
+    # Its name for `bondmcp-server install`.
+    name = None
+    # The file with the entry of our server.
+    file = None
+
+    def __init__(self, home, model_url):
+        self.home, self.model_url = pathlib.Path(home), model_url
+
+    def configure(self):
+        """Writes what the host needs besides our server."""
+
+    def enter(self, server):
+        """Writes the entry of our server, for a host that `install` does not know."""
 
     def command(self):
         """The command that runs one prompt, and what it needs in its environment."""
         raise NotImplementedError
 
-    def write(self, path, text):
-        path = self.home / path
+    def write(self, settings):
+        path = self.home / self.file
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text if isinstance(text, str) else json.dumps(text))
-        return str(path)
-
-    def entry(self):
-        command, *arguments = self.server
-        return {"command": command, "args": arguments, "env": self.environment}
+        path.write_text(settings if isinstance(settings, str) else json.dumps(settings, indent=2))
 
 
 class ClaudeCode(Host):
-    package = "@anthropic-ai/claude-code@2.1.330"
+    name, file = "claude-code", ".claude.json"
 
     def command(self):
-        servers = self.write("mcp.json", {"mcpServers": {"bondmcp": self.entry()}})
-        flags = ["--mcp-config", servers, "--strict-mcp-config", "--allowedTools", "mcp__bondmcp"]
-        return ["claude", "-p", "go", *flags], {
-            "ANTHROPIC_BASE_URL": self.model.url,
+        return ["claude", "-p", "go", "--allowedTools", "mcp__bondmcp"], {
+            "ANTHROPIC_BASE_URL": self.model_url,
             "ANTHROPIC_API_KEY": "none",
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
             "DISABLE_ERROR_REPORTING": "1",
@@ -42,29 +47,24 @@ class ClaudeCode(Host):
 
 
 class Codex(Host):
-    package = "@openai/codex@0.169.0"
+    name, file = "codex", ".codex/config.toml"
+
+    def configure(self):
+        self.write(
+            'model = "scripted"\nmodel_provider = "scripted"\n\n'
+            f'[model_providers.scripted]\nname = "scripted"\nbase_url = "{self.model_url}/v1"\nwire_api = "responses"\n'
+        )
 
     def command(self):
-        entry = self.entry()
-        provider = f'name = "scripted"\nbase_url = "{self.model.url}/v1"\nwire_api = "responses"\n'
-        environment = "".join(f"{name} = {json.dumps(value)}\n" for name, value in entry["env"].items())
-        self.write(
-            ".codex/config.toml",
-            f'model = "scripted"\nmodel_provider = "scripted"\n[model_providers.scripted]\n{provider}'
-            f'[mcp_servers.bondmcp]\ncommand = {json.dumps(entry["command"])}\nargs = {json.dumps(entry["args"])}\n'
-            f"[mcp_servers.bondmcp.env]\n{environment}",
-        )
         return ["codex", "exec", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", "go"], {}
 
 
 class Copilot(Host):
-    package = "@github/copilot@1.0.102"
+    name, file = "copilot", ".copilot/mcp-config.json"
 
     def command(self):
-        entry = {"type": "local", "tools": ["*"], **self.entry()}
-        self.write(".copilot/mcp-config.json", {"mcpServers": {"bondmcp": entry}})
         return ["copilot", "-p", "go", "--allow-all-tools", "--disable-builtin-mcps"], {
-            "COPILOT_PROVIDER_BASE_URL": f"{self.model.url}/v1",
+            "COPILOT_PROVIDER_BASE_URL": f"{self.model_url}/v1",
             "COPILOT_PROVIDER_API_KEY": "none",
             "COPILOT_MODEL": "scripted",
             "COPILOT_OFFLINE": "true",
@@ -73,64 +73,61 @@ class Copilot(Host):
 
 
 class GeminiCli(Host):
-    package = "@google/gemini-cli@0.61.0"
+    name, file = "gemini", ".gemini/settings.json"
 
-    def command(self):
+    def configure(self):
         self.write(
-            ".gemini/settings.json",
             {
-                "mcpServers": {"bondmcp": self.entry()},
+                "general": {"enableAutoUpdate": False, "disableUpdateNag": True},
                 "privacy": {"usageStatisticsEnabled": False},
                 "security": {"auth": {"selectedType": "gemini-api-key"}, "folderTrust": {"enabled": False}},
-                "general": {"enableAutoUpdate": False, "disableUpdateNag": True},
-                "telemetry": {"enabled": False},
-            },
+            }
         )
+
+    def command(self):
         return ["gemini", "-p", "go", "--approval-mode", "yolo"], {
             "GEMINI_API_KEY": "none",
-            "GOOGLE_GEMINI_BASE_URL": self.model.url,
+            "GOOGLE_GEMINI_BASE_URL": self.model_url,
         }
 
 
 class OpenCode(Host):
-    package = "opencode-ai@1.18.33"
+    name, file = "opencode", ".config/opencode/opencode.json"
 
-    def command(self):
-        entry = self.entry()
+    def configure(self):
         provider = {
             "npm": "@ai-sdk/openai-compatible",
-            "options": {"baseURL": f"{self.model.url}/v1", "apiKey": "none"},
+            "options": {"baseURL": f"{self.model_url}/v1", "apiKey": "none"},
             "models": {"scripted": {"name": "scripted", "tool_call": True}},
         }
-        server = {"type": "local", "command": [entry["command"], *entry["args"]], "environment": entry["env"]}
-        self.write(
-            ".config/opencode/opencode.json",
-            {"provider": {"scripted": provider}, "mcp": {"bondmcp": server}, "autoupdate": False, "share": "disabled"},
-        )
+        self.write({"provider": {"scripted": provider}, "autoupdate": False, "share": "disabled"})
+
+    def command(self):
         return ["opencode", "run", "-m", "scripted/scripted", "go"], {
             "OPENCODE_DISABLE_AUTOUPDATE": "1",
-            "OPENCODE_DISABLE_MODELS_FETCH": "1",
             "OPENCODE_DISABLE_LSP_DOWNLOAD": "1",
+            "OPENCODE_DISABLE_MODELS_FETCH": "1",
         }
 
 
 class QwenCode(Host):
-    package = "@qwen-code/qwen-code@0.24.4"
+    file = ".qwen/settings.json"
+
+    def enter(self, server):
+        command, *arguments = server
+        self.write(
+            {
+                "general": {"disableAutoUpdate": True},
+                "mcpServers": {"bondmcp": {"command": command, "args": arguments}},
+                "privacy": {"usageStatisticsEnabled": False},
+                "security": {"auth": {"selectedType": "openai"}},
+            }
+        )
 
     def command(self):
-        self.write(
-            ".qwen/settings.json",
-            {
-                "mcpServers": {"bondmcp": self.entry()},
-                "security": {"auth": {"selectedType": "openai"}},
-                "privacy": {"usageStatisticsEnabled": False},
-                "general": {"disableAutoUpdate": True},
-                "telemetry": {"enabled": False},
-            },
-        )
         return ["qwen", "-p", "go", "--approval-mode", "yolo"], {
             "OPENAI_API_KEY": "none",
-            "OPENAI_BASE_URL": f"{self.model.url}/v1",
+            "OPENAI_BASE_URL": f"{self.model_url}/v1",
             "OPENAI_MODEL": "scripted",
         }
 

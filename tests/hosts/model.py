@@ -285,7 +285,9 @@ class GenerateContent:
     def answer(request, step):
         part = {"text": DONE}
         if step:
-            part = {"functionCall": {"id": step[0], "name": step[1], "args": step[2]}}
+            # Gemini CLI adds this argument to the schema of every tool.
+            arguments = {**step[2], "wait_for_previous": True}
+            part = {"functionCall": {"id": step[0], "name": step[1], "args": arguments}}
         elif request.get("generationConfig", {}).get("responseJsonSchema"):
             # What Gemini CLI asks its model besides: who speaks next, and which model is to answer.
             part = {"text": json.dumps({"reasoning": "", "next_speaker": "user", "model_choice": "flash"})}

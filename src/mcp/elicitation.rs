@@ -25,7 +25,7 @@ use crate::{
 const ROUND_WAIT: Duration = Duration::from_secs(25);
 
 /// Longest wait for the page when the person has said that they are done with it.
-const DONE_WAIT: Duration = Duration::from_secs(5);
+const DONE_WAIT: Duration = Duration::from_secs(3);
 
 /// Rounds until the agent gets the link: hosts abandon a call after ten.
 const MOST_ROUNDS: u8 = 9;

@@ -20,9 +20,10 @@ use super::guard::Guard;
 /// and with it the link, is gone then.
 const ACCEPTS_WHEN_DONE: [&str; 1] = ["claude-code"];
 
-/// Hosts that may end with their first answer, and the sign-in page with them: they have a mode for scripts, or start a
-/// server for each call.
-const MAY_BE_ONE_SHOT: [&str; 1] = ["codex-mcp-client"];
+/// Hosts that may end with their answer, and the sign-in page with them: their users are at a terminal or run them from
+/// scripts, or they start a server for each call, as LangChain's adapters do with the Python SDK (`mcp`).
+const MAY_BE_ONE_SHOT: [&str; 5] =
+    ["codex-mcp-client", "gemini-cli-mcp-client", "mcp", "opencode", "qwen-cli-mcp-client-bondmcp"];
 
 /// A host in the course of one request.
 pub(super) struct Host {

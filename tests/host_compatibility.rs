@@ -193,18 +193,16 @@ async fn a_host_that_declares_links_is_asked_whatever_revision_it_speaks() {
 async fn a_host_that_may_end_with_its_answer_is_told_the_command_first() {
     let (_sandbox, place) = signed_out().await;
     for (host, is_one_shot) in [("gemini-cli-mcp-client", true), ("mcp", true), ("cursor-vscode", false)] {
+        let mut raw = Raw::start(&place);
+        initialize_as(&mut raw, host, json!({})).await;
         for tool in ["list_models", "login", "register"] {
-            let mut raw = Raw::start(&place);
-            initialize_as(&mut raw, host, json!({})).await;
             let answer = raw.ask(call(2, tool, json!({}))).await;
             let text = text_of(&answer);
             let (link, command) = (text.find("in a browser").unwrap(), text.find("in a terminal").unwrap());
             assert_eq!(command < link, is_one_shot, "{host} {tool}: {text}");
-            assert!(
-                text.contains("as long as this host runs") || text.contains("As long as this host runs"),
-                "{text}"
-            );
+            assert!(text.to_lowercase().contains("as long as this host runs"), "{text}");
         }
+        assert_eq!(raw.end().await, Some(0));
     }
 }
 

@@ -15,11 +15,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "clients"))
 
 from hosts import HOSTS, environment
 from model import DONE, Model
-from person import PASSWORD, SECRETS, sign_in
+from person import SECRETS, link_in, run, sign_in, sign_in_by_command
 
 HERE = pathlib.Path(__file__).parent
 TIME = 120
-EMAIL = "demo@example.com"
 
 
 class Person:
@@ -30,19 +29,16 @@ class Person:
         self.did = []
 
     def signs_in(self, told):
-        if link := re.search(r"http://127\.0\.0\.1:\d+/[\w-]{40,}", told):
-            sign_in(link[0])
+        if link := link_in(told):
+            sign_in(link)
             self.did.append("link")
         else:
-            self.runs(told, "--email", EMAIL, "--password-stdin", typed=PASSWORD)
+            sign_in_by_command(told, self.variables)
             self.did.append("command")
 
-    def runs(self, told, *more, typed=""):
-        command = shlex.split(re.search(r"`([^`]+)` in a terminal", told)[1])
-        run = subprocess.run(
-            [*command, *more], env=self.variables, input=typed, text=True, capture_output=True, timeout=TIME
-        )
-        assert run.returncode == 0, run
+    def confirms(self, told):
+        run(told, self.variables)
+        self.did.append("confirmed in a terminal")
 
 
 def session(person):
@@ -63,8 +59,7 @@ def session(person):
         person.did.append("confirm")
     else:
         assert "did not confirm" in told, told
-        person.runs(told)
-        person.did.append("confirmed in a terminal")
+        person.confirms(told)
         told = yield "manage_api_keys", {"action": "list"}
         assert key_id not in told, told
 
@@ -80,8 +75,8 @@ def install(host, binary, flags, kept):
         host.enter([str(tapped), *flags, "stdio"])
         return
     command = [binary, *flags, "install", host.name, "--yes"]
-    run = subprocess.run(command, env=environment(host.home), text=True, capture_output=True, timeout=TIME)
-    assert run.returncode == 0, run
+    done = subprocess.run(command, env=environment(host.home), text=True, capture_output=True, timeout=TIME)
+    assert done.returncode == 0, done
     file = host.home / host.file
     written = file.read_text()
     assert binary in written, written
@@ -97,7 +92,7 @@ def drive(kind, binary, base_url):
         install(host, binary, ["--base-url", base_url, "--data-dir", f"{home}/data"], kept)
         command, variables = host.command()
         try:
-            run = subprocess.run(
+            done = subprocess.run(
                 command,
                 cwd=home,
                 env={**environment(home), **variables},
@@ -114,9 +109,9 @@ def drive(kind, binary, base_url):
         if os.environ.get("KEEP"):
             pathlib.Path(os.environ["KEEP"], kind.__name__).write_text(protocol + "\n".join(model.told))
         if model.failure or not model.finished:
-            sys.exit(f"{kind.__name__}: {model.failure}\n{run.stdout}\n{run.stderr}")
-        assert DONE in run.stdout, run
-        everything = "\n".join([protocol, run.stdout, run.stderr, *model.told])
+            sys.exit(f"{kind.__name__}: {model.failure}\n{done.stdout}\n{done.stderr}")
+        assert DONE in done.stdout, done
+        everything = "\n".join([protocol, done.stdout, done.stderr, *model.told])
         found = SECRETS.search(everything)
         assert not found, f"{kind.__name__} saw a secret: {found}"
         print(f"{kind.__name__}: {', '.join(person.did)}; {spoken(protocol)}")

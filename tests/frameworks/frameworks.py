@@ -3,6 +3,7 @@ lists the tools, is told to sign in, and calls again when the person has done so
 
 import asyncio
 import json
+import logging
 import os
 import pathlib
 import sys
@@ -72,6 +73,8 @@ async def mcp_use(server):
     from mcp_use import MCPClient
     from mcp_use.agents.adapters import LangChainAdapter
 
+    # It logs what it shows to an agent.
+    logging.getLogger("mcp_use").setLevel(logging.CRITICAL)
     entry = {"command": server.command, "args": server.args, "env": server.env}
     client = MCPClient.from_dict({"mcpServers": {"bondmcp": entry}})
     try:

@@ -6,7 +6,6 @@ import json
 import os
 import pathlib
 import re
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -66,32 +65,13 @@ def session(person):
         assert key_id not in told, told
 
 
-def install(host, binary, flags, kept):
-    """Adds our server to the host and puts the tap in its place."""
-    tapped = host.home / "tapped"
-    words = [sys.executable, str(HERE / "tap.py"), str(kept), binary]
-    tapped.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
-    tapped.chmod(0o755)
-    host.configure()
-    if host.name is None:
-        host.enter([str(tapped), *flags, "stdio"])
-        return
-    command = [binary, *flags, "install", host.name, "--yes"]
-    done = subprocess.run(command, env=environment(host.home), text=True, capture_output=True, timeout=TIME)
-    assert done.returncode == 0, done
-    file = host.home / host.file
-    written = file.read_text()
-    assert binary in written, written
-    file.write_text(written.replace(binary, str(tapped)))
-
-
 def drive(kind, binary, base_url):
     with tempfile.TemporaryDirectory() as home:
         kept = pathlib.Path(home, "protocol")
         person = Person(environment(home))
         model = Model(session(person))
         host = kind(home, model.url)
-        install(host, binary, ["--base-url", base_url, "--data-dir", f"{home}/data"], kept)
+        host.install(binary, ["--base-url", base_url, "--data-dir", f"{home}/data"], kept)
         command, variables = host.command()
         try:
             done = subprocess.run(

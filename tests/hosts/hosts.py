@@ -4,6 +4,11 @@ terminal. The entry of our server is written by `bondmcp-server install`, where 
 import json
 import os
 import pathlib
+import shlex
+import subprocess
+import sys
+
+HERE = pathlib.Path(__file__).parent
 
 
 class Host:
@@ -26,13 +31,31 @@ class Host:
     def enter(self, server):
         """Writes the entry of our server, for a host that `install` does not know."""
 
+    def install(self, binary, flags, kept):
+        """Adds our server to the host, and puts the tap in its place, which keeps the messages in `kept`."""
+        tapped = self.home / "tapped"
+        words = [sys.executable, str(HERE / "tap.py"), str(kept), binary]
+        tapped.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        tapped.chmod(0o755)
+        self.configure()
+        if self.name is None:
+            self.enter([str(tapped), *flags, "stdio"])
+            return
+        command = [binary, *flags, "install", self.name, "--yes"]
+        done = subprocess.run(command, env=environment(self.home), text=True, capture_output=True, timeout=60)
+        assert done.returncode == 0, done
+        file = self.home / self.file
+        written = file.read_text()
+        assert binary in written, written
+        file.write_text(written.replace(binary, str(tapped)))
+
     def command(self):
         """The command that runs one prompt, and what it needs in its environment."""
         raise NotImplementedError
 
     def row(self, spoken, told):
         """The host's row in docs/hosts.md: `spoken` is what it declared, `told` what it was told when signed out."""
-        versions = json.loads((pathlib.Path(__file__).parent / "package.json").read_text())["dependencies"]
+        versions = json.loads((HERE / "package.json").read_text())["dependencies"]
         asked = "url" in spoken["capabilities"].get("elicitation", {})
         command, link = "in a terminal" in told, "in a browser" in told
         answer = " and ".join(word for word, has in [("link", link), ("command", command)] if has)

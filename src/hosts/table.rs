@@ -177,7 +177,7 @@ pub const HOSTS: &[Host] = &[
     Host {
         name: "gemini",
         title: "Gemini CLI",
-        format: Format::Jsonc,
+        format: Format::JsonWithComments,
         section: "mcpServers",
         files: &[on(ALL, Base::Home, ".gemini/settings.json")],
         moved_by: Some(("GEMINI_CLI_HOME", ".gemini/settings.json")),

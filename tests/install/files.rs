@@ -47,7 +47,11 @@ fn a_changed_entry_is_replaced_and_keeps_what_a_person_added() {
     let file = home.write("cursor", text);
     let ran = home.run(&["install", "cursor", "--yes"]);
     assert_eq!(ran.code, Some(0), "{}", ran.err);
-    assert!(ran.out.contains("-      \"command\": \"old-server\"") && !ran.out.contains(SECRET), "{}", ran.out);
+    assert!(
+        ran.out.contains("-      \"command\": \"old-server\"") && !ran.out.contains(SECRET),
+        "{}",
+        ran.out
+    );
     let written = home.files().remove(&file).unwrap();
     let kept = "      // off for now\n      \"disabled\": true,\n";
     let env = "      \"env\": {\"A\": \"s3cret-of-another-server\"}";

@@ -47,8 +47,8 @@ const SAMPLES: [Sample; 13] = [
     },
     Sample {
         host: "gemini",
-        existing: "{\n  \"security\": { \"auth\": { \"selectedType\": \"gemini-api-key\" } },\n  \"apiKey\": \"s3cret-of-another-server\"\n}\n",
-        broken: WITH_COMMENTS,
+        existing: "// Gemini\n{\n  \"security\": { \"auth\": { \"selectedType\": \"gemini-api-key\" } },\n  \"apiKey\": \"s3cret-of-another-server\"\n}\n",
+        broken: STRICT,
     },
     Sample {
         host: "codex",
@@ -70,11 +70,7 @@ const SAMPLES: [Sample; 13] = [
         existing: "{\n    \"mcpServers\": {\n        \"other\": {\n            \"type\": \"local\",\n            \"command\": \"other\",\n            \"tools\": [\"*\"],\n            \"env\": { \"KEY\": \"s3cret-of-another-server\" }\n        }\n    }\n}\n",
         broken: WITH_COMMENTS,
     },
-    Sample {
-        host: "lm-studio",
-        existing: "{\n  \"mcpServers\": {}\n}\n",
-        broken: STRICT,
-    },
+    Sample { host: "lm-studio", existing: "{\n  \"mcpServers\": {}\n}\n", broken: STRICT },
     Sample {
         host: "continue",
         existing: "name: Mine\nversion: 1.0.0\nschema: v1\nmodels:\n  - name: local # fast\n    provider: ollama\n    apiKey: s3cret-of-another-server\nmcpServers:\n  # files\n  - name: files\n    command: npx\n    args:\n      - \"-y\"\n      - server-files\nrules: []\n",

@@ -11,7 +11,8 @@ use crate::common::{Server, within};
 #[tokio::test(flavor = "multi_thread")]
 async fn each_hosts_entry_starts_a_server_that_speaks_mcp() {
     let home = Home::new();
-    let mut install = vec!["install", "--yes", "--sandbox", "--read-only", "--profile", "work", "--data-dir", "d"];
+    let mut install =
+        vec!["install", "--yes", "--sandbox", "--read-only", "--profile", "work", "--data-dir", "d"];
     install.extend(names());
     assert_eq!(home.run(&install).code, Some(0));
     let found = configured(&home.environment());
@@ -20,7 +21,11 @@ async fn each_hosts_entry_starts_a_server_that_speaks_mcp() {
     let arguments =
         ["stdio", "--profile", "work", "--data-dir", directory.to_str().unwrap(), "--read-only", "--sandbox"];
     for entry in &found.entries {
-        assert_eq!((entry.name.as_str(), entry.command.as_deref()), ("bondmcp-work", Some(PROGRAM)), "{entry:?}");
+        assert_eq!(
+            (entry.name.as_str(), entry.command.as_deref()),
+            ("bondmcp-work", Some(PROGRAM)),
+            "{entry:?}"
+        );
         assert_eq!(entry.args, arguments, "{entry:?}");
     }
     let entry = &found.entries[0];
@@ -54,7 +59,8 @@ fn a_token_or_a_password_in_the_environment_is_not_written() {
         ("BONDMCP_SEALING_KEY", &[]),
     ] {
         let hosts = names().into_iter().filter(|host| mode.is_empty() || *host != "claude-desktop");
-        let arguments: Vec<_> = ["install", "--yes"].into_iter().chain(hosts).chain(mode.iter().copied()).collect();
+        let arguments: Vec<_> =
+            ["install", "--yes"].into_iter().chain(hosts).chain(mode.iter().copied()).collect();
         let ran = run(home.command(&arguments).env(variable, SECRET));
         assert_eq!(ran.code, Some(0), "{}", ran.err);
         assert!(![&ran.out, &ran.err].iter().any(|text| text.contains(SECRET)), "{}", ran.out);
@@ -66,17 +72,28 @@ fn a_token_or_a_password_in_the_environment_is_not_written() {
 #[test]
 fn a_server_without_token_needs_no_header() {
     let home = Home::new();
-    let ran = home.run(&["install", "cursor", "codex", "--yes", "--http", "http://127.0.0.1:8787/mcp", "--no-auth"]);
+    let ran = home.run(&[
+        "install",
+        "cursor",
+        "codex",
+        "--yes",
+        "--http",
+        "http://127.0.0.1:8787/mcp",
+        "--no-auth",
+    ]);
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     assert!(home.files().values().all(|text| !text.contains("TOKEN")), "{:?}", home.files());
-    let urls: Vec<_> = configured(&home.environment()).entries.into_iter().map(|entry| entry.url.unwrap()).collect();
+    let urls: Vec<_> =
+        configured(&home.environment()).entries.into_iter().map(|entry| entry.url.unwrap()).collect();
     assert_eq!(urls, ["http://127.0.0.1:8787/mcp"; 2]);
 }
 
 #[test]
 fn an_address_that_would_send_the_token_in_the_clear_is_refused() {
     let home = Home::new();
-    for url in ["http://mcp.example/mcp", "https://a:b@mcp.example", "https://mcp.example/?key=x", "mcp.example"] {
+    for url in
+        ["http://mcp.example/mcp", "https://a:b@mcp.example", "https://mcp.example/?key=x", "mcp.example"]
+    {
         let ran = home.run(&["install", "cursor", "--yes", "--http", url]);
         assert_eq!(ran.code, Some(2), "{url}");
         assert!(ran.err.contains("--http takes an https URL"), "{}", ran.err);
@@ -131,7 +148,11 @@ fn all_is_what_is_found_and_one_broken_file_does_not_keep_others_from_being_chan
     symlink("/bin/true", home.path().join("bin/claude")).unwrap();
     let ran = run(home.command(&["install", "--all", "--yes"]).env("PATH", home.path().join("bin")));
     assert_eq!(ran.code, Some(1));
-    assert!(ran.err.contains("config.toml:1: ") && ran.err.contains("One host was not changed"), "{}", ran.err);
+    assert!(
+        ran.err.contains("config.toml:1: ") && ran.err.contains("One host was not changed"),
+        "{}",
+        ran.err
+    );
     let found = configured(&home.environment());
     let hosts: Vec<_> = found.entries.iter().map(|entry| entry.host).collect();
     assert_eq!(hosts, ["claude-desktop", "claude-code"]);
@@ -140,7 +161,11 @@ fn all_is_what_is_found_and_one_broken_file_does_not_keep_others_from_being_chan
     let list = home.run(&["install", "--list"]);
     let row = |host: &str| {
         let row = list.out.lines().find(|line| line.starts_with(host)).unwrap();
-        row.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).map(ToOwned::to_owned).collect::<Vec<_>>()
+        row.split("  ")
+            .map(str::trim)
+            .filter(|cell| !cell.is_empty())
+            .map(ToOwned::to_owned)
+            .collect::<Vec<_>>()
     };
     assert_eq!(row("claude-desktop")[2..4], ["yes", "bondmcp"]);
     assert_eq!(row("codex")[2..4], ["yes", "unreadable"]);

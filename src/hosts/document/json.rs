@@ -16,13 +16,14 @@ use crate::hosts::value::Value;
 pub enum Dialect {
     Strict,
     WithComments,
+    /// With comments and trailing commas.
+    WithCommas,
 }
 
 fn options(dialect: Dialect) -> ParseOptions {
-    let extended = dialect == Dialect::WithComments;
     ParseOptions {
-        allow_comments: extended,
-        allow_trailing_commas: extended,
+        allow_comments: dialect != Dialect::Strict,
+        allow_trailing_commas: dialect == Dialect::WithCommas,
         allow_loose_object_property_names: false,
         allow_missing_commas: false,
         allow_single_quoted_strings: false,
@@ -97,7 +98,7 @@ pub fn set(text: &str, slot: Slot<'_>, entry: &Value) -> Result<String, NotEdita
 /// Appends to an object that is written in one line, and leaves it in one line. The parser's own editing would break
 /// the line.
 fn set_in_one_line(text: &str, slot: Slot<'_>, entry: &Value) -> Option<String> {
-    let root = parse_to_ast(text, &CollectOptions::default(), &options(Dialect::WithComments)).ok()?;
+    let root = parse_to_ast(text, &CollectOptions::default(), &options(Dialect::WithCommas)).ok()?;
     let Some(ast::Value::Object(root)) = root.value else { return None };
     let (object, addition) = match root.get_object(slot.section) {
         Some(servers) if servers.get(slot.name).is_some() => return None,
@@ -123,7 +124,7 @@ fn update(existing: &CstObject, entry: &Value) {
             Some(property) => {
                 let current = property.value().map(|node| node.to_string());
                 let current =
-                    current.and_then(|text| parse(&format!("{{\"v\":{text}}}"), Dialect::WithComments).ok());
+                    current.and_then(|text| parse(&format!("{{\"v\":{text}}}"), Dialect::WithCommas).ok());
                 if current.as_ref().and_then(|current| current.get("v")) != Some(wanted) {
                     property.set_value(input(wanted));
                 }
@@ -140,7 +141,7 @@ pub fn remove(text: &str, slot: Slot<'_>) -> Result<String, NotEditable> {
 }
 
 fn root(text: &str) -> Result<CstRootNode, NotEditable> {
-    CstRootNode::parse(text, &options(Dialect::WithComments)).map_err(|_| NotEditable)
+    CstRootNode::parse(text, &options(Dialect::WithCommas)).map_err(|_| NotEditable)
 }
 
 fn input(value: &Value) -> CstInputValue {

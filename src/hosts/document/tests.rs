@@ -125,6 +125,7 @@ fn an_error_names_its_line() {
         (Format::Json, "{\n  \"a\": 1,\n  b\n}", 3),
         (Format::Json, "{\n  \"a\": 1, // one\n  \"b\": 2\n}", 2),
         (Format::Json, "{\n  \"a\": 1,\n}", 2),
+        (Format::JsonWithComments, "{ // one\n  \"a\": 1,\n}", 2),
         (Format::Json, "{\n  \"a\": 1,\n  \"a\": 2\n}", 3),
         (Format::Json, "\n[]", 2),
         (Format::Jsonc, "{\n  \"a\": 'x'\n}", 2),

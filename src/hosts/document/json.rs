@@ -8,6 +8,8 @@ use jsonc_parser::{
     parse_to_ast,
 };
 
+use serde::de::IgnoredAny;
+
 use super::{NotEditable, Slot, SyntaxError};
 use crate::hosts::value::Value;
 
@@ -41,8 +43,24 @@ pub fn parse(text: &str, dialect: Dialect) -> Result<Value, SyntaxError> {
         parse_to_ast(text, &CollectOptions::default(), &options(dialect)).map_err(|error| failed(&error))?;
     match root.value {
         None => Ok(Value::Map(Vec::new())),
-        Some(object @ ast::Value::Object(_)) => value(text, &object),
+        Some(object @ ast::Value::Object(_)) => {
+            if dialect == Dialect::Strict {
+                refuse_what_the_standard_forbids(text)?;
+            }
+            value(text, &object)
+        }
         Some(other) => Err(at(text, other.range().start, "Expected an object".to_owned())),
+    }
+}
+
+/// Refuses line breaks in strings, which the other parser takes.
+fn refuse_what_the_standard_forbids(text: &str) -> Result<(), SyntaxError> {
+    match serde_json::from_str::<IgnoredAny>(text) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(SyntaxError {
+            line: error.line(),
+            message: "Expected JSON as the standard has it".to_owned(),
+        }),
     }
 }
 

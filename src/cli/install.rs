@@ -50,6 +50,13 @@ pub(super) struct Install {
     /// The server at the URL of --http takes no token
     #[arg(long, requires = "http")]
     no_auth: bool,
+    #[command(flatten)]
+    serving: Serving,
+}
+
+/// What the server serves that a host starts.
+#[derive(Debug, clap::Args)]
+struct Serving {
     /// Let the host serve only free, read-only tools
     #[arg(long, conflicts_with = "http")]
     read_only: bool,
@@ -153,11 +160,12 @@ impl Install {
             let path = std::path::absolute(&settings.data_dir).map_err(|error| failed(&error))?;
             flag("--data-dir", utf8(path)?);
         }
-        if !self.toolsets.is_empty() {
-            let names: Vec<_> = self.toolsets.iter().filter_map(ValueEnum::to_possible_value).collect();
+        if !self.serving.toolsets.is_empty() {
+            let names: Vec<_> =
+                self.serving.toolsets.iter().filter_map(ValueEnum::to_possible_value).collect();
             flag("--toolsets", names.iter().map(PossibleValue::get_name).collect::<Vec<_>>().join(","));
         }
-        let switches = [(self.read_only, "--read-only"), (self.sandbox, "--sandbox")];
+        let switches = [(self.serving.read_only, "--read-only"), (self.serving.sandbox, "--sandbox")];
         arguments.extend(switches.into_iter().filter(|(is_set, _)| *is_set).map(|(_, name)| name.to_owned()));
         Ok(arguments)
     }

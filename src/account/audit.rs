@@ -143,7 +143,9 @@ impl AuditReader {
     /// Returns the entries that were added since the last call; the first call returns all. The oldest one is first.
     pub fn read(&mut self) -> io::Result<Vec<AuditEntry>> {
         let mut bytes = std::mem::take(&mut self.rest);
-        if !std::mem::replace(&mut self.started, true) && let Some(mut file) = open(&older(&self.directory))? {
+        if !std::mem::replace(&mut self.started, true)
+            && let Some(mut file) = open(&older(&self.directory))?
+        {
             file.read_to_end(&mut bytes)?;
         }
         self.read_file(&mut bytes)?;

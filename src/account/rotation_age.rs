@@ -38,8 +38,9 @@ impl Account {
 #[must_use]
 pub fn parsed_time(time: &str) -> Option<Timestamp> {
     let with_offset = DateTime::parse_from_rfc3339(time).ok().map(|time| time.to_utc());
-    with_offset
-        .or_else(|| NaiveDateTime::parse_from_str(time, "%Y-%m-%dT%H:%M:%S%.f").ok().map(|time| time.and_utc()))
+    with_offset.or_else(|| {
+        NaiveDateTime::parse_from_str(time, "%Y-%m-%dT%H:%M:%S%.f").ok().map(|time| time.and_utc())
+    })
 }
 
 #[cfg(test)]
@@ -48,9 +49,12 @@ mod tests {
 
     #[test]
     fn a_time_with_or_without_an_offset_is_understood() {
-        for time in
-            ["2025-10-01T12:00:00Z", "2025-10-01T14:00:00.000+02:00", "2025-10-01T12:00:00", "2025-10-01T12:00:00.0"]
-        {
+        for time in [
+            "2025-10-01T12:00:00Z",
+            "2025-10-01T14:00:00.000+02:00",
+            "2025-10-01T12:00:00",
+            "2025-10-01T12:00:00.0",
+        ] {
             assert_eq!(parsed_time(time).unwrap().timestamp(), 1_759_320_000, "{time}");
         }
         assert_eq!(parsed_time("yesterday"), None);

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response,
     header::{
-        ACCEPT_ENCODING, ALT_SVC, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, COOKIE, EXPECT,
-        FORWARDED, HOST, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE,
+        ACCEPT_ENCODING, ALT_SVC, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, COOKIE,
+        EXPECT, FORWARDED, HOST, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE,
         STRICT_TRANSPORT_SECURITY, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
     },
 };
@@ -63,11 +63,7 @@ pub struct Forwarded {
 
 impl Client {
     /// Sends `request` with `bearer` in place of its own credential. It is not repeated, and a redirect is an error.
-    pub async fn forward(
-        &self,
-        request: Forwarded,
-        bearer: &SecretString,
-    ) -> Result<Response<Bytes>, Error> {
+    pub async fn forward(&self, request: Forwarded, bearer: &SecretString) -> Result<Response<Bytes>, Error> {
         let answer = tokio::time::timeout(TIMEOUT, self.forward_untimed(request, bearer)).await;
         answer.unwrap_or_else(|_| Err(self.timeout()))
     }

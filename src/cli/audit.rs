@@ -75,7 +75,11 @@ impl Args {
             // A closed output is not an error.
             let _ = entries.iter().try_for_each(|entry| app.printer.print_json_line(entry));
         } else if entries.is_empty() {
-            app.printer.print_out(if self.filters() { "No such entries." } else { "No tool has been called yet." });
+            app.printer.print_out(if self.filters() {
+                "No such entries."
+            } else {
+                "No tool has been called yet."
+            });
         } else {
             let head = HEAD.map(ToOwned::to_owned);
             app.printer.print_table(
@@ -149,14 +153,16 @@ impl Totals {
         Self {
             entries: entries.len(),
             cost: entries.iter().filter_map(|entry| entry.cost).sum(),
-            possibly_billed: entries.iter().filter(|entry| entry.possibly_billed && entry.cost.is_none()).count(),
+            possibly_billed: entries
+                .iter()
+                .filter(|entry| entry.possibly_billed && entry.cost.is_none())
+                .count(),
         }
     }
 
     fn described(&self, shown: usize) -> String {
         let entries = if self.entries == 1 { "entry" } else { "entries" };
-        let shown =
-            if shown < self.entries { format!(", the newest {shown} shown") } else { String::new() };
+        let shown = if shown < self.entries { format!(", the newest {shown} shown") } else { String::new() };
         let open = match self.possibly_billed {
             0 => String::new(),
             count => format!(", and {count} possibly billed without an answer"),
@@ -176,7 +182,11 @@ impl Follower<'_> {
     const WIDTHS: [usize; 8] = [19, 10, 14, 26, 14, 6, 6, 0];
 
     fn begin(&mut self) -> Result<(), Error> {
-        if self.json { Ok(()) } else { ended(self.printer.print_row(HEAD.map(ToOwned::to_owned), Self::WIDTHS)) }
+        if self.json {
+            Ok(())
+        } else {
+            ended(self.printer.print_row(HEAD.map(ToOwned::to_owned), Self::WIDTHS))
+        }
     }
 
     fn print(&mut self, entry: &AuditEntry) -> Result<(), Error> {

@@ -186,7 +186,8 @@ impl Command {
                     .to_owned(),
             )),
             Self::Reveal { stdout: true, .. } if !has_terminal() => Err(Error::Usage(
-                "there is no terminal to ask on; to pass a key to a program use `keys run KEY -- CMD`".to_owned(),
+                "there is no terminal to ask on; to pass a key to a program use `keys run KEY -- CMD`"
+                    .to_owned(),
             )),
             Self::Rotate { yes: false, .. } | Self::Revoke { yes: false, .. } => refuse_without_answer(),
             _ => Ok(()),
@@ -227,7 +228,11 @@ impl Keys<'_> {
                 let key = self.any(&key).await?;
                 let usage = self.requesting(self.account.key_usage(&key.id)).await;
                 let usage = usage.map_err(|error| self.about(&key, error))?;
-                if json { printer.print_json(&usage) } else { list::print_usage(printer, &usage) }
+                if json {
+                    printer.print_json(&usage)
+                } else {
+                    list::print_usage(printer, &usage)
+                }
                 Ok(())
             }
             Command::Run { key, proxy, command } => {
@@ -254,7 +259,12 @@ impl Keys<'_> {
     async fn rotate(self, key: Choice, yes: bool) -> Result<(), Error> {
         let rotate = async {
             if !yes {
-                confirm(&self.app.printer, "Rotate", "Programs that hold its value must get the new one.", &key)?;
+                confirm(
+                    &self.app.printer,
+                    "Rotate",
+                    "Programs that hold its value must get the new one.",
+                    &key,
+                )?;
             }
             let rotated = self.requesting(self.account.rotate_key(&key.id)).await;
             rotated.map_err(|error| self.about(&key, error))

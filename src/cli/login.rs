@@ -123,9 +123,13 @@ async fn on_a_page(account: &Account, app: &App, email: Option<&str>) -> Result<
     printer.print_out(format_args!("Check that it shows the code {}.", pending.code()));
     sign_in.show().await;
     let finished = pending.finished(LIFETIME);
-    let state =
-        progress::waiting(printer, "Waiting for you to sign in in the browser", pending.expires_in(), finished)
-            .await;
+    let state = progress::waiting(
+        printer,
+        "Waiting for you to sign in in the browser",
+        pending.expires_in(),
+        finished,
+    )
+    .await;
     // The page ends with the process.
     tokio::time::sleep(PAGE_GRACE_PERIOD).await;
     sign_in.close().await;

@@ -80,7 +80,14 @@ struct Global {
     #[arg(long, global = true, value_name = "LEVEL")]
     log: Option<LevelFilter>,
     /// Log format: text, or json for log collectors
-    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t, hide_possible_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t,
+        hide_possible_values = true
+    )]
     log_format: LogFormat,
 }
 
@@ -89,8 +96,10 @@ fn base_url_help() -> String {
 }
 
 /// Ids and names of the global flags that are for an account, and of all of them.
-const ACCOUNT: &[(&str, &str)] = &[("profile", "profile"), ("base_url", "base-url"), ("data_dir", "data-dir")];
-const ALL: &[(&str, &str)] = &[ACCOUNT[0], ACCOUNT[1], ACCOUNT[2], ("log", "log"), ("log_format", "log-format")];
+const ACCOUNT: &[(&str, &str)] =
+    &[("profile", "profile"), ("base_url", "base-url"), ("data_dir", "data-dir")];
+const ALL: &[(&str, &str)] =
+    &[ACCOUNT[0], ACCOUNT[1], ACCOUNT[2], ("log", "log"), ("log_format", "log-format")];
 
 /// Returns global flags for a command in which they have no meaning: hidden in its help, and refused.
 fn unused(flags: &[(&'static str, &'static str)]) -> Vec<Arg> {
@@ -323,7 +332,8 @@ mod tests {
     #[test]
     fn every_command_has_an_example_of_itself_that_can_be_parsed() {
         each_command(&|name, command| {
-            let help = command.get_after_help().unwrap_or_else(|| panic!("{name} has no example")).to_string();
+            let help =
+                command.get_after_help().unwrap_or_else(|| panic!("{name} has no example")).to_string();
             let examples: Vec<&str> =
                 help.lines().map(str::trim).filter(|line| line.starts_with("bondmcp-server ")).collect();
             assert!(!examples.is_empty(), "{name}: {help}");

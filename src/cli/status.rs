@@ -1,6 +1,10 @@
 //! `bondmcp-server status`.
 
-use super::{App, Error, keys::{print_reminders, print_unfinished}, printer::Printer};
+use super::{
+    App, Error,
+    keys::{print_reminders, print_unfinished},
+    printer::Printer,
+};
 use crate::account::{Credential, Renewal, Status};
 
 /// Shows who is signed in, with which kind of credential and until when. Makes no request; shows no secret.

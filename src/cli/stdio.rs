@@ -35,7 +35,8 @@ impl Args {
 /// Tells a person who started the server by hand that it waits for a host, and what they may have wanted.
 fn explain(app: &App) {
     let lines = [
-        "This is the MCP server. It waits for a host, such as Claude Desktop, which starts it by itself.".to_owned(),
+        "This is the MCP server. It waits for a host, such as Claude Desktop, which starts it by itself."
+            .to_owned(),
         format!("To sign in:          {}", app.command(&["login"])),
         format!("To set up a host:    {}", app.command(&["install"])),
         "To see what it does: bondmcp-server demo".to_owned(),

@@ -123,8 +123,9 @@ fn is_plain(value: &str) -> bool {
 /// that set it are removed, as readers disagree on which one counts.
 fn with_line(content: &str, name: &str, value: &str) -> Zeroizing<String> {
     // Reserved at once: a growing buffer would leave copies of the key behind.
-    let mut changed =
-        Zeroizing::new(String::with_capacity(content.len() + name.len() + value.len() + "export =\r\n\n".len()));
+    let mut changed = Zeroizing::new(String::with_capacity(
+        content.len() + name.len() + value.len() + "export =\r\n\n".len(),
+    ));
     let mut is_set = false;
     for line in content.split_inclusive('\n') {
         let Some(prefix) = setting(line, name) else {

@@ -87,7 +87,11 @@ async fn the_program_calls_the_api_without_the_key() {
     let (environment, code) = program.end().await;
     assert_eq!(code, Some(0));
     secrets::assert_absent(&sandbox.secrets_issued(), &environment, "the program's environment");
-    secrets::assert_absent(&[place.sealing_key.clone()], &environment, "the program's environment");
+    secrets::assert_absent(
+        std::slice::from_ref(&place.sealing_key),
+        &environment,
+        "the program's environment",
+    );
     assert!(
         within(http.get(&port).send()).await.unwrap_err().is_connect(),
         "the port is closed with the run"
@@ -136,7 +140,7 @@ async fn upstream(key: &'static str) -> (String, Seen) {
     let noted = Arc::clone(&seen);
     let repeat = async move |request: Request| -> Response {
         let credential = request.headers()["authorization"].to_str().unwrap().to_owned();
-        let escaped: String = key.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
+        let escaped = key.bytes().fold(String::new(), |escaped, byte| escaped + &format!("\\u{byte:04x}"));
         let path = request.uri().path().to_owned();
         noted.lock().unwrap().push(request);
         match path.as_str() {

@@ -38,6 +38,7 @@ impl Program {
     async fn start(place: &Place, key: &str) -> Self {
         let script = "echo \"$BONDMCP_API_KEY $BONDMCP_BASE_URL\"; read line; env";
         let mut command = place.command(&["keys", "run", key, "--proxy", "--", "/bin/sh", "-c", script]);
+        command.env("NO_PROXY", "example.com");
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
         let told = within(lines.next_line()).await.unwrap().unwrap();
@@ -86,6 +87,8 @@ async fn the_program_calls_the_api_without_the_key() {
     let (port, http) = (program.base_url.clone(), program.http.clone());
     let (environment, code) = program.end().await;
     assert_eq!(code, Some(0));
+    let lines = String::from_utf8(environment.clone()).unwrap();
+    assert!(lines.contains("NO_PROXY=example.com,127.0.0.1\n") && lines.contains("no_proxy=127.0.0.1\n"));
     secrets::assert_absent(&sandbox.secrets_issued(), &environment, "the program's environment");
     secrets::assert_absent(
         std::slice::from_ref(&place.sealing_key),

@@ -37,7 +37,7 @@ pub struct Key {
     pub created_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_used: Option<String>,
-    /// Left out of the tools' schemas, which are sent to every model; its values speak for themselves.
+    /// Not in the tools' schemas, which are kept short.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(skip)]
     pub permissions: Vec<Permission>,

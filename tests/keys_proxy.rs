@@ -37,8 +37,10 @@ struct Program {
 impl Program {
     async fn start(place: &Place, key: &str) -> Self {
         let script = "echo \"$BONDMCP_API_KEY $BONDMCP_BASE_URL\"; read line; env";
-        let mut command = place.command(&["keys", "run", key, "--proxy", "--", "/bin/sh", "-c", script]);
-        command.env("NO_PROXY", "example.com");
+        let run = ["--log", "trace", "keys", "run", key, "--proxy", "--", "/bin/sh", "-c", script];
+        let mut command = place.command(&run);
+        let log = std::fs::File::options().append(true).create(true).open(log(place)).unwrap();
+        command.env("NO_PROXY", "example.com").stderr(log);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
         let told = within(lines.next_line()).await.unwrap().unwrap();
@@ -57,6 +59,11 @@ impl Program {
         let output = within(self.child.wait_with_output()).await.unwrap();
         (output.stdout, output.status.code())
     }
+}
+
+/// What the proxies of `place` wrote to stderr.
+fn log(place: &Place) -> std::path::PathBuf {
+    place.directory.path().join("log")
 }
 
 async fn answer(request: reqwest::RequestBuilder) -> (u16, Value) {
@@ -95,6 +102,9 @@ async fn the_program_calls_the_api_without_the_key() {
         &environment,
         "the program's environment",
     );
+    let log = std::fs::read(log(&place)).unwrap();
+    assert!(!log.is_empty());
+    secrets::assert_absent(&sandbox.secrets_issued(), &log, "the log");
     assert!(
         within(http.get(&port).send()).await.unwrap_err().is_connect(),
         "the port is closed with the run"
@@ -219,5 +229,8 @@ async fn a_hostile_upstream_cannot_hand_the_key_to_the_program() {
     for path in ["/moved", "/packed", "/bytes"] {
         assert_eq!(answer(program.get(path)).await.0, 502, "{path}");
     }
+    let (token, log_path) = (SecretString::from(program.token.as_str()), log(&place));
     program.end().await;
+    let log = std::fs::read(log_path).unwrap();
+    secrets::assert_absent(&[SecretString::from(key), token], &log, "the log");
 }

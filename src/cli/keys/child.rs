@@ -42,6 +42,7 @@ pub(super) async fn run(
         let signals = Signals::listen().map_err(|error| cannot_wait(&error))?;
         if through_proxy {
             let proxy = Proxy::listen(keys.app.client(), secret).await?;
+            keys.app.redactor.hold("token of the proxy", [proxy.token()]);
             let mut program = program(command, proxy.token(), &proxy.base_url());
             for name in ["NO_PROXY", "no_proxy"] {
                 program.env(name, with_loopback(std::env::var_os(name)));

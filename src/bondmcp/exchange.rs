@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use super::{
     Client,
     circuit_breaker::{Observed, Permit},
-    connection::ConnectFailure,
+    connection::{BreakCause, ConnectFailure, Proxy, causes},
     error::{Error, Refusal},
 };
 use crate::secret::{ExposeSecret, SecretBytes, SecretString};
@@ -241,7 +241,7 @@ impl Client {
         Err(Error::Refused(Box::new(refusal)))
     }
 
-    async fn capped_body(&self, mut response: reqwest::Response) -> Result<SecretBytes, Error> {
+    pub(super) async fn capped_body(&self, mut response: reqwest::Response) -> Result<SecretBytes, Error> {
         let oversize = || Error::Oversize { host: self.base_url.host(), limit: MAX_RESPONSE_BYTES };
         let announced = response.content_length().unwrap_or(0);
         if announced > MAX_RESPONSE_BYTES as u64 {
@@ -257,15 +257,20 @@ impl Client {
         Ok(body.into())
     }
 
-    /// reqwest's own errors carry URLs and inner messages; only their class is kept.
-    fn failure(&self, error: &reqwest::Error) -> Error {
+    /// reqwest's own errors carry URLs and inner messages; only their class is kept, and the log has the rest.
+    pub(super) fn failure(&self, error: &reqwest::Error) -> Error {
         let host = self.base_url.host();
+        tracing::debug!(host, causes = causes(error), "the connection failed");
         if error.is_connect() {
-            Error::Unreachable { host, cause: ConnectFailure::of(error) }
+            let cause = ConnectFailure::of(error);
+            match Proxy::of(&self.base_url).filter(|_| cause.is_about_the_proxy()) {
+                Some(proxy) => Error::ProxyUnreachable { host, proxy: proxy.host(), cause },
+                None => Error::Unreachable { host, cause },
+            }
         } else if error.is_timeout() {
             Error::Timeout { host }
         } else {
-            Error::Broken { host }
+            Error::Broken { host, cause: BreakCause::of(error) }
         }
     }
 
@@ -273,7 +278,7 @@ impl Client {
         Error::Unreadable { host: self.base_url.host() }
     }
 
-    fn timeout(&self) -> Error {
+    pub(super) fn timeout(&self) -> Error {
         Error::Timeout { host: self.base_url.host() }
     }
 }

@@ -3,20 +3,24 @@
 
 mod api_keys;
 mod auth;
+mod certificate;
 mod circuit_breaker;
 mod connection;
 mod error;
 mod exchange;
 mod health;
 mod models;
+mod probe;
 mod rate_limiter;
 pub mod wire;
 
 pub use self::{
+    certificate::Certificate,
     circuit_breaker::Open,
-    connection::{ConnectFailure, SetupError},
+    connection::{BreakCause, ConnectFailure, SetupError},
     error::{Error, POSSIBLY_BILLED, Refusal},
     exchange::{Sent, Timing},
+    probe::{Answer, Handshake, Route},
     rate_limiter::Allowance,
 };
 

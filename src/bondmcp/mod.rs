@@ -20,7 +20,7 @@ pub use self::{
     connection::{BreakCause, ConnectFailure, SetupError},
     error::{Error, POSSIBLY_BILLED, Refusal},
     exchange::{Sent, Timing},
-    probe::{Answer, Handshake, Route},
+    probe::{Answer, Handshake, Route, Stream},
     rate_limiter::Allowance,
 };
 

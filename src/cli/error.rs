@@ -17,6 +17,8 @@ pub(super) enum Error {
     Usage(String),
     /// The command failed; the sources below the message are for the log.
     Failed(anyhow::Error),
+    /// The command's output says what is wrong.
+    Reported,
     /// The person did not confirm.
     Cancelled,
     /// A child process ended with this exit code, which is passed on.

@@ -6,6 +6,7 @@
 
 mod audit;
 mod demo;
+mod doctor;
 mod error;
 mod http;
 mod keys;
@@ -34,6 +35,7 @@ use crate::{
     bondmcp::{Client, Timing},
     clock::Clock,
     config::{ConfigError, DEFAULT_BASE_URL, Flags, Profile, Settings, default_data_dir},
+    doctor::Subject,
     redact::Redactor,
     telemetry::{self, LogFormat},
 };
@@ -98,6 +100,8 @@ enum Command {
     Logout(logout::Args),
     /// Show who is signed in
     Status(status::Args),
+    /// Find out what is broken, and how to mend it
+    Doctor(doctor::Args),
     /// Show which tools were called, by whom and with which outcome
     Audit(audit::Args),
     /// Manage and use API keys
@@ -135,6 +139,7 @@ impl Cli {
         match self.start(redactor, printer.clone()).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(Error::Child(code)) => code.into(),
+            Err(Error::Reported) => ExitCode::FAILURE,
             Err(Error::Cancelled) => {
                 printer.print_err("Cancelled.");
                 ExitCode::FAILURE
@@ -156,7 +161,7 @@ impl Cli {
         let clock = Clock::system();
         let app = || {
             let settings = self.global.settings()?;
-            Ok::<_, Error>(App { settings, printer: printer.clone(), redactor, clock: clock.clone() })
+            Ok::<_, Error>(App { settings, printer: printer.clone(), redactor: redactor.clone(), clock: clock.clone() })
         };
         let outcome: Outcome = match self.command {
             Command::Stdio(args) => Box::pin(args.run(app()?)),
@@ -165,6 +170,10 @@ impl Cli {
             Command::Register(args) => Box::pin(args.run(app()?)),
             Command::Logout(args) => Box::pin(args.run(app()?)),
             Command::Status(args) => Box::pin(args.run(app()?)),
+            Command::Doctor(args) => {
+                let subject = self.global.subject(args.sign_in_port(), redactor.clone(), clock);
+                Box::pin(args.run(subject, printer))
+            }
             Command::Audit(args) => Box::pin(std::future::ready(args.run(&app()?))),
             Command::Keys(command) => Box::pin(command.run(app()?)),
             // These two need neither a data directory nor anything from the environment.
@@ -198,6 +207,13 @@ impl Global {
         }
     }
 
+    /// Returns what `doctor` examines, with a wrong configuration as one of its findings.
+    fn subject(&self, sign_in_port: u16, redactor: Redactor, clock: Clock) -> Subject {
+        let settings = self.settings();
+        let command_line = settings.as_ref().map_or_else(|_| program(), command_line);
+        Subject { settings, command_line, sign_in_port, redactor, clock }
+    }
+
     fn settings(&self) -> Result<Settings, ConfigError> {
         let flags = Flags {
             base_url: self.base_url.clone(),
@@ -219,24 +235,31 @@ impl App {
         Account::new(&self.settings, self.command_line(), client, self.clock.clone(), self.redactor.clone())
     }
 
-    /// Returns the command line that runs this program for the same account in a terminal.
     fn command_line(&self) -> String {
-        let settings = &self.settings;
-        let program = std::env::args_os().next().unwrap_or_else(|| env!("CARGO_PKG_NAME").into());
-        let mut words = vec![shell_word(&program.to_string_lossy()).into_owned()];
-        let mut flag =
-            |name: &str, value: &str| words.extend([name.to_owned(), shell_word(value).into_owned()]);
-        if settings.profile != Profile::default() {
-            flag("--profile", settings.profile.as_str());
-        }
-        if settings.base_url.as_str() != DEFAULT_BASE_URL {
-            flag("--base-url", settings.base_url.as_str());
-        }
-        if Some(&settings.data_dir) != default_data_dir().as_ref() {
-            flag("--data-dir", &settings.data_dir.to_string_lossy());
-        }
-        words.join(" ")
+        command_line(&self.settings)
     }
+}
+
+/// Returns the word that runs this program in a terminal.
+fn program() -> String {
+    let program = std::env::args_os().next().unwrap_or_else(|| env!("CARGO_PKG_NAME").into());
+    shell_word(&program.to_string_lossy()).into_owned()
+}
+
+/// Returns the command line that runs this program for the account of `settings` in a terminal.
+fn command_line(settings: &Settings) -> String {
+    let mut words = vec![program()];
+    let mut flag = |name: &str, value: &str| words.extend([name.to_owned(), shell_word(value).into_owned()]);
+    if settings.profile != Profile::default() {
+        flag("--profile", settings.profile.as_str());
+    }
+    if settings.base_url.as_str() != DEFAULT_BASE_URL {
+        flag("--base-url", settings.base_url.as_str());
+    }
+    if Some(&settings.data_dir) != default_data_dir().as_ref() {
+        flag("--data-dir", &settings.data_dir.to_string_lossy());
+    }
+    words.join(" ")
 }
 
 /// Checks for API key changes that an earlier process left unfinished, while the server is already answering.

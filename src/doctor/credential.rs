@@ -63,6 +63,14 @@ fn described(status: &Status) -> String {
 fn refused(error: &account::Error, status: &Status, presentation: &Presentation) -> Check {
     use account::Error;
     let UserFacingError { message, solution, .. } = error.into();
+    let message = match error {
+        Error::ApiKeyRejected { id: None } => "BondMCP does not accept BONDMCP_API_KEY".to_owned(),
+        Error::ApiKeyRejected { id: Some(id) } => {
+            format!("BondMCP does not accept API key {id}, which is in use; it was probably revoked")
+        }
+        Error::OwnKeyRejected => "BondMCP does not accept the API key from the sign-in page".to_owned(),
+        _ => message,
+    };
     let sign_in = || Mend::run(presentation.command("login"));
     let mend = match error {
         Error::SignInRequired { why: SignInReason::EnvironmentRejected, .. } => {

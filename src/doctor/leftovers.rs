@@ -52,7 +52,7 @@ fn temporary_files(data_dir: &Path, vault: &Path) -> Vec<PathBuf> {
         return vec![];
     }
     let new = files::beside(vault, ".new");
-    let names = [data_dir.join("sealing.new"), files::beside(&new, "-journal"), new];
+    let names = [files::beside(&new, "-journal"), new, data_dir.join("sealing.new")];
     names.into_iter().filter(|path| path.exists()).collect()
 }
 

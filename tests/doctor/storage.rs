@@ -147,7 +147,7 @@ async fn files_that_an_interrupted_start_left() {
     for name in ["vault.db.new", "vault.db.new-journal", "sealing.new"] {
         std::fs::write(patient.data(name), "half").unwrap();
     }
-    let check = patient.examine().await.warned("leftovers", "vault.db.new, ");
+    let check = patient.examine().await.warned("leftovers", "vault.db.new-journal, vault.db.new, sealing.new in ~/data");
     patient.paste(&check.run, "").await;
     patient.assert_mended("leftovers").await;
     assert!(!patient.data("sealing.new").exists());

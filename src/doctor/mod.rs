@@ -3,6 +3,8 @@
 //! findings is secret: they are made to be pasted into a report.
 
 mod credential;
+mod entry;
+mod hosts;
 mod installation;
 mod leftovers;
 mod network;
@@ -165,5 +167,6 @@ pub async fn examine(subject: Subject, report: &mut dyn FnMut(Check)) {
     findings.add(sign_in_port::examine(subject.sign_in_port).await);
     let is_bondmcp = network::examine(&client, &subject.clock, &mut findings).await;
     credential::examine(&account, stored, is_bondmcp, &mut findings).await;
+    hosts::examine(&subject.redactor, &mut findings).await;
     account.close().await;
 }

@@ -21,7 +21,12 @@ pub use self::{
     place::{Environment, Os},
     table::{HOSTS, Host, TOKEN_VARIABLE},
 };
-use self::{document::SyntaxError, file::Snapshot};
+use self::{
+    document::{Slot, SyntaxError},
+    file::Snapshot,
+    value::Value,
+};
+use crate::secret::SecretString;
 
 /// The name of an entry; one of another profile has the profile's name behind it.
 pub const ENTRY_NAME: &str = "bondmcp";
@@ -172,6 +177,18 @@ impl Host {
 }
 
 impl ConfiguredEntry {
+    /// Reads the environment variables that the entry sets. Their values may be secrets.
+    pub fn secrets(&self) -> Result<Vec<(String, SecretString)>, Error> {
+        let Some(host) = Host::named(self.host) else { return Ok(Vec::new()) };
+        let Some(text) = Snapshot::read(&self.file)?.text else { return Ok(Vec::new()) };
+        let document = host.format.parse(&text).map_err(|error| Error::broken(&self.file, error))?;
+        let slot = Slot { section: host.section, name: &self.name };
+        let entry = host.format.entry(&document, slot);
+        let variables = entry.as_ref().and_then(|entry| entry.get(host.shape.environment));
+        let variables = variables.map(Value::entries).unwrap_or_default().iter();
+        Ok(variables.filter_map(|(name, value)| Some((name.clone(), value.as_text()?.into()))).collect())
+    }
+
     fn is_ours(&self) -> bool {
         let is_named = self.name == ENTRY_NAME
             || self.name.strip_prefix(ENTRY_NAME).is_some_and(|rest| rest.starts_with('-'));

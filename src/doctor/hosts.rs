@@ -1,0 +1,138 @@
+//! The hosts that are configured to run this server, and whether each entry works: it is started as the host starts it,
+//! asked for its tools, and ended.
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+
+use super::{Check, Findings, Mend, entry, presentation::Presentation};
+use crate::{
+    hosts::{self, ConfiguredEntry, Environment, Host},
+    redact::Redactor,
+    secret::{ExposeSecret as _, SecretString},
+};
+
+/// Variables whose values are no secrets.
+const OPEN_VARIABLES: [&str; 6] = [
+    "BONDMCP_BASE_URL",
+    "BONDMCP_DATA_DIR",
+    "BONDMCP_LOG",
+    "BONDMCP_PROFILE",
+    "BONDMCP_SEALING_KEY_FILE",
+    "BONDMCP_VAULT",
+];
+
+/// Variables that hosts pass on from their own environment to the servers that they start.
+const PASSED_ON: [&str; 15] = [
+    "APPDATA",
+    "HOME",
+    "HOMEDRIVE",
+    "HOMEPATH",
+    "LANG",
+    "LOCALAPPDATA",
+    "LOGNAME",
+    "PATH",
+    "PROGRAMFILES",
+    "SHELL",
+    "SYSTEMROOT",
+    "TEMP",
+    "TMPDIR",
+    "USER",
+    "USERPROFILE",
+];
+
+/// Examines the entries of all hosts.
+pub(super) async fn examine(redactor: &Redactor, findings: &mut Findings<'_>) {
+    let Some(environment) = Environment::current() else {
+        findings.add(Check::skip("hosts", "there is no home directory"));
+        return;
+    };
+    let configured = hosts::configured(&environment);
+    if configured.entries.is_empty() && configured.errors.is_empty() {
+        let mend = Mend::advice("To add this server to the hosts that are found on this computer:")
+            .or_run(findings.presentation.command("install --all"));
+        findings.add(Check::warn("hosts", "no host is configured to run this server", mend));
+        return;
+    }
+    for (host, error) in &configured.errors {
+        findings.add(unreadable(host, error));
+    }
+    for configured in &configured.entries {
+        let began = Instant::now();
+        let check = one(configured, redactor, &findings.presentation).await;
+        findings.add(check.since(began));
+    }
+}
+
+fn check_name(title: &str) -> String {
+    format!("host {title}")
+}
+
+/// Reports a file that the host cannot read either.
+fn unreadable(host: &Host, error: &hosts::Error) -> Check {
+    let (detail, mend) = match error {
+        hosts::Error::Broken { path, line, message } => (
+            format!("{}:{line}: {message}", path.display()),
+            Mend::advice(format!("Correct line {line} of that file; {} cannot read it either.", host.title)),
+        ),
+        error => {
+            let text = error.to_string();
+            let (happened, next) = text.split_once(". ").unwrap_or((&text, "Correct it, then try again."));
+            (happened.to_owned(), Mend::advice(next))
+        }
+    };
+    Check::fail(check_name(host.title), detail.trim_end_matches('.'), mend)
+}
+
+/// Tries one entry.
+async fn one(configured: &ConfiguredEntry, redactor: &Redactor, presentation: &Presentation) -> Check {
+    let name = check_name(configured.title);
+    let place = format!("{} in {}", configured.name, configured.file.display());
+    let secrets = match configured.secrets() {
+        Ok(secrets) => secrets,
+        Err(error) => return Check::fail(name, error.to_string(), Mend::advice("Run this again.")),
+    };
+    redactor.hold("host entry", hidden(&secrets));
+    let tried = match (&configured.command, &configured.url) {
+        (Some(command), _) => {
+            entry::start(command, &configured.args, &environment(&secrets)).await
+        }
+        (None, Some(url)) => entry::connect(url).await,
+        (None, None) => Err(entry::Failure::NothingToReach),
+    };
+    match tried {
+        Ok(tools) => Check::ok(name, format!("{place} works and has {tools} tools")),
+        Err(failure) => {
+            let install = presentation.command(&format!("install {}", configured.host));
+            let mend = match &failure {
+                entry::Failure::TokenWanted => Mend::advice(
+                    "Set BONDMCP_HTTP_TOKEN, to the token that the server was started with, where the host starts. The \
+                     entry sends it as `Authorization: Bearer …`; without it hosts try OAuth, which ends in \"dynamic \
+                     registration 404\".",
+                ),
+                entry::Failure::NotServed(_) => {
+                    Mend::advice("Start `bondmcp-server http` at that address, or let the host start the server:")
+                        .or_run(install)
+                }
+                _ => Mend::advice("To write the entry anew:").or_run(install),
+            };
+            Check::fail(name, format!("{place}: {failure}"), mend)
+        }
+    }
+}
+
+fn hidden(variables: &[(String, SecretString)]) -> impl Iterator<Item = &SecretString> {
+    let is_hidden = |name: &str| !OPEN_VARIABLES.contains(&name) && !PASSED_ON.contains(&name);
+    variables.iter().filter(move |(name, _)| is_hidden(name)).map(|(_, value)| value)
+}
+
+/// Returns the environment that the host gives the server: little of its own, and what the entry sets. A value that
+/// refers to something else is the host's to resolve, and is left out.
+fn environment(set: &[(String, SecretString)]) -> BTreeMap<String, SecretString> {
+    let own = PASSED_ON.iter().filter_map(|name| {
+        Some(((*name).to_owned(), std::env::var(name).ok()?.into()))
+    });
+    let is_plain = |value: &SecretString| !value.expose_secret().contains("${");
+    let set = set.iter().filter(|(_, value)| is_plain(value)).cloned();
+    own.chain(set).collect()
+}

@@ -101,14 +101,16 @@ async fn end(mut child: Child) {
     }
 }
 
-/// Asks the server at `url` who it is, with the token from the environment; returns the number of its tools.
-pub(super) async fn connect(url: &str) -> Result<usize, Failure> {
+/// Asks the server at `url` for its tools, with the token from the environment if the entry sends that; returns their
+/// number.
+pub(super) async fn connect(url: &str, passes_token: bool) -> Result<usize, Failure> {
     let url: BaseUrl = url.parse().map_err(|_| Failure::Insecure)?;
     let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(START_TIMEOUT);
     // Plain HTTP is for loopback.
     let http = if url.is_https() { http } else { http.no_proxy() };
     let http = http.build().map_err(|_| Failure::NotServed("the HTTP client could not be set up"))?;
-    let server = HttpServer { http, url: url.endpoint(&[]), session: None };
+    let token = if passes_token { token() } else { None };
+    let server = HttpServer { http, url: url.endpoint(&[]), token, session: None };
     server.list_tools().await
 }
 
@@ -116,6 +118,7 @@ pub(super) async fn connect(url: &str) -> Result<usize, Failure> {
 struct HttpServer {
     http: reqwest::Client,
     url: Url,
+    token: Option<http::HeaderValue>,
     session: Option<http::HeaderValue>,
 }
 
@@ -163,7 +166,7 @@ impl HttpServer {
         if let Some(session) = &self.session {
             request = request.header(SESSION, session);
         }
-        if let Some(token) = token() {
+        if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, token);
         }
         request

@@ -92,12 +92,12 @@ async fn one(configured: &ConfiguredEntry, redactor: &Redactor, presentation: &P
         Ok(secrets) => secrets,
         Err(error) => return Check::fail(name, error.to_string(), Mend::advice("Run this again.")),
     };
-    redactor.hold("host entry", hidden(&secrets));
+    redactor.hold("host entry", hidden(&secrets.variables));
     let tried = match (&configured.command, &configured.url) {
         (Some(command), _) => {
-            entry::start(command, &configured.args, &environment(&secrets)).await
+            entry::start(command, &configured.args, &environment(&secrets.variables)).await
         }
-        (None, Some(url)) => entry::connect(url).await,
+        (None, Some(url)) => entry::connect(url, secrets.passes_token).await,
         (None, None) => Err(entry::Failure::NothingToReach),
     };
     match tried {
@@ -105,6 +105,11 @@ async fn one(configured: &ConfiguredEntry, redactor: &Redactor, presentation: &P
         Err(failure) => {
             let install = presentation.command(&format!("install {}", configured.host));
             let mend = match &failure {
+                entry::Failure::TokenWanted if !secrets.passes_token => Mend::advice(
+                    "The entry sends no token, so the host tries OAuth, which ends in \"dynamic registration 404\". Set \
+                     BONDMCP_HTTP_TOKEN where the host starts, and have the entry send it:",
+                )
+                .or_run(with_url(&install, configured)),
                 entry::Failure::TokenWanted => Mend::advice(
                     "Set BONDMCP_HTTP_TOKEN, to the token that the server was started with, where the host starts. The \
                      entry sends it as `Authorization: Bearer …`; without it hosts try OAuth, which ends in \"dynamic \
@@ -119,6 +124,13 @@ async fn one(configured: &ConfiguredEntry, redactor: &Redactor, presentation: &P
             Check::fail(name, format!("{place}: {failure}"), mend)
         }
     }
+}
+
+/// Returns `install` for the address that the entry has.
+fn with_url(install: &str, configured: &ConfiguredEntry) -> String {
+    let url = configured.url.as_deref().unwrap_or_default();
+    // A word with a NUL cannot be passed to a shell.
+    format!("{install} --http {}", shlex::try_quote(url).unwrap_or_default())
 }
 
 fn hidden(variables: &[(String, SecretString)]) -> impl Iterator<Item = &SecretString> {

@@ -90,6 +90,15 @@ pub struct ConfiguredEntry {
     pub url: Option<String>,
 }
 
+/// The parts of an entry that may be secret.
+#[derive(Debug, Default)]
+pub struct Secrets {
+    /// The environment variables that the entry sets.
+    pub variables: Vec<(String, SecretString)>,
+    /// Whether the entry has the host send a token over HTTP.
+    pub passes_token: bool,
+}
+
 /// What the hosts' files say about this server.
 #[derive(Debug, Default)]
 pub struct Configured {
@@ -177,16 +186,19 @@ impl Host {
 }
 
 impl ConfiguredEntry {
-    /// Reads the environment variables that the entry sets. Their values may be secrets.
-    pub fn secrets(&self) -> Result<Vec<(String, SecretString)>, Error> {
-        let Some(host) = Host::named(self.host) else { return Ok(Vec::new()) };
-        let Some(text) = Snapshot::read(&self.file)?.text else { return Ok(Vec::new()) };
+    /// Reads the parts of the entry that may be secret.
+    pub fn secrets(&self) -> Result<Secrets, Error> {
+        let (Some(host), Some(text)) = (Host::named(self.host), Snapshot::read(&self.file)?.text) else {
+            return Ok(Secrets::default());
+        };
         let document = host.format.parse(&text).map_err(|error| Error::broken(&self.file, error))?;
         let slot = Slot { section: host.section, name: &self.name };
-        let entry = host.format.entry(&document, slot);
-        let variables = entry.as_ref().and_then(|entry| entry.get(host.shape.environment));
-        let variables = variables.map(Value::entries).unwrap_or_default().iter();
-        Ok(variables.filter_map(|(name, value)| Some((name.clone(), value.as_text()?.into()))).collect())
+        let Some(entry) = host.format.entry(&document, slot) else { return Ok(Secrets::default()) };
+        let variables = entry.get(host.shape.environment).map(Value::entries).unwrap_or_default().iter();
+        Ok(Secrets {
+            variables: variables.filter_map(|(name, value)| Some((name.clone(), value.as_text()?.into()))).collect(),
+            passes_token: host.shape.token.iter().any(|(key, _)| entry.get(key).is_some()),
+        })
     }
 
     fn is_ours(&self) -> bool {

@@ -7,6 +7,7 @@
 mod common;
 
 mod account;
+mod hosts;
 mod network;
 mod privacy;
 mod storage;
@@ -175,6 +176,7 @@ async fn a_set_up_that_works_has_nothing_to_mend() {
     let (_sandbox, mut patient) = Patient::signed_in().await;
     let binary = PathBuf::from(env!("CARGO_BIN_EXE_bondmcp-server"));
     patient.set("PATH", binary.parent().unwrap().to_str().unwrap());
+    patient.configure(&patient.entry());
     let report = patient.examine().await;
     for check in report.0["checks"].as_array().unwrap() {
         assert!(check["status"] == "ok" || check["name"] == "TLS", "{check}");
@@ -183,7 +185,7 @@ async fn a_set_up_that_works_has_nothing_to_mend() {
     let output = within(patient.command(&["doctor"]).output()).await.unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && text.ends_with("Everything works.\n"), "{text}");
-    assert!(text.contains("Unlimited; ") || text.contains("unlimited; "), "the plan: {text}");
+    assert!(text.contains("unlimited (active); ") && text.contains("works and has"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

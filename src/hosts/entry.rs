@@ -65,6 +65,18 @@ impl Shape {
         Value::Map(entry.entries().iter().chain(foreign).cloned().collect())
     }
 
+    /// Returns the fixed words of an entry.
+    pub(super) fn words(&self) -> impl Iterator<Item = &'static str> {
+        let parts = self.stdio.iter().chain(self.http.unwrap_or_default()).map(|(_, part)| part);
+        parts
+            .flat_map(|part| match part {
+                Part::Word(word) => std::slice::from_ref(word),
+                Part::Texts(texts) => texts,
+                _ => &[],
+            })
+            .copied()
+    }
+
     pub(super) fn read(&self, entry: &Value) -> Parsed {
         let mut parsed = Parsed::default();
         for (key, part) in self.stdio.iter().chain(self.http.unwrap_or_default()) {

@@ -12,6 +12,9 @@ use super::Error;
 /// Longest file that is read; hosts' files are far shorter.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
+/// Behind the name of the copy that is kept of a file; no host reads a file of such a name.
+const BACKUP_SUFFIX: &str = ".bondmcp-backup";
+
 /// A file as it was read.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -34,32 +37,31 @@ impl Snapshot {
         Ok(Self { path: path.to_owned(), target, text })
     }
 
-    /// Returns the path of the copy that is kept from before the entry `name` was written.
-    fn backup_path(&self, name: &str) -> PathBuf {
+    fn backup_path(&self) -> PathBuf {
         let mut path = self.target.as_os_str().to_owned();
-        path.push(format!(".{name}-backup"));
+        path.push(BACKUP_SUFFIX);
         path.into()
     }
 
-    /// Returns the copy that is kept from before the entry `name` was written.
-    pub fn backup(&self, name: &str) -> Result<Option<String>, Error> {
-        let path = self.backup_path(name);
+    /// Returns the copy that was kept of the file.
+    pub fn backup(&self) -> Result<Option<String>, Error> {
+        let path = self.backup_path();
         read_text(&path, &path)
     }
 
     /// Keeps a copy of the file, for its owner alone; removes an older one if there is no file.
-    pub fn keep_backup(&self, name: &str) -> Result<Option<PathBuf>, Error> {
-        let path = self.backup_path(name);
+    pub fn keep_backup(&self) -> Result<Option<PathBuf>, Error> {
+        let path = self.backup_path();
         let Some(text) = &self.text else {
-            self.remove_backup(name)?;
+            self.remove_backup()?;
             return Ok(None);
         };
         replace(&path, text, None).map_err(|error| Error::file(&path, &error))?;
         Ok(Some(path))
     }
 
-    pub fn remove_backup(&self, name: &str) -> Result<(), Error> {
-        let path = self.backup_path(name);
+    pub fn remove_backup(&self) -> Result<(), Error> {
+        let path = self.backup_path();
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::file(&path, &error)),
             _ => Ok(()),

@@ -202,9 +202,12 @@ impl ConfiguredEntry {
     }
 
     fn is_ours(&self) -> bool {
-        let is_named = self.name == ENTRY_NAME
-            || self.name.strip_prefix(ENTRY_NAME).is_some_and(|rest| rest.starts_with('-'));
         let program = self.command.as_deref().and_then(|command| Path::new(command).file_stem());
-        is_named || program.is_some_and(|program| program == env!("CARGO_PKG_NAME"))
+        is_our_name(&self.name) || program.is_some_and(|program| program == env!("CARGO_PKG_NAME"))
     }
+}
+
+/// Whether an entry of this name is this server's, of any profile.
+fn is_our_name(name: &str) -> bool {
+    name.strip_prefix(ENTRY_NAME).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }

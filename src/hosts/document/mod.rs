@@ -2,6 +2,7 @@
 //! with its order, comments, indentation and line endings, stays as it is.
 
 mod json;
+mod masked;
 mod toml;
 mod yaml;
 

@@ -22,12 +22,12 @@ impl Patient {
     }
 
     /// Writes an entry into the file of Claude Desktop.
-    fn configure(&self, entry: &Value) {
+    pub(super) fn configure(&self, entry: &Value) {
         self.write(DESKTOP, &json!({"mcpServers": {"bondmcp": entry}}).to_string());
     }
 
     /// An entry for this place's server.
-    fn entry(&self) -> Value {
+    pub(super) fn entry(&self) -> Value {
         let data_dir = self.place.data_dir();
         json!({
             "command": env!("CARGO_BIN_EXE_bondmcp-server"),

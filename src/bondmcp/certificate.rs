@@ -2,10 +2,7 @@
 
 use x509_cert::{Certificate as X509, der::Decode as _, ext::pkix::name::DirectoryString, name::Name};
 
-use crate::{clock::Timestamp, text::excerpt};
-
-/// Longest name that is shown, in characters.
-const MAX_NAME_CHARS: usize = 80;
+use crate::{clock::Timestamp, text::printable};
 
 /// A server's certificate, as far as it is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +19,7 @@ impl Certificate {
         let content = certificate.tbs_certificate();
         let until = content.validity().not_after.to_unix_duration();
         Some(Self {
-            issuer: excerpt(&shown(content.issuer()), MAX_NAME_CHARS),
+            issuer: printable(&shown(content.issuer())).into_owned(),
             valid_until: Timestamp::from_timestamp(until.as_secs().try_into().ok()?, 0)?,
         })
     }

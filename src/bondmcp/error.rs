@@ -306,10 +306,9 @@ impl From<&Error> for UserFacingError {
                 Kind::UpstreamUnavailable,
                 "Check the proxy settings in the environment (HTTPS_PROXY, ALL_PROXY, NO_PROXY), and whether the proxy runs.",
             ),
-            Error::Broken { cause: BreakCause::NotHttp, .. } => report(
-                Kind::UpstreamUnavailable,
-                "Check the scheme, the host and the port in the base URL.",
-            ),
+            Error::Broken { cause: BreakCause::NotHttp, .. } => {
+                report(Kind::UpstreamUnavailable, "Check the scheme, the host and the port in the base URL.")
+            }
             Error::Broken { .. } => report(
                 Kind::UpstreamUnavailable,
                 "Try again in a moment; if it stays so, check the network and the base URL.",

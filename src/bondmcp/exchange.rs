@@ -1,5 +1,5 @@
-//! One HTTP exchange with the upstream: the only place that opens connections to it and puts credentials into
-//! headers. Redirects are refused, response sizes are capped, and only requests that are safe to repeat are retried.
+//! One HTTP exchange with the upstream: with [`super::forward`] the only place that opens connections to it and puts
+//! credentials into headers. Redirects are refused, response sizes are capped, and only requests that are safe to repeat are retried.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -293,7 +293,7 @@ fn settle<T>(permit: Permit<'_>, outcome: &Result<T, Error>) {
 }
 
 /// `Authorization: Bearer …` (RFC 6750, 2.1), marked so that nobody prints it.
-fn authorization(bearer: &SecretString) -> Result<HeaderValue, Error> {
+pub(super) fn authorization(bearer: &SecretString) -> Result<HeaderValue, Error> {
     let value = Zeroizing::new(format!("Bearer {}", bearer.expose_secret()));
     let mut value = HeaderValue::from_str(&value).map_err(|_| Error::InvalidCredential)?;
     value.set_sensitive(true);

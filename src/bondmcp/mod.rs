@@ -8,6 +8,7 @@ mod circuit_breaker;
 mod connection;
 mod error;
 mod exchange;
+mod forward;
 mod health;
 mod models;
 mod probe;
@@ -20,6 +21,7 @@ pub use self::{
     connection::{BreakCause, ConnectFailure, SetupError},
     error::{Error, POSSIBLY_BILLED, Refusal},
     exchange::{Sent, Timing},
+    forward::Forwarded,
     probe::{Answer, Handshake, Route, Stream},
     rate_limiter::Allowance,
 };

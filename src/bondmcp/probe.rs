@@ -126,7 +126,8 @@ impl Client {
     /// Asks the HTTP proxy at the other end of `stream` for a connection to the upstream.
     pub async fn tunnel(&self, stream: TcpStream) -> Result<Box<dyn Stream>, ConnectFailure> {
         let (host, port) = self.route().upstream;
-        let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        let authority =
+            if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
         let mut request = Request::builder().method(Method::CONNECT).uri(&authority).header(HOST, &authority);
         if let Some(login) = Proxy::of(&self.base_url).as_ref().and_then(Proxy::authorization) {
             request = request.header(PROXY_AUTHORIZATION, login);

@@ -2,8 +2,18 @@
 
 use serde::Serialize;
 
-use super::{Error, printer::Printer};
-use crate::doctor::{self, Check, Mend, Status, Subject};
+use super::{Error, command_line, printer::Printer};
+use crate::{
+    clock::Clock,
+    config::{ConfigError, Settings},
+    doctor::{self, Check, Mend, Status, Subject},
+    redact::Redactor,
+};
+
+pub(super) const EXAMPLES: &str = "Examples:
+  bondmcp-server doctor
+  bondmcp-server doctor --json > report.json
+  bondmcp-server --profile work doctor --sign-in-port 8790";
 
 /// Examines the set-up from the binary to BondMCP's answer and says how to mend what is broken. Shows no secret, so that
 /// its output can be pasted into a report. Makes no billed request.
@@ -24,11 +34,21 @@ struct Report {
 }
 
 impl Args {
-    pub fn sign_in_port(&self) -> u16 {
-        self.sign_in_port
-    }
-
-    pub async fn run(self, subject: Subject, printer: Printer) -> Result<(), Error> {
+    pub async fn run(
+        self,
+        settings: Result<Settings, ConfigError>,
+        printer: Printer,
+        redactor: Redactor,
+        clock: Clock,
+    ) -> Result<(), Error> {
+        let command_line = settings.as_ref().map(|settings| command_line(settings, &settings.profile));
+        let subject = Subject {
+            command_line: command_line.unwrap_or_default(),
+            settings,
+            sign_in_port: self.sign_in_port,
+            redactor,
+            clock,
+        };
         let mut checks = Vec::new();
         doctor::examine(subject, &mut |check| {
             if !self.json {

@@ -20,6 +20,8 @@ use crate::{
 /// A question that shows that everything works, and which needs no health data and costs nothing.
 const FIRST_QUESTION: &str = "Which BondMCP models are there?";
 
+const NO_TERMINAL: &str = "there is no terminal to ask on; make the changes without a question with --yes";
+
 /// What a host does not know that is started from somewhere else.
 const NOT_PASSED_ON: [&str; 6] = [
     "BONDMCP_API_KEY",
@@ -240,7 +242,7 @@ impl Changes<'_> {
             return Ok(false);
         }
         let question = format!("{question} {}? [y/N] ", change.path().display());
-        if !self.consent.yes && !is_yes(&prompt::line(printer, &question)?) {
+        if !self.consent.yes && !is_yes(&prompt::line(printer, &question, NO_TERMINAL)?) {
             self.declined += 1;
             printer.print_out(format_args!("{} is as it was.", change.path().display()));
             return Ok(false);

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{App, Error, keys::print_unfinished, printer::Printer};
+use super::{
+    App, Error,
+    keys::{print_reminders, print_unfinished},
+    printer::Printer,
+};
 use crate::{
     account::{self, Account, Credential, Renewal, Status},
     error::UserFacingError,
@@ -46,12 +50,14 @@ impl Args {
     pub async fn run(self, app: App) -> Result<(), Error> {
         let account = app.account();
         let outcome = self.report(&app, &account).await;
+        let aged = account.keys_to_rotate().await;
         account.close().await;
         let report = outcome?;
         if self.json {
             app.printer.print_json(&report);
         } else {
             print(&app.printer, &report, &account.login_command(None));
+            print_reminders(&app, &aged?);
         }
         if report.status.signed_in && report.error.is_none() { Ok(()) } else { Err(Error::Reported) }
     }

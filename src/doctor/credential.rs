@@ -3,7 +3,10 @@
 
 use tokio::time::Instant;
 
-use super::{Check, Findings, Mend, presentation::Presentation};
+use super::{
+    Check, Findings, Mend,
+    presentation::{Presentation, shown},
+};
 use crate::{
     account::{self, Account, Credential, Renewal, SignInReason, Status, Unfinished},
     error::UserFacingError,
@@ -95,10 +98,14 @@ fn refused(error: &account::Error, status: &Status, presentation: &Presentation)
 }
 
 async fn plan(account: &Account) -> Check {
-    let plan = account.plan().await.map_or_else(|| "not reported".to_owned(), |subscription| {
-        let status = subscription.status.map(|status| format!(" ({status})")).unwrap_or_default();
-        format!("{}{status}", subscription.plan)
-    });
+    let plan = account.plan().await.map_or_else(
+        || "not reported".to_owned(),
+        |subscription| {
+            let status =
+                subscription.status.map(|status| format!(" ({})", shown(&status))).unwrap_or_default();
+            format!("{}{status}", shown(&subscription.plan))
+        },
+    );
     let Some(allowance) = account.allowance() else {
         return Check::ok("plan", format!("{plan}; no rate limit reported"));
     };

@@ -40,7 +40,7 @@ pub(super) enum Failure {
     NotRunnable(io::ErrorKind),
     #[error("its program starts and does not speak MCP")]
     NoMcp,
-    #[error("its program does not answer within {} s", START_TIMEOUT.as_secs())]
+    #[error("its program starts and does not speak MCP: no answer within {} s", START_TIMEOUT.as_secs())]
     Silent,
     #[error("it names neither a program nor an address")]
     NothingToReach,
@@ -54,12 +54,21 @@ pub(super) enum Failure {
     NoMcpOverHttp,
 }
 
-/// Starts the server as a host does, lists its tools and ends it; returns the number of tools.
+/// A server that works.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub name: String,
+    pub version: String,
+    /// The number of its tools.
+    pub tools: usize,
+}
+
+/// Starts the server as a host does, lists its tools and ends it.
 pub(super) async fn start(
     command: &str,
     arguments: &[String],
     environment: &BTreeMap<String, SecretString>,
-) -> Result<usize, Failure> {
+) -> Result<Server, Failure> {
     let variables = environment.iter().map(|(name, value)| (name, value.expose_secret()));
     let mut child = Command::new(command)
         .args(arguments)
@@ -80,7 +89,7 @@ pub(super) async fn start(
     tried.unwrap_or(Err(Failure::Silent))
 }
 
-async fn list_tools(child: &mut Child) -> Result<usize, Failure> {
+async fn list_tools(child: &mut Child) -> Result<Server, Failure> {
     let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(Failure::NoMcp);
     };
@@ -89,10 +98,11 @@ async fn list_tools(child: &mut Child) -> Result<usize, Failure> {
         .serve((output.take(MAX_OUTPUT_BYTES), input))
         .await
         .map_err(|_| Failure::NoMcp)?;
-    let tools = client.list_all_tools().await.map_err(|_| Failure::NoMcp)?;
+    let tools = client.list_all_tools().await.map_err(|_| Failure::NoMcp)?.len();
+    let identity = client.peer_info().and_then(|info| info.server_info.clone()).ok_or(Failure::NoMcp)?;
     // Its stdin closes, upon which a server ends.
     let _ = client.cancel().await;
-    Ok(tools.len())
+    Ok(Server { name: identity.name, version: identity.version, tools })
 }
 
 async fn end(mut child: Child) {
@@ -101,9 +111,8 @@ async fn end(mut child: Child) {
     }
 }
 
-/// Asks the server at `url` for its tools, with the token from the environment if the entry sends that; returns their
-/// number.
-pub(super) async fn connect(url: &str, passes_token: bool) -> Result<usize, Failure> {
+/// Asks the server at `url` for its tools, with the token from the environment if the entry sends that.
+pub(super) async fn connect(url: &str, passes_token: bool) -> Result<Server, Failure> {
     let url: BaseUrl = url.parse().map_err(|_| Failure::Insecure)?;
     let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(START_TIMEOUT);
     // Plain HTTP is for loopback.
@@ -126,15 +135,15 @@ const SESSION: &str = "mcp-session-id";
 const VERSION: &str = "2025-11-25";
 
 impl HttpServer {
-    async fn list_tools(mut self) -> Result<usize, Failure> {
+    async fn list_tools(mut self) -> Result<Server, Failure> {
         let identity = json!({"name": "bondmcp-doctor", "version": env!("CARGO_PKG_VERSION")});
         let parameters = json!({"protocolVersion": VERSION, "capabilities": {}, "clientInfo": identity});
         let initialize = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": parameters});
         let initialized = self.send(&initialize).await?;
         self.session = initialized.headers().get(SESSION).cloned();
-        if message(initialized).await?["result"]["serverInfo"].is_null() {
-            return Err(Failure::NoMcpOverHttp);
-        }
+        let identity = message(initialized).await?["result"]["serverInfo"].take();
+        let text = |field| identity[field].as_str().map(ToOwned::to_owned).ok_or(Failure::NoMcpOverHttp);
+        let (name, version) = (text("name")?, text("version")?);
         let notification = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
         self.send(&notification).await?;
         let list = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/list"});
@@ -142,7 +151,8 @@ impl HttpServer {
         if self.session.is_some() {
             let _ = self.request(self.http.delete(self.url.clone())).send().await;
         }
-        answer["result"]["tools"].as_array().map(Vec::len).ok_or(Failure::NoMcpOverHttp)
+        let tools = answer["result"]["tools"].as_array().ok_or(Failure::NoMcpOverHttp)?.len();
+        Ok(Server { name, version, tools })
     }
 
     async fn send(&self, message: &Value) -> Result<reqwest::Response, Failure> {
@@ -175,7 +185,8 @@ impl HttpServer {
 
 /// Returns the header with the token that hosts take from the same variable.
 fn token() -> Option<http::HeaderValue> {
-    let token: SecretString = std::env::var("BONDMCP_HTTP_TOKEN").ok().filter(|token| !token.is_empty())?.into();
+    let token: SecretString =
+        std::env::var("BONDMCP_HTTP_TOKEN").ok().filter(|token| !token.is_empty())?.into();
     let mut header = http::HeaderValue::from_str(&format!("Bearer {}", token.expose_secret())).ok()?;
     header.set_sensitive(true);
     Some(header)

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
-use super::{Check, Findings, Mend, entry, presentation::Presentation};
+use super::{
+    Check, Findings, Mend, entry,
+    presentation::{Presentation, shown},
+};
 use crate::{
     hosts::{self, ConfiguredEntry, Environment, Host},
     redact::Redactor,
@@ -93,17 +96,15 @@ async fn one(configured: &ConfiguredEntry, redactor: &Redactor, presentation: &P
         Err(error) => return Check::fail(name, error.to_string(), Mend::advice("Run this again.")),
     };
     redactor.hold("host entry", hidden(&secrets.variables));
+    let install = presentation.command(&format!("install {}", configured.host));
     let tried = match (&configured.command, &configured.url) {
-        (Some(command), _) => {
-            entry::start(command, &configured.args, &environment(&secrets.variables)).await
-        }
+        (Some(command), _) => entry::start(command, &configured.args, &environment(&secrets.variables)).await,
         (None, Some(url)) => entry::connect(url, secrets.passes_token).await,
         (None, None) => Err(entry::Failure::NothingToReach),
     };
     match tried {
-        Ok(tools) => Check::ok(name, format!("{place} works and has {tools} tools")),
+        Ok(server) => served(name, &place, &server, &install),
         Err(failure) => {
-            let install = presentation.command(&format!("install {}", configured.host));
             let mend = match &failure {
                 entry::Failure::TokenWanted if !secrets.passes_token => Mend::advice(
                     "The entry sends no token, so the host tries OAuth, which ends in \"dynamic registration 404\". Set \
@@ -126,6 +127,21 @@ async fn one(configured: &ConfiguredEntry, redactor: &Redactor, presentation: &P
     }
 }
 
+/// Reports a server that works, and whether it is this one.
+fn served(name: String, place: &str, server: &entry::Server, install: &str) -> Check {
+    const THIS: (&str, &str) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+    let tools = server.tools;
+    if (server.name.as_str(), server.version.as_str()) == THIS {
+        return Check::ok(name, format!("{place} works and has {tools} tools"));
+    }
+    let other = format!("{} {}", shown(&server.name), shown(&server.version));
+    Check::warn(
+        name,
+        format!("{place} works and has {tools} tools, but runs {other}, not {} {}", THIS.0, THIS.1),
+        Mend::advice("To have the host run this one:").or_run(install),
+    )
+}
+
 /// Returns `install` for the address that the entry has.
 fn with_url(install: &str, configured: &ConfiguredEntry) -> String {
     let url = configured.url.as_deref().unwrap_or_default();
@@ -141,9 +157,8 @@ fn hidden(variables: &[(String, SecretString)]) -> impl Iterator<Item = &SecretS
 /// Returns the environment that the host gives the server: little of its own, and what the entry sets. A value that
 /// refers to something else is the host's to resolve, and is left out.
 fn environment(set: &[(String, SecretString)]) -> BTreeMap<String, SecretString> {
-    let own = PASSED_ON.iter().filter_map(|name| {
-        Some(((*name).to_owned(), std::env::var(name).ok()?.into()))
-    });
+    let own =
+        PASSED_ON.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?.into())));
     let is_plain = |value: &SecretString| !value.expose_secret().contains("${");
     let set = set.iter().filter(|(_, value)| is_plain(value)).cloned();
     own.chain(set).collect()

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{Check, Mend, presentation::Presentation};
-use crate::config::{ConfigError, Settings, SealingKeySource};
+use crate::config::{ConfigError, SealingKeySource, Settings};
 
 const NAME: &str = env!("CARGO_PKG_NAME");
 

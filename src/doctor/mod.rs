@@ -148,7 +148,8 @@ pub async fn examine(subject: Subject, report: &mut dyn FnMut(Check)) {
         Ok(settings) => settings,
         Err(error) => {
             findings.add(installation::wrong_configuration(error));
-            findings.skip(&["data directory", "vault", "BondMCP", "credential"], "the configuration is wrong");
+            findings
+                .skip(&["data directory", "vault", "BondMCP", "credential"], "the configuration is wrong");
             return;
         }
     };

@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 use tokio::time::Instant;
 
-use super::{Check, Findings, Mend};
+use super::{Check, Findings, Mend, presentation::shown};
 use crate::{
     bondmcp::{Answer, Client, ConnectFailure, Handshake, Route, Stream},
     clock::Clock,
@@ -119,7 +119,11 @@ async fn connect(
 
 fn tls(Handshake { certificate, outcome }: Handshake, clock: &Clock) -> Check {
     let shown = certificate.as_ref().map(|certificate| {
-        format!("certificate from {}, valid until {}", certificate.issuer, certificate.valid_until.format("%Y-%m-%d"))
+        format!(
+            "certificate from {}, valid until {}",
+            shown(&certificate.issuer),
+            certificate.valid_until.format("%Y-%m-%d")
+        )
     });
     let shown = shown.unwrap_or_else(|| "no certificate that could be read".to_owned());
     match (outcome, certificate) {
@@ -144,7 +148,8 @@ async fn identity(client: &Client, health: &Answer) -> Check {
             Check::fail("BondMCP", message, Mend::advice(solution))
         }
         Ok(()) if health.is_healthy() => {
-            let version = health.version().map(|version| format!(", version {version}")).unwrap_or_default();
+            let version =
+                health.version().map(|version| format!(", version {}", shown(version))).unwrap_or_default();
             Check::ok("BondMCP", format!("{base_url} is BondMCP{version}"))
         }
         Ok(()) => Check::warn(

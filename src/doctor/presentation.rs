@@ -69,11 +69,22 @@ impl Presentation {
 
     fn masked(&self, text: &str) -> String {
         match &self.email {
-            Some(email) => email.replace_all(text, |found: &Captures| format!("{}…@{}", &found[1], &found[2])),
+            Some(email) => {
+                email.replace_all(text, |found: &Captures| format!("{}…@{}", &found[1], &found[2]))
+            }
             None => Cow::Borrowed(text),
         }
         .into_owned()
     }
+}
+
+/// Longest name from elsewhere that is shown, in characters.
+const MAX_NAME_CHARS: usize = 80;
+
+/// Returns a name from elsewhere. A long one is left out whole: its beginning could be that of a secret, which would not
+/// be recognised.
+pub(super) fn shown(name: &str) -> &str {
+    if name.chars().count() <= MAX_NAME_CHARS { name } else { "(a long text)" }
 }
 
 fn quoted(path: &Path) -> Cow<'_, str> {
@@ -108,6 +119,9 @@ mod tests {
     fn a_command_line_is_shown_with_the_tilde() {
         let Some(home) = std::env::home_dir() else { return };
         let line = format!("{0}/bin/bondmcp-server --data-dir '{0}/a b'", home.display());
-        assert_eq!(Presentation::new(&line).command("login"), "~/bin/bondmcp-server --data-dir ~/'a b' login");
+        assert_eq!(
+            Presentation::new(&line).command("login"),
+            "~/bin/bondmcp-server --data-dir ~/'a b' login"
+        );
     }
 }

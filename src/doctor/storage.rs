@@ -36,7 +36,8 @@ pub(super) async fn examine(
     is_usable &= findings.add(keychain(&place).since(began));
     is_usable &= findings.add(sealing_key(settings, &place, vault, exists, &findings.presentation).await);
     if !exists {
-        findings.add(Check::ok("vault", format!("{} is not there yet; signing in creates it", vault.display())));
+        findings
+            .add(Check::ok("vault", format!("{} is not there yet; signing in creates it", vault.display())));
         // Without a vault the status is that of the environment.
         return account.status().await.ok();
     }
@@ -50,7 +51,9 @@ pub(super) async fn examine(
     }
     let began = Instant::now();
     let (check, status) = match account.status().await {
-        Ok(status) => (Check::ok("vault", format!("{} opens ({})", vault.display(), facts(vault))), Some(status)),
+        Ok(status) => {
+            (Check::ok("vault", format!("{} opens ({})", vault.display(), facts(vault))), Some(status))
+        }
         Err(account::Error::Vault(error)) => (unusable("vault", &error, vault, &findings.presentation), None),
         Err(error) => {
             let UserFacingError { message, solution, .. } = (&error).into();
@@ -86,17 +89,19 @@ fn directory(name: &'static str, path: &Path, presentation: &Presentation) -> Ch
                 _ => Check::fail(name, format!("{shown} is not there and cannot be created"), elsewhere()),
             }
         }
-        Err(error) => {
-            Check::fail(name, format!("{shown} cannot be used: {}", error.kind()), elsewhere())
-        }
+        Err(error) => Check::fail(name, format!("{shown} cannot be used: {}", error.kind()), elsewhere()),
     }
 }
 
 fn keychain(place: &KeyPlace) -> Check {
     match place.keychain {
-        KeychainAnswer::NotAsked => Check::ok("keychain", "not needed: the sealing key comes from the environment"),
+        KeychainAnswer::NotAsked => {
+            Check::ok("keychain", "not needed: the sealing key comes from the environment")
+        }
         KeychainAnswer::HasKey => Check::ok("keychain", "answers and holds the sealing key"),
-        KeychainAnswer::NoKey => Check::ok("keychain", "answers; it holds no sealing key for this data directory"),
+        KeychainAnswer::NoKey => {
+            Check::ok("keychain", "answers; it holds no sealing key for this data directory")
+        }
         KeychainAnswer::NoKeychain => {
             Check::ok("keychain", "there is none here, so a file of yours holds the sealing key")
         }
@@ -128,7 +133,11 @@ async fn sealing_key(
                 lost.display()
             );
             let detail = "the vault's sealing key is gone: neither the keychain nor a file has it";
-            return Check::fail("sealing key", detail, Mend::advice(advice).or_run(set_aside(vault, presentation)));
+            return Check::fail(
+                "sealing key",
+                detail,
+                Mend::advice(advice).or_run(set_aside(vault, presentation)),
+            );
         }
         None => return Check::ok("sealing key", "none yet; it is made with the vault"),
         Some(KeyOrigin::Keychain) => return Check::ok("sealing key", "in the OS keychain"),

@@ -196,7 +196,9 @@ impl ConfiguredEntry {
         let Some(entry) = host.format.entry(&document, slot) else { return Ok(Secrets::default()) };
         let variables = entry.get(host.shape.environment).map(Value::entries).unwrap_or_default().iter();
         Ok(Secrets {
-            variables: variables.filter_map(|(name, value)| Some((name.clone(), value.as_text()?.into()))).collect(),
+            variables: variables
+                .filter_map(|(name, value)| Some((name.clone(), value.as_text()?.into())))
+                .collect(),
             passes_token: host.shape.token.iter().any(|(key, _)| entry.get(key).is_some()),
         })
     }

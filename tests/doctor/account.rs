@@ -120,7 +120,8 @@ async fn a_key_whose_creation_was_interrupted() {
     let (id, _) = sandbox.live_keys(EMAIL).remove(0);
     let check = patient.examine().await.warned("API keys", "interrupted: `ci`");
     assert!(check.run.ends_with(&format!("keys revoke {id}")), "{check:?}");
-    patient.paste(&check.run, "").await;
+    // It asks; here it is told not to.
+    patient.paste(&format!("{} --yes", check.run), "").await;
     patient.assert_mended("API keys").await;
     assert!(sandbox.live_keys(EMAIL).is_empty());
 }
@@ -135,7 +136,8 @@ async fn a_key_whose_rotation_was_interrupted() {
     assert_eq!(run(&["keys", "rotate", &id]).await, Some(1));
     let check = patient.examine().await.warned("API keys", "interrupted: `ci`");
     assert!(check.run.ends_with(&format!("keys rotate {id}")), "{check:?}");
-    patient.paste(&check.run, "").await;
+    // It asks; here it is told not to.
+    patient.paste(&format!("{} --yes", check.run), "").await;
     patient.assert_mended("API keys").await;
     assert_eq!(sandbox.live_keys(EMAIL).len(), 1);
 }

@@ -55,7 +55,8 @@ async fn an_entry_whose_program_is_gone() {
     let (_sandbox, patient) = Patient::signed_in().await;
     patient.configure(&json!({"command": "/opt/bondmcp-0.0/bondmcp-server", "args": ["stdio"]}));
     let report = patient.examine().await;
-    let check = report.failed("host Claude Desktop", "its program /opt/bondmcp-0.0/bondmcp-server is not there");
+    let check =
+        report.failed("host Claude Desktop", "its program /opt/bondmcp-0.0/bondmcp-server is not there");
     assert!(check.detail.contains("bondmcp in ~/.config/Claude/claude_desktop_config.json"), "{check:?}");
     patient.install(&check.run).await;
     patient.assert_mended("host Claude Desktop").await;
@@ -84,7 +85,7 @@ async fn an_entry_whose_program_is_silent_is_ended() {
     let pid = patient.home().join("pid");
     let script = format!("echo $$ > {}; exec sleep 1000", pid.display());
     patient.configure(&json!({"command": "/bin/sh", "args": ["-c", script]}));
-    let check = patient.examine().await.failed("host Claude Desktop", "does not answer within");
+    let check = patient.examine().await.failed("host Claude Desktop", "no answer within 10 s");
     let pid = std::fs::read_to_string(pid).unwrap();
     let status = std::fs::read_to_string(format!("/proc/{}/cmdline", pid.trim()));
     assert!(!status.is_ok_and(|line| line.contains("sleep")), "it is ended");
@@ -108,7 +109,8 @@ async fn a_file_that_the_host_cannot_read() {
 async fn each_host_has_a_line_of_its_own() {
     let (_sandbox, patient) = Patient::signed_in().await;
     patient.configure(&patient.entry());
-    patient.write(".cursor/mcp.json", &json!({"mcpServers": {"bondmcp": {"command": "/nowhere"}}}).to_string());
+    patient
+        .write(".cursor/mcp.json", &json!({"mcpServers": {"bondmcp": {"command": "/nowhere"}}}).to_string());
     let report = patient.examine().await;
     assert_eq!(report.check("host Claude Desktop").status, "ok");
     let check = report.failed("host Cursor", "/nowhere is not there");
@@ -145,7 +147,10 @@ async fn an_entry_over_http_without_its_server_or_its_token() {
     patient.unset("BONDMCP_HTTP_TOKEN");
     let report = patient.examine().await;
     let check = report.failed("host Claude Code", "wants a token");
-    assert!(check.advice.contains("BONDMCP_HTTP_TOKEN") && !report.0.to_string().contains(TOKEN), "{check:?}");
+    assert!(
+        check.advice.contains("BONDMCP_HTTP_TOKEN") && !report.0.to_string().contains(TOKEN),
+        "{check:?}"
+    );
     patient.set("BONDMCP_HTTP_TOKEN", TOKEN);
     patient.assert_mended("host Claude Code").await;
 
@@ -163,10 +168,12 @@ async fn the_secrets_of_an_entry_are_used_and_not_shown() {
     let (_sandbox, patient) = Patient::signed_in().await;
     let canaries: [SecretString; 2] = ["canary-of-the-entry".into(), "canary-among-the-arguments".into()];
     let mut entry = patient.entry();
-    entry["env"] = json!({"BONDMCP_API_KEY": secrets::text(&canaries[0]), "BONDMCP_BASE_URL": patient.place.base_url});
+    entry["env"] =
+        json!({"BONDMCP_API_KEY": secrets::text(&canaries[0]), "BONDMCP_BASE_URL": patient.place.base_url});
     patient.configure(&entry);
     patient.assert_mended("host Claude Desktop").await;
-    let script = format!(": {}; echo $BONDMCP_API_KEY; echo $BONDMCP_API_KEY >&2", secrets::text(&canaries[1]));
+    let script =
+        format!(": {}; echo $BONDMCP_API_KEY; echo $BONDMCP_API_KEY >&2", secrets::text(&canaries[1]));
     entry["command"] = json!("/bin/sh");
     entry["args"] = json!(["-c", script]);
     patient.configure(&entry);
@@ -176,4 +183,25 @@ async fn the_secrets_of_an_entry_are_used_and_not_shown() {
         secrets::assert_absent(&canaries, out.as_bytes(), "the findings");
         secrets::assert_absent(&canaries, log.as_bytes(), "the log");
     }
+}
+
+/// A server of another version, as a script.
+const OLDER: &str = r#"
+while read -r line; do
+  id=$(printf '%s' "$line" | sed 's/.*"id":\([0-9]*\).*/\1/')
+  case "$line" in
+    *'"initialize"'*) result='{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"bondmcp-server","version":"0.0.1"}}' ;;
+    *'"tools/list"'*) result='{"tools":[]}' ;;
+    *) continue ;;
+  esac
+  printf '{"jsonrpc":"2.0","id":%s,"result":%s}\n' "$id" "$result"
+done"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_runs_another_version() {
+    let (_sandbox, patient) = Patient::signed_in().await;
+    patient.configure(&json!({"command": "/bin/sh", "args": ["-c", OLDER]}));
+    let check = patient.examine().await.warned("host Claude Desktop", "runs bondmcp-server 0.0.1, not");
+    patient.install(&check.run).await;
+    patient.assert_mended("host Claude Desktop").await;
 }

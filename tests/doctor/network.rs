@@ -30,7 +30,8 @@ fn trust(patient: &mut Patient, certificate: &PathBuf) {
 async fn a_binary_that_is_not_on_path() {
     let (_sandbox, patient) = Patient::signed_in().await;
     let check = patient.examine().await.warned("binary", "is not on PATH");
-    let again = format!("{}; {} doctor | grep '^ok *binary'", check.run, env!("CARGO_BIN_EXE_bondmcp-server"));
+    let again =
+        format!("{}; {} doctor | grep '^ok *binary'", check.run, env!("CARGO_BIN_EXE_bondmcp-server"));
     patient.paste(&again, "").await;
 }
 
@@ -44,7 +45,8 @@ async fn a_binary_that_another_one_hides() {
     let directory = directory.parent().unwrap().display();
     patient.set("PATH", &format!("{}:{directory}:/usr/bin:/bin", other.parent().unwrap().display()));
     let check = patient.examine().await.warned("binary", "another file first: ~/bin/bondmcp-server");
-    let again = format!("{}; {} doctor | grep '^ok *binary'", check.run, env!("CARGO_BIN_EXE_bondmcp-server"));
+    let again =
+        format!("{}; {} doctor | grep '^ok *binary'", check.run, env!("CARGO_BIN_EXE_bondmcp-server"));
     patient.paste(&again, "").await;
 }
 
@@ -94,7 +96,11 @@ async fn a_certificate_that_has_expired() {
     trust(&mut patient, &renewed);
     let report = patient.examine().await;
     let check = report.check("TLS");
-    assert_eq!((check.status.as_str(), check.detail.contains("valid until 2090-04-05")), ("ok", true), "{check:?}");
+    assert_eq!(
+        (check.status.as_str(), check.detail.contains("valid until 2090-04-05")),
+        ("ok", true),
+        "{check:?}"
+    );
     assert_eq!(report.check("BondMCP").status, "ok");
 }
 
@@ -103,7 +109,10 @@ async fn a_certificate_from_nobody_that_is_trusted() {
     let (_sandbox, mut patient, front) = behind_tls().await;
     let certificate = front.present(false);
     let check = patient.examine().await.failed("TLS", "not from a trusted authority");
-    assert!(check.detail.contains("from Test Authority") && check.advice.contains("SSL_CERT_FILE"), "{check:?}");
+    assert!(
+        check.detail.contains("from Test Authority") && check.advice.contains("SSL_CERT_FILE"),
+        "{check:?}"
+    );
     trust(&mut patient, &certificate);
     patient.assert_mended("TLS").await;
 }

@@ -6,9 +6,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use serde_json::json;
 use sqlx::{Connection as _, SqliteConnection};
 
-use super::Patient;
+use super::{Patient, common::Server};
 
 fn chmod(path: &Path, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
@@ -79,7 +80,10 @@ async fn a_sealing_key_that_is_none() {
     let (_sandbox, mut patient) = Patient::signed_in().await;
     patient.set("BONDMCP_SEALING_KEY", "canary");
     let check = patient.examine().await.failed("sealing key", "not 32 bytes");
-    assert!(check.advice.contains("openssl rand -base64 32") && !check.detail.contains("canary"), "{check:?}");
+    assert!(
+        check.advice.contains("openssl rand -base64 32") && !check.detail.contains("canary"),
+        "{check:?}"
+    );
     patient.unset("BONDMCP_SEALING_KEY");
     patient.assert_mended("sealing key").await;
 }
@@ -147,7 +151,10 @@ async fn files_that_an_interrupted_start_left() {
     for name in ["vault.db.new", "vault.db.new-journal", "sealing.new"] {
         std::fs::write(patient.data(name), "half").unwrap();
     }
-    let check = patient.examine().await.warned("leftovers", "vault.db.new-journal, vault.db.new, sealing.new in ~/data");
+    let check = patient
+        .examine()
+        .await
+        .warned("leftovers", "vault.db.new-journal, vault.db.new, sealing.new in ~/data");
     patient.paste(&check.run, "").await;
     patient.assert_mended("leftovers").await;
     assert!(!patient.data("sealing.new").exists());
@@ -170,6 +177,32 @@ async fn a_link_to_a_sign_in_page_that_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sign_in_page_of_a_process_that_was_killed() {
+    let (_sandbox, mut patient) = Patient::signed_out().await;
+    patient.unset("BONDMCP_SEALING_KEY");
+    let link = async |patient: &Patient| {
+        let server = Server::spawn(&mut patient.command(&["stdio"])).await;
+        assert_eq!(server.ok("login", json!({})).await["status"], "sign_in_required");
+        server
+    };
+    let server = link(&patient).await;
+    assert!(!patient.examine().await.check("leftovers").detail.contains("announced"), "it lives");
+    server.kill().await;
+    // Its lease runs for another moment.
+    let check = loop {
+        let check = patient.examine().await.check("leftovers");
+        if check.detail.contains("a sign-in page of a process that ended is still announced") {
+            break check;
+        }
+    };
+    assert!(check.status == "ok" && check.detail.contains("the next page replaces it"), "{check:?}");
+    let server = link(&patient).await;
+    assert!(!patient.examine().await.check("leftovers").detail.contains("announced"));
+    server.end().await;
+    assert!(!patient.examine().await.check("leftovers").detail.contains("announced"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_keychain_that_does_not_answer() {
     let (_sandbox, mut patient) = Patient::signed_in().await;
     let socket = patient.home().join("bus");
@@ -182,4 +215,29 @@ async fn a_keychain_that_does_not_answer() {
     patient.set("BONDMCP_SEALING_KEY_FILE", patient.data("sealing.key").to_str().unwrap());
     patient.assert_mended("keychain").await;
     patient.assert_mended("vault").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_mends_works_for_any_path() {
+    let (_sandbox, mut patient) = Patient::signed_out().await;
+    patient.unset("BONDMCP_SEALING_KEY");
+    for name in ["a b;$(touch x)'\\", "~", "-rf"] {
+        let data = patient.home().join(name);
+        patient.set("BONDMCP_DATA_DIR", data.to_str().unwrap());
+        patient.sign_in().await;
+        chmod(&data, 0o755);
+        let check = patient.examine().await.failed("data directory", "open to other users");
+        patient.paste(&check.run, "").await;
+        patient.assert_mended("data directory").await;
+        std::fs::write(data.join("vault.db"), [7; 8192]).unwrap();
+        let check = patient.examine().await.failed("vault", "damaged");
+        patient.paste(&check.run, "").await;
+        let check = patient.examine().await.failed("credential", "not signed in");
+        let login = format!("{} --email {} --password-stdin", check.run, super::common::EMAIL);
+        patient.unset("BONDMCP_DATA_DIR");
+        let password = super::common::secrets::text(&patient.place.password).to_owned();
+        patient.paste(&login, &password).await;
+        patient.set("BONDMCP_DATA_DIR", data.to_str().unwrap());
+        patient.assert_mended("credential").await;
+    }
 }

@@ -3,13 +3,16 @@
 
 use std::{error::Error as StdError, io, sync::Arc};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::NaiveDate;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use rustls::{CertificateError, ClientConfig, client::danger::ServerCertVerifier, pki_types::UnixTime};
 
+use zeroize::Zeroizing;
+
 use super::Timing;
-use crate::{clock::Timestamp, config::BaseUrl};
+use crate::{clock::Timestamp, config::BaseUrl, secret::SecretString};
 
 /// The reason why the HTTP client cannot be set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -154,6 +157,14 @@ impl Proxy {
         let uri = self.0.uri();
         let is_http = uri.scheme_str() == Some("http");
         uri.host().filter(|_| is_http).map(|host| (host, uri.port_u16().unwrap_or(80)))
+    }
+
+    /// Returns the password in the proxy's URL.
+    pub fn password(&self) -> Option<SecretString> {
+        let login = self.authorization()?.as_bytes().strip_prefix(b"Basic ")?;
+        let login = Zeroizing::new(STANDARD.decode(login).ok()?);
+        let (_, password) = std::str::from_utf8(&login).ok()?.split_once(':')?;
+        Some(password.into())
     }
 
     /// Returns the value of the `Proxy-Authorization` header, marked as sensitive.

@@ -22,7 +22,7 @@ pub use self::{
     error::{Error, POSSIBLY_BILLED, Refusal},
     exchange::{Sent, Timing},
     forward::Forwarded,
-    probe::{Answer, Handshake, Route, Stream},
+    probe::{Answer, Handshake, ProxyRoute, Route, Stream},
     rate_limiter::Allowance,
 };
 
@@ -57,6 +57,8 @@ impl Client {
     async fn http(&self) -> Result<&reqwest::Client, Error> {
         let make = || async {
             let (base_url, timing) = (self.base_url.clone(), self.timing);
+            let proxy = connection::Proxy::of(&base_url);
+            self.redactor.hold("proxy", &proxy.and_then(|proxy| proxy.password()));
             let made = tokio::task::spawn_blocking(move || connection::http_client(&base_url, timing)).await;
             made.unwrap_or(Err(SetupError::Client))
         };

@@ -132,7 +132,7 @@ impl Client {
         if let Some(login) = Proxy::of(&self.base_url).as_ref().and_then(Proxy::authorization) {
             request = request.header(PROXY_AUTHORIZATION, login);
         }
-        let request = request.body(axum::body::Body::empty()).map_err(|_| ConnectFailure::Other)?;
+        let request = request.body(String::new()).map_err(|_| ConnectFailure::Other)?;
         let ask = async {
             let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
             // Ends with the stream.

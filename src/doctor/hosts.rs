@@ -10,7 +10,7 @@ use super::{
     presentation::{Presentation, shown},
 };
 use crate::{
-    hosts::{self, ConfiguredEntry, Environment, Host},
+    hosts::{self, ConfiguredEntry, Environment},
     redact::Redactor,
     secret::{ExposeSecret as _, SecretString},
 };
@@ -58,7 +58,7 @@ pub(super) async fn examine(redactor: &Redactor, findings: &mut Findings<'_>) {
         return;
     }
     for (host, error) in &configured.errors {
-        findings.add(unreadable(host, error));
+        findings.add(unreadable(host.title, error, &findings.presentation));
     }
     for configured in &configured.entries {
         let began = Instant::now();
@@ -71,12 +71,16 @@ fn check_name(title: &str) -> String {
     format!("host {title}")
 }
 
-/// Reports a file that the host cannot read either.
-fn unreadable(host: &Host, error: &hosts::Error) -> Check {
+/// Reports a file that cannot be read or must not be trusted.
+fn unreadable(title: &str, error: &hosts::Error, presentation: &Presentation) -> Check {
     let (detail, mend) = match error {
         hosts::Error::Broken { path, line, message } => (
             format!("{}:{line}: {message}", path.display()),
-            Mend::advice(format!("Correct line {line} of that file; {} cannot read it either.", host.title)),
+            Mend::advice(format!("Correct line {line} of that file; {title} cannot read it either.")),
+        ),
+        hosts::Error::WritableByOthers { path } => (
+            format!("{} can be changed by every user of this computer", path.display()),
+            Mend::run(format!("chmod o-w {}", presentation.word(path))),
         ),
         error => {
             let text = error.to_string();
@@ -84,7 +88,7 @@ fn unreadable(host: &Host, error: &hosts::Error) -> Check {
             (happened.to_owned(), Mend::advice(next))
         }
     };
-    Check::fail(check_name(host.title), detail.trim_end_matches('.'), mend)
+    Check::fail(check_name(title), detail.trim_end_matches('.'), mend)
 }
 
 /// Tries one entry.
@@ -93,7 +97,7 @@ async fn one(configured: &ConfiguredEntry, redactor: &Redactor, presentation: &P
     let place = format!("{} in {}", configured.name, configured.file.display());
     let secrets = match configured.secrets() {
         Ok(secrets) => secrets,
-        Err(error) => return Check::fail(name, error.to_string(), Mend::advice("Run this again.")),
+        Err(error) => return unreadable(configured.title, &error, presentation),
     };
     redactor.hold("host entry", hidden(&secrets.variables));
     let install = presentation.command(&format!("install {}", configured.host));

@@ -1,11 +1,13 @@
 //! The way to BondMCP, step by step, with times. Each step needs the one before it.
 
+use std::net::SocketAddr;
+
 use chrono::TimeDelta;
 use tokio::time::Instant;
 
 use super::{Check, Findings, Mend, presentation::shown};
 use crate::{
-    bondmcp::{Answer, Client, ConnectFailure, Handshake, Route, Stream},
+    bondmcp::{self, Answer, Client, ConnectFailure, Handshake, ProxyRoute, Route, Stream},
     clock::Clock,
     error::UserFacingError,
 };
@@ -48,57 +50,46 @@ async fn connect(
     route: &Route,
     findings: &mut Findings<'_>,
 ) -> Result<(), &'static str> {
-    let fail = |name: &'static str, detail: String, failure: ConnectFailure| {
-        Check::fail(name, format!("{detail}: {failure}"), Mend::advice(failure.solution()))
-    };
-    let through = if route.proxy.is_some() { " (the proxy from the environment)" } else { "" };
     let target = match &route.proxy {
         None => &route.upstream,
-        Some(proxy) => match &proxy.address {
-            Some(address) => address,
-            None => {
-                let reason = format!("the proxy {} does not speak plain HTTP", proxy.name);
-                findings.skip(&["DNS", "TCP", "proxy", "TLS"], &reason);
-                return Ok(());
-            }
-        },
+        Some(ProxyRoute { address: Some(address), .. }) => address,
+        Some(ProxyRoute { name, address: None }) => {
+            let reason = format!("the proxy {name} does not speak plain HTTP");
+            findings.skip(&["DNS", "TCP", "proxy", "TLS"], &reason);
+            return Ok(());
+        }
     };
     let (host, port) = target;
+    let note = if route.proxy.is_some() { " (the proxy from the environment)" } else { "" };
     let began = Instant::now();
-    let addresses = match client.resolve(target).await {
-        Ok(addresses) => addresses,
-        Err(failure) => {
-            findings.add(fail("DNS", format!("{host}{through}"), failure).since(began));
-            findings.skip(&["TCP", "TLS"], "DNS failed");
-            return Err("DNS");
-        }
+    let found = client.resolve(target).await;
+    let shown = |addresses: &Vec<SocketAddr>| {
+        addresses.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ")
     };
-    let shown: Vec<_> = addresses.iter().map(|address| address.ip().to_string()).collect();
-    findings.add(Check::ok("DNS", format!("{host}{through}: {}", shown.join(", "))).since(began));
+    let check = step("DNS", format!("{host}{note}"), found.as_ref().map(shown).map_err(|failure| *failure));
+    findings.add(check.since(began));
+    let Ok(addresses) = found else {
+        findings.skip(&["TCP", "TLS"], "DNS failed");
+        return Err("DNS");
+    };
     let began = Instant::now();
-    let stream = match client.connect(&addresses).await {
-        Ok(stream) => stream,
-        Err(failure) => {
-            findings.add(fail("TCP", format!("{host}:{port}{through}"), failure).since(began));
-            findings.skip(&["TLS"], "TCP failed");
-            return Err("TCP");
-        }
+    let connected = client.connect(&addresses).await;
+    let check = step("TCP", format!("{host}:{port}{note}"), outcome(&connected));
+    findings.add(check.since(began));
+    let Ok(stream) = connected else {
+        findings.skip(&["TLS"], "TCP failed");
+        return Err("TCP");
     };
-    findings.add(Check::ok("TCP", format!("{host}:{port}{through}: connected")).since(began));
     let stream: Box<dyn Stream> = if route.proxy.is_some() {
         let (host, port) = &route.upstream;
         let began = Instant::now();
-        match client.tunnel(stream).await {
-            Ok(stream) => {
-                findings.add(Check::ok("proxy", format!("{host}:{port}: connected")).since(began));
-                stream
-            }
-            Err(failure) => {
-                findings.add(fail("proxy", format!("{host}:{port}"), failure).since(began));
-                findings.skip(&["TLS"], "the proxy failed");
-                return Err("the proxy");
-            }
-        }
+        let tunnelled = client.tunnel(stream).await;
+        findings.add(step("proxy", format!("{host}:{port}"), outcome(&tunnelled)).since(began));
+        let Ok(stream) = tunnelled else {
+            findings.skip(&["TLS"], "the proxy failed");
+            return Err("the proxy");
+        };
+        stream
     } else {
         Box::new(stream)
     };
@@ -110,11 +101,23 @@ async fn connect(
     let check = match client.handshake(stream).await {
         Ok(handshake) => tls(handshake, clock),
         Err(error) => {
-            let UserFacingError { message, solution, .. } = (&crate::bondmcp::Error::from(error)).into();
+            let UserFacingError { message, solution, .. } = (&bondmcp::Error::from(error)).into();
             Check::fail("TLS", message, Mend::advice(solution))
         }
     };
     if findings.add(check.since(began)) { Ok(()) } else { Err("TLS") }
+}
+
+/// Reports one step towards `target`.
+fn step(name: &'static str, target: String, outcome: Result<String, ConnectFailure>) -> Check {
+    match outcome {
+        Ok(reached) => Check::ok(name, format!("{target}: {reached}")),
+        Err(failure) => Check::fail(name, format!("{target}: {failure}"), Mend::advice(failure.solution())),
+    }
+}
+
+fn outcome<T>(connected: &Result<T, ConnectFailure>) -> Result<String, ConnectFailure> {
+    connected.as_ref().map(|_| "connected".to_owned()).map_err(|failure| *failure)
 }
 
 fn tls(Handshake { certificate, outcome }: Handshake, clock: &Clock) -> Check {

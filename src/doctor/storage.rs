@@ -1,10 +1,6 @@
 //! The data directory, the sealing key and the vault. Nothing is created: what does not exist is reported.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{io, path::Path, time::Duration};
 
 use tokio::time::Instant;
 
@@ -129,14 +125,14 @@ async fn sealing_key(
         None if vault_exists => {
             let lost = settings.data_dir.join("sealing.key");
             let advice = format!(
-                "Restore {} from a backup; without it nothing in the vault can be read. To start afresh:",
+                "Restore {} from a backup; without it nothing in the vault can be read. Or start afresh: move the vault away.",
                 lost.display()
             );
             let detail = "the vault's sealing key is gone: neither the keychain nor a file has it";
             return Check::fail(
                 "sealing key",
                 detail,
-                Mend::advice(advice).or_run(set_aside(vault, presentation)),
+                presentation.mend(&advice, set_aside(vault, presentation)),
             );
         }
         None => return Check::ok("sealing key", "none yet; it is made with the vault"),
@@ -164,14 +160,14 @@ fn unusable(name: &'static str, error: &vault::Error, vault: &Path, presentation
             Mend::advice("Run this as its owner. If the file is yours:")
                 .or_run(format!("sudo chown -R {user} {}", presentation.word(path)))
         }
-        vault::Error::Damaged | vault::Error::Tampered => Mend::advice(
-            "Restore it from a backup. To start afresh, which needs a new sign-in and new API keys:",
-        )
-        .or_run(set_aside(vault, presentation)),
-        vault::Error::WrongKey => {
-            Mend::advice("Give the right key. To start afresh, which needs a new sign-in and new API keys:")
-                .or_run(set_aside(vault, presentation))
-        }
+        vault::Error::Damaged | vault::Error::Tampered => presentation.mend(
+            "Restore it from a backup. Or start afresh, with a new sign-in and new API keys: move it away.",
+            set_aside(vault, presentation),
+        ),
+        vault::Error::WrongKey => presentation.mend(
+            "Give the right key. Or start afresh, with a new sign-in and new API keys: move the vault away.",
+            set_aside(vault, presentation),
+        ),
         _ => Mend::advice(UserFacingError::from(error).solution),
     };
     Check::fail(name, sentence(&error.to_string()).trim_end_matches('.'), mend)
@@ -179,13 +175,9 @@ fn unusable(name: &'static str, error: &vault::Error, vault: &Path, presentation
 
 /// Returns the command that moves the vault away without losing it.
 fn set_aside(vault: &Path, presentation: &Presentation) -> String {
-    let aside = beside(vault, "set-aside");
+    let aside = vault.with_file_name("set-aside");
     let (vault, aside) = (presentation.word(vault), presentation.word(&aside));
     format!("mkdir -p {aside} && mv {vault}* {aside}/")
-}
-
-fn beside(path: &Path, name: &str) -> PathBuf {
-    path.with_file_name(name)
 }
 
 /// Returns size, mode and owner.

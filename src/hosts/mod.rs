@@ -186,9 +186,12 @@ impl Host {
 }
 
 impl ConfiguredEntry {
-    /// Reads the parts of the entry that may be secret.
+    /// Reads the parts of the entry that may be secret, for a program that starts it. Refuses a file that others can
+    /// change: they would decide what is started.
     pub fn secrets(&self) -> Result<Secrets, Error> {
-        let (Some(host), Some(text)) = (Host::named(self.host), Snapshot::read(&self.file)?.text) else {
+        let file = Snapshot::read(&self.file)?;
+        file.refuse_foreign()?;
+        let (Some(host), Some(text)) = (Host::named(self.host), file.text) else {
             return Ok(Secrets::default());
         };
         let document = host.format.parse(&text).map_err(|error| Error::broken(&self.file, error))?;

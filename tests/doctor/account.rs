@@ -133,7 +133,7 @@ async fn a_key_whose_rotation_was_interrupted() {
     assert_eq!(run(&["keys", "create", "--name", "ci"]).await, Some(0));
     let (id, _) = sandbox.live_keys(EMAIL).remove(0);
     sandbox.faults().next("DELETE /auth/api-keys/{id}", Fault::Status(500));
-    assert_eq!(run(&["keys", "rotate", &id]).await, Some(1));
+    assert_eq!(run(&["keys", "rotate", &id, "--yes"]).await, Some(1));
     let check = patient.examine().await.warned("API keys", "interrupted: `ci`");
     assert!(check.run.ends_with(&format!("keys rotate {id}")), "{check:?}");
     // It asks; here it is told not to.

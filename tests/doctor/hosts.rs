@@ -205,3 +205,16 @@ async fn an_entry_that_runs_another_version() {
     patient.install(&check.run).await;
     patient.assert_mended("host Claude Desktop").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_others_can_change_is_not_started() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let (_sandbox, patient) = Patient::signed_in().await;
+    patient.configure(&patient.entry());
+    let file = patient.home().join(DESKTOP);
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o646)).unwrap();
+    let check = patient.examine().await.failed("host Claude Desktop", "can be changed by every user");
+    patient.paste(&check.run, "").await;
+    patient.assert_mended("host Claude Desktop").await;
+}

@@ -13,7 +13,7 @@ use similar::TextDiff;
 use super::{App, Error, printer::is_interactive, prompt};
 use crate::{
     config::{BaseUrl, DEFAULT_BASE_URL, Profile, default_data_dir},
-    hosts::{self, Change, ENTRY_NAME, Environment, HOSTS, Host, Launch, Server, TOKEN_VARIABLE},
+    hosts::{self, Change, Environment, HOSTS, Host, Launch, Server, TOKEN_VARIABLE},
     mcp::Toolset,
 };
 
@@ -136,7 +136,7 @@ impl Install {
             }
             None => Launch::Stdio { command: own_path(environment)?, arguments: self.arguments(app)? },
         };
-        Ok(Server { name: entry_name(&app.settings.profile), launch })
+        Ok(Server { name: hosts::entry_name(&app.settings.profile), launch })
     }
 
     /// Returns the arguments with which a host starts this server for the same account as this command.
@@ -169,7 +169,7 @@ impl Uninstall {
     pub fn run(self, app: &App) -> Result<(), Error> {
         let environment = environment()?;
         self.consent.check()?;
-        let name = entry_name(&app.settings.profile);
+        let name = hosts::entry_name(&app.settings.profile);
         let mut changes = Changes { app, consent: self.consent, written: 0, declined: 0, failed: 0 };
         let hosts = if self.all { HOSTS.iter().collect() } else { self.hosts };
         for host in hosts {
@@ -355,14 +355,6 @@ fn found(app: &App, environment: &Environment) -> Vec<&'static Host> {
         app.printer.print_out("No host was found. `install --list` shows where they were looked for.");
     }
     hosts
-}
-
-fn entry_name(profile: &Profile) -> String {
-    if *profile == Profile::default() {
-        return ENTRY_NAME.to_owned();
-    }
-    // Some hosts accept no dot in a server's name.
-    format!("{ENTRY_NAME}-{}", profile.as_str().replace('.', "-"))
 }
 
 /// Returns the absolute path of this program, since hosts with windows are started with another `PATH` than a shell's.

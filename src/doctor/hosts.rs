@@ -10,6 +10,7 @@ use super::{
     presentation::{Presentation, shown},
 };
 use crate::{
+    config::Profile,
     hosts::{self, ConfiguredEntry, Environment},
     redact::Redactor,
     secret::{ExposeSecret as _, SecretString},
@@ -45,7 +46,7 @@ const PASSED_ON: [&str; 15] = [
 ];
 
 /// Examines the entries of all hosts.
-pub(super) async fn examine(redactor: &Redactor, findings: &mut Findings<'_>) {
+pub(super) async fn examine(profile: &Profile, redactor: &Redactor, findings: &mut Findings<'_>) {
     let Some(environment) = Environment::current() else {
         findings.add(Check::skip("hosts", "there is no home directory"));
         return;
@@ -62,7 +63,7 @@ pub(super) async fn examine(redactor: &Redactor, findings: &mut Findings<'_>) {
     }
     for configured in &configured.entries {
         let began = Instant::now();
-        let check = one(configured, redactor, &findings.presentation).await;
+        let check = one(configured, profile, redactor, &findings.presentation).await;
         findings.add(check.since(began));
     }
 }
@@ -92,7 +93,12 @@ fn unreadable(title: &str, error: &hosts::Error, presentation: &Presentation) ->
 }
 
 /// Tries one entry.
-async fn one(configured: &ConfiguredEntry, redactor: &Redactor, presentation: &Presentation) -> Check {
+async fn one(
+    configured: &ConfiguredEntry,
+    profile: &Profile,
+    redactor: &Redactor,
+    presentation: &Presentation,
+) -> Check {
     let name = check_name(configured.title);
     let place = format!("{} in {}", configured.name, configured.file.display());
     let secrets = match configured.secrets() {
@@ -100,21 +106,21 @@ async fn one(configured: &ConfiguredEntry, redactor: &Redactor, presentation: &P
         Err(error) => return unreadable(configured.title, &error, presentation),
     };
     redactor.hold("host entry", hidden(&secrets.variables));
-    let install = presentation.command(&format!("install {}", configured.host));
+    let install = Install::of(configured, profile, presentation);
     let tried = match (&configured.command, &configured.url) {
         (Some(command), _) => entry::start(command, &configured.args, &environment(&secrets.variables)).await,
         (None, Some(url)) => entry::connect(url, secrets.passes_token).await,
         (None, None) => Err(entry::Failure::NothingToReach),
     };
     match tried {
-        Ok(server) => served(name, &place, &server, &install),
+        Ok(server) => served(name, &place, &server, install),
         Err(failure) => {
             let mend = match &failure {
                 entry::Failure::TokenWanted if !secrets.passes_token => Mend::advice(
                     "The entry sends no token, so the host tries OAuth, which ends in \"dynamic registration 404\". Set \
                      BONDMCP_HTTP_TOKEN where the host starts, and have the entry send it:",
                 )
-                .or_run(with_url(&install, configured)),
+                .or_run(install.with_url(configured)),
                 entry::Failure::TokenWanted => Mend::advice(
                     "Set BONDMCP_HTTP_TOKEN, to the token that the server was started with, where the host starts. The \
                      entry sends it as `Authorization: Bearer …`; without it hosts try OAuth, which ends in \"dynamic \
@@ -122,9 +128,9 @@ async fn one(configured: &ConfiguredEntry, redactor: &Redactor, presentation: &P
                 ),
                 entry::Failure::NotServed(_) => {
                     Mend::advice("Start `bondmcp-server http` at that address, or let the host start the server:")
-                        .or_run(install)
+                        .or_run(install.command)
                 }
-                _ => Mend::advice("To write the entry anew:").or_run(install),
+                _ => install.mend(),
             };
             Check::fail(name, format!("{place}: {failure}"), mend)
         }
@@ -132,7 +138,7 @@ async fn one(configured: &ConfiguredEntry, redactor: &Redactor, presentation: &P
 }
 
 /// Reports a server that works, and whether it is this one.
-fn served(name: String, place: &str, server: &entry::Server, install: &str) -> Check {
+fn served(name: String, place: &str, server: &entry::Server, install: Install) -> Check {
     const THIS: (&str, &str) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
     let tools = server.tools;
     if (server.name.as_str(), server.version.as_str()) == THIS {
@@ -142,15 +148,41 @@ fn served(name: String, place: &str, server: &entry::Server, install: &str) -> C
     Check::warn(
         name,
         format!("{place} works and has {tools} tools, but runs {other}, not {} {}", THIS.0, THIS.1),
-        Mend::advice("To have the host run this one:").or_run(install),
+        install.mend(),
     )
 }
 
-/// Returns `install` for the address that the entry has.
-fn with_url(install: &str, configured: &ConfiguredEntry) -> String {
-    let url = configured.url.as_deref().unwrap_or_default();
-    // A word with a NUL cannot be passed to a shell.
-    format!("{install} --http {}", shlex::try_quote(url).unwrap_or_default())
+/// The command that writes an entry.
+struct Install {
+    command: String,
+    /// Whether it replaces the entry that was examined, and not one of another name.
+    replaces: bool,
+}
+
+impl Install {
+    fn of(configured: &ConfiguredEntry, profile: &Profile, presentation: &Presentation) -> Self {
+        Self {
+            command: presentation.command(&format!("install {}", configured.host)),
+            replaces: configured.name == hosts::entry_name(profile),
+        }
+    }
+
+    /// Returns the command for the address that the entry has.
+    fn with_url(&self, configured: &ConfiguredEntry) -> String {
+        let url = configured.url.as_deref().unwrap_or_default();
+        // A word with a NUL cannot be passed to a shell.
+        format!("{} --http {}", self.command, shlex::try_quote(url).unwrap_or_default())
+    }
+
+    fn mend(self) -> Mend {
+        if self.replaces {
+            Mend::advice("To write the entry anew:").or_run(self.command)
+        } else {
+            Mend::advice(
+                "Correct or remove that entry in the file, or run doctor with the --profile that it is for.",
+            )
+        }
+    }
 }
 
 fn hidden(variables: &[(String, SecretString)]) -> impl Iterator<Item = &SecretString> {

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Check, Findings};
+use super::{Check, Findings, Mend};
 use crate::{
     account::Account,
     config::{Settings, VaultLocation},
@@ -41,7 +41,7 @@ pub(super) async fn examine(
     findings.add(Check::warn(
         "leftovers",
         format!("an interrupted process left {} in {}{note}", names.join(", "), settings.data_dir.display()),
-        findings.presentation.mend("Delete them.", format!("rm -f {}", words.join(" "))),
+        Mend::posix("Delete them.", format!("rm -f {}", words.join(" "))),
     ));
 }
 

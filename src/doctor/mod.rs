@@ -59,6 +59,11 @@ impl Mend {
         Self { advice: None, run: Some(command.into()) }
     }
 
+    /// Advice with a command for POSIX shells that follows it; elsewhere the advice has to do.
+    fn posix(advice: impl Into<String>, command: impl Into<String>) -> Self {
+        if cfg!(unix) { Self::advice(advice).or_run(command) } else { Self::advice(advice) }
+    }
+
     fn or_run(self, command: impl Into<String>) -> Self {
         Self { run: Some(command.into()), ..self }
     }
@@ -168,6 +173,6 @@ pub async fn examine(subject: Subject, report: &mut dyn FnMut(Check)) {
     findings.add(sign_in_port::examine(subject.sign_in_port).await);
     let is_bondmcp = network::examine(&client, &subject.clock, &mut findings).await;
     credential::examine(&account, stored, is_bondmcp, &mut findings).await;
-    hosts::examine(&subject.redactor, &mut findings).await;
+    hosts::examine(&settings.profile, &subject.redactor, &mut findings).await;
     account.close().await;
 }

@@ -66,7 +66,7 @@ async fn connect(
     let shown = |addresses: &Vec<SocketAddr>| {
         addresses.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ")
     };
-    let check = step("DNS", format!("{host}{note}"), found.as_ref().map(shown).map_err(|failure| *failure));
+    let check = step("DNS", &format!("{host}{note}"), found.as_ref().map(shown).map_err(|failure| *failure));
     findings.add(check.since(began));
     let Ok(addresses) = found else {
         findings.skip(&["TCP", "TLS"], "DNS failed");
@@ -74,7 +74,7 @@ async fn connect(
     };
     let began = Instant::now();
     let connected = client.connect(&addresses).await;
-    let check = step("TCP", format!("{host}:{port}{note}"), outcome(&connected));
+    let check = step("TCP", &format!("{host}:{port}{note}"), outcome(&connected));
     findings.add(check.since(began));
     let Ok(stream) = connected else {
         findings.skip(&["TLS"], "TCP failed");
@@ -84,7 +84,7 @@ async fn connect(
         let (host, port) = &route.upstream;
         let began = Instant::now();
         let tunnelled = client.tunnel(stream).await;
-        findings.add(step("proxy", format!("{host}:{port}"), outcome(&tunnelled)).since(began));
+        findings.add(step("proxy", &format!("{host}:{port}"), outcome(&tunnelled)).since(began));
         let Ok(stream) = tunnelled else {
             findings.skip(&["TLS"], "the proxy failed");
             return Err("the proxy");
@@ -109,7 +109,7 @@ async fn connect(
 }
 
 /// Reports one step towards `target`.
-fn step(name: &'static str, target: String, outcome: Result<String, ConnectFailure>) -> Check {
+fn step(name: &'static str, target: &str, outcome: Result<String, ConnectFailure>) -> Check {
     match outcome {
         Ok(reached) => Check::ok(name, format!("{target}: {reached}")),
         Err(failure) => Check::fail(name, format!("{target}: {failure}"), Mend::advice(failure.solution())),

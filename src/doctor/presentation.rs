@@ -43,11 +43,6 @@ impl Presentation {
         }
     }
 
-    /// Returns `advice` with a command for POSIX shells that does it. Elsewhere the advice has to do.
-    pub fn mend(&self, advice: &str, run: String) -> Mend {
-        if cfg!(windows) { Mend::advice(advice) } else { Mend::advice(advice).or_run(run) }
-    }
-
     /// Returns `check` without the name of the home directory and with e-mail addresses masked.
     pub fn without_private_parts(&self, check: Check) -> Check {
         let mend = check.mend.map(|mend| Mend {

@@ -129,11 +129,7 @@ async fn sealing_key(
                 lost.display()
             );
             let detail = "the vault's sealing key is gone: neither the keychain nor a file has it";
-            return Check::fail(
-                "sealing key",
-                detail,
-                presentation.mend(&advice, set_aside(vault, presentation)),
-            );
+            return Check::fail("sealing key", detail, Mend::posix(advice, set_aside(vault, presentation)));
         }
         None => return Check::ok("sealing key", "none yet; it is made with the vault"),
         Some(KeyOrigin::Keychain) => return Check::ok("sealing key", "in the OS keychain"),
@@ -160,11 +156,11 @@ fn unusable(name: &'static str, error: &vault::Error, vault: &Path, presentation
             Mend::advice("Run this as its owner. If the file is yours:")
                 .or_run(format!("sudo chown -R {user} {}", presentation.word(path)))
         }
-        vault::Error::Damaged | vault::Error::Tampered => presentation.mend(
+        vault::Error::Damaged | vault::Error::Tampered => Mend::posix(
             "Restore it from a backup. Or start afresh, with a new sign-in and new API keys: move it away.",
             set_aside(vault, presentation),
         ),
-        vault::Error::WrongKey => presentation.mend(
+        vault::Error::WrongKey => Mend::posix(
             "Give the right key. Or start afresh, with a new sign-in and new API keys: move the vault away.",
             set_aside(vault, presentation),
         ),

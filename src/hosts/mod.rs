@@ -26,10 +26,20 @@ use self::{
     file::Snapshot,
     value::Value,
 };
-use crate::secret::SecretString;
+use crate::{config::Profile, secret::SecretString};
 
 /// The name of an entry; one of another profile has the profile's name behind it.
 pub const ENTRY_NAME: &str = "bondmcp";
+
+/// Returns the name of the entry for `profile`.
+#[must_use]
+pub fn entry_name(profile: &Profile) -> String {
+    if *profile == Profile::default() {
+        return ENTRY_NAME.to_owned();
+    }
+    // Some hosts accept no dot in a server's name.
+    format!("{ENTRY_NAME}-{}", profile.as_str().replace('.', "-"))
+}
 
 /// The reasons why a host's file cannot be read or changed. Each message says what to do.
 #[derive(Debug, thiserror::Error)]

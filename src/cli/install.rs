@@ -103,7 +103,7 @@ impl Install {
         let hosts = if self.all { found(app, &environment) } else { self.hosts };
         self.consent.check()?;
         note_what_is_not_passed_on(app, &server);
-        let mut changes = Changes { app, consent: self.consent, written: 0, declined: 0, failed: 0 };
+        let mut changes = Changes::new(app, self.consent, hosts.len());
         for host in hosts {
             let planned = hosts::install(host, &environment, &server);
             let already = format!("{}: {} is installed already, as wanted.", host.title, server.name);
@@ -170,8 +170,8 @@ impl Uninstall {
         let environment = environment()?;
         self.consent.check()?;
         let name = hosts::entry_name(&app.settings.profile);
-        let mut changes = Changes { app, consent: self.consent, written: 0, declined: 0, failed: 0 };
-        let hosts = if self.all { HOSTS.iter().collect() } else { self.hosts };
+        let hosts: Vec<_> = if self.all { HOSTS.iter().collect() } else { self.hosts };
+        let mut changes = Changes::new(app, self.consent, hosts.len());
         for host in hosts {
             let planned = hosts::uninstall(host, &environment, &name);
             if self.all && matches!(planned, Ok(None)) {
@@ -206,12 +206,17 @@ impl Consent {
 struct Changes<'a> {
     app: &'a App,
     consent: Consent,
+    hosts: usize,
     written: usize,
     declined: usize,
     failed: usize,
 }
 
-impl Changes<'_> {
+impl<'a> Changes<'a> {
+    fn new(app: &'a App, consent: Consent, hosts: usize) -> Self {
+        Self { app, consent, hosts, written: 0, declined: 0, failed: 0 }
+    }
+
     fn is_empty(&self) -> bool {
         self.written + self.declined + self.failed == 0
     }
@@ -231,11 +236,7 @@ impl Changes<'_> {
                 printer.print_out(already);
                 return Ok(false);
             }
-            Err(error) => {
-                self.failed += 1;
-                printer.print_error(error);
-                return Ok(false);
-            }
+            Err(error) => return self.failed(error),
         };
         print_diff(self.app, &change);
         if self.consent.print {
@@ -257,12 +258,18 @@ impl Changes<'_> {
                 }
                 Ok(true)
             }
-            Err(error) => {
-                self.failed += 1;
-                printer.print_error(error);
-                Ok(false)
-            }
+            Err(error) => self.failed(error),
         }
+    }
+
+    /// Takes note of a failure; with a single host it is that of the command.
+    fn failed(&mut self, error: hosts::Error) -> Result<bool, Error> {
+        if self.hosts == 1 {
+            return Err(Error::Failed(error.into()));
+        }
+        self.failed += 1;
+        self.app.printer.print_error(error);
+        Ok(false)
     }
 
     fn outcome(&self) -> Result<(), Error> {

@@ -71,8 +71,12 @@ pub fn uninstall(
     opened.before.refuse_foreign()?;
     let is_last = opened.ours.len() == 1;
     let after = match opened.original()? {
-        Some(original) if is_last => original,
-        _ => Some(opened.without(opened.text())?),
+        Some(original) if is_last => original.text,
+        Some(Original { text, mut written }) => {
+            written.retain(|(written, _)| written != name);
+            Some(opened.rewritten(text.as_deref().unwrap_or(host.preamble), &written)?)
+        }
+        None => Some(opened.without(opened.text())?),
     };
     let backup = if is_last { Backup::Remove } else { Backup::Keep };
     Ok(Some(opened.change(environment, after, backup, Vec::new())))
@@ -86,6 +90,14 @@ struct Opened {
     before: Snapshot,
     /// The entries of all profiles, in the order of the file.
     ours: Vec<(String, Value)>,
+}
+
+/// A file as it was before this server's first entry was written.
+struct Original {
+    /// The content; `None` if there was no file.
+    text: Option<String>,
+    /// This server's entries in the order in which they were written.
+    written: Vec<(String, Value)>,
 }
 
 impl Opened {
@@ -118,22 +130,24 @@ impl Opened {
         self.ours.iter().find(|(name, _)| *name == self.name).map(|(_, entry)| entry)
     }
 
-    /// Returns what the file was before this server's first entry was written, itself `None` if there was no file.
-    /// Returns nothing if anything else has changed since.
-    fn original(&self) -> Result<Option<Option<String>>, Error> {
-        let original = self.before.backup()?;
-        let start = original.as_deref().unwrap_or(self.host.preamble).to_owned();
-        let is_rewritten_by = |entries: Vec<&(String, Value)>| {
-            let add = |text: String, (name, entry): &(String, Value)| self.with(&text, name, entry);
-            entries.into_iter().try_fold(start.clone(), add).is_ok_and(|text| text == self.text())
-        };
-        // A format adds an entry either before or after the others.
-        let is_same =
-            is_rewritten_by(self.ours.iter().collect()) || is_rewritten_by(self.ours.iter().rev().collect());
-        let has_ours = self.host.format.parse(&start).is_ok_and(|document| {
+    /// Returns what the file was before this server's first entry was written; nothing if anything else has changed
+    /// since.
+    fn original(&self) -> Result<Option<Original>, Error> {
+        let text = self.before.backup()?;
+        let start = text.as_deref().unwrap_or(self.host.preamble);
+        let has_ours = self.host.format.parse(start).is_ok_and(|document| {
             self.host.format.servers(&document, self.host.section).iter().any(|(name, _)| is_our_name(name))
         });
-        Ok((is_same && !has_ours).then_some(original))
+        // A format adds an entry either before or after the others.
+        let orders = [self.ours.clone(), self.ours.iter().rev().cloned().collect()];
+        let is_order = |order: &Vec<_>| self.rewritten(start, order).is_ok_and(|text| text == self.text());
+        let order = orders.into_iter().filter(|_| !has_ours).find(is_order);
+        Ok(order.map(|written| Original { text, written }))
+    }
+
+    /// Returns `text` with `entries` written one after the other.
+    fn rewritten(&self, text: &str, entries: &[(String, Value)]) -> Result<String, Error> {
+        entries.iter().try_fold(text.to_owned(), |text, (name, entry)| self.with(&text, name, entry))
     }
 
     fn slot<'a>(&self, name: &'a str) -> Slot<'a> {

@@ -7,6 +7,8 @@ mod entry;
 mod file;
 mod place;
 mod table;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use std::{
@@ -143,7 +145,14 @@ impl Host {
     #[must_use]
     pub fn path(&self, environment: &Environment) -> PathBuf {
         let paths = self.paths(environment);
-        paths.iter().find(|path| path.exists()).or(paths.first()).cloned().unwrap_or_default()
+        let has_directory = |path: &&PathBuf| path.parent().is_some_and(Path::is_dir);
+        let directory = paths.iter().rfind(has_directory).or(paths.first()).and_then(|path| path.parent());
+        let in_directory = || paths.iter().filter(|path| path.parent() == directory);
+        in_directory()
+            .find(|path| path.exists())
+            .or_else(|| in_directory().next())
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// Whether the host seems to be installed: it has a directory for its file, or its program is found.

@@ -20,8 +20,8 @@ pub struct Host {
     pub format: Format,
     /// The top-level key of the servers.
     pub section: &'static str,
-    /// Where the file for all of a user's projects may be. Of several the first that exists is taken, or else the
-    /// first.
+    /// Where the file for all of a user's projects may be. Of several directories the last one that exists counts, and
+    /// of several files in it the first one that exists, or else the first.
     pub files: &'static [File],
     /// A variable that moves the file, and the file's path below the variable's value.
     pub moved_by: Option<(&'static str, &'static str)>,
@@ -74,8 +74,16 @@ pub const HOSTS: &[Host] = &[
         title: "Claude Desktop",
         format: Format::Json,
         section: "mcpServers",
-        // The page names macOS and Windows; on Linux the program follows the same rule of its toolkit.
-        files: &[on(ALL, Base::AppData, "Claude/claude_desktop_config.json")],
+        // The page names macOS and Windows; on Linux the program follows the same rule of its toolkit. On Windows the
+        // packaged program sees a copy of the directory: https://github.com/anthropics/claude-code/issues/26073
+        files: &[
+            on(ALL, Base::AppData, "Claude/claude_desktop_config.json"),
+            on(
+                WINDOWS,
+                Base::LocalAppData,
+                "Packages/Claude_pzs8sxrjxfjjc/LocalCache/Roaming/Claude/claude_desktop_config.json",
+            ),
+        ],
         moved_by: None,
         program: None,
         // Remote servers are added in the program's settings, not in this file.
@@ -177,7 +185,7 @@ pub const HOSTS: &[Host] = &[
     Host {
         name: "gemini",
         title: "Gemini CLI",
-        format: Format::Jsonc,
+        format: Format::JsonWithComments,
         section: "mcpServers",
         files: &[on(ALL, Base::Home, ".gemini/settings.json")],
         moved_by: Some(("GEMINI_CLI_HOME", ".gemini/settings.json")),

@@ -8,6 +8,8 @@ use jsonc_parser::{
     parse_to_ast,
 };
 
+use serde::de::IgnoredAny;
+
 use super::{NotEditable, Slot, SyntaxError};
 use crate::hosts::value::Value;
 
@@ -16,13 +18,14 @@ use crate::hosts::value::Value;
 pub enum Dialect {
     Strict,
     WithComments,
+    /// With comments and trailing commas.
+    WithCommas,
 }
 
 fn options(dialect: Dialect) -> ParseOptions {
-    let extended = dialect == Dialect::WithComments;
     ParseOptions {
-        allow_comments: extended,
-        allow_trailing_commas: extended,
+        allow_comments: dialect != Dialect::Strict,
+        allow_trailing_commas: dialect == Dialect::WithCommas,
         allow_loose_object_property_names: false,
         allow_missing_commas: false,
         allow_single_quoted_strings: false,
@@ -40,8 +43,24 @@ pub fn parse(text: &str, dialect: Dialect) -> Result<Value, SyntaxError> {
         parse_to_ast(text, &CollectOptions::default(), &options(dialect)).map_err(|error| failed(&error))?;
     match root.value {
         None => Ok(Value::Map(Vec::new())),
-        Some(object @ ast::Value::Object(_)) => value(text, &object),
+        Some(object @ ast::Value::Object(_)) => {
+            if dialect == Dialect::Strict {
+                refuse_what_the_standard_forbids(text)?;
+            }
+            value(text, &object)
+        }
         Some(other) => Err(at(text, other.range().start, "Expected an object".to_owned())),
+    }
+}
+
+/// Refuses line breaks in strings, which the other parser takes.
+fn refuse_what_the_standard_forbids(text: &str) -> Result<(), SyntaxError> {
+    match serde_json::from_str::<IgnoredAny>(text) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(SyntaxError {
+            line: error.line(),
+            message: "Expected JSON as the standard has it".to_owned(),
+        }),
     }
 }
 
@@ -97,7 +116,7 @@ pub fn set(text: &str, slot: Slot<'_>, entry: &Value) -> Result<String, NotEdita
 /// Appends to an object that is written in one line, and leaves it in one line. The parser's own editing would break
 /// the line.
 fn set_in_one_line(text: &str, slot: Slot<'_>, entry: &Value) -> Option<String> {
-    let root = parse_to_ast(text, &CollectOptions::default(), &options(Dialect::WithComments)).ok()?;
+    let root = parse_to_ast(text, &CollectOptions::default(), &options(Dialect::WithCommas)).ok()?;
     let Some(ast::Value::Object(root)) = root.value else { return None };
     let (object, addition) = match root.get_object(slot.section) {
         Some(servers) if servers.get(slot.name).is_some() => return None,
@@ -123,7 +142,7 @@ fn update(existing: &CstObject, entry: &Value) {
             Some(property) => {
                 let current = property.value().map(|node| node.to_string());
                 let current =
-                    current.and_then(|text| parse(&format!("{{\"v\":{text}}}"), Dialect::WithComments).ok());
+                    current.and_then(|text| parse(&format!("{{\"v\":{text}}}"), Dialect::WithCommas).ok());
                 if current.as_ref().and_then(|current| current.get("v")) != Some(wanted) {
                     property.set_value(input(wanted));
                 }
@@ -140,7 +159,7 @@ pub fn remove(text: &str, slot: Slot<'_>) -> Result<String, NotEditable> {
 }
 
 fn root(text: &str) -> Result<CstRootNode, NotEditable> {
-    CstRootNode::parse(text, &options(Dialect::WithComments)).map_err(|_| NotEditable)
+    CstRootNode::parse(text, &options(Dialect::WithCommas)).map_err(|_| NotEditable)
 }
 
 fn input(value: &Value) -> CstInputValue {

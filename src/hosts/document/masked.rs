@@ -14,7 +14,9 @@ impl Format {
     #[must_use]
     pub fn masked(self, text: &str, shown: &[String]) -> String {
         match self {
-            Self::Json | Self::Jsonc => Masking { rest: text, shown, comment: "//" }.run(),
+            Self::Json | Self::JsonWithComments | Self::Jsonc => {
+                Masking { rest: text, shown, comment: "//" }.run()
+            }
             Self::Toml => by_line(text, shown, toml_key),
             Self::YamlMap | Self::YamlList => by_line(text, shown, yaml_key),
         }

@@ -20,6 +20,8 @@ use super::value::Value;
 pub enum Format {
     /// JSON as the standard has it.
     Json,
+    /// JSON with comments.
+    JsonWithComments,
     /// JSON with comments and trailing commas.
     Jsonc,
     Toml,
@@ -54,7 +56,8 @@ impl Format {
         let text = without_mark(text);
         match self {
             Self::Json => json::parse(text, json::Dialect::Strict),
-            Self::Jsonc => json::parse(text, json::Dialect::WithComments),
+            Self::JsonWithComments => json::parse(text, json::Dialect::WithComments),
+            Self::Jsonc => json::parse(text, json::Dialect::WithCommas),
             Self::Toml => toml::parse(text),
             Self::YamlMap | Self::YamlList => yaml::parse(text),
         }
@@ -63,7 +66,7 @@ impl Format {
     /// Returns the text with `entry` in the slot, in place of the one that is there.
     pub fn set(self, text: &str, slot: Slot<'_>, entry: &Value) -> Result<String, NotEditable> {
         self.edit(text, |text| match self {
-            Self::Json | Self::Jsonc => json::set(text, slot, entry),
+            Self::Json | Self::JsonWithComments | Self::Jsonc => json::set(text, slot, entry),
             Self::Toml => toml::set(text, slot, entry),
             Self::YamlMap | Self::YamlList => yaml::set(text, slot, entry, self == Self::YamlList),
         })
@@ -72,7 +75,7 @@ impl Format {
     /// Returns the text without the entry in the slot.
     pub fn remove(self, text: &str, slot: Slot<'_>) -> Result<String, NotEditable> {
         self.edit(text, |text| match self {
-            Self::Json | Self::Jsonc => json::remove(text, slot),
+            Self::Json | Self::JsonWithComments | Self::Jsonc => json::remove(text, slot),
             Self::Toml => toml::remove(text, slot),
             Self::YamlMap | Self::YamlList => yaml::remove(text, slot),
         })

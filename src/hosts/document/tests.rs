@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 const SLOT: Slot<'static> = Slot { section: "s", name: "bondmcp" };
@@ -125,6 +127,7 @@ fn an_error_names_its_line() {
         (Format::Json, "{\n  \"a\": 1,\n  b\n}", 3),
         (Format::Json, "{\n  \"a\": 1, // one\n  \"b\": 2\n}", 2),
         (Format::Json, "{\n  \"a\": 1,\n}", 2),
+        (Format::JsonWithComments, "{ // one\n  \"a\": 1,\n}", 2),
         (Format::Json, "{\n  \"a\": 1,\n  \"a\": 2\n}", 3),
         (Format::Json, "\n[]", 2),
         (Format::Jsonc, "{\n  \"a\": 'x'\n}", 2),
@@ -150,5 +153,57 @@ fn what_cannot_be_edited_is_refused() {
         (Format::YamlMap, "a: &x {}\ns: *x\n"),
     ] {
         assert_eq!(format.set(text, SLOT, &entry("x")), Err(NotEditable), "{text}");
+    }
+}
+
+#[test]
+fn an_error_does_not_repeat_the_text() {
+    for (format, text) in [
+        (Format::Json, "{\"a\": s3cret}"),
+        (Format::Json, "{\"a\": \"s3cret\" \"s3cret\"}"),
+        (Format::Json, "{\"a\": \"s3cret\n\"}"),
+        (Format::Toml, "a = s3cret\n"),
+        (Format::Toml, "a = \"s3cret\" s3cret\n"),
+        (Format::Toml, "a = \"s3cret\n"),
+        (Format::YamlMap, "a: \"s3cret\" s3cret\n"),
+        (Format::YamlMap, "a: s3cret\n b: s3cret\n"),
+        (Format::YamlMap, "a: \"s3cret\n"),
+    ] {
+        let error = format.parse(text).unwrap_err();
+        assert!(!error.message.contains("s3cret"), "{text}: {error:?}");
+    }
+}
+
+#[test]
+fn a_text_that_expands_or_nests_without_end_is_no_danger() {
+    let mut bomb = "a0: &x0 [1, 1]\n".to_owned();
+    for level in 1..64 {
+        bomb += &format!("a{level}: &x{level} [*x{}, *x{}]\n", level - 1, level - 1);
+    }
+    assert!(Format::YamlMap.set(&bomb, SLOT, &entry("x")).is_ok());
+    for (format, text) in [
+        (Format::Json, format!("{{\"a\": {}", "[".repeat(100_000))),
+        (Format::Toml, format!("a = {}", "[".repeat(100_000))),
+        (Format::YamlMap, format!("a: {}", "[".repeat(100_000))),
+        (Format::YamlMap, format!("a: {}", "- ".repeat(100_000))),
+    ] {
+        assert!(format.parse(&text).is_err());
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_an_edit_panic(text in "([a-z\"':=#{}\\[\\],|>&*/\\\\ -]|\n|\r\n|s: |\n  |é|[0-9]){0,60}") {
+        for format in
+            [Format::Json, Format::JsonWithComments, Format::Jsonc, Format::Toml, Format::YamlMap, Format::YamlList]
+        {
+            let _ = format.masked(&text, &["a".to_owned()]);
+            let Ok(before) = format.parse(&text) else { continue };
+            let Ok(edited) = format.set(&text, SLOT, &entry("x")) else { continue };
+            let Ok(after) = format.parse(&edited) else { continue };
+            if format.entry(&after, SLOT) == Some(entry("x")) && format.without(&after, SLOT) == format.without(&before, SLOT) {
+                let _ = format.remove(&edited, SLOT);
+            }
+        }
     }
 }

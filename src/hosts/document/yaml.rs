@@ -1,9 +1,14 @@
 //! YAML. The text is edited by lines, at positions that the parser gives.
 
+use std::collections::HashSet;
+
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 
 use super::{NotEditable, Slot, SyntaxError, json::quoted};
 use crate::hosts::value::Value;
+
+/// Deepest nesting that is read.
+const MAX_DEPTH: usize = 128;
 
 /// A value with its place in the text. Lines are counted from 0, columns and indices in characters.
 struct Node {
@@ -59,7 +64,7 @@ fn key_of(node: &Node) -> String {
 
 /// Reads the only document of a text, if there is one.
 fn document(text: &str) -> Result<Option<Node>, SyntaxError> {
-    let mut events = Events { parser: Parser::new_from_str(text), anchors: Vec::new() };
+    let mut events = Events { parser: Parser::new_from_str(text), depth: 0 };
     let mut root = None;
     loop {
         match events.next()? {
@@ -78,8 +83,8 @@ fn document(text: &str) -> Result<Option<Node>, SyntaxError> {
 
 struct Events<'a> {
     parser: Parser<'a, saphyr_parser::StrInput<'a>>,
-    /// The values that aliases stand for.
-    anchors: Vec<(usize, Value)>,
+    /// How many collections are open.
+    depth: usize,
 }
 
 impl<'a> Events<'a> {
@@ -95,44 +100,33 @@ impl<'a> Events<'a> {
     }
 
     fn node_from(&mut self, event: Event<'a>, span: Span) -> Result<Node, SyntaxError> {
-        let (content, anchor, mut last_line, end) = match event {
-            Event::Scalar(text, style, anchor, _) => {
-                (Content::Scalar(scalar(&text, style)), anchor, last_line(span), span.end.index())
+        let (content, own_last_line, end) = match event {
+            Event::SequenceStart(..) => {
+                let (items, end) =
+                    self.collection(span, |events, event, span| events.node_from(event, span))?;
+                (Content::List(items), end_line(span, end), end.end.index())
             }
+            Event::MappingStart(..) => {
+                let mut known = HashSet::new();
+                let (entries, end) = self.collection(span, |events, event, span| {
+                    let key = events.node_from(event, span)?;
+                    let name = key_of(&key);
+                    if known.insert(name.clone()) {
+                        return Ok((key, events.node()?));
+                    }
+                    let message = format!("\"{name}\" occurs twice");
+                    Err(SyntaxError { line: key.start.line + 1, message })
+                })?;
+                (Content::Map(entries), end_line(span, end), end.end.index())
+            }
+            Event::Scalar(text, style, ..) => {
+                (Content::Scalar(scalar(&text, style)), last_line(span), span.end.index())
+            }
+            // What an alias stands for is not looked up: repeated aliases could make a short text huge.
             Event::Alias(id) => {
-                let value =
-                    self.anchors.iter().find(|(anchor, _)| *anchor == id).map(|(_, value)| value.clone());
-                (Content::Scalar(value.unwrap_or(Value::Null)), 0, last_line(span), span.end.index())
+                (Content::Scalar(Value::Text(format!("*{id}"))), last_line(span), span.end.index())
             }
-            Event::SequenceStart(anchor, _) => {
-                let mut items = Vec::new();
-                let end = loop {
-                    match self.next()? {
-                        (Event::SequenceEnd, span) => break span,
-                        (event, span) => items.push(self.node_from(event, span)?),
-                    }
-                };
-                (Content::List(items), anchor, end_line(span, end), end.end.index())
-            }
-            Event::MappingStart(anchor, _) => {
-                let mut entries: Vec<(Node, Node)> = Vec::new();
-                let end = loop {
-                    match self.next()? {
-                        (Event::MappingEnd, span) => break span,
-                        (event, span) => {
-                            let key = self.node_from(event, span)?;
-                            let name = key_of(&key);
-                            if entries.iter().any(|(known, _)| key_of(known) == name) {
-                                let message = format!("\"{name}\" occurs twice");
-                                return Err(SyntaxError { line: key.start.line + 1, message });
-                            }
-                            entries.push((key, self.node()?));
-                        }
-                    }
-                };
-                (Content::Map(entries), anchor, end_line(span, end), end.end.index())
-            }
-            _ => (Content::Scalar(Value::Null), 0, last_line(span), span.end.index()),
+            _ => (Content::Scalar(Value::Null), last_line(span), span.end.index()),
         };
         let children = match &content {
             Content::List(items) => items.iter().map(|item| item.last_line).max(),
@@ -141,17 +135,34 @@ impl<'a> Events<'a> {
             }
             Content::Scalar(_) => None,
         };
-        last_line = last_line.max(children.unwrap_or(0));
         let start = Place {
             index: span.start.index(),
             line: span.start.line().saturating_sub(1),
             column: span.start.col(),
         };
-        let node = Node { content, start, last_line, end };
-        if anchor != 0 {
-            self.anchors.push((anchor, value(&node)));
+        Ok(Node { content, start, last_line: own_last_line.max(children.unwrap_or(0)), end })
+    }
+
+    /// Reads the children of a collection up to its end.
+    fn collection<T>(
+        &mut self,
+        start: Span,
+        mut child: impl FnMut(&mut Self, Event<'a>, Span) -> Result<T, SyntaxError>,
+    ) -> Result<(Vec<T>, Span), SyntaxError> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(SyntaxError { line: start.start.line(), message: "Nested too deeply".to_owned() });
         }
-        Ok(node)
+        let mut children = Vec::new();
+        loop {
+            match self.next()? {
+                (Event::SequenceEnd | Event::MappingEnd | Event::StreamEnd, span) => {
+                    self.depth -= 1;
+                    return Ok((children, span));
+                }
+                (event, span) => children.push(child(self, event, span)?),
+            }
+        }
     }
 }
 

@@ -21,7 +21,9 @@ impl Args {
     pub fn run(self, printer: &Printer) -> Result<(), Error> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), env!("CARGO_PKG_NAME"), &mut script);
-        printer.print_text(&String::from_utf8_lossy(&script));
+        // clap_complete 4.6 takes the hyphen in this program's name for a subcommand in half of its script for bash.
+        let script = String::from_utf8_lossy(&script).replace("bondmcp__subcmd__server", "bondmcp__server");
+        printer.print_text(&script);
         Ok(())
     }
 }

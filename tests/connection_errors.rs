@@ -239,3 +239,20 @@ async fn the_debug_log_has_the_causes_of_a_failed_connection() {
     let log = String::from_utf8(log).unwrap();
     assert!(log.contains("tcp connect error: ") && !log.contains("canary"), "{log}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_are_paused_name_the_host_and_the_cause_too() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let place = place_at(&format!("http://{free}"));
+    let server = Server::spawn(place.command(&["stdio"]).env("BONDMCP_API_KEY", "key-of-a-test")).await;
+    let paused = loop {
+        let error = server.error("list_models", json!({})).await;
+        if error["message"].as_str().unwrap().contains("calls are paused") {
+            break error;
+        }
+    };
+    let expected = format!(
+        "BondMCP failed 5 times in a row (cannot connect to {free}: connection refused); calls are paused."
+    );
+    assert_eq!(paused["message"], expected);
+}

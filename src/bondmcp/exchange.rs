@@ -188,7 +188,7 @@ impl Client {
             let outcome = self.attempt::<Value>(PROBE_TIMEOUT, probe).await;
             match outcome {
                 Err(error) if error.is_outage() => {
-                    permit.record(Observed::Down);
+                    permit.record(Observed::Down(error.to_string()));
                     return Err(error);
                 }
                 // Any response means that the upstream is alive.
@@ -286,7 +286,7 @@ impl Client {
 /// Records the outcome of a call. One that was not sent says nothing about the upstream.
 fn settle<T>(permit: Permit<'_>, outcome: &Result<T, Error>) {
     match outcome {
-        Err(error) if error.is_outage() => permit.record(Observed::Down),
+        Err(error) if error.is_outage() => permit.record(Observed::Down(error.to_string())),
         Err(error) if !error.was_sent() => {}
         _ => permit.record(Observed::Alive),
     }

@@ -1,7 +1,7 @@
 //! Broken ways to BondMCP, and a binary that hosts do not find.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 
@@ -22,7 +22,7 @@ async fn behind_tls() -> (RunningSandbox, Patient, Front) {
     (sandbox, patient, front)
 }
 
-fn trust(patient: &mut Patient, certificate: &PathBuf) {
+fn trust(patient: &mut Patient, certificate: &Path) {
     patient.set("SSL_CERT_FILE", certificate.to_str().unwrap());
 }
 

@@ -72,7 +72,7 @@ impl Args {
 }
 
 /// Width of the names' column.
-const NAME_WIDTH: usize = 15;
+const NAME_WIDTH: usize = 19;
 
 fn print(printer: &Printer, check: &Check) {
     let status = match check.status {

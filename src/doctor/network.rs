@@ -169,11 +169,11 @@ fn time(answer: &Answer, clock: &Clock) -> Check {
     };
     let difference = clock.now() - theirs;
     if difference.abs() <= MAX_CLOCK_DIFFERENCE {
-        return Check::ok("clock", "agrees with the upstream's to within a minute");
+        return Check::ok("clock", "agrees with BondMCP's to within a minute");
     }
     let way = if difference > TimeDelta::zero() { "ahead of" } else { "behind" };
     let minutes = difference.abs().num_minutes();
-    let check = format!("this computer's clock is {minutes} min {way} the upstream's");
+    let check = format!("this computer's clock is {minutes} min {way} BondMCP's");
     let mend = Mend::advice("Let the operating system set the clock.");
     Check::warn(
         "clock",

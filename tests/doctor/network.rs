@@ -182,10 +182,10 @@ async fn a_clock_that_is_an_hour_off() {
     let seconds = Arc::new(Mutex::new(-3600));
     let (_sandbox, mut patient) = Patient::signed_out().await;
     patient.place.base_url = upstreams::with_clock_off_by(Arc::clone(&seconds)).await;
-    let check = patient.examine().await.warned("clock", "ahead of the upstream's");
+    let check = patient.examine().await.warned("clock", "ahead of BondMCP's");
     assert!(check.advice.contains("clock"), "{check:?}");
     *seconds.lock().unwrap() = 3600;
-    patient.examine().await.warned("clock", "behind the upstream's");
+    patient.examine().await.warned("clock", "behind BondMCP's");
     // What `timedatectl set-ntp true` does, seen from here.
     *seconds.lock().unwrap() = 0;
     patient.assert_mended("clock").await;

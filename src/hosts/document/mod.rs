@@ -65,7 +65,7 @@ impl Format {
 
     /// Returns the text with `entry` in the slot, in place of the one that is there.
     pub fn set(self, text: &str, slot: Slot<'_>, entry: &Value) -> Result<String, NotEditable> {
-        self.edit(text, |text| match self {
+        edit(text, |text| match self {
             Self::Json | Self::JsonWithComments | Self::Jsonc => json::set(text, slot, entry),
             Self::Toml => toml::set(text, slot, entry),
             Self::YamlMap | Self::YamlList => yaml::set(text, slot, entry, self == Self::YamlList),
@@ -74,7 +74,7 @@ impl Format {
 
     /// Returns the text without the entry in the slot.
     pub fn remove(self, text: &str, slot: Slot<'_>) -> Result<String, NotEditable> {
-        self.edit(text, |text| match self {
+        edit(text, |text| match self {
             Self::Json | Self::JsonWithComments | Self::Jsonc => json::remove(text, slot),
             Self::Toml => toml::remove(text, slot),
             Self::YamlMap | Self::YamlList => yaml::remove(text, slot),
@@ -82,11 +82,13 @@ impl Format {
     }
 
     /// Returns the entry in the slot.
+    #[must_use]
     pub fn entry(self, document: &Value, slot: Slot<'_>) -> Option<Value> {
         self.servers(document, slot.section).into_iter().find(|(name, _)| *name == slot.name).map(|(_, v)| v)
     }
 
     /// Returns all servers of a document with their names.
+    #[must_use]
     pub fn servers<'a>(self, document: &'a Value, section: &str) -> Vec<(&'a str, Value)> {
         let Some(servers) = document.get(section) else { return Vec::new() };
         match self {
@@ -99,6 +101,7 @@ impl Format {
     }
 
     /// Returns the document without the entry in the slot. A section with nothing in it counts as none.
+    #[must_use]
     pub fn without(self, document: &Value, slot: Slot<'_>) -> Value {
         let kept = |section: &Value| match section {
             Value::Map(entries) if self != Self::YamlList => {
@@ -116,21 +119,17 @@ impl Format {
         });
         Value::Map(entries.collect())
     }
+}
 
-    /// Edits a text without its byte order mark and with plain line feeds, then puts both back.
-    fn edit(
-        self,
-        text: &str,
-        edit: impl FnOnce(&str) -> Result<String, NotEditable>,
-    ) -> Result<String, NotEditable> {
-        let body = without_mark(text);
-        let mark = &text[..text.len() - body.len()];
-        if !body.contains('\r') {
-            return Ok(format!("{mark}{}", edit(body)?));
-        }
-        let plain = body.replace("\r\n", "\n");
-        Ok(format!("{mark}{}", with_line_endings_of(body, &plain, &edit(&plain)?)))
+/// Edits a text without its byte order mark and with plain line feeds, then puts both back.
+fn edit(text: &str, edit: impl FnOnce(&str) -> Result<String, NotEditable>) -> Result<String, NotEditable> {
+    let body = without_mark(text);
+    let mark = &text[..text.len() - body.len()];
+    if !body.contains('\r') {
+        return Ok(format!("{mark}{}", edit(body)?));
     }
+    let plain = body.replace("\r\n", "\n");
+    Ok(format!("{mark}{}", with_line_endings_of(body, &plain, &edit(&plain)?)))
 }
 
 /// Returns `edited` with the line endings that its lines have in `original`. A changed line keeps its ending; new lines

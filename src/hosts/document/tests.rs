@@ -176,10 +176,8 @@ fn an_error_does_not_repeat_the_text() {
 
 #[test]
 fn a_text_that_expands_or_nests_without_end_is_no_danger() {
-    let mut bomb = "a0: &x0 [1, 1]\n".to_owned();
-    for level in 1..64 {
-        bomb += &format!("a{level}: &x{level} [*x{}, *x{}]\n", level - 1, level - 1);
-    }
+    let level = |level| format!("a{level}: &x{level} [*x{}, *x{}]\n", level - 1, level - 1);
+    let bomb: String = std::iter::once("a0: &x0 [1, 1]\n".to_owned()).chain((1..64).map(level)).collect();
     assert!(Format::YamlMap.set(&bomb, SLOT, &entry("x")).is_ok());
     for (format, text) in [
         (Format::Json, format!("{{\"a\": {}", "[".repeat(100_000))),

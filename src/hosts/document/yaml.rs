@@ -102,8 +102,7 @@ impl<'a> Events<'a> {
     fn node_from(&mut self, event: Event<'a>, span: Span) -> Result<Node, SyntaxError> {
         let (content, own_last_line, end) = match event {
             Event::SequenceStart(..) => {
-                let (items, end) =
-                    self.collection(span, |events, event, span| events.node_from(event, span))?;
+                let (items, end) = self.collection(span, Self::node_from)?;
                 (Content::List(items), end_line(span, end), end.end.index())
             }
             Event::MappingStart(..) => {

@@ -37,7 +37,10 @@ struct Program {
 impl Program {
     async fn start(place: &Place, key: &str) -> Self {
         let script = "echo \"$BONDMCP_API_KEY $BONDMCP_BASE_URL\"; read line; env";
-        let mut command = place.command(&["keys", "run", key, "--proxy", "--", "/bin/sh", "-c", script]);
+        let run = ["--log", "trace", "keys", "run", key, "--proxy", "--", "/bin/sh", "-c", script];
+        let mut command = place.command(&run);
+        let log = std::fs::File::options().append(true).create(true).open(log(place)).unwrap();
+        command.env("NO_PROXY", "example.com").stderr(log);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
         let told = within(lines.next_line()).await.unwrap().unwrap();
@@ -56,6 +59,11 @@ impl Program {
         let output = within(self.child.wait_with_output()).await.unwrap();
         (output.stdout, output.status.code())
     }
+}
+
+/// What the proxies of `place` wrote to stderr.
+fn log(place: &Place) -> std::path::PathBuf {
+    place.directory.path().join("log")
 }
 
 async fn answer(request: reqwest::RequestBuilder) -> (u16, Value) {
@@ -86,8 +94,17 @@ async fn the_program_calls_the_api_without_the_key() {
     let (port, http) = (program.base_url.clone(), program.http.clone());
     let (environment, code) = program.end().await;
     assert_eq!(code, Some(0));
+    let lines = String::from_utf8(environment.clone()).unwrap();
+    assert!(lines.contains("NO_PROXY=example.com,127.0.0.1\n") && lines.contains("no_proxy=127.0.0.1\n"));
     secrets::assert_absent(&sandbox.secrets_issued(), &environment, "the program's environment");
-    secrets::assert_absent(&[place.sealing_key.clone()], &environment, "the program's environment");
+    secrets::assert_absent(
+        std::slice::from_ref(&place.sealing_key),
+        &environment,
+        "the program's environment",
+    );
+    let log = std::fs::read(log(&place)).unwrap();
+    assert!(!log.is_empty());
+    secrets::assert_absent(&sandbox.secrets_issued(), &log, "the log");
     assert!(
         within(http.get(&port).send()).await.unwrap_err().is_connect(),
         "the port is closed with the run"
@@ -136,7 +153,7 @@ async fn upstream(key: &'static str) -> (String, Seen) {
     let noted = Arc::clone(&seen);
     let repeat = async move |request: Request| -> Response {
         let credential = request.headers()["authorization"].to_str().unwrap().to_owned();
-        let escaped: String = key.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
+        let escaped = key.bytes().fold(String::new(), |escaped, byte| escaped + &format!("\\u{byte:04x}"));
         let path = request.uri().path().to_owned();
         noted.lock().unwrap().push(request);
         match path.as_str() {
@@ -212,5 +229,8 @@ async fn a_hostile_upstream_cannot_hand_the_key_to_the_program() {
     for path in ["/moved", "/packed", "/bytes"] {
         assert_eq!(answer(program.get(path)).await.0, 502, "{path}");
     }
+    let (token, log_path) = (SecretString::from(program.token.as_str()), log(&place));
     program.end().await;
+    let log = std::fs::read(log_path).unwrap();
+    secrets::assert_absent(&[SecretString::from(key), token], &log, "the log");
 }

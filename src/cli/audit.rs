@@ -185,7 +185,7 @@ impl Follower<'_> {
         if self.json {
             Ok(())
         } else {
-            ended(self.printer.print_row(HEAD.map(ToOwned::to_owned), Self::WIDTHS))
+            ended(self.printer.print_row(&HEAD.map(ToOwned::to_owned), Self::WIDTHS))
         }
     }
 
@@ -193,7 +193,7 @@ impl Follower<'_> {
         ended(if self.json {
             self.printer.print_json_line(entry)
         } else {
-            self.printer.print_row(row(self.printer, entry), Self::WIDTHS)
+            self.printer.print_row(&row(self.printer, entry), Self::WIDTHS)
         })
     }
 }

@@ -19,7 +19,7 @@ use self::{
 use super::{
     App, Error,
     printer::{has_terminal, is_interactive, reveal_out},
-    progress::{REQUEST_LIMIT, requesting},
+    progress::requesting,
     prompt,
 };
 use crate::{
@@ -229,9 +229,9 @@ impl Keys<'_> {
                 let usage = self.requesting(self.account.key_usage(&key.id)).await;
                 let usage = usage.map_err(|error| self.about(&key, error))?;
                 if json {
-                    printer.print_json(&usage)
+                    printer.print_json(&usage);
                 } else {
-                    list::print_usage(printer, &usage)
+                    list::print_usage(printer, &usage);
                 }
                 Ok(())
             }
@@ -257,7 +257,8 @@ impl Keys<'_> {
     }
 
     async fn rotate(self, key: Choice, yes: bool) -> Result<(), Error> {
-        let rotate = async {
+        // Boxed, as the future of a rotation is large.
+        let rotate = Box::pin(async {
             if !yes {
                 confirm(
                     &self.app.printer,
@@ -268,7 +269,7 @@ impl Keys<'_> {
             }
             let rotated = self.requesting(self.account.rotate_key(&key.id)).await;
             rotated.map_err(|error| self.about(&key, error))
-        };
+        });
         let new = self.audited("rotate", Some(&key), rotate, |new| Some(&new.id)).await?;
         self.app.printer.print_out(if new.id == key.id {
             format!("{} has a new value; the old one no longer works.", new.id)
@@ -355,7 +356,7 @@ impl Keys<'_> {
     }
 
     async fn requesting<T>(self, work: impl Future<Output = T>) -> T {
-        requesting(&self.app.printer, self.account.upstream(), REQUEST_LIMIT, work).await
+        requesting(&self.app.printer, self.account.upstream(), work).await
     }
 
     /// Runs `work` on `key` and records in the audit log that `action` was done. `made` gives the id of a new key.

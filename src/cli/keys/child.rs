@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     io::{self, ErrorKind},
+    net::Ipv4Addr,
     process::ExitStatus,
 };
 
@@ -41,10 +42,15 @@ pub(super) async fn run(
         let signals = Signals::listen().map_err(|error| cannot_wait(&error))?;
         if through_proxy {
             let proxy = Proxy::listen(keys.app.client(), secret).await?;
-            let child = spawn(command, proxy.token(), &proxy.base_url())?;
-            Ok((child, signals, Some(proxy)))
+            keys.app.redactor.hold("token of the proxy", [proxy.token()]);
+            let mut program = program(command, proxy.token(), &proxy.base_url());
+            for name in ["NO_PROXY", "no_proxy"] {
+                program.env(name, with_loopback(std::env::var_os(name)));
+            }
+            Ok((spawn(program)?, signals, Some(proxy)))
         } else {
-            Ok((spawn(command, &secret, keys.app.settings.base_url.as_str())?, signals, None))
+            let program = program(command, &secret, keys.app.settings.base_url.as_str());
+            Ok((spawn(program)?, signals, None))
         }
     };
     let (child, signals, proxy) = keys.audited("run", Some(&key), start, |_| None).await?;
@@ -65,21 +71,35 @@ fn cannot_wait(error: &io::Error) -> Error {
     Error::Failed(anyhow!("The program cannot be waited for: {error}."))
 }
 
-fn spawn(command: Vec<OsString>, key: &SecretString, base_url: &str) -> Result<Child, Error> {
+fn program(command: Vec<OsString>, key: &SecretString, base_url: &str) -> Command {
     let mut words = command.into_iter();
-    let program = words.next().unwrap_or_default();
-    let mut child = Command::new(&program);
+    let mut program = Command::new(words.next().unwrap_or_default());
     for name in NOT_FOR_CHILDREN {
-        child.env_remove(name);
+        program.env_remove(name);
     }
-    child.args(words).env("BONDMCP_API_KEY", key.expose_secret()).env("BONDMCP_BASE_URL", base_url);
-    child.spawn().map_err(|error| {
-        let program = program.to_string_lossy();
+    program.args(words).env("BONDMCP_API_KEY", key.expose_secret()).env("BONDMCP_BASE_URL", base_url);
+    program
+}
+
+/// Adds loopback to the hosts that are reached without a proxy: one of the network's would get the program's token and
+/// requests in plain text.
+fn with_loopback(hosts: Option<OsString>) -> OsString {
+    let mut hosts = hosts.unwrap_or_default();
+    if !hosts.is_empty() {
+        hosts.push(",");
+    }
+    hosts.push(Ipv4Addr::LOCALHOST.to_string());
+    hosts
+}
+
+fn spawn(mut program: Command) -> Result<Child, Error> {
+    program.spawn().map_err(|error| {
+        let name = program.as_std().get_program().to_string_lossy();
         match error.kind() {
             ErrorKind::NotFound => {
-                Error::NotRun { message: format!("{program}: command not found"), code: NOT_FOUND }
+                Error::NotRun { message: format!("{name}: command not found"), code: NOT_FOUND }
             }
-            kind => Error::NotRun { message: format!("{program}: {kind}"), code: NOT_EXECUTABLE },
+            kind => Error::NotRun { message: format!("{name}: {kind}"), code: NOT_EXECUTABLE },
         }
     })
 }

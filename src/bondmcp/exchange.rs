@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use super::{
     Client,
     circuit_breaker::{Observed, Permit},
-    connection::ConnectFailure,
+    connection::{BreakCause, ConnectFailure, Proxy, causes},
     error::{Error, Refusal},
 };
 use crate::secret::{ExposeSecret, SecretBytes, SecretString};
@@ -188,7 +188,7 @@ impl Client {
             let outcome = self.attempt::<Value>(PROBE_TIMEOUT, probe).await;
             match outcome {
                 Err(error) if error.is_outage() => {
-                    permit.record(Observed::Down);
+                    permit.record(Observed::Down(error.to_string()));
                     return Err(error);
                 }
                 // Any response means that the upstream is alive.
@@ -257,15 +257,20 @@ impl Client {
         Ok(body.into())
     }
 
-    /// reqwest's own errors carry URLs and inner messages; only their class is kept.
+    /// reqwest's own errors carry URLs and inner messages; only their class is kept, and the log has the rest.
     pub(super) fn failure(&self, error: &reqwest::Error) -> Error {
         let host = self.base_url.host();
+        tracing::debug!(host, causes = causes(error), "the connection failed");
         if error.is_connect() {
-            Error::Unreachable { host, cause: ConnectFailure::of(error) }
+            let cause = ConnectFailure::of(error);
+            match Proxy::of(&self.base_url).filter(|_| cause.is_about_the_proxy()) {
+                Some(proxy) => Error::ProxyUnreachable { host, proxy: proxy.host(), cause },
+                None => Error::Unreachable { host, cause },
+            }
         } else if error.is_timeout() {
             Error::Timeout { host }
         } else {
-            Error::Broken { host }
+            Error::Broken { host, cause: BreakCause::of(error) }
         }
     }
 
@@ -281,7 +286,7 @@ impl Client {
 /// Records the outcome of a call. One that was not sent says nothing about the upstream.
 fn settle<T>(permit: Permit<'_>, outcome: &Result<T, Error>) {
     match outcome {
-        Err(error) if error.is_outage() => permit.record(Observed::Down),
+        Err(error) if error.is_outage() => permit.record(Observed::Down(error.to_string())),
         Err(error) if !error.was_sent() => {}
         _ => permit.record(Observed::Alive),
     }

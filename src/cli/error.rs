@@ -18,6 +18,8 @@ pub(super) enum Error {
     Usage(String),
     /// The command failed; the sources below the message are for the log.
     Failed(anyhow::Error),
+    /// The command's output says what is wrong.
+    Reported,
     /// The account failed; it is worded by [`Error::report`].
     Account(account::Error),
     /// The person did not confirm.
@@ -68,6 +70,7 @@ impl Error {
     pub fn report(self, printer: &Printer, command_line: &str) -> ExitCode {
         match self {
             Self::Child(code) => code.into(),
+            Self::Reported => ExitCode::FAILURE,
             Self::Cancelled => {
                 printer.print_err("Cancelled.");
                 ExitCode::FAILURE
@@ -98,7 +101,7 @@ impl Error {
             Self::Account(error) => serde_json::to_value(UserFacingError::from(error).kind).ok(),
             Self::Cancelled => Some("cancelled".into()),
             Self::Usage(_) => Some("refused".into()),
-            Self::Failed(_) | Self::Child(_) | Self::NotRun { .. } => None,
+            Self::Failed(_) | Self::Reported | Self::Child(_) | Self::NotRun { .. } => None,
         };
         kind.as_ref().and_then(serde_json::Value::as_str).unwrap_or("failed").to_owned()
     }

@@ -7,6 +7,7 @@
 mod audit;
 mod completions;
 mod demo;
+mod doctor;
 mod error;
 mod http;
 mod install;
@@ -135,6 +136,9 @@ enum Command {
     /// Show who is signed in
     #[command(after_help = STATUS_EXAMPLES)]
     Status(status::Args),
+    /// Find out what is broken, and how to mend it
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(doctor::Args),
     /// Show which tools were called and which keys were used, by whom and with which outcome
     #[command(after_help = audit::EXAMPLES)]
     Audit(audit::Args),
@@ -157,6 +161,7 @@ enum Command {
 
 const STATUS_EXAMPLES: &str = "Examples:
   bondmcp-server status
+  bondmcp-server status --check
   bondmcp-server --profile work status --json";
 
 /// The context of a command.
@@ -201,7 +206,12 @@ impl Cli {
         let clock = Clock::system();
         let app = || {
             let settings = settings?;
-            Ok::<_, Error>(App { settings, printer: printer.clone(), redactor, clock: clock.clone() })
+            Ok::<_, Error>(App {
+                settings,
+                printer: printer.clone(),
+                redactor: redactor.clone(),
+                clock: clock.clone(),
+            })
         };
         let outcome: Outcome = match self.command {
             Command::Stdio(args) => Box::pin(args.run(app()?)),
@@ -212,6 +222,10 @@ impl Cli {
             Command::Register(args) => Box::pin(args.run(app()?)),
             Command::Logout(args) => Box::pin(args.run(app()?)),
             Command::Status(args) => Box::pin(args.run(app()?)),
+            Command::Doctor(args) => {
+                // A wrong configuration is one of its findings.
+                Box::pin(args.run(self.global.settings(), printer, redactor.clone(), clock))
+            }
             Command::Audit(args) => Box::pin(args.run(app()?)),
             Command::Keys(command) => Box::pin(command.run(app()?)),
             // These need neither a data directory nor anything from the environment.
@@ -275,7 +289,6 @@ impl App {
         Account::new(&self.settings, command_line, self.client(), self.clock.clone(), self.redactor.clone())
     }
 
-    /// Returns the command line that runs this program for the same account in a terminal.
     fn command_line(&self) -> String {
         command_line(&self.settings, &self.settings.profile)
     }

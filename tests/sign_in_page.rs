@@ -92,7 +92,7 @@ async fn page(browser: &Browser) -> String {
 }
 
 fn request(need: RequiredCredential) -> Request {
-    Request { requested_by: None, need, email: None }
+    Request::new(need)
 }
 
 #[tokio::test(flavor = "multi_thread")]

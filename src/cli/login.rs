@@ -116,8 +116,11 @@ const PAGE_GRACE_PERIOD: Duration = Duration::from_secs(2);
 async fn on_a_page(account: &Account, app: &App, email: Option<&str>) -> Result<Status, Error> {
     let printer = &app.printer;
     let sign_in = SignIn::new(account.clone(), Options { open_browser: true, ..Options::default() });
-    let request =
-        Request { requested_by: None, need: RequiredCredential::Api, email: email.map(ToOwned::to_owned) };
+    let request = Request {
+        in_terminal: true,
+        email: email.map(ToOwned::to_owned),
+        ..Request::new(RequiredCredential::Api)
+    };
     let pending = sign_in.begin(request).await.map_err(|error| UserFacingError::from(&error))?;
     printer.print_out(format_args!("Your browser opens this page; if not, open it: {}", pending.url()));
     printer.print_out(format_args!("Check that it shows the code {}.", pending.code()));

@@ -64,13 +64,18 @@ impl Args {
 
 /// Starts a sandbox.
 pub(super) async fn start(config: SandboxConfig, address: SocketAddr) -> Result<RunningSandbox, Error> {
-    Sandbox::start(config, address).await.map_err(|error| match error {
+    Sandbox::start(config, address).await.map_err(failure)
+}
+
+/// Converts the reason why a sandbox does not start.
+pub(super) fn failure(error: SandboxError) -> Error {
+    match error {
         SandboxError::Listen { address, source } => Error::listening(address, &source),
         error => {
             let message = sentence(&error.to_string());
             Error::Failed(anyhow::Error::new(error).context(message))
         }
-    })
+    }
 }
 
 /// Adds the demo account, unless the state file holds it already.

@@ -72,6 +72,7 @@ impl ServingArgs {
             port: self.sign_in_port,
             lifetime: Duration::from_secs(self.sign_in_timeout),
             open_browser: self.open_browser,
+            demo: sandbox.as_ref().map(sandboxed::demo),
             ..Options::default()
         };
         let sign_in = with_page.then(|| SignIn::new(account.clone(), options));

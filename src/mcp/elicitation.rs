@@ -18,7 +18,7 @@ use super::{
 use crate::{
     account::{self, RequiredCredential, SignInReason},
     error::{Kind, UserFacingError},
-    sign_in::{End, Pending, Request, SignIn, State},
+    sign_in::{End, Pending, Request, SignIn, SignInMethod, State},
 };
 
 /// Longest wait of a retry for the page: hosts abandon a call after a minute, and after ten rounds.
@@ -71,8 +71,8 @@ impl Call<'_> {
         {
             return Ok(None);
         }
-        let pending = match sign_in.begin(Request { requested_by: self.host.name(), need, email: None }).await
-        {
+        let request = Request { requested_by: self.host.name(), ..Request::new(need) };
+        let pending = match sign_in.begin(request).await {
             Ok(pending) => pending,
             Err(error) => return Ok(Some(ToolError::from(UserFacingError::from(&error)).into())),
         };
@@ -104,6 +104,7 @@ impl Call<'_> {
             return Some(self.in_words(pending));
         };
         let time = pending.expires_in().min(self.time_for_the_person());
+        let _waiting = pending.waiting_call();
         let action = tokio::select! {
             answer = question.answered() => answer.map(|answer| answer.action),
             // The question ends with its link or with the call; the person may have signed in with the link elsewhere.
@@ -151,9 +152,11 @@ impl Call<'_> {
     pub(super) async fn sign_in_page(
         &self,
         email: Option<String>,
+        opens_on: SignInMethod,
     ) -> Result<Option<Arc<Pending>>, ToolError> {
         let Some(sign_in) = &self.server.inner.sign_in else { return Ok(None) };
-        let request = Request { requested_by: self.host.name(), need: RequiredCredential::Api, email };
+        let need = RequiredCredential::Api;
+        let request = Request { requested_by: self.host.name(), email, opens_on, ..Request::new(need) };
         let begun = sign_in.begin(request).await;
         let pending = begun.map_err(|error| UserFacingError::from(&error))?;
         sign_in.show().await;
@@ -169,6 +172,7 @@ impl Call<'_> {
         {
             return Ok(declined(&pending));
         }
+        let _waiting = pending.waiting_call();
         match waited(&pending, ROUND_WAIT.min(self.time_for_the_person()), self.host).await {
             State::SignedIn { .. } => Ok(None),
             State::Ended(end) => Ok(Some(ended(end))),

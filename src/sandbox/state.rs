@@ -99,8 +99,14 @@ impl State {
         }
     }
 
-    /// The file is written under a temporary name and then renamed.
+    /// Writes the file under a temporary name and then renames it. A missing directory is created.
     pub fn save(&self, path: &Path) -> io::Result<()> {
+        if let Some(directory) = path.parent() {
+            let mut builder = std::fs::DirBuilder::new();
+            #[cfg(unix)]
+            std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+            builder.recursive(true).create(directory)?;
+        }
         let beside = path.with_extension("new");
         let mut options = std::fs::OpenOptions::new();
         options.write(true).create(true).truncate(true);

@@ -4,11 +4,15 @@
 
 mod browser;
 mod coordination;
+mod demo;
 mod page;
 mod page_session;
 mod peer;
 mod pending;
+mod problem;
 mod protect;
+mod verification;
+mod views;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -21,7 +25,8 @@ use uuid::Uuid;
 
 pub use self::{
     coordination::is_abandoned,
-    pending::{End, Pending, State},
+    demo::Demo,
+    pending::{End, Pending, State, WaitingCall},
 };
 use self::{page_session::PageSession, peer::PeerPage};
 use crate::{
@@ -40,7 +45,7 @@ const PAGE_GRACE_PERIOD: Duration = Duration::from_secs(10);
 const BOUNDS: Bounds = Bounds { connections: 64, head_timeout: Duration::from_secs(10) };
 
 /// Options of the sign-in page.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Port of the page, on loopback; 0 for a free one.
     pub port: u16,
@@ -51,11 +56,19 @@ pub struct Options {
     /// The first wait before BondMCP is asked whether a new account's address is verified; later ones are up to
     /// fifteen times as long.
     pub verification_poll: Duration,
+    /// The embedded sandbox, if the operator chose it as the upstream.
+    pub demo: Option<Demo>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { port: 0, lifetime: LIFETIME, open_browser: false, verification_poll: Duration::from_secs(2) }
+        Self {
+            port: 0,
+            lifetime: LIFETIME,
+            open_browser: false,
+            verification_poll: Duration::from_secs(2),
+            demo: None,
+        }
     }
 }
 
@@ -68,6 +81,26 @@ pub struct Request {
     pub need: RequiredCredential,
     /// Initial value of the form's e-mail field.
     pub email: Option<String>,
+    /// The form that the page opens on.
+    pub opens_on: SignInMethod,
+    /// Whether the link and the code are shown in a terminal instead of a chat.
+    pub in_terminal: bool,
+}
+
+impl Request {
+    /// Returns a request of an unnamed host, for a page that opens on signing in.
+    #[must_use]
+    pub fn new(need: RequiredCredential) -> Self {
+        Self { requested_by: None, need, email: None, opens_on: SignInMethod::SignIn, in_terminal: false }
+    }
+}
+
+/// A way to sign in, with a form of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignInMethod {
+    SignIn,
+    CreateAccount,
+    ApiKey,
 }
 
 /// The reason why the sign-in page cannot be served.
@@ -124,9 +157,10 @@ enum Page {
 
 impl Current {
     /// Adds a dependent; `false` if the sign-in has ended or its page is gone.
-    async fn join(&self, need: RequiredCredential) -> bool {
+    async fn join(&self, request: &Request) -> bool {
+        let need = request.need;
         match &self.page {
-            Page::Own { .. } => self.pending.join(need),
+            Page::Own { session, .. } => session.join_here(request),
             Page::Peer(page) => self.pending.is_open() && page.join(need).await && self.pending.join(need),
         }
     }
@@ -155,7 +189,7 @@ impl SignIn {
         let need = request.need;
         let mut current = self.current.lock().await;
         if let Some(current) = &*current
-            && current.join(need).await
+            && current.join(&request).await
         {
             return Ok(Arc::clone(&current.pending));
         }
@@ -205,7 +239,7 @@ impl SignIn {
                 return Err(error);
             }
         };
-        let session = Arc::new(PageSession::new(self.account.clone(), address, request, self.options));
+        let session = Arc::new(PageSession::new(self.account.clone(), address, request, &self.options));
         coordination::publish(&self.account, &session).await?;
         let announcing = tokio::spawn(coordination::announce(
             self.account.clone(),

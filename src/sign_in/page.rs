@@ -1,83 +1,52 @@
-//! The sign-in page and its forms, without scripts. A GET changes nothing, so link scanners do no harm.
+//! The routes of the sign-in page. A GET changes nothing, so link scanners do no harm. The page works without scripts.
 
 use std::sync::Arc;
 
-use askama::Template;
 use axum::{
     Router,
     extract::{Form, Path, State as Shared},
     http::{StatusCode, header::CONTENT_TYPE},
     middleware,
-    response::{Html, IntoResponse, Response},
+    response::{IntoResponse, Redirect, Response},
     routing::{get, post},
 };
 use serde::Deserialize;
 
 use super::{
-    End, State,
+    SignInMethod, State,
     page_session::{Login, PageSession},
     peer::{JOIN_PATH, Join},
-    protect,
+    problem::{Field, Problem},
+    protect, views,
 };
-use crate::{
-    error::{Kind, UserFacingError},
-    secret::SecretString,
-};
+use crate::secret::SecretString;
+
+type Session = Shared<Arc<PageSession>>;
 
 pub fn router(session: Arc<PageSession>) -> Router {
+    let show = |method| {
+        get(move |Shared(session): Session, Path(id): Path<String>| {
+            std::future::ready(shown(&session, &id, method))
+        })
+    };
     Router::new()
-        .route("/{id}", get(show))
-        .route("/{id}/sign-in", post(sign_in))
-        .route("/{id}/create", post(create))
-        .route("/{id}/key", post(use_key))
-        .route("/style.css", get(style))
+        .route("/{id}", show(None))
+        .route("/{id}/sign-in", show(Some(SignInMethod::SignIn)).post(sign_in))
+        .route("/{id}/create", show(Some(SignInMethod::CreateAccount)).post(create))
+        .route("/{id}/key", show(Some(SignInMethod::ApiKey)).post(use_key))
+        .route("/{id}/demo", show(None).post(use_demo))
+        .route("/{id}/check", show(None).post(check))
+        .route("/{id}/back", show(None).post(go_back))
+        .route("/{id}/state", get(state))
+        .route(
+            "/style.css",
+            get(([(CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("templates/style.css"))),
+        )
+        .route("/mark.svg", get(([(CONTENT_TYPE, "image/svg+xml")], include_str!("templates/mark.svg"))))
         .route(JOIN_PATH, post(join))
+        .fallback(async |Shared(session): Session| views::unknown(&session))
         .layer(middleware::from_fn_with_state(Arc::clone(&session), protect::guard))
         .with_state(session)
-}
-
-/// The sign-in method whose form is open.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum SignInMethod {
-    SignIn,
-    Create,
-    Key,
-}
-
-#[derive(Template)]
-#[template(path = "form.html")]
-struct FormPage<'a> {
-    path: &'a str,
-    form_token: &'a str,
-    code: &'a str,
-    profile: &'a str,
-    upstream: &'a str,
-    requested_by: Option<&'a str>,
-    /// Description of where credentials are stored.
-    vault_location: &'a str,
-    /// Time after which the page reloads, to show that the link has expired.
-    seconds_left: u64,
-    method: SignInMethod,
-    /// Whether an API key is sufficient for the pending calls.
-    offers_key: bool,
-    email: &'a str,
-    remember: bool,
-    problem: Option<&'a UserFacingError>,
-}
-
-#[derive(Template)]
-#[template(path = "verify.html")]
-struct VerifyPage<'a> {
-    path: &'a str,
-    email: &'a str,
-}
-
-#[derive(Template)]
-#[template(path = "end.html")]
-struct EndPage<'a> {
-    title: &'a str,
-    text: &'a str,
-    who: Option<&'a str>,
 }
 
 #[derive(Deserialize)]
@@ -94,6 +63,12 @@ struct OwnKey {
     key: SecretString,
 }
 
+/// A form with nothing but its button.
+#[derive(Deserialize)]
+struct ButtonForm {
+    form_token: SecretString,
+}
+
 impl LoginForm {
     fn login(self) -> Login {
         Login {
@@ -104,174 +79,118 @@ impl LoginForm {
     }
 }
 
-/// The input that a form contains when it is shown again, without the password.
-struct FormInput {
-    email: String,
-    remember: bool,
+fn shown(session: &PageSession, id: &str, method: Option<SignInMethod>) -> Response {
+    if session.is_path(id) { views::current(session, method) } else { views::unknown(session) }
 }
 
-impl FormInput {
-    /// Returns the initial input of a form.
-    fn initial(session: &PageSession) -> Self {
-        Self { email: session.email().to_owned(), remember: true }
-    }
-
-    fn of(login: &Login) -> Self {
-        Self { email: login.email.clone(), remember: login.remember }
-    }
+/// Answers the page's script, which compares the state with the one that the page shows.
+async fn state(Shared(session): Session, Path(id): Path<String>) -> Response {
+    if session.is_path(&id) { views::state(&session).into_response() } else { views::unknown(&session) }
 }
 
-async fn show(Shared(session): Shared<Arc<PageSession>>, Path(id): Path<String>) -> Response {
-    if !session.is_path(&id) {
-        return unknown();
-    }
-    match session.pending().state() {
-        State::Open if session.pending().is_open() => {
-            form(&session, SignInMethod::SignIn, &FormInput::initial(&session), session.problem().as_ref())
-        }
-        _ => status_page(&session),
-    }
-}
-
-async fn sign_in(
-    Shared(session): Shared<Arc<PageSession>>,
-    Path(id): Path<String>,
-    Form(given): Form<LoginForm>,
-) -> Response {
+async fn sign_in(Shared(session): Session, Path(id): Path<String>, Form(given): Form<LoginForm>) -> Response {
     if let Some(refusal) = refusal(&session, &id, &given.form_token) {
         return refusal;
     }
-    let login = given.login();
-    let (input, page) = (FormInput::of(&login), Arc::clone(&session));
+    let (page, login) = (Arc::clone(&session), given.login());
+    session.keep_input(&login);
     let outcome = run_to_completion(async move { page.sign_in(login).await }).await;
-    answer(&session, SignInMethod::SignIn, &input, outcome)
+    answer(&session, SignInMethod::SignIn, outcome)
 }
 
-async fn create(
-    Shared(session): Shared<Arc<PageSession>>,
-    Path(id): Path<String>,
-    Form(given): Form<LoginForm>,
-) -> Response {
+async fn create(Shared(session): Session, Path(id): Path<String>, Form(given): Form<LoginForm>) -> Response {
     if let Some(refusal) = refusal(&session, &id, &given.form_token) {
         return refusal;
     }
-    let login = given.login();
-    let (input, page) = (FormInput::of(&login), Arc::clone(&session));
+    let (page, login) = (Arc::clone(&session), given.login());
+    session.keep_input(&login);
     let outcome = run_to_completion(async move { page.create(login).await }).await;
-    answer(&session, SignInMethod::Create, &input, outcome)
+    answer(&session, SignInMethod::CreateAccount, outcome)
 }
 
-async fn use_key(
-    Shared(session): Shared<Arc<PageSession>>,
-    Path(id): Path<String>,
-    Form(given): Form<OwnKey>,
-) -> Response {
+async fn use_key(Shared(session): Session, Path(id): Path<String>, Form(given): Form<OwnKey>) -> Response {
     if let Some(refusal) = refusal(&session, &id, &given.form_token) {
         return refusal;
     }
     let page = Arc::clone(&session);
     let outcome = run_to_completion(async move { page.use_key(given.key).await }).await;
-    answer(&session, SignInMethod::Key, &FormInput::initial(&session), outcome)
+    answer(&session, SignInMethod::ApiKey, outcome)
+}
+
+async fn use_demo(
+    Shared(session): Session,
+    Path(id): Path<String>,
+    Form(given): Form<ButtonForm>,
+) -> Response {
+    if let Some(refusal) = refusal(&session, &id, &given.form_token) {
+        return refusal;
+    }
+    let page = Arc::clone(&session);
+    let outcome = run_to_completion(async move { page.use_demo().await }).await;
+    answer(&session, SignInMethod::SignIn, outcome)
+}
+
+/// Asks BondMCP whether the address is verified, without waiting for the next poll.
+async fn check(Shared(session): Session, Path(id): Path<String>, Form(given): Form<ButtonForm>) -> Response {
+    if !is_ours(&session, &id, &given.form_token) {
+        return views::unknown(&session);
+    }
+    let page = Arc::clone(&session);
+    match run_to_completion(async move { page.check().await }).await {
+        Ok(()) => views::current(&session, None),
+        Err(reason) => views::still_waiting(&session, &reason),
+    }
+}
+
+/// Gives up waiting for the verification and returns to the form.
+async fn go_back(
+    Shared(session): Session,
+    Path(id): Path<String>,
+    Form(given): Form<ButtonForm>,
+) -> Response {
+    if !is_ours(&session, &id, &given.form_token) {
+        return views::unknown(&session);
+    }
+    let page = Arc::clone(&session);
+    let method = run_to_completion(async move { Ok(page.go_back().await) }).await.ok().flatten();
+    let form = match method {
+        Some(SignInMethod::CreateAccount) => "/create",
+        _ => "",
+    };
+    Redirect::to(&format!("/{}{form}", session.path())).into_response()
 }
 
 /// Answers another process of this account, not a browser.
-async fn join(Shared(session): Shared<Arc<PageSession>>, Form(join): Form<Join>) -> Response {
+async fn join(Shared(session): Session, Form(join): Form<Join>) -> Response {
     session.join(&join).map_or_else(|| StatusCode::FORBIDDEN.into_response(), IntoResponse::into_response)
 }
 
 /// Completes `work` even if the browser closes the connection, so that wrong passwords are counted and no sign-in is
 /// lost.
-async fn run_to_completion(
-    work: impl Future<Output = Result<(), UserFacingError>> + Send + 'static,
-) -> Result<(), UserFacingError> {
-    tokio::spawn(work)
-        .await
-        .unwrap_or_else(|_| Err(UserFacingError::new(Kind::Internal, "Internal server error.", "Try again.")))
+async fn run_to_completion<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<T, Problem> {
+    let failed = |_| Err(Problem::new(Field::None, "Internal server error. Try again."));
+    tokio::spawn(work).await.unwrap_or_else(failed)
 }
 
-async fn style() -> impl IntoResponse {
-    ([(CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("templates/style.css"))
+fn is_ours(session: &PageSession, id: &str, form_token: &SecretString) -> bool {
+    session.is_path(id) && session.is_form_token(form_token)
 }
 
 /// Returns the response to a form that is not accepted: from another sign-in or page, or of a sign-in that has ended.
 fn refusal(session: &PageSession, id: &str, form_token: &SecretString) -> Option<Response> {
-    if !session.is_path(id) || !session.is_form_token(form_token) {
-        return Some(unknown());
+    if !is_ours(session, id, form_token) {
+        return Some(views::unknown(session));
     }
     let pending = session.pending();
-    (pending.state() != State::Open || !pending.is_open()).then(|| status_page(session))
+    (pending.state() != State::Open || !pending.is_open()).then(|| views::current(session, None))
 }
 
 /// Shows the form again with the problem, while the sign-in is open.
-fn answer(
-    session: &PageSession,
-    method: SignInMethod,
-    input: &FormInput,
-    outcome: Result<(), UserFacingError>,
-) -> Response {
+fn answer(session: &PageSession, method: SignInMethod, outcome: Result<(), Problem>) -> Response {
     match outcome {
-        Err(problem) if session.pending().is_open() => form(session, method, input, Some(&problem)),
-        _ => status_page(session),
-    }
-}
-
-fn form(
-    session: &PageSession,
-    method: SignInMethod,
-    input: &FormInput,
-    problem: Option<&UserFacingError>,
-) -> Response {
-    let (pending, account) = (session.pending(), session.account());
-    let page = FormPage {
-        path: session.path(),
-        form_token: session.form_token(),
-        code: pending.code(),
-        profile: account.profile(),
-        upstream: account.upstream().as_str(),
-        requested_by: session.requested_by(),
-        vault_location: &account.vault_location(),
-        seconds_left: pending.expires_in().as_secs() + 1,
-        method,
-        offers_key: !pending.needs_session(),
-        email: &input.email,
-        remember: input.remember,
-        problem,
-    };
-    let status = if problem.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
-    rendered(status, &page)
-}
-
-/// Returns the page when there is no form to fill in.
-fn status_page(session: &PageSession) -> Response {
-    let (title, text) = match session.pending().state() {
-        State::Verifying { email } => {
-            return rendered(StatusCode::OK, &VerifyPage { path: session.path(), email: &email });
-        }
-        State::SignedIn { email } => {
-            let title = "You are signed in";
-            let text = "You can close this tab. Return to your assistant and tell it you've signed in.";
-            let who = Some(email.as_deref().unwrap_or("the owner of the API key"));
-            return rendered(StatusCode::OK, &EndPage { title, text, who });
-        }
-        State::Ended(End::Declined) => ("Signing in was declined", ASK_FOR_NEW_LINK),
-        State::Ended(End::TooManyAttempts) => ("Too many wrong passwords", ASK_FOR_NEW_LINK),
-        State::Ended(End::TimedOut | End::Gone) | State::Open => {
-            ("This sign-in link has expired", ASK_FOR_NEW_LINK)
-        }
-    };
-    rendered(StatusCode::GONE, &EndPage { title, text, who: None })
-}
-
-const ASK_FOR_NEW_LINK: &str = "Ask your assistant for a new link.";
-
-fn unknown() -> Response {
-    let page = EndPage { title: "This link isn't valid", text: ASK_FOR_NEW_LINK, who: None };
-    rendered(StatusCode::NOT_FOUND, &page)
-}
-
-fn rendered(status: StatusCode, page: &impl Template) -> Response {
-    match page.render() {
-        Ok(html) => (status, Html(html)).into_response(),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        Ok(()) => views::current(session, Some(method)),
+        Err(problem) => views::with_problem(session, method, &problem),
     }
 }

@@ -2,17 +2,24 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex as StdMutex, PoisonError},
+    sync::{Arc, Mutex as StdMutex, MutexGuard as StdMutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::{End, Pending, Request, State, browser::RedirectFile, peer::Join};
+use super::{
+    End, Options, Pending, Request, SignInMethod, State,
+    browser::RedirectFile,
+    demo::Demo,
+    peer::Join,
+    problem::{Field, Problem},
+    verification::Verification,
+};
 use crate::{
     account::{Account, Error},
     bondmcp,
-    error::{Kind, UserFacingError},
+    error::UserFacingError,
     secret::{self, ExposeSecret as _, SecretString},
 };
 
@@ -20,11 +27,28 @@ use crate::{
 const MAX_ATTEMPTS: u8 = 5;
 
 /// The credentials from the page's forms.
+#[derive(Debug)]
 pub struct Login {
     pub email: String,
     pub password: SecretString,
     /// Whether the person stays signed in on this computer.
     pub remember: bool,
+}
+
+/// What the page shows, apart from its state.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The names that the hosts gave themselves; not verified.
+    pub requested_by: Vec<String>,
+    /// The form that the page opens on.
+    pub opens_on: SignInMethod,
+    /// Whether only a terminal shows the link.
+    pub in_terminal: bool,
+    /// The e-mail address that was typed last, or the one from the request.
+    pub email: String,
+    pub remember: bool,
+    /// BondMCP's refusal after the form was sent, and the form that shows it.
+    pub problem: Option<(SignInMethod, Problem)>,
 }
 
 /// The page of one sign-in, as its forms use it.
@@ -33,42 +57,49 @@ pub struct PageSession {
     account: Account,
     pending: Arc<Pending>,
     address: SocketAddr,
-    /// The name that the host gave itself; not verified.
-    requested_by: Option<String>,
-    /// Initial value of the e-mail field.
-    email: String,
+    view: StdMutex<View>,
+    /// The embedded sandbox, if that is the upstream.
+    demo: Option<Demo>,
     /// Path segment of the page: 256 random bits, valid for one sign-in.
     id: SecretString,
     /// Token in the page's forms, so that other pages cannot submit them.
     form_token: SecretString,
     /// Key that this process and its peers prove to each other.
     peer_key: SecretString,
-    /// The first wait before BondMCP is asked whether a new account's address is verified.
-    verification_poll: Duration,
+    /// The first wait before BondMCP is asked whether an account's address is verified.
+    pub(super) verification_poll: Duration,
+    /// The verification that was started last.
+    pub(super) verification: StdMutex<Option<Arc<Verification>>>,
     /// Number of wrong passwords and keys. Held during an attempt, so that concurrent ones cannot exceed the limit.
-    wrong: Mutex<u8>,
-    /// BondMCP's final refusal of a new account, which the form shows.
-    problem: StdMutex<Option<UserFacingError>>,
+    pub(super) wrong: Mutex<u8>,
     /// The file that opened the person's browser, if one did.
     redirect: StdMutex<Option<RedirectFile>>,
 }
 
 impl PageSession {
-    pub fn new(account: Account, address: SocketAddr, request: Request, options: super::Options) -> Self {
+    pub fn new(account: Account, address: SocketAddr, request: Request, options: &Options) -> Self {
         let id = secret::random();
         let url = format!("http://{address}/{}", id.expose_secret());
+        let view = View {
+            requested_by: request.requested_by.into_iter().collect(),
+            opens_on: request.opens_on,
+            in_terminal: request.in_terminal,
+            email: request.email.unwrap_or_default(),
+            remember: true,
+            problem: None,
+        };
         Self {
             account,
             pending: Arc::new(Pending::new(url.into(), options.lifetime, request.need)),
             address,
-            requested_by: request.requested_by,
-            email: request.email.unwrap_or_default(),
+            view: StdMutex::new(view),
+            demo: options.demo.clone(),
             id,
             form_token: secret::random(),
             peer_key: secret::random(),
             verification_poll: options.verification_poll,
+            verification: StdMutex::default(),
             wrong: Mutex::new(0),
-            problem: StdMutex::default(),
             redirect: StdMutex::default(),
         }
     }
@@ -85,12 +116,8 @@ impl PageSession {
         self.address
     }
 
-    pub fn email(&self) -> &str {
-        &self.email
-    }
-
-    pub fn requested_by(&self) -> Option<&str> {
-        self.requested_by.as_deref()
+    pub fn demo(&self) -> Option<&Demo> {
+        self.demo.as_ref()
     }
 
     pub fn peer_key(&self) -> &SecretString {
@@ -113,9 +140,25 @@ impl PageSession {
         self.form_token.expose_secret()
     }
 
-    /// Returns the problem that occurred after the form was sent.
-    pub fn problem(&self) -> Option<UserFacingError> {
-        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Returns what the page shows now.
+    pub fn view(&self) -> View {
+        self.view_mut().clone()
+    }
+
+    fn view_mut(&self) -> StdMutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows a problem that occurred after the form was sent.
+    pub(super) fn show_problem(&self, method: SignInMethod, problem: Problem) {
+        self.view_mut().problem = Some((method, problem));
+    }
+
+    /// Shows the forms as the person left them.
+    pub fn keep_input(&self, login: &Login) {
+        let mut view = self.view_mut();
+        view.email.clone_from(&login.email);
+        view.remember = login.remember;
     }
 
     /// Opens the person's browser on the page, the first time.
@@ -139,57 +182,67 @@ impl PageSession {
         self.redirect.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
+    /// Adds a dependent in this process; `false` if the sign-in has ended.
+    pub fn join_here(&self, request: &Request) -> bool {
+        if !self.pending.join(request.need) {
+            return false;
+        }
+        let mut view = self.view_mut();
+        view.in_terminal &= request.in_terminal;
+        if let Some(host) = &request.requested_by
+            && !view.requested_by.contains(host)
+        {
+            view.requested_by.push(host.clone());
+        }
+        if request.opens_on != SignInMethod::SignIn {
+            view.opens_on = request.opens_on;
+        }
+        if let Some(email) = &request.email {
+            view.email.clone_from(email);
+        }
+        true
+    }
+
     /// Adds a dependent in another process. Returns the proof to answer with; `None` for a sender without the key.
     pub fn join(&self, join: &Join) -> Option<String> {
         let (need, proof) = join.verified(&self.peer_key)?;
         self.pending.join(need).then_some(proof)
     }
 
-    pub async fn sign_in(&self, login: Login) -> Result<(), UserFacingError> {
+    pub async fn sign_in(self: &Arc<Self>, login: Login) -> Result<(), Problem> {
         let mut wrong = self.turn().await?;
-        match self.account.sign_in(&login.email, login.password, login.remember).await {
+        match self.account.sign_in(&login.email, login.password.clone(), login.remember).await {
             Ok(status) => {
                 self.pending.set_state(State::SignedIn { email: status.email });
                 Ok(())
             }
             Err(error) if is_unauthorized(&error) => {
-                self.count(&mut wrong);
-                Err(UserFacingError::new(
-                    Kind::InvalidCredentials,
-                    "Wrong e-mail or password.",
-                    "Check both and try again.",
-                ))
+                let left = self.count(&mut wrong);
+                Err(Problem::new(Field::Password, format!("Wrong e-mail or password. {left}")))
             }
-            Err(error) => Err(UserFacingError::from(&error)),
+            Err(error) if error.is_not_verified() => {
+                self.await_verification(login, SignInMethod::SignIn);
+                Ok(())
+            }
+            Err(error) => Err(Problem::with_account(&UserFacingError::from(&error))),
         }
     }
 
-    /// Creates an account; its verification is then polled.
-    pub async fn create(self: &Arc<Self>, login: Login) -> Result<(), UserFacingError> {
+    /// Creates an account and waits for the verification of its address.
+    pub async fn create(self: &Arc<Self>, login: Login) -> Result<(), Problem> {
         let _turn = self.turn().await?;
-        self.account.register(&login.email, &login.password).await.map_err(|error| {
-            let report = UserFacingError::from(&error);
-            if report.kind == Kind::Conflict {
-                return UserFacingError::new(
-                    Kind::Conflict,
-                    "This e-mail already has an account.",
-                    "Sign in instead.",
-                );
-            }
-            report
-        })?;
-        self.pending.set_state(State::Verifying { email: login.email.clone() });
-        tokio::spawn(Arc::clone(self).verify(login));
+        let created = self.account.register(&login.email, &login.password).await;
+        created.map_err(|error| Problem::with_account(&UserFacingError::from(&error)))?;
+        self.await_verification(login, SignInMethod::CreateAccount);
         Ok(())
     }
 
-    pub async fn use_key(&self, key: SecretString) -> Result<(), UserFacingError> {
+    pub async fn use_key(&self, key: SecretString) -> Result<(), Problem> {
         let mut wrong = self.turn().await?;
         if self.pending.needs_session() {
-            return Err(UserFacingError::new(
-                Kind::SignInRequired,
-                "Your assistant needs a signed-in account for this; an API key is not enough.",
-                "Sign in or create an account.",
+            return Err(Problem::new(
+                Field::None,
+                "Your assistant needs a signed-in account for this; an API key is not enough. Sign in or create an account.",
             ));
         }
         match self.account.use_own_key(key).await {
@@ -198,95 +251,46 @@ impl PageSession {
                 Ok(())
             }
             Err(error) if is_unauthorized(&error) => {
-                self.count(&mut wrong);
-                Err(UserFacingError::new(
-                    Kind::InvalidCredentials,
-                    "BondMCP does not accept this API key.",
-                    "Check it and try again.",
-                ))
+                let left = self.count(&mut wrong);
+                Err(Problem::new(Field::Key, format!("BondMCP does not accept this API key. {left}")))
             }
-            Err(error) => Err(UserFacingError::from(&error)),
+            Err(error) => Err(Problem::with_key(&UserFacingError::from(&error))),
         }
+    }
+
+    /// Signs in with the demo account of the embedded sandbox.
+    pub async fn use_demo(self: &Arc<Self>) -> Result<(), Problem> {
+        let Some(demo) = &self.demo else {
+            return Err(Problem::new(Field::None, "There is no demo account."));
+        };
+        let login = Login { email: demo.email.to_owned(), password: demo.password.clone(), remember: true };
+        self.sign_in(login).await
     }
 
     /// Waits for earlier forms, one of which may have ended the sign-in.
-    async fn turn(&self) -> Result<MutexGuard<'_, u8>, UserFacingError> {
+    async fn turn(&self) -> Result<MutexGuard<'_, u8>, Problem> {
         let wrong = self.wrong.lock().await;
         if self.pending.is_open() && self.pending.state() == State::Open {
-            *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            self.view_mut().problem = None;
             return Ok(wrong);
         }
-        Err(UserFacingError::new(
-            Kind::SignInRequired,
-            "This sign-in is over.",
-            "Ask your assistant for a new link.",
-        ))
+        Err(Problem::new(Field::None, "This sign-in is over."))
     }
 
-    fn count(&self, wrong: &mut u8) {
+    /// Counts a wrong password or key; returns how many more are allowed, in words.
+    pub(super) fn count(&self, wrong: &mut u8) -> String {
         *wrong += 1;
-        if *wrong >= MAX_ATTEMPTS {
-            self.pending.end(End::TooManyAttempts);
-        }
-    }
-
-    /// Signs in as soon as the address of a new account is verified. A refusal for another reason ends the polling, and
-    /// the form shows it.
-    async fn verify(self: Arc<Self>, login: Login) {
-        let mut wait = self.verification_poll;
-        loop {
-            tokio::select! {
-                () = self.pending.ended() => return,
-                () = tokio::time::sleep(wait) => {}
+        match MAX_ATTEMPTS.saturating_sub(*wrong) {
+            0 => {
+                self.pending.end(End::TooManyAttempts);
+                "No attempts left.".to_owned()
             }
-            let error = match self.account.sign_in(&login.email, login.password.clone(), login.remember).await
-            {
-                Ok(status) => return self.pending.set_state(State::SignedIn { email: status.email }),
-                Err(error) => error,
-            };
-            let report = UserFacingError::from(&error);
-            match report.kind {
-                Kind::EmailNotVerified | Kind::RateLimited | Kind::UpstreamUnavailable | Kind::Timeout => {
-                    let asked_for = report.retry_after_seconds.map(Duration::from_secs);
-                    wait = next_wait(wait, self.verification_poll, asked_for);
-                }
-                _ => {
-                    if is_unauthorized(&error) {
-                        self.count(&mut *self.wrong.lock().await);
-                    }
-                    *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
-                    return self.pending.set_state(State::Open);
-                }
-            }
+            1 => "1 attempt left.".to_owned(),
+            left => format!("{left} attempts left."),
         }
     }
 }
 
-/// Doubles the wait, up to fifteen times the first one, unless BondMCP asks for more.
-fn next_wait(wait: Duration, first: Duration, asked_for: Option<Duration>) -> Duration {
-    (wait * 2).min(first * 15).max(asked_for.unwrap_or_default())
-}
-
-fn is_unauthorized(error: &Error) -> bool {
+pub fn is_unauthorized(error: &Error) -> bool {
     matches!(error, Error::Upstream(error) if bondmcp::Error::is_unauthorized(error))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn verification_backs_off_to_half_a_minute_and_obeys_retry_after() {
-        let first = Duration::from_secs(2);
-        let mut wait = first;
-        let mut waits = vec![];
-        while waits.len() < 6 {
-            waits.push(wait.as_secs());
-            wait = next_wait(wait, first, None);
-        }
-        assert_eq!(waits, [2, 4, 8, 16, 30, 30]);
-        let asked_for = Duration::from_mins(2);
-        assert_eq!(next_wait(first, first, Some(asked_for)), asked_for);
-        assert_eq!(next_wait(first, first, Some(Duration::ZERO)).as_secs(), 4);
-    }
 }

@@ -65,6 +65,21 @@ pub struct Pending {
     dependents: AtomicUsize,
     /// Whether a dependent needs a session, so that an API key is not sufficient.
     needs_session: AtomicBool,
+    /// Number of calls that wait for the end and then continue.
+    waiting_calls: AtomicUsize,
+    /// Whether a call was waiting when the person signed in.
+    call_continues: AtomicBool,
+}
+
+/// A call that waits for the sign-in and continues by itself as soon as the person has signed in. The call waits until
+/// this is dropped.
+#[derive(Debug)]
+pub struct WaitingCall<'a>(&'a Pending);
+
+impl Drop for WaitingCall<'_> {
+    fn drop(&mut self) {
+        self.0.waiting_calls.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Pending {
@@ -89,6 +104,8 @@ impl Pending {
             state: watch::Sender::new(State::Open),
             dependents: AtomicUsize::new(1),
             needs_session: AtomicBool::new(need == RequiredCredential::Session),
+            waiting_calls: AtomicUsize::new(0),
+            call_continues: AtomicBool::new(false),
         }
     }
 
@@ -130,6 +147,19 @@ impl Pending {
     pub async fn finished(&self, at_most: Duration) -> State {
         let _ = tokio::time::timeout(at_most, self.ended()).await;
         self.state()
+    }
+
+    /// Registers a call that waits for the end and then continues without the person, so that the page can say so. A
+    /// call that only passes the link on is not registered: the person tells the assistant that they have signed in.
+    #[must_use]
+    pub fn waiting_call(&self) -> WaitingCall<'_> {
+        self.waiting_calls.fetch_add(1, Ordering::SeqCst);
+        WaitingCall(self)
+    }
+
+    /// Whether a call of this process was waiting when the person signed in.
+    pub(super) fn call_continues(&self) -> bool {
+        self.call_continues.load(Ordering::SeqCst)
     }
 
     pub(super) async fn ended(&self) {
@@ -174,9 +204,13 @@ impl Pending {
     /// An end is final, unless the person has signed in after all.
     pub(super) fn set_state(&self, new: State) {
         self.state.send_if_modified(|state| {
-            let counts = state.is_open() || matches!(new, State::SignedIn { .. });
+            let is_signed_in = matches!(new, State::SignedIn { .. });
+            let counts = state.is_open() || is_signed_in;
             let changes = counts && *state != new;
             if changes {
+                // Those who wait have not learnt of the change yet.
+                let is_awaited = self.waiting_calls.load(Ordering::SeqCst) > 0;
+                self.call_continues.store(is_signed_in && is_awaited, Ordering::SeqCst);
                 *state = new;
             }
             changes

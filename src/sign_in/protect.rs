@@ -17,6 +17,7 @@ use axum::{
 };
 
 use super::PageSession;
+use crate::secret::{self, ExposeSecret as _, SecretString};
 
 /// Largest accepted form, in bytes.
 const MAX_FORM_BYTES: usize = 16 << 10;
@@ -24,12 +25,11 @@ const MAX_FORM_BYTES: usize = 16 << 10;
 /// Longest wait for a complete form.
 const FORM_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Content security policy: no scripts, and nothing from other origins.
-const POLICY: &str =
-    "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+/// Content security policy without scripts: nothing from other origins.
+const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; \
+                      frame-ancestors 'none'; base-uri 'none'";
 
-const FORBIDDEN: [(HeaderName, &str); 5] = [
-    (CONTENT_SECURITY_POLICY, POLICY),
+const FORBIDDEN: [(HeaderName, &str); 4] = [
     (X_FRAME_OPTIONS, "DENY"),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (REFERRER_POLICY, "no-referrer"),
@@ -53,7 +53,31 @@ pub async fn guard(State(session): State<Arc<PageSession>>, request: Request, ne
     for (name, value) in FORBIDDEN {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
+    let policy = match response.extensions().get() {
+        Some(Nonce(nonce)) => HeaderValue::try_from(format!(
+            "{POLICY}; connect-src 'self'; script-src 'nonce-{}'",
+            nonce.expose_secret()
+        )),
+        None => Ok(HeaderValue::from_static(POLICY)),
+    };
+    // A nonce is base64url, which every header can carry.
+    let policy = policy.unwrap_or(HeaderValue::from_static(POLICY));
+    response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
     response
+}
+
+/// The random value that marks the script of one response as ours. A response carries it as an extension.
+#[derive(Clone, Debug)]
+pub struct Nonce(SecretString);
+
+impl Nonce {
+    pub fn new() -> Self {
+        Self(secret::random())
+    }
+
+    pub fn as_str(&self) -> &str {
+        self.0.expose_secret()
+    }
 }
 
 async fn with_whole_body(request: Request) -> Result<Request, StatusCode> {

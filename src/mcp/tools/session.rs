@@ -14,7 +14,7 @@ use crate::{
     clock::Timestamp,
     error::Kind,
     mcp::{BondMcp, call::Call, elicitation::link_in_words, spending::Spent, tool_error::ToolError},
-    sign_in::{Pending, State},
+    sign_in::{Pending, SignInMethod, State},
 };
 
 /// Name of the tool; resources depend on it too.
@@ -170,7 +170,7 @@ async fn register(call: &Call<'_>) -> Result<Outcome, ToolError> {
             next: "An account is signed in already; continue with the other tools.".to_owned(),
         });
     }
-    let page = call.sign_in_page(email).await?;
+    let page = call.sign_in_page(email, SignInMethod::CreateAccount).await?;
     let (status, next) =
         next_step(page.as_deref(), "create the account", &call.account().register_command(None));
     Outcome::of(&RegisterResult {
@@ -199,7 +199,7 @@ async fn login(call: &Call<'_>) -> Result<Outcome, ToolError> {
         }
         Err(why) => why,
     };
-    let page = call.sign_in_page(email).await?;
+    let page = call.sign_in_page(email, SignInMethod::SignIn).await?;
     let (status, next) = next_step(page.as_deref(), "sign in", &call.account().login_command(None));
     Outcome::of(&LoginResult {
         status,

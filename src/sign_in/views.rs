@@ -1,0 +1,274 @@
+//! The HTML of the sign-in page. Askama escapes every value.
+
+use askama::Template;
+use axum::{
+    http::StatusCode,
+    response::{Html, IntoResponse, Response},
+};
+
+use super::{
+    End, SignInMethod, State,
+    page_session::{PageSession, View},
+    problem::{Field, Problem},
+    protect::Nonce,
+};
+use crate::config::DEFAULT_BASE_URL;
+
+/// The frame of every page.
+struct Frame<'a> {
+    path: &'a str,
+    nonce: Nonce,
+    /// The state that the page's script compares with the current one; `None` for a page without a script.
+    watched: Option<&'static str>,
+    in_terminal: bool,
+}
+
+impl Frame<'_> {
+    /// The place that shows the link and the code.
+    fn place(&self) -> &'static str {
+        if self.in_terminal { "Your terminal" } else { "Your assistant" }
+    }
+
+    fn for_a_new_link(&self) -> &'static str {
+        if self.in_terminal {
+            "Run the command again for a new link."
+        } else {
+            "Ask your assistant for a new link."
+        }
+    }
+}
+
+/// The kind of address that requests go to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum UpstreamKind {
+    Standard,
+    Custom,
+    Sandbox,
+}
+
+#[derive(Template)]
+#[template(path = "form.html")]
+struct FormPage<'a> {
+    frame: Frame<'a>,
+    form_token: &'a str,
+    code: &'a str,
+    profile: &'a str,
+    upstream: &'a str,
+    upstream_kind: UpstreamKind,
+    requested_by: &'a [String],
+    /// Description of where credentials are stored.
+    vault_location: &'a str,
+    seconds_left: u64,
+    method: SignInMethod,
+    /// Whether an API key is sufficient for the pending calls.
+    offers_key: bool,
+    email: &'a str,
+    remember: bool,
+    problem: Option<&'a Problem>,
+}
+
+impl FormPage<'_> {
+    fn heading(&self) -> &'static str {
+        match self.method {
+            SignInMethod::SignIn => "Sign in to BondMCP",
+            SignInMethod::CreateAccount => "Create a BondMCP account",
+            SignInMethod::ApiKey => "Use a BondMCP API key",
+        }
+    }
+
+    fn action(&self) -> &'static str {
+        match self.method {
+            SignInMethod::SignIn => "sign-in",
+            SignInMethod::CreateAccount => "create",
+            SignInMethod::ApiKey => "key",
+        }
+    }
+
+    fn time_left(&self) -> String {
+        time(self.seconds_left)
+    }
+
+    /// Returns the problem with `field`.
+    fn message(&self, field: Field) -> Option<&str> {
+        self.problem.filter(|problem| problem.field == field).map(|problem| problem.message.as_str())
+    }
+
+    /// Returns the attributes of the input of `field`: its descriptions, and the focus if it is wrong.
+    fn attributes(&self, field: Field) -> &'static str {
+        let is_new = self.method == SignInMethod::CreateAccount;
+        match (field, self.message(field).is_some()) {
+            (Field::Email, true) => r#"aria-invalid="true" aria-describedby="email-error" autofocus"#,
+            (Field::Password, true) if is_new => {
+                r#"aria-invalid="true" aria-describedby="password-error password-hint" autofocus"#
+            }
+            (Field::Password, true) => r#"aria-invalid="true" aria-describedby="password-error" autofocus"#,
+            (Field::Password, false) if is_new => r#"aria-describedby="password-hint""#,
+            (Field::Key, true) => r#"aria-invalid="true" aria-describedby="key-error key-hint" autofocus"#,
+            (Field::Key, false) => r#"aria-describedby="key-hint""#,
+            _ => "",
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "verify.html")]
+struct VerifyPage<'a> {
+    frame: Frame<'a>,
+    form_token: &'a str,
+    email: &'a str,
+    /// The link in the e-mail, where no e-mail is sent.
+    link: Option<&'a str>,
+    seconds_left: u64,
+    /// The outcome of a check that the person asked for.
+    message: Option<&'a str>,
+}
+
+impl VerifyPage<'_> {
+    fn time_left(&self) -> String {
+        time(self.seconds_left)
+    }
+}
+
+#[derive(Template)]
+#[template(path = "end.html")]
+struct EndPage<'a> {
+    frame: Frame<'a>,
+    title: &'a str,
+    text: &'a str,
+    who: Option<&'a str>,
+}
+
+/// Returns the page for the current state of the sign-in: while it is open, the form of `method` or the one that the
+/// page opens on.
+pub fn current(session: &PageSession, method: Option<SignInMethod>) -> Response {
+    let view = session.view();
+    match (session.pending().state(), session.pending().is_open()) {
+        (State::Open, true) => {
+            let shown = view.problem.as_ref().map(|(method, _)| *method);
+            let method = method.or(shown).unwrap_or(view.opens_on);
+            let problem = view.problem.as_ref().filter(|(of, _)| *of == method).map(|(_, problem)| problem);
+            form(session, &view, method, problem)
+        }
+        (State::Verifying { email }, true) => verification(session, &view, &email, None),
+        (state, _) => end(session, &view, &state),
+    }
+}
+
+/// Returns the form of `method` with a problem, or the end if the problem ended the sign-in.
+pub fn with_problem(session: &PageSession, method: SignInMethod, problem: &Problem) -> Response {
+    match session.pending().state() {
+        State::Open if session.pending().is_open() => form(session, &session.view(), method, Some(problem)),
+        _ => current(session, None),
+    }
+}
+
+/// Returns the page that waits for the verification, with the reason why it still does.
+pub fn still_waiting(session: &PageSession, reason: &Problem) -> Response {
+    match session.pending().state() {
+        State::Verifying { email } if session.pending().is_open() => {
+            verification(session, &session.view(), &email, Some(&reason.message))
+        }
+        _ => current(session, None),
+    }
+}
+
+/// Returns the page of a link that leads nowhere.
+pub fn unknown(session: &PageSession) -> Response {
+    let frame = frame(session, &session.view(), None);
+    let page = EndPage { text: frame.for_a_new_link(), frame, title: "This link isn't valid", who: None };
+    rendered(StatusCode::NOT_FOUND, page.frame.nonce.clone(), &page)
+}
+
+/// Returns the name of the current state, for the page's script.
+pub fn state(session: &PageSession) -> &'static str {
+    match (session.pending().state(), session.pending().is_open()) {
+        (State::Open, true) => "open",
+        (State::Verifying { .. }, true) => "verifying",
+        (State::SignedIn { .. }, _) => "signed-in",
+        _ => "ended",
+    }
+}
+
+fn form(session: &PageSession, view: &View, method: SignInMethod, problem: Option<&Problem>) -> Response {
+    let (pending, account) = (session.pending(), session.account());
+    let upstream = account.upstream().as_str();
+    let upstream_kind = match session.demo() {
+        Some(_) => UpstreamKind::Sandbox,
+        None if upstream == DEFAULT_BASE_URL => UpstreamKind::Standard,
+        None => UpstreamKind::Custom,
+    };
+    let page = FormPage {
+        frame: frame(session, view, Some(state(session))),
+        form_token: session.form_token(),
+        code: pending.code(),
+        profile: account.profile(),
+        upstream,
+        upstream_kind,
+        requested_by: &view.requested_by,
+        vault_location: &account.vault_location(),
+        seconds_left: pending.expires_in().as_secs(),
+        method,
+        offers_key: !pending.needs_session(),
+        email: &view.email,
+        remember: view.remember,
+        problem,
+    };
+    let status = if problem.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
+    rendered(status, page.frame.nonce.clone(), &page)
+}
+
+fn verification(session: &PageSession, view: &View, email: &str, message: Option<&str>) -> Response {
+    let link = session.demo().and_then(|demo| (demo.verification_link)(email));
+    let page = VerifyPage {
+        frame: frame(session, view, Some(state(session))),
+        form_token: session.form_token(),
+        email,
+        link: link.as_deref(),
+        seconds_left: session.pending().expires_in().as_secs(),
+        message,
+    };
+    rendered(StatusCode::OK, page.frame.nonce.clone(), &page)
+}
+
+/// Returns the page of a sign-in that has ended.
+fn end(session: &PageSession, view: &View, state: &State) -> Response {
+    let frame = frame(session, view, None);
+    let (title, text, who) = match state {
+        State::SignedIn { email } => {
+            let next = if session.pending().call_continues() {
+                "You can close this tab. Your assistant continues by itself."
+            } else if frame.in_terminal {
+                "You can close this tab and return to your terminal."
+            } else {
+                "You can close this tab. Then tell your assistant that you have signed in."
+            };
+            ("You are signed in", next, Some(email.as_deref().unwrap_or("the owner of the API key")))
+        }
+        State::Ended(End::Declined) => ("Signing in was declined", frame.for_a_new_link(), None),
+        State::Ended(End::TooManyAttempts) => ("Too many wrong passwords", frame.for_a_new_link(), None),
+        _ => ("This sign-in link has expired", frame.for_a_new_link(), None),
+    };
+    let status = if who.is_some() { StatusCode::OK } else { StatusCode::GONE };
+    let page = EndPage { frame, title, text, who };
+    rendered(status, page.frame.nonce.clone(), &page)
+}
+
+fn frame<'a>(session: &'a PageSession, view: &View, watched: Option<&'static str>) -> Frame<'a> {
+    Frame { path: session.path(), nonce: Nonce::new(), watched, in_terminal: view.in_terminal }
+}
+
+/// Formats the remaining time as the page's script does.
+fn time(seconds: u64) -> String {
+    if seconds > 90 {
+        format!("{} minutes", seconds.div_ceil(60))
+    } else {
+        format!("{} seconds", seconds.div_ceil(10) * 10)
+    }
+}
+
+fn rendered(status: StatusCode, nonce: Nonce, page: &impl Template) -> Response {
+    match page.render() {
+        Ok(html) => (status, axum::Extension(nonce), Html(html)).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}

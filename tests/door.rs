@@ -168,7 +168,7 @@ async fn the_account_is_named_in_a_failure_too() {
     let server = Server::start(&place).await;
     let arguments = json!({"action": "usage", "key_id": "key_none"});
     let failed = server.client.call_tool(request("manage_api_keys", arguments)).await.unwrap();
-    let text: Value = serde_json::from_str(&failed.content[0].as_text().unwrap().text).unwrap();
+    let text = common::json_of(&failed.content[0].as_text().unwrap().text);
     assert_eq!((&text["signed_in_as"], failed.is_error), (&json!(EMAIL), Some(true)));
     server.end().await;
 }

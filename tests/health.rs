@@ -41,14 +41,14 @@ async fn every_service_answers_with_a_marked_sample_and_what_it_cost() {
     let expected: [&[(&str, Value)]; 6] = [
         &[
             // 25 for the age, 12 for the bmi, 10 for the pressure, 4 for the cholesterol, 20 and 5.
-            ("/risk_score", json!(76.0)),
+            ("/risk_score", json!(76)),
             ("/risk_level", json!("high")),
             ("/factors/1/factor", json!("Sample factor for bmi 31")),
         ],
         &[
             ("/interactions/0/drugs", json!(["warfarin", "aspirin"])),
             ("/contraindications/1", json!("Sample contraindication of aspirin with ulcer")),
-            ("/safety_score", json!(90.0)),
+            ("/safety_score", json!(90)),
         ],
         &[
             ("/urgency", json!("low")),
@@ -266,7 +266,7 @@ async fn spending_is_reported_by_tool_and_the_limit_holds() {
     let mut command = place.command(&["stdio", "--max-spend", "0.20"]);
     let server = Server::spawn(&mut command).await;
     let spent = async || server.ok("auth_status", json!({})).await["spent"].clone();
-    assert_eq!(spent().await, json!({"total_usd": 0.0, "limit_usd": 0.2, "by_tool": {}}));
+    assert_eq!(spent().await, json!({"total_usd": 0, "limit_usd": 0.2, "by_tool": {}}));
     let (check, _, medications, _) = SERVICES[1];
     server.ok(check, medications()).await;
     server.ok("health_analyze", question()).await;
@@ -278,7 +278,7 @@ async fn spending_is_reported_by_tool_and_the_limit_holds() {
     let told = spent().await;
     assert_eq!(
         told["by_tool"][check],
-        json!({"calls": 1, "usd": 0.03, "possibly_billed_calls": 0, "possibly_usd": 0.0})
+        json!({"calls": 1, "usd": 0.03, "possibly_billed_calls": 0, "possibly_usd": 0})
     );
     assert_eq!(
         told["by_tool"]["health_analyze"],

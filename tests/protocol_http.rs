@@ -333,3 +333,24 @@ async fn health_needs_no_token() {
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(json_of(response).await, json!({"status": "ok"}));
 }
+
+/// Hosts take a challenge for OAuth's, and show its user what the registration of a client was answered with.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_looks_for_oauth_is_told_what_to_configure() {
+    let http = Http::open().await;
+    let unauthorized = within(http.bare(&json!({})).send()).await.unwrap();
+    assert_eq!(unauthorized.status(), StatusCode::UNAUTHORIZED);
+    let register = http.client.post(format!("http://{}/register", http.address));
+    let document = format!("http://{}/.well-known/oauth-protected-resource/mcp", http.address);
+    let [register, document] = [register, http.client.get(document)].map(|request| within(request.send()));
+    let (register, document) = (register.await.unwrap(), document.await.unwrap());
+    assert_eq!([register.status(), document.status()], [StatusCode::NOT_FOUND; 2]);
+    for response in [unauthorized, register, document] {
+        let body = json_of(response).await;
+        assert!(
+            body["error_description"].as_str().unwrap().contains("`Authorization: Bearer TOKEN`"),
+            "{body}"
+        );
+        assert!(!body.to_string().contains(TOKEN));
+    }
+}

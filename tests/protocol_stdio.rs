@@ -140,7 +140,7 @@ async fn wrong_arguments_are_a_result_that_names_them_and_repeats_nothing() {
     ] {
         let answer = raw.ask(call(2, tool, arguments)).await;
         let text = answer["result"]["content"][0]["text"].as_str().unwrap();
-        let error: Value = serde_json::from_str(text).unwrap();
+        let error = common::json_of(text);
         assert_eq!(
             (&answer["result"]["isError"], &error["error"]["kind"]),
             (&json!(true), &json!("invalid_input"))

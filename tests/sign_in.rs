@@ -120,25 +120,32 @@ async fn in_2025_11_25_the_host_is_asked_while_the_call_is_open() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn declining_ends_the_sign_in_and_says_so() {
-    for action in ["decline", "cancel"] {
+async fn declining_and_cancelling_leave_the_page_and_name_the_command() {
+    for (action, has_link) in [("decline", false), ("cancel", true)] {
         let (_sandbox, place) = signed_out().await;
         let mut raw = Raw::start(&place);
         let first = raw.ask(round(1, &json!({}))).await;
         let browser = Browser::open(&asked_url(&first)).await;
         let answer = raw.ask(retry(2, &first, action)).await;
         let told = answer["result"]["content"][0]["text"].as_str().unwrap();
-        assert!(answer["result"]["isError"] == true && told.contains("declined"), "{answer}");
-        assert_eq!(browser.sign_in(&place.password).await.status(), StatusCode::GONE);
+        assert!(
+            answer["result"]["isError"] == true && told.starts_with("Not signed in to BondMCP"),
+            "{answer}"
+        );
+        assert!(told.contains("login` in a terminal"), "{told}");
+        assert_eq!(told.contains(&asked_url(&first)), has_link, "{told}");
         let again = raw.ask(round(3, &json!({}))).await;
-        assert_ne!(asked_url(&again), asked_url(&first));
+        assert_eq!(asked_url(&again), asked_url(&first));
+        assert_eq!(browser.sign_in(&place.password).await.status(), StatusCode::OK);
 
         let place = Place { directory: tempfile::tempdir().unwrap(), ..place };
         let mut raw = Raw::start(&place);
         raw.initialize_as("2025-11-25", url_elicitation()).await;
         let asked = raw.ask(call(2, "list_models", json!({}))).await;
         let response = json!({"jsonrpc": "2.0", "id": asked["id"], "result": {"action": action}});
-        assert!(raw.ask(response).await.to_string().contains("declined"));
+        let told = raw.ask(response).await.to_string();
+        assert!(told.contains("login` in a terminal"), "{told}");
+        assert_eq!(told.contains(asked["params"]["url"].as_str().unwrap()), has_link, "{told}");
     }
 }
 
@@ -258,7 +265,7 @@ async fn declining_one_of_two_prompts_ends_that_call_alone() {
     let two = raw.ask(call(3, "list_models", json!({}))).await;
     let answer =
         |asked: &Value, action| json!({"jsonrpc": "2.0", "id": asked["id"], "result": {"action": action}});
-    assert!(raw.ask(answer(&one, "cancel")).await.to_string().contains("declined"));
+    assert!(raw.ask(answer(&one, "cancel")).await.to_string().contains("Not signed in"));
     raw.send(&answer(&two, "accept").to_string()).await;
     let browser = Browser::open(two["params"]["url"].as_str().unwrap()).await;
     assert_eq!(browser.sign_in(&place.password).await.status(), StatusCode::OK);

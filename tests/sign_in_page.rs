@@ -264,24 +264,3 @@ async fn half_open_connections_do_not_keep_the_person_from_the_page() {
     };
     within(closed).await;
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn declining_ends_the_page_only_when_nobody_else_depends_on_it() {
-    let desk = Desk::new().await;
-    let (one, _) = desk.begin(RequiredCredential::Api).await;
-    let (two, _) = desk.begin(RequiredCredential::Api).await;
-    one.decline();
-    assert!(two.is_open());
-    two.decline();
-    assert!(!one.is_open());
-    let (three, browser) = desk.begin(RequiredCredential::Api).await;
-    assert_ne!(three.url(), one.url());
-
-    // Another process has given the link to the person as well.
-    let other = SignIn::new(account(&desk.place).0, Options::default());
-    let elsewhere = other.begin(request(RequiredCredential::Api)).await.unwrap();
-    assert_eq!(elsewhere.url(), three.url());
-    three.decline();
-    assert!(browser.sign_in(&desk.place.password).await.status().is_success());
-    assert!(matches!(elsewhere.finished(SAFETY_NET).await, State::SignedIn { .. }));
-}

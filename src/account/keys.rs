@@ -30,7 +30,7 @@ pub struct Key {
     pub name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// The first and last characters of the key, as BondMCP shows them.
+    /// First and last characters of the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preview: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -43,7 +43,7 @@ pub struct Key {
     pub permissions: Vec<Permission>,
     /// Whether BondMCP accepts the key.
     pub is_active: bool,
-    /// Whether its value is stored here, so that it can be used.
+    /// Whether its value is stored here.
     pub stored: bool,
     /// Whether API calls use it.
     pub in_use: bool,
@@ -59,18 +59,16 @@ pub struct KeyList {
 /// An interrupted key change and what remains to be done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Unfinished {
-    /// Name of the key that was to be created.
     pub name: String,
-    /// Ids of keys that it created upstream and whose values are lost.
+    /// Keys that it created and whose values are lost.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub lost_key_ids: Vec<String>,
-    /// Id of the key that was being rotated.
+    /// The key that was being rotated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotating_key_id: Option<String>,
-    /// Id of the key that replaces it; its value is stored here.
+    /// Its replacement, which is stored here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replacement_key_id: Option<String>,
-    /// What the person can do about it.
     pub next: String,
 }
 

@@ -194,6 +194,12 @@ impl Account {
         &self.inner.store.data_dir
     }
 
+    /// Returns the command that changes an API key from a terminal; `verb` is `revoke` or `rotate`.
+    #[must_use]
+    pub fn key_command(&self, verb: &str, id: &str) -> String {
+        format!("{} keys {verb} {id}", self.inner.command_line)
+    }
+
     fn command(&self, verb: &str, email: Option<&str>) -> String {
         let email = email.map(|email| format!(" --email {email}")).unwrap_or_default();
         format!("{} {verb}{email}", self.inner.command_line)

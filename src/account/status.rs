@@ -7,7 +7,7 @@ use super::{Account, Error, keys::Unfinished};
 use crate::clock::Timestamp;
 use schemars::JsonSchema;
 
-/// The kind of credential that API calls use.
+/// What API calls use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Credential {
@@ -17,7 +17,7 @@ pub enum Credential {
     ApiKey,
 }
 
-/// The method that renews the session without the person.
+/// What renews the session without the person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Renewal {
@@ -35,7 +35,7 @@ pub enum Renewal {
 pub struct Status {
     /// Whether calls can be made.
     pub signed_in: bool,
-    /// The local name of this account.
+    /// Local name of the account.
     pub profile: String,
     /// The BondMCP API that calls go to.
     pub upstream: String,
@@ -43,19 +43,17 @@ pub struct Status {
     pub email: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
-    /// The kind of credential that API calls use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential: Option<Credential>,
-    /// The id of the API key in use; absent for a session and for a key from elsewhere.
+    /// The API key in use, if it is stored here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_id: Option<String>,
-    /// When the session's present token ends (RFC 3339).
+    /// When the session's token expires.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
-    /// The method that renews the session without the person.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub renewal: Option<Renewal>,
-    /// API key changes that were interrupted, with what to do about them.
+    /// Interrupted changes of API keys.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unfinished: Vec<Unfinished>,
 }

@@ -23,11 +23,9 @@ const MAX_WINDOW: Duration = Duration::from_mins(1);
 /// The upstream's latest figures.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Allowance {
-    /// Requests per minute.
     pub limit: u64,
-    /// Requests left in this minute.
     pub remaining: u64,
-    /// When `remaining` is reset to `limit` (RFC 3339).
+    /// When `remaining` is `limit` again.
     pub resets_at: Timestamp,
 }
 

@@ -18,126 +18,124 @@ pub(super) fn parse<T: DeserializeOwned>(arguments: &JsonObject) -> Result<T, Us
         .map_err(|error| refusal("Invalid", &error.path().to_string(), None))
 }
 
+/// Arguments that hosts add to the calls of every tool, for themselves: Gemini CLI's orders calls. None of them can
+/// hold a secret.
+const HOST_ARGUMENTS: [&str; 1] = ["wait_for_previous"];
+
+/// Parts of names that suggest a secret.
+const SECRET_NAMES: [&str; 8] = ["pass", "pwd", "secret", "token", "key", "cred", "auth", "jwt"];
+
+/// Takes out the arguments that the host added for itself; returns their names.
+pub(super) fn take_host_arguments(arguments: &mut JsonObject) -> Vec<&'static str> {
+    HOST_ARGUMENTS.into_iter().filter(|name| arguments.remove(*name).is_some()).collect()
+}
+
 /// Validates `arguments` against `schema`.
 pub(super) fn check(arguments: &JsonObject, schema: &JsonObject) -> Result<(), UserFacingError> {
-    Check { root: schema }.object("", arguments, schema)
+    check_object("", arguments, schema)
 }
 
-/// A validator for the keywords that our schemas use.
-struct Check<'a> {
-    root: &'a JsonObject,
-}
-
-impl Check<'_> {
-    fn object(&self, path: &str, given: &JsonObject, schema: &JsonObject) -> Result<(), UserFacingError> {
-        let none = JsonObject::new();
-        let known = schema.get("properties").and_then(Value::as_object).unwrap_or(&none);
-        if schema.get("additionalProperties").is_some_and(|others| *others == false)
-            && !given.keys().all(|name| known.contains_key(name))
-        {
-            return Err(unknown(path, known));
+/// Validates for the keywords that our schemas use. They refer to no other schema.
+fn check_object(path: &str, given: &JsonObject, schema: &JsonObject) -> Result<(), UserFacingError> {
+    let none = JsonObject::new();
+    let known = schema.get("properties").and_then(Value::as_object).unwrap_or(&none);
+    if schema.get("additionalProperties").is_some_and(|others| *others == false) {
+        let unknown: Vec<&String> = given.keys().filter(|name| !known.contains_key(*name)).collect();
+        if !unknown.is_empty() {
+            return Err(refuse_unknown(path, &unknown, known));
         }
-        let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-        let required: Vec<&str> = schema
-            .get("required")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
+    }
+    let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    let required: Vec<&str> = schema
+        .get("required")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    if let Some(name) = required.iter().find(|name| !given.contains_key(**name)) {
+        let property = known.get(*name).unwrap_or(&Value::Null);
+        return Err(refusal("Missing", &below(name), shape(property)));
+    }
+    for (name, property) in known {
+        match given.get(name) {
+            // Some hosts send null for omitted arguments.
+            Some(Value::Null) if !required.contains(&name.as_str()) => {}
+            Some(value) => check_value(&below(name), value, property)?,
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+fn check_value(path: &str, given: &Value, schema: &Value) -> Result<(), UserFacingError> {
+    let fits = match given {
+        Value::String(text) => has_type(schema, "string") && fits_text(text, schema),
+        Value::Number(number) => {
+            let whole = number.is_i64() || number.is_u64();
+            let typed = has_type(schema, "number") || whole && has_type(schema, "integer");
+            typed && within(number.as_f64(), schema, "minimum", "maximum")
+        }
+        Value::Bool(_) => has_type(schema, "boolean"),
+        Value::Null => has_type(schema, "null"),
+        Value::Array(entries) => {
+            has_type(schema, "array") && fits_length(entries.len(), schema, "minItems", "maxItems")
+        }
+        Value::Object(_) => has_type(schema, "object"),
+    };
+    let listed = schema["enum"].as_array().is_none_or(|values| values.contains(given));
+    let named = schema.get("const").is_none_or(|value| value == given);
+    let one_of = ["oneOf", "anyOf"].iter().filter_map(|word| schema[*word].as_array()).all(|alternatives| {
+        alternatives.iter().any(|alternative| check_value(path, given, alternative).is_ok())
+    });
+    if !(fits && listed && named && one_of) {
+        return Err(refusal("Invalid", path, shape(schema)));
+    }
+    match given {
+        Value::Object(fields) => {
+            schema.as_object().map_or(Ok(()), |schema| check_object(path, fields, schema))
+        }
+        Value::Array(entries) => entries
+            .iter()
+            .enumerate()
+            .try_for_each(|(at, entry)| check_value(&format!("{path}[{at}]"), entry, &schema["items"])),
+        _ => Ok(()),
+    }
+}
+
+/// Describes what a schema expects.
+fn shape(schema: &Value) -> Option<String> {
+    if let Some(values) = schema["enum"].as_array() {
+        let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+        return Some(format!("one of {}", values.join(", ")));
+    }
+    if let Some(alternatives) = schema["oneOf"].as_array() {
+        let values: Vec<String> = alternatives
+            .iter()
+            .filter_map(|alternative| Some(alternative.get("const")?.to_string()))
             .collect();
-        if let Some(name) = required.iter().find(|name| !given.contains_key(**name)) {
-            let property = known.get(*name).unwrap_or(&Value::Null);
-            return Err(refusal("Missing", &below(name), self.shape(property)));
-        }
-        for (name, property) in known {
-            match given.get(name) {
-                // Some hosts send null for omitted arguments.
-                Some(Value::Null) if !required.contains(&name.as_str()) => {}
-                Some(value) => self.value(&below(name), value, property)?,
-                None => {}
-            }
-        }
-        Ok(())
+        return (!values.is_empty()).then(|| format!("one of {}", values.join(", ")));
     }
-
-    fn value(&self, path: &str, given: &Value, schema: &Value) -> Result<(), UserFacingError> {
-        let schema = self.resolved(schema);
-        let fits = match given {
-            Value::String(text) => has_type(schema, "string") && fits_text(text, schema),
-            Value::Number(number) => {
-                let whole = number.is_i64() || number.is_u64();
-                let typed = has_type(schema, "number") || whole && has_type(schema, "integer");
-                typed && within(number.as_f64(), schema, "minimum", "maximum")
-            }
-            Value::Bool(_) => has_type(schema, "boolean"),
-            Value::Null => has_type(schema, "null"),
-            Value::Array(entries) => {
-                has_type(schema, "array") && fits_length(entries.len(), schema, "minItems", "maxItems")
-            }
-            Value::Object(_) => has_type(schema, "object"),
-        };
-        let listed = schema["enum"].as_array().is_none_or(|values| values.contains(given));
-        let named = schema.get("const").is_none_or(|value| value == given);
-        let one_of =
-            ["oneOf", "anyOf"].iter().filter_map(|word| schema[*word].as_array()).all(|alternatives| {
-                alternatives.iter().any(|alternative| self.value(path, given, alternative).is_ok())
-            });
-        if !(fits && listed && named && one_of) {
-            return Err(refusal("Invalid", path, self.shape(schema)));
-        }
-        match given {
-            Value::Object(fields) => {
-                schema.as_object().map_or(Ok(()), |schema| self.object(path, fields, schema))
-            }
-            Value::Array(entries) => entries
-                .iter()
-                .enumerate()
-                .try_for_each(|(at, entry)| self.value(&format!("{path}[{at}]"), entry, &schema["items"])),
-            _ => Ok(()),
-        }
+    if let Some(alternatives) = schema["anyOf"].as_array() {
+        let shapes: Vec<String> = alternatives.iter().filter_map(|alternative| shape(alternative)).collect();
+        return Some(shapes.join(" or "));
     }
-
-    fn resolved<'a>(&'a self, schema: &'a Value) -> &'a Value {
-        let name = schema["$ref"].as_str().and_then(|reference| reference.strip_prefix("#/$defs/"));
-        name.and_then(|name| self.root.get("$defs")?.get(name)).unwrap_or(schema)
-    }
-
-    /// Describes what a schema expects.
-    fn shape(&self, schema: &Value) -> Option<String> {
-        let schema = self.resolved(schema);
-        if let Some(values) = schema["enum"].as_array() {
-            let values: Vec<String> = values.iter().map(ToString::to_string).collect();
-            return Some(format!("one of {}", values.join(", ")));
+    match schema["type"].as_str()? {
+        "integer" => Some(format!("an integer{}", bounds(schema, "minimum", "maximum", ""))),
+        "number" => Some(format!("a number{}", bounds(schema, "minimum", "maximum", ""))),
+        "string" => Some(match (&schema["pattern"], &schema["examples"][0]) {
+            (Value::String(_), Value::String(example)) => format!("a string such as \"{example}\""),
+            _ => format!("a string{}", bounds(schema, "minLength", "maxLength", " characters")),
+        }),
+        "array" => {
+            let array = format!("an array{}", bounds(schema, "minItems", "maxItems", " entries"));
+            Some(match shape(&schema["items"]) {
+                Some(entry) => format!("{array}, each entry {entry}"),
+                None => array,
+            })
         }
-        if let Some(alternatives) = schema["oneOf"].as_array() {
-            let values: Vec<String> = alternatives
-                .iter()
-                .filter_map(|alternative| Some(alternative.get("const")?.to_string()))
-                .collect();
-            return (!values.is_empty()).then(|| format!("one of {}", values.join(", ")));
-        }
-        if let Some(alternatives) = schema["anyOf"].as_array() {
-            let shapes: Vec<String> =
-                alternatives.iter().filter_map(|alternative| self.shape(alternative)).collect();
-            return Some(shapes.join(" or "));
-        }
-        match schema["type"].as_str()? {
-            "integer" => Some(format!("an integer{}", bounds(schema, "minimum", "maximum", ""))),
-            "number" => Some(format!("a number{}", bounds(schema, "minimum", "maximum", ""))),
-            "string" => Some(match (&schema["pattern"], &schema["examples"][0]) {
-                (Value::String(_), Value::String(example)) => format!("a string such as \"{example}\""),
-                _ => format!("a string{}", bounds(schema, "minLength", "maxLength", " characters")),
-            }),
-            "array" => {
-                let array = format!("an array{}", bounds(schema, "minItems", "maxItems", " entries"));
-                Some(match self.shape(&schema["items"]) {
-                    Some(entry) => format!("{array}, each entry {entry}"),
-                    None => array,
-                })
-            }
-            "object" => Some("an object".to_owned()),
-            other => Some(format!("a {other}")),
-        }
+        "object" => Some("an object".to_owned()),
+        other => Some(format!("a {other}")),
     }
 }
 
@@ -184,14 +182,17 @@ fn refusal(problem: &str, path: &str, expected: Option<String>) -> UserFacingErr
     UserFacingError::new(Kind::InvalidInput, message, "Read the tool's input schema, then call again.")
 }
 
-/// Refuses an unknown argument. `path` and `known` come from the schema; the name comes from the caller and is not
+/// Refuses unknown arguments. `path` and `known` come from the schema; `names` come from the caller and are not
 /// repeated.
-fn unknown(path: &str, known: &JsonObject) -> UserFacingError {
+fn refuse_unknown(path: &str, names: &[&String], known: &JsonObject) -> UserFacingError {
     let (message, taker) = match path {
         "" => ("An unknown argument was given.".to_owned(), "This tool".to_owned()),
         _ => (format!("An unknown argument was given in `{path}`."), format!("`{path}`")),
     };
-    let mut solution = String::from("Never put a password, token or API key into the chat or a tool call. ");
+    let mut solution = String::new();
+    if names.iter().any(|name| suggests_secret(name)) {
+        solution.push_str("Never put a password, token or API key into the chat or a tool call. ");
+    }
     if known.is_empty() {
         let _ = write!(solution, "{taker} takes no arguments.");
     } else {
@@ -199,6 +200,11 @@ fn unknown(path: &str, known: &JsonObject) -> UserFacingError {
         let _ = write!(solution, "{taker} takes {}.", names.join(", "));
     }
     UserFacingError::new(Kind::InvalidInput, message, solution)
+}
+
+fn suggests_secret(name: &str) -> bool {
+    let name = name.to_lowercase();
+    SECRET_NAMES.iter().any(|part| name.contains(part))
 }
 
 #[cfg(test)]
@@ -323,8 +329,21 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_refused_with_the_reason() {
-        let told = message(&json!({"action": "list", "password": "x"}));
-        assert!(told.contains("unknown argument") && told.contains("Never put a password"), "{told}");
+    fn what_may_be_a_secret_by_its_name_is_refused_with_the_reason() {
+        for (name, is_warned_of) in
+            [("password", true), ("API-Key", true), ("accessToken", true), ("limit", false), ("mood", false)]
+        {
+            let told = message(&json!({"action": "list", name: "x"}));
+            assert!(told.contains("unknown argument"), "{told}");
+            assert_eq!(told.contains("Never put a password"), is_warned_of, "{name}: {told}");
+        }
+    }
+
+    #[test]
+    fn what_a_host_adds_for_itself_is_taken_out_and_named() {
+        let mut arguments = json!({"action": "list", "wait_for_previous": true}).as_object().unwrap().clone();
+        assert_eq!(take_host_arguments(&mut arguments), ["wait_for_previous"]);
+        assert_eq!(json!(arguments), json!({"action": "list"}));
+        assert!(take_host_arguments(&mut arguments).is_empty());
     }
 }

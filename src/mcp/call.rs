@@ -24,7 +24,7 @@ use super::{
     progress,
     spending::Price,
     tool_error::ToolError,
-    tools::{Content, Outcome, ToolSpec},
+    tools::{Outcome, ToolSpec},
 };
 use crate::{
     account::{self, Account},
@@ -59,6 +59,18 @@ pub(super) enum Answer {
     Ask(InputRequiredResult),
 }
 
+impl Answer {
+    /// Adds the names of the arguments that were ignored, as hosts add them and not agents.
+    fn with_ignored(self, names: Vec<&'static str>) -> Self {
+        match self {
+            Self::Done(outcome) if !names.is_empty() => {
+                Self::Done(outcome.with_field("ignored_arguments", names))
+            }
+            other => other,
+        }
+    }
+}
+
 impl From<ToolError> for Answer {
     fn from(failure: ToolError) -> Self {
         Self::Failed(failure)
@@ -73,8 +85,13 @@ impl From<InputRequiredResult> for Answer {
 
 impl BondMcp {
     /// Makes a call and answers it. What is cut short is dropped, and with it its request to BondMCP.
-    pub(super) async fn call(&self, request: CallToolRequestParams, host: &Host) -> Reply<CallToolResponse> {
+    pub(super) async fn call(
+        &self,
+        mut request: CallToolRequestParams,
+        host: &Host,
+    ) -> Reply<CallToolResponse> {
         let served = self.inner.tools.get(&*request.name);
+        let ignored = request.arguments.as_mut().map(arguments::take_host_arguments).unwrap_or_default();
         let none = JsonObject::new();
         let arguments = request.arguments.as_ref().unwrap_or(&none);
         let record = CallRecord::begin(served.map(|tool| tool.spec), arguments, host);
@@ -117,7 +134,10 @@ impl BondMcp {
         record.end(self, outcome);
         // Another process may have renewed the session meanwhile: its token is a secret to look for.
         self.account().refresh_if_changed().await;
-        self.inner.guard.answer(answer.map(|answer| self.naming_the_account(answer))).await
+        self.inner
+            .guard
+            .answer(answer.map(|answer| self.naming_the_account(answer.with_ignored(ignored))))
+            .await
     }
 
     /// `work` within the limits that hold for every request.
@@ -147,12 +167,7 @@ impl BondMcp {
             return answer;
         }
         match answer {
-            Answer::Done(mut outcome) => {
-                let mut result = outcome.result.into_object();
-                result.insert("signed_in_as".to_owned(), identity.name.into());
-                outcome.result = Content::Fresh(result);
-                Answer::Done(outcome)
-            }
+            Answer::Done(outcome) => Answer::Done(outcome.with_field("signed_in_as", identity.name)),
             Answer::Failed(failure) => Answer::Failed(failure.signed_in_as(identity.name)),
             Answer::Ask(question) => {
                 self.inner.announced.store(NOT_ANNOUNCED, Ordering::Relaxed);

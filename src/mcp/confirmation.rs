@@ -68,7 +68,7 @@ impl Call<'_> {
             }
         };
         let confirmed = answer.is_some_and(is_yes);
-        Ok((!confirmed).then(|| declined().into()))
+        Ok((!confirmed).then(|| self.unconfirmed(change).into()))
     }
 
     /// Returns the person's answer to a form during the call; `None` if there is none in time.
@@ -92,6 +92,18 @@ impl Call<'_> {
             Some(preview) => format!("“{}” ({})", guard.name(&key.name), guard.name(preview)),
             None => format!("“{}”", guard.name(&key.name)),
         }
+    }
+
+    /// A host without a terminal answers for the person, so there is a way that does not depend on the host.
+    fn unconfirmed(&self, change: &KeyChange) -> ToolError {
+        let command = self.account().key_command(change.verb, &change.key_id);
+        ToolError::new(
+            Kind::Forbidden,
+            "The person did not confirm it, so nothing was done.",
+            format!(
+                "Leave the key as it is. If the person was not asked or wants it after all, they run `{command}` in a terminal."
+            ),
+        )
     }
 
     /// Whether the agent has named the key that it wants to revoke or rotate.
@@ -132,12 +144,4 @@ fn form(change: &KeyChange, key: &str) -> Result<ElicitRequestParams, ErrorData>
 fn is_yes(answer: ElicitResult) -> bool {
     let content = answer.content.and_then(|content| serde_json::from_value::<Confirmation>(content).ok());
     answer.action == ElicitationAction::Accept && content.is_some_and(|answer| answer.confirm)
-}
-
-fn declined() -> ToolError {
-    ToolError::new(
-        Kind::Forbidden,
-        "The person did not confirm it, so nothing was done.",
-        "Leave the key as it is, unless the person asks for it.",
-    )
 }

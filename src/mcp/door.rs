@@ -8,7 +8,8 @@ use rmcp::{
         CacheScope, CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult,
         CustomRequest, CustomResult, DiscoverResult, ErrorCode, GetPromptRequestParams, GetPromptResponse,
         ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
-        PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ServerConfig, Tool,
+        PaginatedRequestParams, ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse,
+        ServerConfig, Tool,
     },
     service::RequestContext,
 };
@@ -18,6 +19,19 @@ use super::{BondMcp, guard::Guarded, host::Host, tool_error::ToolError};
 
 /// How long a host may keep what never changes while we run, in milliseconds.
 const STATIC_TTL_MS: u64 = 5 * 60 * 1000;
+
+/// How long a host may keep a resource, in milliseconds. Most of them change with the next call.
+const RESOURCE_TTL_MS: u64 = 5000;
+
+/// How long a host may keep an answer, and for whom. Revisions before 2026-07-28 know no such hints.
+fn cache_hints(
+    context: &RequestContext<RoleServer>,
+    ttl_ms: u64,
+    scope: CacheScope,
+) -> (Option<u64>, Option<CacheScope>) {
+    let knows = context.protocol_version().is_some_and(|version| version >= ProtocolVersion::V_2026_07_28);
+    (knows.then_some(ttl_ms), knows.then_some(scope))
+}
 
 impl BondMcp {
     /// Lets out a list that is made of our own words.
@@ -47,13 +61,12 @@ impl ServerHandler for BondMcp {
     async fn list_tools(
         &self,
         page: Option<PaginatedRequestParams>,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         self.out(only_page(page.as_ref()).map(|()| {
             let definitions = self.inner.tools.values().map(|tool| tool.definition.clone()).collect();
-            let mut list = ListToolsResult::with_all_items(definitions)
-                .with_ttl_ms(STATIC_TTL_MS)
-                .with_cache_scope(CacheScope::Public);
+            let mut list = ListToolsResult::with_all_items(definitions);
+            (list.ttl_ms, list.cache_scope) = cache_hints(&context, STATIC_TTL_MS, CacheScope::Public);
             list.meta = Some(Self::meta());
             list
         }))
@@ -62,11 +75,12 @@ impl ServerHandler for BondMcp {
     async fn list_prompts(
         &self,
         page: Option<PaginatedRequestParams>,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListPromptsResult, ErrorData> {
         self.out(only_page(page.as_ref()).map(|()| {
-            let list = ListPromptsResult::with_all_items(self.prompts());
-            list.with_ttl_ms(STATIC_TTL_MS).with_cache_scope(CacheScope::Public)
+            let mut list = ListPromptsResult::with_all_items(self.prompts());
+            (list.ttl_ms, list.cache_scope) = cache_hints(&context, STATIC_TTL_MS, CacheScope::Public);
+            list
         }))
     }
 
@@ -82,22 +96,24 @@ impl ServerHandler for BondMcp {
     async fn list_resources(
         &self,
         page: Option<PaginatedRequestParams>,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
         self.out(only_page(page.as_ref()).map(|()| {
-            let list = ListResourcesResult::with_all_items(self.resources());
-            list.with_ttl_ms(STATIC_TTL_MS).with_cache_scope(CacheScope::Private)
+            let mut list = ListResourcesResult::with_all_items(self.resources());
+            (list.ttl_ms, list.cache_scope) = cache_hints(&context, STATIC_TTL_MS, CacheScope::Private);
+            list
         }))
     }
 
     async fn list_resource_templates(
         &self,
         page: Option<PaginatedRequestParams>,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
         self.out(only_page(page.as_ref()).map(|()| {
-            let list = ListResourceTemplatesResult::with_all_items(self.resource_templates());
-            list.with_ttl_ms(STATIC_TTL_MS).with_cache_scope(CacheScope::Private)
+            let mut list = ListResourceTemplatesResult::with_all_items(self.resource_templates());
+            (list.ttl_ms, list.cache_scope) = cache_hints(&context, STATIC_TTL_MS, CacheScope::Private);
+            list
         }))
     }
 
@@ -105,10 +121,14 @@ impl ServerHandler for BondMcp {
     async fn read_resource(
         &self,
         request: ReadResourceRequestParams,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
         let read = self.bounded(Box::pin(self.resource(&request.uri))).await;
-        let read = self.inner.guard.resource(read.map_err(ToolError::into_protocol_error).flatten()).await;
+        let read = read.map_err(ToolError::into_protocol_error).flatten().map(|mut read| {
+            (read.ttl_ms, read.cache_scope) = cache_hints(&context, RESOURCE_TTL_MS, CacheScope::Private);
+            read
+        });
+        let read = self.inner.guard.resource(read).await;
         read.map(|read| read.into_inner().into()).map_err(Guarded::into_inner)
     }
 

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use rmcp::{
     ErrorData,
-    model::{ElicitRequestParams, ElicitationAction, ProtocolVersion},
+    model::{ElicitRequestParams, ElicitationAction},
 };
 
 use super::{
@@ -21,14 +21,21 @@ use crate::{
     sign_in::{End, Pending, Request, SignIn, SignInMethod, State},
 };
 
-/// Longest wait of a retry for the page: hosts abandon a call after a minute, and after ten rounds.
+/// Longest wait of a retry for the page: hosts abandon a call after a minute.
 const ROUND_WAIT: Duration = Duration::from_secs(25);
+
+/// Longest wait for the page when the person has said that they are done with it.
+const DONE_WAIT: Duration = Duration::from_secs(3);
+
+/// Rounds until the agent gets the link: hosts abandon a call after ten.
+const MOST_ROUNDS: u8 = 9;
 
 /// The way in which the person gets the link.
 enum LinkDelivery {
     /// 2026-07-28 with URL elicitation: the call is answered with the question, and the host repeats it.
     InputRequired,
-    /// 2025-11-25 with URL elicitation: the host is asked while the call is open.
+    /// Earlier revisions with URL elicitation: the host is asked while the call is open. It came with 2025-11-25, but
+    /// what a host declares counts: Codex speaks 2025-06-18.
     WhileOpen,
     /// Every other host: the answer contains the link.
     InAnswer,
@@ -63,8 +70,9 @@ impl Call<'_> {
         asked: Option<&PendingInput>,
     ) -> Result<Option<Answer>, ErrorData> {
         let delivery = link_delivery(self.host);
-        if let (LinkDelivery::InputRequired, Some(PendingInput::SignIn(name))) = (&delivery, asked) {
-            return self.next_round(sign_in, name).await;
+        if let (LinkDelivery::InputRequired, Some(PendingInput::SignIn { name, round })) = (&delivery, asked)
+        {
+            return self.next_round(sign_in, name, *round).await;
         }
         if let LinkDelivery::InAnswer = delivery
             && self.tool.explains_sign_in
@@ -77,12 +85,7 @@ impl Call<'_> {
             Err(error) => return Ok(Some(ToolError::from(UserFacingError::from(&error)).into())),
         };
         match delivery {
-            LinkDelivery::InputRequired => {
-                let asked = PendingInput::SignIn(pending.name().to_owned());
-                let question = elicitation(&pending, String::new());
-                let states = &self.server.inner.request_states;
-                states.ask(asked, question, self.request).map(|question| Some(question.into()))
-            }
+            LinkDelivery::InputRequired => self.ask_in_round(&pending, message(&pending), 1),
             LinkDelivery::WhileOpen => Ok(self.while_open(&pending).await),
             LinkDelivery::InAnswer => {
                 sign_in.show().await;
@@ -91,15 +94,30 @@ impl Call<'_> {
         }
     }
 
-    /// 2025-11-25: the host is asked while the call stays open. At the call's deadline the agent gets the link: the
-    /// page outlives the call.
+    /// Asks the person in the call's `round`.
+    fn ask_in_round(
+        &self,
+        pending: &Pending,
+        message: String,
+        round: u8,
+    ) -> Result<Option<Answer>, ErrorData> {
+        let asked = PendingInput::SignIn { name: pending.name().to_owned(), round };
+        let question = elicitation(pending, message, String::new());
+        let states = &self.server.inner.request_states;
+        states.ask(asked, question, self.request).map(|question| Some(question.into()))
+    }
+
+    /// Revisions before 2026-07-28: the host is asked while the call stays open. At the call's deadline the agent gets
+    /// the link: the page outlives the call.
     async fn while_open(&self, pending: &Pending) -> Option<Answer> {
         let asked = self.ask(self.signed_in_while_open(pending)).await;
         asked.unwrap_or_else(|failure| Some(failure.into()))
     }
 
+    /// The person may be done with the page before the host answers: some hosts wait for the completion notification,
+    /// and the link may have been opened elsewhere.
     async fn signed_in_while_open(&self, pending: &Pending) -> Option<Answer> {
-        let question = elicitation(pending, pending.name().to_owned());
+        let question = elicitation(pending, message(pending), pending.name().to_owned());
         let Ok(mut question) = self.host.elicit(question).await else {
             return Some(self.in_words(pending));
         };
@@ -107,24 +125,24 @@ impl Call<'_> {
         let _waiting = pending.waiting_call();
         let action = tokio::select! {
             answer = question.answered() => answer.map(|answer| answer.action),
-            // The question ends with its link or with the call; the person may have signed in with the link elsewhere.
-            _ = pending.finished(time) => {
-                question.take_back().await;
-                Some(ElicitationAction::Accept)
-            }
+            // The question ends with its link or with the call.
+            _ = pending.finished(time) => Some(ElicitationAction::Accept),
         };
         match action {
             Some(ElicitationAction::Accept) => {}
-            Some(_) => return declined(pending),
+            Some(ElicitationAction::Decline) => return self.declined(pending),
+            Some(_) => return self.cancelled(pending),
             None => return Some(self.in_words(pending)),
         }
-        match waited(pending, self.time_for_the_person(), self.host).await {
-            State::SignedIn { .. } => {
-                if self.host.page_is_done(pending.name()).await.is_err() {
-                    tracing::debug!("the host could not be notified that the elicitation is complete");
-                }
-                None
-            }
+        let state = waited(pending, self.time_for_the_person(), self.host).await;
+        if let State::SignedIn { .. } = state
+            && self.host.page_is_done(pending.name()).await.is_err()
+        {
+            tracing::debug!("the host could not be notified that the elicitation is complete");
+        }
+        question.take_back().await;
+        match state {
+            State::SignedIn { .. } => None,
             State::Ended(end) => Some(ended(end)),
             State::Open | State::Verifying { .. } if pending.is_open() => Some(self.in_words(pending)),
             State::Open | State::Verifying { .. } => Some(ended(End::TimedOut)),
@@ -133,6 +151,33 @@ impl Call<'_> {
 
     /// Answers a host without URL elicitation: the agent passes the link on.
     fn in_words(&self, pending: &Pending) -> Answer {
+        self.told(pending, self.host.may_be_one_shot())
+    }
+
+    /// `cancel`: nobody has decided anything. Hosts answer so when there is nobody to ask, as those do that were started
+    /// by a script and end with their answer.
+    fn cancelled(&self, pending: &Pending) -> Option<Answer> {
+        match pending.state() {
+            State::SignedIn { .. } => None,
+            _ => Some(self.told(pending, true)),
+        }
+    }
+
+    /// `decline`: the person does not want it now, or the host has answered for them. The page stays good: other
+    /// callers may wait for it, and the person may have its link from elsewhere.
+    fn declined(&self, pending: &Pending) -> Option<Answer> {
+        let command = self.account().login_command(None);
+        let failure = ToolError::new(
+            Kind::SignInRequired,
+            "Not signed in to BondMCP: the question to open the sign-in page was declined.",
+            format!(
+                "Continue without BondMCP. If the person was not asked or wants to sign in after all, they run `{command}` in a terminal, outside the chat; then call again."
+            ),
+        );
+        (!matches!(pending.state(), State::SignedIn { .. })).then(|| failure.into())
+    }
+
+    fn told(&self, pending: &Pending, is_one_shot: bool) -> Answer {
         let report = match pending.state() {
             State::Verifying { .. } => UserFacingError::new(
                 Kind::EmailNotVerified,
@@ -142,7 +187,7 @@ impl Call<'_> {
             _ => UserFacingError::new(
                 Kind::SignInRequired,
                 "Not signed in to BondMCP.",
-                link_in_words(pending, &self.account().login_command(None)),
+                link_in_words(pending, &self.account().login_command(None), is_one_shot),
             ),
         };
         ToolError::from(report).into()
@@ -164,20 +209,28 @@ impl Call<'_> {
     }
 
     /// Handles a retry after the person was asked. Waits for the page, then continues the call or asks for another
-    /// round, without asking the person again.
-    async fn next_round(&self, sign_in: &SignIn, name: &str) -> Result<Option<Answer>, ErrorData> {
+    /// round. The person is asked again only where their answer has taken the link away.
+    async fn next_round(&self, sign_in: &SignIn, name: &str, round: u8) -> Result<Option<Answer>, ErrorData> {
         let Some(pending) = sign_in.named(name).await else { return Err(input_required::stale()) };
-        if input_required::answer(self.request)
-            .is_some_and(|answer| answer.action != ElicitationAction::Accept)
-        {
-            return Ok(declined(&pending));
+        match input_required::answer(self.request).map(|answer| answer.action) {
+            Some(ElicitationAction::Decline) => return Ok(self.declined(&pending)),
+            Some(ElicitationAction::Cancel) => return Ok(self.cancelled(&pending)),
+            _ => {}
         }
         let _waiting = pending.waiting_call();
-        match waited(&pending, ROUND_WAIT.min(self.time_for_the_person()), self.host).await {
+        let is_link_gone = self.host.accepts_when_done();
+        let wait = if is_link_gone { DONE_WAIT } else { ROUND_WAIT };
+        match waited(&pending, wait.min(self.time_for_the_person()), self.host).await {
             State::SignedIn { .. } => Ok(None),
             State::Ended(end) => Ok(Some(ended(end))),
+            State::Open | State::Verifying { .. } if round >= MOST_ROUNDS => {
+                Ok(Some(self.in_words(&pending)))
+            }
+            State::Open | State::Verifying { .. } if is_link_gone => {
+                self.ask_in_round(&pending, message_again(&pending), round + 1)
+            }
             State::Open | State::Verifying { .. } => {
-                let asked = PendingInput::SignIn(name.to_owned());
+                let asked = PendingInput::SignIn { name: name.to_owned(), round: round + 1 };
                 let states = &self.server.inner.request_states;
                 states.continue_without_input(asked, self.request).map(|question| Some(question.into()))
             }
@@ -185,20 +238,11 @@ impl Call<'_> {
     }
 }
 
-/// Handles a question that the person declined; other callers may still wait for the page.
-fn declined(pending: &Pending) -> Option<Answer> {
-    pending.decline();
-    match pending.state() {
-        State::SignedIn { .. } => None,
-        _ => Some(ended(End::Declined)),
-    }
-}
-
-/// `id` is for 2025-11-25; later revisions have none.
-fn elicitation(pending: &Pending, id: String) -> ElicitRequestParams {
+/// `id` is for revisions before 2026-07-28; later ones have none.
+fn elicitation(pending: &Pending, message: String, id: String) -> ElicitRequestParams {
     ElicitRequestParams::UrlElicitationParams {
         meta: None,
-        message: message(pending),
+        message,
         url: pending.url().to_owned(),
         elicitation_id: id,
     }
@@ -207,8 +251,8 @@ fn elicitation(pending: &Pending, id: String) -> ElicitRequestParams {
 fn link_delivery(host: &Host) -> LinkDelivery {
     match host.opens_links() {
         true if host.asks_in_rounds() => LinkDelivery::InputRequired,
-        true if host.speaks(&ProtocolVersion::V_2025_11_25) => LinkDelivery::WhileOpen,
-        _ => LinkDelivery::InAnswer,
+        true => LinkDelivery::WhileOpen,
+        false => LinkDelivery::InAnswer,
     }
 }
 
@@ -228,32 +272,42 @@ async fn waited(pending: &Pending, at_most: Duration, host: &Host) -> State {
     }
 }
 
+/// The code comes first: terminals cut long questions.
 fn message(pending: &Pending) -> String {
     format!(
-        "Sign in to BondMCP on a local page in your browser. Check that the page shows the code {}; if it doesn't match, close the page. Your assistant does not see what you type there.",
+        "Code {}: sign in to BondMCP on the local page that shows it. If the page shows another code, close it. Your assistant does not see what you type there.",
         pending.code()
     )
 }
 
-/// Describes the link and the command that signs in from a terminal.
-pub(super) fn link_in_words(pending: &Pending, command: &str) -> String {
+fn message_again(pending: &Pending) -> String {
+    format!(
+        "Code {}: you are not signed in to BondMCP yet. Finish on the local page that shows the code, then answer here.",
+        pending.code()
+    )
+}
+
+/// Describes the link and the command that signs in from a terminal. The command comes first where the host and with it
+/// the link may end with the answer.
+pub(super) fn link_in_words(pending: &Pending, command: &str, is_one_shot: bool) -> String {
     let valid = match pending.expires_in().as_secs() {
         seconds @ ..120 => format!("{seconds} seconds"),
         seconds => format!("{} minutes", seconds.div_ceil(60)),
     };
-    format!(
-        "Give the person this link to open in a browser on this computer: {} (it shows the code {} and is valid for {valid}), or they run `{command}` in a terminal. They sign in there, never in the chat; then call again.",
-        pending.url(),
-        pending.code(),
-    )
+    let (url, code) = (pending.url(), pending.code());
+    if is_one_shot {
+        format!(
+            "The person runs `{command}` in a terminal, outside the chat; then call again. As long as this host runs, a link works too, for {valid}, in a browser on this computer: {url} (it shows the code {code})."
+        )
+    } else {
+        format!(
+            "Give the person this link to open in a browser on this computer: {url} (it shows the code {code} and is valid for {valid}, as long as this host runs), or they run `{command}` in a terminal. They sign in there, never in the chat; then call again."
+        )
+    }
 }
 
 fn ended(end: End) -> Answer {
     let (message, solution) = match end {
-        End::Declined => (
-            "The person declined to sign in.",
-            "Continue without BondMCP, or ask whether they want to sign in.",
-        ),
         End::Gone => ("The process that served the sign-in page has ended.", "Call again for a new link."),
         End::TimedOut => (
             "The sign-in link expired before the person signed in.",

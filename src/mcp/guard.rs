@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use super::{
     call::Answer,
+    tool_error,
     tools::{Content, Source},
 };
 use crate::{
@@ -107,7 +108,8 @@ impl Guard {
         match answer {
             Ok(Answer::Done(outcome)) => Ok(Guarded(self.structured(outcome.result).into_inner().into())),
             Ok(Answer::Failed(failure)) => {
-                let (_, text) = self.cleaned(Value::Object(failure.to_json()));
+                let (report, json) = self.cleaned(Value::Object(failure.to_json()));
+                let text = tool_error::text(&report, &json);
                 Ok(Guarded(CallToolResult::error(vec![ContentBlock::text(text)]).into()))
             }
             Ok(Answer::Ask(question)) => self.questions(question).map(|question| Guarded(question.into())),

@@ -16,6 +16,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::guard::Guard;
 
+/// Hosts whose `accept` says that the person is done with the page, not only that they want to open it. Their dialog,
+/// and with it the link, is gone then.
+const ACCEPTS_WHEN_DONE: [&str; 1] = ["claude-code"];
+
+/// Hosts that may end with their answer, and the sign-in page with them: their users are at a terminal or run them from
+/// scripts, or they start a server for each call, as LangChain's adapters do with the Python SDK (`mcp`).
+const MAY_BE_ONE_SHOT: [&str; 5] =
+    ["codex-mcp-client", "gemini-cli-mcp-client", "mcp", "opencode", "qwen-cli-mcp-client-bondmcp"];
+
 /// A host in the course of one request.
 pub(super) struct Host {
     context: RequestContext<RoleServer>,
@@ -30,6 +39,20 @@ impl Host {
     /// What it calls itself: a claim, not a fact.
     pub fn name(&self) -> Option<String> {
         self.context.client_info().map(|host| self.guard.name(&host.name))
+    }
+
+    fn is_one_of(&self, names: &[&str]) -> bool {
+        self.context.client_info().is_some_and(|host| names.contains(&host.name.as_str()))
+    }
+
+    /// Whether it answers `accept` only when the person says that they are done with the page.
+    pub fn accepts_when_done(&self) -> bool {
+        self.is_one_of(&ACCEPTS_WHEN_DONE)
+    }
+
+    /// Whether it may end with this answer.
+    pub fn may_be_one_shot(&self) -> bool {
+        self.is_one_of(&MAY_BE_ONE_SHOT)
     }
 
     /// Cancelled when the host no longer wants an answer.
@@ -69,7 +92,7 @@ impl Host {
         Ok(Elicitation(Some(self.context.peer.send_cancellable_request(request, options).await?)))
     }
 
-    /// Notifies it that the page it was asked to open is done (MCP 2025-11-25).
+    /// Notifies it that the page it was asked to open is done (revisions before 2026-07-28).
     pub async fn page_is_done(&self, elicitation_id: &str) -> Result<(), ServiceError> {
         let params = Some(json!({ "elicitationId": elicitation_id }));
         let complete = CustomNotification::new("notifications/elicitation/complete", params);

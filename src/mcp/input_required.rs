@@ -29,8 +29,8 @@ const ANSWER: &str = "person";
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum PendingInput {
-    /// The person signs in; holds the name of the pending sign-in.
-    SignIn(String),
+    /// The person signs in: the name of the pending sign-in, and how often the call was answered with a question.
+    SignIn { name: String, round: u8 },
     /// The person confirms that a key stops working.
     Confirmation,
 }

@@ -68,7 +68,7 @@ const INSTRUCTIONS: [(&str, Option<Toolset>); 6] = [
         Some(Toolset::Health),
     ),
     (
-        "Failed calls carry JSON `{\"error\": {kind, message, solution, retry_after_seconds?}}`: follow `solution`.",
+        "The last line of a failed call is JSON `{\"error\": {kind, message, solution, retry_after_seconds?}}`: follow `solution`.",
         None,
     ),
 ];

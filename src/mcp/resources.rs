@@ -4,8 +4,8 @@
 use rmcp::{
     ErrorData,
     model::{
-        CacheScope, CompleteRequestParams, CompleteResult, CompletionInfo, ReadResourceResult, Reference,
-        Resource, ResourceContents, ResourceTemplate,
+        CompleteRequestParams, CompleteResult, CompletionInfo, ReadResourceResult, Reference, Resource,
+        ResourceContents, ResourceTemplate,
     },
     schemars,
     schemars::JsonSchema,
@@ -32,9 +32,6 @@ const KEYS: &str = "bondmcp://keys/";
 const KEY_TEMPLATE: &str = "bondmcp://keys/{key_id}";
 
 const JSON: &str = "application/json";
-
-/// Time for which a host may cache a resource, in milliseconds. Most of them change with the next call.
-const TTL_MS: u64 = 5000;
 
 /// The content of `bondmcp://usage`.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -98,7 +95,7 @@ impl BondMcp {
         // Cleaned before it becomes text, as tool results are.
         let (_, content) = self.inner.guard.cleaned(content);
         let content = ResourceContents::text(content, uri).with_mime_type(JSON);
-        Ok(ReadResourceResult::new(vec![content]).with_ttl_ms(TTL_MS).with_cache_scope(CacheScope::Private))
+        Ok(ReadResourceResult::new(vec![content]))
     }
 
     async fn keys(&self) -> Result<KeyList, ErrorData> {

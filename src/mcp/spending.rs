@@ -70,25 +70,23 @@ impl Price {
 /// The spending of one tool.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct ToolSpending {
-    /// Number of billed calls that were answered.
+    /// Billed calls that were answered.
     pub calls: u64,
-    /// Their cost in US dollars.
     pub usd: f64,
-    /// Number of calls whose answer was lost, which may have been billed.
+    /// Calls whose answers were lost.
     pub possibly_billed_calls: u64,
-    /// Their highest possible cost in US dollars.
+    /// What they may have cost at most.
     pub possibly_usd: f64,
 }
 
-/// The spending of this process since it started.
+/// What this process has spent since it started.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Spent {
-    /// Total in US dollars, including possibly billed calls.
+    /// Total, including possibly billed calls.
     pub total_usd: f64,
-    /// The operator's limit in US dollars; absent if there is none.
+    /// The operator's limit, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_usd: Option<f64>,
-    /// Spending by tool.
     pub by_tool: BTreeMap<String, ToolSpending>,
 }
 

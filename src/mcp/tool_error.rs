@@ -1,4 +1,6 @@
-//! A failed call as MCP specifies it: a tool result with `isError`, whose text is JSON that an agent can act on.
+//! A failed call as MCP specifies it: a tool result with `isError`. Its text is a sentence for people and, on the last
+//! line, JSON that an agent can act on. A text that was JSON alone would be taken for the tool's structured result by
+//! some hosts (Gemini CLI), which hold it against the output schema and then hide it.
 
 use rmcp::{ErrorData, model::JsonObject};
 use serde_json::{Value, json};
@@ -8,6 +10,11 @@ use crate::{
     bondmcp::POSSIBLY_BILLED,
     error::{Kind, UserFacingError},
 };
+
+/// Returns the text of a failure: its message, then `json` on a line of its own. `report` is what `json` was made of.
+pub(super) fn text(report: &Value, json: &str) -> String {
+    format!("{}\n{json}", report["error"]["message"].as_str().unwrap_or("The call failed."))
+}
 
 /// The failure of a call.
 #[derive(Debug)]

@@ -156,7 +156,7 @@ enum Page {
 }
 
 impl Current {
-    /// Adds a dependent; `false` if the sign-in has ended or its page is gone.
+    /// Adds a caller; `false` if the sign-in has ended or its page is gone.
     async fn join(&self, request: &Request) -> bool {
         let need = request.need;
         match &self.page {
@@ -184,7 +184,7 @@ impl SignIn {
     }
 
     /// Returns the account's pending sign-in, in this or another process, or starts one if there is none. The caller
-    /// gives its link to the person and depends on it until [`Pending::decline`].
+    /// gives its link to the person.
     pub async fn begin(&self, request: Request) -> Result<Arc<Pending>, Error> {
         let need = request.need;
         let mut current = self.current.lock().await;

@@ -182,7 +182,7 @@ impl PageSession {
         self.redirect.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    /// Adds a dependent in this process; `false` if the sign-in has ended.
+    /// Adds a caller in this process; `false` if the sign-in has ended.
     pub fn join_here(&self, request: &Request) -> bool {
         if !self.pending.join(request.need) {
             return false;
@@ -203,7 +203,7 @@ impl PageSession {
         true
     }
 
-    /// Adds a dependent in another process. Returns the proof to answer with; `None` for a sender without the key.
+    /// Adds a caller in another process. Returns the proof to answer with; `None` for a sender without the key.
     pub fn join(&self, join: &Join) -> Option<String> {
         let (need, proof) = join.verified(&self.peer_key)?;
         self.pending.join(need).then_some(proof)

@@ -1,6 +1,6 @@
 //! Verifies that a page is still served by the process that announced it, before its link is given to a person: after a
 //! crash another user of the machine may own the port. Both processes prove to each other that they know a key from the
-//! encrypted announcement. The same request adds a dependent to the page.
+//! encrypted announcement. The same request adds a caller to the page.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -57,7 +57,7 @@ pub struct PeerPage {
 }
 
 impl PeerPage {
-    /// Becomes a dependent of the page; `false` if it has ended or another program answers in its place.
+    /// Joins the page as a caller; `false` if it has ended or another program answers in its place.
     pub async fn join(&self, need: RequiredCredential) -> bool {
         let nonce = secret::random();
         let nonce = nonce.expose_secret();

@@ -36,7 +36,6 @@ pub enum State {
 /// The reasons why a sign-in ended without success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum End {
-    Declined,
     TimedOut,
     TooManyAttempts,
     /// The process that served the page has ended.
@@ -60,10 +59,7 @@ pub struct Pending {
     code: String,
     expires: Instant,
     state: watch::Sender<State>,
-    /// Number of dependents: callers that gave the link to the person and were not declined. The sign-in ends when the
-    /// last one is.
-    dependents: AtomicUsize,
-    /// Whether a dependent needs a session, so that an API key is not sufficient.
+    /// Whether a caller needs a session, so that an API key is not sufficient.
     needs_session: AtomicBool,
     /// Number of calls that wait for the end and then continue.
     waiting_calls: AtomicUsize,
@@ -83,7 +79,7 @@ impl Drop for WaitingCall<'_> {
 }
 
 impl Pending {
-    /// Creates a sign-in with one dependent.
+    /// Creates a sign-in whose page this process serves.
     pub(super) fn new(url: SecretString, lifetime: Duration, need: RequiredCredential) -> Self {
         Self::elsewhere(Uuid::new_v4().to_string(), url, code(), lifetime, need)
     }
@@ -102,7 +98,6 @@ impl Pending {
             code,
             expires: Instant::now() + lifetime,
             state: watch::Sender::new(State::Open),
-            dependents: AtomicUsize::new(1),
             needs_session: AtomicBool::new(need == RequiredCredential::Session),
             waiting_calls: AtomicUsize::new(0),
             call_continues: AtomicBool::new(false),
@@ -167,27 +162,16 @@ impl Pending {
         let _ = self.changes().wait_for(|state| !state.is_open()).await;
     }
 
-    /// Adds a dependent that is about to give the link to the person; `false` if the sign-in has ended.
+    /// Adds a caller that is about to give the link to the person; `false` if the sign-in has ended.
     pub(super) fn join(&self, need: RequiredCredential) -> bool {
-        let one_more = |dependents: usize| (dependents > 0).then_some(dependents + 1);
-        let joined = self.is_open()
-            && self.dependents.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).is_ok();
+        let joined = self.is_open();
         if joined && need == RequiredCredential::Session {
             self.needs_session.store(true, Ordering::SeqCst);
         }
         joined
     }
 
-    /// Removes a dependent whose question the person declined. The page stays for the others: calls that still wait,
-    /// hosts that showed the link in an answer, terminals and other processes.
-    pub fn decline(&self) {
-        let one_less = |dependents: usize| dependents.checked_sub(1);
-        if self.dependents.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less) == Ok(1) {
-            self.end(End::Declined);
-        }
-    }
-
-    /// Whether a dependent needs a session rather than an API key.
+    /// Whether a caller needs a session rather than an API key.
     pub(super) fn needs_session(&self) -> bool {
         self.needs_session.load(Ordering::SeqCst)
     }

@@ -244,7 +244,6 @@ fn end(session: &PageSession, view: &View, state: &State) -> Response {
             };
             ("You are signed in", next, Some(email.as_deref().unwrap_or("the owner of the API key")))
         }
-        State::Ended(End::Declined) => ("Signing in was declined", frame.for_a_new_link(), None),
         State::Ended(End::TooManyAttempts) => ("Too many wrong passwords", frame.for_a_new_link(), None),
         _ => ("This sign-in link has expired", frame.for_a_new_link(), None),
     };

@@ -91,6 +91,7 @@ pub fn router(server: &BondMcp, protection: Protection, stopping: &CancellationT
         .route("/mcp", any(Endpoint::answer))
         .with_state(Arc::new(endpoint))
         .route("/healthz", get(healthz))
+        .fallback(not_found)
 }
 
 /// Serves until `stopping` is cancelled, then lets requests in flight end.
@@ -111,10 +112,19 @@ fn bearer(headers: &HeaderMap) -> Option<SecretString> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().into())
 }
 
+/// What is wrong when a host sends no token or looks for OAuth, as hosts do that get a challenge. They show it as the
+/// description of an OAuth error.
+const TOKEN_WANTED: &str = "This server takes a fixed token and has no OAuth: configure the header `Authorization: Bearer TOKEN` for it in the host. TOKEN is BONDMCP_HTTP_TOKEN, or was printed to stderr at startup.";
+
 fn challenge(challenge: &'static str) -> Response {
-    let solution = "send the server's token as `Authorization: Bearer TOKEN`; it is BONDMCP_HTTP_TOKEN, or was printed to stderr at startup";
-    (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, challenge)], Json(json!({ "error": solution })))
-        .into_response()
+    let body = Json(json!({ "error": "invalid_token", "error_description": TOKEN_WANTED }));
+    (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, challenge)], body).into_response()
+}
+
+/// Anything but the routes: what hosts ask for are the documents and the registration of OAuth.
+async fn not_found() -> Response {
+    let body = Json(json!({ "error": "invalid_request", "error_description": TOKEN_WANTED }));
+    (StatusCode::NOT_FOUND, body).into_response()
 }
 
 /// The `/mcp` endpoint: rmcp's service behind the token and the limit on sessions, which rmcp lacks.

@@ -68,7 +68,8 @@ struct Kinds(Vec<String>);
 impl Kinds {
     fn note(&mut self, result: &Value) {
         let text = result["content"][0]["text"].as_str().unwrap_or_default();
-        let told: Value = serde_json::from_str(text).unwrap_or_default();
+        let json = text.lines().last().unwrap_or_default();
+        let told: Value = serde_json::from_str(json).unwrap_or_default();
         self.0.extend(told["error"]["kind"].as_str().map(ToOwned::to_owned));
     }
 

@@ -219,8 +219,12 @@ pub fn request(tool: &'static str, arguments: Value) -> CallToolRequestParams {
 
 pub fn error_of(result: &CallToolResult) -> Value {
     assert_eq!(result.is_error, Some(true), "{result:?}");
-    let text = &result.content[0].as_text().unwrap().text;
-    serde_json::from_str::<Value>(text).unwrap()["error"].take()
+    json_of(&result.content[0].as_text().unwrap().text)["error"].take()
+}
+
+/// Returns the JSON of a failure's text: its last line.
+pub fn json_of(text: &str) -> Value {
+    serde_json::from_str(text.lines().last().unwrap()).unwrap()
 }
 
 /// A reader that records its input.

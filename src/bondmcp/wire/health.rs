@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, de};
-use serde_json::{Map, Number, Value, json};
+use serde_json::{Map, Number, Value};
 
 use super::Extra;
 
@@ -19,8 +19,7 @@ pub trait Answer: de::DeserializeOwned {
     fn cost(&self) -> Option<f64>;
 }
 
-/// The schema of a value of undocumented type, in keywords that every client supports; the schema `true` is not
-/// supported by all.
+/// The schema of a value of undocumented type. It is an object without keywords; not every client supports `true`.
 struct Anything;
 
 impl JsonSchema for Anything {
@@ -33,11 +32,7 @@ impl JsonSchema for Anything {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let one = [json!({"type": "string"}), json!({"type": "number"}), json!({"type": "boolean"})];
-        let object = json!({"type": "object", "additionalProperties": true});
-        let one: Vec<Value> = one.into_iter().chain([object]).collect();
-        let several = json!({"type": "array", "items": {"anyOf": one}});
-        json_schema!({"anyOf": one.iter().chain([&several]).collect::<Vec<_>>()})
+        json_schema!({})
     }
 }
 
@@ -60,13 +55,12 @@ pub type TextOrList = Either<String, Vec<String>>;
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RiskAnalysisRequest {
-    /// The known facts about the patient. Additional fields are passed on.
+    /// Known facts; other fields are passed on.
     pub patient_data: PatientData,
-    /// The risk to estimate.
+    /// Risk to estimate.
     pub analysis_type: RiskKind,
 }
 
-/// A kind of risk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RiskKind {
@@ -75,33 +69,26 @@ pub enum RiskKind {
     General,
 }
 
-/// The known facts about a patient whose risk is estimated. Additional fields are passed on.
+/// The known facts about a patient whose risk is estimated.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct PatientData {
     /// Age in years.
-    #[schemars(example = 54)]
     pub age: TextOrNumber,
-    /// The patient's gender.
-    #[schemars(example = &"female", example = &"male")]
+    /// Female, male or another word.
     pub gender: String,
     /// Body mass index in kg/m².
-    #[schemars(example = 27.5)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bmi: Option<TextOrNumber>,
-    /// Systolic over diastolic pressure in mmHg.
-    #[schemars(example = "140/90")]
+    /// In mmHg, as 140/90.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blood_pressure: Option<TextOrNumber>,
     /// Total cholesterol in mg/dL (mmol/L times 38.67).
-    #[schemars(example = 210)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cholesterol: Option<TextOrNumber>,
-    /// Whether the patient smokes.
-    #[schemars(example = true, example = &"former")]
+    /// Whether they smoke, or a word such as former.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub smoking: Option<Either<bool, String>>,
     /// Diseases of close relatives.
-    #[schemars(example = ["heart disease"])]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub family_history: Option<TextOrList>,
     #[serde(flatten)]
@@ -121,7 +108,7 @@ pub struct RiskAnalysis {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Vec<Anything>>")]
     pub recommendations: Option<Vec<Value>>,
-    /// Cost of the call in US dollars.
+    /// Cost in US dollars.
     #[serde(default, deserialize_with = "number", skip_serializing_if = "Option::is_none")]
     pub cost: Option<f64>,
     #[serde(flatten)]
@@ -156,11 +143,11 @@ pub struct RiskFactor {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MedicationCheckRequest {
-    /// Everything the patient takes or will take, one medication per entry.
+    /// All that the patient takes, at least one.
     #[schemars(length(min = 1))]
     pub medications: Vec<Medication>,
-    /// The patient's conditions, one per entry.
-    #[schemars(inner(length(min = 1)), example = ["hypertension"])]
+    /// Conditions, none empty.
+    #[schemars(inner(length(min = 1)))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patient_conditions: Option<Vec<String>>,
 }
@@ -169,15 +156,13 @@ pub struct MedicationCheckRequest {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Medication {
-    /// Name of the drug, or of its substance.
-    #[schemars(length(min = 1), example = &"warfarin")]
+    /// Drug or substance, not empty.
+    #[schemars(length(min = 1))]
     pub name: String,
-    /// A dose with its unit.
-    #[schemars(example = "5 mg")]
+    /// Dose with its unit, as 5 mg.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dosage: Option<TextOrNumber>,
-    /// How often the medication is taken.
-    #[schemars(example = "once daily")]
+    /// Frequency, such as once daily.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frequency: Option<TextOrNumber>,
 }
@@ -192,7 +177,7 @@ pub struct MedicationCheck {
     pub contraindications: Option<Vec<Value>>,
     #[serde(default, deserialize_with = "number", skip_serializing_if = "Option::is_none")]
     pub safety_score: Option<f64>,
-    /// Cost of the call in US dollars.
+    /// Cost in US dollars.
     #[serde(default, deserialize_with = "number", skip_serializing_if = "Option::is_none")]
     pub cost: Option<f64>,
     #[serde(flatten)]
@@ -226,15 +211,13 @@ pub struct Interaction {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SymptomAssessmentRequest {
-    /// The patient's symptoms, one per entry.
+    /// The symptoms, at least one.
     #[schemars(length(min = 1))]
     pub symptoms: Vec<Symptom>,
     /// Age in years.
-    #[schemars(example = 54)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patient_age: Option<TextOrNumber>,
-    /// The patient's gender.
-    #[schemars(example = &"female", example = &"male")]
+    /// Female, male or another word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patient_gender: Option<String>,
 }
@@ -243,19 +226,16 @@ pub struct SymptomAssessmentRequest {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Symptom {
-    /// The symptom in plain language.
-    #[schemars(length(min = 1), example = "chest pain on exertion")]
+    /// In plain language, not empty.
+    #[schemars(length(min = 1))]
     pub description: String,
-    /// Severity of the symptom, as a word or on a scale to 10.
-    #[schemars(example = &"mild", example = &"severe", example = 7)]
+    /// A word such as mild, or up to 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub severity: Option<TextOrNumber>,
-    /// Duration of the symptom, with its unit.
-    #[schemars(example = "2 days")]
+    /// Duration with its unit, as 2 days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration: Option<TextOrNumber>,
-    /// Onset of the symptom.
-    #[schemars(example = &"sudden")]
+    /// Onset, such as sudden.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub onset: Option<String>,
 }
@@ -276,7 +256,7 @@ pub struct SymptomAssessment {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Anything>")]
     pub triage_level: Option<Value>,
-    /// Cost of the call in US dollars.
+    /// Cost in US dollars.
     #[serde(default, deserialize_with = "number", skip_serializing_if = "Option::is_none")]
     pub cost: Option<f64>,
     #[serde(flatten)]
@@ -311,38 +291,32 @@ pub struct PossibleCondition {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TreatmentRequest {
-    /// The diagnosis in plain language, optionally with a code such as ICD-10.
-    #[schemars(length(min = 1), example = "type 2 diabetes (E11.9)")]
+    /// Not empty, as type 2 diabetes (E11.9).
+    #[schemars(length(min = 1))]
     pub diagnosis: String,
-    /// The known facts about the patient. Additional fields are passed on.
+    /// Known facts; other fields are passed on.
     pub patient_profile: PatientProfile,
-    /// Results by the name of the test, with the unit in the name or in the value.
-    #[schemars(example = serde_json::json!({"hba1c_percent": 8.1, "creatinine": "0.9 mg/dL"}))]
+    /// By test, with units, as {"hba1c_percent": 8.1}.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lab_results: Option<Map<String, Value>>,
 }
 
-/// The known facts about a patient who will be treated. Additional fields are passed on.
+/// The known facts about a patient who will be treated.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct PatientProfile {
     /// Age in years.
-    #[schemars(example = 54)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub age: Option<TextOrNumber>,
-    /// The patient's gender.
-    #[schemars(example = &"female", example = &"male")]
+    /// Female, male or another word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gender: Option<String>,
     /// Other diseases.
-    #[schemars(example = ["hypertension"])]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conditions: Option<TextOrList>,
-    /// Current medications.
-    #[schemars(example = ["metformin 500 mg twice daily"])]
+    /// As metformin 500 mg twice daily.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub medications: Option<TextOrList>,
-    /// Substances that the patient must not be given.
-    #[schemars(example = ["penicillin"])]
+    /// Substances not to be given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allergies: Option<TextOrList>,
     #[serde(flatten)]
@@ -357,7 +331,7 @@ pub struct TreatmentRecommendations {
     /// Targets of the treatment, by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub goals: Option<Map<String, Value>>,
-    /// Cost of the call in US dollars.
+    /// Cost in US dollars.
     #[serde(default, deserialize_with = "number", skip_serializing_if = "Option::is_none")]
     pub cost: Option<f64>,
     #[serde(flatten)]
@@ -392,11 +366,11 @@ pub struct TreatmentPlan {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExtractionRequest {
-    /// The text to read. Leave out what identifies the patient.
-    #[schemars(length(min = 1), example = "BP 140/90, HR 88. Started lisinopril 10 mg daily.")]
+    /// Text to read, not empty. Leave out what identifies the patient.
+    #[schemars(length(min = 1))]
     pub clinical_text: String,
-    /// Fields to extract; BondMCP decides if absent.
-    #[schemars(inner(length(min = 1)), example = ["blood_pressure", "medications"])]
+    /// Such as blood_pressure, none empty; BondMCP decides if absent.
+    #[schemars(inner(length(min = 1)))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extract_fields: Option<Vec<String>>,
 }
@@ -409,7 +383,7 @@ pub struct Extraction {
     pub extracted_data: Option<Map<String, Value>>,
     #[serde(default, deserialize_with = "number", skip_serializing_if = "Option::is_none")]
     pub confidence_score: Option<f64>,
-    /// Cost of the call in US dollars.
+    /// Cost in US dollars.
     #[serde(default, deserialize_with = "number", skip_serializing_if = "Option::is_none")]
     pub cost: Option<f64>,
     #[serde(flatten)]
@@ -428,11 +402,11 @@ impl Answer for Extraction {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AnalysisRequest {
-    /// The question, with everything needed to answer it.
-    #[schemars(length(min = 1), example = "What may explain fatigue with a ferritin of 8 ng/mL?")]
+    /// Question with all that the answer needs, not empty.
+    #[schemars(length(min = 1))]
     pub prompt: String,
-    /// The kind of analysis, in one word. BondMCP does not document the accepted words.
-    #[schemars(length(min = 1), example = &"general", example = &"lab_results")]
+    /// One word, not empty, such as general or lab_results; BondMCP documents no list.
+    #[schemars(length(min = 1))]
     pub analysis_type: String,
 }
 
@@ -448,7 +422,7 @@ pub struct Analysis {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Vec<Anything>>")]
     pub recommendations: Option<Vec<Value>>,
-    /// Cost of the call in US dollars.
+    /// Cost in US dollars.
     #[serde(default, deserialize_with = "number", skip_serializing_if = "Option::is_none")]
     pub cost: Option<f64>,
     #[serde(flatten)]

@@ -72,7 +72,9 @@ impl Host {
         let answer = result.structured_content.clone().unwrap_or_else(|| {
             let text =
                 result.content.first().and_then(|block| block.as_text()).map(|text| text.text.as_str());
-            text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or(json!(null))
+            // The last line of a failure is JSON.
+            let json = text.and_then(|text| text.lines().last());
+            json.and_then(|json| serde_json::from_str(json).ok()).unwrap_or(json!(null))
         });
         self.printer.print_out(format_args!("  server  {}", brief(&answer)));
         Ok(answer)

@@ -18,7 +18,7 @@ use crate::{
 pub(super) const TOOLS: &[ToolSpec] = &[ToolSpec {
     name: MANAGE_API_KEYS,
     title: "Manage BondMCP API keys",
-    description: "Lists, creates, rotates, revokes and selects the account's BondMCP API keys, and shows their usage. Answers with ids, names and previews; the keys themselves stay in the server. `revoke` and `rotate` stop an existing key from working, in every program that uses it, so the person must agree first.",
+    description: "Lists, creates, rotates, revokes and selects BondMCP API keys, and shows their usage. Their values stay in the server. `revoke` and `rotate` end a key everywhere, so the person must agree first.",
     toolset: Toolset::Keys,
     effects: Effects { read_only: false, destructive: true, idempotent: false },
     credential: Some(RequiredCredential::Session),
@@ -41,19 +41,17 @@ pub(in crate::mcp) const MANAGE_API_KEYS: &str = "manage_api_keys";
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ManageApiKeysArguments {
-    /// `list`: all keys. `create`: a new one (`name`). `rotate`: replace one (`key_id`). `revoke`: revoke one (`key_id`).
-    /// `use`: make API calls with one (`key_id`), or with the session again (no `key_id`). `usage`: how much one was
-    /// used (`key_id`).
+    /// `create` takes `name`; `rotate`, `revoke` and `usage` take `key_id`; `use` makes API calls with `key_id`, or without it with the session.
     action: Action,
-    /// The id of the key, as `list` gives it.
+    /// Id, from `list`.
     key_id: Option<String>,
-    /// For `create`: the name of the key.
+    /// For `create`.
     name: Option<String>,
-    /// For `create`: what the key is for.
+    /// For `create`: its purpose.
     description: Option<String>,
-    /// For `create`: what the key may do; BondMCP decides if absent.
+    /// For `create`; BondMCP decides if absent.
     permissions: Option<Vec<Permission>>,
-    /// For `rotate` and `revoke`: the key's name, once the person has agreed. Hosts with forms ask the person themselves.
+    /// For `rotate` and `revoke`: the key's name, once the person has agreed.
     confirm: Option<String>,
 }
 
@@ -97,13 +95,11 @@ struct ManageApiKeysResult {
     /// `list`: all keys; `create` and `rotate`: the new one.
     #[serde(skip_serializing_if = "Option::is_none")]
     keys: Option<Vec<Key>>,
-    /// `usage`.
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<KeyUsage>,
-    /// Changes that were interrupted, with what to do about them.
+    /// Interrupted changes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unfinished: Vec<Unfinished>,
-    /// The next step for the person or for you.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }

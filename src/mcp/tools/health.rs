@@ -55,7 +55,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
     service(
         "health_risk_analysis",
         "Assess a health risk",
-        "Estimates a patient's cardiovascular, diabetes or general health risk, with the factors behind it. Billed: $0.05 a call. Not a diagnosis.",
+        "Estimates a cardiovascular, diabetes or general health risk, with its factors. Billed: $0.05 a call. Not a diagnosis.",
         Price::cents(5),
         [input_schema::<RiskAnalysisRequest>, output_schema::<RiskAnalysis>],
         |call| {
@@ -68,7 +68,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
     service(
         MEDICATION_CHECK,
         "Check medications",
-        "Checks medications for interactions with each other and for contraindications in a patient's conditions. Billed: $0.03 a call. Not a diagnosis, and not advice to start or stop a medication.",
+        "Checks medications for interactions and contraindications. Billed: $0.03 a call. Not a diagnosis, nor advice to start or stop a medication.",
         Price::cents(3),
         [input_schema::<MedicationCheckRequest>, output_schema::<MedicationCheck>],
         |call| {
@@ -94,7 +94,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
     service(
         "treatment_recommendations",
         "Recommend treatments",
-        "Recommends treatments, monitoring and goals for a diagnosis that has been made, for a clinician to judge. Billed: $0.06 a call. Not a diagnosis and not a prescription.",
+        "Recommends treatments, monitoring and goals for a known diagnosis. Billed: $0.06 a call. Not a diagnosis or a prescription.",
         Price::cents(6),
         [input_schema::<TreatmentRequest>, output_schema::<TreatmentRecommendations>],
         |call| {
@@ -107,7 +107,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
     service(
         "clinical_data_extraction",
         "Extract clinical data",
-        "Reads a clinical text, such as a doctor's letter, and answers with the data in it, by field. Billed: $0.08 a call. Not a diagnosis: compare the data with the text.",
+        "Extracts data from a clinical text, such as a doctor's letter. Billed: $0.08 a call. Not a diagnosis: compare the data with the text.",
         Price::cents(8),
         [input_schema::<ExtractionRequest>, output_schema::<Extraction>],
         |call| {
@@ -120,7 +120,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
     service(
         "health_analyze",
         "Ask BondMCP",
-        "Answers a health question in plain language, where no other health tool fits. Billed; the answer states its cost. Not a diagnosis.",
+        "Answers a health question where no other health tool fits. Billed; the answer states its cost. Not a diagnosis.",
         // BondMCP documents no price, so the lowest and the highest of the others apply.
         Price::between_cents(3, 8),
         [input_schema::<AnalysisRequest>, output_schema::<Analysis>],

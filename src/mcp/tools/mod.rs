@@ -13,7 +13,7 @@ use std::{any::Any, collections::BTreeMap, sync::Arc};
 use futures_util::future::BoxFuture;
 use rmcp::model::{CallToolResult, JsonObject, Tool, ToolAnnotations};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 #[cfg(test)]
 pub(super) use self::schema::input_schema;
@@ -137,10 +137,18 @@ pub(super) struct Outcome {
 impl Outcome {
     /// Creates an outcome with `result`, which must serialize to a JSON object.
     pub fn of(result: &impl Serialize) -> Result<Self, ToolError> {
-        match serde_json::to_value(result) {
-            Ok(Value::Object(result)) => Ok(Content::Fresh(result).into()),
-            _ => Err(ToolError::bug()),
-        }
+        let Ok(Value::Object(mut result)) = serde_json::to_value(result) else {
+            return Err(ToolError::bug());
+        };
+        result.values_mut().for_each(write_numbers_plainly);
+        Ok(Content::Fresh(result).into())
+    }
+
+    /// Adds a field to the result.
+    pub fn with_field(self, name: &str, value: impl Into<Value>) -> Self {
+        let mut result = self.result.into_object();
+        result.insert(name.to_owned(), value.into());
+        Self { result: Content::Fresh(result), ..self }
     }
 
     pub fn with_cost(self, cost: Usd) -> Self {
@@ -155,6 +163,25 @@ impl Outcome {
 impl From<Content> for Outcome {
     fn from(result: Content) -> Self {
         Self { result, cost: None, key_id: None }
+    }
+}
+
+/// Writes whole numbers as integers: `0`, not `0.0`. A host in JavaScript writes the structured result so, compares it
+/// with the text, and shows both if they differ (Qwen Code).
+fn write_numbers_plainly(value: &mut Value) {
+    /// Beyond it a float does not hold every integer.
+    const LARGEST: f64 = 9_007_199_254_740_992.0;
+    match value {
+        #[expect(clippy::cast_possible_truncation, reason = "it is whole and small enough")]
+        Value::Number(number) if number.is_f64() => {
+            let whole = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() <= LARGEST);
+            if let Some(whole) = whole {
+                *number = Number::from(whole as i64);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(write_numbers_plainly),
+        Value::Object(fields) => fields.values_mut().for_each(write_numbers_plainly),
+        _ => {}
     }
 }
 

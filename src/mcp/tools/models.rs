@@ -18,7 +18,7 @@ use crate::{
 pub(super) const TOOLS: &[ToolSpec] = &[ToolSpec {
     name: LIST_MODELS,
     title: "List BondMCP models",
-    description: "Lists the health-AI models that BondMCP offers to the signed-in account. Free of charge.",
+    description: "Lists the health-AI models of BondMCP. Free of charge.",
     toolset: Toolset::Models,
     effects: Effects { read_only: true, destructive: false, idempotent: true },
     credential: Some(RequiredCredential::Api),
@@ -42,7 +42,7 @@ pub(in crate::mcp) const LIST_MODELS: &str = "list_models";
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ListModelsArguments {
-    /// Ask BondMCP again instead of taking a list that is up to five minutes old.
+    /// Whether to ask BondMCP again; else the list is up to five minutes old.
     refresh: Option<bool>,
 }
 
@@ -50,7 +50,7 @@ struct ListModelsArguments {
 struct ListModelsResult<'a> {
     models: &'a [Model],
     count: usize,
-    /// When BondMCP gave this list (RFC 3339).
+    /// When BondMCP gave this list.
     fetched_at: Timestamp,
     /// Whether the list was taken from memory.
     from_cache: bool,

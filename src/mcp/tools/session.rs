@@ -24,7 +24,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
     ToolSpec {
         name: "register",
         title: "Create a BondMCP account",
-        description: "Starts creating a BondMCP account. The person chooses the password outside the chat: pass on what `next` says. Reports it if an account is signed in already.",
+        description: "Creates a BondMCP account. The person chooses the password outside the chat: pass on what `next` says.",
         effects: Effects { read_only: false, destructive: false, idempotent: true },
         credential: Some(RequiredCredential::Api),
         explains_sign_in: true,
@@ -36,7 +36,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
     ToolSpec {
         name: "login",
         title: "Sign in to BondMCP",
-        description: "Signs in to BondMCP. Signs in at once where the server can do so by itself; otherwise the person signs in outside the chat: pass on what `next` says. Other tools sign in by themselves where possible, so call this only to start signing in.",
+        description: "Signs in to BondMCP. The person may have to do so outside the chat: pass on what `next` says. Other tools sign in by themselves, so this is rarely needed.",
         effects: Effects { read_only: false, destructive: false, idempotent: true },
         credential: Some(RequiredCredential::Api),
         explains_sign_in: true,
@@ -48,7 +48,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
     ToolSpec {
         name: "logout",
         title: "Sign out of BondMCP",
-        description: "Ends the BondMCP session and deletes its stored credentials. Afterwards only the person can sign in again. The values of API keys created here stay stored.",
+        description: "Signs out of BondMCP and deletes the stored credentials. Only the person can sign in again; stored API keys stay.",
         effects: Effects { read_only: false, destructive: true, idempotent: true },
         output_schema: output_schema::<LogoutResult>,
         run: |call| Box::pin(logout(call)),
@@ -61,7 +61,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
 const SESSION_TOOL: ToolSpec = ToolSpec {
     name: AUTH_STATUS,
     title: "Show who is signed in",
-    description: "Shows who is signed in to BondMCP, with which kind of credential and until when, on which plan and with how many requests left, and which API key changes were interrupted. Contains no secret.",
+    description: "Shows who is signed in to BondMCP, until when, on which plan, with requests left, spending and interrupted API key changes. Contains no secret.",
     toolset: Toolset::Session,
     effects: Effects { read_only: true, destructive: false, idempotent: true },
     credential: None,
@@ -77,7 +77,7 @@ const SESSION_TOOL: ToolSpec = ToolSpec {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct SignInArguments {
-    /// The person's e-mail address, if known; it is filled in on the sign-in page.
+    /// E-mail address for the page, if known.
     email: Option<String>,
 }
 
@@ -85,7 +85,7 @@ struct SignInArguments {
 #[serde(deny_unknown_fields)]
 struct NoArguments {}
 
-/// The state of a sign-in.
+/// The state of the sign-in.
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum SignInStatus {
@@ -102,39 +102,32 @@ struct RegisterResult {
     user_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     email: Option<String>,
-    /// Where the person signs in; give them this link.
     #[serde(skip_serializing_if = "Option::is_none")]
     sign_in_url: Option<String>,
-    /// The next step for the person or for you.
     next: String,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
 struct LoginResult {
     status: SignInStatus,
-    /// The e-mail address of the account that is signed in.
     #[serde(skip_serializing_if = "Option::is_none")]
     account: Option<String>,
-    /// The kind of credential that API calls use.
     #[serde(skip_serializing_if = "Option::is_none")]
     credential: Option<Credential>,
-    /// When the session's current token expires (RFC 3339); the server renews it if it can.
+    /// When the session's token expires.
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<Timestamp>,
-    /// Where the person signs in; give them this link.
     #[serde(skip_serializing_if = "Option::is_none")]
     sign_in_url: Option<String>,
-    /// How long the link is valid.
+    /// Lifetime of the link.
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_in_seconds: Option<u64>,
-    /// The next step for the person or for you.
     next: String,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
 struct LogoutResult {
     status: LogoutStatus,
-    /// The next step for the person or for you.
     next: String,
 }
 
@@ -148,13 +141,12 @@ enum LogoutStatus {
 pub(in crate::mcp) struct AuthStatusResult {
     #[serde(flatten)]
     status: Status,
-    /// The account's plan, if BondMCP reports it.
     #[serde(skip_serializing_if = "Option::is_none")]
     plan: Option<Subscription>,
-    /// Requests per minute, as last reported by BondMCP.
+    /// Requests a minute, as BondMCP reported last.
     #[serde(skip_serializing_if = "Option::is_none")]
     rate_limit: Option<Allowance>,
-    /// The spending of this server since it started.
+    /// In US dollars, since this server started.
     spent: Spent,
 }
 
@@ -171,8 +163,12 @@ async fn register(call: &Call<'_>) -> Result<Outcome, ToolError> {
         });
     }
     let page = call.sign_in_page(email, SignInMethod::CreateAccount).await?;
-    let (status, next) =
-        next_step(page.as_deref(), "create the account", &call.account().register_command(None));
+    let (status, next) = next_step(
+        page.as_deref(),
+        "create the account",
+        &call.account().register_command(None),
+        call.host.may_be_one_shot(),
+    );
     Outcome::of(&RegisterResult {
         status,
         user_id: None,
@@ -200,7 +196,12 @@ async fn login(call: &Call<'_>) -> Result<Outcome, ToolError> {
         Err(why) => why,
     };
     let page = call.sign_in_page(email, SignInMethod::SignIn).await?;
-    let (status, next) = next_step(page.as_deref(), "sign in", &call.account().login_command(None));
+    let (status, next) = next_step(
+        page.as_deref(),
+        "sign in",
+        &call.account().login_command(None),
+        call.host.may_be_one_shot(),
+    );
     Outcome::of(&LoginResult {
         status,
         account: None,
@@ -246,7 +247,12 @@ impl BondMcp {
 }
 
 /// Returns the state of signing in, and what the person does next.
-fn next_step(page: Option<&Pending>, purpose: &str, command: &str) -> (SignInStatus, String) {
+fn next_step(
+    page: Option<&Pending>,
+    purpose: &str,
+    command: &str,
+    is_one_shot: bool,
+) -> (SignInStatus, String) {
     match page {
         None => (
             SignInStatus::SignInRequired,
@@ -259,7 +265,7 @@ fn next_step(page: Option<&Pending>, purpose: &str, command: &str) -> (SignInSta
             "The account is created. The person opens the link in the e-mail from BondMCP; then call again."
                 .to_owned(),
         ),
-        Some(page) => (SignInStatus::SignInRequired, link_in_words(page, command)),
+        Some(page) => (SignInStatus::SignInRequired, link_in_words(page, command, is_one_shot)),
     }
 }
 

@@ -1,0 +1,135 @@
+"""Drives whole hosts with a scripted model: `drive.py BINARY BASE_URL [HOST…]`. In each the agent is signed out; the
+person signs in as the answer says; then there is a billed call, and a key is created and revoked with confirmation.
+Nothing that the host, its model or its user saw may contain a secret."""
+
+import json
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "clients"))
+
+from hosts import HOSTS, environment
+from model import DONE, Model
+from person import SECRETS, link_in, run, sign_in, sign_in_by_command
+
+HERE = pathlib.Path(__file__).parent
+TIME = 120
+
+
+class Person:
+    """Does what the agent passes on, in a browser or in a terminal."""
+
+    def __init__(self, variables):
+        self.variables = variables
+        self.did = []
+
+    def signs_in(self, told):
+        if link := link_in(told):
+            sign_in(link)
+            self.did.append("link")
+        else:
+            sign_in_by_command(told, self.variables)
+            self.did.append("command")
+
+    def confirms(self, told):
+        run(told, self.variables)
+        self.did.append("confirmed in a terminal")
+
+
+def session(person):
+    """What the model calls, and what it must be told."""
+    told = yield "list_models", {}
+    assert "sign_in_required" in told and "Not signed in to BondMCP" in told, told
+    person.signs_in(told)
+    told = yield "list_models", {}
+    assert "sandbox-general-1" in told, told
+    told = yield "medication_check", {"medications": [{"name": "warfarin"}, {"name": "aspirin"}]}
+    assert "0.03" in told, told
+    told = yield "manage_api_keys", {"action": "create", "name": "of a host"}
+    key_id = re.search(r"key_\w+", told)[0]
+    told = yield "manage_api_keys", {"action": "revoke", "key_id": key_id}
+    if "`confirm`" in told:
+        told = yield "manage_api_keys", {"action": "revoke", "key_id": key_id, "confirm": "of a host"}
+        assert "The key is revoked" in told, told
+        person.did.append("confirm")
+    else:
+        assert "did not confirm" in told, told
+        person.confirms(told)
+        told = yield "manage_api_keys", {"action": "list"}
+        assert key_id not in told, told
+
+
+def install(host, binary, flags, kept):
+    """Adds our server to the host and puts the tap in its place."""
+    tapped = host.home / "tapped"
+    words = [sys.executable, str(HERE / "tap.py"), str(kept), binary]
+    tapped.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+    tapped.chmod(0o755)
+    host.configure()
+    if host.name is None:
+        host.enter([str(tapped), *flags, "stdio"])
+        return
+    command = [binary, *flags, "install", host.name, "--yes"]
+    done = subprocess.run(command, env=environment(host.home), text=True, capture_output=True, timeout=TIME)
+    assert done.returncode == 0, done
+    file = host.home / host.file
+    written = file.read_text()
+    assert binary in written, written
+    file.write_text(written.replace(binary, str(tapped)))
+
+
+def drive(kind, binary, base_url):
+    with tempfile.TemporaryDirectory() as home:
+        kept = pathlib.Path(home, "protocol")
+        person = Person(environment(home))
+        model = Model(session(person))
+        host = kind(home, model.url)
+        install(host, binary, ["--base-url", base_url, "--data-dir", f"{home}/data"], kept)
+        command, variables = host.command()
+        try:
+            done = subprocess.run(
+                command,
+                cwd=home,
+                env={**environment(home), **variables},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=TIME,
+            )
+        except subprocess.TimeoutExpired as late:
+            sys.exit(f"{kind.__name__} did not end: {late.stdout} {late.stderr} {model.failure}")
+        finally:
+            model.close()
+        protocol = kept.read_text() if kept.exists() else ""
+        if os.environ.get("KEEP"):
+            pathlib.Path(os.environ["KEEP"], kind.__name__).write_text(protocol + "\n".join(model.told))
+        if model.failure or not model.finished:
+            sys.exit(f"{kind.__name__}: {model.failure}\n{done.stdout}\n{done.stderr}")
+        assert DONE in done.stdout, done
+        everything = "\n".join([protocol, done.stdout, done.stderr, *model.told])
+        found = SECRETS.search(everything)
+        assert not found, f"{kind.__name__} saw a secret: {found}"
+        print(f"{kind.__name__}: {', '.join(person.did)}; {spoken(protocol)}")
+
+
+def spoken(protocol):
+    """What the host calls itself, the revision it speaks, and what it declares."""
+    for line in protocol.splitlines():
+        if line.startswith(">") and "tools/call" in line or '"initialize"' in line:
+            params = json.loads(line[1:])["params"]
+            meta = {key.rsplit("/", 1)[-1]: value for key, value in params.get("_meta", {}).items()}
+            seen = params if "clientInfo" in params else meta
+            name, capabilities = seen.get("clientInfo", {}).get("name"), seen.get("capabilities", seen.get("clientCapabilities"))
+            return f"{name}, {seen.get('protocolVersion')}, {json.dumps(capabilities)}"
+    return "nothing"
+
+
+wanted = sys.argv[3:]
+for kind in HOSTS:
+    if not wanted or kind.__name__ in wanted:
+        drive(kind, sys.argv[1], sys.argv[2])

@@ -1,0 +1,16 @@
+class BondmcpServer < Formula
+  desc "MCP server for the BondMCP health-AI API"
+  homepage "https://bondmcp.com"
+  version "@VERSION@"
+  license any_of: ["MIT", "Apache-2.0"]
+
+@DOWNLOADS@
+
+  def install
+    bin.install "bondmcp-server"
+  end
+
+  test do
+    system bin/"bondmcp-server", "demo"
+  end
+end

@@ -11,7 +11,6 @@ RELEASE = ROOT / "release"
 # The platforms that packages are made for, by Rust's name, with the names that bundles use.
 PLATFORMS = {
     "aarch64-apple-darwin": "darwin",
-    "x86_64-apple-darwin": "darwin",
     "x86_64-pc-windows-msvc": "win32",
     "x86_64-unknown-linux-gnu": "linux",
 }

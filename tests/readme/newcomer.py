@@ -87,7 +87,7 @@ class Newcomer:
 
     def claude_code(self):
         """Has Claude Code connect to the server, and returns the entry that it is configured with."""
-        listed = self.run("claude mcp list")
+        listed = self.run("claude mcp list | cat")
         assert re.search(r"bondmcp: .*Connected", listed), listed
         configuration = json.loads((self.home / ".claude.json").read_text(encoding="utf-8"))
         scopes = [configuration, *configuration.get("projects", {}).values()]

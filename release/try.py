@@ -110,6 +110,22 @@ def check_registry_entry(directory):
         assert hashlib.sha256(file.read_bytes()).hexdigest() == bundle["fileSha256"], file
 
 
+def check_binstall(clean):
+    """Follows the metadata for `cargo binstall` to the archive and the binary in it."""
+    metadata = package["metadata"]["binstall"]
+    metadata |= metadata.get("overrides", {}).get(target, {})
+
+    def filled(template):
+        values = {"repo": "", "name": package["name"], "version": package["version"], "target": target,
+                  "bin": package["name"], "binary-ext": suffix}
+        for word, value in values.items():
+            template = template.replace(f"{{ {word} }}", value)
+        return template
+
+    shutil.unpack_archive(packages / filled(metadata["pkg-url"]).rsplit("/", 1)[1], clean)
+    demo(clean / filled(metadata["bin-dir"]))
+
+
 def check_descriptions(clean):
     """Describes made-up packages of all platforms, since only this platform's are there."""
     for platform in PLATFORMS:
@@ -135,7 +151,7 @@ def trying(what, *steps):
     print(f"{what}: ok", flush=True)
 
 
-trying("archive", try_archive)
+trying("archive", try_archive, check_binstall)
 trying("MCP bundle", try_bundle)
 if "linux" in target:
     trying("Debian package", try_debian)

@@ -19,6 +19,7 @@
 //! | 0 | [`text`] | making foreign text safe to display | all |
 //! | 0 | [`config`] | the operator's configuration | all |
 //! | 0 | [`redact`] | finding secrets in text | all |
+//! | 0 | [`hosts`] | the programs that run MCP servers, and this server's entries in their files | [`cli`] |
 //! | 0 | [`telemetry`] | logging, redacted | [`cli`] |
 //! | 0 | [`listener`] | serving HTTP with limits on connections | [`sign_in`], [`transport`] |
 //! | – | [`sandbox`] | an embedded BondMCP API; it imports layer 0 and the wire types of [`bondmcp`] | [`cli`], tests |
@@ -32,6 +33,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod hosts;
 pub mod listener;
 pub mod mcp;
 pub mod redact;

@@ -8,6 +8,7 @@ mod audit;
 mod demo;
 mod error;
 mod http;
+mod install;
 mod keys;
 mod login;
 mod logout;
@@ -90,6 +91,10 @@ enum Command {
     Stdio(stdio::Args),
     /// Serve MCP over streamable HTTP
     Http(http::Args),
+    /// Add this server to Claude Desktop, Claude Code, Cursor and other MCP hosts
+    Install(install::Install),
+    /// Remove this server from MCP hosts
+    Uninstall(install::Uninstall),
     /// Sign in to BondMCP
     Login(login::Args),
     /// Create a BondMCP account
@@ -161,6 +166,8 @@ impl Cli {
         let outcome: Outcome = match self.command {
             Command::Stdio(args) => Box::pin(args.run(app()?)),
             Command::Http(args) => Box::pin(args.run(app()?)),
+            Command::Install(args) => Box::pin(std::future::ready(args.run(&app()?))),
+            Command::Uninstall(args) => Box::pin(std::future::ready(args.run(&app()?))),
             Command::Login(args) => Box::pin(args.run(app()?)),
             Command::Register(args) => Box::pin(args.run(app()?)),
             Command::Logout(args) => Box::pin(args.run(app()?)),

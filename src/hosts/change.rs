@@ -1,0 +1,242 @@
+//! Planning a change of a host's file. Nothing is written until [`Change::write`]; what is planned has been parsed
+//! again and differs from the file in one entry only.
+
+use std::path::{Path, PathBuf};
+
+use super::{
+    Error, Host,
+    document::Slot,
+    entry::Server,
+    file::Snapshot,
+    is_our_name,
+    place::{Base, Environment},
+    value::Value,
+};
+
+/// A planned change of a host's file.
+#[derive(Debug)]
+pub struct Change {
+    host: &'static Host,
+    before: Snapshot,
+    after: Option<String>,
+    backup: Backup,
+    /// The values of the file that may be shown.
+    shown: Vec<String>,
+    kept_directories: Vec<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Backup {
+    Write,
+    /// The copy is from before the first of several entries.
+    Keep,
+    Remove,
+}
+
+/// Plans to write an entry for `server`; `None` if the file has that entry already.
+pub fn install(
+    host: &'static Host,
+    environment: &Environment,
+    server: &Server,
+) -> Result<Option<Change>, Error> {
+    let wanted = host.shape.entry(server).ok_or(Error::NoHttp { title: host.title })?;
+    let opened = Opened::find(host, environment, &server.name)?;
+    opened.before.refuse_foreign()?;
+    let entry = match opened.entry() {
+        Some(existing) => host.shape.with_foreign_keys(&wanted, existing),
+        None => wanted.clone(),
+    };
+    if opened.entry() == Some(&entry) {
+        return Ok(None);
+    }
+    let backup = match opened.original()? {
+        Some(_) if !opened.ours.is_empty() => Backup::Keep,
+        _ => Backup::Write,
+    };
+    let after = opened.with(opened.text(), &server.name, &entry)?;
+    Ok(Some(opened.change(environment, Some(after), backup, texts(&wanted))))
+}
+
+/// Plans to remove the entry `name`; `None` if the file has none. If nothing but this server's entries has changed since
+/// the first was written, the file becomes again what it was.
+pub fn uninstall(
+    host: &'static Host,
+    environment: &Environment,
+    name: &str,
+) -> Result<Option<Change>, Error> {
+    let opened = Opened::find(host, environment, name)?;
+    if opened.entry().is_none() {
+        return Ok(None);
+    }
+    opened.before.refuse_foreign()?;
+    let is_last = opened.ours.len() == 1;
+    let after = match opened.original()? {
+        Some(original) if is_last => original,
+        _ => Some(opened.without(opened.text())?),
+    };
+    let backup = if is_last { Backup::Remove } else { Backup::Keep };
+    Ok(Some(opened.change(environment, after, backup, Vec::new())))
+}
+
+/// A host's file with this server's entries.
+struct Opened {
+    host: &'static Host,
+    /// The name of the entry that a change is about.
+    name: String,
+    before: Snapshot,
+    /// The entries of all profiles, in the order of the file.
+    ours: Vec<(String, Value)>,
+}
+
+impl Opened {
+    /// Opens the file that has the entry `name`, or else the one that the host takes.
+    fn find(host: &'static Host, environment: &Environment, name: &str) -> Result<Self, Error> {
+        let open = |path: &Path| {
+            let before = Snapshot::read(path)?;
+            let mut opened = Self { host, name: name.to_owned(), before, ours: Vec::new() };
+            let document = opened.parsed(opened.text())?;
+            let servers = host.format.servers(&document, host.section).into_iter();
+            opened.ours =
+                servers.filter(|(n, _)| is_our_name(n)).map(|(n, entry)| (n.to_owned(), entry)).collect();
+            Ok::<_, Error>(opened)
+        };
+        for path in host.paths(environment).iter().filter(|path| path.exists()) {
+            let opened = open(path)?;
+            if opened.entry().is_some() {
+                return Ok(opened);
+            }
+        }
+        open(&host.path(environment))
+    }
+
+    /// Returns the text that an entry is added to.
+    fn text(&self) -> &str {
+        self.before.text.as_deref().unwrap_or(self.host.preamble)
+    }
+
+    fn entry(&self) -> Option<&Value> {
+        self.ours.iter().find(|(name, _)| *name == self.name).map(|(_, entry)| entry)
+    }
+
+    /// Returns what the file was before this server's first entry was written, itself `None` if there was no file.
+    /// Returns nothing if anything else has changed since.
+    fn original(&self) -> Result<Option<Option<String>>, Error> {
+        let original = self.before.backup()?;
+        let start = original.as_deref().unwrap_or(self.host.preamble).to_owned();
+        let is_rewritten_by = |entries: Vec<&(String, Value)>| {
+            let add = |text: String, (name, entry): &(String, Value)| self.with(&text, name, entry);
+            entries.into_iter().try_fold(start.clone(), add).is_ok_and(|text| text == self.text())
+        };
+        // A format adds an entry either before or after the others.
+        let is_same =
+            is_rewritten_by(self.ours.iter().collect()) || is_rewritten_by(self.ours.iter().rev().collect());
+        let has_ours = self.host.format.parse(&start).is_ok_and(|document| {
+            self.host.format.servers(&document, self.host.section).iter().any(|(name, _)| is_our_name(name))
+        });
+        Ok((is_same && !has_ours).then_some(original))
+    }
+
+    fn slot<'a>(&self, name: &'a str) -> Slot<'a> {
+        Slot { section: self.host.section, name }
+    }
+
+    fn parsed(&self, text: &str) -> Result<Value, Error> {
+        self.host.format.parse(text).map_err(|error| Error::broken(&self.before.path, error))
+    }
+
+    /// Returns `text` with an entry, after a check that nothing else differs.
+    fn with(&self, text: &str, name: &str, entry: &Value) -> Result<String, Error> {
+        let edited = self.host.format.set(text, self.slot(name), entry).map_err(|_| self.not_editable())?;
+        self.check(text, &edited, name, Some(entry))?;
+        Ok(edited)
+    }
+
+    fn without(&self, text: &str) -> Result<String, Error> {
+        let edited = self.host.format.remove(text, self.slot(&self.name)).map_err(|_| self.not_editable())?;
+        self.check(text, &edited, &self.name, None)?;
+        Ok(edited)
+    }
+
+    fn check(&self, text: &str, edited: &str, name: &str, entry: Option<&Value>) -> Result<(), Error> {
+        let (format, slot) = (self.host.format, self.slot(name));
+        let before = self.parsed(text)?;
+        let after = format.parse(edited).map_err(|_| self.not_editable())?;
+        let is_ours_as_wanted = format.entry(&after, slot).as_ref() == entry;
+        let is_rest_equal = format.without(&before, slot) == format.without(&after, slot);
+        if is_ours_as_wanted && is_rest_equal { Ok(()) } else { Err(self.not_editable()) }
+    }
+
+    fn not_editable(&self) -> Error {
+        Error::NotEditable {
+            path: self.before.path.clone(),
+            section: self.host.section,
+            name: self.name.clone(),
+            documentation: self.host.documentation.0,
+        }
+    }
+
+    fn change(
+        self,
+        environment: &Environment,
+        after: Option<String>,
+        backup: Backup,
+        mut shown: Vec<String>,
+    ) -> Change {
+        // An entry that is there may have been written by hand and hold a token.
+        let parsed = self.entry().map(|entry| self.host.shape.read(entry)).unwrap_or_default();
+        let is_flag = |word: &String| word.starts_with("--") && !word.contains('=') || word == "stdio";
+        shown.push(self.name.clone());
+        shown.extend(parsed.command);
+        shown.extend(parsed.arguments.into_iter().filter(is_flag));
+        let Self { host, before, .. } = self;
+        shown.extend(host.shape.words().map(ToOwned::to_owned));
+        shown.extend(host.format.parse(host.preamble).iter().flat_map(texts));
+        let kept_directories =
+            [Base::Home, Base::Config, Base::AppData].map(|base| environment.directory(base));
+        Change { host, before, after, backup, shown, kept_directories: kept_directories.to_vec() }
+    }
+}
+
+/// Returns all texts in a value.
+fn texts(value: &Value) -> Vec<String> {
+    match value {
+        Value::Text(text) => vec![text.clone()],
+        Value::List(items) => items.iter().flat_map(texts).collect(),
+        Value::Map(entries) => entries.iter().flat_map(|(_, value)| texts(value)).collect(),
+        _ => Vec::new(),
+    }
+}
+
+impl Change {
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.before.path
+    }
+
+    /// Whether the file is removed, since this server's entry was all that was written into it.
+    #[must_use]
+    pub fn removes_file(&self) -> bool {
+        self.after.is_none()
+    }
+
+    /// Returns the file before and after the change, for display: without comments and other servers' values, which
+    /// may be secrets.
+    #[must_use]
+    pub fn shown(&self) -> [Option<String>; 2] {
+        let masked = |text: &String| self.host.format.masked(text, &self.shown);
+        [&self.before.text, &self.after].map(|text| text.as_ref().map(masked))
+    }
+
+    /// Makes the change; returns the path of the copy that was made of the file.
+    pub fn write(&self) -> Result<Option<PathBuf>, Error> {
+        let backup = match self.backup {
+            Backup::Write => self.before.keep_backup()?,
+            Backup::Keep | Backup::Remove => None,
+        };
+        self.before.write(self.after.as_deref(), &self.kept_directories)?;
+        if self.backup == Backup::Remove {
+            self.before.remove_backup()?;
+        }
+        Ok(backup)
+    }
+}

@@ -1,0 +1,128 @@
+//! A server's entry, written in a host's shape and read back from it.
+
+use super::{table::Shape, value::Value};
+
+/// A part of an entry: a fixed value, or a place for something about the server.
+#[derive(Clone, Copy, Debug)]
+pub enum Part {
+    Word(&'static str),
+    Texts(&'static [&'static str]),
+    Yes,
+    Object(&'static [(&'static str, Part)]),
+    Name,
+    Command,
+    Arguments,
+    /// The command and its arguments in one list.
+    CommandLine,
+    Url,
+}
+
+/// A server that a host is to use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// The name of the entry.
+    pub name: String,
+    pub launch: Launch,
+}
+
+/// How a host reaches a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Launch {
+    /// The host starts the server.
+    Stdio { command: String, arguments: Vec<String> },
+    /// The server runs already; with `token` it wants the token of [`super::TOKEN_VARIABLE`].
+    Http { url: String, token: bool },
+}
+
+/// What an entry says about how the server is reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parsed {
+    pub command: Option<String>,
+    pub arguments: Vec<String>,
+    pub url: Option<String>,
+    /// The names of the variables that the entry sets.
+    pub variables: Vec<String>,
+}
+
+impl Shape {
+    /// Returns the entry for `server`; `None` if the host's file takes no server over HTTP.
+    pub(super) fn entry(&self, server: &Server) -> Option<Value> {
+        let parts = match &server.launch {
+            Launch::Stdio { .. } => self.stdio.to_vec(),
+            Launch::Http { token, .. } => {
+                let token = if *token { self.token } else { &[] };
+                self.http?.iter().chain(token).copied().collect()
+            }
+        };
+        Some(object(&parts, server))
+    }
+
+    /// Returns `entry` with those keys of `existing` that the shape does not know, such as what a person added.
+    pub(super) fn with_foreign_keys(&self, entry: &Value, existing: &Value) -> Value {
+        let known = self.stdio.iter().chain(self.http.unwrap_or_default()).chain(self.token);
+        let known: Vec<&str> = known.map(|(key, _)| *key).collect();
+        let foreign = existing.entries().iter().filter(|(key, _)| !known.contains(&key.as_str()));
+        Value::Map(entry.entries().iter().chain(foreign).cloned().collect())
+    }
+
+    /// Returns the fixed words of an entry.
+    pub(super) fn words(&self) -> impl Iterator<Item = &'static str> {
+        let parts = self.stdio.iter().chain(self.http.unwrap_or_default()).map(|(_, part)| part);
+        parts
+            .flat_map(|part| match part {
+                Part::Word(word) => std::slice::from_ref(word),
+                Part::Texts(texts) => texts,
+                _ => &[],
+            })
+            .copied()
+    }
+
+    pub(super) fn read(&self, entry: &Value) -> Parsed {
+        let mut parsed = Parsed::default();
+        for (key, part) in self.stdio.iter().chain(self.http.unwrap_or_default()) {
+            let Some(value) = entry.get(key) else { continue };
+            match part {
+                Part::Command => parsed.command = value.as_text().map(ToOwned::to_owned),
+                Part::Arguments => parsed.arguments = texts(value.items()),
+                Part::CommandLine => {
+                    let mut words = texts(value.items()).into_iter();
+                    parsed.command = words.next();
+                    parsed.arguments = words.collect();
+                }
+                Part::Url => parsed.url = value.as_text().map(ToOwned::to_owned),
+                _ => {}
+            }
+        }
+        let variables = entry.get(self.environment).map(Value::entries).unwrap_or_default();
+        parsed.variables = variables.iter().map(|(name, _)| name.clone()).collect();
+        parsed
+    }
+}
+
+fn texts(items: &[Value]) -> Vec<String> {
+    items.iter().filter_map(Value::as_text).map(ToOwned::to_owned).collect()
+}
+
+fn object(parts: &[(&str, Part)], server: &Server) -> Value {
+    Value::Map(parts.iter().map(|(key, part)| ((*key).to_owned(), value(*part, server))).collect())
+}
+
+fn value(part: Part, server: &Server) -> Value {
+    let (command, arguments, url) = match &server.launch {
+        Launch::Stdio { command, arguments } => (command.as_str(), arguments.as_slice(), ""),
+        Launch::Http { url, .. } => ("", &[][..], url.as_str()),
+    };
+    match part {
+        Part::Word(word) => Value::text(word),
+        Part::Texts(texts) => Value::List(texts.iter().copied().map(Value::text).collect()),
+        Part::Yes => Value::Bool(true),
+        Part::Object(parts) => object(parts, server),
+        Part::Name => Value::text(&server.name),
+        Part::Command => Value::text(command),
+        Part::Arguments => Value::List(arguments.iter().map(Value::text).collect()),
+        Part::CommandLine => Value::List(
+            std::iter::once(command).chain(arguments.iter().map(String::as_str)).map(Value::text).collect(),
+        ),
+        Part::Url => Value::text(url),
+    }
+}

@@ -1,0 +1,184 @@
+//! The programs that run MCP servers, and this server's entries in their files. The hosts are rows of a table; the code
+//! knows formats, not hosts. It writes no secret, and it knows nothing of MCP or of accounts.
+
+mod change;
+mod document;
+mod entry;
+mod file;
+mod place;
+mod table;
+mod value;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+pub use self::{
+    change::{Change, install, uninstall},
+    document::Format,
+    entry::{Launch, Server},
+    place::{Environment, Os},
+    table::{HOSTS, Host, TOKEN_VARIABLE},
+};
+use self::{document::SyntaxError, file::Snapshot};
+
+/// The name of an entry; one of another profile has the profile's name behind it.
+pub const ENTRY_NAME: &str = "bondmcp";
+
+/// The reasons why a host's file cannot be read or changed. Each message says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{path}:{line}: {message}. The file was left as it is; correct it and try again.", path = .path.display())]
+    Broken { path: PathBuf, line: usize, message: String },
+    #[error(
+        "{path} cannot be edited without changing something else. Add the entry \"{name}\" under \"{section}\" by hand: \
+         --print shows it, and {documentation} says how.", path = .path.display()
+    )]
+    NotEditable { path: PathBuf, section: &'static str, name: String, documentation: &'static str },
+    #[error(
+        "{path} belongs to the user with the id {owner}, but this program runs as {user}. Run it as the user who uses \
+         the host.", path = .path.display()
+    )]
+    Foreign { path: PathBuf, owner: u32, user: u32 },
+    #[error(
+        "Every user of this computer can change {path}, and so which programs the host starts. Run `chmod o-w {path}`.",
+        path = .path.display()
+    )]
+    WritableByOthers { path: PathBuf },
+    #[error("{path} was changed by another program in the meantime. Try again.", path = .path.display())]
+    ChangedMeanwhile { path: PathBuf },
+    #[error("{path} is longer than any host's file. It was left as it is.", path = .path.display())]
+    TooLong { path: PathBuf },
+    #[error("{path}: {reason}.", path = .path.display())]
+    File { path: PathBuf, reason: io::ErrorKind },
+    #[error("{title} takes no servers over HTTP from its file. Leave --http out.")]
+    NoHttp { title: &'static str },
+}
+
+impl Error {
+    fn file(path: &Path, error: &io::Error) -> Self {
+        Self::File { path: path.to_owned(), reason: error.kind() }
+    }
+
+    fn broken(path: &Path, error: SyntaxError) -> Self {
+        Self::Broken { path: path.to_owned(), line: error.line, message: error.message }
+    }
+}
+
+/// An entry for this server in a host's file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfiguredEntry {
+    /// The host's name on the command line.
+    pub host: &'static str,
+    /// The host's name as its makers write it.
+    pub title: &'static str,
+    pub file: PathBuf,
+    /// The entry's name.
+    pub name: String,
+    /// The program that the host starts; `None` for a server over HTTP.
+    pub command: Option<String>,
+    pub args: Vec<String>,
+    /// The names of the environment variables that the entry sets.
+    pub env_names: Vec<String>,
+    /// The address of a server over HTTP.
+    pub url: Option<String>,
+}
+
+/// What the hosts' files say about this server.
+#[derive(Debug, Default)]
+pub struct Configured {
+    pub entries: Vec<ConfiguredEntry>,
+    /// The files that could not be read, with their host.
+    pub errors: Vec<(&'static Host, Error)>,
+}
+
+/// Reads the files of all hosts for entries that run this server, whatever their names are.
+#[must_use]
+pub fn configured(environment: &Environment) -> Configured {
+    let mut configured = Configured::default();
+    for host in HOSTS {
+        for path in host.paths(environment) {
+            match host.entries(&path) {
+                Ok(entries) => configured.entries.extend(entries),
+                Err(error) => configured.errors.push((host, error)),
+            }
+        }
+    }
+    configured
+}
+
+impl Host {
+    /// Returns the host with this name on the command line.
+    #[must_use]
+    pub fn named(name: &str) -> Option<&'static Self> {
+        HOSTS.iter().find(|host| host.name == name)
+    }
+
+    /// Returns the file that entries are written to.
+    #[must_use]
+    pub fn path(&self, environment: &Environment) -> PathBuf {
+        let paths = self.paths(environment);
+        paths.iter().find(|path| path.exists()).or(paths.first()).cloned().unwrap_or_default()
+    }
+
+    /// Whether the host seems to be installed: it has a directory for its file, or its program is found.
+    #[must_use]
+    pub fn is_found(&self, environment: &Environment) -> bool {
+        let is_shared = |directory: &Path| directory == environment.home;
+        let has_place = |path: &PathBuf| {
+            path.exists()
+                || path.parent().is_some_and(|directory| !is_shared(directory) && directory.is_dir())
+        };
+        self.paths(environment).iter().any(has_place)
+            || self.program.is_some_and(|program| environment.program(program).is_some())
+    }
+
+    /// Whether an entry over HTTP can name the variable that holds the token.
+    #[must_use]
+    pub fn passes_token(&self) -> bool {
+        !self.shape.token.is_empty()
+    }
+
+    /// Returns the files that the host reads.
+    fn paths(&self, environment: &Environment) -> Vec<PathBuf> {
+        if let Some((variable, path)) = self.moved_by
+            && let Some(directory) = environment.variable(variable)
+        {
+            return vec![Path::new(directory).join(path)];
+        }
+        let files = self.files.iter().filter(|file| file.systems.contains(&environment.os));
+        files.map(|file| environment.directory(file.base).join(file.path)).collect()
+    }
+
+    fn entries(&'static self, path: &Path) -> Result<Vec<ConfiguredEntry>, Error> {
+        let Some(text) = Snapshot::read(path)?.text else { return Ok(Vec::new()) };
+        let document = self.format.parse(&text).map_err(|error| Error::broken(path, error))?;
+        let entries = self.format.servers(&document, self.section).into_iter().map(|(name, entry)| {
+            let parsed = self.shape.read(&entry);
+            ConfiguredEntry {
+                host: self.name,
+                title: self.title,
+                file: path.to_owned(),
+                name: name.to_owned(),
+                command: parsed.command,
+                args: parsed.arguments,
+                env_names: parsed.variables,
+                url: parsed.url,
+            }
+        });
+        Ok(entries.filter(ConfiguredEntry::is_ours).collect())
+    }
+}
+
+impl ConfiguredEntry {
+    fn is_ours(&self) -> bool {
+        let program = self.command.as_deref().and_then(|command| Path::new(command).file_stem());
+        is_our_name(&self.name) || program.is_some_and(|program| program == env!("CARGO_PKG_NAME"))
+    }
+}
+
+/// Whether an entry of this name is this server's, of any profile.
+fn is_our_name(name: &str) -> bool {
+    name.strip_prefix(ENTRY_NAME).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+}

@@ -100,7 +100,7 @@ async fn status_shows_who_is_signed_in_and_exit_codes_are_as_documented() {
         (code, status["email"].as_str(), status["signed_in"].as_bool()),
         (Some(0), Some(EMAIL), Some(true))
     );
-    assert_eq!(place.run(&["keys", "revoke", "key_unknown"]).await.0, Some(1));
+    assert_eq!(place.run(&["keys", "revoke", "key_unknown", "--yes"]).await.0, Some(1));
     assert_eq!(place.run(&["keys", "usage", &id, "--json"]).await.0, Some(0));
     assert_eq!(place.run(&["keys", "frobnicate"]).await.0, Some(2));
     assert_eq!(place.run(&["logout"]).await.0, Some(0));

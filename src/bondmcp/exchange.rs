@@ -1,5 +1,5 @@
-//! One HTTP exchange with the upstream: the only place that opens connections to it and puts credentials into
-//! headers. Redirects are refused, response sizes are capped, and only requests that are safe to repeat are retried.
+//! One HTTP exchange with the upstream: with [`super::forward`] the only place that opens connections to it and puts
+//! credentials into headers. Redirects are refused, response sizes are capped, and only requests that are safe to repeat are retried.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -241,7 +241,7 @@ impl Client {
         Err(Error::Refused(Box::new(refusal)))
     }
 
-    async fn capped_body(&self, mut response: reqwest::Response) -> Result<SecretBytes, Error> {
+    pub(super) async fn capped_body(&self, mut response: reqwest::Response) -> Result<SecretBytes, Error> {
         let oversize = || Error::Oversize { host: self.base_url.host(), limit: MAX_RESPONSE_BYTES };
         let announced = response.content_length().unwrap_or(0);
         if announced > MAX_RESPONSE_BYTES as u64 {
@@ -258,7 +258,7 @@ impl Client {
     }
 
     /// reqwest's own errors carry URLs and inner messages; only their class is kept.
-    fn failure(&self, error: &reqwest::Error) -> Error {
+    pub(super) fn failure(&self, error: &reqwest::Error) -> Error {
         let host = self.base_url.host();
         if error.is_connect() {
             Error::Unreachable { host, cause: ConnectFailure::of(error) }
@@ -273,7 +273,7 @@ impl Client {
         Error::Unreadable { host: self.base_url.host() }
     }
 
-    fn timeout(&self) -> Error {
+    pub(super) fn timeout(&self) -> Error {
         Error::Timeout { host: self.base_url.host() }
     }
 }
@@ -288,7 +288,7 @@ fn settle<T>(permit: Permit<'_>, outcome: &Result<T, Error>) {
 }
 
 /// `Authorization: Bearer …` (RFC 6750, 2.1), marked so that nobody prints it.
-fn authorization(bearer: &SecretString) -> Result<HeaderValue, Error> {
+pub(super) fn authorization(bearer: &SecretString) -> Result<HeaderValue, Error> {
     let value = Zeroizing::new(format!("Bearer {}", bearer.expose_secret()));
     let mut value = HeaderValue::from_str(&value).map_err(|_| Error::InvalidCredential)?;
     value.set_sensitive(true);

@@ -7,6 +7,7 @@ mod circuit_breaker;
 mod connection;
 mod error;
 mod exchange;
+mod forward;
 mod health;
 mod models;
 mod rate_limiter;
@@ -17,6 +18,7 @@ pub use self::{
     connection::{ConnectFailure, SetupError},
     error::{Error, POSSIBLY_BILLED, Refusal},
     exchange::{Sent, Timing},
+    forward::Forwarded,
     rate_limiter::Allowance,
 };
 

@@ -1,6 +1,10 @@
 //! `bondmcp-server status`.
 
-use super::{App, Error, keys::print_unfinished, printer::Printer};
+use super::{
+    App, Error,
+    keys::{print_reminders, print_unfinished},
+    printer::Printer,
+};
 use crate::account::{Credential, Renewal, Status};
 
 /// Shows who is signed in, with which kind of credential and until when. Makes no request; shows no secret.
@@ -15,12 +19,14 @@ impl Args {
     pub async fn run(self, app: App) -> Result<(), Error> {
         let account = app.account();
         let outcome = account.status().await;
+        let aged = account.keys_to_rotate().await;
         account.close().await;
         let status = outcome?;
         if self.json {
             app.printer.print_json(&status);
         } else {
             print(&app.printer, &status, &account.login_command(None));
+            print_reminders(&app, &aged?);
         }
         Ok(())
     }

@@ -190,7 +190,7 @@ async fn no_secret_leaves_on_the_terminal() {
         &["keys", "list", "--json"],
         &["keys", "usage", "key_1"],
         &["keys", "usage", "key_1", "--json"],
-        &["keys", "revoke", "key_1"],
+        &["keys", "revoke", "key_1", "--yes"],
         &["audit"],
         &["audit", "--json"],
     ];

@@ -13,7 +13,12 @@ use std::{
     sync::Mutex,
 };
 
-use bondmcp_server::{cli::Cli, config, error::Kind};
+use bondmcp_server::{
+    cli::Cli,
+    config,
+    error::Kind,
+    hosts::{Environment, HOSTS, Os},
+};
 use clap::CommandFactory as _;
 use common::{Place, Server, like_the_seed, sandbox};
 use regex_lite::Regex;
@@ -178,11 +183,42 @@ fn describe(command: &clap::Command, path: &str, out: &mut String) {
         }
         let about = sub.get_long_about().or(sub.get_about()).unwrap().to_string();
         let _ = write!(out, "\n### {path}\n\n{}{}\n", about, if about.ends_with('.') { "" } else { "." });
+        if let Some(examples) = sub.get_after_help() {
+            let examples = examples.to_string();
+            let lines = examples.lines().filter(|line| line.starts_with("  ")).map(|line| &line[2..]);
+            let _ = write!(out, "\n```console\n{}\n```\n", lines.collect::<Vec<_>>().join("\n"));
+        }
         let rows = argument_rows(sub.get_arguments().filter(|argument| is_own(argument)));
         if !rows.is_empty() {
             let _ = write!(out, "\n| argument | meaning |\n|---|---|\n{rows}");
         }
     }
+}
+
+#[test]
+fn the_table_of_hosts_is_what_install_knows() {
+    let mut table =
+        "| host | `install` | file | with `--http` | its documentation |\n|---|---|---|---|---|\n".to_owned();
+    for host in HOSTS {
+        let on = |os| host.path(&Environment::new(os, "~".into(), [])).to_string_lossy().into_owned();
+        let (linux, mac) = (on(Os::Linux), on(Os::MacOs));
+        let windows = on(Os::Windows).replace("~/AppData/Roaming", "%APPDATA%").replace('~', "%USERPROFILE%");
+        let mut files = vec![format!("`{linux}`")];
+        if mac != linux {
+            files.push(format!("macOS: `{mac}`"));
+        }
+        files.push(format!("Windows: `{}`", windows.replace('/', "\\")));
+        let http = if host.shape.http.is_some() { "yes" } else { "no" };
+        let (page, read) = host.documentation;
+        let _ = writeln!(
+            table,
+            "| {} | `{}` | {} | {http} | [read {read}]({page}) |",
+            host.title,
+            host.name,
+            files.join("; ")
+        );
+    }
+    assert_table("docs/hosts.md", "hosts", &table);
 }
 
 #[test]

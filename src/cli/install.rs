@@ -30,6 +30,9 @@ const NOT_PASSED_ON: [&str; 6] = [
     "BONDMCP_VAULT",
 ];
 
+const NO_TERMINAL: &str =
+    "there is no terminal to ask on; give --yes to make the changes, or --print to see them";
+
 /// Add this server to MCP hosts: shows the change of each host's file, asks, and keeps a copy of the file.
 #[derive(Debug, clap::Args)]
 pub(super) struct Install {
@@ -193,10 +196,7 @@ impl Consent {
         if self.print || self.yes || is_interactive() {
             return Ok(());
         }
-        Err(Error::Usage(
-            "there is no terminal to ask on; give --yes to make the changes, or --print to see them"
-                .to_owned(),
-        ))
+        Err(Error::Usage(NO_TERMINAL.to_owned()))
     }
 }
 
@@ -240,7 +240,7 @@ impl Changes<'_> {
             return Ok(false);
         }
         let question = format!("{question} {}? [y/N] ", change.path().display());
-        if !self.consent.yes && !is_yes(&prompt::line(printer, &question)?) {
+        if !self.consent.yes && !is_yes(&prompt::line(printer, &question, NO_TERMINAL)?) {
             self.declined += 1;
             printer.print_out(format_args!("{} is as it was.", change.path().display()));
             return Ok(false);

@@ -27,6 +27,17 @@ def run(*command):
     subprocess.run(command, check=True, cwd=ROOT, env=os.environ | {"SOURCE_DATE_EPOCH": str(epoch)})
 
 
+def help_files():
+    """Has the binary write its man pages and completions to target/share, from where the Debian package takes them."""
+    share = ROOT / "target/share"
+    shutil.rmtree(share, ignore_errors=True)
+    (share / "completions").mkdir(parents=True)
+    run(str(binary), "man", str(share / "man"))
+    for shell, file in [("bash", f"{package['name']}.bash"), ("fish", f"{package['name']}.fish"), ("zsh", f"_{package['name']}")]:
+        (share / "completions" / file).write_text(output(binary, "completions", shell), encoding="utf-8", newline="\n")
+    return share
+
+
 def archive(folder):
     """Packs `folder` as a .zip for Windows and as a .tar.gz elsewhere."""
     path = packages / f"{name}.{archive_ending(target)}"
@@ -67,6 +78,7 @@ def bundle(folder):
     run(mcpb, "pack", str(folder), str(packages / f"{name}.mcpb"))
 
 
+share = help_files()
 packages.mkdir(parents=True, exist_ok=True)
 with tempfile.TemporaryDirectory() as directory:
     folder = pathlib.Path(directory, name)
@@ -74,6 +86,7 @@ with tempfile.TemporaryDirectory() as directory:
     shutil.copy(binary, folder)
     for document in documents:
         shutil.copy(ROOT / document, folder)
+    shutil.copytree(share, folder, dirs_exist_ok=True)
     archive(folder)
 with tempfile.TemporaryDirectory() as directory:
     bundle(pathlib.Path(directory))

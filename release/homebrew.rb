@@ -8,6 +8,10 @@ class BondmcpServer < Formula
 
   def install
     bin.install "bondmcp-server"
+    man1.install Dir["man/*.1"]
+    bash_completion.install "completions/bondmcp-server.bash" => "bondmcp-server"
+    fish_completion.install "completions/bondmcp-server.fish"
+    zsh_completion.install "completions/_bondmcp-server"
   end
 
   test do

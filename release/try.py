@@ -38,6 +38,13 @@ def demo(binary):
         run(binary, "demo", env=environment)
 
 
+def check_help_files(man_pages, bash_completion):
+    """There is a page for the program and for its commands, and bash completes it."""
+    names = {page.name.removesuffix(".gz").removesuffix(".1") for page in man_pages.iterdir()}
+    assert {package["name"], f"{package['name']}-login", f"{package['name']}-keys-run"} <= names, names
+    run("bash", "-c", f'. "{bash_completion}" && complete -p {package["name"]}')
+
+
 def try_archive(clean):
     path = packages / f"{name}.{archive_ending(target)}"
     if path.suffix == ".zip":
@@ -46,6 +53,8 @@ def try_archive(clean):
         with tarfile.open(path) as packed:
             packed.extractall(clean, filter="data")
     demo(clean / name / binary_name)
+    if not suffix:
+        check_help_files(clean / name / "man", clean / name / f"completions/{package['name']}.bash")
 
 
 def try_debian(clean):
@@ -60,6 +69,8 @@ def try_debian(clean):
         run("dpkg-query", "--status", needed.split()[0])
     run(*dpkg, "--install", path, stderr=subprocess.DEVNULL)
     demo(clean / "usr/bin" / binary_name)
+    share = clean / "usr/share"
+    check_help_files(share / "man/man1", share / "bash-completion/completions" / package["name"])
     run(*dpkg, "--purge", package["name"])
     left = [file for file in (clean / "usr").rglob("*") if file.is_file()] if (clean / "usr").exists() else []
     assert not left, left

@@ -25,7 +25,7 @@ class Newcomer:
         self.port = free_port()
         self.questions = 0
         self._sandbox = None
-        path = [home / ".cargo/bin", tools / "node_modules/.bin", *os.environ["PATH"].split(":")]
+        path = [home / ".local/bin", home / ".cargo/bin", tools / "node_modules/.bin", *os.environ["PATH"].split(":")]
         self.environment = {
             "HOME": str(home),
             "PATH": ":".join(map(str, path)),

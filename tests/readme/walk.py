@@ -1,6 +1,7 @@
-"""Walks the README as a newcomer: clones the repository, runs the `sh` blocks in order, and has a client call `list_models`
-with what Claude Code was configured with. `walk.py TOOLS`, where TOOLS has the npm packages that .ci/run installs. The
-machine has Rust, a C compiler and Claude Code; the dependencies that are downloaded and built already are not made anew."""
+"""Walks the README as a newcomer: runs the `sh` blocks in order in a clone, and has a client call `list_models` with what
+Claude Code was configured with. `walk.py TOOLS [CLONE]`, where TOOLS has the npm packages that .ci/run installs; without
+CLONE the repository is cloned. The machine has Rust, a C compiler and Claude Code; what was downloaded and built already is
+not made anew."""
 
 import os
 import pathlib
@@ -28,10 +29,16 @@ def timed(what, step, *arguments):
     return outcome
 
 
-def main(tools, directory):
-    home, clone = directory / "home", directory / "bondmcp-server"
-    home.mkdir()
+def cloned(directory):
+    clone = directory / "bondmcp-server"
     subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
+    return clone
+
+
+def main(directory, tools, clone=None):
+    home = directory / "home"
+    home.mkdir()
+    clone = clone or cloned(directory)
     real = pathlib.Path.home()
     cargo = {
         "CARGO_HOME": os.environ.get("CARGO_HOME", str(real / ".cargo")),
@@ -52,4 +59,4 @@ def main(tools, directory):
 
 
 with tempfile.TemporaryDirectory() as directory:
-    main(pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(directory))
+    main(pathlib.Path(directory), *(pathlib.Path(argument).resolve() for argument in sys.argv[1:]))

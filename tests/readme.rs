@@ -219,6 +219,10 @@ fn the_table_of_hosts_is_what_install_knows() {
         );
     }
     assert_table("docs/hosts.md", "hosts", &table);
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    for host in HOSTS {
+        assert!(readme.contains(host.name), "README.md does not name {}", host.name);
+    }
 }
 
 #[test]

@@ -3,7 +3,6 @@ in on the page, at a sandbox of the same binary; the second configuration takes 
 
 import asyncio
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.types import ElicitResult
 
-from project import ROOT
+from project import ROOT, clean_environment
 
 sys.path.append(str(ROOT / "tests/clients"))
 from person import SECRETS, sign_in  # noqa: E402
@@ -36,7 +35,7 @@ def parameters(home, **chosen):
     environment = {name: replaced(value) for name, value in config["env"].items()}
     assert "${" not in json.dumps(environment), environment
     return StdioServerParameters(
-        command=replaced(config["command"]), args=config["args"], env={"HOME": home, **environment}
+        command=replaced(config["command"]), args=config["args"], env=clean_environment(home) | environment
     )
 
 
@@ -63,7 +62,7 @@ async def main(home, sandbox):
 with tempfile.TemporaryDirectory() as home:
     binary = parameters(home).command
     with subprocess.Popen(
-        [binary, "sandbox", "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, text=True, env={"HOME": home}
+        [binary, "sandbox", "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, text=True, env=clean_environment(home)
     ) as sandbox:
         try:
             address = sandbox.stdout.readline().split()[-1]

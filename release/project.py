@@ -1,6 +1,7 @@
 """What the release scripts know of the project: its manifest, this machine's target, and the names of the packages."""
 
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -36,6 +37,12 @@ def stem(package, target):
 
 def archive_ending(target):
     return "zip" if "windows" in target else "tar.gz"
+
+
+def clean_environment(home):
+    """An environment with an empty home and nothing else; Windows cannot start a program without SYSTEMROOT."""
+    keep = {variable: os.environ[variable] for variable in ["SYSTEMROOT"] if variable in os.environ}
+    return keep | {variable: str(home) for variable in ["HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA"]}
 
 
 def tools():

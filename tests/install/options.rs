@@ -78,7 +78,8 @@ fn a_host_that_asks_for_the_token_gets_the_question_as_long_as_a_server_needs_it
     for profile in ["default", "work"] {
         assert_eq!(home.run(&[&http[..], &[profile]].concat()).code, Some(0));
     }
-    let questions = |file: &Path| fs::read_to_string(file).unwrap().matches("\"id\": \"bondmcp-token\"").count();
+    let questions =
+        |file: &Path| fs::read_to_string(file).unwrap().matches("\"id\": \"bondmcp-token\"").count();
     assert_eq!(questions(&file), 1);
     // Over stdio no token is needed, but the other profile still refers to it.
     assert_eq!(home.run(&["install", "vscode", "--yes"]).code, Some(0));

@@ -318,6 +318,8 @@ async fn a_key_serves_in_place_of_an_account_and_cannot_manage_keys() {
 async fn a_terminal_can_use_the_page_too() {
     let (_sandbox, place) = signed_out().await;
     let mut command = place.command(&["login", "--web"]);
+    // No browser is found.
+    command.env("PATH", place.directory.path());
     let mut child = command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let told = within(lines.next_line()).await.unwrap().unwrap();

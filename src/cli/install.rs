@@ -15,7 +15,7 @@ use self::changes::{Changes, Consent};
 use super::{App, Error};
 use crate::{
     config::{BaseUrl, DEFAULT_BASE_URL, Profile, default_data_dir},
-    hosts::{self, ENTRY_NAME, Environment, HOSTS, Host, Launch, Server, TOKEN_VARIABLE, TokenSource},
+    hosts::{self, Environment, HOSTS, Host, Launch, Server, TOKEN_VARIABLE, TokenSource},
     mcp::Toolset,
 };
 
@@ -141,7 +141,7 @@ impl Install {
             }
             None => Launch::Stdio { command: own_path(environment)?, arguments: self.arguments(app)? },
         };
-        Ok(Server { name: entry_name(&app.settings.profile), launch })
+        Ok(Server { name: hosts::entry_name(&app.settings.profile), launch })
     }
 
     /// Returns the arguments with which a host starts this server for the same account as this command.
@@ -175,7 +175,7 @@ impl Uninstall {
     pub fn run(self, app: &App) -> Result<(), Error> {
         let environment = environment()?;
         self.consent.check()?;
-        let name = entry_name(&app.settings.profile);
+        let name = hosts::entry_name(&app.settings.profile);
         let hosts: Vec<_> = if self.all { HOSTS.iter().collect() } else { self.hosts };
         let mut changes = Changes::new(app, self.consent, hosts.len());
         for host in hosts {
@@ -258,14 +258,6 @@ fn found(app: &App, environment: &Environment) -> Vec<&'static Host> {
         app.printer.print_out("No host was found. `install --list` shows where they were looked for.");
     }
     hosts
-}
-
-fn entry_name(profile: &Profile) -> String {
-    if *profile == Profile::default() {
-        return ENTRY_NAME.to_owned();
-    }
-    // Some hosts accept no dot in a server's name.
-    format!("{ENTRY_NAME}-{}", profile.as_str().replace('.', "-"))
 }
 
 /// Returns the absolute path of this program, since hosts with windows are started with another `PATH` than a shell's.

@@ -23,10 +23,25 @@ pub use self::{
     place::{Environment, Os},
     table::{HOSTS, Host, TOKEN_VARIABLE, TokenSource},
 };
-use self::{document::SyntaxError, file::Snapshot};
+use self::{
+    document::{Slot, SyntaxError},
+    file::Snapshot,
+    value::Value,
+};
+use crate::{config::Profile, secret::SecretString};
 
 /// The name of an entry; one of another profile has the profile's name behind it.
 pub const ENTRY_NAME: &str = "bondmcp";
+
+/// Returns the name of the entry for `profile`.
+#[must_use]
+pub fn entry_name(profile: &Profile) -> String {
+    if *profile == Profile::default() {
+        return ENTRY_NAME.to_owned();
+    }
+    // Some hosts accept no dot in a server's name.
+    format!("{ENTRY_NAME}-{}", profile.as_str().replace('.', "-"))
+}
 
 /// The reasons why a host's file cannot be read or changed. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +100,15 @@ pub struct ConfiguredEntry {
     pub env_names: Vec<String>,
     /// The address of a server over HTTP.
     pub url: Option<String>,
+}
+
+/// The parts of an entry that may be secret.
+#[derive(Debug, Default)]
+pub struct Secrets {
+    /// The environment variables that the entry sets.
+    pub variables: Vec<(String, SecretString)>,
+    /// Whether the entry has the host send a token over HTTP.
+    pub passes_token: bool,
 }
 
 /// What the hosts' files say about this server.
@@ -181,6 +205,26 @@ impl Host {
 }
 
 impl ConfiguredEntry {
+    /// Reads the parts of the entry that may be secret, for a program that starts it. Refuses a file that others can
+    /// change: they would decide what is started.
+    pub fn secrets(&self) -> Result<Secrets, Error> {
+        let file = Snapshot::read(&self.file)?;
+        file.refuse_foreign()?;
+        let (Some(host), Some(text)) = (Host::named(self.host), file.text) else {
+            return Ok(Secrets::default());
+        };
+        let document = host.format.parse(&text).map_err(|error| Error::broken(&self.file, error))?;
+        let slot = Slot { section: host.section, name: &self.name };
+        let Some(entry) = slot.entry(&document) else { return Ok(Secrets::default()) };
+        let variables = entry.get(host.shape.environment).map(Value::entries).unwrap_or_default().iter();
+        Ok(Secrets {
+            variables: variables
+                .filter_map(|(name, value)| Some((name.clone(), value.as_text()?.into())))
+                .collect(),
+            passes_token: host.shape.token.iter().any(|(key, _)| entry.get(key).is_some()),
+        })
+    }
+
     fn is_ours(&self) -> bool {
         let program = self.command.as_deref().and_then(|command| Path::new(command).file_stem());
         is_our_name(&self.name) || program.is_some_and(|program| program == env!("CARGO_PKG_NAME"))

@@ -19,7 +19,10 @@ use std::{
 use tokio::{net::TcpListener, sync::Mutex, task::JoinHandle};
 use uuid::Uuid;
 
-pub use self::pending::{End, Pending, State};
+pub use self::{
+    coordination::is_abandoned,
+    pending::{End, Pending, State},
+};
 use self::{page_session::PageSession, peer::PeerPage};
 use crate::{
     account::{self, Account, RequiredCredential},

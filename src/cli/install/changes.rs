@@ -6,6 +6,9 @@ use similar::TextDiff;
 use super::super::{App, Error, printer::is_interactive, prompt};
 use crate::hosts::{self, Change};
 
+const NO_TERMINAL: &str =
+    "there is no terminal to ask on; give --yes to make the changes, or --print to see them";
+
 /// How the person agrees to a change.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Consent {
@@ -22,10 +25,7 @@ impl Consent {
         if self.print || self.yes || is_interactive() {
             return Ok(());
         }
-        Err(Error::Usage(
-            "there is no terminal to ask on; give --yes to make the changes, or --print to see them"
-                .to_owned(),
-        ))
+        Err(Error::Usage(NO_TERMINAL.to_owned()))
     }
 }
 
@@ -70,7 +70,7 @@ impl<'a> Changes<'a> {
             return Ok(false);
         }
         let question = format!("{question} {}? [y/N] ", change.path().display());
-        if !self.consent.yes && !is_yes(&prompt::line(printer, &question)?) {
+        if !self.consent.yes && !is_yes(&prompt::line(printer, &question, NO_TERMINAL)?) {
             self.declined += 1;
             printer.print_out(format_args!("{} is as it was.", change.path().display()));
             return Ok(false);

@@ -58,7 +58,7 @@ use crate::{
     clock::Clock,
     config::{BaseUrl, EnvironmentCredentials, Profile, SealingKeySource, Settings},
     redact::Redactor,
-    vault::{ChangeMarker, RecordId},
+    vault::{ChangeMarker, ChangeWatch, RecordId},
 };
 
 /// Longest wait of a shutdown for work that must not be interrupted.
@@ -130,6 +130,7 @@ impl Account {
             id: RecordId { owner, origin: settings.base_url.as_str().to_owned() },
             clock: clock.clone(),
             vault: OnceCell::new(),
+            changes: ChangeWatch::default(),
         };
         let sealing_key = match &settings.sealing_key {
             SealingKeySource::Given(key) => Some(key),

@@ -9,7 +9,7 @@ use crate::{
     clock::Clock,
     config::{SealingKeySource, VaultLocation},
     secret,
-    vault::{self, ChangeMarker, RecordId, SealingKey, Vault},
+    vault::{self, ChangeMarker, ChangeWatch, RecordId, SealingKey, Vault},
 };
 
 /// Lifetime of a renewal's lease without a heartbeat: the longest time that others wait for a dead holder.
@@ -31,6 +31,7 @@ pub struct Store {
     pub id: RecordId,
     pub clock: Clock,
     pub vault: OnceCell<Vault>,
+    pub changes: ChangeWatch,
 }
 
 impl Store {
@@ -79,7 +80,7 @@ impl Store {
 
     /// Returns the marker that changes when the vault is written; `None` where it is unknown.
     pub fn change_marker(&self) -> Option<ChangeMarker> {
-        ChangeMarker::now(&self.location)
+        self.changes.marker(&self.location)
     }
 
     /// Takes or extends the right to renew the session.

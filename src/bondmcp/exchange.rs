@@ -223,9 +223,9 @@ impl Client {
         if let Some(sent) = request.sent {
             sent.set(true);
         }
-        let response = outgoing.send().await.map_err(|error| self.failure(&error))?;
+        let mut response = outgoing.send().await.map_err(|error| self.failure(&error))?;
         let status = response.status();
-        let headers = response.headers().clone();
+        let headers = std::mem::take(response.headers_mut());
         if admitted.is_some() {
             self.rate_limiter.observe(status.as_u16(), &headers, self.clock.now());
         }

@@ -97,6 +97,8 @@ impl BondMcp {
         let span =
             tracing::info_span!("call", id = CALLS.fetch_add(1, Ordering::Relaxed), tool = served.spec.name);
         let (answer, aborted) = tokio::select! {
+            // A call that need not wait for anything is not prepared for an abort.
+            biased;
             answer = call.within_limits(&served.definition.input_schema).instrument(span) => (answer, None),
             () = host.cancelled().cancelled() => aborted("cancelled", "the call was cancelled"),
             () = self.inner.stopping.cancelled() => aborted("stopped", "the server is stopping"),

@@ -2,7 +2,9 @@
 
 use std::{
     fs::File,
-    io::{self, Read as _},
+    io,
+    path::Path,
+    sync::{PoisonError, RwLock},
     time::SystemTime,
 };
 
@@ -28,28 +30,72 @@ pub enum ChangeMarker {
 /// <https://www.sqlite.org/fileformat2.html#walformat>
 const WAL_HEADER_BYTES: usize = 32;
 
-impl ChangeMarker {
+/// A watch on the vault's files. It keeps the write-ahead log open, since opening a file costs several times as much as
+/// looking at an open one.
+#[derive(Debug, Default)]
+pub struct ChangeWatch {
+    log: RwLock<Option<File>>,
+}
+
+impl ChangeWatch {
     /// Returns the current marker; `None` where it is unknown, so that the vault must be read.
     #[must_use]
-    pub fn now(location: &VaultLocation) -> Option<Self> {
-        let VaultLocation::Sqlite(path) = location;
-        match File::open(files::beside(path, "-wal")) {
-            Ok(log) => Self::of_log(log).ok(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Some(if path.exists() { Self::NoLog } else { Self::NoVault })
-            }
-            Err(_) => None,
+    pub fn marker(&self, location: &VaultLocation) -> Option<ChangeMarker> {
+        let log = self.log.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(log) = &*log
+            && let Some(marker) = of_log(log).ok()?
+        {
+            return Some(marker);
         }
+        drop(log);
+        self.reopen(location)
     }
 
-    fn of_log(mut log: File) -> io::Result<Self> {
-        let metadata = log.metadata()?;
-        let mut header = [0; WAL_HEADER_BYTES];
-        if metadata.len() >= WAL_HEADER_BYTES as u64 {
-            log.read_exact(&mut header)?;
-        }
-        Ok(Self::Log { length: metadata.len(), modified: metadata.modified().ok(), header })
+    fn reopen(&self, VaultLocation::Sqlite(path): &VaultLocation) -> Option<ChangeMarker> {
+        let mut held = self.log.write().unwrap_or_else(PoisonError::into_inner);
+        *held = None;
+        let log = match File::open(files::beside(path, "-wal")) {
+            Ok(log) => log,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Some(without_log(path)),
+            Err(_) => return None,
+        };
+        let marker = of_log(&log).ok()?.unwrap_or_else(|| without_log(path));
+        // Elsewhere an open file does not show that it was deleted.
+        *held = cfg!(unix).then_some(log);
+        Some(marker)
     }
+}
+
+fn without_log(vault: &Path) -> ChangeMarker {
+    if vault.exists() { ChangeMarker::NoLog } else { ChangeMarker::NoVault }
+}
+
+/// Returns the marker of an open log; `None` if the file was deleted, as the last process to close a vault does.
+#[cfg(unix)]
+fn of_log(log: &File) -> io::Result<Option<ChangeMarker>> {
+    use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+
+    let metadata = log.metadata()?;
+    if metadata.nlink() == 0 {
+        return Ok(None);
+    }
+    let mut header = [0; WAL_HEADER_BYTES];
+    if metadata.len() >= WAL_HEADER_BYTES as u64 {
+        log.read_exact_at(&mut header, 0)?;
+    }
+    Ok(Some(ChangeMarker::Log { length: metadata.len(), modified: metadata.modified().ok(), header }))
+}
+
+#[cfg(not(unix))]
+fn of_log(mut log: &File) -> io::Result<Option<ChangeMarker>> {
+    use std::io::Read as _;
+
+    let metadata = log.metadata()?;
+    let mut header = [0; WAL_HEADER_BYTES];
+    if metadata.len() >= WAL_HEADER_BYTES as u64 {
+        log.read_exact(&mut header)?;
+    }
+    Ok(Some(ChangeMarker::Log { length: metadata.len(), modified: metadata.modified().ok(), header }))
 }
 
 #[cfg(test)]
@@ -71,21 +117,42 @@ mod tests {
     async fn every_commit_of_anybody_changes_the_marker_and_a_read_does_not() {
         let directory = tempfile::tempdir().unwrap();
         let location = VaultLocation::Sqlite(directory.path().join("data/vault.db"));
-        assert_eq!(ChangeMarker::now(&location), Some(ChangeMarker::NoVault));
+        let watch = ChangeWatch::default();
+        let now = || watch.marker(&location);
+        assert_eq!(now(), Some(ChangeMarker::NoVault));
         let (reader, writer) = (open(&location).await, open(&location).await);
         let id = RecordId { owner: "o".into(), origin: "u".into() };
         let (mut version, plaintext) = (None, vec![7; 400_000]);
         for round in 0..40 {
-            let before = ChangeMarker::now(&location);
+            let before = now();
             version = Some(writer.write(&id, version, &plaintext).await.unwrap());
-            let after = ChangeMarker::now(&location);
+            let after = now();
             assert_ne!(before, after, "{round}");
             reader.read(&id).await.unwrap().unwrap();
-            assert_eq!(after, ChangeMarker::now(&location), "{round}");
+            assert_eq!(after, now(), "{round}");
             if round == 30 {
                 writer.purge().await.unwrap();
-                assert_ne!(after, ChangeMarker::now(&location));
+                assert_ne!(after, now());
             }
         }
+    }
+    #[tokio::test]
+    async fn a_log_that_was_deleted_and_made_again_is_not_watched_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let location = VaultLocation::Sqlite(directory.path().join("data/vault.db"));
+        let watch = ChangeWatch::default();
+        let id = RecordId { owner: "o".into(), origin: "u".into() };
+        let mut version = None;
+        let mut seen = vec![];
+        for _ in 0..3 {
+            let vault = open(&location).await;
+            version = Some(vault.write(&id, version, b"record").await.unwrap());
+            seen.push(watch.marker(&location).unwrap());
+            assert!(matches!(seen.last(), Some(ChangeMarker::Log { .. })));
+            vault.close().await;
+            assert_eq!(watch.marker(&location), Some(ChangeMarker::NoLog));
+        }
+        seen.dedup();
+        assert_eq!(seen.len(), 3);
     }
 }

@@ -11,7 +11,7 @@ mod sqlite;
 use std::time::Duration;
 
 pub use self::{
-    changes::ChangeMarker,
+    changes::{ChangeMarker, ChangeWatch},
     error::Error,
     sealing_key::{KeyOrigin, KeyPlace, KeychainAnswer, SealingKey},
 };

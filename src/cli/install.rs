@@ -15,7 +15,7 @@ use self::changes::{Changes, Consent};
 use super::{App, Error};
 use crate::{
     config::{BaseUrl, DEFAULT_BASE_URL, Profile, default_data_dir},
-    hosts::{self, Environment, HOSTS, Host, Launch, Server, TOKEN_VARIABLE},
+    hosts::{self, Environment, HOSTS, Host, Launch, Server, TOKEN_VARIABLE, TokenSource},
     mcp::Toolset,
 };
 
@@ -199,16 +199,17 @@ impl Uninstall {
 fn print_next(app: &App, host: &Host, server: &Server) {
     let printer = &app.printer;
     if matches!(server.launch, Launch::Http { token: true, .. }) {
-        if host.passes_token() {
-            printer.print_out(format_args!(
-                "The entry refers to {TOKEN_VARIABLE}: set it to the server's token in the environment of {}.",
-                host.title
-            ));
-        } else {
-            printer.print_out(format_args!(
-                "{} takes no token from a variable. Add the header Authorization to the entry yourself.",
-                host.title
-            ));
+        let title = host.title;
+        match host.token_source() {
+            TokenSource::Variable => printer.print_out(format_args!(
+                "The entry refers to {TOKEN_VARIABLE}: set it to the server's token in the environment of {title}."
+            )),
+            TokenSource::Prompt { .. } => printer.print_out(format_args!(
+                "{title} asks for the server's token when it starts the server for the first time."
+            )),
+            TokenSource::Nowhere => printer.print_out(format_args!(
+                "{title} takes no token from a variable. Add the header Authorization to the entry yourself."
+            )),
         }
     }
     printer.print_out(format_args!("Next: {}", host.next.replace("{name}", &server.name)));

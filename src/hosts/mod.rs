@@ -18,10 +18,10 @@ use std::{
 
 pub use self::{
     change::{Change, install, uninstall},
-    document::Format,
+    document::{Format, Section},
     entry::{Launch, Server},
     place::{Environment, Os},
-    table::{HOSTS, Host, TOKEN_VARIABLE},
+    table::{HOSTS, Host, TOKEN_VARIABLE, TokenSource},
 };
 use self::{
     document::{Slot, SyntaxError},
@@ -107,6 +107,8 @@ pub struct ConfiguredEntry {
 pub struct Secrets {
     /// The environment variables that the entry sets.
     pub variables: Vec<(String, SecretString)>,
+    /// Whether the host asks the person for a token that it sends.
+    pub asks_for_token: bool,
     /// Whether the entry has the host send a token over HTTP.
     pub passes_token: bool,
 }
@@ -167,10 +169,10 @@ impl Host {
             || self.program.is_some_and(|program| environment.program(program).is_some())
     }
 
-    /// Whether an entry over HTTP can name the variable that holds the token.
+    /// Returns where the host gets the token of a server over HTTP.
     #[must_use]
-    pub fn passes_token(&self) -> bool {
-        !self.shape.token.is_empty()
+    pub fn token_source(&self) -> &TokenSource {
+        &self.shape.token_source
     }
 
     /// Returns the files that the host reads.
@@ -187,8 +189,8 @@ impl Host {
     fn entries(&'static self, path: &Path) -> Result<Vec<ConfiguredEntry>, Error> {
         let Some(text) = Snapshot::read(path)?.text else { return Ok(Vec::new()) };
         let document = self.format.parse(&text).map_err(|error| Error::broken(path, error))?;
-        let entries = self.format.servers(&document, self.section).into_iter().map(|(name, entry)| {
-            let parsed = self.shape.read(&entry);
+        let entries = self.section.entries(&document).into_iter().map(|(name, entry)| {
+            let parsed = self.shape.read(entry);
             ConfiguredEntry {
                 host: self.name,
                 title: self.title,
@@ -215,12 +217,13 @@ impl ConfiguredEntry {
         };
         let document = host.format.parse(&text).map_err(|error| Error::broken(&self.file, error))?;
         let slot = Slot { section: host.section, name: &self.name };
-        let Some(entry) = host.format.entry(&document, slot) else { return Ok(Secrets::default()) };
+        let Some(entry) = slot.entry(&document) else { return Ok(Secrets::default()) };
         let variables = entry.get(host.shape.environment).map(Value::entries).unwrap_or_default().iter();
         Ok(Secrets {
             variables: variables
                 .filter_map(|(name, value)| Some((name.clone(), value.as_text()?.into())))
                 .collect(),
+            asks_for_token: matches!(host.token_source(), TokenSource::Prompt { .. }),
             passes_token: host.shape.token.iter().any(|(key, _)| entry.get(key).is_some()),
         })
     }

@@ -70,6 +70,27 @@ fn a_token_or_a_password_in_the_environment_is_not_written() {
 }
 
 #[test]
+fn a_host_that_asks_for_the_token_gets_the_question_as_long_as_a_server_needs_it() {
+    let home = Home::new();
+    let text = "{\n  // mine\n  \"inputs\": [\n    { \"id\": \"other\" },\n  ],\n  \"servers\": {},\n}\n";
+    let file = home.write("vscode", text);
+    let http = ["install", "vscode", "--yes", "--http", "https://mcp.example/mcp", "--profile"];
+    for profile in ["default", "work"] {
+        assert_eq!(home.run(&[&http[..], &[profile]].concat()).code, Some(0));
+    }
+    let questions =
+        |file: &Path| fs::read_to_string(file).unwrap().matches("\"id\": \"bondmcp-token\"").count();
+    assert_eq!(questions(&file), 1);
+    // Over stdio no token is needed, but the other profile still refers to it.
+    assert_eq!(home.run(&["install", "vscode", "--yes"]).code, Some(0));
+    assert_eq!(questions(&file), 1);
+    assert_eq!(home.run(&["uninstall", "vscode", "--yes", "--profile", "work"]).code, Some(0));
+    assert_eq!(questions(&file), 0);
+    assert_eq!(home.run(&["uninstall", "vscode", "--yes"]).code, Some(0));
+    assert_eq!(home.files(), BTreeMap::from([(file, text.to_owned())]));
+}
+
+#[test]
 fn a_server_without_token_needs_no_header() {
     let home = Home::new();
     let ran = home.run(&[

@@ -190,21 +190,20 @@ fn scalar(text: &str, style: ScalarStyle) -> Value {
     }
 }
 
-pub fn set(text: &str, slot: Slot<'_>, entry: &Value, is_list: bool) -> Result<String, NotEditable> {
+pub fn set(text: &str, slot: Slot<'_>, entry: &Value) -> Result<String, NotEditable> {
     let root = document(text).map_err(|_| NotEditable)?;
-    let source = Source::new(text);
+    let (source, is_list) = (Source::new(text), slot.section.named_by.is_some());
     let entries = match root.as_ref().map(|root| (root, &root.content)) {
         None | Some((_, Content::Scalar(Value::Null))) => &[][..],
         Some((root, Content::Map(entries))) if !source.is_flow(root) => entries,
         Some(_) => return Err(NotEditable),
     };
-    let Some((key, servers)) = entries.iter().find(|(key, _)| key_of(key) == slot.section) else {
-        let rendered =
-            rendered_section(slot, entry, is_list, entries.first().map_or(0, |(key, _)| key.start.column));
+    let Some((key, servers)) = entries.iter().find(|(key, _)| key_of(key) == slot.section.key) else {
+        let rendered = rendered_section(slot, entry, entries.first().map_or(0, |(key, _)| key.start.column));
         let break_line = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
         return Ok(format!("{text}{break_line}{rendered}"));
     };
-    let children = source.children(servers).ok_or(NotEditable)?;
+    let children = source.children(servers, slot.section.named_by).ok_or(NotEditable)?;
     if let Some(existing) = children.iter().find(|child| child.name.as_deref() == Some(slot.name)) {
         if source.is_flow(servers) {
             return Err(NotEditable);
@@ -235,10 +234,10 @@ pub fn set(text: &str, slot: Slot<'_>, entry: &Value, is_list: bool) -> Result<S
 pub fn remove(text: &str, slot: Slot<'_>) -> Result<String, NotEditable> {
     let root = document(text).map_err(|_| NotEditable)?.ok_or(NotEditable)?;
     let Content::Map(entries) = &root.content else { return Err(NotEditable) };
-    let found = entries.iter().find(|(key, _)| key_of(key) == slot.section);
+    let found = entries.iter().find(|(key, _)| key_of(key) == slot.section.key);
     let (key, servers) = found.ok_or(NotEditable)?;
     let source = Source::new(text);
-    let children = source.children(servers).ok_or(NotEditable)?;
+    let children = source.children(servers, slot.section.named_by).ok_or(NotEditable)?;
     let position = children.iter().position(|child| child.name.as_deref() == Some(slot.name));
     let position = position.ok_or(NotEditable)?;
     let child = &children[position];
@@ -279,7 +278,7 @@ impl<'a> Source<'a> {
     }
 
     /// Returns the entries below the section; `None` if it holds something else.
-    fn children(&self, servers: &Node) -> Option<Vec<Child>> {
+    fn children(&self, servers: &Node, named_by: Option<&str>) -> Option<Vec<Child>> {
         let child =
             |name, first: &Node, last: &Node| Child { name, start: first.start, last_line: last.last_line };
         match &servers.content {
@@ -292,7 +291,8 @@ impl<'a> Source<'a> {
                 items
                     .iter()
                     .map(|item| {
-                        let name = value(item).get("name").and_then(Value::as_text).map(ToOwned::to_owned);
+                        let name =
+                            named_by.and_then(|key| value(item).get(key)?.as_text().map(ToOwned::to_owned));
                         let mut child = child(name, item, item);
                         // The item's own column is behind its dash.
                         child.start.column = self.indentation(item.start.line);
@@ -343,9 +343,9 @@ impl<'a> Source<'a> {
     }
 }
 
-fn rendered_section(slot: Slot<'_>, entry: &Value, is_list: bool, indent: usize) -> String {
-    let entry = rendered_entry(slot.name, entry, is_list, indent + 2);
-    format!("{}{}:\n{entry}", " ".repeat(indent), slot.section)
+fn rendered_section(slot: Slot<'_>, entry: &Value, indent: usize) -> String {
+    let entry = rendered_entry(slot.name, entry, slot.section.named_by.is_some(), indent + 2);
+    format!("{}{}:\n{entry}", " ".repeat(indent), slot.section.key)
 }
 
 fn rendered_entry(name: &str, entry: &Value, is_list: bool, indent: usize) -> String {

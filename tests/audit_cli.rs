@@ -67,6 +67,7 @@ async fn the_last_line_sums_what_was_asked_for() {
     };
     assert_eq!(last(&[]).await, "6 entries; cost $0.11, and 1 possibly billed without an answer");
     assert_eq!(last(&["--tool", "medication_check"]).await, "1 entry; cost $0.03");
+    assert_eq!(last(&["--tool", "keys"]).await, "1 entry; cost $0.00");
     assert_eq!(last(&["--outcome", "ok", "--lines", "1"]).await, "4 entries, the newest 1 shown; cost $0.11");
 }
 

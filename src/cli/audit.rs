@@ -152,7 +152,8 @@ impl Totals {
     fn of(entries: &[AuditEntry]) -> Self {
         Self {
             entries: entries.len(),
-            cost: entries.iter().filter_map(|entry| entry.cost).sum(),
+            // Not `sum`, which is -0 for no costs.
+            cost: entries.iter().filter_map(|entry| entry.cost).fold(0.0, |sum, cost| sum + cost),
             possibly_billed: entries
                 .iter()
                 .filter(|entry| entry.possibly_billed && entry.cost.is_none())

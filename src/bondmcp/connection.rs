@@ -1,18 +1,14 @@
-//! The HTTP client: its trusted certificates, its resolver, its proxy, and the reasons why a connection failed. The
+//! The HTTP client: its trusted certificates, its resolver, and the reasons why a connection failed. The
 //! reasons are enums, since error texts of other crates may quote anything; those texts are for the log.
 
 use std::{error::Error as StdError, io, sync::Arc};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::NaiveDate;
-use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use rustls::{CertificateError, ClientConfig, client::danger::ServerCertVerifier, pki_types::UnixTime};
 
-use zeroize::Zeroizing;
-
 use super::Timing;
-use crate::{clock::Timestamp, config::BaseUrl, secret::SecretString};
+use crate::{clock::Timestamp, config::BaseUrl};
 
 /// The reason why the HTTP client cannot be set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -130,47 +126,6 @@ fn system_certificates() -> Vec<rustls::pki_types::CertificateDer<'static>> {
         found.extend(load_certs_from_paths(None, Some(&directory)).certs);
     }
     if found.is_empty() { load_native_certs().certs } else { found }
-}
-
-/// A proxy from the environment, through which HTTPS requests go.
-#[derive(Clone)]
-pub(super) struct Proxy(Intercept);
-
-impl Proxy {
-    /// Returns the proxy for `base_url`, chosen as the HTTP client chooses it.
-    pub fn of(base_url: &BaseUrl) -> Option<Self> {
-        if !base_url.is_https() {
-            return None;
-        }
-        Some(Self(Matcher::from_system().intercept(&base_url.as_str().parse().ok()?)?))
-    }
-
-    /// Returns the host and port for messages, without the user name and password that the URL may have.
-    pub fn host(&self) -> String {
-        let uri = self.0.uri();
-        let port = uri.port().map(|port| format!(":{port}")).unwrap_or_default();
-        format!("{}{port}", uri.host().unwrap_or_default())
-    }
-
-    /// Returns the host name and the port to connect to; `None` for a proxy that does not speak plain HTTP.
-    pub fn http_address(&self) -> Option<(&str, u16)> {
-        let uri = self.0.uri();
-        let is_http = uri.scheme_str() == Some("http");
-        uri.host().filter(|_| is_http).map(|host| (host, uri.port_u16().unwrap_or(80)))
-    }
-
-    /// Returns the password in the proxy's URL.
-    pub fn password(&self) -> Option<SecretString> {
-        let login = self.authorization()?.as_bytes().strip_prefix(b"Basic ")?;
-        let login = Zeroizing::new(STANDARD.decode(login).ok()?);
-        let (_, password) = std::str::from_utf8(&login).ok()?.split_once(':')?;
-        Some(password.into())
-    }
-
-    /// Returns the value of the `Proxy-Authorization` header, marked as sensitive.
-    pub fn authorization(&self) -> Option<&http::HeaderValue> {
-        self.0.basic_auth()
-    }
 }
 
 /// The system's resolver, with an error type of its own.

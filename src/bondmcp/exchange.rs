@@ -19,8 +19,9 @@ use zeroize::Zeroizing;
 use super::{
     Client,
     circuit_breaker::{Observed, Permit},
-    connection::{BreakCause, ConnectFailure, Proxy, causes},
+    connection::{BreakCause, ConnectFailure, causes},
     error::{Error, Refusal},
+    proxy::Proxy,
 };
 use crate::secret::{ExposeSecret, SecretBytes, SecretString};
 

@@ -12,6 +12,7 @@ mod forward;
 mod health;
 mod models;
 mod probe;
+mod proxy;
 mod rate_limiter;
 pub mod wire;
 
@@ -57,7 +58,7 @@ impl Client {
     async fn http(&self) -> Result<&reqwest::Client, Error> {
         let make = || async {
             let (base_url, timing) = (self.base_url.clone(), self.timing);
-            let proxy = connection::Proxy::of(&base_url);
+            let proxy = proxy::Proxy::of(&base_url);
             self.redactor.hold("proxy", &proxy.and_then(|proxy| proxy.password()));
             let made = tokio::task::spawn_blocking(move || connection::http_client(&base_url, timing)).await;
             made.unwrap_or(Err(SetupError::Client))

@@ -25,7 +25,8 @@ use tokio_rustls::TlsConnector;
 use super::{
     Client, ConnectFailure, Error, Refusal,
     certificate::Certificate,
-    connection::{self, Proxy, SetupError},
+    connection::{self, SetupError},
+    proxy::Proxy,
 };
 use crate::clock::Timestamp;
 

@@ -114,6 +114,10 @@ async fn one(
     };
     match tried {
         Ok(server) => served(name, &place, &server, install),
+        Err(entry::Failure::TokenWanted) if secrets.passes_token && secrets.asks_for_token => Check::skip(
+            name,
+            format!("{place}: its server wants the token that the host asks you for, so only you can try it"),
+        ),
         Err(failure) => {
             let mend = match &failure {
                 entry::Failure::TokenWanted if !secrets.passes_token => Mend::advice(

@@ -26,8 +26,10 @@ use crate::{
     redact::Redactor,
 };
 
-/// Time-outs of the requests that examine the way to BondMCP.
-const TIMING: fn() -> Timing = || Timing { request: Duration::from_secs(10), ..Timing::default() };
+/// Returns the time-outs of the requests that examine the way to BondMCP.
+fn timing() -> Timing {
+    Timing { request: Duration::from_secs(10), ..Timing::default() }
+}
 
 /// The outcome of one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -159,7 +161,7 @@ pub async fn examine(subject: Subject, report: &mut dyn FnMut(Check)) {
         }
     };
     let client =
-        Client::new(settings.base_url.clone(), subject.redactor.clone(), subject.clock.clone(), TIMING());
+        Client::new(settings.base_url.clone(), subject.redactor.clone(), subject.clock.clone(), timing());
     let account = Account::new(
         settings,
         subject.command_line.clone(),

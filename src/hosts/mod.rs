@@ -107,6 +107,8 @@ pub struct ConfiguredEntry {
 pub struct Secrets {
     /// The environment variables that the entry sets.
     pub variables: Vec<(String, SecretString)>,
+    /// Whether the host asks the person for a token that it sends.
+    pub asks_for_token: bool,
     /// Whether the entry has the host send a token over HTTP.
     pub passes_token: bool,
 }
@@ -221,6 +223,7 @@ impl ConfiguredEntry {
             variables: variables
                 .filter_map(|(name, value)| Some((name.clone(), value.as_text()?.into())))
                 .collect(),
+            asks_for_token: matches!(host.token_source(), TokenSource::Prompt { .. }),
             passes_token: host.shape.token.iter().any(|(key, _)| entry.get(key).is_some()),
         })
     }

@@ -218,3 +218,13 @@ async fn an_entry_that_others_can_change_is_not_started() {
     patient.paste(&check.run, "").await;
     patient.assert_mended("host Claude Desktop").await;
 }
+
+/// VS Code asks for the token and passes it on, which only a person can try.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_whose_host_asks_for_the_token_is_not_called_broken() {
+    let (_sandbox, patient) = Patient::signed_in().await;
+    let (_server, url) = http_server(&patient, "canary-token-of-the-http-server").await;
+    patient.install(&format!("{} install vscode --http {url}", env!("CARGO_BIN_EXE_bondmcp-server"))).await;
+    let check = patient.examine().await.check("host VS Code");
+    assert!(check.status == "skip" && check.detail.contains("only you can try it"), "{check:?}");
+}

@@ -7,6 +7,8 @@ mod entry;
 mod file;
 mod place;
 mod table;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use std::{
@@ -16,10 +18,10 @@ use std::{
 
 pub use self::{
     change::{Change, install, uninstall},
-    document::Format,
+    document::{Format, Section},
     entry::{Launch, Server},
     place::{Environment, Os},
-    table::{HOSTS, Host, TOKEN_VARIABLE},
+    table::{HOSTS, Host, TOKEN_VARIABLE, TokenSource},
 };
 use self::{document::SyntaxError, file::Snapshot};
 
@@ -119,7 +121,14 @@ impl Host {
     #[must_use]
     pub fn path(&self, environment: &Environment) -> PathBuf {
         let paths = self.paths(environment);
-        paths.iter().find(|path| path.exists()).or(paths.first()).cloned().unwrap_or_default()
+        let has_directory = |path: &&PathBuf| path.parent().is_some_and(Path::is_dir);
+        let directory = paths.iter().rfind(has_directory).or(paths.first()).and_then(|path| path.parent());
+        let in_directory = || paths.iter().filter(|path| path.parent() == directory);
+        in_directory()
+            .find(|path| path.exists())
+            .or_else(|| in_directory().next())
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// Whether the host seems to be installed: it has a directory for its file, or its program is found.
@@ -134,10 +143,10 @@ impl Host {
             || self.program.is_some_and(|program| environment.program(program).is_some())
     }
 
-    /// Whether an entry over HTTP can name the variable that holds the token.
+    /// Returns where the host gets the token of a server over HTTP.
     #[must_use]
-    pub fn passes_token(&self) -> bool {
-        !self.shape.token.is_empty()
+    pub fn token_source(&self) -> &TokenSource {
+        &self.shape.token_source
     }
 
     /// Returns the files that the host reads.
@@ -154,8 +163,8 @@ impl Host {
     fn entries(&'static self, path: &Path) -> Result<Vec<ConfiguredEntry>, Error> {
         let Some(text) = Snapshot::read(path)?.text else { return Ok(Vec::new()) };
         let document = self.format.parse(&text).map_err(|error| Error::broken(path, error))?;
-        let entries = self.format.servers(&document, self.section).into_iter().map(|(name, entry)| {
-            let parsed = self.shape.read(&entry);
+        let entries = self.section.entries(&document).into_iter().map(|(name, entry)| {
+            let parsed = self.shape.read(entry);
             ConfiguredEntry {
                 host: self.name,
                 title: self.title,

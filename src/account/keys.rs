@@ -37,7 +37,9 @@ pub struct Key {
     pub created_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_used: Option<String>,
+    /// Not in the tools' schemas, which are kept short.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(skip)]
     pub permissions: Vec<Permission>,
     /// Whether BondMCP accepts the key.
     pub is_active: bool,

@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::Duration};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Response,
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
     header::{
         ACCEPT_ENCODING, ALT_SVC, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, COOKIE,
         EXPECT, FORWARDED, HOST, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE,
@@ -82,7 +82,7 @@ impl Client {
         let outgoing = self.http().await?.request(request.method, url).headers(headers).body(request.body);
         let response = outgoing.send().await.map_err(|error| self.failure(&error))?;
         let status = response.status();
-        if status.is_redirection() {
+        if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
             return Err(Error::Redirected { host: self.base_url.host(), status: status.as_u16() });
         }
         let mut headers = end_to_end(response.headers().clone(), &NOT_RETURNED);

@@ -152,7 +152,8 @@ impl Totals {
     fn of(entries: &[AuditEntry]) -> Self {
         Self {
             entries: entries.len(),
-            cost: entries.iter().filter_map(|entry| entry.cost).sum(),
+            // Not `sum`, which is -0 for no costs.
+            cost: entries.iter().filter_map(|entry| entry.cost).fold(0.0, |sum, cost| sum + cost),
             possibly_billed: entries
                 .iter()
                 .filter(|entry| entry.possibly_billed && entry.cost.is_none())
@@ -185,7 +186,7 @@ impl Follower<'_> {
         if self.json {
             Ok(())
         } else {
-            ended(self.printer.print_row(HEAD.map(ToOwned::to_owned), Self::WIDTHS))
+            ended(self.printer.print_row(&HEAD.map(ToOwned::to_owned), Self::WIDTHS))
         }
     }
 
@@ -193,7 +194,7 @@ impl Follower<'_> {
         ended(if self.json {
             self.printer.print_json_line(entry)
         } else {
-            self.printer.print_row(row(self.printer, entry), Self::WIDTHS)
+            self.printer.print_row(&row(self.printer, entry), Self::WIDTHS)
         })
     }
 }

@@ -3,7 +3,7 @@
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use super::{Cli, Error, printer::Printer};
+use super::{Cli, printer::Printer};
 
 pub(super) const EXAMPLES: &str = "Examples:
   bondmcp-server completions bash > ~/.local/share/bash-completion/completions/bondmcp-server
@@ -18,10 +18,11 @@ pub(super) struct Args {
 }
 
 impl Args {
-    pub fn run(self, printer: &Printer) -> Result<(), Error> {
+    pub fn run(self, printer: &Printer) {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), env!("CARGO_PKG_NAME"), &mut script);
-        printer.print_text(&String::from_utf8_lossy(&script));
-        Ok(())
+        // clap_complete 4.6 takes the hyphen in this program's name for a subcommand in half of its script for bash.
+        let script = String::from_utf8_lossy(&script).replace("bondmcp__subcmd__server", "bondmcp__server");
+        printer.print_text(&script);
     }
 }

@@ -4,6 +4,7 @@
 mod child;
 mod choose;
 mod env_file;
+mod examples;
 mod list;
 mod proxy;
 
@@ -11,15 +12,15 @@ use std::{ffi::OsString, path::PathBuf, time::Instant};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-pub(super) use self::list::print_unfinished;
 use self::{
     choose::{Choice, confirm, refuse_without_answer},
     env_file::EnvFile,
 };
+pub(super) use self::{examples::KEYS as EXAMPLES, list::print_unfinished};
 use super::{
     App, Error,
     printer::{has_terminal, is_interactive, reveal_out},
-    progress::{REQUEST_LIMIT, requesting},
+    progress::requesting,
     prompt,
 };
 use crate::{
@@ -27,57 +28,17 @@ use crate::{
     bondmcp::wire::{CreateApiKey, Permission},
 };
 
-pub(super) const EXAMPLES: &str = "Examples:
-  bondmcp-server keys create ci --permission read
-  bondmcp-server keys list
-  bondmcp-server keys run ci -- python3 report.py
-  bondmcp-server keys rotate ci";
-
-const LIST_EXAMPLES: &str = "Examples:
-  bondmcp-server keys list
-  bondmcp-server keys list --json";
-
-const CREATE_EXAMPLES: &str = "Examples:
-  bondmcp-server keys create ci
-  bondmcp-server keys create report --permission read --description 'the weekly report'";
-
-const ROTATE_EXAMPLES: &str = "Examples:
-  bondmcp-server keys rotate ci
-  bondmcp-server keys rotate ci --yes";
-
-const REVOKE_EXAMPLES: &str = "Examples:
-  bondmcp-server keys revoke ci
-  bondmcp-server keys revoke ci --yes";
-
-const USE_EXAMPLES: &str = "Examples:
-  bondmcp-server keys use ci
-  bondmcp-server keys use";
-
-const USAGE_EXAMPLES: &str = "Examples:
-  bondmcp-server keys usage ci";
-
-const RUN_EXAMPLES: &str = "Examples:
-  bondmcp-server keys run ci -- python3 report.py
-  bondmcp-server keys run ci --proxy -- ./untrusted-script";
-
-const REVEAL_EXAMPLES: &str = "Examples:
-  bondmcp-server keys reveal ci
-  bondmcp-server keys reveal ci --stdout | gh secret set BONDMCP_API_KEY";
-
-const WRITE_EXAMPLES: &str = "Examples:
-  bondmcp-server keys write ci --env-file .env";
-
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// List the account's API keys
-    #[command(after_help = LIST_EXAMPLES)]
+    #[command(after_help = examples::LIST)]
     List {
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
     /// Create a key; its value is stored in the vault and not shown
-    #[command(after_help = CREATE_EXAMPLES)]
+    #[command(after_help = examples::CREATE)]
     Create {
         /// The name of the key
         #[arg(required_unless_present = "name_flag")]
@@ -93,7 +54,7 @@ pub(super) enum Command {
         permission: Vec<Permission>,
     },
     /// Replace a key with a new one; the old one is revoked once the new one works (asks first)
-    #[command(after_help = ROTATE_EXAMPLES)]
+    #[command(after_help = examples::ROTATE)]
     Rotate {
         /// Id of the key, or its name if that is unique
         key: String,
@@ -102,7 +63,7 @@ pub(super) enum Command {
         yes: bool,
     },
     /// Revoke a key; programs using it stop working (asks first)
-    #[command(after_help = REVOKE_EXAMPLES)]
+    #[command(after_help = examples::REVOKE)]
     Revoke {
         /// Id of the key, or its name if that is unique
         key: String,
@@ -111,13 +72,13 @@ pub(super) enum Command {
         yes: bool,
     },
     /// Use a key for API calls; omit KEY to go back to the session
-    #[command(after_help = USE_EXAMPLES)]
+    #[command(after_help = examples::USE)]
     Use {
         /// Id of the key, or its name if that is unique
         key: Option<String>,
     },
     /// Show the usage of a key
-    #[command(after_help = USAGE_EXAMPLES)]
+    #[command(after_help = examples::USAGE)]
     Usage {
         /// Id of the key, or its name if that is unique
         key: String,
@@ -128,7 +89,7 @@ pub(super) enum Command {
     /// Run a program with the key as BONDMCP_API_KEY in its environment, and nowhere else
     ///
     /// BONDMCP_BASE_URL is set too. The exit code is the program's; 127 if it was not found, 126 if it cannot be run.
-    #[command(after_help = RUN_EXAMPLES)]
+    #[command(after_help = examples::RUN)]
     Run {
         /// Id of the key, or its name if that is unique
         key: String,
@@ -140,7 +101,7 @@ pub(super) enum Command {
         command: Vec<OsString>,
     },
     /// Print a key to the terminal (asks first)
-    #[command(after_help = REVEAL_EXAMPLES)]
+    #[command(after_help = examples::REVEAL)]
     Reveal {
         /// Id of the key, or its name if that is unique
         key: String,
@@ -151,7 +112,7 @@ pub(super) enum Command {
     /// Write a key as BONDMCP_API_KEY into a file for programs that read one, such as .env
     ///
     /// The file's other lines stay, and only you can read it. A file that git would add to a commit is refused.
-    #[command(after_help = WRITE_EXAMPLES)]
+    #[command(after_help = examples::WRITE)]
     Write {
         /// Id of the key, or its name if that is unique
         key: String,
@@ -170,7 +131,7 @@ fn permission() -> impl TypedValueParser<Value = Permission> {
 
 impl Command {
     pub async fn run(self, app: App) -> Result<(), Error> {
-        self.refuse_what_cannot_be_asked()?;
+        self.refuse_what_cannot_be_asked(&app)?;
         let account = app.account();
         let outcome = Keys { app: &app, account: &account }.run(self).await;
         account.close().await;
@@ -178,17 +139,18 @@ impl Command {
     }
 
     /// Refuses a command that has to ask and cannot, before anything is opened.
-    fn refuse_what_cannot_be_asked(&self) -> Result<(), Error> {
+    fn refuse_what_cannot_be_asked(&self, app: &App) -> Result<(), Error> {
+        let run = |key: &str| {
+            format!("to pass it to a program, run: `{} -- CMD`", app.command(&["keys", "run", key]))
+        };
         match self {
-            Self::Reveal { stdout: false, .. } if !is_interactive() => Err(Error::Usage(
-                "a key is printed to a terminal only; to pass it to a program use `keys run KEY -- CMD`, or \
-                 `keys reveal KEY --stdout`"
-                    .to_owned(),
-            )),
-            Self::Reveal { stdout: true, .. } if !has_terminal() => Err(Error::Usage(
-                "there is no terminal to ask on; to pass a key to a program use `keys run KEY -- CMD`"
-                    .to_owned(),
-            )),
+            Self::Reveal { key, stdout: false } if !is_interactive() => Err(Error::Usage(format!(
+                "a key is printed to a terminal only, or into a pipe with --stdout; {}",
+                run(key)
+            ))),
+            Self::Reveal { key, stdout: true } if !has_terminal() => {
+                Err(Error::Usage(format!("there is no terminal to ask on; {}", run(key))))
+            }
             Self::Rotate { yes: false, .. } | Self::Revoke { yes: false, .. } => refuse_without_answer(),
             _ => Ok(()),
         }
@@ -229,9 +191,9 @@ impl Keys<'_> {
                 let usage = self.requesting(self.account.key_usage(&key.id)).await;
                 let usage = usage.map_err(|error| self.about(&key, error))?;
                 if json {
-                    printer.print_json(&usage)
+                    printer.print_json(&usage);
                 } else {
-                    list::print_usage(printer, &usage)
+                    list::print_usage(printer, &usage);
                 }
                 Ok(())
             }
@@ -257,7 +219,8 @@ impl Keys<'_> {
     }
 
     async fn rotate(self, key: Choice, yes: bool) -> Result<(), Error> {
-        let rotate = async {
+        // Boxed, as the future of a rotation is large.
+        let rotate = Box::pin(async {
             if !yes {
                 confirm(
                     &self.app.printer,
@@ -268,7 +231,7 @@ impl Keys<'_> {
             }
             let rotated = self.requesting(self.account.rotate_key(&key.id)).await;
             rotated.map_err(|error| self.about(&key, error))
-        };
+        });
         let new = self.audited("rotate", Some(&key), rotate, |new| Some(&new.id)).await?;
         self.app.printer.print_out(if new.id == key.id {
             format!("{} has a new value; the old one no longer works.", new.id)
@@ -355,7 +318,7 @@ impl Keys<'_> {
     }
 
     async fn requesting<T>(self, work: impl Future<Output = T>) -> T {
-        requesting(&self.app.printer, self.account.upstream(), REQUEST_LIMIT, work).await
+        requesting(&self.app.printer, self.account.upstream(), work).await
     }
 
     /// Runs `work` on `key` and records in the audit log that `action` was done. `made` gives the id of a new key.

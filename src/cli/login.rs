@@ -4,8 +4,8 @@ use anyhow::anyhow;
 use std::time::Duration;
 
 use super::{
-    App, Error, command_line, progress,
-    progress::{REQUEST_LIMIT, requesting},
+    App, Error, command_line,
+    progress::{requesting, waiting},
     prompt::Credentials,
     shell_word,
 };
@@ -61,7 +61,7 @@ impl Args {
             let password = self.credentials.password(false)?;
             let sign_in = account.sign_in(&email, password, self.credentials.remember());
             left -= 1;
-            match requesting(&app.printer, account.upstream(), REQUEST_LIMIT, sign_in).await {
+            match requesting(&app.printer, account.upstream(), sign_in).await {
                 Err(error) if error.is_unauthorized() && left > 0 => {
                     let times = if left == 1 { "once".to_owned() } else { format!("{left} times") };
                     app.printer
@@ -123,13 +123,8 @@ async fn on_a_page(account: &Account, app: &App, email: Option<&str>) -> Result<
     printer.print_out(format_args!("Check that it shows the code {}.", pending.code()));
     sign_in.show().await;
     let finished = pending.finished(LIFETIME);
-    let state = progress::waiting(
-        printer,
-        "Waiting for you to sign in in the browser",
-        pending.expires_in(),
-        finished,
-    )
-    .await;
+    let state =
+        waiting(printer, "Waiting for you to sign in in the browser", pending.expires_in(), finished).await;
     // The page ends with the process.
     tokio::time::sleep(PAGE_GRACE_PERIOD).await;
     sign_in.close().await;

@@ -1,7 +1,6 @@
 //! `bondmcp-server logout`.
 
 use super::{App, Error, progress::requesting};
-use crate::cli::progress::REQUEST_LIMIT;
 
 pub(super) const EXAMPLES: &str = "Examples:
   bondmcp-server logout
@@ -20,7 +19,7 @@ impl Args {
     pub async fn run(self, app: App) -> Result<(), Error> {
         let account = app.account();
         let sign_out = account.sign_out(self.forget_keys);
-        let outcome = requesting(&app.printer, account.upstream(), REQUEST_LIMIT, sign_out).await;
+        let outcome = requesting(&app.printer, account.upstream(), sign_out).await;
         account.close().await;
         outcome?;
         app.printer.print_out("Signed out.");

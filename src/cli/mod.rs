@@ -217,8 +217,11 @@ impl Cli {
             // These need neither a data directory nor anything from the environment.
             Command::Sandbox(args) => Box::pin(args.run(printer, clock)),
             Command::Demo(args) => Box::pin(args.run(printer, clock)),
-            Command::Completions(args) => Box::pin(std::future::ready(args.run(&printer))),
-            Command::Man(args) => Box::pin(std::future::ready(args.run())),
+            Command::Completions(args) => {
+                args.run(&printer);
+                return Ok(());
+            }
+            Command::Man(args) => return args.run(),
         };
         outcome.await
     }

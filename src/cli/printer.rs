@@ -70,7 +70,7 @@ impl Printer {
     }
 
     /// Removes the line that [`Printer::print_progress`] drew.
-    pub fn clear_progress(&self) {
+    pub fn clear_progress() {
         if io::stderr().is_terminal() {
             let _ = write!(io::stderr(), "\r{:PROGRESS_WIDTH$}\r", "");
         }
@@ -110,7 +110,7 @@ impl Printer {
         let rows: Vec<_> = rows.into_iter().map(|row| row.map(|cell| self.clean(&cell))).collect();
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths: [usize; COLUMNS] = array::from_fn(width);
-        for row in rows {
+        for row in &rows {
             let _ = self.print_row(row, widths);
         }
     }
@@ -118,7 +118,7 @@ impl Printer {
     /// Prints one row of a table on stdout; an error means that nobody reads stdout any more.
     pub fn print_row<const COLUMNS: usize>(
         &self,
-        row: [String; COLUMNS],
+        row: &[String; COLUMNS],
         widths: [usize; COLUMNS],
     ) -> io::Result<()> {
         let cells = row.iter().zip(widths).map(|(cell, width)| format!("{:width$}", self.clean(cell)));

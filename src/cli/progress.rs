@@ -1,7 +1,7 @@
 //! What a long wait waits for and how long it can still take, in one line of the terminal that is drawn anew every
 //! second and removed at the end. Without a terminal nothing is shown.
 
-use std::{pin::pin, time::Duration};
+use std::{pin::Pin, time::Duration};
 
 use tokio::time::{Instant, interval_at};
 
@@ -9,45 +9,46 @@ use super::printer::Printer;
 use crate::config::BaseUrl;
 
 /// Longest time of a command's requests to BondMCP with their repetitions.
-pub(super) const REQUEST_LIMIT: Duration = Duration::from_mins(1);
+const REQUEST_LIMIT: Duration = Duration::from_mins(1);
 
 /// How long a wait for BondMCP is not worth a line.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs `work`, which ends within `limit`, and shows meanwhile that it waits for `what`.
-pub(super) async fn waiting<T>(
-    printer: &Printer,
+pub(super) fn waiting<'a, T: 'a>(
+    printer: &'a Printer,
     what: &str,
     limit: Duration,
-    work: impl Future<Output = T>,
-) -> T {
-    show(printer, what, Duration::ZERO, limit, work).await
+    work: impl Future<Output = T> + 'a,
+) -> impl Future<Output = T> + 'a {
+    show(printer, what.to_owned(), Duration::ZERO, limit, Box::pin(work))
 }
 
-/// Runs `work`, which makes requests that end within `limit`; shows that it waits for `upstream` once that takes long.
-pub(super) async fn requesting<T>(
-    printer: &Printer,
+/// Runs `work`, which makes requests that end within [`REQUEST_LIMIT`]; shows that it waits for `upstream` once that
+/// takes long.
+pub(super) fn requesting<'a, T: 'a>(
+    printer: &'a Printer,
     upstream: &BaseUrl,
-    limit: Duration,
-    work: impl Future<Output = T>,
-) -> T {
-    show(printer, &format!("Waiting for {}", upstream.host()), PATIENCE, limit, work).await
+    work: impl Future<Output = T> + 'a,
+) -> impl Future<Output = T> + 'a {
+    let what = format!("Waiting for {}", upstream.host());
+    show(printer, what, PATIENCE, REQUEST_LIMIT, Box::pin(work))
 }
 
+/// `work` is boxed, as the futures of requests are large.
 async fn show<T>(
     printer: &Printer,
-    what: &str,
+    what: String,
     patience: Duration,
     limit: Duration,
-    work: impl Future<Output = T>,
+    mut work: Pin<Box<impl Future<Output = T>>>,
 ) -> T {
     let began = Instant::now();
     let mut ticks = interval_at(began + patience, Duration::from_secs(1));
-    let mut work = pin!(work);
     loop {
         tokio::select! {
             outcome = &mut work => {
-                printer.clear_progress();
+                Printer::clear_progress();
                 return outcome;
             }
             _ = ticks.tick() => {

@@ -8,7 +8,7 @@ use super::{
     App, Error,
     login::print_signed_in,
     printer::is_interactive,
-    progress::{REQUEST_LIMIT, requesting, waiting},
+    progress::{requesting, waiting},
     prompt::Credentials,
 };
 use crate::{
@@ -57,7 +57,7 @@ impl Args {
     ) -> Result<(), Error> {
         let printer = &app.printer;
         let register = account.register(email, &password);
-        let made = requesting(printer, account.upstream(), REQUEST_LIMIT, register).await?;
+        let made = requesting(printer, account.upstream(), register).await?;
         printer.print_out(format_args!("Created the account {} ({}).", made.email, made.user_id));
         let later = app.command(&["login", email]);
         if self.no_wait || !self.credentials.are_typed() || !is_interactive() {

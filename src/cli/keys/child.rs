@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     io::{self, ErrorKind},
+    net::Ipv4Addr,
     process::ExitStatus,
 };
 
@@ -37,80 +38,129 @@ pub(super) async fn run(
 ) -> Result<(), Error> {
     let start = async {
         let secret = keys.account.key_secret(&key.id).await?;
+        // Before the program starts, so that no signal ends this process and leaves the program behind.
+        let signals = Signals::listen().map_err(|error| cannot_wait(&error))?;
         if through_proxy {
             let proxy = Proxy::listen(keys.app.client(), secret).await?;
-            let child = spawn(command, proxy.token(), &proxy.base_url())?;
-            Ok((child, Some(proxy)))
+            keys.app.redactor.hold("token of the proxy", [proxy.token()]);
+            let mut program = program(command, proxy.token(), &proxy.base_url());
+            for name in ["NO_PROXY", "no_proxy"] {
+                program.env(name, with_loopback(std::env::var_os(name)));
+            }
+            Ok((spawn(program)?, signals, Some(proxy)))
         } else {
-            Ok((spawn(command, &secret, keys.app.settings.base_url.as_str())?, None))
+            let program = program(command, &secret, keys.app.settings.base_url.as_str());
+            Ok((spawn(program)?, signals, None))
         }
     };
-    let (child, proxy) = keys.audited("run", Some(&key), start, |_| None).await?;
+    let (child, signals, proxy) = keys.audited("run", Some(&key), start, |_| None).await?;
     let status = match proxy {
-        None => wait(child).await,
+        None => signals.wait(child).await,
         Some(proxy) => tokio::select! {
-            status = wait(child) => status,
+            status = signals.wait(child) => status,
             () = proxy.serve() => Err(ErrorKind::BrokenPipe.into()),
         },
     };
-    let status =
-        status.map_err(|error| Error::Failed(anyhow!("The program cannot be waited for: {error}.")))?;
-    match exit_code(status) {
+    match exit_code(status.map_err(|error| cannot_wait(&error))?) {
         0 => Ok(()),
         code => Err(Error::Child(code)),
     }
 }
 
-fn spawn(command: Vec<OsString>, key: &SecretString, base_url: &str) -> Result<Child, Error> {
+fn cannot_wait(error: &io::Error) -> Error {
+    Error::Failed(anyhow!("The program cannot be waited for: {error}."))
+}
+
+fn program(command: Vec<OsString>, key: &SecretString, base_url: &str) -> Command {
     let mut words = command.into_iter();
-    let program = words.next().unwrap_or_default();
-    let mut child = Command::new(&program);
+    let mut program = Command::new(words.next().unwrap_or_default());
     for name in NOT_FOR_CHILDREN {
-        child.env_remove(name);
+        program.env_remove(name);
     }
-    child.args(words).env("BONDMCP_API_KEY", key.expose_secret()).env("BONDMCP_BASE_URL", base_url);
-    child.spawn().map_err(|error| {
-        let program = program.to_string_lossy();
+    program.args(words).env("BONDMCP_API_KEY", key.expose_secret()).env("BONDMCP_BASE_URL", base_url);
+    program
+}
+
+/// Adds loopback to the hosts that are reached without a proxy: one of the network's would get the program's token and
+/// requests in plain text.
+fn with_loopback(hosts: Option<OsString>) -> OsString {
+    let mut hosts = hosts.unwrap_or_default();
+    if !hosts.is_empty() {
+        hosts.push(",");
+    }
+    hosts.push(Ipv4Addr::LOCALHOST.to_string());
+    hosts
+}
+
+fn spawn(mut program: Command) -> Result<Child, Error> {
+    program.spawn().map_err(|error| {
+        let name = program.as_std().get_program().to_string_lossy();
         match error.kind() {
             ErrorKind::NotFound => {
-                Error::NotRun { message: format!("{program}: command not found"), code: NOT_FOUND }
+                Error::NotRun { message: format!("{name}: command not found"), code: NOT_FOUND }
             }
-            kind => Error::NotRun { message: format!("{program}: {kind}"), code: NOT_EXECUTABLE },
+            kind => Error::NotRun { message: format!("{name}: {kind}"), code: NOT_EXECUTABLE },
         }
     })
 }
 
-/// Waits for the program. A signal to end this process is the program's to obey; the terminal sends an interrupt to
-/// both.
+/// The signals that end this process by default. While a program runs they are its to obey: the terminal sends an
+/// interrupt to both, and other signals are passed on.
 #[cfg(unix)]
-async fn wait(mut child: Child) -> io::Result<ExitStatus> {
-    use rustix::process::{Pid, Signal, kill_process};
-    use tokio::signal::unix::{SignalKind, signal};
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    quit: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
 
-    let pid = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
-    let pass_on = |signal| {
-        // It may have ended already.
-        let _ = pid.map(|pid| kill_process(pid, signal));
-    };
-    let (mut interrupt, mut quit) = (signal(SignalKind::interrupt())?, signal(SignalKind::quit())?);
-    let (mut terminate, mut hangup) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
-    loop {
-        tokio::select! {
-            status = child.wait() => return status,
-            _ = interrupt.recv() => {}
-            _ = quit.recv() => {}
-            _ = terminate.recv() => pass_on(Signal::TERM),
-            _ = hangup.recv() => pass_on(Signal::HUP),
+#[cfg(unix)]
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn wait(mut self, mut child: Child) -> io::Result<ExitStatus> {
+        use rustix::process::{Pid, Signal, kill_process};
+        let pid = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
+        let pass_on = |signal| {
+            // It may have ended already.
+            let _ = pid.map(|pid| kill_process(pid, signal));
+        };
+        loop {
+            tokio::select! {
+                status = child.wait() => return status,
+                _ = self.interrupt.recv() => {}
+                _ = self.quit.recv() => {}
+                _ = self.terminate.recv() => pass_on(Signal::TERM),
+                _ = self.hangup.recv() => pass_on(Signal::HUP),
+            }
         }
     }
 }
 
+/// Ctrl-C, which the console sends to the program too.
 #[cfg(not(unix))]
-async fn wait(mut child: Child) -> io::Result<ExitStatus> {
-    loop {
-        tokio::select! {
-            status = child.wait() => return status,
-            _ = tokio::signal::ctrl_c() => {}
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn wait(self, mut child: Child) -> io::Result<ExitStatus> {
+        loop {
+            tokio::select! {
+                status = child.wait() => return status,
+                _ = tokio::signal::ctrl_c() => {}
+            }
         }
     }
 }

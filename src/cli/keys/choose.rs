@@ -122,7 +122,7 @@ pub(super) fn confirm(printer: &Printer, verb: &str, consequence: &str, key: &Ch
     if key.in_use {
         printer.print_err("This key is in use: hosts with this profile make their API calls with it.");
         let answer = ask("Type the name or the id of the key to go on: ")?;
-        if answer != key.id && answer != key.name.trim() {
+        if answer.is_empty() || answer != key.id && answer != key.name.trim() {
             return Err(Error::Cancelled);
         }
     }

@@ -26,6 +26,8 @@ pub(super) struct EnvFile {
     /// The file itself; a link is followed.
     path: PathBuf,
     directory: PathBuf,
+    /// The git work tree that it is in.
+    tree: Option<PathBuf>,
 }
 
 impl EnvFile {
@@ -41,7 +43,8 @@ impl EnvFile {
             path => path.map_err(unusable)?,
         };
         let directory = path.parent().unwrap_or(Path::new("/")).to_owned();
-        let file = Self { path, directory };
+        let tree = directory.ancestors().find(|directory| directory.join(".git").exists());
+        let file = Self { tree: tree.map(ToOwned::to_owned), path, directory };
         file.refuse_commits()?;
         Ok(file)
     }
@@ -72,9 +75,12 @@ impl EnvFile {
         }
     }
 
-    /// Replaces the file as a whole. Temporary files are readable by their owner alone.
+    /// Replaces the file as a whole. Its temporary copy is readable by its owner alone, and where git could add that to a
+    /// commit, it is not in the work tree: a crash would leave it behind.
     fn replace(&self, content: &[u8]) -> io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(".env.").tempfile_in(&self.directory)?;
+        let outside = self.tree.as_ref().map(|tree| tree.join(".git")).filter(|directory| directory.is_dir());
+        let directory = outside.as_ref().unwrap_or(&self.directory);
+        let mut file = tempfile::Builder::new().prefix(".env.").tempfile_in(directory)?;
         file.write_all(content)?;
         file.as_file().sync_all()?;
         file.persist(&self.path)?;
@@ -83,9 +89,7 @@ impl EnvFile {
 
     /// Refuses a file in a git work tree, unless git ignores it.
     fn refuse_commits(&self) -> Result<(), Error> {
-        let Some(tree) = self.directory.ancestors().find(|directory| directory.join(".git").exists()) else {
-            return Ok(());
-        };
+        let Some(tree) = &self.tree else { return Ok(()) };
         let mut git = Command::new("git");
         for (name, _) in std::env::vars_os() {
             // Git's own variables could name another repository; the others are no business of git's.

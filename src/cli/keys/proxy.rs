@@ -98,7 +98,10 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     let query = head.uri.query().map(ToOwned::to_owned);
     let request = Forwarded { method: head.method, path, query, headers: head.headers, body };
     match shared.client.forward(request, &shared.key).await {
-        Ok(answer) => answer.map(Body::from),
+        Ok(answer) => {
+            tracing::debug!(status = answer.status().as_u16(), "a request was forwarded");
+            answer.map(Body::from)
+        }
         Err(error) => refusal(StatusCode::BAD_GATEWAY, &UserFacingError::from(&error).message),
     }
 }

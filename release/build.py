@@ -91,9 +91,12 @@ with tempfile.TemporaryDirectory() as directory:
 with tempfile.TemporaryDirectory() as directory:
     bundle(pathlib.Path(directory))
 
-# The bill of materials is written beside Cargo.toml.
+# The bill of materials is written beside Cargo.toml, and names this folder.
 run("cargo", "cyclonedx", "--quiet", "--format", "json", "--spec-version", "1.5", "--target", target, "--override-filename", name)
-shutil.move(ROOT / f"{name}.json", packages / f"{name}.cdx.json")
+bill = ROOT / f"{name}.json"
+text = bill.read_text(encoding="utf-8").replace(f"path+{ROOT.as_uri()}#", "")
+(packages / f"{name}.cdx.json").write_text(text, encoding="utf-8")
+bill.unlink()
 
 if "linux" in target:
     run("cargo", "deb", "--quiet", "--locked", "--no-build", "--no-strip", "--profile", profile, "--output", f"{packages}/")

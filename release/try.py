@@ -13,6 +13,8 @@ import zipfile
 
 import jsonschema
 import yaml
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from project import PLATFORMS, RELEASE, ROOT, archive_ending, clean_environment, host, manifest, output, stem
 
@@ -109,8 +111,11 @@ def check_sums():
 
 def check_bill_of_materials():
     """Holds the bill against the crates that the binary is linked from."""
-    bill = json.loads((packages / f"{name}.cdx.json").read_text(encoding="utf-8"))
-    assert bill["bomFormat"] == "CycloneDX", bill["bomFormat"]
+    text = (packages / f"{name}.cdx.json").read_text(encoding="utf-8")
+    assert str(ROOT) not in text, "the bill of materials names the folder that it was made in"
+    fault = JsonStrictValidator(SchemaVersion.V1_5).validate_str(text)
+    assert fault is None, fault
+    bill = json.loads(text)
     listed = {(component["name"], component["version"]) for component in bill["components"]}
     tree = output("cargo", "tree", "--locked", "--edges", "normal", "--target", target, "--prefix", "none", "--format", "{p}")
     linked = {(line.split()[0], line.split()[1].removeprefix("v")) for line in tree.splitlines() if line}

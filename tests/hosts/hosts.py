@@ -9,6 +9,9 @@ import pathlib
 class Host:
     """A host with a home of its own."""
 
+    title = None
+    # Its package of npm, whose version is in package.json.
+    package = None
     # Its name for `bondmcp-server install`.
     name = None
     # The file with the entry of our server.
@@ -27,6 +30,15 @@ class Host:
         """The command that runs one prompt, and what it needs in its environment."""
         raise NotImplementedError
 
+    def row(self, spoken, told):
+        """The host's row in docs/hosts.md: `spoken` is what it declared, `told` what it was told when signed out."""
+        versions = json.loads((pathlib.Path(__file__).parent / "package.json").read_text())["dependencies"]
+        asked = "url" in spoken["capabilities"].get("elicitation", {})
+        command, link = "in a terminal" in told, "in a browser" in told
+        answer = " and ".join(word for word, has in [("link", link), ("command", command)] if has)
+        by = "URL elicitation" if asked else "the tool's answer"
+        return f"| {self.title} {versions[self.package]} | {spoken['revision']} | {by} | {answer} |"
+
     def write(self, settings):
         path = self.home / self.file
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,6 +46,7 @@ class Host:
 
 
 class ClaudeCode(Host):
+    title, package = "Claude Code", "@anthropic-ai/claude-code"
     name, file = "claude-code", ".claude.json"
 
     def command(self):
@@ -47,6 +60,7 @@ class ClaudeCode(Host):
 
 
 class Codex(Host):
+    title, package = "Codex", "@openai/codex"
     name, file = "codex", ".codex/config.toml"
 
     def configure(self):
@@ -60,6 +74,7 @@ class Codex(Host):
 
 
 class Copilot(Host):
+    title, package = "GitHub Copilot CLI", "@github/copilot"
     name, file = "copilot", ".copilot/mcp-config.json"
 
     def command(self):
@@ -73,6 +88,7 @@ class Copilot(Host):
 
 
 class GeminiCli(Host):
+    title, package = "Gemini CLI", "@google/gemini-cli"
     name, file = "gemini", ".gemini/settings.json"
 
     def configure(self):
@@ -92,6 +108,7 @@ class GeminiCli(Host):
 
 
 class OpenCode(Host):
+    title, package = "opencode", "opencode-ai"
     name, file = "opencode", ".config/opencode/opencode.json"
 
     def configure(self):
@@ -111,6 +128,7 @@ class OpenCode(Host):
 
 
 class QwenCode(Host):
+    title, package = "Qwen Code", "@qwen-code/qwen-code"
     file = ".qwen/settings.json"
 
     def enter(self, server):

@@ -16,6 +16,21 @@ use crate::secret::SecretString;
 /// The base URL that BondMCP documents.
 pub const DEFAULT_BASE_URL: &str = "https://t9xbkyb7mg.us-east-1.awsapprunner.com/mcp";
 
+/// The environment variables that the program reads, each with its meaning; the documentation's table is made from it.
+pub const ENVIRONMENT: [(&str, &str); 11] = [
+    ("BONDMCP_BASE_URL", "The BondMCP API; `https`, or `http` on loopback"),
+    ("BONDMCP_PROFILE", "The local account: `default`, `work`, …"),
+    ("BONDMCP_DATA_DIR", "The directory of the vault and the audit log"),
+    ("BONDMCP_LOG", "`off`, `error`, `warn` (default), `info`, `debug` or `trace`, to stderr"),
+    ("BONDMCP_EMAIL", "With `BONDMCP_PASSWORD`: signs in when needed; never stored"),
+    ("BONDMCP_PASSWORD", "The password of `BONDMCP_EMAIL`; never stored"),
+    ("BONDMCP_API_KEY", "The key for API calls; never stored. It cannot manage keys"),
+    ("BONDMCP_VAULT", "`sqlite://PATH` instead of `vault.db` in the data directory"),
+    ("BONDMCP_SEALING_KEY", "The vault's encryption key: 32 bytes, base64 or hex"),
+    ("BONDMCP_SEALING_KEY_FILE", "A file that holds the vault's encryption key"),
+    ("BONDMCP_HTTP_TOKEN", "The bearer token of `http`, 16 characters or more"),
+];
+
 /// Errors in the configuration; every message says how to correct it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {

@@ -6,23 +6,36 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// The kinds of failure that callers can distinguish. They are a contract with agents and scripts.
+/// The kinds of failure that callers can distinguish, each with what to do about it. They are a contract with agents and
+/// scripts; the documentation's table is made from these comments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
+    /// An argument is missing, unknown or out of range, or BondMCP rejects it. Correct what the message names.
     InvalidInput,
+    /// Nobody is signed in. Open the link in the answer, or run its command in a terminal; then ask the agent again.
     SignInRequired,
+    /// BondMCP does not accept the password, the session or the API key. Sign in again, or choose another key.
     InvalidCredentials,
+    /// The account's e-mail address is not verified. Open the link in the e-mail from BondMCP.
     EmailNotVerified,
+    /// The account or the API key may not do this, or the person declined. Use a key with the permission, or sign in.
     Forbidden,
+    /// The BondMCP account has no credits left. Top it up.
     InsufficientCredits,
+    /// There is no such key or model. List what there is.
     NotFound,
+    /// It exists already, or somebody else is changing it. Use the one there is, or try again.
     Conflict,
+    /// The plan allows no more requests for now. Wait `retry_after_seconds`, or upgrade the plan.
     RateLimited,
-    /// The call would exceed the operator's spending limit.
+    /// The call would exceed the operator's spending limit. Raise `--max-spend`, or restart the server.
     SpendLimit,
+    /// BondMCP cannot be reached, or does not answer as it documents. Read the message, and try again later.
     UpstreamUnavailable,
+    /// There was no answer in time. Call again, unless the message says that the request may have been billed.
     Timeout,
+    /// A bug of this server, or a file that it cannot read. Follow the message; report it if it names no remedy.
     Internal,
 }
 

@@ -7,19 +7,20 @@
 //! | layer | module | purpose | may be imported by |
 //! |---|---|---|---|
 //! | 6 | [`cli`] | the command line, one file per subcommand | `main.rs` |
+//! | 5 | [`doctor`] | examining an installation | [`cli`] |
 //! | 5 | [`transport`] | MCP over stdio and over streamable HTTP | [`cli`] |
 //! | 4 | [`mcp`] | the server handler, the tools, the egress guard | [`transport`], [`cli`] |
-//! | 3 | [`sign_in`] | the local sign-in page, outside the chat | [`mcp`], [`cli`] |
+//! | 3 | [`sign_in`] | the local sign-in page, outside the chat | [`mcp`], [`doctor`], [`cli`] |
 //! | 2 | [`account`] | signing in and out, the credential for a call, API keys | layers 3 to 6, except [`transport`] |
 //! | 1 | [`bondmcp`] | the HTTP client of the API, one function per endpoint, and its wire types | layers 2 to 6, except [`transport`]; [`sandbox`] |
-//! | 1 | [`vault`] | the encrypted storage of accounts | [`account`], [`sign_in`] |
+//! | 1 | [`vault`] | the encrypted storage of accounts | [`account`], [`sign_in`], [`doctor`] |
 //! | 0 | [`secret`] | the types for secrets | all |
 //! | 0 | [`clock`] | an injected wall clock | all |
 //! | 0 | [`error`] | failures as users and agents see them | all |
 //! | 0 | [`text`] | making foreign text safe to display | all |
 //! | 0 | [`config`] | the operator's configuration | all |
 //! | 0 | [`redact`] | finding secrets in text | all |
-//! | 0 | [`hosts`] | the programs that run MCP servers, and this server's entries in their files | [`cli`] |
+//! | 0 | [`hosts`] | the programs that run MCP servers, and this server's entries in their files | [`cli`], [`doctor`] |
 //! | 0 | [`telemetry`] | logging, redacted | [`cli`] |
 //! | 0 | [`listener`] | serving HTTP with limits on connections | [`sign_in`], [`transport`] |
 //! | – | [`sandbox`] | an embedded BondMCP API; it imports layer 0 and the wire types of [`bondmcp`] | [`cli`], tests |
@@ -32,6 +33,7 @@ pub mod bondmcp;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod doctor;
 pub mod error;
 pub mod hosts;
 pub mod listener;

@@ -220,7 +220,7 @@ async fn a_secret_in_a_name_is_not_printed_up_to_where_the_name_is_cut() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_left_of_a_key_after_signing_out_holds_no_secret() {
     let (place, planted) = signed_in_there().await;
-    let (code, _, told) = place.run(&["keys", "rotate", "key_1"]).await;
+    let (code, _, told) = place.run(&["keys", "rotate", "key_1", "--yes"]).await;
     assert_eq!(code, Some(1), "{told}");
     place.run(&["logout"]).await;
     for arguments in [&["status"][..], &["status", "--json"]] {

@@ -118,7 +118,8 @@ async fn the_command_prints_the_newest_as_a_table_or_as_json() {
     server.end().await;
     let (_, table, _) = place.run(&["audit", "--lines", "2"]).await;
     let lines: Vec<&str> = table.lines().collect();
-    assert_eq!(lines.len(), 3, "{table}");
+    assert_eq!(lines.len(), 4, "{table}");
+    assert_eq!(lines[3], "3 entries, the newest 2 shown; cost $0.08");
     assert!(lines[0].starts_with("TIME (UTC)") && lines[1].contains("clinical_data_extraction"), "{table}");
     assert!(lines[1].contains("$0.08") && lines[2].contains("manage_api_keys list"), "{table}");
     let (_, json, _) = place.run(&["audit", "--json"]).await;

@@ -30,7 +30,7 @@ async fn a_command_that_does_not_exist_is_not_found() {
     assert_eq!(place.run(&["keys", "create", "--name", "ci"]).await.0, Some(0));
     let (id, _) = sandbox.live_keys(EMAIL).remove(0);
     let (code, _, err) = place.run(&["keys", "run", &id, "--", "nosuchprog"]).await;
-    assert_eq!((code, err.as_str()), (Some(1), "error: nosuchprog: command not found\n"));
+    assert_eq!((code, err.as_str()), (Some(127), "error: nosuchprog: command not found\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -48,9 +48,23 @@ async fn an_unknown_key_is_named_with_the_command_that_lists_the_keys() {
     let sandbox = sandbox(like_the_seed()).await;
     let place = Place::new(&sandbox);
     place.sign_in().await;
-    for verb in ["revoke", "rotate", "usage"] {
-        let (code, _, err) = place.run(&["keys", verb, "key_unknown"]).await;
-        assert_eq!((code, err.as_str()), (Some(1), "error: No API key key_unknown; run `keys list`.\n"));
+    for arguments in [
+        &["revoke", "key_unknown", "--yes"][..],
+        &["rotate", "key_unknown", "--yes"],
+        &["usage", "key_unknown"],
+    ] {
+        let (code, _, err) = place.run(&[&["keys"], arguments].concat()).await;
+        assert_eq!(code, Some(1), "{err}");
+        assert!(err.starts_with("error: No API key key_unknown. List them: `"), "{err}");
+        // The command works as it is printed.
+        let printed = err.trim_end().trim_end_matches('`').rsplit_once('`').unwrap().1;
+        let mut shell = tokio::process::Command::new("/bin/sh");
+        shell
+            .env_clear()
+            .args(["-c", printed])
+            .env("BONDMCP_SEALING_KEY", common::secrets::text(&place.sealing_key));
+        let (code, told, err) = common::run(&mut shell, "").await;
+        assert_eq!((code, told.as_str()), (Some(0), "No API keys.\n"), "{printed}: {err}");
     }
 }
 
@@ -61,7 +75,7 @@ async fn an_error_about_a_stored_key_names_commands_and_no_arguments_of_tools() 
     place.sign_in().await;
     let (code, _, err) = place.run(&["keys", "use", "key_unknown"]).await;
     assert_eq!(code, Some(1));
-    assert!(err.contains("`keys list`") && !err.contains("stored: true"), "{err}");
+    assert!(err.contains(" keys list`") && !err.contains("stored: true"), "{err}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -161,3 +161,98 @@ async fn no_certificate_is_read_before_a_request_needs_one_and_a_missing_one_is_
     assert_eq!(error["message"], "No trusted TLS certificates were found on this system.");
     assert!(error["solution"].as_str().unwrap().contains("SSL_CERT_FILE"), "{error}");
 }
+
+/// Listens, and answers every connection with `answer`.
+async fn answering(answer: &'static str) -> SocketAddr {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let _ = connection.read(&mut [0; 4096]).await;
+            let _ = connection.write_all(answer.as_bytes()).await;
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_breaks_is_reported_with_the_host_and_the_reason() {
+    let (sandbox, place) = place().await;
+    let host = sandbox.address();
+    for fault in [Fault::Drop, Fault::DropMidBody] {
+        sandbox.faults().next(LOGIN, fault);
+        let message = told(&place, None).await;
+        let expected = format!("The connection to {host} broke: closed before the answer was complete.");
+        assert!(message.contains(&expected), "{message}");
+    }
+    let other = answering("220 mail.example.com ESMTP ready\r\n").await;
+    let message = told(&place_at(&format!("http://{other}")), None).await;
+    let expected = format!("The connection to {other} broke: what answers there does not speak HTTP.");
+    assert!(message.contains(&expected), "{message}");
+}
+
+/// Runs `login` at a host behind `proxy`; returns its stderr.
+async fn told_behind(proxy: &str) -> String {
+    let place = place_at("https://bondmcp.invalid/mcp");
+    let mut command = place.command(&["--log", "debug", "login", "--email", EMAIL, "--password-stdin"]);
+    command.env("HTTPS_PROXY", proxy);
+    let (code, _, told) = common::run(&mut command, common::secrets::text(&place.password)).await;
+    assert_eq!(code, Some(1), "{told}");
+    told
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_fails_is_named_and_its_password_is_not() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let message = told_behind(&format!("http://ada:canary-password@{free}")).await;
+    let expected = format!(
+        "Cannot connect to the proxy {free}, through which requests to bondmcp.invalid go: connection refused."
+    );
+    assert!(message.contains(&expected) && !message.contains("canary"), "{message}");
+    let asking = answering("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n").await;
+    let message = told_behind(&format!("http://{asking}")).await;
+    let expected = "Cannot connect to bondmcp.invalid: the proxy asks for a user name and a password.";
+    assert!(message.contains(expected), "{message}");
+    let refusing = answering("HTTP/1.1 403 Forbidden\r\n\r\n").await;
+    let message = told_behind(&format!("http://{refusing}")).await;
+    let expected = "Cannot connect to bondmcp.invalid: the proxy refused to connect to it.";
+    assert!(message.contains(expected), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_debug_log_has_the_causes_of_a_failed_connection() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let place = place_at(&format!("http://{free}"));
+    let mut command = place.command(&["--log", "debug", "login", "--email", EMAIL, "--password-stdin"]);
+    let (_, _, log) = common::run(&mut command, common::secrets::text(&place.password)).await;
+    assert!(log.contains("the connection failed") && log.contains("tcp connect error: "), "{log}");
+    common::secrets::assert_absent(std::slice::from_ref(&place.password), log.as_bytes(), "the log");
+
+    let mut command = place.command(&["--log", "debug", "stdio"]);
+    let server = Server::spawn(command.env("BONDMCP_API_KEY", "canary-key-of-a-test")).await;
+    let error = server.error("list_models", json!({})).await;
+    assert_eq!(error["message"], format!("Cannot connect to {free}: connection refused."));
+    let (_, log) = server.end_apart().await;
+    let log = String::from_utf8(log).unwrap();
+    assert!(log.contains("tcp connect error: ") && !log.contains("canary"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_are_paused_name_the_host_and_the_cause_too() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let place = place_at(&format!("http://{free}"));
+    let server = Server::spawn(place.command(&["stdio"]).env("BONDMCP_API_KEY", "key-of-a-test")).await;
+    let paused = loop {
+        let error = server.error("list_models", json!({})).await;
+        if error["message"].as_str().unwrap().contains("calls are paused") {
+            break error;
+        }
+    };
+    let expected = format!(
+        "BondMCP failed 5 times in a row (cannot connect to {free}: connection refused); calls are paused."
+    );
+    assert_eq!(paused["message"], expected);
+}

@@ -99,7 +99,7 @@ async fn a_kill_at_any_step_of_create_leaves_no_key_without_a_trace() {
         assert_eq!(unfinished.len(), orphans.len());
         for orphan in orphans {
             assert_eq!(unfinished[0]["lost_key_ids"], json!([orphan]));
-            assert_eq!(place.run(&["keys", "revoke", &orphan]).await.0, Some(0));
+            assert_eq!(place.run(&["keys", "revoke", &orphan, "--yes"]).await.0, Some(0));
         }
         assert_eq!(place.run(&["keys", "create", "--name", "ci"]).await.0, Some(0));
         let list = all_accounted_for(&sandbox, &place).await;
@@ -127,7 +127,7 @@ async fn a_kill_at_any_step_of_rotate_leaves_a_key_that_works() {
         assert_eq!(place.run(&["keys", "create", "--name", "ci"]).await.0, Some(0));
         let (old, _) = sandbox.live_keys(EMAIL).remove(0);
         assert_eq!(place.run(&["keys", "use", &old]).await.0, Some(0));
-        killed_at(&sandbox, &place, &["keys", "rotate", &old], endpoint, fault).await;
+        killed_at(&sandbox, &place, &["keys", "rotate", &old, "--yes"], endpoint, fault).await;
 
         let list = all_accounted_for(&sandbox, &place).await;
         let in_use = list["keys"].as_array().unwrap().iter().find(|key| key["in_use"] == true);
@@ -143,14 +143,14 @@ async fn a_kill_at_any_step_of_rotate_leaves_a_key_that_works() {
 async fn finish(sandbox: &RunningSandbox, place: &Place, old: &str) {
     for entry in reported_to_the_agent(place).await {
         for lost in entry["lost_key_ids"].as_array().into_iter().flatten() {
-            assert_eq!(place.run(&["keys", "revoke", lost.as_str().unwrap()]).await.0, Some(0));
+            assert_eq!(place.run(&["keys", "revoke", lost.as_str().unwrap(), "--yes"]).await.0, Some(0));
         }
     }
     if sandbox.live_keys(EMAIL).iter().any(|(id, _)| id == old) {
-        let (code, _, told) = place.run(&["keys", "rotate", old]).await;
+        let (code, _, told) = place.run(&["keys", "rotate", old, "--yes"]).await;
         assert_eq!(code, Some(0), "{told}");
     } else {
-        assert_eq!(place.run(&["keys", "revoke", old]).await.0, Some(0));
+        assert_eq!(place.run(&["keys", "revoke", old, "--yes"]).await.0, Some(0));
     }
     let list = all_accounted_for(sandbox, place).await;
     assert_eq!(list["unfinished"], json!([]), "{list}");
@@ -239,7 +239,7 @@ async fn at_the_limit() -> (RunningSandbox, Place, String) {
 async fn where_the_plan_allows_no_further_key_rotating_gives_the_key_a_new_value() {
     let (sandbox, place, id) = at_the_limit().await;
     let (_, before, _) = place.run(&["keys", "run", &id, "--", "/usr/bin/printenv", "BONDMCP_API_KEY"]).await;
-    assert_eq!(place.run(&["keys", "rotate", &id]).await.0, Some(0));
+    assert_eq!(place.run(&["keys", "rotate", &id, "--yes"]).await.0, Some(0));
     let (_, after, _) = place.run(&["keys", "run", &id, "--", "/usr/bin/printenv", "BONDMCP_API_KEY"]).await;
     assert_ne!(before, after);
     assert!(works(&place, &id).await);
@@ -252,20 +252,20 @@ async fn where_the_plan_allows_no_further_key_rotating_gives_the_key_a_new_value
 async fn a_kill_while_a_key_gets_a_new_value_is_reported_and_repaired_by_rotating_again() {
     for fault in [Fault::Hang, Fault::ProcessThenHang] {
         let (sandbox, place, id) = at_the_limit().await;
-        killed_at(&sandbox, &place, &["keys", "rotate", &id], REGENERATE, fault.clone()).await;
+        killed_at(&sandbox, &place, &["keys", "rotate", &id, "--yes"], REGENERATE, fault.clone()).await;
         let list = place.keys().await;
         let told = &list["unfinished"][0];
         assert_eq!(told["lost_key_ids"], json!([id]), "{fault:?} {list}");
         assert!(told["next"].as_str().unwrap().contains(&format!("rotate {id} again")), "{list}");
         sandbox.faults().clear();
-        assert_eq!(place.run(&["keys", "rotate", &id]).await.0, Some(0));
+        assert_eq!(place.run(&["keys", "rotate", &id, "--yes"]).await.0, Some(0));
         assert!(works(&place, &id).await);
         assert_eq!(all_accounted_for(&sandbox, &place).await["unfinished"], json!([]));
     }
     // The refusal changes nothing.
     let (sandbox, place, id) = at_the_limit().await;
     sandbox.faults().next(REGENERATE, Fault::Status(403));
-    assert_eq!(place.run(&["keys", "rotate", &id]).await.0, Some(1));
+    assert_eq!(place.run(&["keys", "rotate", &id, "--yes"]).await.0, Some(1));
     assert!(works(&place, &id).await);
     assert_eq!(all_accounted_for(&sandbox, &place).await["unfinished"], json!([]));
 }

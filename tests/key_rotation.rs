@@ -43,7 +43,7 @@ async fn listed(place: &Place) -> Vec<ApiKey> {
 async fn rotation_killed_at(sandbox: &RunningSandbox, place: &Place, id: &str, endpoint: &str, fault: Fault) {
     let before = sandbox.count(endpoint);
     sandbox.faults().next(endpoint, fault.clone());
-    let mut command = place.command(&["keys", "rotate", id]);
+    let mut command = place.command(&["keys", "rotate", id, "--yes"]);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     within(sandbox.faults().arrived(endpoint, before + 1)).await;
     if let Fault::ProcessThenHang = fault {
@@ -55,21 +55,21 @@ async fn rotation_killed_at(sandbox: &RunningSandbox, place: &Place, id: &str, e
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotated_key_keeps_its_permissions() {
     let (sandbox, place, id) = with_a_key().await;
-    assert_eq!(place.run(&["keys", "rotate", &id]).await.0, Some(0));
+    assert_eq!(place.run(&["keys", "rotate", &id, "--yes"]).await.0, Some(0));
     let [key] = &listed(&place).await[..] else { panic!("one key") };
     assert_ne!(key.id, id);
     assert_eq!(key.permissions, Some(vec![Permission::Read]));
     // BondMCP's reference lists no permissions; then the requested ones apply.
     let bare = json!({"api_keys": [{"id": key.id, "name": "ci"}]});
     sandbox.faults().next(LIST, Fault::Answer(bare));
-    assert_eq!(place.run(&["keys", "rotate", &key.id]).await.0, Some(0));
+    assert_eq!(place.run(&["keys", "rotate", &key.id, "--yes"]).await.0, Some(0));
     let [again] = &listed(&place).await[..] else { panic!("one key") };
     assert_ne!(again.id, key.id);
     assert_eq!(again.permissions, Some(vec![Permission::Read]));
     // An unknown permission is passed on unchanged.
     let unknown = json!({"api_keys": [{"id": again.id, "name": "ci", "permissions": ["read", "audit"]}]});
     sandbox.faults().next(LIST, Fault::Answer(unknown));
-    assert_eq!(place.run(&["keys", "rotate", &again.id]).await.0, Some(0));
+    assert_eq!(place.run(&["keys", "rotate", &again.id, "--yes"]).await.0, Some(0));
     let expected = Some(vec![Permission::Read, Permission::Other("audit".to_owned())]);
     assert_eq!(listed(&place).await[0].permissions, expected);
 }
@@ -101,7 +101,7 @@ async fn two_rotations_of_one_key_at_once_in_two_processes_make_one_key() {
         within(sandbox.faults().arrived(CREATE, created + 1)).await;
         sandbox.faults().release();
     };
-    let words = ["keys", "rotate", &id];
+    let words = ["keys", "rotate", &id, "--yes"];
     let (one, two, ()) = tokio::join!(place.run(&words), place.run(&words), held);
     let mut codes = [one.0, two.0];
     codes.sort_unstable();
@@ -116,7 +116,7 @@ async fn an_interrupted_rotation_goes_on_although_an_older_one_made_nothing() {
     rotation_killed_at(&sandbox, &place, &id, VERIFY, Fault::Hang).await;
     let (created, live) = (sandbox.count(CREATE), sandbox.live_keys(EMAIL));
     let made = live.iter().map(|(id, _)| id).find(|made| **made != id).unwrap();
-    assert_eq!(place.run(&["keys", "rotate", &id]).await.0, Some(0));
+    assert_eq!(place.run(&["keys", "rotate", &id, "--yes"]).await.0, Some(0));
     assert_eq!(sandbox.count(CREATE), created, "no further key is made");
     assert_eq!(sandbox.live_keys(EMAIL), [(made.clone(), "ci".to_owned())]);
     assert_eq!(place.keys().await["unfinished"], json!([]));
@@ -126,10 +126,10 @@ async fn an_interrupted_rotation_goes_on_although_an_older_one_made_nothing() {
 async fn revoking_the_old_key_leaves_the_trace_of_the_one_whose_making_was_interrupted() {
     let (sandbox, place, id) = with_a_key().await;
     rotation_killed_at(&sandbox, &place, &id, CREATE, Fault::ProcessThenHang).await;
-    assert_eq!(place.run(&["keys", "revoke", &id]).await.0, Some(0));
+    assert_eq!(place.run(&["keys", "revoke", &id, "--yes"]).await.0, Some(0));
     let [(orphan, _)] = &sandbox.live_keys(EMAIL)[..] else { panic!("one key lives") };
     assert_eq!(place.keys().await["unfinished"][0]["lost_key_ids"], json!([orphan]));
-    assert_eq!(place.run(&["keys", "revoke", orphan]).await.0, Some(0));
+    assert_eq!(place.run(&["keys", "revoke", orphan, "--yes"]).await.0, Some(0));
     assert_eq!(place.keys().await["unfinished"], json!([]));
 }
 

@@ -130,7 +130,7 @@ async fn json_output_is_printable_redacted_and_still_says_what_the_upstream_wrot
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_forges_no_line_on_stderr() {
     let place = signed_in().await;
-    let (code, _, err) = place.run(&["--log", "trace", "keys", "revoke", "key_1"]).await;
+    let (code, _, err) = place.run(&["--log", "trace", "keys", "revoke", "key_1", "--yes"]).await;
     assert_eq!(code, Some(1));
     assert_harmless(&place, &err, "stderr");
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bondmcp_server::{
     bondmcp::{
-        Client, ConnectFailure, Error, POSSIBLY_BILLED, Sent, Timing,
+        BreakCause, Client, ConnectFailure, Error, POSSIBLY_BILLED, Sent, Timing,
         wire::{CreateApiKey, health::AnalysisRequest},
     },
     clock::Clock,
@@ -155,8 +155,8 @@ async fn each_failure_is_distinguished() {
         (Fault::NotJson, Error::Unreadable { host: host() }),
         (Fault::OtherShape, Error::Unreadable { host: host() }),
         (Fault::Oversize, Error::Oversize { host: host(), limit: 4 << 20 }),
-        (Fault::Drop, Error::Broken { host: host() }),
-        (Fault::DropMidBody, Error::Broken { host: host() }),
+        (Fault::Drop, Error::Broken { host: host(), cause: BreakCause::Closed }),
+        (Fault::DropMidBody, Error::Broken { host: host(), cause: BreakCause::Closed }),
     ] {
         sandbox.faults().always(MODELS, fault);
         assert_eq!(client.list_models(&token).await.unwrap_err(), expected);
@@ -217,8 +217,8 @@ async fn a_billed_request_that_may_have_been_processed_is_not_repeated_and_says_
     for (fault, client, cause) in [
         (Fault::Hang, &hasty, Error::Timeout { host: host() }),
         (Fault::ProcessThenHang, &hasty, Error::Timeout { host: host() }),
-        (Fault::Drop, &client, Error::Broken { host: host() }),
-        (Fault::DropMidBody, &client, Error::Broken { host: host() }),
+        (Fault::Drop, &client, Error::Broken { host: host(), cause: BreakCause::Closed }),
+        (Fault::DropMidBody, &client, Error::Broken { host: host(), cause: BreakCause::Closed }),
         (Fault::OtherShape, &client, Error::Unreadable { host: host() }),
         (Fault::Oversize, &client, Error::Oversize { host: host(), limit: 4 << 20 }),
         (Fault::ProcessThenRedirect(303), &client, Error::Redirected { host: host(), status: 303 }),

@@ -1,10 +1,10 @@
-//! The audit log: one JSON line per call with the caller, the tool, the time and the outcome, in a file that only its
-//! owner can read. It never holds arguments or results. Several processes write to one file; a background thread writes
+//! The audit log: one JSON line per call of a tool or change of a key, with the caller, the time and the outcome, in a
+//! file that only its owner can read. It never holds arguments or results. Several processes write to one file; a background thread writes
 //! a few times a second, so that no call waits for the disk.
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _},
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
@@ -21,6 +21,9 @@ const MAX_FILE_BYTES: u64 = 5 << 20;
 
 /// Time for which lines are collected before they are written together.
 const BATCH_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Name of the tool in entries of `bondmcp-server keys`; no MCP tool has it.
+pub const KEYS_COMMAND: &str = "keys";
 
 /// The audit entry of one call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -80,9 +83,10 @@ impl Account {
         self.inner.audit.note(entry);
     }
 
-    /// Returns the newest `count` entries of all processes, oldest first.
-    pub fn audit_entries(&self, count: usize) -> io::Result<Vec<AuditEntry>> {
-        self.inner.audit.newest(count)
+    /// Returns a reader of the entries of all processes.
+    #[must_use]
+    pub fn audit_reader(&self) -> AuditReader {
+        AuditReader::new(self.inner.audit.directory.clone())
     }
 }
 
@@ -115,22 +119,61 @@ impl Audit {
             let _ = thread.join();
         }
     }
+}
 
-    fn newest(&self, count: usize) -> io::Result<Vec<AuditEntry>> {
-        let mut entries = Vec::new();
-        for path in [older(&self.directory), current(&self.directory)] {
-            let file = match File::open(path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
-            for line in BufReader::new(file).split(b'\n') {
-                // A line that was truncated by a crash is skipped.
-                entries.extend(serde_json::from_slice::<AuditEntry>(&line?).ok());
-            }
+/// Reads the audit log, and follows it as other processes write it.
+#[derive(Debug)]
+pub struct AuditReader {
+    directory: PathBuf,
+    /// Whether the older file was read.
+    started: bool,
+    /// The file that is being written; `None` until there is one.
+    file: Option<File>,
+    /// Bytes of `file` that were read.
+    position: u64,
+    /// The beginning of a line whose end is not written yet.
+    rest: Vec<u8>,
+}
+
+impl AuditReader {
+    fn new(directory: PathBuf) -> Self {
+        Self { directory, started: false, file: None, position: 0, rest: Vec::new() }
+    }
+
+    /// Returns the entries that were added since the last call; the first call returns all. The oldest one is first.
+    pub fn read(&mut self) -> io::Result<Vec<AuditEntry>> {
+        let mut bytes = std::mem::take(&mut self.rest);
+        if !std::mem::replace(&mut self.started, true)
+            && let Some(mut file) = open(&older(&self.directory))?
+        {
+            file.read_to_end(&mut bytes)?;
         }
-        entries.drain(..entries.len().saturating_sub(count));
-        Ok(entries)
+        self.read_file(&mut bytes)?;
+        // A smaller file is a new one: the one that was read has been rotated.
+        let size = std::fs::metadata(current(&self.directory)).map_or(0, |file| file.len());
+        if self.file.is_none() || size < self.position {
+            (self.file, self.position) = (open(&current(&self.directory))?, 0);
+            self.read_file(&mut bytes)?;
+        }
+        let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        self.rest = bytes.split_off(end);
+        // A line that was truncated by a crash is skipped.
+        Ok(bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
+    }
+
+    fn read_file(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {
+        if let Some(file) = &mut self.file {
+            self.position += file.read_to_end(bytes)? as u64;
+        }
+        Ok(())
+    }
+}
+
+fn open(path: &Path) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -227,11 +270,42 @@ mod tests {
         }
     }
 
+    fn newest(audit: &Audit, count: usize) -> Vec<AuditEntry> {
+        let mut entries = AuditReader::new(audit.directory.clone()).read().unwrap();
+        entries.split_off(entries.len().saturating_sub(count))
+    }
+
+    fn line(tool: &str) -> Vec<u8> {
+        let mut line = serde_json::to_vec(&entry(tool)).unwrap();
+        line.push(b'\n');
+        line
+    }
+
+    #[test]
+    fn a_reader_follows_the_log_over_halves_of_lines_and_a_rotation() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("data");
+        let mut reader = AuditReader::new(directory.clone());
+        assert_eq!(reader.read().unwrap(), []);
+        let size = line("a").len() as u64;
+        append(&directory, &line("a"), 2 * size).unwrap();
+        assert_eq!(reader.read().unwrap(), [entry("a")]);
+        let (half, other_half) = (&line("b")[..9], &line("b")[9..]);
+        let mut file = OpenOptions::new().append(true).open(current(&directory)).unwrap();
+        file.write_all(half).unwrap();
+        assert_eq!(reader.read().unwrap(), []);
+        file.write_all(other_half).unwrap();
+        // The next one is written to a new file.
+        append(&directory, &line("c"), 2 * size).unwrap();
+        assert_eq!(reader.read().unwrap(), [entry("b"), entry("c")]);
+        assert_eq!(reader.read().unwrap(), []);
+    }
+
     #[test]
     fn entries_are_read_as_they_were_noted_newest_last() {
         let directory = tempfile::tempdir().unwrap();
         let audit = Audit::new(directory.path().join("data"));
-        assert_eq!(audit.newest(9).unwrap(), []);
+        assert_eq!(newest(&audit, 9), []);
         for tool in ["a", "b", "c"] {
             audit.note(&entry(tool));
         }
@@ -242,7 +316,7 @@ mod tests {
             .unwrap()
             .write_all(b"{\"time\":\"20")
             .unwrap();
-        assert_eq!(audit.newest(2).unwrap(), [entry("b"), entry("c")]);
+        assert_eq!(newest(&audit, 2), [entry("b"), entry("c")]);
     }
 
     #[test]
@@ -258,7 +332,7 @@ mod tests {
         torn(b"{\"time\":\"20");
         audit.note(&entry("b"));
         audit.close();
-        assert_eq!(audit.newest(9).unwrap(), [entry("a"), entry("b")]);
+        assert_eq!(newest(&audit, 9), [entry("a"), entry("b")]);
     }
 
     #[test]
@@ -271,7 +345,7 @@ mod tests {
             line.push(b'\n');
             append(&directory, &line, 2 * line.len() as u64).unwrap();
         }
-        let left = Audit::new(directory.clone()).newest(9).unwrap();
+        let left = AuditReader::new(directory.clone()).read().unwrap();
         let tools: Vec<&str> = left.iter().map(|entry| entry.tool.as_str()).collect();
         assert_eq!(tools, ["2", "3", "4"]);
         std::fs::remove_dir_all(directory).unwrap();

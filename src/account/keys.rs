@@ -37,6 +37,10 @@ pub struct Key {
     pub created_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_used: Option<String>,
+    /// Not in the tools' schemas, which are kept short.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(skip)]
+    pub permissions: Vec<Permission>,
     /// Whether BondMCP accepts the key.
     pub is_active: bool,
     /// Whether its value is stored here.
@@ -152,7 +156,15 @@ impl Account {
         usage.map_err(|error| if error.is_not_found() { Error::KeyNotFound } else { error })
     }
 
-    /// Returns the value of a key. For the command line only, which passes it to a child process or to the terminal.
+    /// Returns the keys whose values are stored here, without asking the upstream.
+    pub async fn stored_keys(&self) -> Result<Vec<Key>, Error> {
+        let memory = self.record().await?;
+        let record = &memory.record;
+        Ok(record.keys.iter().map(|key| Key::stored(key, record, true)).collect())
+    }
+
+    /// Returns the value of a key. For the command line only, which passes it to a child process, to the terminal or
+    /// into a private file.
     pub async fn key_secret(&self, id: &str) -> Result<SecretString, Error> {
         let memory = self.reread().await?;
         let key = memory.record.key(id).ok_or(Error::KeyNotStored)?;
@@ -259,7 +271,7 @@ impl ManagedKey {
             id: key.id.clone(),
             name: key.name.clone(),
             preview: key.key_preview.clone(),
-            created_at: key.created_at.clone(),
+            created_at: key.regenerated_at.clone().or_else(|| key.created_at.clone()),
             permissions: key.permissions.clone().unwrap_or_else(|| made_for.to_vec()),
             secret: key.api_key.clone(),
         }
@@ -277,8 +289,10 @@ impl Intent {
 
 impl Key {
     fn listed(key: ApiKey, record: &Record) -> Self {
+        let stored = record.key(&key.id);
+        let permissions = key.permissions.or_else(|| stored.map(|stored| stored.permissions.clone()));
         Self {
-            stored: record.key(&key.id).is_some(),
+            stored: stored.is_some(),
             in_use: record.active_key.as_ref() == Some(&key.id),
             id: key.id,
             name: key.name,
@@ -286,6 +300,7 @@ impl Key {
             preview: key.key_preview,
             created_at: key.created_at,
             last_used: key.last_used,
+            permissions: permissions.unwrap_or_default(),
             is_active: key.is_active,
         }
     }
@@ -298,6 +313,7 @@ impl Key {
             preview: key.preview.clone(),
             created_at: key.created_at.clone(),
             last_used: None,
+            permissions: key.permissions.clone(),
             is_active,
             stored: true,
             in_use: record.active_key.as_ref() == Some(&key.id),

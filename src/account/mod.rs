@@ -16,6 +16,7 @@ mod record;
 mod regeneration;
 mod renewal;
 mod rotation;
+mod rotation_age;
 mod session;
 mod sign_in;
 mod status;
@@ -38,13 +39,14 @@ use self::{
     store::{Store, Versioned},
 };
 pub use self::{
-    audit::AuditEntry,
+    audit::{AuditEntry, AuditReader, KEYS_COMMAND},
     bearer::{Bearer, CredentialSource, RequiredCredential},
     error::{Error, SignInReason},
     identity::Identity,
     keys::{Key, KeyList, Unfinished},
     models::Models,
     record::ManagedKey,
+    rotation_age::{AgedKey, parsed_time},
     sign_in::Registration,
     status::{Credential, Renewal, Status},
 };

@@ -81,6 +81,10 @@ impl Account {
         let account = self.clone();
         self.run_to_completion(async move {
             let before = account.reread().await?;
+            if before.version == 0 {
+                // Nothing is stored for this account, and no vault is created to say so.
+                return Ok(());
+            }
             let change = |record: &mut Record| {
                 record.sign_out();
                 if forget_keys {

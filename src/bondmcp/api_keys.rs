@@ -74,13 +74,13 @@ impl Client {
     async fn shown_once(&self, request: Request<'_>) -> Result<NewApiKey, Error> {
         let mut key: NewApiKey = self.send_once(request).await?;
         self.redactor.remember(&key.api_key);
-        let NewApiKey { name, description, key_preview, created_at, .. } = &mut key;
-        self.clean(name, [description, key_preview, created_at]);
+        let NewApiKey { name, description, key_preview, created_at, regenerated_at, .. } = &mut key;
+        self.clean(name, [description, key_preview, created_at, regenerated_at]);
         Ok(key)
     }
 
     /// Takes secrets out of what is kept of a key: it is shown after the secrets are forgotten.
-    fn clean(&self, name: &mut String, others: [&mut Option<String>; 3]) {
+    fn clean<const N: usize>(&self, name: &mut String, others: [&mut Option<String>; N]) {
         for text in std::iter::once(name).chain(others.into_iter().flatten()) {
             if let Cow::Owned(clean) = self.redactor.redact(text) {
                 *text = clean;

@@ -14,18 +14,21 @@ const MAX_FAILURES: u32 = 5;
 
 /// The error while the circuit is open: nothing is sent before `retry_after` has passed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("BondMCP failed {failures} times in a row; calls are paused")]
+#[error("BondMCP failed {failures} times in a row ({cause}); calls are paused")]
 pub struct Open {
     pub failures: u32,
+    /// The last failure.
+    pub cause: String,
     pub retry_after: Duration,
 }
 
 /// The health of the upstream according to the outcome of a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Observed {
     /// The upstream answered, even if with a refusal.
     Alive,
-    Down,
+    /// It failed, for this reason.
+    Down(String),
 }
 
 #[derive(Debug)]
@@ -39,6 +42,8 @@ pub(super) struct CircuitBreaker {
 struct State {
     /// Number of consecutive failures.
     failures: u32,
+    /// The last failure.
+    cause: String,
     /// Time until which the circuit is open; afterwards the upstream is probed.
     open_until: Option<Instant>,
 }
@@ -61,7 +66,8 @@ impl CircuitBreaker {
         if let Some(until) = state.open_until {
             let now = Instant::now();
             if until > now {
-                return Err(Open { failures: state.failures, retry_after: until - now });
+                let (failures, cause) = (state.failures, state.cause.clone());
+                return Err(Open { failures, cause, retry_after: until - now });
             }
             // Blocks other calls during the probe; if it is abandoned, another one follows.
             state.open_until = Some(now + self.open_for);
@@ -86,8 +92,9 @@ impl Permit<'_> {
         let mut state = self.breaker.state();
         match observed {
             Observed::Alive => *state = State::default(),
-            Observed::Down => {
+            Observed::Down(cause) => {
                 state.failures += 1;
+                state.cause = cause;
                 if state.failures >= MAX_FAILURES {
                     state.open_until = Some(Instant::now() + self.breaker.open_for);
                 }
@@ -103,7 +110,7 @@ mod tests {
     const OPEN_FOR: Duration = Duration::from_secs(10);
 
     fn fails(breaker: &CircuitBreaker) {
-        breaker.acquire().unwrap().record(Observed::Down);
+        breaker.acquire().unwrap().record(Observed::Down("gone".into()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -113,7 +120,8 @@ mod tests {
             fails(&breaker);
         }
         let refusal = breaker.acquire().unwrap_err();
-        assert_eq!(refusal, Open { failures: MAX_FAILURES, retry_after: OPEN_FOR });
+        let cause = "gone".to_owned();
+        assert_eq!(refusal, Open { failures: MAX_FAILURES, cause, retry_after: OPEN_FOR });
         tokio::time::advance(OPEN_FOR).await;
         let probe = breaker.acquire().unwrap();
         assert!(probe.is_probe);

@@ -1,11 +1,11 @@
-//! The HTTP client: its trusted certificates, its resolver, and the reasons why a connection failed. The reasons are an
-//! enum, since error texts of other crates may quote anything.
+//! The HTTP client: its trusted certificates, its resolver, and the reasons why a connection failed. The
+//! reasons are enums, since error texts of other crates may quote anything; those texts are for the log.
 
-use std::{error::Error as StdError, io};
+use std::{error::Error as StdError, io, sync::Arc};
 
 use chrono::NaiveDate;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use rustls::{CertificateError, pki_types::UnixTime};
+use rustls::{CertificateError, ClientConfig, client::danger::ServerCertVerifier, pki_types::UnixTime};
 
 use super::Timing;
 use crate::{clock::Timestamp, config::BaseUrl};
@@ -42,7 +42,22 @@ pub enum ConnectFailure {
     CertificateNotTrusted,
     #[error("TLS handshake failed")]
     Tls,
+    #[error("the proxy asks for a user name and a password")]
+    ProxyLogin,
+    #[error("the proxy refused to connect to it")]
+    ProxyRefused,
     #[error("no connection could be made")]
+    Other,
+}
+
+/// The reason why a connection ended before the answer was complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BreakCause {
+    #[error("closed before the answer was complete")]
+    Closed,
+    #[error("what answers there does not speak HTTP")]
+    NotHttp,
+    #[error("the answer could not be read")]
     Other,
 }
 
@@ -54,7 +69,7 @@ pub(super) fn http_client(base_url: &BaseUrl, timing: Timing) -> Result<reqwest:
         .connect_timeout(timing.connect)
         .dns_resolver(Resolver);
     let http = if base_url.is_https() {
-        with_system_certificates(http.https_only(true))?
+        http.https_only(true).tls_backend_preconfigured(tls_config(verifier()?)?)
     } else {
         // Plain HTTP is for loopback, which needs neither a proxy nor certificates; a proxy could read the credentials.
         http.no_proxy().tls_certs_only([])
@@ -62,30 +77,36 @@ pub(super) fn http_client(base_url: &BaseUrl, timing: Timing) -> Result<reqwest:
     http.build().map_err(|_| SetupError::Client)
 }
 
-/// Verifies certificates with the operating system's own verifier.
-#[cfg(not(all(unix, not(target_vendor = "apple"))))]
-fn with_system_certificates(http: reqwest::ClientBuilder) -> Result<reqwest::ClientBuilder, SetupError> {
-    Ok(http)
+/// Returns the TLS configuration in which `verifier` decides about certificates.
+pub(super) fn tls_config(verifier: Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, SetupError> {
+    Ok(ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|_| SetupError::Client)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth())
 }
 
-/// Verifies certificates with those that the operating system trusts, read once. reqwest would read the distribution's
-/// bundle and then each of the single files beside it, which are the same certificates.
-#[cfg(all(unix, not(target_vendor = "apple")))]
-fn with_system_certificates(http: reqwest::ClientBuilder) -> Result<reqwest::ClientBuilder, SetupError> {
-    use std::sync::Arc;
+/// Returns the operating system's own verifier of certificates.
+#[cfg(not(all(unix, not(target_vendor = "apple"))))]
+pub(super) fn verifier() -> Result<Arc<dyn ServerCertVerifier>, SetupError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = rustls_platform_verifier::Verifier::new(provider).map_err(|_| SetupError::Client)?;
+    Ok(Arc::new(verifier))
+}
 
+/// Returns a verifier with the certificates that the operating system trusts, read once. reqwest would read the
+/// distribution's bundle and then each of the single files beside it, which are the same certificates.
+#[cfg(all(unix, not(target_vendor = "apple")))]
+pub(super) fn verifier() -> Result<Arc<dyn ServerCertVerifier>, SetupError> {
     let mut trusted = rustls::RootCertStore::empty();
     trusted.add_parsable_certificates(system_certificates());
     if trusted.is_empty() {
         return Err(SetupError::NoTrustedCertificates);
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|_| SetupError::Client)?
-        .with_root_certificates(trusted)
-        .with_no_client_auth();
-    Ok(http.tls_backend_preconfigured(tls))
+    let verifier = rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(trusted), provider);
+    Ok(verifier.build().map_err(|_| SetupError::Client)?)
 }
 
 /// Reads the certificates that `SSL_CERT_FILE` and `SSL_CERT_DIR` name, otherwise the distribution's bundle, otherwise
@@ -143,7 +164,18 @@ impl ConnectFailure {
         if let Some(error) = cause.downcast_ref::<rustls::Error>() {
             return Some(Self::of_tls(error));
         }
-        Some(match cause.downcast_ref::<io::Error>()?.kind() {
+        // hyper-util does not export the type of these two.
+        match cause.to_string().as_str() {
+            "tunnel error: proxy authorization required" => return Some(Self::ProxyLogin),
+            "tunnel error: unsuccessful" => return Some(Self::ProxyRefused),
+            _ => {}
+        }
+        Self::of_io(cause.downcast_ref()?)
+    }
+
+    /// Returns the reason that `error` names by its kind.
+    pub(super) fn of_io(error: &io::Error) -> Option<Self> {
+        Some(match error.kind() {
             io::ErrorKind::ConnectionRefused => Self::Refused,
             io::ErrorKind::TimedOut => Self::TimedOut,
             io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Self::NoRoute,
@@ -153,6 +185,12 @@ impl ConnectFailure {
             | io::ErrorKind::UnexpectedEof => Self::Closed,
             _ => return None,
         })
+    }
+
+    /// Returns the reason why a TLS handshake failed with `error`.
+    pub(super) fn of_handshake(error: &io::Error) -> Self {
+        let tls = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+        tls.map_or_else(|| Self::of_io(error).unwrap_or(Self::Tls), Self::of_tls)
     }
 
     fn of_tls(error: &rustls::Error) -> Self {
@@ -179,12 +217,29 @@ impl ConnectFailure {
             | Self::CertificateNotValidYet
             | Self::CertificateForAnotherName
             | Self::CertificateNotTrusted
+            | Self::ProxyLogin
+            | Self::ProxyRefused
+            | Self::Tls => false,
+        }
+    }
+
+    /// Whether the connection to the proxy failed, rather than that to the host behind it, where there is a proxy.
+    pub(super) fn is_about_the_proxy(self) -> bool {
+        match self {
+            Self::Dns | Self::Refused | Self::TimedOut | Self::NoRoute | Self::Closed | Self::Other => true,
+            Self::CertificateExpired(_)
+            | Self::CertificateNotValidYet
+            | Self::CertificateForAnotherName
+            | Self::CertificateNotTrusted
+            | Self::ProxyLogin
+            | Self::ProxyRefused
             | Self::Tls => false,
         }
     }
 
     /// Returns what the person can do.
-    pub(super) fn solution(self) -> &'static str {
+    #[must_use]
+    pub fn solution(self) -> &'static str {
         match self {
             Self::Dns => "Check the network and the host name in the base URL.",
             Self::Refused | Self::Closed => {
@@ -200,11 +255,49 @@ impl ConnectFailure {
             Self::CertificateNotTrusted => {
                 "Check the base URL. If a company's proxy inspects TLS, name its certificate with SSL_CERT_FILE."
             }
+            Self::ProxyLogin => "Put the user name and the password of the proxy into HTTPS_PROXY.",
+            Self::ProxyRefused => {
+                "Ask who runs the proxy to allow that host, or name the host in NO_PROXY if it can be reached without."
+            }
             Self::Tls => {
                 "Check the host and the port in the base URL: what answers there does not speak TLS as BondMCP does."
             }
         }
     }
+}
+
+impl BreakCause {
+    /// Returns the reason for which `error` says that the connection ended early.
+    pub(super) fn of(error: &reqwest::Error) -> Self {
+        let mut next: Option<&(dyn StdError + 'static)> = error.source();
+        while let Some(cause) = next {
+            if let Some(error) = cause.downcast_ref::<hyper::Error>() {
+                if error.is_parse() {
+                    return Self::NotHttp;
+                }
+                if error.is_incomplete_message() {
+                    return Self::Closed;
+                }
+            }
+            if cause.downcast_ref().and_then(ConnectFailure::of_io) == Some(ConnectFailure::Closed) {
+                return Self::Closed;
+            }
+            next = inner(cause);
+        }
+        Self::Other
+    }
+}
+
+/// Returns the messages of `error` and its causes, for the log, which is redacted.
+pub(super) fn causes(error: &(dyn StdError + 'static)) -> String {
+    let mut texts = vec![error.to_string()];
+    let mut next = error.source();
+    while let Some(cause) = next {
+        texts.push(cause.to_string());
+        next = inner(cause);
+    }
+    texts.dedup();
+    texts.join(": ")
 }
 
 /// Returns the next error in the chain. An I/O error's own `source` skips the error that it wraps.

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{
     circuit_breaker::Open,
-    connection::{ConnectFailure, SetupError},
+    connection::{BreakCause, ConnectFailure, SetupError},
 };
 use crate::{
     clock::Timestamp,
@@ -43,9 +43,12 @@ pub enum Error {
     /// No connection was made, so nothing was processed.
     #[error("cannot connect to {host}: {cause}")]
     Unreachable { host: String, cause: ConnectFailure },
+    /// No connection to the proxy in the environment was made, so nothing was processed.
+    #[error("cannot connect to the proxy {proxy}, through which requests to {host} go: {cause}")]
+    ProxyUnreachable { host: String, proxy: String, cause: ConnectFailure },
     /// The connection broke; the request may have been processed.
-    #[error("the connection to {host} broke")]
-    Broken { host: String },
+    #[error("the connection to {host} broke: {cause}")]
+    Broken { host: String, cause: BreakCause },
     /// No answer in time; the request may have been processed.
     #[error("{host} did not answer in time")]
     Timeout { host: String },
@@ -152,7 +155,7 @@ impl Error {
             // The other redirects ask for the same request elsewhere (RFC 9110, 15.4). After a POST, 303 and in
             // practice 302 lead to the result of a processed request.
             Self::Redirected { status, .. } => matches!(status, 301 | 307 | 308),
-            Self::Unreachable { .. } => true,
+            Self::Unreachable { .. } | Self::ProxyUnreachable { .. } => true,
             Self::Broken { .. }
             | Self::Timeout { .. }
             | Self::Oversize { .. }
@@ -178,7 +181,7 @@ impl Error {
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Refused(refusal) => matches!(refusal.status, 429 | 500 | 502 | 503 | 504),
-            Self::Unreachable { cause, .. } => cause.may_pass(),
+            Self::Unreachable { cause, .. } | Self::ProxyUnreachable { cause, .. } => cause.may_pass(),
             Self::Broken { .. } | Self::Timeout { .. } => true,
             _ => false,
         }
@@ -188,7 +191,7 @@ impl Error {
     pub(super) fn should_retry_billed(&self) -> bool {
         match self {
             Self::Refused(refusal) => refusal.status == 429 || refusal.is_load_shed(),
-            Self::Unreachable { cause, .. } => cause.may_pass(),
+            Self::Unreachable { cause, .. } | Self::ProxyUnreachable { cause, .. } => cause.may_pass(),
             _ => false,
         }
     }
@@ -198,9 +201,11 @@ impl Error {
     pub fn is_outage(&self) -> bool {
         match self {
             Self::Refused(refusal) => refusal.status >= 500,
-            Self::Unreachable { .. } | Self::Broken { .. } | Self::Timeout { .. } | Self::CircuitOpen(_) => {
-                true
-            }
+            Self::Unreachable { .. }
+            | Self::ProxyUnreachable { .. }
+            | Self::Broken { .. }
+            | Self::Timeout { .. }
+            | Self::CircuitOpen(_) => true,
             Self::PossiblyBilled { cause } => cause.is_outage(),
             _ => false,
         }
@@ -250,7 +255,7 @@ impl Refusal {
     }
 
     /// Whether the body is in BondMCP's error format.
-    fn is_in_format(&self) -> bool {
+    pub(super) fn is_in_format(&self) -> bool {
         self.code.is_some() || self.message.is_some()
     }
 
@@ -297,6 +302,13 @@ impl From<&Error> for UserFacingError {
             }
             Error::AccountExists(refusal) => report(Kind::Conflict, "Sign in instead.").of(refusal),
             Error::Unreachable { cause, .. } => report(Kind::UpstreamUnavailable, cause.solution()),
+            Error::ProxyUnreachable { .. } => report(
+                Kind::UpstreamUnavailable,
+                "Check the proxy settings in the environment (HTTPS_PROXY, ALL_PROXY, NO_PROXY), and whether the proxy runs.",
+            ),
+            Error::Broken { cause: BreakCause::NotHttp, .. } => {
+                report(Kind::UpstreamUnavailable, "Check the scheme, the host and the port in the base URL.")
+            }
             Error::Broken { .. } => report(
                 Kind::UpstreamUnavailable,
                 "Try again in a moment; if it stays so, check the network and the base URL.",

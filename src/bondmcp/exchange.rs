@@ -1,5 +1,5 @@
-//! One HTTP exchange with the upstream: the only place that opens connections to it and puts credentials into
-//! headers. Redirects are refused, response sizes are capped, and only requests that are safe to repeat are retried.
+//! One HTTP exchange with the upstream: with [`super::forward`] the only place that opens connections to it and puts
+//! credentials into headers. Redirects are refused, response sizes are capped, and only requests that are safe to repeat are retried.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -19,8 +19,9 @@ use zeroize::Zeroizing;
 use super::{
     Client,
     circuit_breaker::{Observed, Permit},
-    connection::ConnectFailure,
+    connection::{BreakCause, ConnectFailure, causes},
     error::{Error, Refusal},
+    proxy::Proxy,
 };
 use crate::secret::{ExposeSecret, SecretBytes, SecretString};
 
@@ -188,7 +189,7 @@ impl Client {
             let outcome = self.attempt::<Value>(PROBE_TIMEOUT, probe).await;
             match outcome {
                 Err(error) if error.is_outage() => {
-                    permit.record(Observed::Down);
+                    permit.record(Observed::Down(error.to_string()));
                     return Err(error);
                 }
                 // Any response means that the upstream is alive.
@@ -241,7 +242,7 @@ impl Client {
         Err(Error::Refused(Box::new(refusal)))
     }
 
-    async fn capped_body(&self, mut response: reqwest::Response) -> Result<SecretBytes, Error> {
+    pub(super) async fn capped_body(&self, mut response: reqwest::Response) -> Result<SecretBytes, Error> {
         let oversize = || Error::Oversize { host: self.base_url.host(), limit: MAX_RESPONSE_BYTES };
         let announced = response.content_length().unwrap_or(0);
         if announced > MAX_RESPONSE_BYTES as u64 {
@@ -257,15 +258,20 @@ impl Client {
         Ok(body.into())
     }
 
-    /// reqwest's own errors carry URLs and inner messages; only their class is kept.
-    fn failure(&self, error: &reqwest::Error) -> Error {
+    /// reqwest's own errors carry URLs and inner messages; only their class is kept, and the log has the rest.
+    pub(super) fn failure(&self, error: &reqwest::Error) -> Error {
         let host = self.base_url.host();
+        tracing::debug!(host, causes = causes(error), "the connection failed");
         if error.is_connect() {
-            Error::Unreachable { host, cause: ConnectFailure::of(error) }
+            let cause = ConnectFailure::of(error);
+            match Proxy::of(&self.base_url).filter(|_| cause.is_about_the_proxy()) {
+                Some(proxy) => Error::ProxyUnreachable { host, proxy: proxy.host(), cause },
+                None => Error::Unreachable { host, cause },
+            }
         } else if error.is_timeout() {
             Error::Timeout { host }
         } else {
-            Error::Broken { host }
+            Error::Broken { host, cause: BreakCause::of(error) }
         }
     }
 
@@ -273,7 +279,7 @@ impl Client {
         Error::Unreadable { host: self.base_url.host() }
     }
 
-    fn timeout(&self) -> Error {
+    pub(super) fn timeout(&self) -> Error {
         Error::Timeout { host: self.base_url.host() }
     }
 }
@@ -281,14 +287,14 @@ impl Client {
 /// Records the outcome of a call. One that was not sent says nothing about the upstream.
 fn settle<T>(permit: Permit<'_>, outcome: &Result<T, Error>) {
     match outcome {
-        Err(error) if error.is_outage() => permit.record(Observed::Down),
+        Err(error) if error.is_outage() => permit.record(Observed::Down(error.to_string())),
         Err(error) if !error.was_sent() => {}
         _ => permit.record(Observed::Alive),
     }
 }
 
 /// `Authorization: Bearer …` (RFC 6750, 2.1), marked so that nobody prints it.
-fn authorization(bearer: &SecretString) -> Result<HeaderValue, Error> {
+pub(super) fn authorization(bearer: &SecretString) -> Result<HeaderValue, Error> {
     let value = Zeroizing::new(format!("Bearer {}", bearer.expose_secret()));
     let mut value = HeaderValue::from_str(&value).map_err(|_| Error::InvalidCredential)?;
     value.set_sensitive(true);

@@ -3,20 +3,27 @@
 
 mod api_keys;
 mod auth;
+mod certificate;
 mod circuit_breaker;
 mod connection;
 mod error;
 mod exchange;
+mod forward;
 mod health;
 mod models;
+mod probe;
+mod proxy;
 mod rate_limiter;
 pub mod wire;
 
 pub use self::{
+    certificate::Certificate,
     circuit_breaker::Open,
-    connection::{ConnectFailure, SetupError},
+    connection::{BreakCause, ConnectFailure, SetupError},
     error::{Error, POSSIBLY_BILLED, Refusal},
     exchange::{Sent, Timing},
+    forward::Forwarded,
+    probe::{Answer, Handshake, ProxyRoute, Route, Stream},
     rate_limiter::Allowance,
 };
 
@@ -51,6 +58,8 @@ impl Client {
     async fn http(&self) -> Result<&reqwest::Client, Error> {
         let make = || async {
             let (base_url, timing) = (self.base_url.clone(), self.timing);
+            let proxy = proxy::Proxy::of(&base_url);
+            self.redactor.hold("proxy", &proxy.and_then(|proxy| proxy.password()));
             let made = tokio::task::spawn_blocking(move || connection::http_client(&base_url, timing)).await;
             made.unwrap_or(Err(SetupError::Client))
         };

@@ -18,6 +18,9 @@ use crate::{
     secret::SecretString,
 };
 
+pub(super) const EXAMPLES: &str = "Examples:
+  bondmcp-server demo";
+
 /// Runs the complete flow offline: a sandbox in place of BondMCP, this program as the MCP server of a host, and at
 /// the end a search for secrets in everything that the host has seen.
 #[derive(Debug, clap::Args)]

@@ -1,9 +1,10 @@
 //! Errors of a command, worded for a person: what to type next, not which tool to call.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, process::ExitCode};
 
 use anyhow::anyhow;
 
+use super::printer::Printer;
 use crate::{
     account::{self, SignInReason},
     config::ConfigError,
@@ -17,10 +18,16 @@ pub(super) enum Error {
     Usage(String),
     /// The command failed; the sources below the message are for the log.
     Failed(anyhow::Error),
+    /// The command's output says what is wrong.
+    Reported,
+    /// The account failed; it is worded by [`Error::report`].
+    Account(account::Error),
     /// The person did not confirm.
     Cancelled,
     /// A child process ended with this exit code, which is passed on.
     Child(u8),
+    /// A program could not be run; `code` is the exit code of shells for that.
+    NotRun { message: String, code: u8 },
 }
 
 impl From<ConfigError> for Error {
@@ -31,33 +38,7 @@ impl From<ConfigError> for Error {
 
 impl From<account::Error> for Error {
     fn from(error: account::Error) -> Self {
-        use account::Error as Account;
-        let message = match &error {
-            Account::SignInRequired { why: SignInReason::NotSignedIn, command } => {
-                format!("You are not signed in. Run: `{command}`")
-            }
-            Account::SignInRequired { why: why @ SignInReason::EnvironmentRejected, command } => {
-                format!("{why} Correct the two variables, or unset them and run: `{command}`")
-            }
-            Account::SignInRequired { why, command } => format!("{why} Run: `{command}`"),
-            Account::ApiKeyRejected { id: None } => {
-                "BondMCP does not accept BONDMCP_API_KEY. Correct the variable, or unset it.".to_owned()
-            }
-            Account::ApiKeyRejected { id: Some(id) } => format!(
-                "BondMCP does not accept API key {id}; it was probably revoked. \
-                 Choose another one with `keys use ID`, or go back to the session with `keys use`."
-            ),
-            Account::OwnKeyRejected => {
-                "BondMCP does not accept the API key that was given on the sign-in page. \
-                 Run `logout`, then sign in again."
-                    .to_owned()
-            }
-            Account::KeyNotStored => "The value of that API key is not stored here. \
-                 `keys list` shows which ones are; `keys create` makes a new one."
-                .to_owned(),
-            _ => described(&UserFacingError::from(&error)),
-        };
-        Self::Failed(anyhow::Error::new(error).context(message))
+        Self::Account(error)
     }
 }
 
@@ -85,12 +66,76 @@ impl Error {
         })
     }
 
-    /// Creates the error of a command that names the API key `id`.
-    pub fn about_key(id: &str, error: account::Error) -> Self {
-        if error.is_not_found() {
-            Self::Failed(anyhow!("No API key {id}; run `keys list`."))
-        } else {
-            error.into()
+    /// Prints the error and returns the exit code. `command_line` runs this program for the same account.
+    pub fn report(self, printer: &Printer, command_line: &str) -> ExitCode {
+        match self {
+            Self::Child(code) => code.into(),
+            Self::Reported => ExitCode::FAILURE,
+            Self::Cancelled => {
+                printer.print_err("Cancelled.");
+                ExitCode::FAILURE
+            }
+            Self::Usage(message) => {
+                printer.print_error(message);
+                ExitCode::from(2)
+            }
+            Self::NotRun { message, code } => {
+                printer.print_error(message);
+                code.into()
+            }
+            Self::Account(error) => {
+                let message = worded(&error, command_line);
+                Self::Failed(anyhow::Error::new(error).context(message)).report(printer, command_line)
+            }
+            Self::Failed(error) => {
+                tracing::debug!(causes = format!("{error:#}"), "the command failed");
+                printer.print_error(&error);
+                ExitCode::FAILURE
+            }
         }
+    }
+
+    /// Returns the outcome for the audit log: the kind of failure, without its details.
+    pub fn outcome(&self) -> String {
+        let kind = match self {
+            Self::Account(error) => serde_json::to_value(UserFacingError::from(error).kind).ok(),
+            Self::Cancelled => Some("cancelled".into()),
+            Self::Usage(_) => Some("refused".into()),
+            Self::Failed(_) | Self::Reported | Self::Child(_) | Self::NotRun { .. } => None,
+        };
+        kind.as_ref().and_then(serde_json::Value::as_str).unwrap_or("failed").to_owned()
+    }
+}
+
+/// Words an account's failure for a person at a terminal.
+fn worded(error: &account::Error, command_line: &str) -> String {
+    use account::Error as Account;
+    match error {
+        Account::SignInRequired { why: SignInReason::NotSignedIn, command } => {
+            format!("You are not signed in. Run: `{command}`")
+        }
+        Account::SignInRequired { why: why @ SignInReason::EnvironmentRejected, command } => {
+            format!("{why} Correct the two variables, or unset them and run: `{command}`")
+        }
+        Account::SignInRequired { why, command } => format!("{why} Run: `{command}`"),
+        Account::ProfileTaken { email } => format!(
+            "This profile belongs to {email} and holds its API keys. For another account use another profile: \
+             add --profile NAME."
+        ),
+        Account::ApiKeyRejected { id: None } => {
+            "BondMCP does not accept BONDMCP_API_KEY. Correct the variable, or unset it.".to_owned()
+        }
+        Account::ApiKeyRejected { id: Some(id) } => format!(
+            "BondMCP does not accept API key {id}; it was probably revoked. \
+             Go back to the session: `{command_line} keys use`"
+        ),
+        Account::OwnKeyRejected => format!(
+            "BondMCP does not accept the API key that was given on the sign-in page. \
+             Run `{command_line} logout`, then sign in again."
+        ),
+        Account::KeyNotStored => format!(
+            "The value of that API key is not stored here. `{command_line} keys list` shows which ones are."
+        ),
+        _ => described(&UserFacingError::from(error)),
     }
 }

@@ -16,6 +16,11 @@ use crate::{
     transport::http::{self, Protection},
 };
 
+pub(super) const EXAMPLES: &str = "Examples:
+  bondmcp-server http
+  bondmcp-server http --listen 127.0.0.1:9000 --read-only
+  bondmcp-server http --sandbox --no-auth";
+
 /// Serves MCP over streamable HTTP at /mcp, with one account for all callers. Every request carries a bearer token:
 /// BONDMCP_HTTP_TOKEN, or one generated at startup and printed once to stderr.
 #[derive(Debug, clap::Args)]

@@ -1,6 +1,8 @@
 //! `bondmcp-server install` and `uninstall`: this server's entry in the files of MCP hosts. A change is shown, asked for
 //! and only then written.
 
+mod changes;
+
 use std::path::PathBuf;
 
 use anyhow::anyhow;
@@ -8,12 +10,12 @@ use clap::{
     ValueEnum,
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
 };
-use similar::TextDiff;
 
-use super::{App, Error, printer::is_interactive, prompt};
+use self::changes::{Changes, Consent};
+use super::{App, Error};
 use crate::{
     config::{BaseUrl, DEFAULT_BASE_URL, Profile, default_data_dir},
-    hosts::{self, Change, ENTRY_NAME, Environment, HOSTS, Host, Launch, Server, TOKEN_VARIABLE},
+    hosts::{self, Environment, HOSTS, Host, Launch, Server, TOKEN_VARIABLE, TokenSource},
     mcp::Toolset,
 };
 
@@ -30,8 +32,14 @@ const NOT_PASSED_ON: [&str; 6] = [
     "BONDMCP_VAULT",
 ];
 
-/// Add this server to MCP hosts: shows the change of each host's file, asks, and keeps a copy of the file.
+/// Adds this server to MCP hosts: shows the change of each host's file, asks, and keeps a copy of the file.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  bondmcp-server install claude-desktop
+  bondmcp-server install --all
+  bondmcp-server install cursor --profile work
+  bondmcp-server install codex --http http://127.0.0.1:8787/mcp")]
 pub(super) struct Install {
     /// The hosts to add the server to
     #[arg(value_name = "HOST", value_parser = host(), required_unless_present_any = ["all", "list"])]
@@ -50,7 +58,14 @@ pub(super) struct Install {
     /// The server at the URL of --http takes no token
     #[arg(long, requires = "http")]
     no_auth: bool,
-    /// Let the host serve only free, read-only tools
+    #[command(flatten)]
+    serving: Serving,
+}
+
+/// What the server serves that a host starts.
+#[derive(Debug, clap::Args)]
+struct Serving {
+    /// Serve only free, read-only tools
     #[arg(long, conflicts_with = "http")]
     read_only: bool,
     /// The sets of tools to serve [default: all]
@@ -61,8 +76,11 @@ pub(super) struct Install {
     sandbox: bool,
 }
 
-/// Remove this server from MCP hosts: undoes what `install` did.
+/// Removes this server from MCP hosts: undoes what `install` did.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  bondmcp-server uninstall claude-desktop")]
 pub(super) struct Uninstall {
     /// The hosts to remove the server from
     #[arg(value_name = "HOST", value_parser = host(), required_unless_present = "all")]
@@ -72,17 +90,6 @@ pub(super) struct Uninstall {
     all: bool,
     #[command(flatten)]
     consent: Consent,
-}
-
-/// How the person agrees to a change.
-#[derive(Clone, Copy, Debug, clap::Args)]
-struct Consent {
-    /// Only show what would be changed
-    #[arg(long, conflicts_with = "yes")]
-    print: bool,
-    /// Make the changes without asking
-    #[arg(long, short)]
-    yes: bool,
 }
 
 fn host() -> impl TypedValueParser<Value = &'static Host> {
@@ -101,7 +108,7 @@ impl Install {
         let hosts = if self.all { found(app, &environment) } else { self.hosts };
         self.consent.check()?;
         note_what_is_not_passed_on(app, &server);
-        let mut changes = Changes { app, consent: self.consent, written: 0, declined: 0, failed: 0 };
+        let mut changes = Changes::new(app, self.consent, hosts.len());
         for host in hosts {
             let planned = hosts::install(host, &environment, &server);
             let already = format!("{}: {} is installed already, as wanted.", host.title, server.name);
@@ -134,7 +141,7 @@ impl Install {
             }
             None => Launch::Stdio { command: own_path(environment)?, arguments: self.arguments(app)? },
         };
-        Ok(Server { name: entry_name(&app.settings.profile), launch })
+        Ok(Server { name: hosts::entry_name(&app.settings.profile), launch })
     }
 
     /// Returns the arguments with which a host starts this server for the same account as this command.
@@ -153,11 +160,12 @@ impl Install {
             let path = std::path::absolute(&settings.data_dir).map_err(|error| failed(&error))?;
             flag("--data-dir", utf8(path)?);
         }
-        if !self.toolsets.is_empty() {
-            let names: Vec<_> = self.toolsets.iter().filter_map(ValueEnum::to_possible_value).collect();
+        if !self.serving.toolsets.is_empty() {
+            let names: Vec<_> =
+                self.serving.toolsets.iter().filter_map(ValueEnum::to_possible_value).collect();
             flag("--toolsets", names.iter().map(PossibleValue::get_name).collect::<Vec<_>>().join(","));
         }
-        let switches = [(self.read_only, "--read-only"), (self.sandbox, "--sandbox")];
+        let switches = [(self.serving.read_only, "--read-only"), (self.serving.sandbox, "--sandbox")];
         arguments.extend(switches.into_iter().filter(|(is_set, _)| *is_set).map(|(_, name)| name.to_owned()));
         Ok(arguments)
     }
@@ -167,9 +175,9 @@ impl Uninstall {
     pub fn run(self, app: &App) -> Result<(), Error> {
         let environment = environment()?;
         self.consent.check()?;
-        let name = entry_name(&app.settings.profile);
-        let mut changes = Changes { app, consent: self.consent, written: 0, declined: 0, failed: 0 };
-        let hosts = if self.all { HOSTS.iter().collect() } else { self.hosts };
+        let name = hosts::entry_name(&app.settings.profile);
+        let hosts: Vec<_> = if self.all { HOSTS.iter().collect() } else { self.hosts };
+        let mut changes = Changes::new(app, self.consent, hosts.len());
         for host in hosts {
             let planned = hosts::uninstall(host, &environment, &name);
             if self.all && matches!(planned, Ok(None)) {
@@ -188,123 +196,20 @@ impl Uninstall {
     }
 }
 
-impl Consent {
-    fn check(self) -> Result<(), Error> {
-        if self.print || self.yes || is_interactive() {
-            return Ok(());
-        }
-        Err(Error::Usage(
-            "there is no terminal to ask on; give --yes to make the changes, or --print to see them"
-                .to_owned(),
-        ))
-    }
-}
-
-/// The changes of one command, each shown before it is made. A host that fails does not keep others from being changed.
-struct Changes<'a> {
-    app: &'a App,
-    consent: Consent,
-    written: usize,
-    declined: usize,
-    failed: usize,
-}
-
-impl Changes<'_> {
-    fn is_empty(&self) -> bool {
-        self.written + self.declined + self.failed == 0
-    }
-
-    /// Shows a planned change and makes it if the person agrees; returns whether it was made. Without one `already`
-    /// is printed.
-    fn make(
-        &mut self,
-        planned: Result<Option<Change>, hosts::Error>,
-        already: &str,
-        question: &str,
-    ) -> Result<bool, Error> {
-        let printer = &self.app.printer;
-        let change = match planned {
-            Ok(Some(change)) => change,
-            Ok(None) => {
-                printer.print_out(already);
-                return Ok(false);
-            }
-            Err(error) => {
-                self.failed += 1;
-                printer.print_error(error);
-                return Ok(false);
-            }
-        };
-        print_diff(self.app, &change);
-        if self.consent.print {
-            return Ok(false);
-        }
-        let question = format!("{question} {}? [y/N] ", change.path().display());
-        if !self.consent.yes && !is_yes(&prompt::line(printer, &question)?) {
-            self.declined += 1;
-            printer.print_out(format_args!("{} is as it was.", change.path().display()));
-            return Ok(false);
-        }
-        match change.write() {
-            Ok(backup) => {
-                self.written += 1;
-                let done = if change.removes_file() { "Removed" } else { "Wrote" };
-                printer.print_out(format_args!("{done} {}.", change.path().display()));
-                if let Some(backup) = backup {
-                    printer.print_out(format_args!("A copy of the file as it was: {}", backup.display()));
-                }
-                Ok(true)
-            }
-            Err(error) => {
-                self.failed += 1;
-                printer.print_error(error);
-                Ok(false)
-            }
-        }
-    }
-
-    fn outcome(&self) -> Result<(), Error> {
-        match (self.failed, self.written, self.declined) {
-            (0, 0, declined) if declined > 0 => Err(Error::Cancelled),
-            (0, ..) => Ok(()),
-            (1, ..) => Err(Error::Failed(anyhow!("One host was not changed; see above."))),
-            (failed, ..) => Err(Error::Failed(anyhow!("{failed} hosts were not changed; see above."))),
-        }
-    }
-}
-
-fn is_yes(answer: &str) -> bool {
-    matches!(answer.to_lowercase().as_str(), "y" | "yes")
-}
-
-fn print_diff(app: &App, change: &Change) {
-    let path = change.path().display().to_string();
-    let [before, after] = change.shown();
-    let name = |side: &Option<String>| if side.is_some() { path.clone() } else { "/dev/null".to_owned() };
-    let (old_name, new_name) = (name(&before), name(&after));
-    let (before, after) = (before.unwrap_or_default(), after.unwrap_or_default());
-    let diff = TextDiff::from_lines(&before, &after);
-    for line in
-        diff.unified_diff().header(&old_name, &new_name).missing_newline_hint(false).to_string().lines()
-    {
-        // A tab would be dropped as a control character.
-        app.printer.print_out(line.replace('\t', "    "));
-    }
-}
-
 fn print_next(app: &App, host: &Host, server: &Server) {
     let printer = &app.printer;
     if matches!(server.launch, Launch::Http { token: true, .. }) {
-        if host.passes_token() {
-            printer.print_out(format_args!(
-                "The entry refers to {TOKEN_VARIABLE}: set it to the server's token in the environment of {}.",
-                host.title
-            ));
-        } else {
-            printer.print_out(format_args!(
-                "{} takes no token from a variable. Add the header Authorization to the entry yourself.",
-                host.title
-            ));
+        let title = host.title;
+        match host.token_source() {
+            TokenSource::Variable => printer.print_out(format_args!(
+                "The entry refers to {TOKEN_VARIABLE}: set it to the server's token in the environment of {title}."
+            )),
+            TokenSource::Prompt { .. } => printer.print_out(format_args!(
+                "{title} asks for the server's token when it starts the server for the first time."
+            )),
+            TokenSource::Nowhere => printer.print_out(format_args!(
+                "{title} takes no token from a variable. Add the header Authorization to the entry yourself."
+            )),
         }
     }
     printer.print_out(format_args!("Next: {}", host.next.replace("{name}", &server.name)));
@@ -353,14 +258,6 @@ fn found(app: &App, environment: &Environment) -> Vec<&'static Host> {
         app.printer.print_out("No host was found. `install --list` shows where they were looked for.");
     }
     hosts
-}
-
-fn entry_name(profile: &Profile) -> String {
-    if *profile == Profile::default() {
-        return ENTRY_NAME.to_owned();
-    }
-    // Some hosts accept no dot in a server's name.
-    format!("{ENTRY_NAME}-{}", profile.as_str().replace('.', "-"))
 }
 
 /// Returns the absolute path of this program, since hosts with windows are started with another `PATH` than a shell's.

@@ -1,73 +1,125 @@
-//! `bondmcp-server keys …`: the only commands that release a key's value, to a child process's environment or to the
-//! terminal.
+//! `bondmcp-server keys …`: the only commands that release a key's value: to a child process's environment, to the
+//! terminal, or into a private file.
 
-use anyhow::anyhow;
-use std::{ffi::OsString, io::ErrorKind};
+mod child;
+mod choose;
+mod env_file;
+mod examples;
+mod list;
+mod proxy;
+
+use std::{ffi::OsString, path::PathBuf, time::Instant};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
+use self::{
+    choose::{Choice, confirm, refuse_without_answer},
+    env_file::EnvFile,
+};
+pub(super) use self::{examples::KEYS as EXAMPLES, list::print_unfinished};
 use super::{
     App, Error,
-    printer::{Printer, is_interactive, reveal_out},
-    prompt, shell_word,
+    printer::{has_terminal, is_interactive, reveal_out},
+    progress::requesting,
+    prompt,
 };
 use crate::{
-    account::{Account, Key, Unfinished},
-    bondmcp::wire::{CreateApiKey, KeyUsage, Permission},
-    secret::ExposeSecret as _,
+    account::{Account, AgedKey, AuditEntry, Credential, KEYS_COMMAND},
+    bondmcp::wire::{CreateApiKey, Permission},
 };
-
-/// Variables that are not passed to a child process.
-const NOT_FOR_CHILDREN: [&str; 5] = [
-    "BONDMCP_EMAIL",
-    "BONDMCP_PASSWORD",
-    "BONDMCP_SEALING_KEY",
-    "BONDMCP_SEALING_KEY_FILE",
-    "BONDMCP_HTTP_TOKEN",
-];
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// List the account's API keys
+    #[command(after_help = examples::LIST)]
     List {
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
     /// Create a key; its value is stored in the vault and not shown
+    #[command(after_help = examples::CREATE)]
     Create {
         /// The name of the key
-        #[arg(long)]
-        name: String,
+        #[arg(required_unless_present = "name_flag")]
+        name: Option<String>,
+        /// The same as NAME
+        #[arg(long = "name", value_name = "NAME", hide = true, conflicts_with = "name")]
+        name_flag: Option<String>,
         /// What the key is for
-        #[arg(long)]
+        #[arg(long, value_name = "TEXT")]
         description: Option<String>,
         /// What the key may do; repeatable [default: BondMCP's]
         #[arg(long, value_parser = permission())]
         permission: Vec<Permission>,
     },
-    /// Replace a key with a new one; the old one is revoked once the new one works
-    Rotate { id: String },
-    /// Revoke a key; programs using it stop working
-    Revoke { id: String },
-    /// Use a key for API calls; omit ID to go back to the session
-    Use { id: Option<String> },
+    /// Replace a key with a new one; the old one is revoked once the new one works (asks first)
+    #[command(after_help = examples::ROTATE)]
+    Rotate {
+        /// Id of the key, or its name if that is unique
+        key: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Revoke a key; programs using it stop working (asks first)
+    #[command(after_help = examples::REVOKE)]
+    Revoke {
+        /// Id of the key, or its name if that is unique
+        key: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Use a key for API calls; omit KEY to go back to the session
+    #[command(after_help = examples::USE)]
+    Use {
+        /// Id of the key, or its name if that is unique
+        key: Option<String>,
+    },
     /// Show the usage of a key
+    #[command(after_help = examples::USAGE)]
     Usage {
-        id: String,
+        /// Id of the key, or its name if that is unique
+        key: String,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
     /// Run a program with the key as BONDMCP_API_KEY in its environment, and nowhere else
+    ///
+    /// BONDMCP_BASE_URL is set too. The exit code is the program's; 127 if it was not found, 126 if it cannot be run.
+    #[command(after_help = examples::RUN)]
     Run {
-        id: String,
+        /// Id of the key, or its name if that is unique
+        key: String,
+        /// Keep the key from the program too: it gets a token for a proxy on loopback that adds the key to its requests
+        #[arg(long)]
+        proxy: bool,
         /// The program and its arguments, after `--`
         #[arg(last = true, required = true, value_name = "CMD")]
         command: Vec<OsString>,
     },
     /// Print a key to the terminal (asks first)
-    Reveal { id: String },
+    #[command(after_help = examples::REVEAL)]
+    Reveal {
+        /// Id of the key, or its name if that is unique
+        key: String,
+        /// Write the key to stdout, also into a pipe or a file; the question is asked on the terminal
+        #[arg(long)]
+        stdout: bool,
+    },
+    /// Write a key as BONDMCP_API_KEY into a file for programs that read one, such as .env
+    ///
+    /// The file's other lines stay, and only you can read it. A file that git would add to a commit is refused.
+    #[command(after_help = examples::WRITE)]
+    Write {
+        /// Id of the key, or its name if that is unique
+        key: String,
+        /// The file; it is created if it does not exist
+        #[arg(long, value_name = "FILE")]
+        env_file: PathBuf,
+    },
 }
 
 fn permission() -> impl TypedValueParser<Value = Permission> {
@@ -79,140 +131,231 @@ fn permission() -> impl TypedValueParser<Value = Permission> {
 
 impl Command {
     pub async fn run(self, app: App) -> Result<(), Error> {
-        if matches!(self, Self::Reveal { .. }) && !is_interactive() {
-            return Err(Error::Usage(
-                "a key is printed to a terminal only; to pass it to a program use `keys run ID -- CMD`"
-                    .to_owned(),
-            ));
-        }
+        self.refuse_what_cannot_be_asked(&app)?;
         let account = app.account();
-        let outcome = self.with(&account, &app).await;
+        let outcome = Keys { app: &app, account: &account }.run(self).await;
         account.close().await;
         outcome
     }
 
-    async fn with(self, account: &Account, app: &App) -> Result<(), Error> {
-        let printer = &app.printer;
+    /// Refuses a command that has to ask and cannot, before anything is opened.
+    fn refuse_what_cannot_be_asked(&self, app: &App) -> Result<(), Error> {
+        let run = |key: &str| {
+            format!("to pass it to a program, run: `{} -- CMD`", app.command(&["keys", "run", key]))
+        };
         match self {
-            Self::List { json } => {
-                let list = account.list_keys().await?;
+            Self::Reveal { key, stdout: false } if !is_interactive() => Err(Error::Usage(format!(
+                "a key is printed to a terminal only, or into a pipe with --stdout; {}",
+                run(key)
+            ))),
+            Self::Reveal { key, stdout: true } if !has_terminal() => {
+                Err(Error::Usage(format!("there is no terminal to ask on; {}", run(key))))
+            }
+            Self::Rotate { yes: false, .. } | Self::Revoke { yes: false, .. } => refuse_without_answer(),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The keys of an account.
+#[derive(Clone, Copy)]
+struct Keys<'a> {
+    app: &'a App,
+    account: &'a Account,
+}
+
+impl Keys<'_> {
+    async fn run(self, command: Command) -> Result<(), Error> {
+        let printer = &self.app.printer;
+        match command {
+            Command::List { json } => {
+                let list = self.requesting(self.account.list_keys()).await?;
                 if json {
                     printer
                         .print_json(&serde_json::json!({ "keys": list.keys, "unfinished": list.unfinished }));
                 } else {
-                    print_keys(printer, &list.keys, &list.unfinished);
+                    list::print_keys(printer, &list);
                 }
+                Ok(())
             }
-            Self::Create { name, description, permission } => {
-                let wanted = CreateApiKey { name, description, permissions: permission };
-                let key = account.create_key(wanted).await?;
-                printer.print_out(format_args!(
-                    "Created {} ({}); its value is stored in the vault.",
-                    key.id,
-                    printer.short(&key.name)
-                ));
-                let run = format!("{} keys run {} -- CMD", app.command_line(), shell_word(&key.id));
-                printer.print_out(format_args!("Use it: {run}"));
+            Command::Create { name, name_flag, description, permission } => {
+                let name = name.or(name_flag).unwrap_or_default();
+                self.create(CreateApiKey { name, description, permissions: permission }).await
             }
-            Self::Rotate { id } => {
-                let key = account.rotate_key(&id).await.map_err(|error| Error::about_key(&id, error))?;
-                printer.print_out(format_args!("{} replaces {id}, which is revoked.", key.id));
-            }
-            Self::Revoke { id } => {
-                account.revoke_key(&id).await.map_err(|error| Error::about_key(&id, error))?;
-                printer.print_out(format_args!("{id} is revoked."));
-            }
-            Self::Use { id } => {
-                account.use_key(id.as_deref()).await?;
-                match id {
-                    Some(id) => printer.print_out(format_args!("API calls use {id}.")),
-                    None => printer.print_out("API calls use the session."),
-                }
-            }
-            Self::Usage { id, json } => {
-                let usage = account.key_usage(&id).await.map_err(|error| Error::about_key(&id, error))?;
+            Command::Rotate { key, yes } => self.rotate(self.any(&key).await?, yes).await,
+            Command::Revoke { key, yes } => self.revoke(self.any(&key).await?, yes).await,
+            Command::Use { key: Some(key) } => self.use_key(Some(self.stored(&key).await?)).await,
+            Command::Use { key: None } => self.use_key(None).await,
+            Command::Usage { key, json } => {
+                let key = self.any(&key).await?;
+                let usage = self.requesting(self.account.key_usage(&key.id)).await;
+                let usage = usage.map_err(|error| self.about(&key, error))?;
                 if json {
                     printer.print_json(&usage);
                 } else {
-                    print_usage(printer, &usage);
+                    list::print_usage(printer, &usage);
                 }
+                Ok(())
             }
-            Self::Run { id, command } => return run(account, &id, command).await,
-            Self::Reveal { id } => return reveal(account, printer, &id).await,
+            Command::Run { key, proxy, command } => {
+                child::run(self, self.stored(&key).await?, proxy, command).await
+            }
+            Command::Reveal { key, stdout } => self.reveal(self.stored(&key).await?, stdout).await,
+            Command::Write { key, env_file } => self.write(self.stored(&key).await?, &env_file).await,
+        }
+    }
+
+    async fn create(self, wanted: CreateApiKey) -> Result<(), Error> {
+        let create = async { Ok(self.requesting(self.account.create_key(wanted)).await?) };
+        let key = self.audited("create", None, create, |key| Some(&key.id)).await?;
+        let printer = &self.app.printer;
+        printer.print_out(format_args!(
+            "Created {} ({}); its value is stored in the vault.",
+            key.id,
+            printer.short(&key.name)
+        ));
+        printer.print_out(format_args!("Use it: {} -- CMD", self.app.command(&["keys", "run", &key.id])));
+        Ok(())
+    }
+
+    async fn rotate(self, key: Choice, yes: bool) -> Result<(), Error> {
+        // Boxed, as the future of a rotation is large.
+        let rotate = Box::pin(async {
+            if !yes {
+                confirm(
+                    &self.app.printer,
+                    "Rotate",
+                    "Programs that hold its value must get the new one.",
+                    &key,
+                )?;
+            }
+            let rotated = self.requesting(self.account.rotate_key(&key.id)).await;
+            rotated.map_err(|error| self.about(&key, error))
+        });
+        let new = self.audited("rotate", Some(&key), rotate, |new| Some(&new.id)).await?;
+        self.app.printer.print_out(if new.id == key.id {
+            format!("{} has a new value; the old one no longer works.", new.id)
+        } else {
+            format!("{} replaces {}, which is revoked.", new.id, key.id)
+        });
+        Ok(())
+    }
+
+    async fn revoke(self, key: Choice, yes: bool) -> Result<(), Error> {
+        let revoke = async {
+            if !yes {
+                confirm(&self.app.printer, "Revoke", "Programs that use it stop working.", &key)?;
+            }
+            let revoked = self.requesting(self.account.revoke_key(&key.id)).await;
+            revoked.map_err(|error| self.about(&key, error))
+        };
+        self.audited("revoke", Some(&key), revoke, |()| None).await?;
+        self.app.printer.print_out(format_args!("{} is revoked.", key.id));
+        Ok(())
+    }
+
+    async fn use_key(self, key: Option<Choice>) -> Result<(), Error> {
+        let id = key.as_ref().map(|key| key.id.as_str());
+        let select = async { Ok(self.account.use_key(id).await?) };
+        self.audited("use", key.as_ref(), select, |()| None).await?;
+        let status = self.account.status().await?;
+        let printer = &self.app.printer;
+        match (status.credential, &status.key_id) {
+            (Some(Credential::ApiKey), Some(id)) => printer.print_out(format_args!("API calls use {id}.")),
+            (Some(Credential::ApiKey), None) if self.app.settings.environment.api_key.is_some() => {
+                let then = id.unwrap_or("the session");
+                printer.print_out(format_args!(
+                    "API calls use BONDMCP_API_KEY as long as it is set, otherwise {then}."
+                ));
+            }
+            (Some(Credential::ApiKey), None) => printer.print_out(format_args!(
+                "API calls use the API key that was entered on the sign-in page. For a session, run: `{}`",
+                self.app.command(&["login"])
+            )),
+            (Some(Credential::Session), _) => printer.print_out("API calls use the session."),
+            (None, _) => printer.print_out(format_args!(
+                "No API key is selected, and you are not signed in. Run: `{}`",
+                self.app.command(&["login"])
+            )),
         }
         Ok(())
     }
-}
 
-async fn run(account: &Account, id: &str, command: Vec<OsString>) -> Result<(), Error> {
-    let mut words = command.into_iter();
-    let program = words.next().unwrap_or_default();
-    let secret = account.key_secret(id).await?;
-    let mut child = tokio::process::Command::new(&program);
-    for name in NOT_FOR_CHILDREN {
-        child.env_remove(name);
+    async fn reveal(self, key: Choice, to_stdout: bool) -> Result<(), Error> {
+        let printer = &self.app.printer;
+        let reveal = async {
+            let secret = self.account.key_secret(&key.id).await?;
+            let question = "Print it? Type yes: ";
+            let answer = if to_stdout {
+                let warning = format!("This writes the key {} to stdout.", key.shown(printer));
+                printer.ask_on_terminal(&[&warning, question]).map_err(|_| choose::no_terminal())?
+            } else {
+                printer.print_err("This prints the key on screen and may leave it in your scrollback.");
+                prompt::line(printer, question, choose::NO_TERMINAL)?
+            };
+            if answer != "yes" {
+                return Err(Error::Cancelled);
+            }
+            reveal_out(&secret);
+            Ok(())
+        };
+        self.audited("reveal", Some(&key), reveal, |()| None).await
     }
-    child.args(words).env("BONDMCP_API_KEY", secret.expose_secret());
-    let program = program.to_string_lossy();
-    let status = child.status().await.map_err(|error| {
-        Error::Failed(match error.kind() {
-            ErrorKind::NotFound => anyhow!("{program}: command not found"),
-            kind => anyhow!("{program}: {kind}"),
-        })
-    })?;
-    match status.code() {
-        Some(0) => Ok(()),
-        Some(code) => Err(Error::Child(u8::try_from(code).unwrap_or(1))),
-        None => Err(Error::Failed(anyhow!("{program} was terminated by a signal."))),
+
+    async fn write(self, key: Choice, file: &std::path::Path) -> Result<(), Error> {
+        let write = async {
+            let file = EnvFile::open(file)?;
+            let secret = self.account.key_secret(&key.id).await?;
+            file.write(&secret, &self.app.settings.base_url)
+        };
+        self.audited("write", Some(&key), write, |()| None).await?;
+        self.app.printer.print_out(format_args!(
+            "{} is in {} as BONDMCP_API_KEY; only you can read that file.",
+            key.id,
+            file.display()
+        ));
+        Ok(())
+    }
+
+    async fn requesting<T>(self, work: impl Future<Output = T>) -> T {
+        requesting(&self.app.printer, self.account.upstream(), work).await
+    }
+
+    /// Runs `work` on `key` and records in the audit log that `action` was done. `made` gives the id of a new key.
+    async fn audited<T>(
+        self,
+        action: &str,
+        key: Option<&Choice>,
+        work: impl Future<Output = Result<T, Error>>,
+        made: impl Fn(&T) -> Option<&str>,
+    ) -> Result<T, Error> {
+        let began = Instant::now();
+        let outcome = work.await;
+        let made = outcome.as_ref().ok().and_then(made);
+        self.account.audit(&AuditEntry {
+            time: self.account.now(),
+            owner: self.account.profile().to_owned(),
+            host: None,
+            tool: KEYS_COMMAND.to_owned(),
+            action: Some(action.to_owned()),
+            outcome: outcome.as_ref().map_or_else(Error::outcome, |_| "ok".to_owned()),
+            duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            cost: None,
+            possibly_billed: false,
+            key_id: made.or(key.map(|key| key.id.as_str())).map(ToOwned::to_owned),
+        });
+        outcome
     }
 }
 
-async fn reveal(account: &Account, printer: &Printer, id: &str) -> Result<(), Error> {
-    let secret = account.key_secret(id).await?;
-    printer.print_err("This prints the key on screen and may leave it in your scrollback.");
-    if prompt::line(printer, "Print it? Type yes: ")? != "yes" {
-        return Err(Error::Cancelled);
+/// Prints which keys should be rotated.
+pub(super) fn print_reminders(app: &App, keys: &[AgedKey]) {
+    for key in keys {
+        app.printer.print_out(format_args!(
+            "API key `{}` is {} days old. Rotate it: `{}`",
+            app.printer.short(&key.name),
+            key.age_days,
+            app.command(&["keys", "rotate", &key.id])
+        ));
     }
-    reveal_out(&secret);
-    Ok(())
-}
-
-fn print_keys(printer: &Printer, keys: &[Key], unfinished: &[Unfinished]) {
-    if keys.is_empty() {
-        printer.print_out("No API keys.");
-    } else {
-        let head = ["ID", "NAME", "PREVIEW", "ACTIVE", "STORED", "IN USE"].map(ToOwned::to_owned);
-        printer.print_table(std::iter::once(head).chain(keys.iter().map(|key| row(printer, key))));
-    }
-    print_unfinished(printer, unfinished);
-}
-
-/// Prints the changes that were interrupted, with what to do about them.
-pub(super) fn print_unfinished(printer: &Printer, unfinished: &[Unfinished]) {
-    for Unfinished { name, next, .. } in unfinished {
-        printer.print_out(format_args!("Interrupted: API key `{}`. {next}", printer.short(name)));
-    }
-}
-
-fn row(printer: &Printer, key: &Key) -> [String; 6] {
-    let yes = |b: bool| if b { "yes" } else { "no" }.to_owned();
-    let preview = key.preview.as_deref().map_or_else(|| "-".to_owned(), |preview| printer.short(preview));
-    [key.id.clone(), printer.short(&key.name), preview, yes(key.is_active), yes(key.stored), yes(key.in_use)]
-}
-
-fn print_usage(printer: &Printer, usage: &KeyUsage) {
-    let stats = &usage.usage_stats;
-    let requests = format!(
-        "{} in all, {} today, {} this month",
-        stats.total_requests, stats.requests_today, stats.requests_this_month
-    );
-    let limit = usage
-        .rate_limit
-        .as_ref()
-        .map(|limit| format!("{} per minute, {} left", limit.limit, limit.remaining));
-    let endpoints =
-        usage.endpoints_used.iter().map(|used| [printer.short(&used.endpoint), used.count.to_string()]);
-    let totals = [["requests".to_owned(), requests]].into_iter();
-    let limit = limit.map(|limit| ["limit".to_owned(), limit]);
-    printer.print_table(totals.chain(limit).chain(endpoints));
 }

@@ -3,25 +3,37 @@
 use anyhow::anyhow;
 use std::time::Duration;
 
-use super::{App, Error, printer::Printer, prompt::Credentials};
+use super::{
+    App, Error, command_line,
+    progress::{requesting, waiting},
+    prompt::Credentials,
+    shell_word,
+};
 use crate::{
-    account::{Account, RequiredCredential, Status},
+    account::{self, Account, RequiredCredential, Status},
+    config::Profile,
     error::UserFacingError,
     sign_in::{End, LIFETIME, Options, Request, SignIn, State},
 };
+
+pub(super) const EXAMPLES: &str = "Examples:
+  bondmcp-server login
+  bondmcp-server login ada@example.com
+  bondmcp-server login --web
+  pass show bondmcp | bondmcp-server login ada@example.com --password-stdin";
 
 /// Signs in to BondMCP. The session is stored, encrypted, in the vault; the server uses it until you sign out.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     credentials: Credentials,
-    /// Do not store the password: when BondMCP issues no refresh token, you sign in again after an hour
-    #[arg(long)]
-    no_remember: bool,
-    /// Sign in on a local page in your browser instead
-    #[arg(long, conflicts_with_all = ["email", "password_stdin", "no_remember"])]
+    /// Sign in on a local page in your browser instead, which is opened
+    #[arg(long, conflicts_with_all = ["password_stdin", "no_remember"])]
     web: bool,
 }
+
+/// How often a person may type the password.
+const ATTEMPTS: u8 = 3;
 
 impl Args {
     pub async fn run(self, app: App) -> Result<(), Error> {
@@ -33,43 +45,89 @@ impl Args {
         }
         let account = app.account();
         let outcome = if self.web {
-            on_a_page(&account, &app.printer).await
+            on_a_page(&account, &app, self.credentials.given_email()).await
         } else {
-            self.at_the_terminal(&account, &app.printer).await
+            self.at_the_terminal(&account, &app).await
         };
         account.close().await;
-        let status = outcome?;
-        app.printer.print_out(format_args!(
-            "Signed in as {} (profile {}) at {}.",
-            status.email.as_deref().unwrap_or("the owner of an API key"),
-            status.profile,
-            status.upstream
-        ));
-        app.printer.print_out(
-            "Hosts that run bondmcp-server can use the account now, until `bondmcp-server logout`.",
-        );
+        print_signed_in(&app, &outcome?);
         Ok(())
     }
 
-    async fn at_the_terminal(&self, account: &Account, printer: &Printer) -> Result<Status, Error> {
-        let email = self.credentials.email(printer)?;
-        let password = self.credentials.password(false)?;
-        Ok(account.sign_in(&email, password, !self.no_remember).await?)
+    async fn at_the_terminal(&self, account: &Account, app: &App) -> Result<Status, Error> {
+        let mut email = self.credentials.email(&app.printer)?;
+        let mut left = if self.credentials.are_typed() { ATTEMPTS } else { 1 };
+        loop {
+            let password = self.credentials.password(false)?;
+            let sign_in = account.sign_in(&email, password, self.credentials.remember());
+            left -= 1;
+            match requesting(&app.printer, account.upstream(), sign_in).await {
+                Err(error) if error.is_unauthorized() && left > 0 => {
+                    let times = if left == 1 { "once".to_owned() } else { format!("{left} times") };
+                    app.printer
+                        .print_err(format_args!("Wrong e-mail or password. You can try {times} more."));
+                    email = self.credentials.email_again(&app.printer, email)?;
+                }
+                Err(account::Error::ProfileTaken { email: owner }) => {
+                    return Err(profile_taken(app, &owner, &email));
+                }
+                outcome => return Ok(outcome?),
+            }
+        }
     }
+}
+
+/// Tells how to sign in to another account without losing the stored API keys of this one.
+fn profile_taken(app: &App, owner: &str, email: &str) -> Error {
+    let settings = &app.settings;
+    let other = command_line(settings, &profile_for(email, &settings.profile));
+    Error::Failed(anyhow!(
+        "Profile {} holds the API keys of {owner}. Sign in to another account under a profile of its own: \
+         `{other} login {}`. Hosts use it with the same --profile.",
+        settings.profile,
+        shell_word(email)
+    ))
+}
+
+/// Suggests a profile for `email`, other than `taken`: its local part, if that is a valid name.
+fn profile_for(email: &str, taken: &Profile) -> Profile {
+    let local = email.split('@').next().unwrap_or_default().to_lowercase();
+    let suggestions = [local, "second".to_owned(), "other".to_owned()];
+    let free = suggestions.iter().filter_map(|name| name.parse().ok()).find(|profile| profile != taken);
+    free.unwrap_or_default()
+}
+
+pub(super) fn print_signed_in(app: &App, status: &Status) {
+    app.printer.print_out(format_args!(
+        "Signed in as {} (profile {}) at {}.",
+        status.email.as_deref().unwrap_or("the owner of an API key"),
+        status.profile,
+        status.upstream
+    ));
+    app.printer.print_out(format_args!(
+        "Hosts that run bondmcp-server can use the account now, until you run `{}`.",
+        app.command(&["logout"])
+    ));
 }
 
 /// Time for which the page is served after the end, so that the browser can show the outcome.
 const PAGE_GRACE_PERIOD: Duration = Duration::from_secs(2);
 
-async fn on_a_page(account: &Account, printer: &Printer) -> Result<Status, Error> {
-    let sign_in = SignIn::new(account.clone(), Options::default());
-    let pending = sign_in
-        .begin(Request { in_terminal: true, ..Request::new(RequiredCredential::Api) })
-        .await
-        .map_err(|error| UserFacingError::from(&error))?;
-    printer.print_out(format_args!("Open this page in your browser: {}", pending.url()));
-    printer.print_out(format_args!("Check that it shows the code {}. Waiting …", pending.code()));
-    let state = pending.finished(LIFETIME).await;
+async fn on_a_page(account: &Account, app: &App, email: Option<&str>) -> Result<Status, Error> {
+    let printer = &app.printer;
+    let sign_in = SignIn::new(account.clone(), Options { open_browser: true, ..Options::default() });
+    let request = Request {
+        in_terminal: true,
+        email: email.map(ToOwned::to_owned),
+        ..Request::new(RequiredCredential::Api)
+    };
+    let pending = sign_in.begin(request).await.map_err(|error| UserFacingError::from(&error))?;
+    printer.print_out(format_args!("Your browser opens this page; if not, open it: {}", pending.url()));
+    printer.print_out(format_args!("Check that it shows the code {}.", pending.code()));
+    sign_in.show().await;
+    let finished = pending.finished(LIFETIME);
+    let state =
+        waiting(printer, "Waiting for you to sign in in the browser", pending.expires_in(), finished).await;
     // The page ends with the process.
     tokio::time::sleep(PAGE_GRACE_PERIOD).await;
     sign_in.close().await;
@@ -81,5 +139,18 @@ async fn on_a_page(account: &Account, printer: &Printer) -> Result<Status, Error
         _ => Err(Error::Failed(anyhow!(
             "The sign-in page expired or was closed. Run the command again for a new one."
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_profile_is_named_after_the_e_mail_and_is_never_the_one_that_is_taken() {
+        let name = |email, taken: &str| profile_for(email, &taken.parse().unwrap()).to_string();
+        assert_eq!(name("Grace@example.com", "default"), "grace");
+        assert_eq!(name("grace@example.com", "grace"), "second");
+        assert_eq!(name("a+b@example.com", "second"), "other");
     }
 }

@@ -1,6 +1,10 @@
 //! `bondmcp-server logout`.
 
-use super::{App, Error};
+use super::{App, Error, progress::requesting};
+
+pub(super) const EXAMPLES: &str = "Examples:
+  bondmcp-server logout
+  bondmcp-server --profile work logout --forget-keys";
 
 /// Signs out: ends the session at BondMCP and deletes it here, with the stored password. The values of API keys that
 /// were created here stay in the vault, encrypted.
@@ -14,10 +18,17 @@ pub(super) struct Args {
 impl Args {
     pub async fn run(self, app: App) -> Result<(), Error> {
         let account = app.account();
-        let outcome = account.sign_out(self.forget_keys).await;
+        let sign_out = account.sign_out(self.forget_keys);
+        let outcome = requesting(&app.printer, account.upstream(), sign_out).await;
         account.close().await;
         outcome?;
         app.printer.print_out("Signed out.");
+        if app.settings.environment.secrets().next().is_some() {
+            app.printer.print_err(
+                "The credentials in the environment (BONDMCP_EMAIL, BONDMCP_PASSWORD, BONDMCP_API_KEY) are still \
+                 used where they are set.",
+            );
+        }
         Ok(())
     }
 }

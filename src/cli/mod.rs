@@ -5,15 +5,19 @@
 )]
 
 mod audit;
+mod completions;
 mod demo;
+mod doctor;
 mod error;
 mod http;
 mod install;
 mod keys;
 mod login;
 mod logout;
+mod man;
 mod printer;
 mod process;
+mod progress;
 mod prompt;
 mod register;
 mod sandbox;
@@ -25,7 +29,7 @@ mod stop;
 
 use std::{borrow::Cow, path::PathBuf, pin::Pin, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{Arg, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
 pub use self::process::forbid_core_dumps;
@@ -61,6 +65,7 @@ Environment: BONDMCP_BASE_URL, BONDMCP_API_KEY, BONDMCP_EMAIL and BONDMCP_PASSWO
 BONDMCP_DATA_DIR, BONDMCP_LOG, BONDMCP_VAULT, BONDMCP_SEALING_KEY or BONDMCP_SEALING_KEY_FILE,
 BONDMCP_HTTP_TOKEN. Flags override them. Exit codes: 0 success, 1 failure, 2 usage error.";
 
+/// The flags of every command. Those of the account are refused by commands that use none; see [`unused`].
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Global options")]
 struct Global {
@@ -68,7 +73,7 @@ struct Global {
     #[arg(long, global = true, value_name = "NAME")]
     profile: Option<String>,
     /// The BondMCP API; https, or http on loopback
-    #[arg(long, global = true, value_name = "URL", long_help = base_url_help())]
+    #[arg(long, global = true, value_name = "URL", help = base_url_help())]
     base_url: Option<String>,
     /// Where the vault is stored [default: the platform's data directory]
     #[arg(long, global = true, value_name = "DIR")]
@@ -76,8 +81,15 @@ struct Global {
     /// Log level on stderr: off, error, warn, info, debug or trace [default: warn]
     #[arg(long, global = true, value_name = "LEVEL")]
     log: Option<LevelFilter>,
-    /// Log format
-    #[arg(long, global = true, value_enum, default_value_t)]
+    /// Log format: text, or json for log collectors
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t,
+        hide_possible_values = true
+    )]
     log_format: LogFormat,
 }
 
@@ -85,34 +97,72 @@ fn base_url_help() -> String {
     format!("The BondMCP API; https, or http on loopback [default: {DEFAULT_BASE_URL}]")
 }
 
+/// Ids and names of the global flags that are for an account, and of all of them.
+const ACCOUNT: &[(&str, &str)] =
+    &[("profile", "profile"), ("base_url", "base-url"), ("data_dir", "data-dir")];
+const ALL: &[(&str, &str)] =
+    &[ACCOUNT[0], ACCOUNT[1], ACCOUNT[2], ("log", "log"), ("log_format", "log-format")];
+
+/// Returns global flags for a command in which they have no meaning: hidden in its help, and refused.
+fn unused(flags: &[(&'static str, &'static str)]) -> Vec<Arg> {
+    flags.iter().map(|(id, name)| Arg::new(*id).long(*name).hide(true).value_parser(refuse)).collect()
+}
+
+fn refuse(_: &str) -> Result<String, &'static str> {
+    Err("it has no meaning for this command")
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve MCP over stdin and stdout; your MCP host runs this
+    #[command(after_help = stdio::EXAMPLES)]
     Stdio(stdio::Args),
     /// Serve MCP over streamable HTTP
+    #[command(after_help = http::EXAMPLES)]
     Http(http::Args),
     /// Add this server to Claude Desktop, Claude Code, Cursor and other MCP hosts
     Install(install::Install),
     /// Remove this server from MCP hosts
     Uninstall(install::Uninstall),
     /// Sign in to BondMCP
+    #[command(after_help = login::EXAMPLES)]
     Login(login::Args),
     /// Create a BondMCP account
+    #[command(after_help = register::EXAMPLES)]
     Register(register::Args),
     /// Sign out and delete the stored credentials
+    #[command(after_help = logout::EXAMPLES)]
     Logout(logout::Args),
     /// Show who is signed in
+    #[command(after_help = STATUS_EXAMPLES)]
     Status(status::Args),
-    /// Show which tools were called, by whom and with which outcome
+    /// Find out what is broken, and how to mend it
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(doctor::Args),
+    /// Show which tools were called and which keys were used, by whom and with which outcome
+    #[command(after_help = audit::EXAMPLES)]
     Audit(audit::Args),
     /// Manage and use API keys
-    #[command(subcommand)]
+    #[command(subcommand, after_help = keys::EXAMPLES)]
     Keys(keys::Command),
     /// Serve an embedded BondMCP API on loopback, for trying things out
+    #[command(after_help = sandbox::EXAMPLES, args = unused(ACCOUNT))]
     Sandbox(sandbox::Args),
     /// Run the offline end-to-end demo, with a real MCP client
+    #[command(after_help = demo::EXAMPLES, args = unused(ACCOUNT))]
     Demo(demo::Args),
+    /// Print a script that completes commands and flags in your shell
+    #[command(after_help = completions::EXAMPLES, args = unused(ALL))]
+    Completions(completions::Args),
+    /// Write the man pages, one for each command, for packages
+    #[command(hide = true, after_help = man::EXAMPLES, args = unused(ALL))]
+    Man(man::Args),
 }
+
+const STATUS_EXAMPLES: &str = "Examples:
+  bondmcp-server status
+  bondmcp-server status --check
+  bondmcp-server --profile work status --json";
 
 /// The context of a command.
 struct App {
@@ -137,31 +187,31 @@ impl Cli {
     pub async fn run(self) -> ExitCode {
         let redactor = Redactor::default();
         let printer = Printer::new(redactor.clone());
-        match self.start(redactor, printer.clone()).await {
+        let settings = self.global.settings();
+        let command_line = settings.as_ref().map(|settings| command_line(settings, &settings.profile));
+        let command_line = command_line.unwrap_or_default();
+        match self.start(settings, redactor, printer.clone()).await {
             Ok(()) => ExitCode::SUCCESS,
-            Err(Error::Child(code)) => code.into(),
-            Err(Error::Cancelled) => {
-                printer.print_err("Cancelled.");
-                ExitCode::FAILURE
-            }
-            Err(Error::Usage(message)) => {
-                printer.print_error(message);
-                ExitCode::from(2)
-            }
-            Err(Error::Failed(error)) => {
-                tracing::debug!(causes = format!("{error:#}"), "the command failed");
-                printer.print_error(&error);
-                ExitCode::FAILURE
-            }
+            Err(error) => error.report(&printer, &command_line),
         }
     }
 
-    async fn start(self, redactor: Redactor, printer: Printer) -> Result<(), Error> {
+    async fn start(
+        self,
+        settings: Result<Settings, ConfigError>,
+        redactor: Redactor,
+        printer: Printer,
+    ) -> Result<(), Error> {
         telemetry::init(self.global.log_level()?, self.global.log_format, redactor.clone());
         let clock = Clock::system();
         let app = || {
-            let settings = self.global.settings()?;
-            Ok::<_, Error>(App { settings, printer: printer.clone(), redactor, clock: clock.clone() })
+            let settings = settings?;
+            Ok::<_, Error>(App {
+                settings,
+                printer: printer.clone(),
+                redactor: redactor.clone(),
+                clock: clock.clone(),
+            })
         };
         let outcome: Outcome = match self.command {
             Command::Stdio(args) => Box::pin(args.run(app()?)),
@@ -172,11 +222,20 @@ impl Cli {
             Command::Register(args) => Box::pin(args.run(app()?)),
             Command::Logout(args) => Box::pin(args.run(app()?)),
             Command::Status(args) => Box::pin(args.run(app()?)),
-            Command::Audit(args) => Box::pin(std::future::ready(args.run(&app()?))),
+            Command::Doctor(args) => {
+                // A wrong configuration is one of its findings.
+                Box::pin(args.run(self.global.settings(), printer, redactor.clone(), clock))
+            }
+            Command::Audit(args) => Box::pin(args.run(app()?)),
             Command::Keys(command) => Box::pin(command.run(app()?)),
-            // These two need neither a data directory nor anything from the environment.
+            // These need neither a data directory nor anything from the environment.
             Command::Sandbox(args) => Box::pin(args.run(printer, clock)),
             Command::Demo(args) => Box::pin(args.run(printer, clock)),
+            Command::Completions(args) => {
+                args.run(&printer);
+                return Ok(());
+            }
+            Command::Man(args) => return args.run(),
         };
         outcome.await
     }
@@ -216,34 +275,46 @@ impl Global {
 }
 
 impl App {
-    fn account(&self) -> Account {
-        let client = Client::new(
+    fn client(&self) -> Client {
+        Client::new(
             self.settings.base_url.clone(),
             self.redactor.clone(),
             self.clock.clone(),
             Timing::default(),
-        );
-        Account::new(&self.settings, self.command_line(), client, self.clock.clone(), self.redactor.clone())
+        )
     }
 
-    /// Returns the command line that runs this program for the same account in a terminal.
-    fn command_line(&self) -> String {
-        let settings = &self.settings;
-        let program = std::env::args_os().next().unwrap_or_else(|| env!("CARGO_PKG_NAME").into());
-        let mut words = vec![shell_word(&program.to_string_lossy()).into_owned()];
-        let mut flag =
-            |name: &str, value: &str| words.extend([name.to_owned(), shell_word(value).into_owned()]);
-        if settings.profile != Profile::default() {
-            flag("--profile", settings.profile.as_str());
-        }
-        if settings.base_url.as_str() != DEFAULT_BASE_URL {
-            flag("--base-url", settings.base_url.as_str());
-        }
-        if Some(&settings.data_dir) != default_data_dir().as_ref() {
-            flag("--data-dir", &settings.data_dir.to_string_lossy());
-        }
-        words.join(" ")
+    fn account(&self) -> Account {
+        let command_line = self.command_line();
+        Account::new(&self.settings, command_line, self.client(), self.clock.clone(), self.redactor.clone())
     }
+
+    fn command_line(&self) -> String {
+        command_line(&self.settings, &self.settings.profile)
+    }
+
+    /// Returns a command for the same account, ready for pasting into a shell.
+    fn command(&self, words: &[&str]) -> String {
+        let words = words.iter().map(|word| shell_word(word).into_owned());
+        std::iter::once(self.command_line()).chain(words).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// Returns the command line that runs this program as `settings` say, for `profile`.
+fn command_line(settings: &Settings, profile: &Profile) -> String {
+    let program = std::env::args_os().next().unwrap_or_else(|| env!("CARGO_PKG_NAME").into());
+    let mut words = vec![shell_word(&program.to_string_lossy()).into_owned()];
+    let mut flag = |name: &str, value: &str| words.extend([name.to_owned(), shell_word(value).into_owned()]);
+    if *profile != Profile::default() {
+        flag("--profile", profile.as_str());
+    }
+    if settings.base_url.as_str() != DEFAULT_BASE_URL {
+        flag("--base-url", settings.base_url.as_str());
+    }
+    if Some(&settings.data_dir) != default_data_dir().as_ref() {
+        flag("--data-dir", &settings.data_dir.to_string_lossy());
+    }
+    words.join(" ")
 }
 
 /// Checks for API key changes that an earlier process left unfinished, while the server is already answering.
@@ -265,6 +336,63 @@ fn shell_word(word: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory as _;
+
+    /// Calls `check` with each command that a person sees, and its name.
+    fn each_command(check: &dyn Fn(&str, &clap::Command)) {
+        fn visit(parent: &str, command: &clap::Command, check: &dyn Fn(&str, &clap::Command)) {
+            for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+                let name = format!("{parent} {}", sub.get_name());
+                check(&name, sub);
+                visit(&name, sub, check);
+            }
+        }
+        let mut command = Cli::command();
+        command.build();
+        visit("bondmcp-server", &command, check);
+    }
+
+    #[test]
+    fn every_command_has_an_example_of_itself_that_can_be_parsed() {
+        each_command(&|name, command| {
+            let help =
+                command.get_after_help().unwrap_or_else(|| panic!("{name} has no example")).to_string();
+            let examples: Vec<&str> =
+                help.lines().map(str::trim).filter(|line| line.starts_with("bondmcp-server ")).collect();
+            assert!(!examples.is_empty(), "{name}: {help}");
+            for example in examples {
+                let words = example.split(['|', '>']).next().unwrap().split("  ").next().unwrap();
+                let words = shlex::split(words).unwrap();
+                assert!(Cli::try_parse_from(words).is_ok(), "{example}");
+            }
+        });
+    }
+
+    #[test]
+    fn every_argument_is_described() {
+        each_command(&|name, command| {
+            for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+                assert!(argument.get_help().is_some(), "{name}: {}", argument.get_id());
+            }
+        });
+    }
+
+    #[test]
+    fn flags_of_the_account_are_shown_and_accepted_only_where_they_mean_something() {
+        let help = |name: &str| {
+            let words = ["bondmcp-server"].into_iter().chain(name.split(' ')).chain(["--help"]);
+            Cli::try_parse_from(words).unwrap_err().to_string()
+        };
+        for name in ["demo", "sandbox", "completions"] {
+            assert!(!help(name).contains("--profile"), "{name}");
+            assert!(Cli::try_parse_from(["bondmcp-server", name, "--profile", "work"]).is_err(), "{name}");
+        }
+        for name in ["login", "keys run", "stdio"] {
+            let help = help(name);
+            let (_, global) = help.split_once("\nGlobal options:\n").unwrap();
+            assert!(global.contains("--profile") && global.contains("--log"), "{help}");
+        }
+    }
 
     #[test]
     fn an_id_that_holds_a_command_is_one_word_of_the_shell() {

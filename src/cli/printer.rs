@@ -5,7 +5,8 @@
 use std::{
     array,
     fmt::Display,
-    io::{self, IsTerminal as _, Write},
+    fs::{File, OpenOptions},
+    io::{self, BufRead as _, BufReader, IsTerminal as _, Write},
 };
 
 use serde::Serialize;
@@ -20,6 +21,9 @@ use crate::{
 /// Longest printed name, in characters, since others choose names of any length.
 const MAX_NAME_CHARS: usize = 64;
 
+/// Width of the line that shows progress. It fits the usual terminal.
+const PROGRESS_WIDTH: usize = 78;
+
 /// Prints lines, tables and JSON. A closed output is not an error.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Printer {
@@ -33,7 +37,7 @@ impl Printer {
 
     /// Prints a line on stdout.
     pub fn print_out(&self, line: impl Display) {
-        write_line(io::stdout(), &self.clean(&line.to_string()));
+        let _ = write_line(io::stdout(), &self.clean(&line.to_string()));
     }
 
     /// Shortens a name from elsewhere for a table. It is cleaned before it is cut, since the beginning of a secret would
@@ -44,12 +48,46 @@ impl Printer {
 
     /// Prints a line on stderr, for commands whose stdout has another reader.
     pub fn print_err(&self, line: impl Display) {
-        write_line(io::stderr(), &self.clean(&line.to_string()));
+        let _ = write_line(io::stderr(), &self.clean(&line.to_string()));
     }
 
     /// Prints an error on stderr.
     pub fn print_error(&self, message: impl Display) {
         self.print_err(format_args!("error: {message}"));
+    }
+
+    /// Prints lines of this program's own on stdout as they are.
+    pub fn print_text(&self, text: &str) {
+        let _ = io::stdout().write_all(self.redactor.redact(text).as_bytes());
+    }
+
+    /// Draws the last line of the terminal anew; does nothing if stderr is no terminal.
+    pub fn print_progress(&self, line: impl Display) {
+        if io::stderr().is_terminal() {
+            let line = excerpt(&self.clean(&line.to_string()), PROGRESS_WIDTH);
+            let _ = write!(io::stderr(), "\r{line:PROGRESS_WIDTH$}");
+        }
+    }
+
+    /// Removes the line that [`Printer::print_progress`] drew.
+    pub fn clear_progress() {
+        if io::stderr().is_terminal() {
+            let _ = write!(io::stderr(), "\r{:PROGRESS_WIDTH$}\r", "");
+        }
+    }
+
+    /// Asks on the terminal itself, whatever stdin and stdout are connected to; returns the answer.
+    pub fn ask_on_terminal(&self, questions: &[&str]) -> io::Result<String> {
+        let mut terminal = Terminal::open()?;
+        let (last, lines) = questions.split_last().unwrap_or((&"", &[]));
+        for line in lines {
+            writeln!(terminal.output, "{}", self.clean(line))?;
+        }
+        write!(terminal.output, "{}", self.clean(last))?;
+        terminal.output.flush()?;
+        let mut answer = String::new();
+        BufReader::new(terminal.input).read_line(&mut answer)?;
+        Ok(answer.trim().to_owned())
     }
 
     /// Prints a question on stderr, so that stdout can be piped.
@@ -59,12 +97,12 @@ impl Printer {
 
     /// Prints a value on stdout as indented JSON.
     pub fn print_json(&self, value: &impl Serialize) {
-        self.write_json(value, |value| format!("{value:#}"));
+        let _ = self.write_json(value, |value| format!("{value:#}"));
     }
 
-    /// Prints a value on stdout as JSON in one line.
-    pub fn print_json_line(&self, value: &impl Serialize) {
-        self.write_json(value, Value::to_string);
+    /// Prints a value on stdout as JSON in one line; an error means that nobody reads stdout any more.
+    pub fn print_json_line(&self, value: &impl Serialize) -> io::Result<()> {
+        self.write_json(value, Value::to_string)
     }
 
     /// Prints rows on stdout with aligned columns. Prints nothing if there are no rows.
@@ -73,19 +111,24 @@ impl Printer {
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths: [usize; COLUMNS] = array::from_fn(width);
         for row in &rows {
-            let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-            write_line(io::stdout(), cells.collect::<Vec<_>>().join("  ").trim_end());
+            let _ = self.print_row(row, widths);
         }
     }
 
-    fn write_json(&self, value: &impl Serialize, to_text: impl Fn(&Value) -> String) {
-        match serde_json::to_value(value) {
-            Ok(mut value) => {
-                self.redactor.redact_json(&mut value);
-                write_line(io::stdout(), &escaped_json(&to_text(&value)));
-            }
-            Err(error) => self.print_error(error),
-        }
+    /// Prints one row of a table on stdout; an error means that nobody reads stdout any more.
+    pub fn print_row<const COLUMNS: usize>(
+        &self,
+        row: &[String; COLUMNS],
+        widths: [usize; COLUMNS],
+    ) -> io::Result<()> {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{:width$}", self.clean(cell)));
+        write_line(io::stdout(), cells.collect::<Vec<_>>().join("  ").trim_end())
+    }
+
+    fn write_json(&self, value: &impl Serialize, to_text: impl Fn(&Value) -> String) -> io::Result<()> {
+        let mut value = serde_json::to_value(value)?;
+        self.redactor.redact_json(&mut value);
+        write_line(io::stdout(), &escaped_json(&to_text(&value)))
     }
 
     /// Returns `text` in one line. It is redacted before and after escaping: an unprintable character may be part of a
@@ -96,16 +139,51 @@ impl Printer {
     }
 }
 
-/// Prints a secret on stdout, unredacted, for the person who asked to see it.
+/// Prints a secret on stdout, unredacted, for the person who asked for it.
 pub(super) fn reveal_out(secret: &SecretString) {
-    write_line(io::stdout(), &printable(secret.expose_secret()));
+    let secret = secret.expose_secret();
+    let _ = if io::stdout().is_terminal() {
+        write_line(io::stdout(), &printable(secret))
+    } else {
+        write_line(io::stdout(), secret)
+    };
 }
 
 /// Prints lines that hold a secret on stderr, unredacted, for the person who needs to copy it.
 pub(super) fn reveal_err(lines: &SecretString) {
     for line in lines.expose_secret().lines() {
-        write_line(io::stderr(), &printable(line));
+        let _ = write_line(io::stderr(), &printable(line));
     }
+}
+
+/// The terminal of this process.
+struct Terminal {
+    input: File,
+    output: File,
+}
+
+impl Terminal {
+    #[cfg(unix)]
+    fn open() -> io::Result<Self> {
+        let output = OpenOptions::new().read(true).write(true).open("/dev/tty")?;
+        Ok(Self { input: output.try_clone()?, output })
+    }
+
+    #[cfg(not(unix))]
+    fn open() -> io::Result<Self> {
+        let open = |name| OpenOptions::new().read(true).write(true).open(name);
+        Ok(Self { input: open("CONIN$")?, output: open("CONOUT$")? })
+    }
+}
+
+/// Whether this process has a terminal to ask on, whatever stdin and stdout are connected to.
+pub(super) fn has_terminal() -> bool {
+    Terminal::open().is_ok()
+}
+
+/// Whether stdin is a terminal.
+pub(super) fn is_stdin_terminal() -> bool {
+    io::stdin().is_terminal()
 }
 
 /// Whether stdin and stdout are a terminal.
@@ -113,8 +191,8 @@ pub(super) fn is_interactive() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
-fn write_line(mut to: impl Write, line: &str) {
-    let _ = to.write_all(format!("{line}\n").as_bytes());
+fn write_line(mut to: impl Write, line: &str) -> io::Result<()> {
+    to.write_all(format!("{line}\n").as_bytes())
 }
 
 #[cfg(test)]

@@ -1,29 +1,53 @@
 //! Asking the person at the terminal, and reading a password that a program pipes in.
 
 use anyhow::anyhow;
-use std::io::{self, BufRead as _, IsTerminal as _};
+use std::io::{self, BufRead as _};
 
 use zeroize::Zeroizing;
 
-use super::{Error, printer::Printer};
+use super::{
+    Error,
+    printer::{Printer, is_stdin_terminal},
+};
 use crate::secret::SecretString;
 
-/// The flags for the e-mail and the password.
+/// The arguments for the e-mail and the password.
 #[derive(Debug, clap::Args)]
 pub(super) struct Credentials {
     /// The e-mail address [default: asked for]
-    #[arg(long)]
     email: Option<String>,
+    /// The same as EMAIL
+    #[arg(long = "email", value_name = "EMAIL", hide = true, conflicts_with = "email")]
+    email_flag: Option<String>,
     /// Read the password from the first line of stdin instead of asking for it
-    #[arg(long, requires = "email")]
+    #[arg(long)]
     password_stdin: bool,
+    /// Do not store the password: when BondMCP issues no refresh token, you sign in again after an hour
+    #[arg(long)]
+    no_remember: bool,
 }
 
 impl Credentials {
+    /// Returns the e-mail address that was given as an argument.
+    pub fn given_email(&self) -> Option<&str> {
+        self.email.as_deref().or(self.email_flag.as_deref())
+    }
+
     pub fn email(&self, printer: &Printer) -> Result<String, Error> {
-        match &self.email {
-            Some(email) => Ok(email.clone()),
-            None => line(printer, "E-mail: "),
+        match self.given_email() {
+            Some(email) => Ok(email.to_owned()),
+            None => line(printer, "E-mail: ", NO_TERMINAL_FOR_EMAIL),
+        }
+    }
+
+    /// Asks for the e-mail address again, unless it was given as an argument; no answer means `last`.
+    pub fn email_again(&self, printer: &Printer, last: String) -> Result<String, Error> {
+        if self.given_email().is_some() {
+            return Ok(last);
+        }
+        match line(printer, &format!("E-mail [{last}]: "), NO_TERMINAL_FOR_EMAIL)? {
+            email if email.is_empty() => Ok(last),
+            email => Ok(email),
         }
     }
 
@@ -38,15 +62,25 @@ impl Credentials {
         }
         Ok(password)
     }
+
+    /// Whether a person types the password, rather than a program.
+    pub fn are_typed(&self) -> bool {
+        !self.password_stdin
+    }
+
+    /// Whether the password may be stored.
+    pub fn remember(&self) -> bool {
+        !self.no_remember
+    }
 }
 
-/// Asks for a line.
-pub(super) fn line(printer: &Printer, question: &str) -> Result<String, Error> {
-    if !io::stdin().is_terminal() {
-        return Err(Error::Usage(format!(
-            "there is no terminal to ask on ({}); give --email and --password-stdin",
-            question.trim_end_matches([':', ' '])
-        )));
+const NO_TERMINAL_FOR_EMAIL: &str =
+    "there is no terminal to ask for the e-mail on; give it as an argument, with --password-stdin";
+
+/// Asks for a line on stdin; `without` is the error where that is no terminal.
+pub(super) fn line(printer: &Printer, question: &str, without: &str) -> Result<String, Error> {
+    if !is_stdin_terminal() {
+        return Err(Error::Usage(without.to_owned()));
     }
     printer.print_question(question);
     let mut answer = String::new();

@@ -15,6 +15,10 @@ use crate::{
 pub(super) const DEMO_EMAIL: &str = "demo@example.com";
 pub(super) const DEMO_PASSWORD: &str = "demo-password-1";
 
+pub(super) const EXAMPLES: &str = "Examples:
+  bondmcp-server sandbox
+  bondmcp-server sandbox --listen 127.0.0.1:0 --state-file accounts.json";
+
 /// Serves an embedded BondMCP API on loopback, for trying the product offline. A demo account is ready; links to verify
 /// new addresses are printed to stderr.
 #[derive(Debug, clap::Args)]
@@ -48,7 +52,7 @@ impl Args {
         printer.print_out(format_args!("BondMCP sandbox at {}", sandbox.base_url()));
         printer.print_out(format_args!("Demo account: {DEMO_EMAIL}, password {DEMO_PASSWORD}"));
         printer.print_out(format_args!(
-            "Sign in: bondmcp-server --base-url {} login --email {DEMO_EMAIL}",
+            "Sign in: bondmcp-server --base-url {} login {DEMO_EMAIL}",
             sandbox.base_url()
         ));
         let stopping = CancellationToken::new();

@@ -1,32 +1,104 @@
 //! `bondmcp-server status`.
 
-use super::{App, Error, keys::print_unfinished, printer::Printer};
-use crate::account::{Credential, Renewal, Status};
+use std::time::Duration;
 
-/// Shows who is signed in, with which kind of credential and until when. Makes no request; shows no secret.
+use serde::Serialize;
+
+use super::{
+    App, Error,
+    keys::{print_reminders, print_unfinished},
+    printer::Printer,
+};
+use crate::{
+    account::{self, Account, Credential, Renewal, Status},
+    error::UserFacingError,
+    vault::{KeyOrigin, KeyPlace, SealingKey},
+};
+
+/// Shows who is signed in, with which kind of credential and until when, and where that is stored. Makes no request
+/// without --check; shows no secret. Exits with 1 when signed out.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Ask BondMCP whether it accepts the credential; the request is free
+    #[arg(long)]
+    check: bool,
+}
+
+/// Longest wait for the OS keychain to tell whether it holds the sealing key.
+const KEYCHAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[derive(Serialize)]
+struct Report {
+    #[serde(flatten)]
+    status: Status,
+    vault: String,
+    /// Where the sealing key of the vault lives.
+    key_store: String,
+    version: &'static str,
+    /// Whether BondMCP accepts the credential; absent if it was not asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accepted: Option<bool>,
+    /// Why it was not accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
 impl Args {
     pub async fn run(self, app: App) -> Result<(), Error> {
         let account = app.account();
-        let outcome = account.status().await;
+        let outcome = self.report(&app, &account).await;
+        let aged = account.keys_to_rotate().await;
         account.close().await;
-        let status = outcome?;
+        let report = outcome?;
         if self.json {
-            app.printer.print_json(&status);
+            app.printer.print_json(&report);
         } else {
-            print(&app.printer, &status, &account.login_command(None));
+            print(&app.printer, &report, &account.login_command(None));
+            print_reminders(&app, &aged?);
         }
-        Ok(())
+        if report.status.signed_in && report.error.is_none() { Ok(()) } else { Err(Error::Reported) }
+    }
+
+    async fn report(&self, app: &App, account: &Account) -> Result<Report, account::Error> {
+        let mut status = account.status().await?;
+        let tried = if self.check && status.signed_in { Some(try_credential(account).await) } else { None };
+        if tried.is_some() {
+            // The session may have been renewed or discarded.
+            status = account.status().await?;
+        }
+        let settings = &app.settings;
+        let place = SealingKey::locate(&settings.sealing_key, &settings.data_dir, KEYCHAIN_TIMEOUT).await;
+        Ok(Report {
+            status,
+            vault: account.vault_location(),
+            key_store: key_store(&place),
+            version: env!("CARGO_PKG_VERSION"),
+            accepted: tried.as_ref().map(Result::is_ok),
+            error: tried.and_then(Result::err).map(|error| UserFacingError::from(&error).to_string()),
+        })
     }
 }
 
-fn print(printer: &Printer, status: &Status, login_command: &str) {
+/// Makes a free request with the credential.
+async fn try_credential(account: &Account) -> Result<(), account::Error> {
+    let models = account.list_models(true).await?;
+    models.outage.map_or(Ok(()), Err)
+}
+
+fn key_store(place: &KeyPlace) -> String {
+    match &place.origin {
+        Some(KeyOrigin::Environment) => "BONDMCP_SEALING_KEY".to_owned(),
+        Some(KeyOrigin::Keychain) => "the OS keychain".to_owned(),
+        Some(KeyOrigin::KeyFile(path) | KeyOrigin::NewKeyFile(path)) => path.display().to_string(),
+        None => "none yet".to_owned(),
+    }
+}
+
+fn print(printer: &Printer, report: &Report, login_command: &str) {
+    let status = &report.status;
     match (&status.email, status.signed_in) {
         (Some(email), true) => printer.print_out(format_args!("Signed in as {email}.")),
         (None, true) => printer.print_out("Signed in."),
@@ -46,6 +118,11 @@ fn print(printer: &Printer, status: &Status, login_command: &str) {
         Renewal::Environment => "BONDMCP_EMAIL and BONDMCP_PASSWORD",
         Renewal::None => "nothing: sign in again when it ends",
     });
+    let tried = match (&report.accepted, &report.error) {
+        (Some(true), _) => Some("BondMCP accepts the credential".to_owned()),
+        (_, Some(error)) => Some(error.clone()),
+        _ => status.signed_in.then(|| "no; `status --check` asks BondMCP".to_owned()),
+    };
     let facts = [
         ("profile", Some(status.profile.clone())),
         ("upstream", Some(status.upstream.clone())),
@@ -53,6 +130,10 @@ fn print(printer: &Printer, status: &Status, login_command: &str) {
         ("calls use", calls_use),
         ("token until", status.expires_at.map(|at| at.format("%Y-%m-%d %H:%M:%S UTC").to_string())),
         ("renewed with", renewed_with.map(ToOwned::to_owned)),
+        ("tried", tried),
+        ("vault", Some(report.vault.clone())),
+        ("key store", Some(report.key_store.clone())),
+        ("version", Some(report.version.to_owned())),
     ];
     let facts = facts.into_iter().filter_map(|(name, fact)| Some([name.to_owned(), fact?]));
     printer.print_table(facts);

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use super::{
     Error, Host,
     document::Slot,
-    entry::Server,
+    entry::{Server, fixed},
     file::Snapshot,
     is_our_name,
     place::{Base, Environment},
+    table::TokenSource,
     value::Value,
 };
 
@@ -71,8 +72,12 @@ pub fn uninstall(
     opened.before.refuse_foreign()?;
     let is_last = opened.ours.len() == 1;
     let after = match opened.original()? {
-        Some(original) if is_last => original,
-        _ => Some(opened.without(opened.text())?),
+        Some(original) if is_last => original.text,
+        Some(Original { text, mut written }) => {
+            written.retain(|(written, _)| written != name);
+            Some(opened.rewritten(text.as_deref().unwrap_or(host.preamble), &written)?)
+        }
+        None => Some(opened.without(opened.text())?),
     };
     let backup = if is_last { Backup::Remove } else { Backup::Keep };
     Ok(Some(opened.change(environment, after, backup, Vec::new())))
@@ -88,6 +93,14 @@ struct Opened {
     ours: Vec<(String, Value)>,
 }
 
+/// A file as it was before this server's first entry was written.
+struct Original {
+    /// The content; `None` if there was no file.
+    text: Option<String>,
+    /// This server's entries in the order in which they were written.
+    written: Vec<(String, Value)>,
+}
+
 impl Opened {
     /// Opens the file that has the entry `name`, or else the one that the host takes.
     fn find(host: &'static Host, environment: &Environment, name: &str) -> Result<Self, Error> {
@@ -95,9 +108,8 @@ impl Opened {
             let before = Snapshot::read(path)?;
             let mut opened = Self { host, name: name.to_owned(), before, ours: Vec::new() };
             let document = opened.parsed(opened.text())?;
-            let servers = host.format.servers(&document, host.section).into_iter();
-            opened.ours =
-                servers.filter(|(n, _)| is_our_name(n)).map(|(n, entry)| (n.to_owned(), entry)).collect();
+            let ours = host.section.entries(&document).into_iter().filter(|(name, _)| is_our_name(name));
+            opened.ours = ours.map(|(name, entry)| (name.to_owned(), entry.clone())).collect();
             Ok::<_, Error>(opened)
         };
         for path in host.paths(environment).iter().filter(|path| path.exists()) {
@@ -118,22 +130,24 @@ impl Opened {
         self.ours.iter().find(|(name, _)| *name == self.name).map(|(_, entry)| entry)
     }
 
-    /// Returns what the file was before this server's first entry was written, itself `None` if there was no file.
-    /// Returns nothing if anything else has changed since.
-    fn original(&self) -> Result<Option<Option<String>>, Error> {
-        let original = self.before.backup()?;
-        let start = original.as_deref().unwrap_or(self.host.preamble).to_owned();
-        let is_rewritten_by = |entries: Vec<&(String, Value)>| {
-            let add = |text: String, (name, entry): &(String, Value)| self.with(&text, name, entry);
-            entries.into_iter().try_fold(start.clone(), add).is_ok_and(|text| text == self.text())
-        };
-        // A format adds an entry either before or after the others.
-        let is_same =
-            is_rewritten_by(self.ours.iter().collect()) || is_rewritten_by(self.ours.iter().rev().collect());
-        let has_ours = self.host.format.parse(&start).is_ok_and(|document| {
-            self.host.format.servers(&document, self.host.section).iter().any(|(name, _)| is_our_name(name))
+    /// Returns what the file was before this server's first entry was written; nothing if anything else has changed
+    /// since.
+    fn original(&self) -> Result<Option<Original>, Error> {
+        let text = self.before.backup()?;
+        let start = text.as_deref().unwrap_or(self.host.preamble);
+        let has_ours = self.host.format.parse(start).is_ok_and(|document| {
+            self.host.section.entries(&document).iter().any(|(name, _)| is_our_name(name))
         });
-        Ok((is_same && !has_ours).then_some(original))
+        // A format adds an entry either before or after the others.
+        let orders = [self.ours.clone(), self.ours.iter().rev().cloned().collect()];
+        let is_order = |order: &Vec<_>| self.rewritten(start, order).is_ok_and(|text| text == self.text());
+        let order = orders.into_iter().filter(|_| !has_ours).find(is_order);
+        Ok(order.map(|written| Original { text, written }))
+    }
+
+    /// Returns `text` with `entries` written one after the other.
+    fn rewritten(&self, text: &str, entries: &[(String, Value)]) -> Result<String, Error> {
+        entries.iter().try_fold(text.to_owned(), |text, (name, entry)| self.with(&text, name, entry))
     }
 
     fn slot<'a>(&self, name: &'a str) -> Slot<'a> {
@@ -147,29 +161,62 @@ impl Opened {
     /// Returns `text` with an entry, after a check that nothing else differs.
     fn with(&self, text: &str, name: &str, entry: &Value) -> Result<String, Error> {
         let edited = self.host.format.set(text, self.slot(name), entry).map_err(|_| self.not_editable())?;
+        let edited = self.with_prompt_if_used(edited)?;
         self.check(text, &edited, name, Some(entry))?;
         Ok(edited)
     }
 
     fn without(&self, text: &str) -> Result<String, Error> {
         let edited = self.host.format.remove(text, self.slot(&self.name)).map_err(|_| self.not_editable())?;
+        let edited = self.with_prompt_if_used(edited)?;
         self.check(text, &edited, &self.name, None)?;
         Ok(edited)
     }
 
+    /// Returns `text` with the question for the token if a server refers to it, and else without.
+    fn with_prompt_if_used(&self, text: String) -> Result<String, Error> {
+        let TokenSource::Prompt { reference, entry, .. } = &self.host.shape.token_source else {
+            return Ok(text);
+        };
+        let Some(slot) = self.prompt() else { return Ok(text) };
+        let document = self.host.format.parse(&text).map_err(|_| self.not_editable())?;
+        let refers = |(_, server): &(&str, &Value)| texts(server).iter().any(|text| text.contains(reference));
+        let is_used = self.host.section.entries(&document).iter().any(refers);
+        let edited = match (is_used, slot.entry(&document).is_some()) {
+            (true, false) => self.host.format.set(&text, slot, &fixed(entry)),
+            (false, true) => self.host.format.remove(&text, slot),
+            _ => Ok(text),
+        };
+        edited.map_err(|_| self.not_editable())
+    }
+
+    /// Returns the place of the question for the token.
+    fn prompt(&self) -> Option<Slot<'static>> {
+        match self.host.shape.token_source {
+            TokenSource::Prompt { section, id, .. } => Some(Slot { section, name: id }),
+            _ => None,
+        }
+    }
+
     fn check(&self, text: &str, edited: &str, name: &str, entry: Option<&Value>) -> Result<(), Error> {
-        let (format, slot) = (self.host.format, self.slot(name));
+        let slot = self.slot(name);
         let before = self.parsed(text)?;
-        let after = format.parse(edited).map_err(|_| self.not_editable())?;
-        let is_ours_as_wanted = format.entry(&after, slot).as_ref() == entry;
-        let is_rest_equal = format.without(&before, slot) == format.without(&after, slot);
-        if is_ours_as_wanted && is_rest_equal { Ok(()) } else { Err(self.not_editable()) }
+        let after = self.host.format.parse(edited).map_err(|_| self.not_editable())?;
+        let rest = |document: &Value| {
+            let rest = slot.emptied(document);
+            self.prompt().map_or_else(|| rest.clone(), |prompt| prompt.emptied(&rest))
+        };
+        if slot.entry(&after) == entry && rest(&before) == rest(&after) {
+            Ok(())
+        } else {
+            Err(self.not_editable())
+        }
     }
 
     fn not_editable(&self) -> Error {
         Error::NotEditable {
             path: self.before.path.clone(),
-            section: self.host.section,
+            section: self.host.section.key,
             name: self.name.clone(),
             documentation: self.host.documentation.0,
         }
@@ -191,6 +238,9 @@ impl Opened {
         let Self { host, before, .. } = self;
         shown.extend(host.shape.words().map(ToOwned::to_owned));
         shown.extend(host.format.parse(host.preamble).iter().flat_map(texts));
+        if let TokenSource::Prompt { entry, .. } = &host.shape.token_source {
+            shown.extend(texts(&fixed(entry)));
+        }
         let kept_directories =
             [Base::Home, Base::Config, Base::AppData].map(|base| environment.directory(base));
         Change { host, before, after, backup, shown, kept_directories: kept_directories.to_vec() }

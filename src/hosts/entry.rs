@@ -30,7 +30,7 @@ pub struct Server {
 pub enum Launch {
     /// The host starts the server.
     Stdio { command: String, arguments: Vec<String> },
-    /// The server runs already; with `token` it wants the token of [`super::TOKEN_VARIABLE`].
+    /// The server runs already; with `token` it wants a token.
     Http { url: String, token: bool },
 }
 
@@ -97,6 +97,12 @@ impl Shape {
         parsed.variables = variables.iter().map(|(name, _)| name.clone()).collect();
         parsed
     }
+}
+
+/// Returns an entry that says nothing about a server.
+pub(super) fn fixed(parts: &[(&str, Part)]) -> Value {
+    let launch = Launch::Stdio { command: String::new(), arguments: Vec::new() };
+    object(parts, &Server { name: String::new(), launch })
 }
 
 fn texts(items: &[Value]) -> Vec<String> {

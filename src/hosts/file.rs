@@ -121,7 +121,7 @@ fn read_text(path: &Path, target: &Path) -> Result<Option<String>, Error> {
     };
     String::from_utf8(bytes).map(Some).map_err(|error| {
         let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line = memchr::memchr_iter(b'\n', valid).count() + 1;
         Error::Broken { path: path.to_owned(), line, message: "The text is not UTF-8".to_owned() }
     })
 }

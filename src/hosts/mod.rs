@@ -7,6 +7,8 @@ mod entry;
 mod file;
 mod place;
 mod table;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use std::{
@@ -16,15 +18,30 @@ use std::{
 
 pub use self::{
     change::{Change, install, uninstall},
-    document::Format,
+    document::{Format, Section},
     entry::{Launch, Server},
     place::{Environment, Os},
-    table::{HOSTS, Host, TOKEN_VARIABLE},
+    table::{HOSTS, Host, TOKEN_VARIABLE, TokenSource},
 };
-use self::{document::SyntaxError, file::Snapshot};
+use self::{
+    document::{Slot, SyntaxError},
+    file::Snapshot,
+    value::Value,
+};
+use crate::{config::Profile, secret::SecretString};
 
 /// The name of an entry; one of another profile has the profile's name behind it.
 pub const ENTRY_NAME: &str = "bondmcp";
+
+/// Returns the name of the entry for `profile`.
+#[must_use]
+pub fn entry_name(profile: &Profile) -> String {
+    if *profile == Profile::default() {
+        return ENTRY_NAME.to_owned();
+    }
+    // Some hosts accept no dot in a server's name.
+    format!("{ENTRY_NAME}-{}", profile.as_str().replace('.', "-"))
+}
 
 /// The reasons why a host's file cannot be read or changed. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +102,17 @@ pub struct ConfiguredEntry {
     pub url: Option<String>,
 }
 
+/// The parts of an entry that may be secret.
+#[derive(Debug, Default)]
+pub struct Secrets {
+    /// The environment variables that the entry sets.
+    pub variables: Vec<(String, SecretString)>,
+    /// Whether the host asks the person for a token that it sends.
+    pub asks_for_token: bool,
+    /// Whether the entry has the host send a token over HTTP.
+    pub passes_token: bool,
+}
+
 /// What the hosts' files say about this server.
 #[derive(Debug, Default)]
 pub struct Configured {
@@ -119,7 +147,14 @@ impl Host {
     #[must_use]
     pub fn path(&self, environment: &Environment) -> PathBuf {
         let paths = self.paths(environment);
-        paths.iter().find(|path| path.exists()).or(paths.first()).cloned().unwrap_or_default()
+        let has_directory = |path: &&PathBuf| path.parent().is_some_and(Path::is_dir);
+        let directory = paths.iter().rfind(has_directory).or(paths.first()).and_then(|path| path.parent());
+        let in_directory = || paths.iter().filter(|path| path.parent() == directory);
+        in_directory()
+            .find(|path| path.exists())
+            .or_else(|| in_directory().next())
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// Whether the host seems to be installed: it has a directory for its file, or its program is found.
@@ -134,10 +169,10 @@ impl Host {
             || self.program.is_some_and(|program| environment.program(program).is_some())
     }
 
-    /// Whether an entry over HTTP can name the variable that holds the token.
+    /// Returns where the host gets the token of a server over HTTP.
     #[must_use]
-    pub fn passes_token(&self) -> bool {
-        !self.shape.token.is_empty()
+    pub fn token_source(&self) -> &TokenSource {
+        &self.shape.token_source
     }
 
     /// Returns the files that the host reads.
@@ -154,8 +189,8 @@ impl Host {
     fn entries(&'static self, path: &Path) -> Result<Vec<ConfiguredEntry>, Error> {
         let Some(text) = Snapshot::read(path)?.text else { return Ok(Vec::new()) };
         let document = self.format.parse(&text).map_err(|error| Error::broken(path, error))?;
-        let entries = self.format.servers(&document, self.section).into_iter().map(|(name, entry)| {
-            let parsed = self.shape.read(&entry);
+        let entries = self.section.entries(&document).into_iter().map(|(name, entry)| {
+            let parsed = self.shape.read(entry);
             ConfiguredEntry {
                 host: self.name,
                 title: self.title,
@@ -172,6 +207,27 @@ impl Host {
 }
 
 impl ConfiguredEntry {
+    /// Reads the parts of the entry that may be secret, for a program that starts it. Refuses a file that others can
+    /// change: they would decide what is started.
+    pub fn secrets(&self) -> Result<Secrets, Error> {
+        let file = Snapshot::read(&self.file)?;
+        file.refuse_foreign()?;
+        let (Some(host), Some(text)) = (Host::named(self.host), file.text) else {
+            return Ok(Secrets::default());
+        };
+        let document = host.format.parse(&text).map_err(|error| Error::broken(&self.file, error))?;
+        let slot = Slot { section: host.section, name: &self.name };
+        let Some(entry) = slot.entry(&document) else { return Ok(Secrets::default()) };
+        let variables = entry.get(host.shape.environment).map(Value::entries).unwrap_or_default().iter();
+        Ok(Secrets {
+            variables: variables
+                .filter_map(|(name, value)| Some((name.clone(), value.as_text()?.into())))
+                .collect(),
+            asks_for_token: matches!(host.token_source(), TokenSource::Prompt { .. }),
+            passes_token: host.shape.token.iter().any(|(key, _)| entry.get(key).is_some()),
+        })
+    }
+
     fn is_ours(&self) -> bool {
         let program = self.command.as_deref().and_then(|command| Path::new(command).file_stem());
         is_our_name(&self.name) || program.is_some_and(|program| program == env!("CARGO_PKG_NAME"))

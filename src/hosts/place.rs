@@ -32,6 +32,8 @@ pub enum Base {
     /// The platform's directory for programs with windows: `~/Library/Application Support` on macOS, else like
     /// [`Self::Config`].
     AppData,
+    /// `%LOCALAPPDATA%`, on Windows only.
+    LocalAppData,
 }
 
 /// A person's environment: where their home is, and the variables that move hosts' files.
@@ -67,6 +69,9 @@ impl Environment {
         let absolute = |name: &str| self.variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
         match (base, self.os) {
             (Base::Home, _) => self.home.clone(),
+            (Base::LocalAppData, _) => self
+                .variable("LOCALAPPDATA")
+                .map_or_else(|| self.home.join("AppData").join("Local"), PathBuf::from),
             (_, Os::Windows) => self
                 .variable("APPDATA")
                 .map_or_else(|| self.home.join("AppData").join("Roaming"), PathBuf::from),

@@ -2,7 +2,7 @@
 //! documentation, which each row names with the day it was read.
 
 use super::{
-    document::Format,
+    document::{Format, Section},
     entry::Part::{self, Arguments, Command, CommandLine, Name, Object, Texts, Url, Word, Yes},
     place::{Base, Os},
 };
@@ -18,10 +18,10 @@ pub struct Host {
     /// The name that its makers use.
     pub title: &'static str,
     pub format: Format,
-    /// The top-level key of the servers.
-    pub section: &'static str,
-    /// Where the file for all of a user's projects may be. Of several the first that exists is taken, or else the
-    /// first.
+    /// Where the servers stand.
+    pub section: Section,
+    /// Where the file for all of a user's projects may be. Of several directories the last one that exists counts, and
+    /// of several files in it the first one that exists, or else the first.
     pub files: &'static [File],
     /// A variable that moves the file, and the file's path below the variable's value.
     pub moved_by: Option<(&'static str, &'static str)>,
@@ -50,11 +50,35 @@ pub struct Shape {
     pub stdio: &'static [(&'static str, Part)],
     /// The entry for streamable HTTP; `None` if the file takes none.
     pub http: Option<&'static [(&'static str, Part)]>,
-    /// What an entry for HTTP has besides, so that the host takes the token from [`TOKEN_VARIABLE`]; nothing if the host
-    /// cannot.
+    /// What an entry for HTTP has besides, so that the host gets the token, which is not written.
     pub token: &'static [(&'static str, Part)],
+    pub token_source: TokenSource,
     /// The key of the environment variables.
     pub environment: &'static str,
+}
+
+/// Where a host gets the token of a server over HTTP.
+#[derive(Debug)]
+pub enum TokenSource {
+    /// From [`TOKEN_VARIABLE`] in its environment.
+    Variable,
+    /// It asks the person. The question is an entry of its own, which servers refer to.
+    Prompt {
+        section: Section,
+        id: &'static str,
+        reference: &'static str,
+        entry: &'static [(&'static str, Part)],
+    },
+    /// It has no way but to write the token into the file.
+    Nowhere,
+}
+
+const fn map(key: &'static str) -> Section {
+    Section { key, named_by: None }
+}
+
+const fn list(key: &'static str, named_by: &'static str) -> Section {
+    Section { key, named_by: Some(named_by) }
 }
 
 const ALL: &[Os] = &[Os::Linux, Os::MacOs, Os::Windows];
@@ -73,13 +97,27 @@ pub const HOSTS: &[Host] = &[
         name: "claude-desktop",
         title: "Claude Desktop",
         format: Format::Json,
-        section: "mcpServers",
-        // The page names macOS and Windows; on Linux the program follows the same rule of its toolkit.
-        files: &[on(ALL, Base::AppData, "Claude/claude_desktop_config.json")],
+        section: map("mcpServers"),
+        // The page names macOS and Windows; on Linux the program follows the same rule of its toolkit. On Windows the
+        // packaged program sees a copy of the directory: https://github.com/anthropics/claude-code/issues/26073
+        files: &[
+            on(ALL, Base::AppData, "Claude/claude_desktop_config.json"),
+            on(
+                WINDOWS,
+                Base::LocalAppData,
+                "Packages/Claude_pzs8sxrjxfjjc/LocalCache/Roaming/Claude/claude_desktop_config.json",
+            ),
+        ],
         moved_by: None,
         program: None,
         // Remote servers are added in the program's settings, not in this file.
-        shape: Shape { stdio: COMMAND, http: None, token: &[], environment: "env" },
+        shape: Shape {
+            stdio: COMMAND,
+            http: None,
+            token: &[],
+            token_source: TokenSource::Nowhere,
+            environment: "env",
+        },
         preamble: "",
         next: "Quit Claude Desktop completely (closing the window is not enough) and open it again. \
                Settings > Developer shows whether {name} runs.",
@@ -89,7 +127,7 @@ pub const HOSTS: &[Host] = &[
         name: "claude-code",
         title: "Claude Code",
         format: Format::Json,
-        section: "mcpServers",
+        section: map("mcpServers"),
         files: &[on(ALL, Base::Home, ".claude.json")],
         moved_by: Some(("CLAUDE_CONFIG_DIR", ".claude.json")),
         program: Some("claude"),
@@ -97,6 +135,7 @@ pub const HOSTS: &[Host] = &[
             stdio: STDIO,
             http: Some(&[("type", Word("http")), ("url", Url)]),
             token: &[("headers", Object(&[("Authorization", Word("Bearer ${BONDMCP_HTTP_TOKEN}"))]))],
+            token_source: TokenSource::Variable,
             environment: "env",
         },
         preamble: "",
@@ -107,7 +146,7 @@ pub const HOSTS: &[Host] = &[
         name: "cursor",
         title: "Cursor",
         format: Format::Jsonc,
-        section: "mcpServers",
+        section: map("mcpServers"),
         files: &[on(ALL, Base::Home, ".cursor/mcp.json")],
         moved_by: None,
         program: Some("cursor"),
@@ -115,6 +154,7 @@ pub const HOSTS: &[Host] = &[
             stdio: STDIO,
             http: Some(&[("url", Url)]),
             token: &[("headers", Object(&[("Authorization", Word("Bearer ${env:BONDMCP_HTTP_TOKEN}"))]))],
+            token_source: TokenSource::Variable,
             environment: "env",
         },
         preamble: "",
@@ -125,14 +165,26 @@ pub const HOSTS: &[Host] = &[
         name: "vscode",
         title: "VS Code",
         format: Format::Jsonc,
-        section: "servers",
+        section: map("servers"),
         files: &[on(ALL, Base::AppData, "Code/User/mcp.json")],
         moved_by: Some(("VSCODE_PORTABLE", "user-data/User/mcp.json")),
         program: Some("code"),
         shape: Shape {
             stdio: STDIO,
             http: Some(&[("type", Word("http")), ("url", Url)]),
-            token: &[("headers", Object(&[("Authorization", Word("Bearer ${env:BONDMCP_HTTP_TOKEN}"))]))],
+            token: &[("headers", Object(&[("Authorization", Word("Bearer ${input:bondmcp-token}"))]))],
+            // Variables are not replaced in headers: https://github.com/microsoft/vscode/issues/336232
+            token_source: TokenSource::Prompt {
+                section: list("inputs", "id"),
+                id: "bondmcp-token",
+                reference: "${input:bondmcp-token}",
+                entry: &[
+                    ("type", Word("promptString")),
+                    ("id", Word("bondmcp-token")),
+                    ("description", Word("Token of bondmcp-server http")),
+                    ("password", Yes),
+                ],
+            },
             environment: "env",
         },
         preamble: "",
@@ -147,7 +199,7 @@ pub const HOSTS: &[Host] = &[
         name: "windsurf",
         title: "Windsurf",
         format: Format::Jsonc,
-        section: "mcpServers",
+        section: map("mcpServers"),
         files: &[on(ALL, Base::Home, ".codeium/windsurf/mcp_config.json")],
         moved_by: None,
         program: Some("windsurf"),
@@ -155,6 +207,7 @@ pub const HOSTS: &[Host] = &[
             stdio: COMMAND,
             http: Some(&[("serverUrl", Url)]),
             token: &[("headers", Object(&[("Authorization", Word("Bearer ${env:BONDMCP_HTTP_TOKEN}"))]))],
+            token_source: TokenSource::Variable,
             environment: "env",
         },
         preamble: "",
@@ -165,11 +218,17 @@ pub const HOSTS: &[Host] = &[
         name: "zed",
         title: "Zed",
         format: Format::Jsonc,
-        section: "context_servers",
+        section: map("context_servers"),
         files: &[on(UNIX, Base::Config, "zed/settings.json"), on(WINDOWS, Base::Config, "Zed/settings.json")],
         moved_by: None,
         program: Some("zed"),
-        shape: Shape { stdio: COMMAND, http: Some(&[("url", Url)]), token: &[], environment: "env" },
+        shape: Shape {
+            stdio: COMMAND,
+            http: Some(&[("url", Url)]),
+            token: &[],
+            token_source: TokenSource::Nowhere,
+            environment: "env",
+        },
         preamble: "",
         next: "Zed reads its settings at once: in Settings > AI > MCP Servers the dot beside {name} turns green.",
         documentation: ("https://zed.dev/docs/ai/mcp", "2026-11-24"),
@@ -177,8 +236,8 @@ pub const HOSTS: &[Host] = &[
     Host {
         name: "gemini",
         title: "Gemini CLI",
-        format: Format::Jsonc,
-        section: "mcpServers",
+        format: Format::JsonWithComments,
+        section: map("mcpServers"),
         files: &[on(ALL, Base::Home, ".gemini/settings.json")],
         moved_by: Some(("GEMINI_CLI_HOME", ".gemini/settings.json")),
         program: Some("gemini"),
@@ -186,6 +245,7 @@ pub const HOSTS: &[Host] = &[
             stdio: COMMAND,
             http: Some(&[("httpUrl", Url)]),
             token: &[("headers", Object(&[("Authorization", Word("Bearer ${BONDMCP_HTTP_TOKEN}"))]))],
+            token_source: TokenSource::Variable,
             environment: "env",
         },
         preamble: "",
@@ -196,7 +256,7 @@ pub const HOSTS: &[Host] = &[
         name: "codex",
         title: "Codex",
         format: Format::Toml,
-        section: "mcp_servers",
+        section: map("mcp_servers"),
         files: &[on(ALL, Base::Home, ".codex/config.toml")],
         moved_by: Some(("CODEX_HOME", "config.toml")),
         program: Some("codex"),
@@ -204,6 +264,7 @@ pub const HOSTS: &[Host] = &[
             stdio: COMMAND,
             http: Some(&[("url", Url)]),
             token: &[("bearer_token_env_var", Word(TOKEN_VARIABLE))],
+            token_source: TokenSource::Variable,
             environment: "env",
         },
         preamble: "",
@@ -214,8 +275,8 @@ pub const HOSTS: &[Host] = &[
     Host {
         name: "goose",
         title: "Goose",
-        format: Format::YamlMap,
-        section: "extensions",
+        format: Format::Yaml,
+        section: map("extensions"),
         files: &[
             on(UNIX, Base::Config, "goose/config.yaml"),
             on(WINDOWS, Base::AppData, "Block/goose/config/config.yaml"),
@@ -242,6 +303,7 @@ pub const HOSTS: &[Host] = &[
                 ("headers", Object(&[("Authorization", Word("Bearer ${BONDMCP_HTTP_TOKEN}"))])),
                 ("env_keys", Texts(&[TOKEN_VARIABLE])),
             ],
+            token_source: TokenSource::Variable,
             environment: "envs",
         },
         preamble: "",
@@ -252,7 +314,7 @@ pub const HOSTS: &[Host] = &[
         name: "opencode",
         title: "opencode",
         format: Format::Jsonc,
-        section: "mcp",
+        section: map("mcp"),
         files: &[
             on(UNIX, Base::Config, "opencode/opencode.json"),
             on(UNIX, Base::Config, "opencode/opencode.jsonc"),
@@ -265,6 +327,7 @@ pub const HOSTS: &[Host] = &[
             stdio: &[("type", Word("local")), ("command", CommandLine), ("enabled", Yes)],
             http: Some(&[("type", Word("remote")), ("url", Url), ("enabled", Yes)]),
             token: &[("headers", Object(&[("Authorization", Word("Bearer {env:BONDMCP_HTTP_TOKEN}"))]))],
+            token_source: TokenSource::Variable,
             environment: "environment",
         },
         preamble: "",
@@ -275,7 +338,7 @@ pub const HOSTS: &[Host] = &[
         name: "copilot",
         title: "GitHub Copilot CLI",
         format: Format::Jsonc,
-        section: "mcpServers",
+        section: map("mcpServers"),
         files: &[on(ALL, Base::Home, ".copilot/mcp-config.json")],
         moved_by: Some(("COPILOT_HOME", "mcp-config.json")),
         program: Some("copilot"),
@@ -288,6 +351,7 @@ pub const HOSTS: &[Host] = &[
             ],
             http: Some(&[("type", Word("http")), ("url", Url), ("tools", Texts(&["*"]))]),
             token: &[("headers", Object(&[("Authorization", Word("Bearer ${BONDMCP_HTTP_TOKEN}"))]))],
+            token_source: TokenSource::Variable,
             environment: "env",
         },
         preamble: "",
@@ -301,11 +365,17 @@ pub const HOSTS: &[Host] = &[
         name: "lm-studio",
         title: "LM Studio",
         format: Format::Json,
-        section: "mcpServers",
+        section: map("mcpServers"),
         files: &[on(ALL, Base::Home, ".lmstudio/mcp.json")],
         moved_by: None,
         program: Some("lms"),
-        shape: Shape { stdio: COMMAND, http: Some(&[("url", Url)]), token: &[], environment: "env" },
+        shape: Shape {
+            stdio: COMMAND,
+            http: Some(&[("url", Url)]),
+            token: &[],
+            token_source: TokenSource::Nowhere,
+            environment: "env",
+        },
         preamble: "",
         next: "In the Program tab of LM Studio's right-hand sidebar switch mcp/{name} on.",
         documentation: ("https://lmstudio.ai/docs/app/mcp", "2026-11-24"),
@@ -313,8 +383,8 @@ pub const HOSTS: &[Host] = &[
     Host {
         name: "continue",
         title: "Continue",
-        format: Format::YamlList,
-        section: "mcpServers",
+        format: Format::Yaml,
+        section: list("mcpServers", "name"),
         files: &[on(ALL, Base::Home, ".continue/config.yaml")],
         moved_by: Some(("CONTINUE_GLOBAL_DIR", "config.yaml")),
         program: Some("cn"),
@@ -328,6 +398,7 @@ pub const HOSTS: &[Host] = &[
                     Object(&[("Authorization", Word("Bearer ${{ secrets.BONDMCP_HTTP_TOKEN }}"))]),
                 )]),
             )],
+            token_source: TokenSource::Variable,
             environment: "env",
         },
         // These three keys are required.

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
+use uuid::Uuid;
 
 use super::{End, PageSession, Pending, State, peer::PeerPage};
 use crate::{
@@ -71,6 +72,19 @@ pub async fn find_or_claim(
         }
         tokio::time::sleep(POLL_INTERVAL / 5).await;
     }
+}
+
+/// Whether a page is still announced whose process ended without withdrawing it. The next page replaces it.
+pub async fn is_abandoned(account: &Account) -> Result<bool, account::Error> {
+    if !read(account).await?.is_some_and(|announcement| announcement.state.is_open()) {
+        return Ok(false);
+    }
+    let holder = Uuid::new_v4().to_string();
+    let is_over = account.acquire_announcement_lease(&holder).await?;
+    if is_over {
+        account.release_announcement_lease(&holder).await?;
+    }
+    Ok(is_over)
 }
 
 /// Publishes the state of `session` to the other processes until its sign-in has ended, and then the end.

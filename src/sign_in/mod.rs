@@ -23,8 +23,11 @@ use std::{
 use tokio::{net::TcpListener, sync::Mutex, task::JoinHandle};
 use uuid::Uuid;
 
-pub use self::demo::Demo;
-pub use self::pending::{End, Pending, State, WaitingCall};
+pub use self::{
+    coordination::is_abandoned,
+    demo::Demo,
+    pending::{End, Pending, State, WaitingCall},
+};
 use self::{page_session::PageSession, peer::PeerPage};
 use crate::{
     account::{self, Account, RequiredCredential},

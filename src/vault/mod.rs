@@ -13,7 +13,7 @@ use std::time::Duration;
 pub use self::{
     changes::{ChangeMarker, ChangeWatch},
     error::Error,
-    sealing_key::{KeyOrigin, SealingKey},
+    sealing_key::{KeyOrigin, KeyPlace, KeychainAnswer, SealingKey},
 };
 use self::{seal::Sealer, sqlite::Sqlite};
 use crate::{clock::Timestamp, config::VaultLocation, secret::SecretBytes};

@@ -37,6 +37,27 @@ pub enum KeyOrigin {
     NewKeyFile(PathBuf),
 }
 
+/// What the OS keychain answered when it was asked for a sealing key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeychainAnswer {
+    /// It was not asked, since the operator named another place.
+    NotAsked,
+    HasKey,
+    NoKey,
+    /// There is no keychain, or it refused.
+    NoKeychain,
+    /// It did not answer in time: it may be locked.
+    Silent,
+}
+
+/// Where a sealing key lives, as far as it can be told without creating anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyPlace {
+    pub keychain: KeychainAnswer,
+    /// Origin of the key; `None` where no key was found.
+    pub origin: Option<KeyOrigin>,
+}
+
 impl KeyOrigin {
     /// Returns a notice for the person where a fallback was used.
     #[must_use]
@@ -66,6 +87,36 @@ impl SealingKey {
                 let VaultLocation::Sqlite(vault) = location;
                 let place = Place { data_dir: data_dir.to_owned(), vault: vault.clone() };
                 place.find_or_make(Arc::new(OsKeychain)).await
+            }
+        }
+    }
+
+    /// Finds out where the key from `source` lives, and waits at most `patience` for the keychain. Creates nothing; whether
+    /// a file holds a key is not checked.
+    pub async fn locate(source: &SealingKeySource, data_dir: &Path, patience: Duration) -> KeyPlace {
+        let elsewhere = |origin| KeyPlace { keychain: KeychainAnswer::NotAsked, origin: Some(origin) };
+        match source {
+            SealingKeySource::Given(_) => elsewhere(KeyOrigin::Environment),
+            SealingKeySource::File(path) => elsewhere(KeyOrigin::KeyFile(path.clone())),
+            SealingKeySource::KeychainOrFile => {
+                let place = Place { data_dir: data_dir.to_owned(), vault: PathBuf::new() };
+                let account = place.account();
+                let ask = tokio::task::spawn_blocking(move || match OsKeychain.get(&account) {
+                    Ok(Some(_)) => KeychainAnswer::HasKey,
+                    Ok(None) => KeychainAnswer::NoKey,
+                    Err(NoKeychain) => KeychainAnswer::NoKeychain,
+                });
+                let keychain = match tokio::time::timeout(patience, ask).await {
+                    Ok(answer) => answer.unwrap_or(KeychainAnswer::NoKeychain),
+                    Err(_) => KeychainAnswer::Silent,
+                };
+                let file = place.key_file();
+                let origin = if keychain == KeychainAnswer::HasKey {
+                    Some(KeyOrigin::Keychain)
+                } else {
+                    file.exists().then_some(KeyOrigin::KeyFile(file))
+                };
+                KeyPlace { keychain, origin }
             }
         }
     }

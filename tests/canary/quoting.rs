@@ -183,14 +183,17 @@ fn assert_nothing_quoted(hostile: &Hostile, place: &Place, told: &str, seen: &[u
 async fn no_secret_leaves_on_the_terminal() {
     let (hostile, place) = quoting().await;
     place.sign_in().await;
-    let commands: [&[&str]; 9] = [
+    let commands: [&[&str]; 12] = [
         &["status"],
         &["status", "--json"],
+        &["status", "--check"],
+        &["doctor"],
+        &["doctor", "--json"],
         &["keys", "list"],
         &["keys", "list", "--json"],
         &["keys", "usage", "key_1"],
         &["keys", "usage", "key_1", "--json"],
-        &["keys", "revoke", "key_1"],
+        &["keys", "revoke", "key_1", "--yes"],
         &["audit"],
         &["audit", "--json"],
     ];

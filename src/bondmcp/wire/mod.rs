@@ -145,6 +145,9 @@ pub struct NewApiKey {
     pub key_preview: Option<String>,
     #[serde(default)]
     pub created_at: Option<String>,
+    /// When a regenerated key got its present value.
+    #[serde(default)]
+    pub regenerated_at: Option<String>,
     #[serde(default)]
     pub permissions: Option<Vec<Permission>>,
 }

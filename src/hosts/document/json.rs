@@ -3,10 +3,12 @@
 use jsonc_parser::{
     CollectOptions, ParseOptions, ast,
     common::Ranged as _,
-    cst::{CstInputValue, CstObject, CstRootNode},
+    cst::{CstArray, CstInputValue, CstNode, CstObject, CstRootNode},
     errors::ParseError,
     parse_to_ast,
 };
+
+use serde::de::IgnoredAny;
 
 use super::{NotEditable, Slot, SyntaxError};
 use crate::hosts::value::Value;
@@ -16,13 +18,14 @@ use crate::hosts::value::Value;
 pub enum Dialect {
     Strict,
     WithComments,
+    /// With comments and trailing commas.
+    WithCommas,
 }
 
 fn options(dialect: Dialect) -> ParseOptions {
-    let extended = dialect == Dialect::WithComments;
     ParseOptions {
-        allow_comments: extended,
-        allow_trailing_commas: extended,
+        allow_comments: dialect != Dialect::Strict,
+        allow_trailing_commas: dialect == Dialect::WithCommas,
         allow_loose_object_property_names: false,
         allow_missing_commas: false,
         allow_single_quoted_strings: false,
@@ -40,8 +43,24 @@ pub fn parse(text: &str, dialect: Dialect) -> Result<Value, SyntaxError> {
         parse_to_ast(text, &CollectOptions::default(), &options(dialect)).map_err(|error| failed(&error))?;
     match root.value {
         None => Ok(Value::Map(Vec::new())),
-        Some(object @ ast::Value::Object(_)) => value(text, &object),
+        Some(object @ ast::Value::Object(_)) => {
+            if dialect == Dialect::Strict {
+                refuse_what_the_standard_forbids(text)?;
+            }
+            value(text, &object)
+        }
         Some(other) => Err(at(text, other.range().start, "Expected an object".to_owned())),
+    }
+}
+
+/// Refuses line breaks in strings, which the other parser takes.
+fn refuse_what_the_standard_forbids(text: &str) -> Result<(), SyntaxError> {
+    match serde_json::from_str::<IgnoredAny>(text) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(SyntaxError {
+            line: error.line(),
+            message: "Expected JSON as the standard has it".to_owned(),
+        }),
     }
 }
 
@@ -83,7 +102,15 @@ pub fn set(text: &str, slot: Slot<'_>, entry: &Value) -> Result<String, NotEdita
     }
     let root = root(text)?;
     let object = root.object_value_or_create().ok_or(NotEditable)?;
-    let servers = object.object_value_or_create(slot.section).ok_or(NotEditable)?;
+    if let Some(key) = slot.section.named_by {
+        let list = object.array_value_or_create(slot.section.key).ok_or(NotEditable)?;
+        match item(&list, key, slot.name) {
+            Some(existing) => update(&existing, entry),
+            None => drop(list.append(input(entry))),
+        }
+        return Ok(root.to_string());
+    }
+    let servers = object.object_value_or_create(slot.section.key).ok_or(NotEditable)?;
     match servers.object_value(slot.name) {
         Some(existing) => update(&existing, entry),
         None => match servers.get(slot.name) {
@@ -94,16 +121,31 @@ pub fn set(text: &str, slot: Slot<'_>, entry: &Value) -> Result<String, NotEdita
     Ok(root.to_string())
 }
 
+/// Returns the object in a list that has the text `name` under `key`.
+fn item(list: &CstArray, key: &str, name: &str) -> Option<CstObject> {
+    let is_named = |object: &CstObject| {
+        let value = object.get(key).and_then(|property| property.value()?.as_string_lit());
+        value.and_then(|text| text.decoded_value().ok()).is_some_and(|text| text == name)
+    };
+    list.elements().iter().filter_map(CstNode::as_object).find(is_named)
+}
+
 /// Appends to an object that is written in one line, and leaves it in one line. The parser's own editing would break
 /// the line.
 fn set_in_one_line(text: &str, slot: Slot<'_>, entry: &Value) -> Option<String> {
-    let root = parse_to_ast(text, &CollectOptions::default(), &options(Dialect::WithComments)).ok()?;
+    let root = parse_to_ast(text, &CollectOptions::default(), &options(Dialect::WithCommas)).ok()?;
     let Some(ast::Value::Object(root)) = root.value else { return None };
-    let (object, addition) = match root.get_object(slot.section) {
-        Some(servers) if servers.get(slot.name).is_some() => return None,
-        Some(servers) => (servers, property(slot.name, &compact(entry))),
-        None if root.get(slot.section).is_some() => return None,
-        None => (&root, property(slot.section, &format!("{{{}}}", property(slot.name, &compact(entry))))),
+    let Slot { section, name } = slot;
+    let (object, addition) = match (root.get_object(section.key), section.named_by) {
+        (Some(servers), None) if servers.get(name).is_none() => (servers, property(name, &compact(entry))),
+        (None, named_by) if root.get(section.key).is_none() => {
+            let entry = match named_by {
+                Some(_) => format!("[{}]", compact(entry)),
+                None => format!("{{{}}}", property(name, &compact(entry))),
+            };
+            (&root, property(section.key, &entry))
+        }
+        _ => return None,
     };
     let last = object.properties.last()?.range.end;
     let is_one_line = !text[object.range.start..object.range.end].contains('\n');
@@ -123,7 +165,7 @@ fn update(existing: &CstObject, entry: &Value) {
             Some(property) => {
                 let current = property.value().map(|node| node.to_string());
                 let current =
-                    current.and_then(|text| parse(&format!("{{\"v\":{text}}}"), Dialect::WithComments).ok());
+                    current.and_then(|text| parse(&format!("{{\"v\":{text}}}"), Dialect::WithCommas).ok());
                 if current.as_ref().and_then(|current| current.get("v")) != Some(wanted) {
                     property.set_value(input(wanted));
                 }
@@ -134,13 +176,19 @@ fn update(existing: &CstObject, entry: &Value) {
 
 pub fn remove(text: &str, slot: Slot<'_>) -> Result<String, NotEditable> {
     let root = root(text)?;
-    let servers = root.object_value().and_then(|object| object.object_value(slot.section));
-    servers.and_then(|servers| servers.get(slot.name)).ok_or(NotEditable)?.remove();
+    let object = root.object_value().ok_or(NotEditable)?;
+    if let Some(key) = slot.section.named_by {
+        let list = object.array_value(slot.section.key).ok_or(NotEditable)?;
+        item(&list, key, slot.name).ok_or(NotEditable)?.remove();
+    } else {
+        let servers = object.object_value(slot.section.key).ok_or(NotEditable)?;
+        servers.get(slot.name).ok_or(NotEditable)?.remove();
+    }
     Ok(root.to_string())
 }
 
 fn root(text: &str) -> Result<CstRootNode, NotEditable> {
-    CstRootNode::parse(text, &options(Dialect::WithComments)).map_err(|_| NotEditable)
+    CstRootNode::parse(text, &options(Dialect::WithCommas)).map_err(|_| NotEditable)
 }
 
 fn input(value: &Value) -> CstInputValue {

@@ -14,9 +14,11 @@ impl Format {
     #[must_use]
     pub fn masked(self, text: &str, shown: &[String]) -> String {
         match self {
-            Self::Json | Self::Jsonc => Masking { rest: text, shown, comment: "//" }.run(),
+            Self::Json | Self::JsonWithComments | Self::Jsonc => {
+                Masking { rest: text, shown, comment: "//" }.run()
+            }
             Self::Toml => by_line(text, shown, toml_key),
-            Self::YamlMap | Self::YamlList => by_line(text, shown, yaml_key),
+            Self::Yaml => by_line(text, shown, yaml_key),
         }
     }
 }
@@ -209,7 +211,7 @@ mod tests {
     fn yaml_shows_keys_and_known_values() {
         let text = "# s3cret\ns:\n  - name: s3cret\n    cmd: /opt/bin/server\n    args: [stdio, s3cret]\n    on: true\n    key: |\n      s3cret: 1\n\n      s3cret\n  - s3cret\nurl: http://s3cret\nlong: \"a\n  s3cret\"\n";
         assert_eq!(
-            masked(Format::YamlMap, text),
+            masked(Format::Yaml, text),
             "…\ns:\n  - name: …\n    cmd: /opt/bin/server\n    args: [stdio, …]\n    on: true\n    key: …\n      …\n\n      …\n  …\nurl: …:…\nlong: \"…\"\n  …\n"
         );
     }

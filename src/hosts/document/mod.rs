@@ -20,19 +20,26 @@ use super::value::Value;
 pub enum Format {
     /// JSON as the standard has it.
     Json,
+    /// JSON with comments.
+    JsonWithComments,
     /// JSON with comments and trailing commas.
     Jsonc,
     Toml,
-    /// YAML with the servers as a mapping from their names.
-    YamlMap,
-    /// YAML with the servers as a list of mappings, each with its `name`.
-    YamlList,
+    Yaml,
 }
 
-/// Where a server's entry stands in a file: below the top-level key `section`, under the server's name.
+/// A top-level key of a file with named entries below it.
+#[derive(Clone, Copy, Debug)]
+pub struct Section {
+    pub key: &'static str,
+    /// In a list, the key under which an entry has its name; `None` for a map from names.
+    pub named_by: Option<&'static str>,
+}
+
+/// Where an entry stands in a file.
 #[derive(Clone, Copy, Debug)]
 pub struct Slot<'a> {
-    pub section: &'a str,
+    pub section: Section,
     pub name: &'a str,
 }
 
@@ -54,80 +61,89 @@ impl Format {
         let text = without_mark(text);
         match self {
             Self::Json => json::parse(text, json::Dialect::Strict),
-            Self::Jsonc => json::parse(text, json::Dialect::WithComments),
+            Self::JsonWithComments => json::parse(text, json::Dialect::WithComments),
+            Self::Jsonc => json::parse(text, json::Dialect::WithCommas),
             Self::Toml => toml::parse(text),
-            Self::YamlMap | Self::YamlList => yaml::parse(text),
+            Self::Yaml => yaml::parse(text),
         }
     }
 
     /// Returns the text with `entry` in the slot, in place of the one that is there.
     pub fn set(self, text: &str, slot: Slot<'_>, entry: &Value) -> Result<String, NotEditable> {
-        self.edit(text, |text| match self {
-            Self::Json | Self::Jsonc => json::set(text, slot, entry),
+        edit(text, |text| match self {
+            Self::Json | Self::JsonWithComments | Self::Jsonc => json::set(text, slot, entry),
             Self::Toml => toml::set(text, slot, entry),
-            Self::YamlMap | Self::YamlList => yaml::set(text, slot, entry, self == Self::YamlList),
+            Self::Yaml => yaml::set(text, slot, entry),
         })
     }
 
     /// Returns the text without the entry in the slot.
     pub fn remove(self, text: &str, slot: Slot<'_>) -> Result<String, NotEditable> {
-        self.edit(text, |text| match self {
-            Self::Json | Self::Jsonc => json::remove(text, slot),
+        edit(text, |text| match self {
+            Self::Json | Self::JsonWithComments | Self::Jsonc => json::remove(text, slot),
             Self::Toml => toml::remove(text, slot),
-            Self::YamlMap | Self::YamlList => yaml::remove(text, slot),
+            Self::Yaml => yaml::remove(text, slot),
         })
     }
+}
 
-    /// Returns the entry in the slot.
-    pub fn entry(self, document: &Value, slot: Slot<'_>) -> Option<Value> {
-        self.servers(document, slot.section).into_iter().find(|(name, _)| *name == slot.name).map(|(_, v)| v)
-    }
-
-    /// Returns all servers of a document with their names.
-    pub fn servers<'a>(self, document: &'a Value, section: &str) -> Vec<(&'a str, Value)> {
-        let Some(servers) = document.get(section) else { return Vec::new() };
-        match self {
-            Self::YamlList => {
-                let named = |item: &'a Value| Some((item.get("name")?.as_text()?, item.clone()));
-                servers.items().iter().filter_map(named).collect()
+impl Section {
+    /// Returns the entries of a section with their names.
+    #[must_use]
+    pub fn entries<'a>(&self, document: &'a Value) -> Vec<(&'a str, &'a Value)> {
+        let Some(section) = document.get(self.key) else { return Vec::new() };
+        match self.named_by {
+            Some(key) => {
+                let named = |item: &'a Value| Some((item.get(key)?.as_text()?, item));
+                section.items().iter().filter_map(named).collect()
             }
-            _ => servers.entries().iter().map(|(name, entry)| (name.as_str(), entry.clone())).collect(),
+            None => section.entries().iter().map(|(name, entry)| (name.as_str(), entry)).collect(),
         }
+    }
+}
+
+impl Slot<'_> {
+    /// Returns the entry in the slot.
+    #[must_use]
+    pub fn entry<'a>(&self, document: &'a Value) -> Option<&'a Value> {
+        self.section
+            .entries(document)
+            .into_iter()
+            .find(|(name, _)| *name == self.name)
+            .map(|(_, entry)| entry)
     }
 
     /// Returns the document without the entry in the slot. A section with nothing in it counts as none.
-    pub fn without(self, document: &Value, slot: Slot<'_>) -> Value {
-        let kept = |section: &Value| match section {
-            Value::Map(entries) if self != Self::YamlList => {
-                Value::Map(entries.iter().filter(|(name, _)| name != slot.name).cloned().collect())
+    #[must_use]
+    pub fn emptied(&self, document: &Value) -> Value {
+        let kept = |section: &Value| match (section, self.section.named_by) {
+            (Value::Map(entries), None) => {
+                Value::Map(entries.iter().filter(|(name, _)| name != self.name).cloned().collect())
             }
-            Value::List(items) => {
-                let is_ours = |item: &&Value| item.get("name").and_then(Value::as_text) == Some(slot.name);
+            (Value::List(items), Some(key)) => {
+                let is_ours = |item: &&Value| item.get(key).and_then(Value::as_text) == Some(self.name);
                 Value::List(items.iter().filter(|item| !is_ours(item)).cloned().collect())
             }
-            other => other.clone(),
+            (other, _) => other.clone(),
         };
         let entries = document.entries().iter().filter_map(|(key, value)| {
-            let value = if key == slot.section { kept(value) } else { value.clone() };
-            (key != slot.section || !value.is_empty()).then(|| (key.clone(), value))
+            let is_section = key == self.section.key;
+            let value = if is_section { kept(value) } else { value.clone() };
+            (!is_section || !value.is_empty()).then(|| (key.clone(), value))
         });
         Value::Map(entries.collect())
     }
+}
 
-    /// Edits a text without its byte order mark and with plain line feeds, then puts both back.
-    fn edit(
-        self,
-        text: &str,
-        edit: impl FnOnce(&str) -> Result<String, NotEditable>,
-    ) -> Result<String, NotEditable> {
-        let body = without_mark(text);
-        let mark = &text[..text.len() - body.len()];
-        if !body.contains('\r') {
-            return Ok(format!("{mark}{}", edit(body)?));
-        }
-        let plain = body.replace("\r\n", "\n");
-        Ok(format!("{mark}{}", with_line_endings_of(body, &plain, &edit(&plain)?)))
+/// Edits a text without its byte order mark and with plain line feeds, then puts both back.
+fn edit(text: &str, edit: impl FnOnce(&str) -> Result<String, NotEditable>) -> Result<String, NotEditable> {
+    let body = without_mark(text);
+    let mark = &text[..text.len() - body.len()];
+    if !body.contains('\r') {
+        return Ok(format!("{mark}{}", edit(body)?));
     }
+    let plain = body.replace("\r\n", "\n");
+    Ok(format!("{mark}{}", with_line_endings_of(body, &plain, &edit(&plain)?)))
 }
 
 /// Returns `edited` with the line endings that its lines have in `original`. A changed line keeps its ending; new lines

@@ -40,7 +40,7 @@ fn of_value(value: &TomlValue) -> Value {
 
 pub fn set(text: &str, slot: Slot<'_>, entry: &Value) -> Result<String, NotEditable> {
     let mut document: DocumentMut = text.parse().map_err(|_| NotEditable)?;
-    let section = document.entry(slot.section).or_insert_with(|| {
+    let section = document.entry(slot.section.key).or_insert_with(|| {
         let mut table = Table::new();
         table.set_implicit(true);
         Item::Table(table)
@@ -79,7 +79,7 @@ fn update(table: &mut dyn TableLike, entry: &Value) -> Result<(), NotEditable> {
 
 pub fn remove(text: &str, slot: Slot<'_>) -> Result<String, NotEditable> {
     let mut document: DocumentMut = text.parse().map_err(|_| NotEditable)?;
-    let servers = document.get_mut(slot.section).and_then(Item::as_table_like_mut).ok_or(NotEditable)?;
+    let servers = document.get_mut(slot.section.key).and_then(Item::as_table_like_mut).ok_or(NotEditable)?;
     servers.remove(slot.name).ok_or(NotEditable)?;
     Ok(document.to_string())
 }

@@ -1,9 +1,14 @@
 //! YAML. The text is edited by lines, at positions that the parser gives.
 
+use std::collections::HashSet;
+
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 
 use super::{NotEditable, Slot, SyntaxError, json::quoted};
 use crate::hosts::value::Value;
+
+/// Deepest nesting that is read.
+const MAX_DEPTH: usize = 128;
 
 /// A value with its place in the text. Lines are counted from 0, columns and indices in characters.
 struct Node {
@@ -59,7 +64,7 @@ fn key_of(node: &Node) -> String {
 
 /// Reads the only document of a text, if there is one.
 fn document(text: &str) -> Result<Option<Node>, SyntaxError> {
-    let mut events = Events { parser: Parser::new_from_str(text), anchors: Vec::new() };
+    let mut events = Events { parser: Parser::new_from_str(text), depth: 0 };
     let mut root = None;
     loop {
         match events.next()? {
@@ -78,8 +83,8 @@ fn document(text: &str) -> Result<Option<Node>, SyntaxError> {
 
 struct Events<'a> {
     parser: Parser<'a, saphyr_parser::StrInput<'a>>,
-    /// The values that aliases stand for.
-    anchors: Vec<(usize, Value)>,
+    /// How many collections are open.
+    depth: usize,
 }
 
 impl<'a> Events<'a> {
@@ -95,44 +100,32 @@ impl<'a> Events<'a> {
     }
 
     fn node_from(&mut self, event: Event<'a>, span: Span) -> Result<Node, SyntaxError> {
-        let (content, anchor, mut last_line, end) = match event {
-            Event::Scalar(text, style, anchor, _) => {
-                (Content::Scalar(scalar(&text, style)), anchor, last_line(span), span.end.index())
+        let (content, own_last_line, end) = match event {
+            Event::SequenceStart(..) => {
+                let (items, end) = self.collection(span, Self::node_from)?;
+                (Content::List(items), end_line(span, end), end.end.index())
             }
+            Event::MappingStart(..) => {
+                let mut known = HashSet::new();
+                let (entries, end) = self.collection(span, |events, event, span| {
+                    let key = events.node_from(event, span)?;
+                    let name = key_of(&key);
+                    if known.insert(name.clone()) {
+                        return Ok((key, events.node()?));
+                    }
+                    let message = format!("\"{name}\" occurs twice");
+                    Err(SyntaxError { line: key.start.line + 1, message })
+                })?;
+                (Content::Map(entries), end_line(span, end), end.end.index())
+            }
+            Event::Scalar(text, style, ..) => {
+                (Content::Scalar(scalar(&text, style)), last_line(span), span.end.index())
+            }
+            // What an alias stands for is not looked up: repeated aliases could make a short text huge.
             Event::Alias(id) => {
-                let value =
-                    self.anchors.iter().find(|(anchor, _)| *anchor == id).map(|(_, value)| value.clone());
-                (Content::Scalar(value.unwrap_or(Value::Null)), 0, last_line(span), span.end.index())
+                (Content::Scalar(Value::Text(format!("*{id}"))), last_line(span), span.end.index())
             }
-            Event::SequenceStart(anchor, _) => {
-                let mut items = Vec::new();
-                let end = loop {
-                    match self.next()? {
-                        (Event::SequenceEnd, span) => break span,
-                        (event, span) => items.push(self.node_from(event, span)?),
-                    }
-                };
-                (Content::List(items), anchor, end_line(span, end), end.end.index())
-            }
-            Event::MappingStart(anchor, _) => {
-                let mut entries: Vec<(Node, Node)> = Vec::new();
-                let end = loop {
-                    match self.next()? {
-                        (Event::MappingEnd, span) => break span,
-                        (event, span) => {
-                            let key = self.node_from(event, span)?;
-                            let name = key_of(&key);
-                            if entries.iter().any(|(known, _)| key_of(known) == name) {
-                                let message = format!("\"{name}\" occurs twice");
-                                return Err(SyntaxError { line: key.start.line + 1, message });
-                            }
-                            entries.push((key, self.node()?));
-                        }
-                    }
-                };
-                (Content::Map(entries), anchor, end_line(span, end), end.end.index())
-            }
-            _ => (Content::Scalar(Value::Null), 0, last_line(span), span.end.index()),
+            _ => (Content::Scalar(Value::Null), last_line(span), span.end.index()),
         };
         let children = match &content {
             Content::List(items) => items.iter().map(|item| item.last_line).max(),
@@ -141,17 +134,34 @@ impl<'a> Events<'a> {
             }
             Content::Scalar(_) => None,
         };
-        last_line = last_line.max(children.unwrap_or(0));
         let start = Place {
             index: span.start.index(),
             line: span.start.line().saturating_sub(1),
             column: span.start.col(),
         };
-        let node = Node { content, start, last_line, end };
-        if anchor != 0 {
-            self.anchors.push((anchor, value(&node)));
+        Ok(Node { content, start, last_line: own_last_line.max(children.unwrap_or(0)), end })
+    }
+
+    /// Reads the children of a collection up to its end.
+    fn collection<T>(
+        &mut self,
+        start: Span,
+        mut child: impl FnMut(&mut Self, Event<'a>, Span) -> Result<T, SyntaxError>,
+    ) -> Result<(Vec<T>, Span), SyntaxError> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(SyntaxError { line: start.start.line(), message: "Nested too deeply".to_owned() });
         }
-        Ok(node)
+        let mut children = Vec::new();
+        loop {
+            match self.next()? {
+                (Event::SequenceEnd | Event::MappingEnd | Event::StreamEnd, span) => {
+                    self.depth -= 1;
+                    return Ok((children, span));
+                }
+                (event, span) => children.push(child(self, event, span)?),
+            }
+        }
     }
 }
 
@@ -180,21 +190,20 @@ fn scalar(text: &str, style: ScalarStyle) -> Value {
     }
 }
 
-pub fn set(text: &str, slot: Slot<'_>, entry: &Value, is_list: bool) -> Result<String, NotEditable> {
+pub fn set(text: &str, slot: Slot<'_>, entry: &Value) -> Result<String, NotEditable> {
     let root = document(text).map_err(|_| NotEditable)?;
-    let source = Source::new(text);
+    let (source, is_list) = (Source::new(text), slot.section.named_by.is_some());
     let entries = match root.as_ref().map(|root| (root, &root.content)) {
         None | Some((_, Content::Scalar(Value::Null))) => &[][..],
         Some((root, Content::Map(entries))) if !source.is_flow(root) => entries,
         Some(_) => return Err(NotEditable),
     };
-    let Some((key, servers)) = entries.iter().find(|(key, _)| key_of(key) == slot.section) else {
-        let rendered =
-            rendered_section(slot, entry, is_list, entries.first().map_or(0, |(key, _)| key.start.column));
+    let Some((key, servers)) = entries.iter().find(|(key, _)| key_of(key) == slot.section.key) else {
+        let rendered = rendered_section(slot, entry, entries.first().map_or(0, |(key, _)| key.start.column));
         let break_line = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
         return Ok(format!("{text}{break_line}{rendered}"));
     };
-    let children = source.children(servers).ok_or(NotEditable)?;
+    let children = source.children(servers, slot.section.named_by).ok_or(NotEditable)?;
     if let Some(existing) = children.iter().find(|child| child.name.as_deref() == Some(slot.name)) {
         if source.is_flow(servers) {
             return Err(NotEditable);
@@ -225,10 +234,10 @@ pub fn set(text: &str, slot: Slot<'_>, entry: &Value, is_list: bool) -> Result<S
 pub fn remove(text: &str, slot: Slot<'_>) -> Result<String, NotEditable> {
     let root = document(text).map_err(|_| NotEditable)?.ok_or(NotEditable)?;
     let Content::Map(entries) = &root.content else { return Err(NotEditable) };
-    let found = entries.iter().find(|(key, _)| key_of(key) == slot.section);
+    let found = entries.iter().find(|(key, _)| key_of(key) == slot.section.key);
     let (key, servers) = found.ok_or(NotEditable)?;
     let source = Source::new(text);
-    let children = source.children(servers).ok_or(NotEditable)?;
+    let children = source.children(servers, slot.section.named_by).ok_or(NotEditable)?;
     let position = children.iter().position(|child| child.name.as_deref() == Some(slot.name));
     let position = position.ok_or(NotEditable)?;
     let child = &children[position];
@@ -269,7 +278,7 @@ impl<'a> Source<'a> {
     }
 
     /// Returns the entries below the section; `None` if it holds something else.
-    fn children(&self, servers: &Node) -> Option<Vec<Child>> {
+    fn children(&self, servers: &Node, named_by: Option<&str>) -> Option<Vec<Child>> {
         let child =
             |name, first: &Node, last: &Node| Child { name, start: first.start, last_line: last.last_line };
         match &servers.content {
@@ -282,7 +291,8 @@ impl<'a> Source<'a> {
                 items
                     .iter()
                     .map(|item| {
-                        let name = value(item).get("name").and_then(Value::as_text).map(ToOwned::to_owned);
+                        let name =
+                            named_by.and_then(|key| value(item).get(key)?.as_text().map(ToOwned::to_owned));
                         let mut child = child(name, item, item);
                         // The item's own column is behind its dash.
                         child.start.column = self.indentation(item.start.line);
@@ -333,9 +343,9 @@ impl<'a> Source<'a> {
     }
 }
 
-fn rendered_section(slot: Slot<'_>, entry: &Value, is_list: bool, indent: usize) -> String {
-    let entry = rendered_entry(slot.name, entry, is_list, indent + 2);
-    format!("{}{}:\n{entry}", " ".repeat(indent), slot.section)
+fn rendered_section(slot: Slot<'_>, entry: &Value, indent: usize) -> String {
+    let entry = rendered_entry(slot.name, entry, slot.section.named_by.is_some(), indent + 2);
+    format!("{}{}:\n{entry}", " ".repeat(indent), slot.section.key)
 }
 
 fn rendered_entry(name: &str, entry: &Value, is_list: bool, indent: usize) -> String {

@@ -1,0 +1,205 @@
+//! The hosts that are configured to run this server, and whether each entry works: it is started as the host starts it,
+//! asked for its tools, and ended.
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+
+use super::{
+    Check, Findings, Mend, entry,
+    presentation::{Presentation, shown},
+};
+use crate::{
+    config::Profile,
+    hosts::{self, ConfiguredEntry, Environment},
+    redact::Redactor,
+    secret::{ExposeSecret as _, SecretString},
+};
+
+/// Variables whose values are no secrets.
+const OPEN_VARIABLES: [&str; 6] = [
+    "BONDMCP_BASE_URL",
+    "BONDMCP_DATA_DIR",
+    "BONDMCP_LOG",
+    "BONDMCP_PROFILE",
+    "BONDMCP_SEALING_KEY_FILE",
+    "BONDMCP_VAULT",
+];
+
+/// Variables that hosts pass on from their own environment to the servers that they start.
+const PASSED_ON: [&str; 15] = [
+    "APPDATA",
+    "HOME",
+    "HOMEDRIVE",
+    "HOMEPATH",
+    "LANG",
+    "LOCALAPPDATA",
+    "LOGNAME",
+    "PATH",
+    "PROGRAMFILES",
+    "SHELL",
+    "SYSTEMROOT",
+    "TEMP",
+    "TMPDIR",
+    "USER",
+    "USERPROFILE",
+];
+
+/// Examines the entries of all hosts.
+pub(super) async fn examine(profile: &Profile, redactor: &Redactor, findings: &mut Findings<'_>) {
+    let Some(environment) = Environment::current() else {
+        findings.add(Check::skip("hosts", "there is no home directory"));
+        return;
+    };
+    let configured = hosts::configured(&environment);
+    if configured.entries.is_empty() && configured.errors.is_empty() {
+        let mend = Mend::advice("To add this server to the hosts that are found on this computer:")
+            .or_run(findings.presentation.command("install --all"));
+        findings.add(Check::warn("hosts", "no host is configured to run this server", mend));
+        return;
+    }
+    for (host, error) in &configured.errors {
+        findings.add(unreadable(host.title, error, &findings.presentation));
+    }
+    for configured in &configured.entries {
+        let began = Instant::now();
+        let check = one(configured, profile, redactor, &findings.presentation).await;
+        findings.add(check.since(began));
+    }
+}
+
+fn check_name(title: &str) -> String {
+    format!("host {title}")
+}
+
+/// Reports a file that cannot be read or must not be trusted.
+fn unreadable(title: &str, error: &hosts::Error, presentation: &Presentation) -> Check {
+    let (detail, mend) = match error {
+        hosts::Error::Broken { path, line, message } => (
+            format!("{}:{line}: {message}", path.display()),
+            Mend::advice(format!("Correct line {line} of that file; {title} cannot read it either.")),
+        ),
+        hosts::Error::WritableByOthers { path } => (
+            format!("{} can be changed by every user of this computer", path.display()),
+            Mend::run(format!("chmod o-w {}", presentation.word(path))),
+        ),
+        error => {
+            let text = error.to_string();
+            let (happened, next) = text.split_once(". ").unwrap_or((&text, "Correct it, then try again."));
+            (happened.to_owned(), Mend::advice(next))
+        }
+    };
+    Check::fail(check_name(title), detail.trim_end_matches('.'), mend)
+}
+
+/// Tries one entry.
+async fn one(
+    configured: &ConfiguredEntry,
+    profile: &Profile,
+    redactor: &Redactor,
+    presentation: &Presentation,
+) -> Check {
+    let name = check_name(configured.title);
+    let place = format!("{} in {}", configured.name, configured.file.display());
+    let secrets = match configured.secrets() {
+        Ok(secrets) => secrets,
+        Err(error) => return unreadable(configured.title, &error, presentation),
+    };
+    redactor.hold("host entry", hidden(&secrets.variables));
+    let install = Install::of(configured, profile, presentation);
+    let tried = match (&configured.command, &configured.url) {
+        (Some(command), _) => entry::start(command, &configured.args, &environment(&secrets.variables)).await,
+        (None, Some(url)) => entry::connect(url, secrets.passes_token).await,
+        (None, None) => Err(entry::Failure::NothingToReach),
+    };
+    match tried {
+        Ok(server) => served(name, &place, &server, install),
+        Err(entry::Failure::TokenWanted) if secrets.passes_token && secrets.asks_for_token => Check::skip(
+            name,
+            format!("{place}: its server wants the token that the host asks you for, so only you can try it"),
+        ),
+        Err(failure) => {
+            let mend = match &failure {
+                entry::Failure::TokenWanted if !secrets.passes_token => Mend::advice(
+                    "The entry sends no token, so the host tries OAuth, which ends in \"dynamic registration 404\". Set \
+                     BONDMCP_HTTP_TOKEN where the host starts, and have the entry send it:",
+                )
+                .or_run(install.with_url(configured)),
+                entry::Failure::TokenWanted => Mend::advice(
+                    "Set BONDMCP_HTTP_TOKEN, to the token that the server was started with, where the host starts. The \
+                     entry sends it as `Authorization: Bearer …`; without it hosts try OAuth, which ends in \"dynamic \
+                     registration 404\".",
+                ),
+                entry::Failure::NotServed(_) => {
+                    Mend::advice("Start `bondmcp-server http` at that address, or let the host start the server:")
+                        .or_run(install.command)
+                }
+                _ => install.mend(),
+            };
+            Check::fail(name, format!("{place}: {failure}"), mend)
+        }
+    }
+}
+
+/// Reports a server that works, and whether it is this one.
+fn served(name: String, place: &str, server: &entry::Server, install: Install) -> Check {
+    const THIS: (&str, &str) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+    let tools = server.tools;
+    if (server.name.as_str(), server.version.as_str()) == THIS {
+        return Check::ok(name, format!("{place} works and has {tools} tools"));
+    }
+    let other = format!("{} {}", shown(&server.name), shown(&server.version));
+    Check::warn(
+        name,
+        format!("{place} works and has {tools} tools, but runs {other}, not {} {}", THIS.0, THIS.1),
+        install.mend(),
+    )
+}
+
+/// The command that writes an entry.
+struct Install {
+    command: String,
+    /// Whether it replaces the entry that was examined, and not one of another name.
+    replaces: bool,
+}
+
+impl Install {
+    fn of(configured: &ConfiguredEntry, profile: &Profile, presentation: &Presentation) -> Self {
+        Self {
+            command: presentation.command(&format!("install {}", configured.host)),
+            replaces: configured.name == hosts::entry_name(profile),
+        }
+    }
+
+    /// Returns the command for the address that the entry has.
+    fn with_url(&self, configured: &ConfiguredEntry) -> String {
+        let url = configured.url.as_deref().unwrap_or_default();
+        // A word with a NUL cannot be passed to a shell.
+        format!("{} --http {}", self.command, shlex::try_quote(url).unwrap_or_default())
+    }
+
+    fn mend(self) -> Mend {
+        if self.replaces {
+            Mend::advice("To write the entry anew:").or_run(self.command)
+        } else {
+            Mend::advice(
+                "Correct or remove that entry in the file, or run doctor with the --profile that it is for.",
+            )
+        }
+    }
+}
+
+fn hidden(variables: &[(String, SecretString)]) -> impl Iterator<Item = &SecretString> {
+    let is_hidden = |name: &str| !OPEN_VARIABLES.contains(&name) && !PASSED_ON.contains(&name);
+    variables.iter().filter(move |(name, _)| is_hidden(name)).map(|(_, value)| value)
+}
+
+/// Returns the environment that the host gives the server: little of its own, and what the entry sets. A value that
+/// refers to something else is the host's to resolve, and is left out.
+fn environment(set: &[(String, SecretString)]) -> BTreeMap<String, SecretString> {
+    let own =
+        PASSED_ON.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?.into())));
+    let is_plain = |value: &SecretString| !value.expose_secret().contains("${");
+    let set = set.iter().filter(|(_, value)| is_plain(value)).cloned();
+    own.chain(set).collect()
+}

@@ -1,0 +1,75 @@
+//! Files that an interrupted process left behind.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use super::{Check, Findings, Mend};
+use crate::{
+    account::Account,
+    config::{Settings, VaultLocation},
+    sign_in,
+    vault::files,
+};
+
+/// Age from which a file that sends a browser to the sign-in page belongs to no page any more.
+const PAGE_AGE: Duration = Duration::from_secs(sign_in::LIFETIME.as_secs() + 60);
+
+pub(super) async fn examine(
+    settings: &Settings,
+    account: &Account,
+    vault_opens: bool,
+    findings: &mut Findings<'_>,
+) {
+    let VaultLocation::Sqlite(vault) = &settings.vault;
+    let mut left = temporary_files(&settings.data_dir, vault);
+    left.extend(stale_pages(&settings.data_dir));
+    let is_announced = vault_opens && vault.exists() && sign_in::is_abandoned(account).await.unwrap_or(false);
+    let note = if is_announced {
+        "; a sign-in page of a process that ended is still announced, and the next page replaces it"
+    } else {
+        ""
+    };
+    if left.is_empty() {
+        findings.add(Check::ok("leftovers", format!("no files of interrupted processes{note}")));
+        return;
+    }
+    let words: Vec<_> = left.iter().map(|path| findings.presentation.word(path)).collect();
+    let names: Vec<_> = left.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy())).collect();
+    findings.add(Check::warn(
+        "leftovers",
+        format!("an interrupted process left {} in {}{note}", names.join(", "), settings.data_dir.display()),
+        Mend::posix("Delete them.", format!("rm -f {}", words.join(" "))),
+    ));
+}
+
+/// Returns what a first start writes under temporary names, unless one is in progress.
+fn temporary_files(data_dir: &Path, vault: &Path) -> Vec<PathBuf> {
+    let locks = [data_dir.join("sealing.lock"), vault.with_extension("lock")];
+    if locks.iter().any(|lock| is_locked(lock)) {
+        return vec![];
+    }
+    let new = files::beside(vault, ".new");
+    let names = [files::beside(&new, "-journal"), new, data_dir.join("sealing.new")];
+    names.into_iter().filter(|path| path.exists()).collect()
+}
+
+fn is_locked(lock: &Path) -> bool {
+    File::open(lock).is_ok_and(|file| file.try_lock().is_err())
+}
+
+fn stale_pages(data_dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(data_dir) else { return vec![] };
+    let is_old = |path: &Path| {
+        let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified());
+        modified.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age > PAGE_AGE))
+    };
+    let is_page = |path: &Path| {
+        let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        name.starts_with("sign-in-") && (name.ends_with(".html") || name.ends_with(".new"))
+    };
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    paths.filter(|path| is_page(path) && is_old(path)).collect()
+}

@@ -1,0 +1,207 @@
+//! The data directory, the sealing key and the vault. Nothing is created: what does not exist is reported.
+
+use std::{io, path::Path, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{Check, Findings, Mend, presentation::Presentation};
+use crate::{
+    account::{self, Account, Status},
+    config::{SealingKeySource, Settings, VaultLocation},
+    error::{UserFacingError, sentence},
+    vault::{self, KeyOrigin, KeyPlace, KeychainAnswer, SealingKey, files},
+};
+
+/// Longest wait for the OS keychain.
+const KEYCHAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Examines where credentials are stored; returns the account's status if it can be read.
+pub(super) async fn examine(
+    settings: &Settings,
+    account: &Account,
+    findings: &mut Findings<'_>,
+) -> Option<Status> {
+    let VaultLocation::Sqlite(vault) = &settings.vault;
+    let mut is_usable = findings.add(directory("data directory", &settings.data_dir, &findings.presentation));
+    if let Some(other) = vault.parent().filter(|parent| *parent != settings.data_dir) {
+        is_usable &= findings.add(directory("vault directory", other, &findings.presentation));
+    }
+    let exists = vault.exists();
+    let began = Instant::now();
+    let place = SealingKey::locate(&settings.sealing_key, &settings.data_dir, KEYCHAIN_TIMEOUT).await;
+    is_usable &= findings.add(keychain(&place).since(began));
+    is_usable &= findings.add(sealing_key(settings, &place, vault, exists, &findings.presentation).await);
+    if !exists {
+        findings
+            .add(Check::ok("vault", format!("{} is not there yet; signing in creates it", vault.display())));
+        // Without a vault the status is that of the environment.
+        return account.status().await.ok();
+    }
+    if let Err(error) = files::refuse_exposed(vault, "600") {
+        findings.add(unusable("vault", &error, vault, &findings.presentation));
+        return None;
+    }
+    if !is_usable {
+        findings.add(Check::skip("vault", "not opened: what it needs failed"));
+        return None;
+    }
+    let began = Instant::now();
+    let (check, status) = match account.status().await {
+        Ok(status) => {
+            (Check::ok("vault", format!("{} opens ({})", vault.display(), facts(vault))), Some(status))
+        }
+        Err(account::Error::Vault(error)) => (unusable("vault", &error, vault, &findings.presentation), None),
+        Err(error) => {
+            let UserFacingError { message, solution, .. } = (&error).into();
+            (Check::fail("vault", message, Mend::advice(solution)), None)
+        }
+    };
+    findings.add(check.since(began));
+    status
+}
+
+/// Checks a directory that holds private files.
+fn directory(name: &'static str, path: &Path, presentation: &Presentation) -> Check {
+    let shown = path.display();
+    let elsewhere = || Mend::advice("Name another directory with --data-dir or BONDMCP_DATA_DIR.");
+    match std::fs::metadata(path) {
+        Ok(metadata) if !metadata.is_dir() => {
+            Check::fail(name, format!("{shown} is not a directory"), elsewhere())
+        }
+        Ok(_) => match files::refuse_exposed(path, "700") {
+            Err(error) => unusable(name, &error, path, presentation),
+            Ok(()) if is_writable(path) => Check::ok(name, format!("{shown} ({})", facts(path))),
+            Ok(()) => Check::fail(
+                name,
+                format!("{shown} cannot be written"),
+                elsewhere().or_run(format!("chmod 700 {}", presentation.word(path))),
+            ),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            match path.ancestors().find(|ancestor| ancestor.exists()) {
+                Some(ancestor) if ancestor.is_dir() && is_writable(ancestor) => {
+                    Check::ok(name, format!("{shown} is not there yet; signing in creates it"))
+                }
+                _ => Check::fail(name, format!("{shown} is not there and cannot be created"), elsewhere()),
+            }
+        }
+        Err(error) => Check::fail(name, format!("{shown} cannot be used: {}", error.kind()), elsewhere()),
+    }
+}
+
+fn keychain(place: &KeyPlace) -> Check {
+    match place.keychain {
+        KeychainAnswer::NotAsked => {
+            Check::ok("keychain", "not needed: the sealing key comes from the environment")
+        }
+        KeychainAnswer::HasKey => Check::ok("keychain", "answers and holds the sealing key"),
+        KeychainAnswer::NoKey => {
+            Check::ok("keychain", "answers; it holds no sealing key for this data directory")
+        }
+        KeychainAnswer::NoKeychain => {
+            Check::ok("keychain", "there is none here, so a file of yours holds the sealing key")
+        }
+        KeychainAnswer::Silent => Check::fail(
+            "keychain",
+            format!("no answer within {} s", KEYCHAIN_TIMEOUT.as_secs()),
+            Mend::advice(
+                "Unlock it, or do without: put a key into a private file and name that with BONDMCP_SEALING_KEY_FILE.",
+            ),
+        ),
+    }
+}
+
+async fn sealing_key(
+    settings: &Settings,
+    place: &KeyPlace,
+    vault: &Path,
+    vault_exists: bool,
+    presentation: &Presentation,
+) -> Check {
+    let source = match &place.origin {
+        _ if place.keychain == KeychainAnswer::Silent => {
+            return Check::skip("sealing key", "the keychain does not answer");
+        }
+        None if vault_exists => {
+            let lost = settings.data_dir.join("sealing.key");
+            let advice = format!(
+                "Restore {} from a backup; without it nothing in the vault can be read. Or start afresh: move the vault away.",
+                lost.display()
+            );
+            let detail = "the vault's sealing key is gone: neither the keychain nor a file has it";
+            return Check::fail("sealing key", detail, Mend::posix(advice, set_aside(vault, presentation)));
+        }
+        None => return Check::ok("sealing key", "none yet; it is made with the vault"),
+        Some(KeyOrigin::Keychain) => return Check::ok("sealing key", "in the OS keychain"),
+        Some(KeyOrigin::Environment) => settings.sealing_key.clone(),
+        Some(KeyOrigin::KeyFile(path) | KeyOrigin::NewKeyFile(path)) => SealingKeySource::File(path.clone()),
+    };
+    // From these sources a key is read and never made.
+    match SealingKey::load(&source, &settings.data_dir, &settings.vault).await {
+        Err(error) => unusable("sealing key", &error, vault, presentation),
+        Ok((_, KeyOrigin::KeyFile(path))) => {
+            Check::ok("sealing key", format!("in {} ({})", path.display(), facts(&path)))
+        }
+        Ok(_) => Check::ok("sealing key", "in BONDMCP_SEALING_KEY"),
+    }
+}
+
+/// Describes an error of the vault or its files, with a mend whose command works as it stands.
+fn unusable(name: &'static str, error: &vault::Error, vault: &Path, presentation: &Presentation) -> Check {
+    let mend = match error {
+        vault::Error::Exposed { path, mode } => {
+            Mend::run(format!("chmod {mode} {}", presentation.word(path)))
+        }
+        vault::Error::Foreign { path, user, .. } => {
+            Mend::advice("Run this as its owner. If the file is yours:")
+                .or_run(format!("sudo chown -R {user} {}", presentation.word(path)))
+        }
+        vault::Error::Damaged | vault::Error::Tampered => Mend::posix(
+            "Restore it from a backup. Or start afresh, with a new sign-in and new API keys: move it away.",
+            set_aside(vault, presentation),
+        ),
+        vault::Error::WrongKey => Mend::posix(
+            "Give the right key. Or start afresh, with a new sign-in and new API keys: move the vault away.",
+            set_aside(vault, presentation),
+        ),
+        _ => Mend::advice(UserFacingError::from(error).solution),
+    };
+    Check::fail(name, sentence(&error.to_string()).trim_end_matches('.'), mend)
+}
+
+/// Returns the command that moves the vault away without losing it.
+fn set_aside(vault: &Path, presentation: &Presentation) -> String {
+    let aside = vault.with_file_name("set-aside");
+    let (vault, aside) = (presentation.word(vault), presentation.word(&aside));
+    format!("mkdir -p {aside} && mv {vault}* {aside}/")
+}
+
+/// Returns size, mode and owner.
+fn facts(path: &Path) -> String {
+    let Ok(metadata) = std::fs::metadata(path) else { return "not readable".to_owned() };
+    let mut facts = Vec::new();
+    if metadata.is_file() {
+        facts.push(format!("{} KiB", metadata.len().div_ceil(1024)));
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        facts.push(format!("mode {:o}", metadata.mode() & 0o777));
+        facts.push(if metadata.uid() == rustix::process::geteuid().as_raw() {
+            "yours".to_owned()
+        } else {
+            format!("of uid {}", metadata.uid())
+        });
+    }
+    facts.join(", ")
+}
+
+fn is_writable(directory: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use rustix::fs::Access;
+        rustix::fs::access(directory, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK).is_ok()
+    }
+    #[cfg(not(unix))]
+    std::fs::metadata(directory).is_ok_and(|metadata| !metadata.permissions().readonly())
+}

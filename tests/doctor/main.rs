@@ -1,0 +1,207 @@
+//! `doctor` on broken set-ups: each test breaks one thing, finds it named with its mend, mends it as told, and finds it
+//! whole. The real binary runs with a home directory of its own.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod account;
+mod hosts;
+mod network;
+mod privacy;
+mod storage;
+mod upstreams;
+
+use std::{collections::BTreeMap, path::PathBuf, process::Stdio};
+
+use bondmcp_server::sandbox::RunningSandbox;
+use common::{EMAIL, Place, like_the_seed, sandbox, secrets, within};
+use serde_json::Value;
+use tokio::process::Command;
+
+/// A computer on which something is broken. Its home directory holds the data directory.
+struct Patient {
+    place: Place,
+    /// Variables besides those of the place; `None` removes one.
+    variables: BTreeMap<String, Option<String>>,
+    /// Flags of the program, such as another data directory.
+    flags: Vec<String>,
+    /// The user who runs everything; `None` for the one who runs the tests.
+    user: Option<u32>,
+}
+
+impl Patient {
+    fn of(place: Place) -> Self {
+        let mut patient = Self { place, variables: BTreeMap::new(), flags: vec![], user: None };
+        patient.set("PATH", "/usr/bin:/bin");
+        patient.set("HOME", patient.home().to_str().unwrap());
+        patient
+    }
+
+    /// A person with an account who is not signed in.
+    async fn signed_out() -> (RunningSandbox, Self) {
+        let sandbox = sandbox(like_the_seed()).await;
+        let place = Place::new(&sandbox);
+        (sandbox, Self::of(place))
+    }
+
+    /// A person who is signed in and whose sealing key is in a file.
+    async fn signed_in() -> (RunningSandbox, Self) {
+        let (sandbox, mut patient) = Self::signed_out().await;
+        patient.unset("BONDMCP_SEALING_KEY");
+        patient.sign_in().await;
+        (sandbox, patient)
+    }
+
+    async fn sign_in(&self) {
+        let mut command = self.command(&["login", "--email", EMAIL, "--password-stdin"]);
+        let (code, _, told) = common::run(&mut command, secrets::text(&self.place.password)).await;
+        assert_eq!(code, Some(0), "{told}");
+    }
+
+    fn home(&self) -> PathBuf {
+        self.place.directory.path().canonicalize().unwrap()
+    }
+
+    fn data(&self, name: &str) -> PathBuf {
+        self.place.data_dir().join(name)
+    }
+
+    fn set(&mut self, name: &str, value: &str) {
+        self.variables.insert(name.to_owned(), Some(value.to_owned()));
+    }
+
+    fn unset(&mut self, name: &str) {
+        self.variables.insert(name.to_owned(), None);
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.place.command(arguments);
+        command.args(&self.flags);
+        self.prepare(&mut command);
+        command
+    }
+
+    fn prepare(&self, command: &mut Command) {
+        for (name, value) in &self.variables {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        if let Some(user) = self.user {
+            command.uid(user);
+        }
+    }
+
+    /// Runs a command as a person pastes it into a shell, with `input` on its stdin.
+    async fn paste(&self, line: &str, input: &str) {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", line]).env_clear().kill_on_drop(true);
+        for (name, value) in self.place.command(&[]).as_std().get_envs() {
+            command.env(name, value.unwrap());
+        }
+        self.prepare(&mut command);
+        let (code, out, told) = common::run(&mut command, input).await;
+        assert_eq!(code, Some(0), "{line}: {out}{told}");
+    }
+
+    async fn examine(&self) -> Report {
+        let mut command = self.command(&["doctor", "--json"]);
+        let output = within(command.stdin(Stdio::null()).output()).await.unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(told, "", "nothing is left for stderr");
+        let report: Value = serde_json::from_str(&text).unwrap();
+        let failed = report["checks"].as_array().unwrap().iter().any(|check| check["status"] == "fail");
+        assert_eq!(report["ok"], !failed);
+        assert_eq!(output.status.code(), Some(i32::from(failed)), "{text}");
+        Report(report)
+    }
+
+    /// Finds `name` whole.
+    async fn assert_mended(&self, name: &str) {
+        let report = self.examine().await;
+        assert_eq!(report.check(name).status, "ok", "{:#}", report.0);
+    }
+}
+
+/// What `doctor --json` printed.
+struct Report(Value);
+
+#[derive(Debug)]
+struct Check {
+    status: String,
+    detail: String,
+    /// The command of the mend.
+    run: String,
+    advice: String,
+}
+
+impl Report {
+    fn check(&self, name: &str) -> Check {
+        let checks = self.0["checks"].as_array().unwrap();
+        let check = checks.iter().find(|check| check["name"] == name);
+        let check = check.unwrap_or_else(|| panic!("no check {name}: {:#}", self.0));
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        Check {
+            status: text(&check["status"]),
+            detail: text(&check["detail"]),
+            run: text(&check["mend"]["run"]),
+            advice: text(&check["mend"]["advice"]),
+        }
+    }
+
+    /// Returns the check `name`, which failed and says `detail`.
+    fn failed(&self, name: &str, detail: &str) -> Check {
+        self.found(name, "fail", detail)
+    }
+
+    /// Returns the check `name`, which warns and says `detail`.
+    fn warned(&self, name: &str, detail: &str) -> Check {
+        self.found(name, "warn", detail)
+    }
+
+    fn found(&self, name: &str, status: &str, detail: &str) -> Check {
+        let check = self.check(name);
+        assert!(check.status == status && check.detail.contains(detail), "{check:?}");
+        assert!(!check.run.is_empty() || !check.advice.is_empty(), "a mend: {check:?}");
+        check
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_up_that_works_has_nothing_to_mend() {
+    let (_sandbox, mut patient) = Patient::signed_in().await;
+    let binary = PathBuf::from(env!("CARGO_BIN_EXE_bondmcp-server"));
+    patient.set("PATH", binary.parent().unwrap().to_str().unwrap());
+    patient.configure(&patient.entry());
+    let report = patient.examine().await;
+    for check in report.0["checks"].as_array().unwrap() {
+        assert!(check["status"] == "ok" || check["name"] == "TLS", "{check}");
+        assert!(check["mend"].is_null(), "{check}");
+    }
+    let output = within(patient.command(&["doctor"]).output()).await.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.ends_with("Everything works.\n"), "{text}");
+    assert!(text.contains("unlimited (active); ") && text.contains("works and has"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nothing_exists_nothing_is_created() {
+    let (_sandbox, mut patient) = Patient::signed_out().await;
+    patient.unset("BONDMCP_SEALING_KEY");
+    let report = patient.examine().await;
+    for name in ["data directory", "sealing key", "vault"] {
+        assert_eq!(report.check(name).status, "ok", "{:#}", report.0);
+    }
+    assert!(common::files(&patient.home()).is_empty() && !patient.place.data_dir().exists());
+    // A vault elsewhere whose data directory is gone.
+    let vault = patient.home().join("vaults/vault.db");
+    patient.set("BONDMCP_VAULT", &format!("sqlite://{}", vault.display()));
+    patient.sign_in().await;
+    std::fs::remove_dir_all(patient.place.data_dir()).unwrap();
+    patient.examine().await.failed("sealing key", "gone");
+    assert!(!patient.place.data_dir().exists());
+}

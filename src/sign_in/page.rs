@@ -152,8 +152,11 @@ async fn go_back(
         return views::unknown(&session);
     }
     let page = Arc::clone(&session);
-    let back = run_to_completion(async move { Ok(page.go_back().await) }).await;
-    match back {
+    let back = async move {
+        page.go_back().await;
+        Ok(())
+    };
+    match run_to_completion(back).await {
         Ok(()) => Redirect::to(&format!("/{}", session.path())).into_response(),
         Err(problem) => views::still_waiting(&session, &problem),
     }

@@ -262,6 +262,20 @@ async fn the_token_of_this_server_goes_to_no_server_whose_entry_does_not_refer_t
     }
 }
 
+/// Hosts' entries have secrets among the arguments, and a server may call itself anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_cannot_bring_a_secret_into_the_findings_with_its_name_or_version() {
+    let (_sandbox, patient) = Patient::signed_in().await;
+    for (from, to) in [("bondmcp-server", "'\"$1\"'"), ("0.0.1", "'\"$1\"'"), ("0.0.1", "1 '\"$1\"'")] {
+        let script = OLDER.replace(from, to);
+        let arguments = json!(["-c", script, "sh", "canary-among-the-arguments"]);
+        patient.configure(&json!({"command": "/bin/sh", "args": arguments}));
+        let report = patient.examine().await;
+        let check = report.warned("host Claude Desktop", "works and has 0 tools, but runs another ");
+        assert!(!report.0.to_string().contains("canary"), "{check:?}");
+    }
+}
+
 /// A mistake that people make: variables and arguments in the name of the program.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_is_no_file_is_not_shown() {

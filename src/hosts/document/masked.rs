@@ -223,4 +223,32 @@ mod tests {
             assert!(!shown.contains("s3cret"), "{text}: {shown}");
         }
     }
+
+    /// A syntax error is printed with the line's number, never with the line.
+    #[test]
+    fn an_error_does_not_quote_a_value() {
+        for (format, text) in [
+            (Format::Json, "{\"a\": s3cret}"),
+            (Format::Json, "{\"a\": \"s3cret\n\"}"),
+            (Format::Json, "{\"a\": \"s3cret\\x\"}"),
+            (Format::Json, "\"s3cret\""),
+            (Format::Jsonc, "{\"a\": \"s3cret\" \"b\": 1}"),
+            (Format::Toml, "a = s3cret"),
+            (Format::Toml, "a = [s3cret]"),
+            (Format::Toml, "a = \"s3cret\\x\""),
+            (Format::Toml, "a = 's3cret"),
+            (Format::Toml, "a = \"s3cret\" s3cret"),
+            (Format::Toml, "[a]\nb = 1\n[a.b.c]\nd = 's3cret'"),
+            (Format::Yaml, "a: \"s3cret"),
+            (Format::Yaml, "a: *s3cret"),
+            (Format::Yaml, "a: [s3cret"),
+            (Format::Yaml, "a: !s3cret! b"),
+            (Format::Yaml, "%s3cret s3cret\n---\n- a: b: s3cret\n"),
+            (Format::Yaml, "a: \"s3cret\\q\""),
+            (Format::Yaml, "- s3cret"),
+        ] {
+            let error = format.parse(text).expect_err(text);
+            assert!(!error.message.contains("s3cret"), "{text}: {error:?}");
+        }
+    }
 }

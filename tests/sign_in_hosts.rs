@@ -76,9 +76,10 @@ impl Person {
             }
             Self::IsUnverified(password, sandbox) => {
                 let browser = Browser::open(url).await;
-                assert!(text(browser.sign_in(password).await).await.contains("not verified yet"));
+                assert!(text(browser.sign_in(password).await).await.contains("Check your e-mail"));
                 sandbox.verify(EMAIL);
-                assert_eq!(browser.sign_in(password).await.status(), StatusCode::OK);
+                let checked = browser.post("check", &[]).send().await.unwrap();
+                assert!(text(checked).await.contains("You are signed in"));
             }
             Self::Declines => return ElicitationAction::Decline,
             Self::Cancels => return ElicitationAction::Cancel,

@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use crate::secret::SecretString;
 
+/// A function from an e-mail address to a link.
+type LinkOf = dyn Fn(&str) -> Option<String> + Send + Sync;
+
 /// The sandbox behind the page. It is set where the operator chose the sandbox; the upstream cannot claim to be one.
 #[derive(Clone)]
 pub struct Demo {
     pub email: &'static str,
     pub password: SecretString,
     /// Returns the address of the link that the verification e-mail would contain.
-    pub verification_link: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    pub verification_link: Arc<LinkOf>,
 }
 
 impl std::fmt::Debug for Demo {

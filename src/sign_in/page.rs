@@ -152,12 +152,14 @@ async fn go_back(
         return views::unknown(&session);
     }
     let page = Arc::clone(&session);
-    let method = run_to_completion(async move { Ok(page.go_back().await) }).await.ok().flatten();
-    let form = match method {
-        Some(SignInMethod::CreateAccount) => "/create",
-        _ => "",
+    let back = async move {
+        page.go_back().await;
+        Ok(())
     };
-    Redirect::to(&format!("/{}{form}", session.path())).into_response()
+    match run_to_completion(back).await {
+        Ok(()) => Redirect::to(&format!("/{}", session.path())).into_response(),
+        Err(problem) => views::still_waiting(&session, &problem),
+    }
 }
 
 /// Answers another process of this account, not a browser.
@@ -167,9 +169,9 @@ async fn join(Shared(session): Session, Form(join): Form<Join>) -> Response {
 
 /// Completes `work` even if the browser closes the connection, so that wrong passwords are counted and no sign-in is
 /// lost.
-async fn run_to_completion<T: Send + 'static>(
-    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
-) -> Result<T, Problem> {
+async fn run_to_completion(
+    work: impl Future<Output = Result<(), Problem>> + Send + 'static,
+) -> Result<(), Problem> {
     let failed = |_| Err(Problem::new(Field::None, "Internal server error. Try again."));
     tokio::spawn(work).await.unwrap_or_else(failed)
 }

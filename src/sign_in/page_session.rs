@@ -149,6 +149,11 @@ impl PageSession {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Opens the page on another form than before.
+    pub(super) fn open_on(&self, method: SignInMethod) {
+        self.view_mut().opens_on = method;
+    }
+
     /// Shows a problem that occurred after the form was sent.
     pub(super) fn show_problem(&self, method: SignInMethod, problem: Problem) {
         self.view_mut().problem = Some((method, problem));

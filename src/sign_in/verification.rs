@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     SignInMethod, State,
     page_session::{Login, PageSession, is_unauthorized},
-    problem::Problem,
+    problem::{Field, Problem},
 };
 use crate::error::{Kind, UserFacingError};
 
@@ -39,22 +39,21 @@ impl PageSession {
         self.try_signing_in(&verification).await.map_err(|error| {
             if error.kind == Kind::EmailNotVerified {
                 let message = "BondMCP has not confirmed the address yet. Open the link in the e-mail first.";
-                return Problem::new(super::problem::Field::None, message);
+                return Problem::new(Field::None, message);
             }
             Problem::with_account(&error)
         })
     }
 
-    /// Goes back to the form; returns which. An attempt that has begun is awaited, so that none succeeds afterwards.
-    pub async fn go_back(&self) -> Option<SignInMethod> {
+    /// Goes back to the form that was sent. An attempt that has begun is awaited, so that none succeeds afterwards.
+    pub async fn go_back(&self) {
         let _turn = self.wrong.lock().await;
-        let verification = self.current_verification()?;
-        if verification.over.is_cancelled() || !self.pending().is_open() {
-            return None;
+        let Some(verification) = self.current_verification() else { return };
+        if !verification.over.is_cancelled() && self.pending().is_open() {
+            verification.over.cancel();
+            self.open_on(verification.method);
+            self.pending().set_state(State::Open);
         }
-        verification.over.cancel();
-        self.pending().set_state(State::Open);
-        Some(verification.method)
     }
 
     fn current_verification(&self) -> Option<Arc<Verification>> {

@@ -155,7 +155,7 @@ async fn a_refusal_ends_the_verification_and_the_page_says_why() {
     let told = async {
         loop {
             let page = page(&browser).await;
-            if page.contains(r#"role="alert""#) {
+            if page.contains(r#"error" role="alert""#) {
                 return page;
             }
         }

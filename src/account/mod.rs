@@ -194,7 +194,7 @@ impl Account {
         &self.inner.store.data_dir
     }
 
-    /// Returns the command that changes an API key from a terminal; `verb` is `revoke` or `rotate`.
+    /// Returns the command that does something with an API key from a terminal; `verb` is `revoke`, `rotate` or `run`.
     #[must_use]
     pub fn key_command(&self, verb: &str, id: &str) -> String {
         format!("{} keys {verb} {id}", self.inner.command_line)

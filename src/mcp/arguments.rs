@@ -117,7 +117,7 @@ fn shape(schema: &Value) -> Option<String> {
         return (!values.is_empty()).then(|| format!("one of {}", values.join(", ")));
     }
     if let Some(alternatives) = schema["anyOf"].as_array() {
-        let shapes: Vec<String> = alternatives.iter().filter_map(|alternative| shape(alternative)).collect();
+        let shapes: Vec<String> = alternatives.iter().filter_map(shape).collect();
         return Some(shapes.join(" or "));
     }
     match schema["type"].as_str()? {

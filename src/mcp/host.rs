@@ -21,7 +21,7 @@ use super::guard::Guard;
 const ACCEPTS_WHEN_DONE: [&str; 1] = ["claude-code"];
 
 /// Hosts that may end with their answer, and the sign-in page with them: their users are at a terminal or run them from
-/// scripts, or they start a server for each call, as LangChain's adapters do with the Python SDK (`mcp`).
+/// scripts, or they start a server for each call, as the adapters of `LangChain` do with the Python SDK (`mcp`).
 const MAY_BE_ONE_SHOT: [&str; 5] =
     ["codex-mcp-client", "gemini-cli-mcp-client", "mcp", "opencode", "qwen-cli-mcp-client-bondmcp"];
 

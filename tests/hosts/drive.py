@@ -6,7 +6,6 @@ import json
 import os
 import pathlib
 import re
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -26,9 +25,11 @@ class Person:
 
     def __init__(self, variables):
         self.variables = variables
+        self.told = None
         self.did = []
 
     def signs_in(self, told):
+        self.told = told
         if link := link_in(told):
             sign_in(link)
             self.did.append("link")
@@ -64,32 +65,13 @@ def session(person):
         assert key_id not in told, told
 
 
-def install(host, binary, flags, kept):
-    """Adds our server to the host and puts the tap in its place."""
-    tapped = host.home / "tapped"
-    words = [sys.executable, str(HERE / "tap.py"), str(kept), binary]
-    tapped.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
-    tapped.chmod(0o755)
-    host.configure()
-    if host.name is None:
-        host.enter([str(tapped), *flags, "stdio"])
-        return
-    command = [binary, *flags, "install", host.name, "--yes"]
-    done = subprocess.run(command, env=environment(host.home), text=True, capture_output=True, timeout=TIME)
-    assert done.returncode == 0, done
-    file = host.home / host.file
-    written = file.read_text()
-    assert binary in written, written
-    file.write_text(written.replace(binary, str(tapped)))
-
-
 def drive(kind, binary, base_url):
     with tempfile.TemporaryDirectory() as home:
         kept = pathlib.Path(home, "protocol")
         person = Person(environment(home))
         model = Model(session(person))
         host = kind(home, model.url)
-        install(host, binary, ["--base-url", base_url, "--data-dir", f"{home}/data"], kept)
+        host.install(binary, ["--base-url", base_url, "--data-dir", f"{home}/data"], kept)
         command, variables = host.command()
         try:
             done = subprocess.run(
@@ -114,22 +96,23 @@ def drive(kind, binary, base_url):
         everything = "\n".join([protocol, done.stdout, done.stderr, *model.told])
         found = SECRETS.search(everything)
         assert not found, f"{kind.__name__} saw a secret: {found}"
-        print(f"{kind.__name__}: {', '.join(person.did)}; {spoken(protocol)}")
+        print(f"{host.title}: {', '.join(person.did)}: ok")
+        return host.row(spoken(protocol), person.told)
 
 
 def spoken(protocol):
-    """What the host calls itself, the revision it speaks, and what it declares."""
+    """The revision that the host speaks, and what it declares."""
     for line in protocol.splitlines():
-        if line.startswith(">") and "tools/call" in line or '"initialize"' in line:
+        if line.startswith(">") and ("tools/call" in line or '"initialize"' in line):
             params = json.loads(line[1:])["params"]
             meta = {key.rsplit("/", 1)[-1]: value for key, value in params.get("_meta", {}).items()}
-            seen = params if "clientInfo" in params else meta
-            name, capabilities = seen.get("clientInfo", {}).get("name"), seen.get("capabilities", seen.get("clientCapabilities"))
-            return f"{name}, {seen.get('protocolVersion')}, {json.dumps(capabilities)}"
-    return "nothing"
+            capabilities = params.get("capabilities", meta.get("clientCapabilities", {}))
+            return {"revision": params.get("protocolVersion", meta.get("protocolVersion")), "capabilities": capabilities}
 
 
 wanted = sys.argv[3:]
-for kind in HOSTS:
-    if not wanted or kind.__name__ in wanted:
-        drive(kind, sys.argv[1], sys.argv[2])
+rows = [drive(kind, sys.argv[1], sys.argv[2]) for kind in HOSTS if not wanted or kind.__name__ in wanted]
+documented = (HERE.parent.parent / "docs" / "hosts.md").read_text()
+for row in rows:
+    if row not in documented:
+        sys.exit("docs/hosts.md differs; the table is:\n" + "\n".join(rows))

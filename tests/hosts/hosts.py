@@ -4,11 +4,19 @@ terminal. The entry of our server is written by `bondmcp-server install`, where 
 import json
 import os
 import pathlib
+import shlex
+import subprocess
+import sys
+
+HERE = pathlib.Path(__file__).parent
 
 
 class Host:
     """A host with a home of its own."""
 
+    title = None
+    # Its package of npm, whose version is in package.json.
+    package = None
     # Its name for `bondmcp-server install`.
     name = None
     # The file with the entry of our server.
@@ -23,9 +31,36 @@ class Host:
     def enter(self, server):
         """Writes the entry of our server, for a host that `install` does not know."""
 
+    def install(self, binary, flags, kept):
+        """Adds our server to the host, and puts the tap in its place, which keeps the messages in `kept`."""
+        tapped = self.home / "tapped"
+        words = [sys.executable, str(HERE / "tap.py"), str(kept), binary]
+        tapped.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        tapped.chmod(0o755)
+        self.configure()
+        if self.name is None:
+            self.enter([str(tapped), *flags, "stdio"])
+            return
+        command = [binary, *flags, "install", self.name, "--yes"]
+        done = subprocess.run(command, env=environment(self.home), text=True, capture_output=True, timeout=60)
+        assert done.returncode == 0, done
+        file = self.home / self.file
+        written = file.read_text()
+        assert binary in written, written
+        file.write_text(written.replace(binary, str(tapped)))
+
     def command(self):
         """The command that runs one prompt, and what it needs in its environment."""
         raise NotImplementedError
+
+    def row(self, spoken, told):
+        """The host's row in docs/hosts.md: `spoken` is what it declared, `told` what it was told when signed out."""
+        versions = json.loads((HERE / "package.json").read_text())["dependencies"]
+        asked = "url" in spoken["capabilities"].get("elicitation", {})
+        command, link = "in a terminal" in told, "in a browser" in told
+        answer = " and ".join(word for word, has in [("link", link), ("command", command)] if has)
+        by = "URL elicitation" if asked else "the tool's answer"
+        return f"| {self.title} {versions[self.package]} | {spoken['revision']} | {by} | {answer} |"
 
     def write(self, settings):
         path = self.home / self.file
@@ -34,6 +69,7 @@ class Host:
 
 
 class ClaudeCode(Host):
+    title, package = "Claude Code", "@anthropic-ai/claude-code"
     name, file = "claude-code", ".claude.json"
 
     def command(self):
@@ -47,6 +83,7 @@ class ClaudeCode(Host):
 
 
 class Codex(Host):
+    title, package = "Codex", "@openai/codex"
     name, file = "codex", ".codex/config.toml"
 
     def configure(self):
@@ -60,6 +97,7 @@ class Codex(Host):
 
 
 class Copilot(Host):
+    title, package = "GitHub Copilot CLI", "@github/copilot"
     name, file = "copilot", ".copilot/mcp-config.json"
 
     def command(self):
@@ -73,6 +111,7 @@ class Copilot(Host):
 
 
 class GeminiCli(Host):
+    title, package = "Gemini CLI", "@google/gemini-cli"
     name, file = "gemini", ".gemini/settings.json"
 
     def configure(self):
@@ -92,6 +131,7 @@ class GeminiCli(Host):
 
 
 class OpenCode(Host):
+    title, package = "opencode", "opencode-ai"
     name, file = "opencode", ".config/opencode/opencode.json"
 
     def configure(self):
@@ -111,6 +151,7 @@ class OpenCode(Host):
 
 
 class QwenCode(Host):
+    title, package = "Qwen Code", "@qwen-code/qwen-code"
     file = ".qwen/settings.json"
 
     def enter(self, server):

@@ -296,7 +296,7 @@ pub struct TreatmentRequest {
     pub diagnosis: String,
     /// Known facts; other fields are passed on.
     pub patient_profile: PatientProfile,
-    /// By test, with units, as {"hba1c_percent": 8.1}.
+    /// By test, with units, as `{"hba1c_percent": 8.1}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lab_results: Option<Map<String, Value>>,
 }
@@ -369,7 +369,7 @@ pub struct ExtractionRequest {
     /// Text to read, not empty. Leave out what identifies the patient.
     #[schemars(length(min = 1))]
     pub clinical_text: String,
-    /// Such as blood_pressure, none empty; BondMCP decides if absent.
+    /// Such as `blood_pressure`, none empty; BondMCP decides if absent.
     #[schemars(inner(length(min = 1)))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extract_fields: Option<Vec<String>>,
@@ -405,7 +405,7 @@ pub struct AnalysisRequest {
     /// Question with all that the answer needs, not empty.
     #[schemars(length(min = 1))]
     pub prompt: String,
-    /// One word, not empty, such as general or lab_results; BondMCP documents no list.
+    /// One word, not empty, such as `general` or `lab_results`; BondMCP documents no list.
     #[schemars(length(min = 1))]
     pub analysis_type: String,
 }

@@ -9,7 +9,7 @@ use super::{
     schema::{input_schema, output_schema},
 };
 use crate::{
-    account::{Key, RequiredCredential, Unfinished},
+    account::{Account, Key, RequiredCredential, Unfinished},
     bondmcp::wire::{CreateApiKey, KeyUsage, Permission},
     error::Kind,
     mcp::{call::Call, tool_error::ToolError},
@@ -109,11 +109,12 @@ impl ManageApiKeysResult {
         Self { action, keys: None, usage: None, unfinished: vec![], next: None }
     }
 
-    fn with_key(mut self, key: Key) -> Result<Outcome, ToolError> {
+    fn with_key(mut self, key: Key, account: &Account) -> Result<Outcome, ToolError> {
         let id = key.id.clone();
+        let command = account.key_command("run", &id);
         self.keys = Some(vec![key]);
         self.with_next(format!(
-            "The key is stored here and its value is not shown. `use` makes API calls with it; a person can run a program with it: `bondmcp-server keys run {id} -- COMMAND`."
+            "The key is stored here and its value is not shown. `use` makes API calls with it; a person can run a program with it: `{command} -- COMMAND`."
         ))
         .map(|done| done.with_key(id))
     }
@@ -134,8 +135,8 @@ async fn manage(call: &Call<'_>) -> Result<Outcome, ToolError> {
             let list = account.list_keys().await?;
             Outcome::of(&ManageApiKeysResult { keys: Some(list.keys), unfinished: list.unfinished, ..result })
         }
-        Action::Create => result.with_key(account.create_key(arguments.wanted()?).await?),
-        Action::Rotate => result.with_key(account.rotate_key(arguments.key_id()?).await?),
+        Action::Create => result.with_key(account.create_key(arguments.wanted()?).await?, account),
+        Action::Rotate => result.with_key(account.rotate_key(arguments.key_id()?).await?, account),
         Action::Revoke => {
             let id = arguments.key_id()?;
             account.revoke_key(id).await?;

@@ -61,15 +61,10 @@ fn simplify(schema: &mut Value, definitions: &Value) {
                     fields.insert("type".to_owned(), only);
                 }
             }
-            if let Some(Value::Array(alternatives)) = fields.get_mut("anyOf") {
-                alternatives.retain(|alternative| alternative["type"] != "null");
-                if let [Value::Object(only)] = &alternatives[..] {
-                    let only = only.clone();
-                    fields.remove("anyOf");
-                    fields.extend(only);
-                }
-            }
             inline(fields, definitions);
+            while take_only_alternative(fields) {
+                inline(fields, definitions);
+            }
             if fields.get("type").is_some_and(|name| name == "integer" || name == "number") {
                 fields.remove("format");
             }
@@ -92,6 +87,17 @@ fn simplify(schema: &mut Value, definitions: &Value) {
         Value::Array(items) => items.iter_mut().for_each(|item| simplify(item, definitions)),
         _ => {}
     }
+}
+
+/// Puts the alternative other than `null` in the place of an `anyOf`, if it is the only one.
+fn take_only_alternative(fields: &mut JsonObject) -> bool {
+    let Some(Value::Array(alternatives)) = fields.get_mut("anyOf") else { return false };
+    alternatives.retain(|alternative| alternative["type"] != "null");
+    let [Value::Object(only)] = &mut alternatives[..] else { return false };
+    let only = std::mem::take(only);
+    fields.remove("anyOf");
+    fields.extend(only);
+    true
 }
 
 /// The words that a string may be, where the alternatives are nothing else.

@@ -95,7 +95,10 @@ async fn the_program_calls_the_api_without_the_key() {
     let (environment, code) = program.end().await;
     assert_eq!(code, Some(0));
     let lines = String::from_utf8(environment.clone()).unwrap();
-    assert!(lines.contains("NO_PROXY=example.com,127.0.0.1\n") && lines.contains("no_proxy=127.0.0.1\n"));
+    assert!(
+        lines.contains("NO_PROXY=example.com,127.0.0.1\n")
+            && lines.contains("no_proxy=example.com,127.0.0.1\n")
+    );
     secrets::assert_absent(&sandbox.secrets_issued(), &environment, "the program's environment");
     secrets::assert_absent(
         std::slice::from_ref(&place.sealing_key),

@@ -5,10 +5,7 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
-use super::{
-    Check, Findings, Mend, entry,
-    presentation::{Presentation, shown},
-};
+use super::{Check, Findings, Mend, entry, presentation::Presentation};
 use crate::{
     config::Profile,
     hosts::{self, ConfiguredEntry, Environment},
@@ -109,7 +106,7 @@ async fn one(
     let install = Install::of(configured, profile, presentation);
     let tried = match (&configured.command, &configured.url) {
         (Some(command), _) => entry::start(command, &configured.args, &environment(&secrets.variables)).await,
-        (None, Some(url)) => entry::connect(url, secrets.passes_token).await,
+        (None, Some(url)) => entry::connect(url, secrets.passes_our_token).await,
         (None, None) => Err(entry::Failure::NothingToReach),
     };
     match tried {
@@ -148,12 +145,23 @@ fn served(name: String, place: &str, server: &entry::Server, install: Install) -
     if (server.name.as_str(), server.version.as_str()) == THIS {
         return Check::ok(name, format!("{place} works and has {tools} tools"));
     }
-    let other = format!("{} {}", shown(&server.name), shown(&server.version));
+    // A name could be one of the entry's secrets.
+    let other = match server.version.as_str() {
+        _ if server.name != THIS.0 => "another server".to_owned(),
+        version if is_version(version) => format!("{} {version}", THIS.0),
+        _ => format!("another version of {}", THIS.0),
+    };
     Check::warn(
         name,
         format!("{place} works and has {tools} tools, but runs {other}, not {} {}", THIS.0, THIS.1),
         install.mend(),
     )
+}
+
+/// Whether `text` is three numbers with dots in between.
+fn is_version(text: &str) -> bool {
+    let parts: Vec<_> = text.split('.').collect();
+    parts.len() == 3 && parts.iter().all(|part| part.len() <= 5 && part.parse::<u32>().is_ok())
 }
 
 /// The command that writes an entry.

@@ -11,6 +11,23 @@ use zeroize::Zeroizing;
 #[derive(Default)]
 pub struct SecretBytes(Zeroizing<Vec<u8>>);
 
+impl SecretBytes {
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self(Zeroizing::new(Vec::with_capacity(capacity)))
+    }
+
+    /// Appends `bytes`. When the buffer grows, the former one is wiped.
+    pub fn append(&mut self, bytes: &[u8]) {
+        let length = self.len() + bytes.len();
+        if length > self.0.capacity() {
+            let mut larger = Self::with_capacity(length.next_power_of_two());
+            larger.0.extend_from_slice(self);
+            *self = larger;
+        }
+        self.0.extend_from_slice(bytes);
+    }
+}
+
 impl From<Zeroizing<Vec<u8>>> for SecretBytes {
     fn from(bytes: Zeroizing<Vec<u8>>) -> Self {
         Self(bytes)
@@ -97,6 +114,17 @@ mod tests {
         assert!(!format!("{secret:?}").contains("hunter2"));
         let bytes = SecretBytes::from(Zeroizing::new(vec![104, 117]));
         assert_eq!(format!("{bytes:?}"), "SecretBytes");
+    }
+
+    #[test]
+    fn bytes_are_appended_in_order_whatever_room_there_is() {
+        for capacity in [0, 3, 64] {
+            let mut bytes = SecretBytes::with_capacity(capacity);
+            for part in ["", "hunter2", "-", "canary"] {
+                bytes.append(part.as_bytes());
+            }
+            assert_eq!(&bytes[..], b"hunter2-canary");
+        }
     }
 
     #[test]

@@ -245,18 +245,18 @@ impl Client {
 
     pub(super) async fn capped_body(&self, mut response: reqwest::Response) -> Result<SecretBytes, Error> {
         let oversize = || Error::Oversize { host: self.base_url.host(), limit: MAX_RESPONSE_BYTES };
-        let announced = response.content_length().unwrap_or(0);
-        if announced > MAX_RESPONSE_BYTES as u64 {
+        let announced = usize::try_from(response.content_length().unwrap_or(0)).unwrap_or(usize::MAX);
+        if announced > MAX_RESPONSE_BYTES {
             return Err(oversize());
         }
-        let mut body = Zeroizing::new(Vec::new());
+        let mut body = SecretBytes::with_capacity(announced);
         while let Some(chunk) = response.chunk().await.map_err(|error| self.failure(&error))? {
             if body.len() + chunk.len() > MAX_RESPONSE_BYTES {
                 return Err(oversize());
             }
-            body.extend_from_slice(&chunk);
+            body.append(&chunk);
         }
-        Ok(body.into())
+        Ok(body)
     }
 
     /// reqwest's own errors carry URLs and inner messages; only their class is kept, and the log has the rest.

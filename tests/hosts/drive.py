@@ -38,7 +38,7 @@ class Person:
             self.did.append("command")
 
     def confirms(self, told):
-        run(told, self.variables)
+        run(told, self.variables, "--yes")
         self.did.append("confirmed in a terminal")
 
 

@@ -65,6 +65,14 @@ def looking():
         page.choose("key")
         page.check("key")
         page.choose("sign-in")
+        # The checks see what is wrong.
+        page.script("document.querySelector('main').append(document.createElement('input'))")
+        try:
+            page.check("with-a-fault")
+        except AssertionError as error:
+            assert "label" in str(error), error
+        else:
+            raise AssertionError("axe overlooks an input without a label")
     server.end()
 
 

@@ -97,7 +97,7 @@ async fn what_does_not_fit_is_neither_sent_nor_asks_anybody_to_sign_in() {
         (
             "health_risk_analysis",
             patient("family_history", json!({})),
-            "Invalid argument `patient_data.family_history`: expected a string or an array, each entry a string.",
+            "Invalid argument `patient_data.family_history`: expected a string or an array, each item a string.",
         ),
         (
             "health_risk_analysis",
@@ -107,7 +107,7 @@ async fn what_does_not_fit_is_neither_sent_nor_asks_anybody_to_sign_in() {
         (
             "medication_check",
             json!({ "medications": [] }),
-            "Invalid argument `medications`: expected an array of at least 1 entries, each entry an object.",
+            "Invalid argument `medications`: expected an array of at least 1 item, each item an object.",
         ),
         (
             "symptom_assessment",
@@ -117,7 +117,7 @@ async fn what_does_not_fit_is_neither_sent_nor_asks_anybody_to_sign_in() {
         (
             "health_analyze",
             json!({"prompt": "", "analysis_type": "general"}),
-            "Invalid argument `prompt`: expected a string of at least 1 characters.",
+            "Invalid argument `prompt`: expected a string of at least 1 character.",
         ),
     ] {
         let error = server.error(tool, arguments).await;

@@ -32,7 +32,7 @@ async fn it_names_vault_key_store_and_version_and_makes_no_request_unless_asked(
     assert_eq!(known["version"], env!("CARGO_PKG_VERSION"));
     assert!(known["accepted"].is_null(), "{known}");
     let (_, shown, _) = place.run(&["status"]).await;
-    assert!(shown.contains("no; `status --check` asks BondMCP"), "{shown}");
+    assert!(shown.contains("no; to ask BondMCP, run: `") && shown.contains(" status --check`"), "{shown}");
     assert_eq!(sandbox.counts(), before);
 
     let (code, tried) = status(&place, &["--check"]).await;

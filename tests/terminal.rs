@@ -233,7 +233,7 @@ async fn stdio_in_a_terminal_says_what_it_is_and_what_to_type_instead() {
     for verb in [" login", " install", " demo"] {
         shown.exp_string(verb).unwrap();
     }
-    shown.exp_string("Press Ctrl-C to end it.").unwrap();
+    shown.exp_string("Press Ctrl-C to stop it.").unwrap();
     shown.send_control('c').unwrap();
     shown.exp_eof().unwrap();
 }

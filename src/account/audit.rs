@@ -1,6 +1,6 @@
 //! The audit log: one JSON line per call of a tool or change of a key, with the caller, the time and the outcome, in a
-//! file that only its owner can read. It never holds arguments or results. Several processes write to one file; a background thread writes
-//! a few times a second, so that no call waits for the disk.
+//! file that only its owner can read. It never holds arguments or results. Several processes write to one file; a
+//! background thread writes a few times a second, so that no call waits for the disk.
 
 use std::{
     fs::{File, OpenOptions},

@@ -201,7 +201,7 @@ impl Account {
     }
 
     fn command(&self, verb: &str, email: Option<&str>) -> String {
-        let email = email.map(|email| format!(" --email {email}")).unwrap_or_default();
+        let email = email.map(|email| format!(" {email}")).unwrap_or_default();
         format!("{} {verb}{email}", self.inner.command_line)
     }
 

@@ -1,5 +1,6 @@
 //! One HTTP exchange with the upstream: with [`super::forward`] the only place that opens connections to it and puts
-//! credentials into headers. Redirects are refused, response sizes are capped, and only requests that are safe to repeat are retried.
+//! credentials into headers. Redirects are refused, response sizes are capped, and only requests that are safe to
+//! repeat are retried.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},

@@ -1,4 +1,4 @@
-//! The way to the upstream, step by step, for diagnosis: name, connection, proxy, TLS, HTTP, and whether BondMCP
+//! The connection to the upstream, step by step, for diagnosis: name, connection, proxy, TLS, HTTP, and whether BondMCP
 //! answers. The steps send no credential. The last ones use the client that calls use.
 
 use std::{

@@ -6,7 +6,7 @@ use super::{Error, command_line, printer::Printer};
 use crate::{
     clock::Clock,
     config::{ConfigError, Settings},
-    doctor::{self, Check, Mend, Status, Subject},
+    doctor::{self, Check, Fix, Status, Subject},
     redact::Redactor,
 };
 
@@ -15,7 +15,7 @@ pub(super) const EXAMPLES: &str = "Examples:
   bondmcp-server doctor --json > report.json
   bondmcp-server --profile work doctor --sign-in-port 8790";
 
-/// Examines the set-up from the binary to BondMCP's answer and says how to mend what is broken. Shows no secret, so that
+/// Examines the set-up from the binary to BondMCP's answer and says how to fix what is broken. Shows no secret, so that
 /// its output can be pasted into a report. Makes no billed request.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -64,7 +64,7 @@ impl Args {
         } else {
             printer.print_out(match (failed, warned) {
                 (0, 0) => "Everything works.".to_owned(),
-                _ => format!("{failed} failed, {warned} to look at."),
+                _ => format!("{failed} failed, {warned} with a warning."),
             });
         }
         if failed == 0 { Ok(()) } else { Err(Error::Reported) }
@@ -84,7 +84,7 @@ fn print(printer: &Printer, check: &Check) {
     let time = check.milliseconds.map(|milliseconds| format!(" [{milliseconds} ms]")).unwrap_or_default();
     let Check { name, detail, .. } = check;
     printer.print_out(format_args!("{status:4}  {name:NAME_WIDTH$}  {detail}{time}"));
-    let Some(Mend { advice, run }) = &check.mend else { return };
+    let Some(Fix { advice, run }) = &check.fix else { return };
     for line in advice.iter().cloned().chain(run.iter().map(|command| format!("Run: {command}"))) {
         printer.print_out(format_args!("{:1$}{line}", "", NAME_WIDTH + 8));
     }

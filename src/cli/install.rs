@@ -22,7 +22,7 @@ use crate::{
 /// A question that shows that everything works, and which needs no health data and costs nothing.
 const FIRST_QUESTION: &str = "Which BondMCP models are there?";
 
-/// What a host does not know that is started from somewhere else.
+/// Variables that a host does not inherit if it is started elsewhere.
 const NOT_PASSED_ON: [&str; 6] = [
     "BONDMCP_API_KEY",
     "BONDMCP_EMAIL",
@@ -62,7 +62,7 @@ pub(super) struct Install {
     serving: Serving,
 }
 
-/// What the server serves that a host starts.
+/// What the server that the host starts serves.
 #[derive(Debug, clap::Args)]
 struct Serving {
     /// Serve only free, read-only tools
@@ -105,13 +105,13 @@ impl Install {
             return Ok(());
         }
         let server = self.server(app, &environment)?;
-        let hosts = if self.all { found(app, &environment) } else { self.hosts };
+        let hosts = if self.all { found(app, &environment)? } else { self.hosts };
         self.consent.check()?;
         note_what_is_not_passed_on(app, &server);
         let mut changes = Changes::new(app, self.consent, hosts.len());
         for host in hosts {
             let planned = hosts::install(host, &environment, &server);
-            let already = format!("{}: {} is installed already, as wanted.", host.title, server.name);
+            let already = format!("{}: {} is already installed; nothing to change.", host.title, server.name);
             if changes.make(planned, &already, "Write this change to")? {
                 print_next(app, host, &server);
             }
@@ -252,15 +252,19 @@ fn list(app: &App, environment: &Environment) {
     }
 }
 
-fn found(app: &App, environment: &Environment) -> Vec<&'static Host> {
+fn found(app: &App, environment: &Environment) -> Result<Vec<&'static Host>, Error> {
     let hosts: Vec<_> = HOSTS.iter().filter(|host| host.is_found(environment)).collect();
     if hosts.is_empty() {
-        app.printer.print_out("No host was found. `install --list` shows where they were looked for.");
+        return Err(Error::Failed(anyhow!(
+            "No host was found. Name one, as in `{}`; `{}` shows all.",
+            app.command(&["install", "claude-desktop"]),
+            app.command(&["install", "--list"])
+        )));
     }
-    hosts
+    Ok(hosts)
 }
 
-/// Returns the absolute path of this program, since hosts with windows are started with another `PATH` than a shell's.
+/// Returns the absolute path of this program, since desktop hosts are started with another `PATH` than a shell's.
 /// The place in `PATH` comes first: it often is a link that outlives updates, while the program it leads to is replaced
 /// by another one.
 fn own_path(environment: &Environment) -> Result<String, Error> {

@@ -59,7 +59,7 @@ pub(super) enum Command {
         /// Id of the key, or its name if that is unique
         key: String,
         /// Do not ask
-        #[arg(long)]
+        #[arg(long, short)]
         yes: bool,
     },
     /// Revoke a key; programs using it stop working (asks first)
@@ -68,7 +68,7 @@ pub(super) enum Command {
         /// Id of the key, or its name if that is unique
         key: String,
         /// Do not ask
-        #[arg(long)]
+        #[arg(long, short)]
         yes: bool,
     },
     /// Use a key for API calls; omit KEY to go back to the session

@@ -56,10 +56,11 @@ pub struct Cli {
 
 const EXAMPLES: &str = "\
 First steps:
-  bondmcp-server demo              offline end-to-end demo
-  bondmcp-server login             sign in; the password is never echoed
-  bondmcp-server stdio             what your MCP host runs; see mcp.json.example
-  bondmcp-server stdio --sandbox   the same, with an embedded BondMCP, offline
+  bondmcp-server install claude-desktop             add this server to a host
+  bondmcp-server login                              sign in; or wait for the agent's link
+  bondmcp-server doctor                             if something does not work
+  bondmcp-server demo                               offline end-to-end demo
+  bondmcp-server install claude-desktop --sandbox   try it without an account
 
 Environment: BONDMCP_BASE_URL, BONDMCP_API_KEY, BONDMCP_EMAIL and BONDMCP_PASSWORD, BONDMCP_PROFILE,
 BONDMCP_DATA_DIR, BONDMCP_LOG, BONDMCP_VAULT, BONDMCP_SEALING_KEY or BONDMCP_SEALING_KEY_FILE,
@@ -136,7 +137,7 @@ enum Command {
     /// Show who is signed in
     #[command(after_help = STATUS_EXAMPLES)]
     Status(status::Args),
-    /// Find out what is broken, and how to mend it
+    /// Find out what is broken, and how to fix it
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::Args),
     /// Show which tools were called and which keys were used, by whom and with which outcome

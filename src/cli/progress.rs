@@ -11,8 +11,8 @@ use crate::config::BaseUrl;
 /// Longest time of a command's requests to BondMCP with their repetitions.
 const REQUEST_LIMIT: Duration = Duration::from_mins(1);
 
-/// How long a wait for BondMCP is not worth a line.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Wait for BondMCP after which progress is shown.
+const PROGRESS_DELAY: Duration = Duration::from_secs(2);
 
 /// Runs `work`, which ends within `limit`, and shows meanwhile that it waits for `what`.
 pub(super) fn waiting<'a, T: 'a>(
@@ -32,19 +32,19 @@ pub(super) fn requesting<'a, T: 'a>(
     work: impl Future<Output = T> + 'a,
 ) -> impl Future<Output = T> + 'a {
     let what = format!("Waiting for {}", upstream.host());
-    show(printer, what, PATIENCE, REQUEST_LIMIT, Box::pin(work))
+    show(printer, what, PROGRESS_DELAY, REQUEST_LIMIT, Box::pin(work))
 }
 
 /// `work` is boxed, as the futures of requests are large.
 async fn show<T>(
     printer: &Printer,
     what: String,
-    patience: Duration,
+    delay: Duration,
     limit: Duration,
     mut work: Pin<Box<impl Future<Output = T>>>,
 ) -> T {
     let began = Instant::now();
-    let mut ticks = interval_at(began + patience, Duration::from_secs(1));
+    let mut ticks = interval_at(began + delay, Duration::from_secs(1));
     loop {
         tokio::select! {
             outcome = &mut work => {

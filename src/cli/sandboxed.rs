@@ -24,7 +24,7 @@ use crate::{
 pub(super) struct SandboxFlag {
     /// Use an embedded BondMCP on loopback, with a vault of its own and a demo account
     #[arg(long)]
-    sandbox: bool,
+    pub sandbox: bool,
 }
 
 impl SandboxFlag {
@@ -74,14 +74,14 @@ pub(super) fn demo(sandbox: &RunningSandbox) -> Demo {
 const DEMO_CREDITS: u64 = 500;
 
 /// Number of processes of one data directory whose sandboxes survive a restart.
-const PLACES: u8 = 4;
+const MAX_SANDBOXES: u8 = 4;
 
 /// Starts the sandbox of `data_dir` at the address that it had before, with its accounts and keys. Credentials belong
 /// to an address, so that the person stays signed in. A process that finds the address in use takes another one, with
 /// other accounts.
 async fn start_again(config: SandboxConfig, data_dir: &Path) -> Result<RunningSandbox, Error> {
-    for place in 0..PLACES {
-        let port = port(data_dir, place);
+    for number in 0..MAX_SANDBOXES {
+        let port = port(data_dir, number);
         let state_file = Some(data_dir.join(format!("sandbox-{port}.json")));
         let config = SandboxConfig { state_file, ..config.clone() };
         match Sandbox::start(config.clone(), SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await {
@@ -92,9 +92,9 @@ async fn start_again(config: SandboxConfig, data_dir: &Path) -> Result<RunningSa
     start(config, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await
 }
 
-/// Returns the port of a place: always the same, and outside the ranges from which systems assign ports.
-fn port(data_dir: &Path, place: u8) -> u16 {
-    let digest = Sha256::new().chain_update([place]).chain_update(data_dir.as_os_str().as_encoded_bytes());
+/// Returns the port of a sandbox by its number: always the same, and outside the ranges from which systems assign ports.
+fn port(data_dir: &Path, number: u8) -> u16 {
+    let digest = Sha256::new().chain_update([number]).chain_update(data_dir.as_os_str().as_encoded_bytes());
     let digest = digest.finalize();
     10_000 + u16::from_be_bytes([digest[0], digest[1]]) % 20_000
 }

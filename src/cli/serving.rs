@@ -60,6 +60,11 @@ impl Serving {
 }
 
 impl ServingArgs {
+    /// Whether the embedded BondMCP takes the place of the real one.
+    pub fn is_sandboxed(&self) -> bool {
+        self.sandbox.sandbox
+    }
+
     /// Starts the server, with a sign-in page if the person can reach one.
     pub async fn start(self, app: App, with_page: bool) -> Result<Serving, Error> {
         let selection = Selection { read_only: self.read_only, toolsets: self.toolsets, tools: self.tools };

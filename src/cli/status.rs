@@ -7,7 +7,6 @@ use serde::Serialize;
 use super::{
     App, Error,
     keys::{print_reminders, print_unfinished},
-    printer::Printer,
 };
 use crate::{
     account::{self, Account, Credential, Renewal, Status},
@@ -56,7 +55,7 @@ impl Args {
         if self.json {
             app.printer.print_json(&report);
         } else {
-            print(&app.printer, &report, &account.login_command(None));
+            print(&app, &report);
             print_reminders(&app, &aged?);
         }
         if report.status.signed_in && report.error.is_none() { Ok(()) } else { Err(Error::Reported) }
@@ -97,12 +96,15 @@ fn key_store(place: &KeyPlace) -> String {
     }
 }
 
-fn print(printer: &Printer, report: &Report, login_command: &str) {
+fn print(app: &App, report: &Report) {
+    let printer = &app.printer;
     let status = &report.status;
     match (&status.email, status.signed_in) {
         (Some(email), true) => printer.print_out(format_args!("Signed in as {email}.")),
         (None, true) => printer.print_out("Signed in."),
-        (_, false) => printer.print_out(format_args!("You are not signed in. Run: `{login_command}`")),
+        (_, false) => {
+            printer.print_out(format_args!("You are not signed in. Run: `{}`", app.command(&["login"])));
+        }
     }
     let calls_use = match (status.credential, &status.key_id) {
         (Some(Credential::ApiKey), Some(id)) => Some(format!("API key {id}")),
@@ -121,7 +123,9 @@ fn print(printer: &Printer, report: &Report, login_command: &str) {
     let tried = match (&report.accepted, &report.error) {
         (Some(true), _) => Some("BondMCP accepts the credential".to_owned()),
         (_, Some(error)) => Some(error.clone()),
-        _ => status.signed_in.then(|| "no; `status --check` asks BondMCP".to_owned()),
+        _ => status
+            .signed_in
+            .then(|| format!("no; to ask BondMCP, run: `{}`", app.command(&["status", "--check"]))),
     };
     let facts = [
         ("profile", Some(status.profile.clone())),

@@ -21,7 +21,7 @@ pub(super) struct Args {
 impl Args {
     pub async fn run(self, app: App) -> Result<(), Error> {
         if is_stdin_terminal() {
-            explain(&app);
+            explain(&app, self.serving.is_sandboxed());
         }
         let serving = self.serving.start(app, true).await?;
         let (input, output) = stdio_pipes();
@@ -33,16 +33,16 @@ impl Args {
 }
 
 /// Tells a person who started the server by hand that it waits for a host, and what they may have wanted.
-fn explain(app: &App) {
-    let lines = [
-        "This is the MCP server. It waits for a host, such as Claude Desktop, which starts it by itself."
-            .to_owned(),
-        format!("To sign in:          {}", app.command(&["login"])),
-        format!("To set up a host:    {}", app.command(&["install"])),
-        "To see what it does: bondmcp-server demo".to_owned(),
-        "Press Ctrl-C to end it.".to_owned(),
-    ];
-    for line in lines {
-        app.printer.print_err(line);
+fn explain(app: &App, is_sandboxed: bool) {
+    let printer = &app.printer;
+    printer.print_err("This is the MCP server. It waits for a host, such as Claude Desktop, to start it.");
+    let mut install = vec!["install", "--all"];
+    if is_sandboxed {
+        install.push("--sandbox");
+    } else {
+        printer.print_err(format_args!("To sign in:           {}", app.command(&["login"])));
     }
+    printer.print_err(format_args!("To set up your hosts: {}", app.command(&install)));
+    printer.print_err("To see what it does:  bondmcp-server demo");
+    printer.print_err("Press Ctrl-C to stop it.");
 }

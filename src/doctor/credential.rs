@@ -4,7 +4,7 @@
 use tokio::time::Instant;
 
 use super::{
-    Check, Findings, Mend,
+    Check, Findings, Fix,
     presentation::{Presentation, shown},
 };
 use crate::{
@@ -23,8 +23,8 @@ pub(super) async fn examine(
         return findings.skip(&names, "the vault cannot be read");
     };
     if !status.signed_in {
-        let mend = Mend::run(findings.presentation.command("login"));
-        findings.add(Check::fail("credential", "you are not signed in", mend));
+        let fix = Fix::run(findings.presentation.command("login"));
+        findings.add(Check::fail("credential", "you are not signed in", fix));
         return findings.skip(&names[1..], "not signed in");
     }
     if !is_bondmcp {
@@ -74,27 +74,27 @@ fn refused(error: &account::Error, status: &Status, presentation: &Presentation)
         Error::OwnKeyRejected => "BondMCP does not accept the API key from the sign-in page".to_owned(),
         _ => message,
     };
-    let sign_in = || Mend::run(presentation.command("login"));
-    let mend = match error {
+    let sign_in = || Fix::run(presentation.command("login"));
+    let fix = match error {
         Error::SignInRequired { why: SignInReason::EnvironmentRejected, .. } => {
-            Mend::advice("Correct BONDMCP_EMAIL and BONDMCP_PASSWORD, or unset both and sign in:")
+            Fix::advice("Correct BONDMCP_EMAIL and BONDMCP_PASSWORD, or unset both and sign in:")
                 .or_run(presentation.command("login"))
         }
         Error::SignInRequired { .. } => sign_in(),
-        Error::ApiKeyRejected { id: None } => Mend::advice("Correct BONDMCP_API_KEY, or unset it."),
+        Error::ApiKeyRejected { id: None } => Fix::advice("Correct BONDMCP_API_KEY, or unset it."),
         Error::ApiKeyRejected { .. } if status.renewal.is_some() => {
-            Mend::advice("To go back to the session:").or_run(presentation.command("keys use"))
+            Fix::advice("To go back to the session:").or_run(presentation.command("keys use"))
         }
         Error::ApiKeyRejected { .. } => {
-            Mend::run(format!("{} && {}", presentation.command("keys use"), presentation.command("login")))
+            Fix::run(format!("{} && {}", presentation.command("keys use"), presentation.command("login")))
         }
         Error::OwnKeyRejected => {
-            Mend::run(format!("{} && {}", presentation.command("logout"), presentation.command("login")))
+            Fix::run(format!("{} && {}", presentation.command("logout"), presentation.command("login")))
         }
         error if error.is_unauthorized() => sign_in(),
-        _ => Mend::advice(solution),
+        _ => Fix::advice(solution),
     };
-    Check::fail("credential", message.trim_end_matches('.'), mend)
+    Check::fail("credential", message.trim_end_matches('.'), fix)
 }
 
 async fn plan(account: &Account) -> Check {
@@ -114,7 +114,7 @@ async fn plan(account: &Account) -> Check {
         return Check::ok("plan", detail);
     }
     let advice = format!("Wait until {}, or upgrade the plan.", allowance.resets_at.format("%H:%M:%S UTC"));
-    Check::warn("plan", detail, Mend::advice(advice))
+    Check::warn("plan", detail, Fix::advice(advice))
 }
 
 /// Reports interrupted key changes. With a session, BondMCP's list of keys tells what became of them.
@@ -130,7 +130,7 @@ async fn key_changes(account: &Account, status: &Status, presentation: &Presenta
         }
         Err(error) => {
             let UserFacingError { message, solution, .. } = (&error).into();
-            Check::warn("API keys", format!("they cannot be listed: {message}"), Mend::advice(solution))
+            Check::warn("API keys", format!("they cannot be listed: {message}"), Fix::advice(solution))
         }
     }
 }
@@ -151,6 +151,6 @@ fn interrupted(unfinished: &[Unfinished], otherwise: &str, presentation: &Presen
     Check::warn(
         "API keys",
         format!("a change of API keys was interrupted: {}", names.join(", ")),
-        Mend::run(commands.join(" && ")),
+        Fix::run(commands.join(" && ")),
     )
 }

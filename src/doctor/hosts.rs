@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
-use super::{Check, Findings, Mend, entry, presentation::Presentation};
+use super::{Check, Findings, Fix, entry, presentation::Presentation};
 use crate::{
     config::Profile,
     hosts::{self, ConfiguredEntry, Environment},
@@ -50,9 +50,9 @@ pub(super) async fn examine(profile: &Profile, redactor: &Redactor, findings: &m
     };
     let configured = hosts::configured(&environment);
     if configured.entries.is_empty() && configured.errors.is_empty() {
-        let mend = Mend::advice("To add this server to the hosts that are found on this computer:")
+        let fix = Fix::advice("To add this server to the hosts that are found on this computer:")
             .or_run(findings.presentation.command("install --all"));
-        findings.add(Check::warn("hosts", "no host is configured to run this server", mend));
+        findings.add(Check::warn("hosts", "no host is configured to run this server", fix));
         return;
     }
     for (host, error) in &configured.errors {
@@ -71,22 +71,22 @@ fn check_name(title: &str) -> String {
 
 /// Reports a file that cannot be read or must not be trusted.
 fn unreadable(title: &str, error: &hosts::Error, presentation: &Presentation) -> Check {
-    let (detail, mend) = match error {
+    let (detail, fix) = match error {
         hosts::Error::Broken { path, line, message } => (
             format!("{}:{line}: {message}", path.display()),
-            Mend::advice(format!("Correct line {line} of that file; {title} cannot read it either.")),
+            Fix::advice(format!("Correct line {line} of that file; {title} cannot read it either.")),
         ),
         hosts::Error::WritableByOthers { path } => (
             format!("{} can be changed by every user of this computer", path.display()),
-            Mend::run(format!("chmod o-w {}", presentation.word(path))),
+            Fix::run(format!("chmod o-w {}", presentation.word(path))),
         ),
         error => {
             let text = error.to_string();
             let (happened, next) = text.split_once(". ").unwrap_or((&text, "Correct it, then try again."));
-            (happened.to_owned(), Mend::advice(next))
+            (happened.to_owned(), Fix::advice(next))
         }
     };
-    Check::fail(check_name(title), detail.trim_end_matches('.'), mend)
+    Check::fail(check_name(title), detail.trim_end_matches('.'), fix)
 }
 
 /// Tries one entry.
@@ -116,24 +116,24 @@ async fn one(
             format!("{place}: its server wants the token that the host asks you for, so only you can try it"),
         ),
         Err(failure) => {
-            let mend = match &failure {
-                entry::Failure::TokenWanted if !secrets.passes_token => Mend::advice(
+            let fix = match &failure {
+                entry::Failure::TokenWanted if !secrets.passes_token => Fix::advice(
                     "The entry sends no token, so the host tries OAuth, which ends in \"dynamic registration 404\". Set \
                      BONDMCP_HTTP_TOKEN where the host starts, and have the entry send it:",
                 )
                 .or_run(install.with_url(configured)),
-                entry::Failure::TokenWanted => Mend::advice(
+                entry::Failure::TokenWanted => Fix::advice(
                     "Set BONDMCP_HTTP_TOKEN, to the token that the server was started with, where the host starts. The \
                      entry sends it as `Authorization: Bearer …`; without it hosts try OAuth, which ends in \"dynamic \
                      registration 404\".",
                 ),
                 entry::Failure::NotServed(_) => {
-                    Mend::advice("Start `bondmcp-server http` at that address, or let the host start the server:")
+                    Fix::advice("Start `bondmcp-server http` at that address, or let the host start the server:")
                         .or_run(install.command)
                 }
-                _ => install.mend(),
+                _ => install.fix(),
             };
-            Check::fail(name, format!("{place}: {failure}"), mend)
+            Check::fail(name, format!("{place}: {failure}"), fix)
         }
     }
 }
@@ -154,7 +154,7 @@ fn served(name: String, place: &str, server: &entry::Server, install: Install) -
     Check::warn(
         name,
         format!("{place} works and has {tools} tools, but runs {other}, not {} {}", THIS.0, THIS.1),
-        install.mend(),
+        install.fix(),
     )
 }
 
@@ -186,11 +186,11 @@ impl Install {
         format!("{} --http {}", self.command, shlex::try_quote(url).unwrap_or_default())
     }
 
-    fn mend(self) -> Mend {
+    fn fix(self) -> Fix {
         if self.replaces {
-            Mend::advice("To write the entry anew:").or_run(self.command)
+            Fix::advice("To write the entry anew:").or_run(self.command)
         } else {
-            Mend::advice(
+            Fix::advice(
                 "Correct or remove that entry in the file, or run doctor with the --profile that it is for.",
             )
         }

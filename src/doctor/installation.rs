@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Check, Mend, presentation::Presentation};
+use super::{Check, Fix, presentation::Presentation};
 use crate::config::{ConfigError, SealingKeySource, Settings};
 
 const NAME: &str = env!("CARGO_PKG_NAME");
@@ -21,26 +21,26 @@ pub(super) fn binary(presentation: &Presentation) -> Check {
         return Check::warn(
             "binary",
             "the operating system does not tell where it is",
-            Mend::advice("Give hosts its full path."),
+            Fix::advice("Give hosts its full path."),
         );
     };
     let shown = this.display();
-    let mend = || match this.parent() {
+    let fix = || match this.parent() {
         Some(directory) if cfg!(unix) && this.file_name().is_some_and(|name| name == NAME) => {
-            Mend::advice("Give hosts the full path; so that shells find it too, in your shell's profile:")
+            Fix::advice("Give hosts the full path; so that shells find it too, in your shell's profile:")
                 .or_run(format!("export PATH={}:\"$PATH\"", presentation.word(directory)))
         }
-        _ => Mend::advice("Give hosts the full path, or put it into a directory on PATH under its own name."),
+        _ => Fix::advice("Give hosts the full path, or put it into a directory on PATH under its own name."),
     };
     match on_path(NAME) {
-        None => Check::warn("binary", format!("{shown} is not on PATH"), mend()),
+        None => Check::warn("binary", format!("{shown} is not on PATH"), fix()),
         Some(found) if is_same_file(&found, &this) => {
             Check::ok("binary", format!("{shown}, found on PATH as {}", found.display()))
         }
         Some(other) => Check::warn(
             "binary",
             format!("{shown}, but PATH finds another file first: {}", other.display()),
-            mend(),
+            fix(),
         ),
     }
 }
@@ -48,7 +48,7 @@ pub(super) fn binary(presentation: &Presentation) -> Check {
 pub(super) fn wrong_configuration(error: &ConfigError) -> Check {
     let text = error.to_string();
     let (happened, next) = text.split_once("; ").unwrap_or((&text, "correct it"));
-    Check::fail("configuration", happened, Mend::advice(crate::error::sentence(next)))
+    Check::fail("configuration", happened, Fix::advice(crate::error::sentence(next)))
 }
 
 /// Says what is configured; of secrets only that they are set.

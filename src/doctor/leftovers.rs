@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Check, Findings, Mend};
+use super::{Check, Findings, Fix};
 use crate::{
     account::Account,
     config::{Settings, VaultLocation},
@@ -41,7 +41,7 @@ pub(super) async fn examine(
     findings.add(Check::warn(
         "leftovers",
         format!("an interrupted process left {} in {}{note}", names.join(", "), settings.data_dir.display()),
-        Mend::posix("Delete them.", format!("rm -f {}", words.join(" "))),
+        Fix::posix("Delete them.", format!("rm -f {}", words.join(" "))),
     ));
 }
 

@@ -1,4 +1,4 @@
-//! Examines an installation from the binary to the answer of BondMCP, and says how to mend what is broken. It changes
+//! Examines an installation from the binary to the answer of BondMCP, and says how to fix what is broken. It changes
 //! nothing that a start of the server would not change, creates no vault, and makes no billed request. Nothing in its
 //! findings is secret: they are made to be pasted into a report.
 
@@ -26,7 +26,7 @@ use crate::{
     redact::Redactor,
 };
 
-/// Returns the time-outs of the requests that examine the way to BondMCP.
+/// Returns the time-outs of the requests that examine the connection to BondMCP.
 fn timing() -> Timing {
     Timing { request: Duration::from_secs(10), ..Timing::default() }
 }
@@ -43,16 +43,16 @@ pub enum Status {
     Skip,
 }
 
-/// How to mend a finding: a command that works as it stands, a sentence, or both.
+/// How to fix a finding: a command that works as it stands, a sentence, or both.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Mend {
+pub struct Fix {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advice: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
 }
 
-impl Mend {
+impl Fix {
     fn advice(advice: impl Into<String>) -> Self {
         Self { advice: Some(advice.into()), run: None }
     }
@@ -61,7 +61,7 @@ impl Mend {
         Self { advice: None, run: Some(command.into()) }
     }
 
-    /// Advice with a command for POSIX shells that follows it; elsewhere the advice has to do.
+    /// Advice with a command for POSIX shells that follows it; on other platforms the advice stands alone.
     fn posix(advice: impl Into<String>, command: impl Into<String>) -> Self {
         if cfg!(unix) { Self::advice(advice).or_run(command) } else { Self::advice(advice) }
     }
@@ -77,28 +77,28 @@ pub struct Check {
     pub name: String,
     pub status: Status,
     pub detail: String,
-    /// How long it took, where that says something.
+    /// How long it took, where that is informative.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub milliseconds: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub mend: Option<Mend>,
+    pub fix: Option<Fix>,
 }
 
 impl Check {
     fn new(name: impl Into<String>, status: Status, detail: impl Into<String>) -> Self {
-        Self { name: name.into(), status, detail: detail.into(), milliseconds: None, mend: None }
+        Self { name: name.into(), status, detail: detail.into(), milliseconds: None, fix: None }
     }
 
     fn ok(name: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::new(name, Status::Ok, detail)
     }
 
-    fn warn(name: impl Into<String>, detail: impl Into<String>, mend: Mend) -> Self {
-        Self { mend: Some(mend), ..Self::new(name, Status::Warn, detail) }
+    fn warn(name: impl Into<String>, detail: impl Into<String>, fix: Fix) -> Self {
+        Self { fix: Some(fix), ..Self::new(name, Status::Warn, detail) }
     }
 
-    fn fail(name: impl Into<String>, detail: impl Into<String>, mend: Mend) -> Self {
-        Self { mend: Some(mend), ..Self::new(name, Status::Fail, detail) }
+    fn fail(name: impl Into<String>, detail: impl Into<String>, fix: Fix) -> Self {
+        Self { fix: Some(fix), ..Self::new(name, Status::Fail, detail) }
     }
 
     fn skip(name: impl Into<String>, reason: impl Into<String>) -> Self {

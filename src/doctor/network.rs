@@ -1,24 +1,24 @@
-//! The way to BondMCP, step by step, with times. Each step needs the one before it.
+//! The connection to BondMCP, step by step, with times. Each step needs the one before it.
 
 use std::net::SocketAddr;
 
 use chrono::TimeDelta;
 use tokio::time::Instant;
 
-use super::{Check, Findings, Mend, presentation::shown};
+use super::{Check, Findings, Fix, presentation::shown};
 use crate::{
     bondmcp::{self, Answer, Client, ConnectFailure, Handshake, ProxyRoute, Route, Stream},
     clock::Clock,
     error::UserFacingError,
 };
 
-/// Difference to the upstream's clock from which it is reported. Sessions bear more, certificates mostly too.
+/// Clock difference from which a warning is given. Sessions tolerate more, and so do most certificates.
 const MAX_CLOCK_DIFFERENCE: TimeDelta = TimeDelta::minutes(1);
 
-/// Time left to a certificate from which its end is reported.
+/// Remaining validity of a certificate below which its expiry is reported.
 const SOON: TimeDelta = TimeDelta::days(7);
 
-/// Examines the way; returns whether BondMCP is at its end.
+/// Examines the connection; returns whether BondMCP answers.
 pub(super) async fn examine(client: &Client, clock: &Clock, findings: &mut Findings<'_>) -> bool {
     let route = client.route();
     let later = ["HTTP", "BondMCP", "clock"];
@@ -31,7 +31,7 @@ pub(super) async fn examine(client: &Client, clock: &Clock, findings: &mut Findi
         Ok(answer) => answer,
         Err(error) => {
             let UserFacingError { message, solution, .. } = (&error).into();
-            findings.add(Check::fail("HTTP", message, Mend::advice(solution)).since(began));
+            findings.add(Check::fail("HTTP", message, Fix::advice(solution)).since(began));
             findings.skip(&later[1..], "HTTP failed");
             return false;
         }
@@ -102,7 +102,7 @@ async fn connect(
         Ok(handshake) => tls(handshake, clock),
         Err(error) => {
             let UserFacingError { message, solution, .. } = (&bondmcp::Error::from(error)).into();
-            Check::fail("TLS", message, Mend::advice(solution))
+            Check::fail("TLS", message, Fix::advice(solution))
         }
     };
     if findings.add(check.since(began)) { Ok(()) } else { Err("TLS") }
@@ -112,7 +112,7 @@ async fn connect(
 fn step(name: &'static str, target: &str, outcome: Result<String, ConnectFailure>) -> Check {
     match outcome {
         Ok(reached) => Check::ok(name, format!("{target}: {reached}")),
-        Err(failure) => Check::fail(name, format!("{target}: {failure}"), Mend::advice(failure.solution())),
+        Err(failure) => Check::fail(name, format!("{target}: {failure}"), Fix::advice(failure.solution())),
     }
 }
 
@@ -131,12 +131,12 @@ fn tls(Handshake { certificate, outcome }: Handshake, clock: &Clock) -> Check {
     let shown = shown.unwrap_or_else(|| "no certificate that could be read".to_owned());
     match (outcome, certificate) {
         (Err(failure), _) => {
-            Check::fail("TLS", format!("{failure}; {shown}"), Mend::advice(failure.solution()))
+            Check::fail("TLS", format!("{failure}; {shown}"), Fix::advice(failure.solution()))
         }
         (Ok(()), Some(certificate)) if certificate.valid_until - clock.now() < SOON => Check::warn(
             "TLS",
             shown,
-            Mend::advice("The operator of that host must renew the certificate before it expires."),
+            Fix::advice("The operator of that host must renew the certificate before it expires."),
         ),
         (Ok(()), _) => Check::ok("TLS", shown),
     }
@@ -148,7 +148,7 @@ async fn identity(client: &Client, health: &Answer) -> Check {
     match client.ask_identity().await {
         Err(error) => {
             let UserFacingError { message, solution, .. } = (&error).into();
-            Check::fail("BondMCP", message, Mend::advice(solution))
+            Check::fail("BondMCP", message, Fix::advice(solution))
         }
         Ok(()) if health.is_healthy() => {
             let version =
@@ -158,7 +158,7 @@ async fn identity(client: &Client, health: &Answer) -> Check {
         Ok(()) => Check::warn(
             "BondMCP",
             format!("{base_url} is BondMCP, but GET /health answered with status {}", health.status),
-            Mend::advice("If calls fail, try again later: BondMCP may be down in part."),
+            Fix::advice("If calls fail, try again later: BondMCP may be down in part."),
         ),
     }
 }
@@ -174,15 +174,15 @@ fn time(answer: &Answer, clock: &Clock) -> Check {
     let way = if difference > TimeDelta::zero() { "ahead of" } else { "behind" };
     let minutes = difference.abs().num_minutes();
     let check = format!("this computer's clock is {minutes} min {way} BondMCP's");
-    let mend = Mend::advice("Let the operating system set the clock.");
+    let fix = Fix::advice("Let the operating system set the clock.");
     Check::warn(
         "clock",
         check,
         match std::env::consts::OS {
-            "linux" => mend.or_run("sudo timedatectl set-ntp true"),
-            "macos" => mend.or_run("sudo sntp -sS time.apple.com"),
-            "windows" => mend.or_run("w32tm /resync"),
-            _ => mend,
+            "linux" => fix.or_run("sudo timedatectl set-ntp true"),
+            "macos" => fix.or_run("sudo sntp -sS time.apple.com"),
+            "windows" => fix.or_run("w32tm /resync"),
+            _ => fix,
         },
     )
 }

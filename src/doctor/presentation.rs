@@ -5,7 +5,7 @@ use std::{borrow::Cow, path::Path, path::PathBuf};
 
 use regex_lite::{Captures, Regex};
 
-use super::{Check, Mend};
+use super::{Check, Fix};
 
 pub(super) struct Presentation {
     /// `None` where replacing it would say nothing.
@@ -45,11 +45,11 @@ impl Presentation {
 
     /// Returns `check` without the name of the home directory and with e-mail addresses masked.
     pub fn without_private_parts(&self, check: Check) -> Check {
-        let mend = check.mend.map(|mend| Mend {
-            advice: mend.advice.map(|advice| self.masked(&self.tilde(&advice))),
-            run: mend.run,
+        let fix = check.fix.map(|fix| Fix {
+            advice: fix.advice.map(|advice| self.masked(&self.tilde(&advice))),
+            run: fix.run,
         });
-        Check { detail: self.masked(&self.tilde(&check.detail)), mend, ..check }
+        Check { detail: self.masked(&self.tilde(&check.detail)), fix, ..check }
     }
 
     fn tilde(&self, text: &str) -> String {

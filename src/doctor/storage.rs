@@ -4,7 +4,7 @@ use std::{io, path::Path, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Check, Findings, Mend, presentation::Presentation};
+use super::{Check, Findings, Fix, presentation::Presentation};
 use crate::{
     account::{self, Account, Status},
     config::{SealingKeySource, Settings, VaultLocation},
@@ -32,8 +32,10 @@ pub(super) async fn examine(
     is_usable &= findings.add(keychain(&place).since(began));
     is_usable &= findings.add(sealing_key(settings, &place, vault, exists, &findings.presentation).await);
     if !exists {
-        findings
-            .add(Check::ok("vault", format!("{} is not there yet; signing in creates it", vault.display())));
+        findings.add(Check::ok(
+            "vault",
+            format!("{} does not exist yet; signing in creates it", vault.display()),
+        ));
         // Without a vault the status is that of the environment.
         return account.status().await.ok();
     }
@@ -53,7 +55,7 @@ pub(super) async fn examine(
         Err(account::Error::Vault(error)) => (unusable("vault", &error, vault, &findings.presentation), None),
         Err(error) => {
             let UserFacingError { message, solution, .. } = (&error).into();
-            (Check::fail("vault", message, Mend::advice(solution)), None)
+            (Check::fail("vault", message, Fix::advice(solution)), None)
         }
     };
     findings.add(check.since(began));
@@ -63,7 +65,7 @@ pub(super) async fn examine(
 /// Checks a directory that holds private files.
 fn directory(name: &'static str, path: &Path, presentation: &Presentation) -> Check {
     let shown = path.display();
-    let elsewhere = || Mend::advice("Name another directory with --data-dir or BONDMCP_DATA_DIR.");
+    let elsewhere = || Fix::advice("Name another directory with --data-dir or BONDMCP_DATA_DIR.");
     match std::fs::metadata(path) {
         Ok(metadata) if !metadata.is_dir() => {
             Check::fail(name, format!("{shown} is not a directory"), elsewhere())
@@ -80,7 +82,7 @@ fn directory(name: &'static str, path: &Path, presentation: &Presentation) -> Ch
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             match path.ancestors().find(|ancestor| ancestor.exists()) {
                 Some(ancestor) if ancestor.is_dir() && is_writable(ancestor) => {
-                    Check::ok(name, format!("{shown} is not there yet; signing in creates it"))
+                    Check::ok(name, format!("{shown} does not exist yet; signing in creates it"))
                 }
                 _ => Check::fail(name, format!("{shown} is not there and cannot be created"), elsewhere()),
             }
@@ -99,12 +101,12 @@ fn keychain(place: &KeyPlace) -> Check {
             Check::ok("keychain", "answers; it holds no sealing key for this data directory")
         }
         KeychainAnswer::NoKeychain => {
-            Check::ok("keychain", "there is none here, so a file of yours holds the sealing key")
+            Check::ok("keychain", "none on this computer; the sealing key is in a private file instead")
         }
         KeychainAnswer::Silent => Check::fail(
             "keychain",
             format!("no answer within {} s", KEYCHAIN_TIMEOUT.as_secs()),
-            Mend::advice(
+            Fix::advice(
                 "Unlock it, or do without: put a key into a private file and name that with BONDMCP_SEALING_KEY_FILE.",
             ),
         ),
@@ -129,7 +131,7 @@ async fn sealing_key(
                 lost.display()
             );
             let detail = "the vault's sealing key is gone: neither the keychain nor a file has it";
-            return Check::fail("sealing key", detail, Mend::posix(advice, set_aside(vault, presentation)));
+            return Check::fail("sealing key", detail, Fix::posix(advice, set_aside(vault, presentation)));
         }
         None => return Check::ok("sealing key", "none yet; it is made with the vault"),
         Some(KeyOrigin::Keychain) => return Check::ok("sealing key", "in the OS keychain"),
@@ -146,27 +148,25 @@ async fn sealing_key(
     }
 }
 
-/// Describes an error of the vault or its files, with a mend whose command works as it stands.
+/// Describes an error of the vault or its files, with a fix whose command works as it stands.
 fn unusable(name: &'static str, error: &vault::Error, vault: &Path, presentation: &Presentation) -> Check {
-    let mend = match error {
-        vault::Error::Exposed { path, mode } => {
-            Mend::run(format!("chmod {mode} {}", presentation.word(path)))
-        }
+    let fix = match error {
+        vault::Error::Exposed { path, mode } => Fix::run(format!("chmod {mode} {}", presentation.word(path))),
         vault::Error::Foreign { path, user, .. } => {
-            Mend::advice("Run this as its owner. If the file is yours:")
+            Fix::advice("Run this as its owner. If the file is yours:")
                 .or_run(format!("sudo chown -R {user} {}", presentation.word(path)))
         }
-        vault::Error::Damaged | vault::Error::Tampered => Mend::posix(
+        vault::Error::Damaged | vault::Error::Tampered => Fix::posix(
             "Restore it from a backup. Or start afresh, with a new sign-in and new API keys: move it away.",
             set_aside(vault, presentation),
         ),
-        vault::Error::WrongKey => Mend::posix(
+        vault::Error::WrongKey => Fix::posix(
             "Give the right key. Or start afresh, with a new sign-in and new API keys: move the vault away.",
             set_aside(vault, presentation),
         ),
-        _ => Mend::advice(UserFacingError::from(error).solution),
+        _ => Fix::advice(UserFacingError::from(error).solution),
     };
-    Check::fail(name, sentence(&error.to_string()).trim_end_matches('.'), mend)
+    Check::fail(name, sentence(&error.to_string()).trim_end_matches('.'), fix)
 }
 
 /// Returns the command that moves the vault away without losing it.

@@ -128,9 +128,9 @@ fn shape(schema: &Value) -> Option<String> {
             _ => format!("a string{}", bounds(schema, "minLength", "maxLength", " characters")),
         }),
         "array" => {
-            let array = format!("an array{}", bounds(schema, "minItems", "maxItems", " entries"));
+            let array = format!("an array{}", bounds(schema, "minItems", "maxItems", " items"));
             Some(match shape(&schema["items"]) {
-                Some(entry) => format!("{array}, each entry {entry}"),
+                Some(entry) => format!("{array}, each item {entry}"),
                 None => array,
             })
         }
@@ -169,6 +169,9 @@ fn bounds(schema: &Value, least: &str, most: &str, unit: &str) -> String {
     let from = if unit.is_empty() { "from" } else { "of" };
     match (&schema[least], &schema[most]) {
         (Value::Number(least), Value::Number(most)) => format!(" {from} {least} to {most}{unit}"),
+        (Value::Number(least), _) if least.as_u64() == Some(1) => {
+            format!(" of at least 1{}", unit.trim_end_matches('s'))
+        }
         (Value::Number(least), _) => format!(" of at least {least}{unit}"),
         (_, Value::Number(most)) => format!(" of at most {most}{unit}"),
         _ => String::new(),
@@ -286,7 +289,7 @@ mod tests {
             ),
             (
                 json!({"age": 7, "words": []}),
-                "`part.words`: expected an array of 1 to 2 entries, each entry a string of 1 to 3 characters.",
+                "`part.words`: expected an array of 1 to 2 items, each item a string of 1 to 3 characters.",
             ),
             (
                 json!({"age": 7, "words": ["äöü", ""]}),

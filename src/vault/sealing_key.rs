@@ -91,9 +91,9 @@ impl SealingKey {
         }
     }
 
-    /// Finds out where the key from `source` lives, and waits at most `patience` for the keychain. Creates nothing; whether
+    /// Finds out where the key from `source` lives, and waits at most `timeout` for the keychain. Creates nothing; whether
     /// a file holds a key is not checked.
-    pub async fn locate(source: &SealingKeySource, data_dir: &Path, patience: Duration) -> KeyPlace {
+    pub async fn locate(source: &SealingKeySource, data_dir: &Path, timeout: Duration) -> KeyPlace {
         let elsewhere = |origin| KeyPlace { keychain: KeychainAnswer::NotAsked, origin: Some(origin) };
         match source {
             SealingKeySource::Given(_) => elsewhere(KeyOrigin::Environment),
@@ -106,7 +106,7 @@ impl SealingKey {
                     Ok(None) => KeychainAnswer::NoKey,
                     Err(NoKeychain) => KeychainAnswer::NoKeychain,
                 });
-                let keychain = match tokio::time::timeout(patience, ask).await {
+                let keychain = match tokio::time::timeout(timeout, ask).await {
                     Ok(answer) => answer.unwrap_or(KeychainAnswer::NoKeychain),
                     Err(_) => KeychainAnswer::Silent,
                 };
@@ -370,7 +370,7 @@ mod tests {
 
     #[cfg(unix)]
     #[tokio::test]
-    async fn a_key_file_that_others_can_read_is_refused_with_the_command_that_mends_it() {
+    async fn a_key_file_that_others_can_read_is_refused_with_the_command_that_fixes_it() {
         use std::os::unix::fs::PermissionsExt as _;
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");

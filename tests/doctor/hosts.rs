@@ -9,11 +9,11 @@ use tokio::{
     process::Child,
 };
 
-use super::{Patient, common, common::secrets};
+use super::{Installation, common, common::secrets};
 
 const DESKTOP: &str = ".config/Claude/claude_desktop_config.json";
 
-impl Patient {
+impl Installation {
     fn write(&self, file: &str, text: &str) -> PathBuf {
         let path = self.home().join(file);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -43,28 +43,28 @@ impl Patient {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_host_is_configured() {
-    let (_sandbox, patient) = Patient::signed_in().await;
-    std::fs::create_dir_all(patient.home().join(".config/Claude")).unwrap();
-    let check = patient.examine().await.warned("hosts", "no host is configured");
-    patient.install(&check.run).await;
-    patient.assert_mended("host Claude Desktop").await;
+    let (_sandbox, installation) = Installation::signed_in().await;
+    std::fs::create_dir_all(installation.home().join(".config/Claude")).unwrap();
+    let check = installation.examine().await.warned("hosts", "no host is configured");
+    installation.install(&check.run).await;
+    installation.assert_fixed("host Claude Desktop").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_whose_program_is_gone() {
-    let (_sandbox, patient) = Patient::signed_in().await;
-    patient.configure(&json!({"command": "/opt/bondmcp-0.0/bondmcp-server", "args": ["stdio"]}));
-    let report = patient.examine().await;
+    let (_sandbox, installation) = Installation::signed_in().await;
+    installation.configure(&json!({"command": "/opt/bondmcp-0.0/bondmcp-server", "args": ["stdio"]}));
+    let report = installation.examine().await;
     let check =
         report.failed("host Claude Desktop", "its program /opt/bondmcp-0.0/bondmcp-server is not there");
     assert!(check.detail.contains("bondmcp in ~/.config/Claude/claude_desktop_config.json"), "{check:?}");
-    patient.install(&check.run).await;
-    patient.assert_mended("host Claude Desktop").await;
+    installation.install(&check.run).await;
+    installation.assert_fixed("host Claude Desktop").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_whose_program_does_not_speak_mcp() {
-    let (_sandbox, patient) = Patient::signed_in().await;
+    let (_sandbox, installation) = Installation::signed_in().await;
     let server = env!("CARGO_BIN_EXE_bondmcp-server");
     for entry in [
         json!({"command": "/bin/echo", "args": ["hello"]}),
@@ -72,56 +72,56 @@ async fn an_entry_whose_program_does_not_speak_mcp() {
         json!({"command": server, "args": ["--version"]}),
         json!({"command": server, "args": ["stdio", "--sign-in-timeout", "0"]}),
     ] {
-        patient.configure(&entry);
-        let check = patient.examine().await.failed("host Claude Desktop", "does not speak MCP");
-        patient.install(&check.run).await;
-        patient.assert_mended("host Claude Desktop").await;
+        installation.configure(&entry);
+        let check = installation.examine().await.failed("host Claude Desktop", "does not speak MCP");
+        installation.install(&check.run).await;
+        installation.assert_fixed("host Claude Desktop").await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_whose_program_is_silent_is_ended() {
-    let (_sandbox, patient) = Patient::signed_in().await;
-    let pid = patient.home().join("pid");
+    let (_sandbox, installation) = Installation::signed_in().await;
+    let pid = installation.home().join("pid");
     let script = format!("echo $$ > {}; exec sleep 1000", pid.display());
-    patient.configure(&json!({"command": "/bin/sh", "args": ["-c", script]}));
-    let check = patient.examine().await.failed("host Claude Desktop", "no answer within 10 s");
+    installation.configure(&json!({"command": "/bin/sh", "args": ["-c", script]}));
+    let check = installation.examine().await.failed("host Claude Desktop", "no answer within 10 s");
     let pid = std::fs::read_to_string(pid).unwrap();
     let status = std::fs::read_to_string(format!("/proc/{}/cmdline", pid.trim()));
     assert!(!status.is_ok_and(|line| line.contains("sleep")), "it is ended");
-    patient.install(&check.run).await;
-    patient.assert_mended("host Claude Desktop").await;
+    installation.install(&check.run).await;
+    installation.assert_fixed("host Claude Desktop").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_the_host_cannot_read() {
-    let (_sandbox, patient) = Patient::signed_in().await;
+    let (_sandbox, installation) = Installation::signed_in().await;
     let broken = "{\n  \"mcpServers\": {\n    \"bondmcp\": {\"command\": nothing}\n  }\n}\n";
-    patient.write(DESKTOP, broken);
-    let check = patient.examine().await.failed("host Claude Desktop", "claude_desktop_config.json:3: ");
+    installation.write(DESKTOP, broken);
+    let check = installation.examine().await.failed("host Claude Desktop", "claude_desktop_config.json:3: ");
     assert!(check.advice.starts_with("Correct line 3"), "{check:?}");
-    let server = serde_json::to_string(&patient.entry()).unwrap();
-    patient.write(DESKTOP, &broken.replace("{\"command\": nothing}", &server));
-    patient.assert_mended("host Claude Desktop").await;
+    let server = serde_json::to_string(&installation.entry()).unwrap();
+    installation.write(DESKTOP, &broken.replace("{\"command\": nothing}", &server));
+    installation.assert_fixed("host Claude Desktop").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_host_has_a_line_of_its_own() {
-    let (_sandbox, patient) = Patient::signed_in().await;
-    patient.configure(&patient.entry());
-    patient
+    let (_sandbox, installation) = Installation::signed_in().await;
+    installation.configure(&installation.entry());
+    installation
         .write(".cursor/mcp.json", &json!({"mcpServers": {"bondmcp": {"command": "/nowhere"}}}).to_string());
-    let report = patient.examine().await;
+    let report = installation.examine().await;
     assert_eq!(report.check("host Claude Desktop").status, "ok");
     let check = report.failed("host Cursor", "/nowhere is not there");
     assert!(check.run.contains("install cursor"), "{check:?}");
-    patient.install(&check.run).await;
-    patient.assert_mended("host Cursor").await;
+    installation.install(&check.run).await;
+    installation.assert_fixed("host Cursor").await;
 }
 
 /// Starts `bondmcp-server http`; returns its address.
-async fn http_server(patient: &Patient, token: &str) -> (Child, String) {
-    let mut command = patient.command(&["http", "--listen", "127.0.0.1:0"]);
+async fn http_server(installation: &Installation, token: &str) -> (Child, String) {
+    let mut command = installation.command(&["http", "--listen", "127.0.0.1:0"]);
     let mut server =
         command.env("BONDMCP_HTTP_TOKEN", token).stderr(std::process::Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(server.stderr.take().unwrap()).lines();
@@ -132,53 +132,52 @@ async fn http_server(patient: &Patient, token: &str) -> (Child, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_over_http_without_its_server_or_its_token() {
     const TOKEN: &str = "canary-token-of-the-http-server";
-    let (_sandbox, mut patient) = Patient::signed_in().await;
-    let (mut server, url) = http_server(&patient, TOKEN).await;
-    let configure = |patient: &Patient, entry: Value| {
-        patient.write(".claude.json", &json!({"mcpServers": {"bondmcp": entry}}).to_string());
+    let (_sandbox, mut installation) = Installation::signed_in().await;
+    let (mut server, url) = http_server(&installation, TOKEN).await;
+    let configure = |installation: &Installation, entry: Value| {
+        installation.write(".claude.json", &json!({"mcpServers": {"bondmcp": entry}}).to_string());
     };
-    configure(&patient, json!({"type": "http", "url": url}));
-    patient.set("BONDMCP_HTTP_TOKEN", TOKEN);
-    let check = patient.examine().await.failed("host Claude Code", "wants a token");
+    configure(&installation, json!({"type": "http", "url": url}));
+    installation.set("BONDMCP_HTTP_TOKEN", TOKEN);
+    let check = installation.examine().await.failed("host Claude Code", "wants a token");
     assert!(check.advice.contains("dynamic registration 404"), "{check:?}");
-    patient.install(&check.run).await;
-    patient.assert_mended("host Claude Code").await;
+    installation.install(&check.run).await;
+    installation.assert_fixed("host Claude Code").await;
 
-    patient.unset("BONDMCP_HTTP_TOKEN");
-    let report = patient.examine().await;
+    installation.unset("BONDMCP_HTTP_TOKEN");
+    let report = installation.examine().await;
     let check = report.failed("host Claude Code", "wants a token");
     assert!(
         check.advice.contains("BONDMCP_HTTP_TOKEN") && !report.0.to_string().contains(TOKEN),
         "{check:?}"
     );
-    patient.set("BONDMCP_HTTP_TOKEN", TOKEN);
-    patient.assert_mended("host Claude Code").await;
+    installation.set("BONDMCP_HTTP_TOKEN", TOKEN);
+    installation.assert_fixed("host Claude Code").await;
 
     server.kill().await.unwrap();
-    let check = patient.examine().await.failed("host Claude Code", "no server answers at its address");
-    let (_server, url) = http_server(&patient, TOKEN).await;
+    let check = installation.examine().await.failed("host Claude Code", "no server answers at its address");
+    let (_server, url) = http_server(&installation, TOKEN).await;
     assert!(check.advice.contains("bondmcp-server http"), "{check:?}");
     let headers = json!({"Authorization": "Bearer ${BONDMCP_HTTP_TOKEN}"});
-    configure(&patient, json!({"type": "http", "url": url, "headers": headers}));
-    patient.assert_mended("host Claude Code").await;
+    configure(&installation, json!({"type": "http", "url": url, "headers": headers}));
+    installation.assert_fixed("host Claude Code").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_secrets_of_an_entry_are_used_and_not_shown() {
-    let (_sandbox, patient) = Patient::signed_in().await;
+    let (_sandbox, installation) = Installation::signed_in().await;
     let canaries: [SecretString; 2] = ["canary-of-the-entry".into(), "canary-among-the-arguments".into()];
-    let mut entry = patient.entry();
-    entry["env"] =
-        json!({"BONDMCP_API_KEY": secrets::text(&canaries[0]), "BONDMCP_BASE_URL": patient.place.base_url});
-    patient.configure(&entry);
-    patient.assert_mended("host Claude Desktop").await;
+    let mut entry = installation.entry();
+    entry["env"] = json!({"BONDMCP_API_KEY": secrets::text(&canaries[0]), "BONDMCP_BASE_URL": installation.place.base_url});
+    installation.configure(&entry);
+    installation.assert_fixed("host Claude Desktop").await;
     let script =
         format!(": {}; echo $BONDMCP_API_KEY; echo $BONDMCP_API_KEY >&2", secrets::text(&canaries[1]));
     entry["command"] = json!("/bin/sh");
     entry["args"] = json!(["-c", script]);
-    patient.configure(&entry);
+    installation.configure(&entry);
     for arguments in [&["doctor"][..], &["doctor", "--json"], &["--log", "trace", "doctor"]] {
-        let (_, out, log) = common::run(&mut patient.command(arguments), "").await;
+        let (_, out, log) = common::run(&mut installation.command(arguments), "").await;
         assert!(out.contains("does not speak MCP"), "{out}");
         secrets::assert_absent(&canaries, out.as_bytes(), "the findings");
         secrets::assert_absent(&canaries, log.as_bytes(), "the log");
@@ -199,33 +198,35 @@ done"#;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_that_runs_another_version() {
-    let (_sandbox, patient) = Patient::signed_in().await;
-    patient.configure(&json!({"command": "/bin/sh", "args": ["-c", OLDER]}));
-    let check = patient.examine().await.warned("host Claude Desktop", "runs bondmcp-server 0.0.1, not");
-    patient.install(&check.run).await;
-    patient.assert_mended("host Claude Desktop").await;
+    let (_sandbox, installation) = Installation::signed_in().await;
+    installation.configure(&json!({"command": "/bin/sh", "args": ["-c", OLDER]}));
+    let check = installation.examine().await.warned("host Claude Desktop", "runs bondmcp-server 0.0.1, not");
+    installation.install(&check.run).await;
+    installation.assert_fixed("host Claude Desktop").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_that_others_can_change_is_not_started() {
     use std::os::unix::fs::PermissionsExt as _;
 
-    let (_sandbox, patient) = Patient::signed_in().await;
-    patient.configure(&patient.entry());
-    let file = patient.home().join(DESKTOP);
+    let (_sandbox, installation) = Installation::signed_in().await;
+    installation.configure(&installation.entry());
+    let file = installation.home().join(DESKTOP);
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o646)).unwrap();
-    let check = patient.examine().await.failed("host Claude Desktop", "can be changed by every user");
-    patient.paste(&check.run, "").await;
-    patient.assert_mended("host Claude Desktop").await;
+    let check = installation.examine().await.failed("host Claude Desktop", "can be changed by every user");
+    installation.paste(&check.run, "").await;
+    installation.assert_fixed("host Claude Desktop").await;
 }
 
 /// VS Code asks for the token and passes it on, which only a person can try.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_whose_host_asks_for_the_token_is_not_called_broken() {
-    let (_sandbox, patient) = Patient::signed_in().await;
-    let (_server, url) = http_server(&patient, "canary-token-of-the-http-server").await;
-    patient.install(&format!("{} install vscode --http {url}", env!("CARGO_BIN_EXE_bondmcp-server"))).await;
-    let check = patient.examine().await.check("host VS Code");
+    let (_sandbox, installation) = Installation::signed_in().await;
+    let (_server, url) = http_server(&installation, "canary-token-of-the-http-server").await;
+    installation
+        .install(&format!("{} install vscode --http {url}", env!("CARGO_BIN_EXE_bondmcp-server")))
+        .await;
+    let check = installation.examine().await.check("host VS Code");
     assert!(check.status == "skip" && check.detail.contains("only you can try it"), "{check:?}");
 }
 
@@ -235,7 +236,7 @@ async fn the_token_of_this_server_goes_to_no_server_whose_entry_does_not_refer_t
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     const TOKEN: &str = "canary-token-of-the-http-server";
-    let (_sandbox, mut patient) = Patient::signed_in().await;
+    let (_sandbox, mut installation) = Installation::signed_in().await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/mcp", listener.local_addr().unwrap());
     let (heard, mut requests) = tokio::sync::mpsc::unbounded_channel();
@@ -247,15 +248,15 @@ async fn the_token_of_this_server_goes_to_no_server_whose_entry_does_not_refer_t
             stream.write_all(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n").await.unwrap();
         }
     });
-    patient.set("BONDMCP_HTTP_TOKEN", TOKEN);
+    installation.set("BONDMCP_HTTP_TOKEN", TOKEN);
     for (headers, is_sent) in [
         (json!({"X-Team": "blue"}), false),
         (json!({"Authorization": "Bearer ${OTHER_TOKEN}"}), false),
         (json!({"Authorization": "Bearer ${BONDMCP_HTTP_TOKEN}"}), true),
     ] {
         let entry = json!({"type": "http", "url": url, "headers": headers});
-        patient.write(".claude.json", &json!({"mcpServers": {"bondmcp": entry}}).to_string());
-        patient.examine().await.failed("host Claude Code", "wants a token");
+        installation.write(".claude.json", &json!({"mcpServers": {"bondmcp": entry}}).to_string());
+        installation.examine().await.failed("host Claude Code", "wants a token");
         let request = common::within(requests.recv()).await.unwrap();
         assert!(request.starts_with("POST /mcp "), "{request}");
         assert_eq!(request.contains(TOKEN), is_sent, "{headers}");
@@ -265,12 +266,12 @@ async fn the_token_of_this_server_goes_to_no_server_whose_entry_does_not_refer_t
 /// Hosts' entries have secrets among the arguments, and a server may call itself anything.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_cannot_bring_a_secret_into_the_findings_with_its_name_or_version() {
-    let (_sandbox, patient) = Patient::signed_in().await;
+    let (_sandbox, installation) = Installation::signed_in().await;
     for (from, to) in [("bondmcp-server", "'\"$1\"'"), ("0.0.1", "'\"$1\"'"), ("0.0.1", "1 '\"$1\"'")] {
         let script = OLDER.replace(from, to);
         let arguments = json!(["-c", script, "sh", "canary-among-the-arguments"]);
-        patient.configure(&json!({"command": "/bin/sh", "args": arguments}));
-        let report = patient.examine().await;
+        installation.configure(&json!({"command": "/bin/sh", "args": arguments}));
+        let report = installation.examine().await;
         let check = report.warned("host Claude Desktop", "works and has 0 tools, but runs another ");
         assert!(!report.0.to_string().contains("canary"), "{check:?}");
     }
@@ -279,29 +280,29 @@ async fn a_server_cannot_bring_a_secret_into_the_findings_with_its_name_or_versi
 /// A mistake that people make: variables and arguments in the name of the program.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_is_no_file_is_not_shown() {
-    let (_sandbox, patient) = Patient::signed_in().await;
+    let (_sandbox, installation) = Installation::signed_in().await;
     for command in
         ["BONDMCP_PASSWORD=canary-of-the-entry bondmcp-server", "bondmcp-server --token canary-of-the-entry"]
     {
-        patient.configure(&json!({"command": command}));
-        let report = patient.examine().await;
+        installation.configure(&json!({"command": command}));
+        let report = installation.examine().await;
         let check = report.failed("host Claude Desktop", "its program is not there");
         assert!(!report.0.to_string().contains("canary"), "{check:?}");
-        let mut install = patient.command(&["install", "claude-desktop", "--print"]);
+        let mut install = installation.command(&["install", "claude-desktop", "--print"]);
         let (_, out, _) = common::run(&mut install, "").await;
         assert!(out.contains("-") && !out.contains("canary"), "{out}");
-        patient.install(&check.run).await;
-        patient.assert_mended("host Claude Desktop").await;
+        installation.install(&check.run).await;
+        installation.assert_fixed("host Claude Desktop").await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pipe_in_place_of_a_hosts_file_is_not_read() {
-    let (_sandbox, patient) = Patient::signed_in().await;
-    std::fs::create_dir(patient.home().join(".cursor")).unwrap();
-    patient.paste("mkfifo ~/.cursor/mcp.json", "").await;
-    patient.examine().await.failed("host Cursor", "not a file");
-    patient.paste("rm ~/.cursor/mcp.json", "").await;
+    let (_sandbox, installation) = Installation::signed_in().await;
+    std::fs::create_dir(installation.home().join(".cursor")).unwrap();
+    installation.paste("mkfifo ~/.cursor/mcp.json", "").await;
+    installation.examine().await.failed("host Cursor", "not a file");
+    installation.paste("rm ~/.cursor/mcp.json", "").await;
 }
 
 /// Another user could lead the link to any file of this user's, such as one in a work tree from elsewhere.
@@ -309,16 +310,16 @@ async fn a_pipe_in_place_of_a_hosts_file_is_not_read() {
 async fn an_entry_behind_a_link_that_others_can_change_is_not_started() {
     use std::os::unix::fs::PermissionsExt as _;
 
-    let (_sandbox, patient) = Patient::signed_in().await;
-    patient.configure(&patient.entry());
-    let file = patient.home().join(DESKTOP);
-    let elsewhere = patient.home().join("elsewhere.json");
+    let (_sandbox, installation) = Installation::signed_in().await;
+    installation.configure(&installation.entry());
+    let file = installation.home().join(DESKTOP);
+    let elsewhere = installation.home().join("elsewhere.json");
     std::fs::rename(&file, &elsewhere).unwrap();
     std::os::unix::fs::symlink(&elsewhere, &file).unwrap();
-    patient.assert_mended("host Claude Desktop").await;
+    installation.assert_fixed("host Claude Desktop").await;
     let directory = file.parent().unwrap();
     std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o777)).unwrap();
-    let check = patient.examine().await.failed("host Claude Desktop", "can be changed by every user");
-    patient.paste(&check.run, "").await;
-    patient.assert_mended("host Claude Desktop").await;
+    let check = installation.examine().await.failed("host Claude Desktop", "can be changed by every user");
+    installation.paste(&check.run, "").await;
+    installation.assert_fixed("host Claude Desktop").await;
 }

@@ -1,4 +1,4 @@
-//! `doctor` on broken set-ups: each test breaks one thing, finds it named with its mend, mends it as told, and finds it
+//! `doctor` on broken set-ups: each test breaks one thing, finds it named with its fix, fixes it as told, and finds it
 //! whole. The real binary runs with a home directory of its own.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -21,7 +21,7 @@ use serde_json::Value;
 use tokio::process::Command;
 
 /// A computer on which something is broken. Its home directory holds the data directory.
-struct Patient {
+struct Installation {
     place: Place,
     /// Variables besides those of the place; `None` removes one.
     variables: BTreeMap<String, Option<String>>,
@@ -31,12 +31,12 @@ struct Patient {
     user: Option<u32>,
 }
 
-impl Patient {
+impl Installation {
     fn of(place: Place) -> Self {
-        let mut patient = Self { place, variables: BTreeMap::new(), flags: vec![], user: None };
-        patient.set("PATH", "/usr/bin:/bin");
-        patient.set("HOME", patient.home().to_str().unwrap());
-        patient
+        let mut installation = Self { place, variables: BTreeMap::new(), flags: vec![], user: None };
+        installation.set("PATH", "/usr/bin:/bin");
+        installation.set("HOME", installation.home().to_str().unwrap());
+        installation
     }
 
     /// A person with an account who is not signed in.
@@ -48,10 +48,10 @@ impl Patient {
 
     /// A person who is signed in and whose sealing key is in a file.
     async fn signed_in() -> (RunningSandbox, Self) {
-        let (sandbox, mut patient) = Self::signed_out().await;
-        patient.unset("BONDMCP_SEALING_KEY");
-        patient.sign_in().await;
-        (sandbox, patient)
+        let (sandbox, mut installation) = Self::signed_out().await;
+        installation.unset("BONDMCP_SEALING_KEY");
+        installation.sign_in().await;
+        (sandbox, installation)
     }
 
     async fn sign_in(&self) {
@@ -121,7 +121,7 @@ impl Patient {
     }
 
     /// Finds `name` whole.
-    async fn assert_mended(&self, name: &str) {
+    async fn assert_fixed(&self, name: &str) {
         let report = self.examine().await;
         assert_eq!(report.check(name).status, "ok", "{:#}", report.0);
     }
@@ -134,7 +134,7 @@ struct Report(Value);
 struct Check {
     status: String,
     detail: String,
-    /// The command of the mend.
+    /// The command of the fix.
     run: String,
     advice: String,
 }
@@ -148,8 +148,8 @@ impl Report {
         Check {
             status: text(&check["status"]),
             detail: text(&check["detail"]),
-            run: text(&check["mend"]["run"]),
-            advice: text(&check["mend"]["advice"]),
+            run: text(&check["fix"]["run"]),
+            advice: text(&check["fix"]["advice"]),
         }
     }
 
@@ -166,23 +166,23 @@ impl Report {
     fn found(&self, name: &str, status: &str, detail: &str) -> Check {
         let check = self.check(name);
         assert!(check.status == status && check.detail.contains(detail), "{check:?}");
-        assert!(!check.run.is_empty() || !check.advice.is_empty(), "a mend: {check:?}");
+        assert!(!check.run.is_empty() || !check.advice.is_empty(), "a fix: {check:?}");
         check
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_set_up_that_works_has_nothing_to_mend() {
-    let (_sandbox, mut patient) = Patient::signed_in().await;
+    let (_sandbox, mut installation) = Installation::signed_in().await;
     let binary = PathBuf::from(env!("CARGO_BIN_EXE_bondmcp-server"));
-    patient.set("PATH", binary.parent().unwrap().to_str().unwrap());
-    patient.configure(&patient.entry());
-    let report = patient.examine().await;
+    installation.set("PATH", binary.parent().unwrap().to_str().unwrap());
+    installation.configure(&installation.entry());
+    let report = installation.examine().await;
     for check in report.0["checks"].as_array().unwrap() {
         assert!(check["status"] == "ok" || check["name"] == "TLS", "{check}");
-        assert!(check["mend"].is_null(), "{check}");
+        assert!(check["fix"].is_null(), "{check}");
     }
-    let output = within(patient.command(&["doctor"]).output()).await.unwrap();
+    let output = within(installation.command(&["doctor"]).output()).await.unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && text.ends_with("Everything works.\n"), "{text}");
     assert!(text.contains("unlimited (active); ") && text.contains("works and has"), "{text}");
@@ -190,18 +190,18 @@ async fn a_set_up_that_works_has_nothing_to_mend() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_nothing_exists_nothing_is_created() {
-    let (_sandbox, mut patient) = Patient::signed_out().await;
-    patient.unset("BONDMCP_SEALING_KEY");
-    let report = patient.examine().await;
+    let (_sandbox, mut installation) = Installation::signed_out().await;
+    installation.unset("BONDMCP_SEALING_KEY");
+    let report = installation.examine().await;
     for name in ["data directory", "sealing key", "vault"] {
         assert_eq!(report.check(name).status, "ok", "{:#}", report.0);
     }
-    assert!(common::files(&patient.home()).is_empty() && !patient.place.data_dir().exists());
+    assert!(common::files(&installation.home()).is_empty() && !installation.place.data_dir().exists());
     // A vault elsewhere whose data directory is gone.
-    let vault = patient.home().join("vaults/vault.db");
-    patient.set("BONDMCP_VAULT", &format!("sqlite://{}", vault.display()));
-    patient.sign_in().await;
-    std::fs::remove_dir_all(patient.place.data_dir()).unwrap();
-    patient.examine().await.failed("sealing key", "gone");
-    assert!(!patient.place.data_dir().exists());
+    let vault = installation.home().join("vaults/vault.db");
+    installation.set("BONDMCP_VAULT", &format!("sqlite://{}", vault.display()));
+    installation.sign_in().await;
+    std::fs::remove_dir_all(installation.place.data_dir()).unwrap();
+    installation.examine().await.failed("sealing key", "gone");
+    assert!(!installation.place.data_dir().exists());
 }

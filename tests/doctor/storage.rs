@@ -9,7 +9,7 @@ use std::{
 use serde_json::json;
 use sqlx::{Connection as _, SqliteConnection};
 
-use super::{Patient, common::Server};
+use super::{Installation, common::Server};
 
 fn chmod(path: &Path, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
@@ -17,227 +17,228 @@ fn chmod(path: &Path, mode: u32) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vault_that_others_can_read() {
-    let (_sandbox, patient) = Patient::signed_in().await;
-    chmod(&patient.data("vault.db"), 0o644);
-    let check = patient.examine().await.failed("vault", "open to other users");
+    let (_sandbox, installation) = Installation::signed_in().await;
+    chmod(&installation.data("vault.db"), 0o644);
+    let check = installation.examine().await.failed("vault", "open to other users");
     assert_eq!(check.run, "chmod 600 ~/data/vault.db");
-    patient.paste(&check.run, "").await;
-    patient.assert_mended("vault").await;
+    installation.paste(&check.run, "").await;
+    installation.assert_fixed("vault").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_data_directory_that_others_can_read() {
-    let (_sandbox, patient) = Patient::signed_in().await;
-    chmod(&patient.place.data_dir(), 0o755);
-    let report = patient.examine().await;
+    let (_sandbox, installation) = Installation::signed_in().await;
+    chmod(&installation.place.data_dir(), 0o755);
+    let report = installation.examine().await;
     let check = report.failed("data directory", "open to other users");
     assert_eq!(report.check("vault").status, "skip");
-    patient.paste(&check.run, "").await;
-    patient.assert_mended("data directory").await;
-    patient.assert_mended("vault").await;
+    installation.paste(&check.run, "").await;
+    installation.assert_fixed("data directory").await;
+    installation.assert_fixed("vault").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sealing_key_file_that_others_can_read() {
-    let (_sandbox, patient) = Patient::signed_in().await;
-    chmod(&patient.data("sealing.key"), 0o640);
-    let check = patient.examine().await.failed("sealing key", "open to other users");
-    patient.paste(&check.run, "").await;
-    patient.assert_mended("sealing key").await;
+    let (_sandbox, installation) = Installation::signed_in().await;
+    chmod(&installation.data("sealing.key"), 0o640);
+    let check = installation.examine().await.failed("sealing key", "open to other users");
+    installation.paste(&check.run, "").await;
+    installation.assert_fixed("sealing key").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sealing_key_that_is_gone() {
-    let (_sandbox, patient) = Patient::signed_in().await;
-    let (key, backup) = (patient.data("sealing.key"), patient.home().join("backup"));
+    let (_sandbox, installation) = Installation::signed_in().await;
+    let (key, backup) = (installation.data("sealing.key"), installation.home().join("backup"));
     std::fs::rename(&key, &backup).unwrap();
-    let report = patient.examine().await;
+    let report = installation.examine().await;
     let check = report.failed("sealing key", "is gone");
     assert!(check.advice.contains("Restore ~/data/sealing.key from a backup"), "{check:?}");
     std::fs::rename(&backup, &key).unwrap();
-    patient.assert_mended("sealing key").await;
+    installation.assert_fixed("sealing key").await;
     // Without a backup.
     std::fs::remove_file(&key).unwrap();
-    patient.paste(&check.run, "").await;
-    patient.assert_mended("sealing key").await;
-    patient.sign_in().await;
-    patient.assert_mended("credential").await;
-    assert!(patient.data("set-aside/vault.db").exists(), "nothing is lost");
+    installation.paste(&check.run, "").await;
+    installation.assert_fixed("sealing key").await;
+    installation.sign_in().await;
+    installation.assert_fixed("credential").await;
+    assert!(installation.data("set-aside/vault.db").exists(), "nothing is lost");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_sealing_key() {
-    let (_sandbox, mut patient) = Patient::signed_in().await;
-    patient.set("BONDMCP_SEALING_KEY", &"ab".repeat(32));
-    let check = patient.examine().await.failed("vault", "not the one that this vault was encrypted with");
+    let (_sandbox, mut installation) = Installation::signed_in().await;
+    installation.set("BONDMCP_SEALING_KEY", &"ab".repeat(32));
+    let check =
+        installation.examine().await.failed("vault", "not the one that this vault was encrypted with");
     assert!(check.advice.contains("Give the right key"), "{check:?}");
-    patient.unset("BONDMCP_SEALING_KEY");
-    patient.assert_mended("vault").await;
+    installation.unset("BONDMCP_SEALING_KEY");
+    installation.assert_fixed("vault").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sealing_key_that_is_none() {
-    let (_sandbox, mut patient) = Patient::signed_in().await;
-    patient.set("BONDMCP_SEALING_KEY", "canary");
-    let check = patient.examine().await.failed("sealing key", "not 32 bytes");
+    let (_sandbox, mut installation) = Installation::signed_in().await;
+    installation.set("BONDMCP_SEALING_KEY", "canary");
+    let check = installation.examine().await.failed("sealing key", "not 32 bytes");
     assert!(
         check.advice.contains("openssl rand -base64 32") && !check.detail.contains("canary"),
         "{check:?}"
     );
-    patient.unset("BONDMCP_SEALING_KEY");
-    patient.assert_mended("sealing key").await;
+    installation.unset("BONDMCP_SEALING_KEY");
+    installation.assert_fixed("sealing key").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vault_that_is_damaged() {
-    let (_sandbox, patient) = Patient::signed_in().await;
-    std::fs::write(patient.data("vault.db"), [7; 8192]).unwrap();
-    std::fs::write(patient.data("vault.db-wal"), [7; 100]).unwrap();
-    let check = patient.examine().await.failed("vault", "damaged");
-    patient.paste(&check.run, "").await;
-    patient.assert_mended("vault").await;
-    patient.sign_in().await;
-    patient.assert_mended("credential").await;
+    let (_sandbox, installation) = Installation::signed_in().await;
+    std::fs::write(installation.data("vault.db"), [7; 8192]).unwrap();
+    std::fs::write(installation.data("vault.db-wal"), [7; 100]).unwrap();
+    let check = installation.examine().await.failed("vault", "damaged");
+    installation.paste(&check.run, "").await;
+    installation.assert_fixed("vault").await;
+    installation.sign_in().await;
+    installation.assert_fixed("credential").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vault_of_a_newer_version() {
-    let (_sandbox, mut patient) = Patient::signed_in().await;
-    let url = format!("sqlite://{}", patient.data("vault.db").display());
+    let (_sandbox, mut installation) = Installation::signed_in().await;
+    let url = format!("sqlite://{}", installation.data("vault.db").display());
     let mut database = SqliteConnection::connect(&url).await.unwrap();
     let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
         VALUES (99, 'newer', 1, x'00', 1)";
     sqlx::query(newer).execute(&mut database).await.unwrap();
     database.close().await.unwrap();
-    let check = patient.examine().await.failed("vault", "newer version");
+    let check = installation.examine().await.failed("vault", "newer version");
     assert!(check.advice.contains("Upgrade") && check.advice.contains("--data-dir"), "{check:?}");
-    let elsewhere = patient.home().join("elsewhere");
-    patient.flags = vec!["--data-dir".to_owned(), elsewhere.to_str().unwrap().to_owned()];
-    patient.assert_mended("vault").await;
+    let elsewhere = installation.home().join("elsewhere");
+    installation.flags = vec!["--data-dir".to_owned(), elsewhere.to_str().unwrap().to_owned()];
+    installation.assert_fixed("vault").await;
 }
 
 /// Everything runs as an unprivileged user: root can write everywhere.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_data_directory_that_cannot_be_written() {
-    let (_sandbox, mut patient) = Patient::signed_out().await;
-    let data = patient.place.data_dir();
+    let (_sandbox, mut installation) = Installation::signed_out().await;
+    let data = installation.place.data_dir();
     std::fs::create_dir(&data).unwrap();
     if rustix::process::geteuid().is_root() {
-        patient.user = Some(65534);
-        for path in [&patient.home(), &data] {
-            chown(path, patient.user, None).unwrap();
+        installation.user = Some(65534);
+        for path in [&installation.home(), &data] {
+            chown(path, installation.user, None).unwrap();
         }
     }
     chmod(&data, 0o500);
-    let check = patient.examine().await.failed("data directory", "cannot be written");
-    patient.paste(&check.run, "").await;
-    patient.assert_mended("data directory").await;
+    let check = installation.examine().await.failed("data directory", "cannot be written");
+    installation.paste(&check.run, "").await;
+    installation.assert_fixed("data directory").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_data_directory_that_is_a_file() {
-    let (_sandbox, mut patient) = Patient::signed_out().await;
-    std::fs::write(patient.place.data_dir(), "").unwrap();
-    let check = patient.examine().await.failed("data directory", "not a directory");
+    let (_sandbox, mut installation) = Installation::signed_out().await;
+    std::fs::write(installation.place.data_dir(), "").unwrap();
+    let check = installation.examine().await.failed("data directory", "not a directory");
     assert!(check.advice.contains("--data-dir"), "{check:?}");
-    let elsewhere = patient.home().join("elsewhere");
-    patient.flags = vec!["--data-dir".to_owned(), elsewhere.to_str().unwrap().to_owned()];
-    patient.assert_mended("data directory").await;
+    let elsewhere = installation.home().join("elsewhere");
+    installation.flags = vec!["--data-dir".to_owned(), elsewhere.to_str().unwrap().to_owned()];
+    installation.assert_fixed("data directory").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_an_interrupted_start_left() {
-    let (_sandbox, patient) = Patient::signed_in().await;
+    let (_sandbox, installation) = Installation::signed_in().await;
     for name in ["vault.db.new", "vault.db.new-journal", "sealing.new"] {
-        std::fs::write(patient.data(name), "half").unwrap();
+        std::fs::write(installation.data(name), "half").unwrap();
     }
-    let check = patient
+    let check = installation
         .examine()
         .await
         .warned("leftovers", "vault.db.new-journal, vault.db.new, sealing.new in ~/data");
-    patient.paste(&check.run, "").await;
-    patient.assert_mended("leftovers").await;
-    assert!(!patient.data("sealing.new").exists());
-    patient.assert_mended("vault").await;
+    installation.paste(&check.run, "").await;
+    installation.assert_fixed("leftovers").await;
+    assert!(!installation.data("sealing.new").exists());
+    installation.assert_fixed("vault").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_to_a_sign_in_page_that_is_gone() {
-    let (_sandbox, patient) = Patient::signed_in().await;
-    let [stale, fresh] = ["sign-in-old.html", "sign-in-new.html"].map(|name| patient.data(name));
+    let (_sandbox, installation) = Installation::signed_in().await;
+    let [stale, fresh] = ["sign-in-old.html", "sign-in-new.html"].map(|name| installation.data(name));
     for path in [&stale, &fresh] {
         std::fs::write(path, "<a href=canary-link>").unwrap();
     }
     let hour_ago = SystemTime::now() - Duration::from_hours(1);
     std::fs::File::options().write(true).open(&stale).unwrap().set_modified(hour_ago).unwrap();
-    let check = patient.examine().await.warned("leftovers", "sign-in-old.html");
-    patient.paste(&check.run, "").await;
-    patient.assert_mended("leftovers").await;
+    let check = installation.examine().await.warned("leftovers", "sign-in-old.html");
+    installation.paste(&check.run, "").await;
+    installation.assert_fixed("leftovers").await;
     assert!(fresh.exists() && !stale.exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sign_in_page_of_a_process_that_was_killed() {
-    let (_sandbox, mut patient) = Patient::signed_out().await;
-    patient.unset("BONDMCP_SEALING_KEY");
-    let link = async |patient: &Patient| {
-        let server = Server::spawn(&mut patient.command(&["stdio"])).await;
+    let (_sandbox, mut installation) = Installation::signed_out().await;
+    installation.unset("BONDMCP_SEALING_KEY");
+    let link = async |installation: &Installation| {
+        let server = Server::spawn(&mut installation.command(&["stdio"])).await;
         assert_eq!(server.ok("login", json!({})).await["status"], "sign_in_required");
         server
     };
-    let server = link(&patient).await;
-    assert!(!patient.examine().await.check("leftovers").detail.contains("announced"), "it lives");
+    let server = link(&installation).await;
+    assert!(!installation.examine().await.check("leftovers").detail.contains("announced"), "it lives");
     server.kill().await;
     // Its lease runs for another moment.
     let check = loop {
-        let check = patient.examine().await.check("leftovers");
+        let check = installation.examine().await.check("leftovers");
         if check.detail.contains("a sign-in page of a process that ended is still announced") {
             break check;
         }
     };
     assert!(check.status == "ok" && check.detail.contains("the next page replaces it"), "{check:?}");
-    let server = link(&patient).await;
-    assert!(!patient.examine().await.check("leftovers").detail.contains("announced"));
+    let server = link(&installation).await;
+    assert!(!installation.examine().await.check("leftovers").detail.contains("announced"));
     server.end().await;
-    assert!(!patient.examine().await.check("leftovers").detail.contains("announced"));
+    assert!(!installation.examine().await.check("leftovers").detail.contains("announced"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_keychain_that_does_not_answer() {
-    let (_sandbox, mut patient) = Patient::signed_in().await;
-    let socket = patient.home().join("bus");
+    let (_sandbox, mut installation) = Installation::signed_in().await;
+    let socket = installation.home().join("bus");
     let _silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    patient.set("DBUS_SESSION_BUS_ADDRESS", &format!("unix:path={}", socket.display()));
-    let report = patient.examine().await;
+    installation.set("DBUS_SESSION_BUS_ADDRESS", &format!("unix:path={}", socket.display()));
+    let report = installation.examine().await;
     let check = report.failed("keychain", "no answer within 2 s");
     assert!(check.advice.contains("BONDMCP_SEALING_KEY_FILE"), "{check:?}");
     assert_eq!(report.check("vault").status, "skip");
-    patient.set("BONDMCP_SEALING_KEY_FILE", patient.data("sealing.key").to_str().unwrap());
-    patient.assert_mended("keychain").await;
-    patient.assert_mended("vault").await;
+    installation.set("BONDMCP_SEALING_KEY_FILE", installation.data("sealing.key").to_str().unwrap());
+    installation.assert_fixed("keychain").await;
+    installation.assert_fixed("vault").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_mends_works_for_any_path() {
-    let (_sandbox, mut patient) = Patient::signed_out().await;
-    patient.unset("BONDMCP_SEALING_KEY");
+    let (_sandbox, mut installation) = Installation::signed_out().await;
+    installation.unset("BONDMCP_SEALING_KEY");
     for name in ["a b;$(touch x)'\\", "~", "-rf"] {
-        let data = patient.home().join(name);
-        patient.set("BONDMCP_DATA_DIR", data.to_str().unwrap());
-        patient.sign_in().await;
+        let data = installation.home().join(name);
+        installation.set("BONDMCP_DATA_DIR", data.to_str().unwrap());
+        installation.sign_in().await;
         chmod(&data, 0o755);
-        let check = patient.examine().await.failed("data directory", "open to other users");
-        patient.paste(&check.run, "").await;
-        patient.assert_mended("data directory").await;
+        let check = installation.examine().await.failed("data directory", "open to other users");
+        installation.paste(&check.run, "").await;
+        installation.assert_fixed("data directory").await;
         std::fs::write(data.join("vault.db"), [7; 8192]).unwrap();
-        let check = patient.examine().await.failed("vault", "damaged");
-        patient.paste(&check.run, "").await;
-        let check = patient.examine().await.failed("credential", "not signed in");
+        let check = installation.examine().await.failed("vault", "damaged");
+        installation.paste(&check.run, "").await;
+        let check = installation.examine().await.failed("credential", "not signed in");
         let login = format!("{} --email {} --password-stdin", check.run, super::common::EMAIL);
-        patient.unset("BONDMCP_DATA_DIR");
-        let password = super::common::secrets::text(&patient.place.password).to_owned();
-        patient.paste(&login, &password).await;
-        patient.set("BONDMCP_DATA_DIR", data.to_str().unwrap());
-        patient.assert_mended("credential").await;
+        installation.unset("BONDMCP_DATA_DIR");
+        let password = super::common::secrets::text(&installation.place.password).to_owned();
+        installation.paste(&login, &password).await;
+        installation.set("BONDMCP_DATA_DIR", data.to_str().unwrap());
+        installation.assert_fixed("credential").await;
     }
 }

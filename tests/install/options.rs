@@ -161,8 +161,12 @@ fn without_a_terminal_nothing_is_written_unless_told_to() {
 fn all_is_what_is_found_and_one_broken_file_does_not_keep_others_from_being_changed() {
     let home = Home::new();
     let ran = home.run(&["install", "--all", "--yes"]);
-    assert_eq!(ran.code, Some(0));
-    assert!(ran.out.contains("No host was found"), "{}", ran.out);
+    assert_eq!((ran.code, ran.out.as_str()), (Some(1), ""));
+    assert!(
+        ran.err.contains("No host was found") && ran.err.contains("install claude-desktop"),
+        "{}",
+        ran.err
+    );
     let broken = home.write("codex", "[");
     home.write("claude-desktop", "{}");
     fs::create_dir(home.path().join("bin")).unwrap();

@@ -52,11 +52,11 @@ impl Person {
 
     /// Runs `verb` with the password on stdin.
     pub async fn run(&self, verb: &str) -> Result<(), Error> {
-        self.printer.print_out(format_args!("  person  bondmcp-server {verb} --email {}", self.email));
+        self.printer.print_out(format_args!("  person  bondmcp-server {verb} {}", self.email));
         let broken = |error: std::io::Error| Error::Failed(anyhow!("`{verb}` cannot be run: {error}."));
         let mut child = self
             .command(verb)?
-            .args(["--email", &self.email, "--password-stdin"])
+            .args([&self.email, "--password-stdin"])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()

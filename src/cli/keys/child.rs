@@ -109,8 +109,8 @@ fn spawn(mut program: Command) -> Result<Child, Error> {
     })
 }
 
-/// The signals that end this process by default. While a program runs they are its to obey: the terminal sends an
-/// interrupt to both, and other signals are passed on.
+/// The signals that end this process by default. While a program runs, it decides what to do about them: the terminal
+/// sends an interrupt to both processes, and the other signals are forwarded to the program.
 #[cfg(unix)]
 struct Signals {
     interrupt: tokio::signal::unix::Signal,

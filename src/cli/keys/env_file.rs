@@ -92,7 +92,7 @@ impl EnvFile {
         let Some(tree) = &self.tree else { return Ok(()) };
         let mut git = Command::new("git");
         for (name, _) in std::env::vars_os() {
-            // Git's own variables could name another repository; the others are no business of git's.
+            // Git's own variables could name another repository; ours may hold secrets that git does not need.
             if ["GIT_", "BONDMCP_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
                 git.env_remove(name);
             }

@@ -64,7 +64,7 @@ fn date(printer: &Printer, time: &str) -> String {
 pub(super) fn print_usage(printer: &Printer, usage: &KeyUsage) {
     let stats = &usage.usage_stats;
     let requests = format!(
-        "{} in all, {} today, {} this month",
+        "{} in total, {} today, {} this month",
         stats.total_requests, stats.requests_today, stats.requests_this_month
     );
     let limit = usage

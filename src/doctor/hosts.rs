@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{Check, Findings, Fix, entry, presentation::Presentation};
 use crate::{
-    config::Profile,
+    config::{BaseUrl, Profile},
     hosts::{self, ConfiguredEntry, Environment},
     redact::Redactor,
     secret::{ExposeSecret as _, SecretString},
@@ -117,20 +117,22 @@ async fn one(
         ),
         Err(failure) => {
             let fix = match &failure {
-                entry::Failure::TokenWanted if !secrets.passes_token => Fix::advice(
-                    "The entry sends no token, so the host tries OAuth, which ends in \"dynamic registration 404\". Set \
-                     BONDMCP_HTTP_TOKEN where the host starts, and have the entry send it:",
-                )
-                .or_run(install.with_url(configured)),
+                entry::Failure::TokenWanted if !secrets.passes_token => Fix {
+                    run: install.with_url(configured),
+                    ..Fix::advice(
+                        "The entry sends no token, so the host tries OAuth, which ends in \"dynamic registration 404\". \
+                         Set BONDMCP_HTTP_TOKEN where the host starts, and have the entry send it as `Authorization: Bearer …`.",
+                    )
+                },
                 entry::Failure::TokenWanted => Fix::advice(
                     "Set BONDMCP_HTTP_TOKEN, to the token that the server was started with, where the host starts. The \
                      entry sends it as `Authorization: Bearer …`; without it hosts try OAuth, which ends in \"dynamic \
                      registration 404\".",
                 ),
-                entry::Failure::NotServed(_) => {
-                    Fix::advice("Start `bondmcp-server http` at that address, or let the host start the server:")
-                        .or_run(install.command)
-                }
+                entry::Failure::NotServed(_) => Fix::advice(
+                    "Start `bondmcp-server http` at that address, or let the host start the server:",
+                )
+                .or_run(install.command),
                 _ => install.fix(),
             };
             Check::fail(name, format!("{place}: {failure}"), fix)
@@ -179,11 +181,13 @@ impl Install {
         }
     }
 
-    /// Returns the command for the address that the entry has.
-    fn with_url(&self, configured: &ConfiguredEntry) -> String {
-        let url = configured.url.as_deref().unwrap_or_default();
-        // A word with a NUL cannot be passed to a shell.
-        format!("{} --http {}", self.command, shlex::try_quote(url).unwrap_or_default())
+    /// Returns the command for the address that the entry has; `None` for a path that `http` does not serve, as it may
+    /// be secret.
+    fn with_url(&self, configured: &ConfiguredEntry) -> Option<String> {
+        let url: BaseUrl = configured.url.as_deref()?.parse().ok()?;
+        let url = url.endpoint(&[]);
+        let word = shlex::try_quote(url.as_str()).ok()?;
+        (url.path() == "/mcp").then(|| format!("{} --http {word}", self.command))
     }
 
     fn fix(self) -> Fix {

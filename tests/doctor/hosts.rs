@@ -261,6 +261,12 @@ async fn the_token_of_this_server_goes_to_no_server_whose_entry_does_not_refer_t
         assert!(request.starts_with("POST /mcp "), "{request}");
         assert_eq!(request.contains(TOKEN), is_sent, "{headers}");
     }
+    // Some servers have their token in the path.
+    let entry = json!({"type": "http", "url": format!("{url}/canary-in-the-path")});
+    installation.write(".claude.json", &json!({"mcpServers": {"bondmcp": entry}}).to_string());
+    let report = installation.examine().await;
+    report.failed("host Claude Code", "wants a token");
+    assert!(!report.0.to_string().contains("canary"), "{:#}", report.0);
 }
 
 /// Hosts' entries have secrets among the arguments, and a server may call itself anything.
@@ -290,7 +296,8 @@ async fn a_command_that_is_no_file_is_not_shown() {
         assert!(!report.0.to_string().contains("canary"), "{check:?}");
         let mut install = installation.command(&["install", "claude-desktop", "--print"]);
         let (_, out, _) = common::run(&mut install, "").await;
-        assert!(out.contains("-") && !out.contains("canary"), "{out}");
+        assert!(out.contains("-      \"command\": \"…\"") || out.contains("\"command\":\"…\""), "{out}");
+        assert!(!out.contains("canary"), "{out}");
         installation.install(&check.run).await;
         installation.assert_fixed("host Claude Desktop").await;
     }

@@ -76,10 +76,19 @@ impl EnvFile {
     }
 
     /// Replaces the file as a whole. Its temporary copy is readable by its owner alone, and where git could add that to a
-    /// commit, it is not in the work tree: a crash would leave it behind.
+    /// commit, it is not in the work tree, unless git keeps its own files on another device: a crash would leave it behind.
     fn replace(&self, content: &[u8]) -> io::Result<()> {
-        let outside = self.tree.as_ref().map(|tree| tree.join(".git")).filter(|directory| directory.is_dir());
-        let directory = outside.as_ref().unwrap_or(&self.directory);
+        let outside = self.tree.as_deref().and_then(git_directory);
+        match outside.map(|directory| self.replace_from(&directory, content)) {
+            Some(Err(error)) if error.kind() == ErrorKind::CrossesDevices => {}
+            Some(outcome) => return outcome,
+            None => {}
+        }
+        self.replace_from(&self.directory, content)
+    }
+
+    /// Replaces the file with one that is written in `directory`.
+    fn replace_from(&self, directory: &Path, content: &[u8]) -> io::Result<()> {
         let mut file = tempfile::Builder::new().prefix(".env.").tempfile_in(directory)?;
         file.write_all(content)?;
         file.as_file().sync_all()?;
@@ -114,6 +123,18 @@ impl EnvFile {
             ))),
         }
     }
+}
+
+/// Returns the directory in which git keeps what belongs to the work tree `tree`. In a linked work tree and in a
+/// submodule `.git` is a file that names it.
+fn git_directory(tree: &Path) -> Option<PathBuf> {
+    let git = tree.join(".git");
+    let directory = if git.is_file() {
+        tree.join(fs::read_to_string(git).ok()?.strip_prefix("gitdir:")?.trim())
+    } else {
+        git
+    };
+    directory.is_dir().then_some(directory)
 }
 
 fn cannot(path: &Path, error: &io::Error) -> Error {
@@ -178,6 +199,22 @@ mod tests {
         assert_eq!(set("A=1"), "A=1\nKEY=new\n");
         assert_eq!(set("# KEY=x\nKEY=old\nKEYS=1\n"), "# KEY=x\nKEY=new\nKEYS=1\n");
         assert_eq!(set("export KEY = 'old'\r\nB=2\r\nKEY=older"), "export KEY=new\r\nB=2\r\n");
+    }
+
+    #[test]
+    fn gits_directory_is_found_in_every_kind_of_work_tree() {
+        let place = tempfile::tempdir().unwrap();
+        let (main, linked) = (place.path().join("main"), place.path().join("linked"));
+        let kept = main.join(".git/worktrees/linked");
+        fs::create_dir_all(&kept).unwrap();
+        fs::create_dir(&linked).unwrap();
+        assert_eq!(git_directory(&main), Some(main.join(".git")));
+        assert_eq!(git_directory(&linked), None);
+        for named in [kept.display().to_string(), "../main/.git/worktrees/linked".to_owned()] {
+            fs::write(linked.join(".git"), format!("gitdir: {named}\n")).unwrap();
+            let found = git_directory(&linked).unwrap().canonicalize().unwrap();
+            assert_eq!(found, kept.canonicalize().unwrap());
+        }
     }
 
     #[test]

@@ -78,7 +78,9 @@ impl BaseUrl {
     pub fn endpoint(&self, segments: &[&str]) -> Url {
         let mut url = self.0.clone();
         if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend(segments);
+            // The URL parser drops these characters, and looks for dots before and after that.
+            let plain = segments.iter().map(|segment| segment.replace(['\t', '\n', '\r'], ""));
+            path.pop_if_empty().extend(plain);
         }
         url
     }
@@ -389,6 +391,16 @@ mod tests {
             "file:///etc/passwd",
         ] {
             assert_eq!(url.parse::<BaseUrl>(), Err(ConfigError::BaseUrlInsecure), "{url}");
+        }
+    }
+
+    #[test]
+    fn no_segment_leaves_the_base_path() {
+        let url: BaseUrl = "https://api.example/mcp".parse().unwrap();
+        for segment in ["..", ".", ".\t.", "\n..", "%2e%2e", "../..", "..\\..", "?x", "#x", "//evil.example"]
+        {
+            let endpoint = url.endpoint(&[segment, "admin"]);
+            assert!(endpoint.as_str().starts_with("https://api.example/mcp/"), "{segment:?}: {endpoint}");
         }
     }
 

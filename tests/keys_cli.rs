@@ -236,6 +236,11 @@ async fn write_refuses_a_file_that_git_would_commit() {
     let tree = place.directory.path().join("tree");
     fs::create_dir_all(tree.join("deep")).unwrap();
     git(&tree, &["init", "--quiet"]);
+    // A work tree from elsewhere may come with a configuration that has git start programs.
+    let (monitor, started) = (tree.join(".git/monitor"), place.directory.path().join("started"));
+    fs::write(&monitor, format!("#!/bin/sh\ntouch '{}'\n", started.display())).unwrap();
+    fs::set_permissions(&monitor, fs::Permissions::from_mode(0o700)).unwrap();
+    git(&tree, &["config", "core.fsmonitor", monitor.to_str().unwrap()]);
     let file = tree.join("deep/.env");
     let write = async |path: Option<&str>| {
         let mut command = place.command(&["keys", "write", "ci", "--env-file", file.to_str().unwrap()]);
@@ -252,9 +257,10 @@ async fn write_refuses_a_file_that_git_would_commit() {
     assert_eq!(write(None).await.0, Some(0));
     assert!(file.exists());
     // A file that git has already is committed although it is ignored.
-    git(&tree, &["add", "--force", "deep/.env"]);
+    git(&tree, &["-c", "core.fsmonitor=false", "add", "--force", "deep/.env"]);
     let (code, err) = write(None).await;
     assert!(code == Some(1) && err.contains("not ignored"), "{err}");
+    assert!(!started.exists(), "git started a program of the work tree");
 }
 
 #[tokio::test(flavor = "multi_thread")]

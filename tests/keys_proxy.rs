@@ -21,7 +21,7 @@ use bondmcp_server::secret::SecretString;
 use common::{EMAIL, Place, like_the_seed, sandbox, secrets, within};
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpListener,
     process::Child,
 };
@@ -95,7 +95,10 @@ async fn the_program_calls_the_api_without_the_key() {
     let (environment, code) = program.end().await;
     assert_eq!(code, Some(0));
     let lines = String::from_utf8(environment.clone()).unwrap();
-    assert!(lines.contains("NO_PROXY=example.com,127.0.0.1\n") && lines.contains("no_proxy=127.0.0.1\n"));
+    assert!(
+        lines.contains("NO_PROXY=example.com,127.0.0.1\n")
+            && lines.contains("no_proxy=example.com,127.0.0.1\n")
+    );
     secrets::assert_absent(&sandbox.secrets_issued(), &environment, "the program's environment");
     secrets::assert_absent(
         std::slice::from_ref(&place.sealing_key),
@@ -142,6 +145,51 @@ async fn the_token_is_for_one_run_and_the_paths_are_those_of_the_api() {
     assert_eq!(sandbox.counts(), before, "nothing was forwarded");
     one.end().await;
     two.end().await;
+}
+
+/// Sends what no HTTP library sends; returns the status of the first answer and how many answers there are.
+async fn raw(program: &Program, request: &str) -> (String, usize) {
+    let address = program.base_url.strip_prefix("http://").unwrap().split('/').next().unwrap();
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = request.replace("TOKEN", &program.token).replace('\n', "\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    within(stream.read_to_string(&mut answer)).await.unwrap();
+    (answer.split(' ').nth(1).unwrap_or_default().to_owned(), answer.matches("HTTP/1.1 ").count())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_request_leaves_the_base_url() {
+    const HEAD: &str = "host: evil.example\nauthorization: Bearer TOKEN\nconnection: close\n";
+    let (base_url, seen) = upstream("a-key-of-no-known-shape/0123456789").await;
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place { base_url, ..Place::new(&sandbox) };
+    place.sign_in().await;
+    assert_eq!(place.run(&["keys", "create", "ci"]).await.0, Some(0));
+    let program = Program::start(&place, "ci").await;
+    for line in [
+        "CONNECT evil.example:443 HTTP/1.1",
+        "GET /api/.%09./admin HTTP/1.1",
+        "GET /api/..;/admin HTTP/1.1",
+        "GET //evil.example/api/x HTTP/1.1",
+        "GET http://evil.example/admin HTTP/1.1",
+        "OPTIONS * HTTP/1.1",
+        "TRACE /api/x HTTP/1.1",
+    ] {
+        let (status, _) = raw(&program, &format!("{line}\n{HEAD}\n")).await;
+        assert!(["404", "405", "400"].contains(&status.as_str()), "{line}: {status}");
+    }
+    // Two lengths: what follows the body must not become a request.
+    let smuggled = "content-length: 4\ntransfer-encoding: chunked\n\n0\n\nGET /admin HTTP/1.1\nhost: x\n\n";
+    assert_eq!(raw(&program, &format!("POST /api/x HTTP/1.1\n{HEAD}{smuggled}")).await.1, 1);
+    seen.lock().unwrap().clear();
+    let (status, _) = raw(&program, &format!("GET http://evil.example/api/x?u=//y HTTP/1.1\n{HEAD}\n")).await;
+    assert_eq!(status, "418");
+    let sent = seen.lock().unwrap().pop().unwrap();
+    assert_eq!(sent.uri().to_string(), "/api/x?u=//y");
+    assert_eq!(format!("http://{}/api", sent.headers()["host"].to_str().unwrap()), place.base_url);
+    assert!(seen.lock().unwrap().is_empty());
+    program.end().await;
 }
 
 /// The requests that reached [`upstream`].

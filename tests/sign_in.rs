@@ -405,6 +405,7 @@ async fn attacks_on_the_page_come_to_nothing() {
     let page = within(browser.http.get(&url).send()).await.unwrap();
     for (name, value) in [
         ("x-frame-options", "DENY"),
+        ("cross-origin-resource-policy", "same-origin"),
         ("cache-control", "no-store"),
         ("referrer-policy", "no-referrer"),
         ("x-content-type-options", "nosniff"),

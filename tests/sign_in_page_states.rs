@@ -321,3 +321,21 @@ async fn the_script_learns_the_state_and_nobody_without_the_link_does() {
         assert_eq!(within(forged.post(button, &[]).send()).await.unwrap().status(), StatusCode::NOT_FOUND);
     }
 }
+
+/// The agent chooses the address that it gives, and the account would be that of another person.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_from_the_agent_does_not_replace_the_one_that_was_typed() {
+    let desk = Desk::new().await;
+    let (_pending, browser) = desk.begin().await;
+    let asked = || Request {
+        email: Some("other@example.net".to_owned()),
+        opens_on: SignInMethod::CreateAccount,
+        ..Request::new(RequiredCredential::Session)
+    };
+    desk.sign_in.begin(asked()).await.unwrap();
+    assert!(shows(&browser, "").await.contains(r#"value="other@example.net""#));
+    sends(&browser, "sign-in", &[("email", EMAIL), ("password", "wrong-password-1")]).await;
+    desk.sign_in.begin(asked()).await.unwrap();
+    let page = shows(&browser, "").await;
+    assert!(page.contains(&format!(r#"value="{EMAIL}""#)) && !page.contains("other@example.net"), "{page}");
+}

@@ -33,9 +33,9 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     UPGRADE,
 ];
 
-/// Headers of a request that are set here, name another host or hold a credential. Without `Accept-Encoding` the
+/// Headers of a request that are set here, name another host, path or method, or hold a credential. Without `Accept-Encoding` the
 /// response is not compressed and can be searched for secrets.
-const NOT_SENT: [HeaderName; 8] = [
+const NOT_SENT: [HeaderName; 16] = [
     ACCEPT_ENCODING,
     AUTHORIZATION,
     HeaderName::from_static("x-api-key"),
@@ -44,6 +44,14 @@ const NOT_SENT: [HeaderName; 8] = [
     EXPECT,
     FORWARDED,
     HOST,
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-prefix"),
+    HeaderName::from_static("x-host"),
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-method-override"),
+    HeaderName::from_static("x-original-url"),
+    HeaderName::from_static("x-rewrite-url"),
 ];
 
 /// Headers of a response that are for the upstream's own origin, or that no longer hold.
@@ -148,6 +156,8 @@ mod tests {
             ("x-private", "1"),
             ("te", "trailers"),
             ("cookie", "a=b"),
+            ("x-original-url", "/admin"),
+            ("x-http-method-override", "TRACE"),
             ("accept", "application/json"),
         ] {
             headers.insert(name.parse::<HeaderName>().unwrap(), HeaderValue::from_static(value));

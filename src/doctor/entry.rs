@@ -19,6 +19,7 @@ use url::Url;
 
 use crate::{
     config::BaseUrl,
+    hosts::is_shown_command,
     secret::{ExposeSecret as _, SecretString},
 };
 
@@ -36,6 +37,8 @@ const MAX_OUTPUT_BYTES: u64 = 4 << 20;
 pub(super) enum Failure {
     #[error("its program {0} is not there")]
     Missing(String),
+    #[error("its program is not there: hosts take the whole command for the name of a file")]
+    NoFile,
     #[error("its program cannot be run: {0}")]
     NotRunnable(io::ErrorKind),
     #[error("its program starts and does not speak MCP")]
@@ -81,7 +84,8 @@ pub(super) async fn start(
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Failure::Missing(command.to_owned()),
+            io::ErrorKind::NotFound if is_shown_command(command) => Failure::Missing(command.to_owned()),
+            io::ErrorKind::NotFound => Failure::NoFile,
             kind => Failure::NotRunnable(kind),
         })?;
     let tried = tokio::time::timeout(START_TIMEOUT, list_tools(&mut child)).await;
@@ -111,14 +115,15 @@ async fn end(mut child: Child) {
     }
 }
 
-/// Asks the server at `url` for its tools, with the token from the environment if the entry sends that.
-pub(super) async fn connect(url: &str, passes_token: bool) -> Result<Server, Failure> {
+/// Asks the server at `url` for its tools, with the token from the environment if the entry sends that. Another token
+/// is not sent, as its server need not be this one.
+pub(super) async fn connect(url: &str, passes_our_token: bool) -> Result<Server, Failure> {
     let url: BaseUrl = url.parse().map_err(|_| Failure::Insecure)?;
     let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(START_TIMEOUT);
     // Plain HTTP is for loopback.
     let http = if url.is_https() { http } else { http.no_proxy() };
     let http = http.build().map_err(|_| Failure::NotServed("the HTTP client could not be set up"))?;
-    let token = if passes_token { token() } else { None };
+    let token = if passes_our_token { token() } else { None };
     let server = HttpServer { http, url: url.endpoint(&[]), token, session: None };
     server.list_tools().await
 }

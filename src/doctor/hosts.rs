@@ -5,12 +5,9 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
-use super::{
-    Check, Findings, Fix, entry,
-    presentation::{Presentation, shown},
-};
+use super::{Check, Findings, Fix, entry, presentation::Presentation};
 use crate::{
-    config::Profile,
+    config::{BaseUrl, Profile},
     hosts::{self, ConfiguredEntry, Environment, Host, TokenSource},
     redact::Redactor,
     secret::{ExposeSecret as _, SecretString},
@@ -109,7 +106,7 @@ async fn one(
     let install = Install::of(configured, profile, presentation);
     let tried = match (&configured.command, &configured.url) {
         (Some(command), _) => entry::start(command, &configured.args, &environment(&secrets.variables)).await,
-        (None, Some(url)) => entry::connect(url, secrets.passes_token).await,
+        (None, Some(url)) => entry::connect(url, secrets.passes_our_token).await,
         (None, None) => Err(entry::Failure::NothingToReach),
     };
     match tried {
@@ -129,20 +126,22 @@ async fn one(
                         configured.title
                     ))
                 }
-                entry::Failure::TokenWanted if !secrets.passes_token => Fix::advice(
-                    "The entry sends no token, so the host tries OAuth, which ends in \"dynamic registration 404\". Set \
-                     BONDMCP_HTTP_TOKEN where the host starts, and have the entry send it:",
-                )
-                .or_run(install.with_url(configured)),
+                entry::Failure::TokenWanted if !secrets.passes_token => Fix {
+                    run: install.with_url(configured),
+                    ..Fix::advice(
+                        "The entry sends no token, so the host tries OAuth, which ends in \"dynamic registration 404\". \
+                         Set BONDMCP_HTTP_TOKEN where the host starts, and have the entry send it as `Authorization: Bearer …`.",
+                    )
+                },
                 entry::Failure::TokenWanted => Fix::advice(
                     "Set BONDMCP_HTTP_TOKEN, to the token that the server was started with, where the host starts. The \
                      entry sends it as `Authorization: Bearer …`; without it hosts try OAuth, which ends in \"dynamic \
                      registration 404\".",
                 ),
-                entry::Failure::NotServed(_) => {
-                    Fix::advice("Start `bondmcp-server http` at that address, or let the host start the server:")
-                        .or_run(install.command)
-                }
+                entry::Failure::NotServed(_) => Fix::advice(
+                    "Start `bondmcp-server http` at that address, or let the host start the server:",
+                )
+                .or_run(install.command),
                 _ => install.fix(),
             };
             Check::fail(name, format!("{place}: {failure}"), fix)
@@ -162,12 +161,23 @@ fn served(name: String, place: &str, server: &entry::Server, install: Install) -
     if (server.name.as_str(), server.version.as_str()) == THIS {
         return Check::ok(name, format!("{place} works and has {tools} tools"));
     }
-    let other = format!("{} {}", shown(&server.name), shown(&server.version));
+    // A name could be one of the entry's secrets.
+    let other = match server.version.as_str() {
+        _ if server.name != THIS.0 => "another server".to_owned(),
+        version if is_version(version) => format!("{} {version}", THIS.0),
+        _ => format!("another version of {}", THIS.0),
+    };
     Check::warn(
         name,
         format!("{place} works and has {tools} tools, but runs {other}, not {} {}", THIS.0, THIS.1),
         install.fix(),
     )
+}
+
+/// Whether `text` is three numbers with dots in between.
+fn is_version(text: &str) -> bool {
+    let parts: Vec<_> = text.split('.').collect();
+    parts.len() == 3 && parts.iter().all(|part| part.len() <= 5 && part.parse::<u32>().is_ok())
 }
 
 /// The command that writes an entry.
@@ -185,11 +195,13 @@ impl Install {
         }
     }
 
-    /// Returns the command for the address that the entry has.
-    fn with_url(&self, configured: &ConfiguredEntry) -> String {
-        let url = configured.url.as_deref().unwrap_or_default();
-        // A word with a NUL cannot be passed to a shell.
-        format!("{} --http {}", self.command, shlex::try_quote(url).unwrap_or_default())
+    /// Returns the command for the address that the entry has; `None` for a path that `http` does not serve, as it may
+    /// be secret.
+    fn with_url(&self, configured: &ConfiguredEntry) -> Option<String> {
+        let url: BaseUrl = configured.url.as_deref()?.parse().ok()?;
+        let url = url.endpoint(&[]);
+        let word = shlex::try_quote(url.as_str()).ok()?;
+        (url.path() == "/mcp").then(|| format!("{} --http {word}", self.command))
     }
 
     fn fix(self) -> Fix {

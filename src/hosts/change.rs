@@ -8,7 +8,7 @@ use super::{
     document::Slot,
     entry::{Server, fixed},
     file::Snapshot,
-    is_our_name,
+    is_our_name, is_shown_command,
     place::{Base, Environment},
     table::TokenSource,
     value::Value,
@@ -55,7 +55,7 @@ pub fn install(
         _ => Backup::Write,
     };
     let after = opened.with(opened.text(), &server.name, &entry)?;
-    Ok(Some(opened.change(environment, Some(after), backup, texts(&wanted))))
+    Ok(Some(opened.change(environment, Some(after), backup, wanted.texts())))
 }
 
 /// Plans to remove the entry `name`; `None` if the file has none. If nothing but this server's entries has changed since
@@ -180,7 +180,8 @@ impl Opened {
         };
         let Some(slot) = self.prompt() else { return Ok(text) };
         let document = self.host.format.parse(&text).map_err(|_| self.not_editable())?;
-        let refers = |(_, server): &(&str, &Value)| texts(server).iter().any(|text| text.contains(reference));
+        let refers =
+            |(_, server): &(&str, &Value)| server.texts().iter().any(|text| text.contains(reference));
         let is_used = self.host.section.entries(&document).iter().any(refers);
         let edited = match (is_used, slot.entry(&document).is_some()) {
             (true, false) => self.host.format.set(&text, slot, &fixed(entry)),
@@ -233,27 +234,17 @@ impl Opened {
         let parsed = self.entry().map(|entry| self.host.shape.read(entry)).unwrap_or_default();
         let is_flag = |word: &String| word.starts_with("--") && !word.contains('=') || word == "stdio";
         shown.push(self.name.clone());
-        shown.extend(parsed.command);
+        shown.extend(parsed.command.filter(|command| is_shown_command(command)));
         shown.extend(parsed.arguments.into_iter().filter(is_flag));
         let Self { host, before, .. } = self;
         shown.extend(host.shape.words().map(ToOwned::to_owned));
-        shown.extend(host.format.parse(host.preamble).iter().flat_map(texts));
+        shown.extend(host.format.parse(host.preamble).iter().flat_map(Value::texts));
         if let TokenSource::Prompt { entry, .. } = &host.shape.token_source {
-            shown.extend(texts(&fixed(entry)));
+            shown.extend(fixed(entry).texts());
         }
         let kept_directories =
             [Base::Home, Base::Config, Base::AppData].map(|base| environment.directory(base));
         Change { host, before, after, backup, shown, kept_directories: kept_directories.to_vec() }
-    }
-}
-
-/// Returns all texts in a value.
-fn texts(value: &Value) -> Vec<String> {
-    match value {
-        Value::Text(text) => vec![text.clone()],
-        Value::List(items) => items.iter().flat_map(texts).collect(),
-        Value::Map(entries) => entries.iter().flat_map(|(_, value)| texts(value)).collect(),
-        _ => Vec::new(),
     }
 }
 

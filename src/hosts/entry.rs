@@ -1,6 +1,9 @@
 //! A server's entry, written in a host's shape and read back from it.
 
-use super::{table::Shape, value::Value};
+use super::{
+    table::{Shape, TOKEN_VARIABLE, TokenSource},
+    value::Value,
+};
 
 /// A part of an entry: a fixed value, or a place for something about the server.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +78,16 @@ impl Shape {
                 _ => &[],
             })
             .copied()
+    }
+
+    /// Whether an entry refers to the token of this server.
+    pub(super) fn refers_to_token(&self, entry: &Value) -> bool {
+        let reference = match &self.token_source {
+            TokenSource::Prompt { reference, .. } => reference,
+            _ => TOKEN_VARIABLE,
+        };
+        let token = self.token.iter().filter_map(|(key, _)| entry.get(key));
+        token.flat_map(Value::texts).any(|text| text.contains(reference))
     }
 
     pub(super) fn read(&self, entry: &Value) -> Parsed {

@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -74,11 +74,10 @@ impl Snapshot {
         {
             use std::os::unix::fs::MetadataExt as _;
             let user = rustix::process::geteuid().as_raw();
-            for path in self.target.ancestors() {
-                let metadata = match fs::metadata(path) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                    metadata => metadata.map_err(|error| Error::file(path, &error))?,
-                };
+            // A link and the file that it leads to may be in different directories.
+            let places = [Some(self.target.as_path()), self.path.parent()].into_iter().flatten();
+            for path in places.flat_map(up_to_directory) {
+                let metadata = fs::metadata(path).map_err(|error| Error::file(path, &error))?;
                 let owner = metadata.uid();
                 if owner != user {
                     return Err(Error::Foreign { path: path.to_owned(), owner, user });
@@ -86,9 +85,6 @@ impl Snapshot {
                 // In a directory with the sticky bit others cannot replace the file.
                 if metadata.mode() & 0o002 != 0 && metadata.mode() & 0o1000 == 0 {
                     return Err(Error::WritableByOthers { path: path.to_owned() });
-                }
-                if metadata.is_dir() {
-                    break;
                 }
             }
         }
@@ -114,16 +110,37 @@ impl Snapshot {
 
 fn read_text(path: &Path, target: &Path) -> Result<Option<String>, Error> {
     let bytes = match fs::metadata(target) {
-        Ok(metadata) if metadata.len() > MAX_BYTES => return Err(Error::TooLong { path: path.to_owned() }),
-        Ok(_) => fs::read(target).map_err(|error| Error::file(path, &error))?,
+        // Reading a pipe or a device may never end.
+        Ok(metadata) if !metadata.is_file() => {
+            return Err(Error::NoFile { path: path.to_owned() });
+        }
+        Ok(_) => read(target).map_err(|error| Error::file(path, &error))?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::file(path, &error)),
     };
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(Error::TooLong { path: path.to_owned() });
+    }
     String::from_utf8(bytes).map(Some).map_err(|error| {
         let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = memchr::memchr_iter(b'\n', valid).count() + 1;
         Error::Broken { path: path.to_owned(), line, message: "The text is not UTF-8".to_owned() }
     })
+}
+
+/// Returns what exists of `path` and its ancestors, up to the first directory.
+#[cfg(unix)]
+fn up_to_directory(path: &Path) -> impl Iterator<Item = &Path> {
+    let mut existing = path.ancestors().filter(|path| path.exists());
+    let first = existing.next();
+    first.into_iter().chain(existing.next().filter(|_| first.is_some_and(|path| !path.is_dir())))
+}
+
+/// Reads a file, of one that is too long one byte more than is allowed.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Writes `text` beside `path` and renames it. Without `permissions` the file is for its owner alone.

@@ -65,6 +65,8 @@ pub enum Error {
     WritableByOthers { path: PathBuf },
     #[error("{path} was changed by another program in the meantime. Try again.", path = .path.display())]
     ChangedMeanwhile { path: PathBuf },
+    #[error("{path} is not a file. It was left as it is.", path = .path.display())]
+    NoFile { path: PathBuf },
     #[error("{path} is longer than any host's file. It was left as it is.", path = .path.display())]
     TooLong { path: PathBuf },
     #[error("{path}: {reason}.", path = .path.display())]
@@ -111,6 +113,8 @@ pub struct Secrets {
     pub takes_token_from_environment: bool,
     /// Whether the entry has the host send a token over HTTP.
     pub passes_token: bool,
+    /// Whether that is the token of this server, from where an entry that was installed takes it.
+    pub passes_our_token: bool,
 }
 
 /// What the hosts' files say about this server.
@@ -228,6 +232,7 @@ impl ConfiguredEntry {
                 TokenSource::Nowhere => entry.get("headers").is_some(),
                 _ => host.shape.token.iter().any(|(key, _)| entry.get(key).is_some()),
             },
+            passes_our_token: host.shape.refers_to_token(entry),
         })
     }
 
@@ -235,6 +240,13 @@ impl ConfiguredEntry {
         let program = self.command.as_deref().and_then(|command| Path::new(command).file_stem());
         is_our_name(&self.name) || program.is_some_and(|program| program == env!("CARGO_PKG_NAME"))
     }
+}
+
+/// Whether the command of an entry may be shown. One with variables or arguments in it is no file, and those may be
+/// secrets.
+#[must_use]
+pub fn is_shown_command(command: &str) -> bool {
+    !command.contains(|c: char| c == '=' || c.is_whitespace())
 }
 
 /// Whether an entry of this name is this server's, of any profile.

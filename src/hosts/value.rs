@@ -47,6 +47,17 @@ impl Value {
         }
     }
 
+    /// Returns all texts in the value.
+    #[must_use]
+    pub fn texts(&self) -> Vec<String> {
+        match self {
+            Self::Text(text) => vec![text.clone()],
+            Self::List(items) => items.iter().flat_map(Self::texts).collect(),
+            Self::Map(entries) => entries.iter().flat_map(|(_, value)| value.texts()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Returns the entries of a map; none for any other value.
     #[must_use]
     pub fn entries(&self) -> &[(String, Self)] {

@@ -46,6 +46,8 @@ pub struct View {
     pub in_terminal: bool,
     /// The e-mail address that was typed last, or the one from the request.
     pub email: String,
+    /// Whether the person typed the address, which then is not replaced.
+    email_is_typed: bool,
     pub remember: bool,
     /// BondMCP's refusal after the form was sent, and the form that shows it.
     pub problem: Option<(SignInMethod, Problem)>,
@@ -85,6 +87,7 @@ impl PageSession {
             opens_on: request.opens_on,
             in_terminal: request.in_terminal,
             email: request.email.unwrap_or_default(),
+            email_is_typed: false,
             remember: true,
             problem: None,
         };
@@ -163,6 +166,7 @@ impl PageSession {
     pub fn keep_input(&self, login: &Login) {
         let mut view = self.view_mut();
         view.email.clone_from(&login.email);
+        view.email_is_typed = true;
         view.remember = login.remember;
     }
 
@@ -202,7 +206,7 @@ impl PageSession {
         if request.opens_on != SignInMethod::SignIn {
             view.opens_on = request.opens_on;
         }
-        if let Some(email) = &request.email {
+        if let Some(email) = request.email.as_ref().filter(|_| !view.email_is_typed) {
             view.email.clone_from(email);
         }
         true

@@ -29,7 +29,9 @@ const FORM_TIMEOUT: Duration = Duration::from_secs(10);
 const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; \
                       frame-ancestors 'none'; base-uri 'none'";
 
-const FORBIDDEN: [(HeaderName, &str); 4] = [
+/// Other sites can load nothing of the page, not even its pictures, which would tell them that it is open.
+const FORBIDDEN: [(HeaderName, &str); 5] = [
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
     (X_FRAME_OPTIONS, "DENY"),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (REFERRER_POLICY, "no-referrer"),

@@ -161,7 +161,8 @@ async fn an_entry_over_http_without_its_server_or_its_token() {
     assert!(check.advice.contains("Authorization: Bearer TOKEN") && check.run.is_empty(), "{check:?}");
     let headers = json!({"Authorization": format!("Bearer {TOKEN}")});
     installation.write(".config/zed/settings.json", &zed(json!({"url": url, "headers": headers})));
-    installation.assert_fixed("host Zed").await;
+    let check = installation.examine().await.check("host Zed");
+    assert_eq!(check.status, "skip", "{check:?}");
     installation.write(".config/zed/settings.json", "{}");
 
     server.kill().await.unwrap();
@@ -238,4 +239,105 @@ async fn an_entry_whose_host_asks_for_the_token_is_not_called_broken() {
         .await;
     let check = installation.examine().await.check("host VS Code");
     assert!(check.status == "skip" && check.detail.contains("only the host has"), "{check:?}");
+}
+
+/// Hosts send the headers that the entry has, and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_token_of_this_server_goes_to_no_server_whose_entry_does_not_refer_to_it() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    const TOKEN: &str = "canary-token-of-the-http-server";
+    let (_sandbox, mut installation) = Installation::signed_in().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+    let (heard, mut requests) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = vec![0; 4096];
+            let length = stream.read(&mut request).await.unwrap();
+            heard.send(String::from_utf8_lossy(&request[..length]).into_owned()).unwrap();
+            stream.write_all(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        }
+    });
+    installation.set("BONDMCP_HTTP_TOKEN", TOKEN);
+    for (headers, is_sent) in [
+        (json!({"X-Team": "blue"}), false),
+        (json!({"Authorization": "Bearer ${OTHER_TOKEN}"}), false),
+        (json!({"Authorization": "Bearer ${BONDMCP_HTTP_TOKEN}"}), true),
+    ] {
+        let entry = json!({"type": "http", "url": url, "headers": headers});
+        installation.write(".claude.json", &json!({"mcpServers": {"bondmcp": entry}}).to_string());
+        installation.examine().await.failed("host Claude Code", "wants a token");
+        let request = common::within(requests.recv()).await.unwrap();
+        assert!(request.starts_with("POST /mcp "), "{request}");
+        assert_eq!(request.contains(TOKEN), is_sent, "{headers}");
+    }
+    // Some servers have their token in the path.
+    let entry = json!({"type": "http", "url": format!("{url}/canary-in-the-path")});
+    installation.write(".claude.json", &json!({"mcpServers": {"bondmcp": entry}}).to_string());
+    let report = installation.examine().await;
+    report.failed("host Claude Code", "wants a token");
+    assert!(!report.0.to_string().contains("canary"), "{:#}", report.0);
+}
+
+/// Hosts' entries have secrets among the arguments, and a server may call itself anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_cannot_bring_a_secret_into_the_findings_with_its_name_or_version() {
+    let (_sandbox, installation) = Installation::signed_in().await;
+    for (from, to) in [("bondmcp-server", "'\"$1\"'"), ("0.0.1", "'\"$1\"'"), ("0.0.1", "1 '\"$1\"'")] {
+        let script = OLDER.replace(from, to);
+        let arguments = json!(["-c", script, "sh", "canary-among-the-arguments"]);
+        installation.configure(&json!({"command": "/bin/sh", "args": arguments}));
+        let report = installation.examine().await;
+        let check = report.warned("host Claude Desktop", "works and has 0 tools, but runs another ");
+        assert!(!report.0.to_string().contains("canary"), "{check:?}");
+    }
+}
+
+/// A mistake that people make: variables and arguments in the name of the program.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_is_no_file_is_not_shown() {
+    let (_sandbox, installation) = Installation::signed_in().await;
+    for command in
+        ["BONDMCP_PASSWORD=canary-of-the-entry bondmcp-server", "bondmcp-server --token canary-of-the-entry"]
+    {
+        installation.configure(&json!({"command": command}));
+        let report = installation.examine().await;
+        let check = report.failed("host Claude Desktop", "its program is not there");
+        assert!(!report.0.to_string().contains("canary"), "{check:?}");
+        let mut install = installation.command(&["install", "claude-desktop", "--print"]);
+        let (_, out, _) = common::run(&mut install, "").await;
+        assert!(out.contains("-      \"command\": \"…\"") || out.contains("\"command\":\"…\""), "{out}");
+        assert!(!out.contains("canary"), "{out}");
+        installation.install(&check.run).await;
+        installation.assert_fixed("host Claude Desktop").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipe_in_place_of_a_hosts_file_is_not_read() {
+    let (_sandbox, installation) = Installation::signed_in().await;
+    std::fs::create_dir(installation.home().join(".cursor")).unwrap();
+    installation.paste("mkfifo ~/.cursor/mcp.json", "").await;
+    installation.examine().await.failed("host Cursor", "not a file");
+    installation.paste("rm ~/.cursor/mcp.json", "").await;
+}
+
+/// Another user could lead the link to any file of this user's, such as one in a work tree from elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_behind_a_link_that_others_can_change_is_not_started() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let (_sandbox, installation) = Installation::signed_in().await;
+    installation.configure(&installation.entry());
+    let file = installation.home().join(DESKTOP);
+    let elsewhere = installation.home().join("elsewhere.json");
+    std::fs::rename(&file, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &file).unwrap();
+    installation.assert_fixed("host Claude Desktop").await;
+    let directory = file.parent().unwrap();
+    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let check = installation.examine().await.failed("host Claude Desktop", "can be changed by every user");
+    installation.paste(&check.run, "").await;
+    installation.assert_fixed("host Claude Desktop").await;
 }

@@ -44,8 +44,9 @@ pub(super) async fn run(
             let proxy = Proxy::listen(keys.app.client(), secret).await?;
             keys.app.redactor.hold("token of the proxy", [proxy.token()]);
             let mut program = program(command, proxy.token(), &proxy.base_url());
-            for name in ["NO_PROXY", "no_proxy"] {
-                program.env(name, with_loopback(std::env::var_os(name)));
+            for (name, other) in [("NO_PROXY", "no_proxy"), ("no_proxy", "NO_PROXY")] {
+                let hosts = std::env::var_os(name).or_else(|| std::env::var_os(other));
+                program.env(name, with_loopback(hosts));
             }
             Ok((spawn(program)?, signals, Some(proxy)))
         } else {
@@ -85,6 +86,10 @@ fn program(command: Vec<OsString>, key: &SecretString, base_url: &str) -> Comman
 /// requests in plain text.
 fn with_loopback(hosts: Option<OsString>) -> OsString {
     let mut hosts = hosts.unwrap_or_default();
+    // All hosts; in a list the asterisk would have no meaning.
+    if hosts == "*" {
+        return hosts;
+    }
     if !hosts.is_empty() {
         hosts.push(",");
     }

@@ -97,7 +97,9 @@ impl EnvFile {
                 git.env_remove(name);
             }
         }
-        git.current_dir(&self.directory).args(["check-ignore", "--quiet", "--"]).arg(&self.path);
+        // Whoever made the work tree may have configured a program for git to start.
+        git.current_dir(&self.directory).args(["-c", "core.fsmonitor=false"]);
+        git.args(["check-ignore", "--quiet", "--"]).arg(&self.path);
         git.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let (file, tree) = (self.path.display(), tree.display());
         match git.status() {

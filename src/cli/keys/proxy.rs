@@ -128,9 +128,11 @@ impl Shared {
         };
         let decoded = segments.map(|segment| {
             let segment = percent_decode_str(segment).decode_utf8().ok()?;
-            // A server may take an escaped slash or backslash for a separator.
-            let is_plain = !segment.contains(['/', '\\']) && segment != "." && segment != "..";
-            is_plain.then(|| segment.into_owned())
+            // A server may take an escaped slash or backslash for a separator, and drop control characters or what
+            // follows a semicolon.
+            let is_plain = !segment.contains(['/', '\\']) && !segment.contains(char::is_control);
+            let name = segment.split(';').next().unwrap_or_default();
+            (is_plain && !matches!(name, "." | "..")).then(|| segment.into_owned())
         });
         decoded.collect()
     }
@@ -166,6 +168,13 @@ mod tests {
             "/mcp/%2E./admin",
             "/mcp/a%2F..%2F..%2Fadmin",
             "/mcp/..%5cadmin",
+            // URL parsers drop these characters and then see `..`.
+            "/mcp/.%09./admin",
+            "/mcp/.%0a%2e%0d/admin",
+            "/mcp/a%00b",
+            // Some servers drop what follows a semicolon and then see `..`.
+            "/mcp/..;/admin",
+            "/mcp/..%3Bx/admin",
             "/mcp/%ff",
         ] {
             assert_eq!(shared.path(path), None, "{path}");

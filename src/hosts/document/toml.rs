@@ -1,8 +1,10 @@
 //! TOML.
 
-use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, TableLike, Value as TomlValue};
+use std::ops::Range;
 
-use super::{NotEditable, Slot, SyntaxError};
+use toml_edit::{Array, Document, DocumentMut, InlineTable, Item, Table, TableLike, Value as TomlValue};
+
+use super::{NotEditable, Slot, SyntaxError, masked::Scalar};
 use crate::hosts::value::Value;
 
 pub fn parse(text: &str) -> Result<Value, SyntaxError> {
@@ -11,6 +13,65 @@ pub fn parse(text: &str) -> Result<Value, SyntaxError> {
         message: error.message().replace('\n', "; "),
     })?;
     Ok(map(document.as_table()))
+}
+
+/// Returns the keys and values of a text with their places; `None` if they are not known.
+pub fn scalars(text: &str) -> Option<Vec<Scalar>> {
+    let document = Document::parse(text).ok()?;
+    let mut values = Vec::new();
+    places(document.as_item(), &mut values)?;
+    values.sort_by_key(|range| range.start);
+    let mut scalars = Vec::new();
+    let mut at = 0;
+    for range in values {
+        scalars.extend(keys(text, at..range.start)?);
+        at = range.end;
+        scalars.push(Scalar { range, is_key: false });
+    }
+    scalars.extend(keys(text, at..text.len())?);
+    Some(scalars)
+}
+
+/// Adds the places of the values in `item`.
+fn places(item: &Item, found: &mut Vec<Range<usize>>) -> Option<()> {
+    match item {
+        Item::None => Some(()),
+        Item::Value(value) => places_in_value(value, found),
+        Item::Table(table) => table.iter().try_for_each(|(_, item)| places(item, found)),
+        Item::ArrayOfTables(tables) => {
+            tables.iter().flat_map(Table::iter).try_for_each(|(_, item)| places(item, found))
+        }
+    }
+}
+
+fn places_in_value(value: &TomlValue, found: &mut Vec<Range<usize>>) -> Option<()> {
+    match value {
+        TomlValue::Array(items) => items.iter().try_for_each(|item| places_in_value(item, found)),
+        TomlValue::InlineTable(table) => {
+            table.iter().try_for_each(|(_, value)| places_in_value(value, found))
+        }
+        scalar => {
+            found.push(scalar.span()?);
+            Some(())
+        }
+    }
+}
+
+/// Returns the keys between two values, where there are but keys, marks and comments. The parser does not tell the
+/// places of those in headers of tables.
+fn keys(text: &str, between: Range<usize>) -> Option<Vec<Scalar>> {
+    let mut keys = Vec::new();
+    let mut at = between.start;
+    for line in text.get(between)?.split_inclusive('\n') {
+        let end = line.find('#').unwrap_or(line.len());
+        let is_mark = |c: char| c.is_whitespace() || "[]{},.=".contains(c);
+        for word in line[..end].split(is_mark).filter(|word| !word.is_empty()) {
+            let start = at + (word.as_ptr() as usize - line.as_ptr() as usize);
+            keys.push(Scalar { range: start..start + word.len(), is_key: true });
+        }
+        at += line.len();
+    }
+    Some(keys)
 }
 
 fn map(table: &dyn TableLike) -> Value {

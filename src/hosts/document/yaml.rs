@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 
-use super::{NotEditable, Slot, SyntaxError, json::quoted};
+use super::{NotEditable, Slot, SyntaxError, json::quoted, masked::Scalar};
 use crate::hosts::value::Value;
 
 /// Deepest nesting that is read.
@@ -59,6 +59,34 @@ fn key_of(node: &Node) -> String {
     match value(node) {
         Value::Text(text) | Value::Number(text) => text,
         other => format!("{other:?}"),
+    }
+}
+
+/// Returns the keys and values of a text with their places; `None` if they are not known.
+pub fn scalars(text: &str) -> Option<Vec<Scalar>> {
+    let mut scalars = Vec::new();
+    if let Some(root) = document(text).ok()? {
+        places(&root, false, &mut scalars);
+    }
+    // From characters to bytes.
+    let mut bytes: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
+    bytes.push(text.len());
+    for Scalar { range, .. } in &mut scalars {
+        *range = *bytes.get(range.start)?..*bytes.get(range.end)?;
+    }
+    Some(scalars)
+}
+
+fn places(node: &Node, is_key: bool, found: &mut Vec<Scalar>) {
+    match &node.content {
+        Content::Scalar(_) => found.push(Scalar { range: node.start.index..node.end, is_key }),
+        Content::List(items) => items.iter().for_each(|item| places(item, false, found)),
+        Content::Map(entries) => {
+            for (key, value) in entries {
+                places(key, true, found);
+                places(value, false, found);
+            }
+        }
     }
 }
 

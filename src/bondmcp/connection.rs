@@ -209,22 +209,9 @@ impl ConnectFailure {
         }
     }
 
-    /// Whether a retry may succeed: a certificate does not change within seconds.
-    pub(super) fn may_pass(self) -> bool {
-        match self {
-            Self::Dns | Self::Refused | Self::TimedOut | Self::NoRoute | Self::Closed | Self::Other => true,
-            Self::CertificateExpired(_)
-            | Self::CertificateNotValidYet
-            | Self::CertificateForAnotherName
-            | Self::CertificateNotTrusted
-            | Self::ProxyLogin
-            | Self::ProxyRefused
-            | Self::Tls => false,
-        }
-    }
-
-    /// Whether the connection to the proxy failed, rather than that to the host behind it, where there is a proxy.
-    pub(super) fn is_about_the_proxy(self) -> bool {
+    /// Whether the network failed, below TLS and the proxy's answers. Only such a failure may pass within seconds, and
+    /// where there is a proxy, it is the connection to the proxy that failed.
+    pub(super) fn is_of_the_network(self) -> bool {
         match self {
             Self::Dns | Self::Refused | Self::TimedOut | Self::NoRoute | Self::Closed | Self::Other => true,
             Self::CertificateExpired(_)

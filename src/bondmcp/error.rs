@@ -181,7 +181,9 @@ impl Error {
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Refused(refusal) => matches!(refusal.status, 429 | 500 | 502 | 503 | 504),
-            Self::Unreachable { cause, .. } | Self::ProxyUnreachable { cause, .. } => cause.may_pass(),
+            Self::Unreachable { cause, .. } | Self::ProxyUnreachable { cause, .. } => {
+                cause.is_of_the_network()
+            }
             Self::Broken { .. } | Self::Timeout { .. } => true,
             _ => false,
         }
@@ -191,7 +193,9 @@ impl Error {
     pub(super) fn should_retry_billed(&self) -> bool {
         match self {
             Self::Refused(refusal) => refusal.status == 429 || refusal.is_load_shed(),
-            Self::Unreachable { cause, .. } | Self::ProxyUnreachable { cause, .. } => cause.may_pass(),
+            Self::Unreachable { cause, .. } | Self::ProxyUnreachable { cause, .. } => {
+                cause.is_of_the_network()
+            }
             _ => false,
         }
     }

@@ -265,7 +265,7 @@ impl Client {
         tracing::debug!(host, causes = causes(error), "the connection failed");
         if error.is_connect() {
             let cause = ConnectFailure::of(error);
-            match Proxy::of(&self.base_url).filter(|_| cause.is_about_the_proxy()) {
+            match Proxy::of(&self.base_url).filter(|_| cause.is_of_the_network()) {
                 Some(proxy) => Error::ProxyUnreachable { host, proxy: proxy.host(), cause },
                 None => Error::Unreachable { host, cause },
             }

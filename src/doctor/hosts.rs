@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{Check, Findings, Fix, entry, presentation::Presentation};
 use crate::{
     config::{BaseUrl, Profile},
-    hosts::{self, ConfiguredEntry, Environment},
+    hosts::{self, ConfiguredEntry, Environment, Host, TokenSource},
     redact::Redactor,
     secret::{ExposeSecret as _, SecretString},
 };
@@ -111,12 +111,21 @@ async fn one(
     };
     match tried {
         Ok(server) => served(name, &place, &server, install),
-        Err(entry::Failure::TokenWanted) if secrets.passes_token && secrets.asks_for_token => Check::skip(
-            name,
-            format!("{place}: its server wants the token that the host asks you for, so only you can try it"),
-        ),
+        Err(entry::Failure::TokenWanted) if secrets.passes_token && !secrets.takes_token_from_environment => {
+            Check::skip(
+                name,
+                format!("{place}: its server wants a token that only the host has; try it there"),
+            )
+        }
         Err(failure) => {
             let fix = match &failure {
+                entry::Failure::TokenWanted if !secrets.passes_token && takes_no_token(configured) => {
+                    Fix::advice(format!(
+                        "{} takes no token from a variable. Add the header `Authorization: Bearer TOKEN` to the entry \
+                         yourself, with the token that the server was started with.",
+                        configured.title
+                    ))
+                }
                 entry::Failure::TokenWanted if !secrets.passes_token => Fix {
                     run: install.with_url(configured),
                     ..Fix::advice(
@@ -138,6 +147,11 @@ async fn one(
             Check::fail(name, format!("{place}: {failure}"), fix)
         }
     }
+}
+
+/// Whether the host has no way to send a token but to have it in its file, where `install` does not write it.
+fn takes_no_token(configured: &ConfiguredEntry) -> bool {
+    Host::named(configured.host).is_some_and(|host| matches!(host.token_source(), TokenSource::Nowhere))
 }
 
 /// Reports a server that works, and whether it is this one.

@@ -109,8 +109,8 @@ pub struct ConfiguredEntry {
 pub struct Secrets {
     /// The environment variables that the entry sets.
     pub variables: Vec<(String, SecretString)>,
-    /// Whether the host asks the person for a token that it sends.
-    pub asks_for_token: bool,
+    /// Whether the host takes the token that it sends from its environment, and not from the person or the file.
+    pub takes_token_from_environment: bool,
     /// Whether the entry has the host send a token over HTTP.
     pub passes_token: bool,
     /// Whether that is the token of this server, from where an entry that was installed takes it.
@@ -227,8 +227,11 @@ impl ConfiguredEntry {
             variables: variables
                 .filter_map(|(name, value)| Some((name.clone(), value.as_text()?.into())))
                 .collect(),
-            asks_for_token: matches!(host.token_source(), TokenSource::Prompt { .. }),
-            passes_token: host.shape.token.iter().any(|(key, _)| entry.get(key).is_some()),
+            takes_token_from_environment: matches!(host.token_source(), TokenSource::Variable),
+            passes_token: match host.token_source() {
+                TokenSource::Nowhere => entry.get("headers").is_some(),
+                _ => host.shape.token.iter().any(|(key, _)| entry.get(key).is_some()),
+            },
             passes_our_token: host.shape.refers_to_token(entry),
         })
     }

@@ -154,6 +154,17 @@ async fn an_entry_over_http_without_its_server_or_its_token() {
     installation.set("BONDMCP_HTTP_TOKEN", TOKEN);
     installation.assert_fixed("host Claude Code").await;
 
+    // Zed takes no token from a variable, so `install` cannot fix it.
+    let zed = |entry: Value| json!({"context_servers": {"bondmcp": entry}}).to_string();
+    installation.write(".config/zed/settings.json", &zed(json!({"url": url})));
+    let check = installation.examine().await.failed("host Zed", "wants a token");
+    assert!(check.advice.contains("Authorization: Bearer TOKEN") && check.run.is_empty(), "{check:?}");
+    let headers = json!({"Authorization": format!("Bearer {TOKEN}")});
+    installation.write(".config/zed/settings.json", &zed(json!({"url": url, "headers": headers})));
+    let check = installation.examine().await.check("host Zed");
+    assert_eq!(check.status, "skip", "{check:?}");
+    installation.write(".config/zed/settings.json", "{}");
+
     server.kill().await.unwrap();
     let check = installation.examine().await.failed("host Claude Code", "no server answers at its address");
     let (_server, url) = http_server(&installation, TOKEN).await;
@@ -227,7 +238,7 @@ async fn an_entry_whose_host_asks_for_the_token_is_not_called_broken() {
         .install(&format!("{} install vscode --http {url}", env!("CARGO_BIN_EXE_bondmcp-server")))
         .await;
     let check = installation.examine().await.check("host VS Code");
-    assert!(check.status == "skip" && check.detail.contains("only you can try it"), "{check:?}");
+    assert!(check.status == "skip" && check.detail.contains("only the host has"), "{check:?}");
 }
 
 /// Hosts send the headers that the entry has, and nothing else.

@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 /// Age at which an API key should be rotated.
 pub const ROTATION_AGE: TimeDelta = TimeDelta::days(90);
 
-/// An API key that is older than [`ROTATION_AGE`].
+/// An API key that is older than 90 days.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AgedKey {
     pub id: String,
@@ -18,7 +18,7 @@ pub struct AgedKey {
 }
 
 impl Account {
-    /// Returns the stored keys whose values are older than [`ROTATION_AGE`], without a request.
+    /// Returns the stored keys whose values are older than 90 days, without a request.
     pub async fn keys_to_rotate(&self) -> Result<Vec<AgedKey>, Error> {
         let memory = self.record().await?;
         let now = self.now();

@@ -62,6 +62,8 @@ def looking():
         page.choose("create")
         page.wait_for("At least 8 characters, with a letter and a digit.")
         page.check("create")
+        if DOCS:
+            page.picture(DOCS / "create-account.png")
         page.choose("key")
         page.check("key")
         page.choose("sign-in")

@@ -3,6 +3,7 @@
 
 mod announcement;
 mod audit;
+mod authenticate;
 mod bearer;
 mod cache;
 mod error;
@@ -40,6 +41,7 @@ use self::{
 };
 pub use self::{
     audit::{AuditEntry, AuditReader, KEYS_COMMAND},
+    authenticate::{Authenticated, Authenticator},
     bearer::{Bearer, CredentialSource, RequiredCredential},
     error::{Error, SignInReason},
     identity::Identity,
@@ -174,6 +176,12 @@ impl Account {
     #[must_use]
     pub fn profile(&self) -> &str {
         self.inner.profile.as_str()
+    }
+
+    /// Name of the owner, under which the vault stores the account.
+    #[must_use]
+    pub fn owner_name(&self) -> &str {
+        &self.inner.store.id.owner
     }
 
     /// Base URL that requests go to.

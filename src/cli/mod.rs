@@ -35,7 +35,7 @@ use tracing::level_filters::LevelFilter;
 pub use self::process::forbid_core_dumps;
 use self::{error::Error, printer::Printer};
 use crate::{
-    account::Account,
+    account::{Account, Accounts},
     bondmcp::{Client, Timing},
     clock::Clock,
     config::{ConfigError, DEFAULT_BASE_URL, Flags, Profile, Settings, default_data_dir},
@@ -285,9 +285,9 @@ impl App {
         )
     }
 
-    fn account(&self) -> Account {
+    fn accounts(&self) -> Accounts {
         let command_line = self.command_line();
-        Account::new(&self.settings, command_line, self.client(), self.clock.clone(), self.redactor.clone())
+        Accounts::new(&self.settings, command_line, self.client(), self.clock.clone(), self.redactor.clone())
     }
 
     fn command_line(&self) -> String {

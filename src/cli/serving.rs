@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{App, Error, sandboxed, stop};
 use crate::{
-    account::Account,
+    account::Accounts,
     mcp::{BondMcp, Limits, Selection, Toolset, Usd},
     sandbox::RunningSandbox,
     sign_in::{LIFETIME, Options, SignIn},
@@ -44,7 +44,7 @@ pub(super) struct Serving {
     pub server: BondMcp,
     /// Cancelled by a signal that ends the server.
     pub stopping: CancellationToken,
-    account: Account,
+    accounts: Accounts,
     sign_in: Option<SignIn>,
     _sandbox: Option<RunningSandbox>,
 }
@@ -55,7 +55,7 @@ impl Serving {
         if let Some(sign_in) = self.sign_in {
             sign_in.close().await;
         }
-        self.account.close().await;
+        self.accounts.close().await;
     }
 }
 
@@ -69,7 +69,8 @@ impl ServingArgs {
     pub async fn start(self, app: App, with_page: bool) -> Result<Serving, Error> {
         let selection = Selection { read_only: self.read_only, toolsets: self.toolsets, tools: self.tools };
         let (app, sandbox) = self.sandbox.apply(app).await?;
-        let account = app.account();
+        let accounts = app.accounts();
+        let account = accounts.local();
         let stopping = CancellationToken::new();
         stop::on_signal(stopping.clone());
         super::reconcile_in_background(&account);
@@ -91,7 +92,7 @@ impl ServingArgs {
             stopping.clone(),
         )
         .map_err(|error| Error::Usage(error.to_string()))?;
-        Ok(Serving { server, stopping, account, sign_in, _sandbox: sandbox })
+        Ok(Serving { server, stopping, accounts, sign_in, _sandbox: sandbox })
     }
 }
 

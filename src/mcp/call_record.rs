@@ -50,7 +50,7 @@ impl CallRecord {
         );
         server.account().audit(&AuditEntry {
             time: server.account().now(),
-            owner: server.account().profile().to_owned(),
+            owner: server.account().name().to_owned(),
             host: self.host,
             tool: self.tool.to_owned(),
             action: self.action.map(ToOwned::to_owned),

@@ -156,9 +156,10 @@ pub(super) fn answer(request: &CallToolRequestParams) -> Option<ElicitResult> {
     serde_json::from_value(answer.clone()).ok()
 }
 
-/// Binds a state to the owner, the tool and its arguments.
+/// Binds a state to the owner, the upstream, the tool and its arguments.
 fn bound_to(account: &Account, request: &CallToolRequestParams) -> Vec<u8> {
-    json!([account.owner_name(), request.name, request.arguments]).to_string().into_bytes()
+    let (owner, upstream) = (account.owner_name(), account.upstream().as_str());
+    json!([owner, upstream, request.name, request.arguments]).to_string().into_bytes()
 }
 
 pub(super) fn stale() -> ErrorData {

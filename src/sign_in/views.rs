@@ -201,7 +201,7 @@ fn form(session: &PageSession, view: &View, method: SignInMethod, problem: Optio
         frame: frame(session, view, Some(state(session))),
         form_token: session.form_token(),
         code: pending.code(),
-        profile: account.profile(),
+        profile: account.name(),
         upstream,
         upstream_kind,
         requested_by: &view.requested_by,

@@ -20,7 +20,7 @@ use std::{
 };
 
 use bondmcp_server::{
-    account::Account,
+    account::{Account, Accounts},
     bondmcp::{Client, Timing},
     clock::Clock,
     config::{Flags, Settings},
@@ -266,24 +266,26 @@ pub fn in_process(place: &Place, timing: Timing) -> (BondMcp, CancellationToken)
 }
 
 pub fn in_process_within(place: &Place, timing: Timing, limits: Limits) -> (BondMcp, CancellationToken) {
-    let (account, redactor) = account_of(place, timing, true);
+    let (accounts, redactor) = accounts_of(place, timing, true);
     let stopping = CancellationToken::new();
     let server =
-        BondMcp::new(account, None, redactor, &Selection::default(), limits, stopping.clone()).unwrap();
+        BondMcp::new(accounts.local(), None, redactor, &Selection::default(), limits, stopping.clone())
+            .unwrap();
     (server, stopping)
 }
 
 /// Starts the server of `place` in this process with a sign-in page, not signed in; the token ends it.
 pub fn in_process_with_page(place: &Place, limits: Limits) -> (BondMcp, CancellationToken) {
-    let (account, redactor) = account_of(place, Timing::default(), false);
+    let (accounts, redactor) = accounts_of(place, Timing::default(), false);
     let stopping = CancellationToken::new();
-    let page = SignIn::new(account.clone(), Options::default());
+    let page = SignIn::new(accounts.local(), Options::default());
     let server =
-        BondMcp::new(account, Some(page), redactor, &Selection::default(), limits, stopping.clone()).unwrap();
+        BondMcp::new(accounts.local(), Some(page), redactor, &Selection::default(), limits, stopping.clone())
+            .unwrap();
     (server, stopping)
 }
 
-fn account_of(place: &Place, timing: Timing, with_login: bool) -> (Account, Redactor) {
+fn accounts_of(place: &Place, timing: Timing, with_login: bool) -> (Accounts, Redactor) {
     let settings = Settings::load(Flags::default(), None, |name| match name {
         "BONDMCP_BASE_URL" => Some(place.base_url.clone().into()),
         "BONDMCP_DATA_DIR" => Some(place.data_dir().into()),
@@ -295,11 +297,17 @@ fn account_of(place: &Place, timing: Timing, with_login: bool) -> (Account, Reda
     .unwrap();
     let (redactor, clock) = (Redactor::default(), Clock::system());
     let client = Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), timing);
-    (Account::new(&settings, "bondmcp-server".into(), client, clock, redactor.clone()), redactor)
+    (Accounts::new(&settings, "bondmcp-server".into(), client, clock, redactor.clone()), redactor)
 }
 
 /// Creates the account of `place` in this process, not signed in, with its redactor.
 pub fn account(place: &Place) -> (Account, Redactor) {
+    let (accounts, redactor) = accounts(place);
+    (accounts.local(), redactor)
+}
+
+/// Creates the accounts of `place` in this process, with the redactor of the process.
+pub fn accounts(place: &Place) -> (Accounts, Redactor) {
     let settings = Settings::load(Flags::default(), None, |name| match name {
         "BONDMCP_BASE_URL" => Some(place.base_url.clone().into()),
         "BONDMCP_DATA_DIR" => Some(place.data_dir().into()),
@@ -310,7 +318,7 @@ pub fn account(place: &Place) -> (Account, Redactor) {
     let (redactor, clock) = (Redactor::default(), Clock::system());
     let base_url = settings.base_url.clone();
     let client = Client::new(base_url, redactor.clone(), clock.clone(), Timing::default());
-    (Account::new(&settings, "bondmcp-server".into(), client, clock, redactor.clone()), redactor)
+    (Accounts::new(&settings, "bondmcp-server".into(), client, clock, redactor.clone()), redactor)
 }
 
 pub mod fast_time;

@@ -7,7 +7,7 @@ use rmcp::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    account::Account,
+    account::Accounts,
     bondmcp::{Client, Timing},
     clock::Clock,
     config::{Flags, Settings},
@@ -69,7 +69,9 @@ fn server(limits: Limits) -> BondMcp {
     let redactor = Redactor::default();
     let base_url = settings.base_url.clone();
     let client = Client::new(base_url, redactor.clone(), Clock::system(), Timing::default());
-    let account = Account::new(&settings, "bondmcp-server".into(), client, Clock::system(), redactor.clone());
+    let accounts =
+        Accounts::new(&settings, "bondmcp-server".into(), client, Clock::system(), redactor.clone());
+    let account = accounts.local();
     let selection = Selection::default();
     let mut server =
         BondMcp::new(account, None, redactor, &selection, limits, CancellationToken::new()).unwrap();

@@ -138,6 +138,7 @@ impl Shared {
         let origin = self.client.base_url().as_str().to_owned();
         let id = RecordId { owner: record_owner(owner, &environment), origin };
         Inner {
+            owner: owner.clone(),
             name: owner.audit_name(),
             environment,
             command_line: Arc::clone(&self.command_line),

@@ -78,6 +78,7 @@ pub struct Account {
 
 #[derive(Debug)]
 struct Inner {
+    owner: Owner,
     /// The owner's name in logs and in the audit log.
     name: String,
     /// What the environment holds for this owner.

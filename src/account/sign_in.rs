@@ -1,7 +1,7 @@
 //! Registering, signing in and signing out.
 
 use super::{
-    Account, Error, RequiredCredential, SignInReason, Status,
+    Account, Error, Owner, RequiredCredential, SignInReason, Status,
     authenticate::{Authenticated, NewSession, Proof},
     record::Record,
     session::Session,
@@ -33,7 +33,7 @@ impl Account {
         let (account, email) = (self.clone(), email.to_owned());
         self.run_to_completion(async move {
             // Nothing is sent for an identity that cannot be adopted.
-            check_profile(&account.reread().await?.record, &email)?;
+            account.check_profile(&account.reread().await?.record, &email)?;
             let authenticated = account.authenticator().with_password(&email, password).await?;
             account.adopt(authenticated, remember).await?;
             account.status().await
@@ -73,7 +73,8 @@ impl Account {
     async fn adopt_session(&self, new: &NewSession, remember: bool) -> Result<(), Error> {
         let user_id = new.user.as_ref().map(|user| user.id.clone());
         let change = |record: &mut Record| {
-            check_profile(record, &new.email)?;
+            self.check_profile(record, &new.email)?;
+            self.check_user(record, user_id.as_deref())?;
             let former = record.session.take().filter(|_| record.email.as_ref() != Some(&new.email));
             record.generation += 1;
             record.email = Some(new.email.clone());
@@ -93,6 +94,7 @@ impl Account {
 
     async fn adopt_key(&self, key: &SecretString) -> Result<(), Error> {
         let change = |record: &mut Record| {
+            self.check_user(record, None)?;
             record.generation += 1;
             record.own_key = Some(key.clone());
             record.active_key = None;
@@ -148,15 +150,25 @@ impl Account {
             tracing::warn!(%error, "the session was deleted here but could not be ended at BondMCP; it expires by itself");
         }
     }
-}
 
-/// A profile with stored keys belongs to the account that created them.
-fn check_profile(record: &Record, email: &str) -> Result<(), Error> {
-    let has_keys = !record.keys.is_empty() || !record.intents.is_empty();
-    match &record.email {
-        Some(owner) if has_keys && !owner.eq_ignore_ascii_case(email) => {
-            Err(Error::ProfileTaken { email: owner.clone() })
+    /// A profile with stored keys belongs to the account that created them.
+    fn check_profile(&self, record: &Record, email: &str) -> Result<(), Error> {
+        let has_keys = !record.keys.is_empty() || !record.intents.is_empty();
+        match (&self.inner.owner, &record.email) {
+            (Owner::Profile(_), Some(owner)) if has_keys && !owner.eq_ignore_ascii_case(email) => {
+                Err(Error::ProfileTaken { email: owner.clone() })
+            }
+            _ => Ok(()),
         }
-        _ => Ok(()),
+    }
+
+    /// The account of a subject is one user's, so that user is known and does not change.
+    fn check_user(&self, record: &Record, user_id: Option<&str>) -> Result<(), Error> {
+        let is_somebody_else =
+            user_id.is_none() || record.user_id.as_deref().is_some_and(|known| Some(known) != user_id);
+        match &self.inner.owner {
+            Owner::Subject(_) if is_somebody_else => Err(Error::AnotherUser),
+            _ => Ok(()),
+        }
     }
 }

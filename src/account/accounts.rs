@@ -9,8 +9,8 @@ use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Account, AuditReader, Inner, Owner, PerOwner, audit::Audit, cache::Cache, renewal::Renewals,
-    shared_vault::SharedVault, store::Store,
+    Account, AuditReader, Authenticator, Inner, Owner, PerOwner, audit::Audit, cache::Cache,
+    renewal::Renewals, shared_vault::SharedVault, store::Store,
 };
 use crate::{
     bondmcp::Client,
@@ -95,6 +95,14 @@ impl Accounts {
         Owner::Profile(self.shared.profile.clone())
     }
 
+    /// Returns what finds out who somebody is whose account is not known yet. What that person types is known to the
+    /// process-wide redactor as long as it is in use, and to no owner's.
+    #[must_use]
+    pub fn authenticator(&self) -> Authenticator {
+        let Shared { client, redactor, clock, tasks, .. } = &*self.shared;
+        Authenticator::new(client.for_owner(redactor.scope()), clock.clone(), tasks.clone())
+    }
+
     /// Returns a reader of the audit log: the entries of all owners and processes.
     #[must_use]
     pub fn audit_reader(&self) -> AuditReader {
@@ -129,6 +137,7 @@ impl Shared {
         let origin = self.client.base_url().as_str().to_owned();
         let id = RecordId { owner: record_owner(owner, &environment), origin };
         Inner {
+            owner: owner.clone(),
             name: owner.audit_name(),
             environment,
             command_line: Arc::clone(&self.command_line),

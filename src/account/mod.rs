@@ -4,6 +4,7 @@
 mod accounts;
 mod announcement;
 mod audit;
+mod authenticate;
 mod bearer;
 mod cache;
 mod error;
@@ -38,6 +39,7 @@ use tracing::Instrument as _;
 pub use self::{
     accounts::Accounts,
     audit::{AuditEntry, AuditReader, KEYS_COMMAND},
+    authenticate::{Authenticated, Authenticator},
     bearer::{Bearer, CredentialSource, RequiredCredential},
     error::{Error, SignInReason},
     identity::Identity,
@@ -76,6 +78,7 @@ pub struct Account {
 
 #[derive(Debug)]
 struct Inner {
+    owner: Owner,
     /// The owner's name in logs and in the audit log.
     name: String,
     /// What the environment holds for this owner.
@@ -138,6 +141,12 @@ impl Account {
     #[must_use]
     pub fn redactor(&self) -> &Redactor {
         &self.inner.redactor
+    }
+
+    /// Name of the owner, under which the vault stores the account.
+    #[must_use]
+    pub fn owner_name(&self) -> &str {
+        &self.inner.store.id.owner
     }
 
     /// Base URL that requests go to.

@@ -209,7 +209,11 @@ impl Call<'_> {
         if let Err(report) = arguments::check(self.arguments, schema) {
             return Ok(ToolError::from(report).into());
         }
-        let asked = self.server.shared.request_states.asked(self.request)?;
+        let states = &self.server.shared.request_states;
+        let asked = match states.asked(self.account(), self.request).await {
+            Ok(asked) => asked,
+            Err(error) => return error.answer(),
+        };
         if let Some(answer) = self.sign_in_first(asked.as_ref()).await? {
             return Ok(answer);
         }
@@ -219,12 +223,7 @@ impl Call<'_> {
         // A billed request is begun only when it can end in time: one that is cut off may have been billed.
         if self.tool.price.is_some() && self.time_left() < self.server.shared.limits.billed {
             return match asked.filter(|_| self.host.asks_in_rounds()) {
-                Some(asked) => self
-                    .server
-                    .shared
-                    .request_states
-                    .continue_without_input(asked, self.request)
-                    .map(Into::into),
+                Some(asked) => states.continue_without_input(self.account(), asked, self.request).await,
                 None => Ok(call_again().into()),
             };
         }

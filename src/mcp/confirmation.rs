@@ -57,8 +57,8 @@ impl Call<'_> {
                 (asked, input_required::answer(self.request))
             else {
                 let states = &self.server.shared.request_states;
-                let question = states.ask(PendingInput::Confirmation, form, self.request);
-                return question.map(|question| Some(question.into()));
+                let question = states.ask(self.account(), PendingInput::Confirmation, form, self.request);
+                return question.await.map(Some);
             };
             Some(answer)
         } else {

@@ -85,7 +85,7 @@ impl Call<'_> {
             Err(error) => return Ok(Some(ToolError::from(UserFacingError::from(&error)).into())),
         };
         match delivery {
-            LinkDelivery::InputRequired => self.ask_in_round(&pending, message(&pending), 1),
+            LinkDelivery::InputRequired => self.ask_in_round(&pending, message(&pending), 1).await,
             LinkDelivery::WhileOpen => Ok(self.while_open(&pending).await),
             LinkDelivery::InAnswer => {
                 sign_in.show().await;
@@ -95,7 +95,7 @@ impl Call<'_> {
     }
 
     /// Asks the person in the call's `round`.
-    fn ask_in_round(
+    async fn ask_in_round(
         &self,
         pending: &Pending,
         message: String,
@@ -104,7 +104,7 @@ impl Call<'_> {
         let asked = PendingInput::SignIn { name: pending.name().to_owned(), round };
         let question = elicitation(pending, message, String::new());
         let states = &self.server.shared.request_states;
-        states.ask(asked, question, self.request).map(|question| Some(question.into()))
+        states.ask(self.account(), asked, question, self.request).await.map(Some)
     }
 
     /// Revisions before 2026-07-28: the host is asked while the call stays open. At the call's deadline the agent gets
@@ -227,12 +227,12 @@ impl Call<'_> {
                 Ok(Some(self.in_words(&pending)))
             }
             State::Open | State::Verifying { .. } if is_link_gone => {
-                self.ask_in_round(&pending, message_again(&pending), round + 1)
+                self.ask_in_round(&pending, message_again(&pending), round + 1).await
             }
             State::Open | State::Verifying { .. } => {
                 let asked = PendingInput::SignIn { name: name.to_owned(), round: round + 1 };
                 let states = &self.server.shared.request_states;
-                states.continue_without_input(asked, self.request).map(|question| Some(question.into()))
+                states.continue_without_input(self.account(), asked, self.request).await.map(Some)
             }
         }
     }

@@ -211,7 +211,11 @@ impl Call<'_> {
     /// Handles a retry after the person was asked. Waits for the page, then continues the call or asks for another
     /// round. The person is asked again only where their answer has taken the link away.
     async fn next_round(&self, sign_in: &SignIn, name: &str, round: u8) -> Result<Option<Answer>, ErrorData> {
-        let Some(pending) = sign_in.named(name).await else { return Err(input_required::stale()) };
+        let pending = match sign_in.named(name).await {
+            Ok(Some(pending)) => pending,
+            Ok(None) => return Err(input_required::stale()),
+            Err(error) => return Ok(Some(ToolError::from(UserFacingError::from(&error)).into())),
+        };
         match input_required::answer(self.request).map(|answer| answer.action) {
             Some(ElicitationAction::Decline) => return Ok(self.declined(&pending)),
             Some(ElicitationAction::Cancel) => return Ok(self.cancelled(&pending)),

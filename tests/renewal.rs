@@ -426,5 +426,5 @@ async fn a_renewals_log_lines_carry_the_id_of_the_call_that_needed_it() {
     let (_, log) = server.end_apart().await;
     let log = String::from_utf8(log).unwrap();
     let line = log.lines().find(|line| line.contains("session") && line.contains("renew")).unwrap();
-    assert!(line.contains("call{id=2 tool=\"list_models\"}"), "{line}");
+    assert!(line.contains("call{id=2 tool=\"list_models\" owner=\"default\"}"), "{line}");
 }

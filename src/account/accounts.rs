@@ -133,8 +133,7 @@ impl Shared {
             Owner::Profile(profile) if *profile == self.profile => self.environment.clone(),
             Owner::Profile(_) | Owner::Subject(_) => EnvironmentCredentials::default(),
         };
-        let redactor = self.redactor.clone();
-        let client = self.client.clone();
+        let redactor = self.redactor.scope();
         let origin = self.client.base_url().as_str().to_owned();
         let id = RecordId { owner: record_owner(owner, &environment), origin };
         Inner {
@@ -142,7 +141,7 @@ impl Shared {
             name: owner.audit_name(),
             environment,
             command_line: Arc::clone(&self.command_line),
-            client,
+            client: self.client.for_owner(redactor.clone()),
             clock: self.clock.clone(),
             redactor,
             store: Store { shared: Arc::clone(&self.vault), id, clock: self.clock.clone() },

@@ -47,7 +47,7 @@ impl Call<'_> {
         &self,
         asked: Option<&PendingInput>,
     ) -> Result<Option<Answer>, ErrorData> {
-        let Some(sign_in) = &self.server.inner.sign_in else { return Ok(None) };
+        let Some(sign_in) = &self.server.sign_in else { return Ok(None) };
         let Some(need) = self.tool.credential else { return Ok(None) };
         match self.with_permit(self.account().bearer(need)).await {
             // The operator's credentials are wrong; the sign-in page cannot correct them.
@@ -80,7 +80,7 @@ impl Call<'_> {
             return Ok(None);
         }
         let request = Request { requested_by: self.host.name(), ..Request::new(need) };
-        let pending = match sign_in.begin(request).await {
+        let pending = match self.server.begin_sign_in(sign_in, request).await {
             Ok(pending) => pending,
             Err(error) => return Ok(Some(ToolError::from(UserFacingError::from(&error)).into())),
         };
@@ -103,7 +103,7 @@ impl Call<'_> {
     ) -> Result<Option<Answer>, ErrorData> {
         let asked = PendingInput::SignIn { name: pending.name().to_owned(), round };
         let question = elicitation(pending, message, String::new());
-        let states = &self.server.inner.request_states;
+        let states = &self.server.shared.request_states;
         states.ask(self.account(), asked, question, self.request).await.map(Some)
     }
 
@@ -199,10 +199,10 @@ impl Call<'_> {
         email: Option<String>,
         opens_on: SignInMethod,
     ) -> Result<Option<Arc<Pending>>, ToolError> {
-        let Some(sign_in) = &self.server.inner.sign_in else { return Ok(None) };
+        let Some(sign_in) = &self.server.sign_in else { return Ok(None) };
         let need = RequiredCredential::Api;
         let request = Request { requested_by: self.host.name(), email, opens_on, ..Request::new(need) };
-        let begun = sign_in.begin(request).await;
+        let begun = self.server.begin_sign_in(sign_in, request).await;
         let pending = begun.map_err(|error| UserFacingError::from(&error))?;
         sign_in.show().await;
         Ok(Some(pending))
@@ -235,7 +235,7 @@ impl Call<'_> {
             }
             State::Open | State::Verifying { .. } => {
                 let asked = PendingInput::SignIn { name: name.to_owned(), round: round + 1 };
-                let states = &self.server.inner.request_states;
+                let states = &self.server.shared.request_states;
                 states.continue_without_input(self.account(), asked, self.request).await.map(Some)
             }
         }

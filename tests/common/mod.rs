@@ -28,7 +28,7 @@ use bondmcp_server::{
     redact::Redactor,
     sandbox::{Plan, RunningSandbox, Sandbox, SandboxConfig},
     secret::SecretString,
-    sign_in::{Options, SignIn},
+    sign_in::Options,
 };
 use rmcp::{
     RoleClient, ServiceExt as _,
@@ -38,7 +38,7 @@ use rmcp::{
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadBuf},
     process::{Child, Command},
 };
 use tokio_util::sync::CancellationToken;
@@ -266,23 +266,27 @@ pub fn in_process(place: &Place, timing: Timing) -> (BondMcp, CancellationToken)
 }
 
 pub fn in_process_within(place: &Place, timing: Timing, limits: Limits) -> (BondMcp, CancellationToken) {
-    let (accounts, redactor) = accounts_of(place, timing, true);
-    let stopping = CancellationToken::new();
-    let server =
-        BondMcp::new(accounts.local(), None, redactor, &Selection::default(), limits, stopping.clone())
-            .unwrap();
-    (server, stopping)
+    let (accounts, _) = accounts_of(place, timing, true);
+    in_process_of(accounts, None, limits)
 }
 
 /// Starts the server of `place` in this process with a sign-in page, not signed in; the token ends it.
 pub fn in_process_with_page(place: &Place, limits: Limits) -> (BondMcp, CancellationToken) {
-    let (accounts, redactor) = accounts_of(place, Timing::default(), false);
+    let (accounts, _) = accounts_of(place, Timing::default(), false);
+    in_process_of(accounts, Some(Options::default()), limits)
+}
+
+fn in_process_of(accounts: Accounts, page: Option<Options>, limits: Limits) -> (BondMcp, CancellationToken) {
     let stopping = CancellationToken::new();
-    let page = SignIn::new(accounts.local(), Options::default());
-    let server =
-        BondMcp::new(accounts.local(), Some(page), redactor, &Selection::default(), limits, stopping.clone())
-            .unwrap();
+    let server = BondMcp::new(accounts, page, &Selection::default(), limits, stopping.clone()).unwrap();
     (server, stopping)
+}
+
+/// Serves `server` to the owner of the default profile, over a pipe in this process.
+pub async fn serve(server: BondMcp, pipe: DuplexStream) -> std::io::Result<()> {
+    let (input, output) = tokio::io::split(pipe);
+    let owner = server.local_owner();
+    bondmcp_server::transport::stdio::serve(server, owner, input, output, CancellationToken::new()).await
 }
 
 fn accounts_of(place: &Place, timing: Timing, with_login: bool) -> (Accounts, Redactor) {

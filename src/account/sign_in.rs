@@ -128,7 +128,8 @@ impl Account {
                 let former = record.session.take();
                 record.sign_out();
                 if forget_keys {
-                    *record = Record { generation: record.generation, ..Record::default() };
+                    let user_id = record.user_id.take().filter(|_| account.belongs_to_a_subject());
+                    *record = Record { generation: record.generation, user_id, ..Record::default() };
                 }
                 Ok(former)
             };
@@ -154,8 +155,8 @@ impl Account {
     /// A profile with stored keys belongs to the account that created them.
     fn check_profile(&self, record: &Record, email: &str) -> Result<(), Error> {
         let has_keys = !record.keys.is_empty() || !record.intents.is_empty();
-        match (&self.inner.owner, &record.email) {
-            (Owner::Profile(_), Some(owner)) if has_keys && !owner.eq_ignore_ascii_case(email) => {
+        match &record.email {
+            Some(owner) if has_keys && !owner.eq_ignore_ascii_case(email) && !self.belongs_to_a_subject() => {
                 Err(Error::ProfileTaken { email: owner.clone() })
             }
             _ => Ok(()),
@@ -166,9 +167,10 @@ impl Account {
     fn check_user(&self, record: &Record, user_id: Option<&str>) -> Result<(), Error> {
         let is_somebody_else =
             user_id.is_none() || record.user_id.as_deref().is_some_and(|known| Some(known) != user_id);
-        match &self.inner.owner {
-            Owner::Subject(_) if is_somebody_else => Err(Error::AnotherUser),
-            _ => Ok(()),
-        }
+        if is_somebody_else && self.belongs_to_a_subject() { Err(Error::AnotherUser) } else { Ok(()) }
+    }
+
+    fn belongs_to_a_subject(&self) -> bool {
+        matches!(self.inner.owner, Owner::Subject(_))
     }
 }

@@ -5,6 +5,8 @@
 
 pub mod browser;
 pub mod hostile;
+#[cfg(unix)]
+pub mod postgres;
 pub mod raw;
 pub mod secrets;
 pub mod services;

@@ -9,7 +9,7 @@ use crate::{
     clock::Clock,
     config::{SealingKeySource, VaultLocation},
     secret,
-    vault::{self, ChangeMarker, ChangeWatch, RecordId, SealingKey, Vault},
+    vault::{self, ChangeMarker, ChangeWatch, Keyring, RecordId, Vault},
 };
 
 /// Lifetime of a renewal's lease without a heartbeat: the longest time that others wait for a dead holder.
@@ -109,7 +109,7 @@ impl Store {
     }
 
     async fn open(&self) -> Result<Vault, Error> {
-        let (key, origin) = SealingKey::load(&self.sealing_key, &self.data_dir, &self.location).await?;
+        let (key, origin) = Keyring::load(&self.sealing_key, &self.data_dir, &self.location).await?;
         if let Some(notice) = origin.warning() {
             tracing::warn!("{notice}");
         }

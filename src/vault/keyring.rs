@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use super::{
     Error, SealingKey, files,
     keychain::{Keychain, NoKeychain, OsKeychain},
+    seal::KeyId,
 };
 use crate::{
     config::{SealingKeySource, VaultLocation},
@@ -103,6 +104,30 @@ impl Keyring {
                 found.map_or_else(|| self.keys.clone(), |(keys, _)| keys)
             }
         };
+        Ok(Self { keys, ..self.clone() })
+    }
+
+    /// Whether this program makes the keys, rather than the operator.
+    pub(super) fn makes_keys(&self) -> bool {
+        matches!(self.source, SealingKeySource::KeychainOrFile)
+    }
+
+    /// Makes a new key and puts it first, where this program makes the keys and a change of keys has not yet begun.
+    /// Otherwise the first key is the new one already.
+    pub(super) async fn with_new_key(&self) -> Result<Self, Error> {
+        if !self.makes_keys() {
+            return self.reload().await;
+        }
+        let keys = Place::of(&self.data_dir).run(|place| place.renew(&OsKeychain)).await?;
+        Ok(Self { keys, ..self.clone() })
+    }
+
+    /// Deletes the keys with these ids, where this program made them.
+    pub(super) async fn without(&self, old: Vec<KeyId>) -> Result<Self, Error> {
+        if !self.makes_keys() {
+            return Ok(self.clone());
+        }
+        let keys = Place::of(&self.data_dir).run(move |place| place.delete(&OsKeychain, &old)).await?;
         Ok(Self { keys, ..self.clone() })
     }
 
@@ -198,6 +223,43 @@ impl Place {
         }
         files::write_private(&self.key_file(), to_text(&keys).as_bytes())?;
         Ok((keys, KeyOrigin::NewKeyFile(self.key_file())))
+    }
+
+    fn renew(&self, keychain: &dyn Keychain) -> Result<Vec<Arc<SealingKey>>, Error> {
+        let (mut keys, origin) = self.find_existing(keychain)?;
+        if keys.len() == 1 {
+            keys.insert(0, Arc::new(SealingKey::random()?));
+            self.store(keychain, &origin, &keys)?;
+        }
+        Ok(keys)
+    }
+
+    fn delete(&self, keychain: &dyn Keychain, old: &[KeyId]) -> Result<Vec<Arc<SealingKey>>, Error> {
+        let (mut keys, origin) = self.find_existing(keychain)?;
+        let before = keys.len();
+        keys.retain(|key| !old.contains(&key.id()));
+        if keys.len() < before {
+            self.store(keychain, &origin, &keys)?;
+        }
+        Ok(keys)
+    }
+
+    fn find_existing(&self, keychain: &dyn Keychain) -> Result<Found, Error> {
+        self.find(keychain)?.ok_or_else(|| Error::KeyMissing { path: self.key_file() })
+    }
+
+    /// Replaces the stored keys. Nothing is encrypted with a key before it is certain that it was stored.
+    fn store(&self, keychain: &dyn Keychain, origin: &KeyOrigin, keys: &[Arc<SealingKey>]) -> Result<(), Error> {
+        let text = to_text(keys);
+        if *origin != KeyOrigin::Keychain {
+            return files::write_private(&self.key_file(), text.as_bytes());
+        }
+        let refused = |NoKeychain| Error::Database("the OS keychain did not store the sealing key");
+        keychain.set(&self.account(), &text).map_err(refused)?;
+        match keychain.get(&self.account()).map_err(refused)? {
+            Some(stored) if stored.expose_secret() == text.as_str() => Ok(()),
+            _ => Err(refused(NoKeychain)),
+        }
     }
 
     /// Returns the name of this data directory's keys in the keychain.
@@ -346,6 +408,49 @@ mod tests {
             find_or_make(directory.path(), Arc::new(Headless)),
         );
         assert_eq!(bytes(&one.unwrap().0), bytes(&two.unwrap().0));
+    }
+
+    #[tokio::test]
+    async fn a_new_key_is_stored_before_the_old_one_and_made_once_until_that_is_deleted() {
+        let keychains: [Arc<dyn Keychain>; 2] = [Arc::new(MemoryKeychain::default()), Arc::new(Headless)];
+        for keychain in keychains {
+            let directory = tempfile::tempdir().unwrap();
+            let old = bytes(&find_or_make(directory.path(), keychain.clone()).await.unwrap().0)[0];
+            let place = Place { data_dir: directory.path().join("data") };
+            let renewed = bytes(&place.renew(&*keychain).unwrap());
+            assert_eq!((renewed.len(), renewed[1]), (2, old));
+            assert_ne!(renewed[0], old);
+            assert_eq!(bytes(&place.renew(&*keychain).unwrap()), renewed);
+            assert_eq!(bytes(&place.find(&*keychain).unwrap().unwrap().0), renewed);
+
+            let old = SealingKey::from_bytes(old).id();
+            for _ in 0..2 {
+                assert_eq!(bytes(&place.delete(&*keychain, &[old]).unwrap()), renewed[..1]);
+            }
+            assert_eq!(bytes(&place.find(&*keychain).unwrap().unwrap().0), renewed[..1]);
+        }
+    }
+
+    /// Gives back what was there before.
+    struct Forgetful(MemoryKeychain);
+
+    impl Keychain for Forgetful {
+        fn get(&self, account: &str) -> Result<Option<SecretString>, NoKeychain> {
+            self.0.get(account)
+        }
+
+        fn set(&self, _: &str, _: &str) -> Result<(), NoKeychain> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_new_key_that_the_keychain_did_not_store_is_not_used() {
+        let directory = tempfile::tempdir().unwrap();
+        let keychain = MemoryKeychain::default();
+        let place = Place { data_dir: directory.path().to_owned() };
+        place.find_or_make(&keychain, Path::new("")).unwrap();
+        assert!(matches!(place.renew(&Forgetful(keychain)), Err(Error::Database(_))));
     }
 
     #[cfg(unix)]

@@ -97,7 +97,8 @@ impl Sealer {
 
     /// Opens a record; [`Error::UnknownKey`] means that it was encrypted with none of the known keys.
     pub fn open(&self, id: &RecordId, version: u64, sealed: &[u8]) -> Result<SecretBytes, Error> {
-        let (found, plaintext) = self.open_row(&self.record_key(id), version, sealed, std::slice::from_ref(id))?;
+        let (found, plaintext) =
+            self.open_row(&self.record_key(id), version, sealed, std::slice::from_ref(id))?;
         if found == *id { Ok(plaintext) } else { Err(Error::Tampered) }
     }
 
@@ -128,7 +129,11 @@ impl Sealer {
 
     /// Whether the vault's current key encrypted the record.
     pub fn is_current(&self, sealed: &[u8]) -> bool {
-        key_id(sealed).is_ok_and(|id| self.keys.first().is_some_and(|key| key.id() == id))
+        key_id(sealed).is_ok_and(|id| self.current_id() == Some(id))
+    }
+
+    pub fn current_id(&self) -> Option<KeyId> {
+        self.keys.first().map(|key| key.id())
     }
 
     /// Returns the sealer of the same vault once `keys` are known, of which the first is the current one.

@@ -12,6 +12,9 @@ pub enum Error {
     Conflict,
     #[error("the sealing key is not the one that this vault was encrypted with")]
     WrongKey,
+    /// The vault or a record was encrypted with a key that this process does not know.
+    #[error("the vault's sealing key was changed, and this process does not have the new one")]
+    UnknownKey,
     /// A record cannot be decrypted: it was changed, truncated or moved to another identity.
     #[error("a record in the vault was tampered with or is damaged")]
     Tampered,
@@ -43,6 +46,9 @@ impl Error {
             Self::Conflict => "Try again.".into(),
             Self::WrongKey => {
                 "Give the right key (BONDMCP_SEALING_KEY, BONDMCP_SEALING_KEY_FILE, the OS keychain or the key file); without it nothing in the vault can be read, and a new data directory starts afresh.".into()
+            }
+            Self::UnknownKey => {
+                "Give the new key beside the old one (BONDMCP_SEALING_KEY or BONDMCP_SEALING_KEY_FILE, the new one first) and restart.".into()
             }
             Self::Tampered => {
                 "Restore the vault from a backup, or move it away and sign in again; API keys created with it must then be revoked and created again.".into()

@@ -19,7 +19,7 @@ use common::{
     browser::{Browser, link, text},
     host, like_the_seed, random_password, request, sandbox, secrets, within,
 };
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, future::join_all};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use rmcp::ServiceExt as _;
 use serde_json::{Value, json};
@@ -52,6 +52,11 @@ fn owner(name: &str) -> Owner {
     Owner::Subject(name.to_owned())
 }
 
+/// More owners than a server remembers when they are gone.
+fn strangers() -> impl Iterator<Item = String> {
+    (0..1200).map(|number| format!("stranger {number}"))
+}
+
 impl Service {
     async fn start() -> Self {
         Self::within(Limits::default()).await
@@ -66,9 +71,9 @@ impl Service {
         let (page, stopping) = (Some(Options::default()), CancellationToken::new());
         let selection = Selection::default();
         let server = BondMcp::new(accounts.clone(), page, &selection, limits, stopping.clone()).unwrap();
-        let tokens = ["ada", "grace", "eve"].map(|name| (token(name).into(), owner(name)));
-        let protection =
-            Protection { max_sessions: 2, ..Protection::new(Authentication::Tokens(tokens.into())) };
+        let names = ["ada", "grace", "eve"].map(ToOwned::to_owned).into_iter().chain(strangers());
+        let tokens = names.map(|name| (token(&name).into(), owner(&name))).collect();
+        let protection = Protection { max_sessions: 2, ..Protection::new(Authentication::Tokens(tokens)) };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(http::serve(listener, http::router(&server, protection, &stopping), stopping.clone()));
@@ -403,6 +408,19 @@ async fn at_the_end_every_owners_page_is_closed() {
     // The vault is closed too: its write-ahead log is gone.
     let files: Vec<_> = common::files(&service.place.data_dir()).into_iter().map(|(path, _)| path).collect();
     assert!(!files.iter().any(|path| path.to_string_lossy().ends_with("-wal")), "{files:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pending_sign_in_is_not_lost_however_many_other_owners_come() {
+    let service = Service::start().await;
+    let adas = link(&service.call("ada", "list_models", json!({})).await);
+    let strangers =
+        strangers().map(async |name| service.ask(&name, "resources/templates/list", json!({})).await);
+    let lists = futures_util::stream::iter(strangers).buffer_unordered(16).collect::<Vec<_>>().await;
+    assert!(lists.iter().all(|list| list["result"]["resourceTemplates"].is_array()));
+    assert_eq!(link(&service.call("ada", "list_models", json!({})).await), adas);
+    within(service.server.close()).await;
+    assert!(Client::new().get(adas).send().await.unwrap_err().is_connect());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use bondmcp_server::{
     clock::Clock,
     config::{SealingKeySource, VaultLocation},
     sandbox::{Fault, RunningSandbox},
-    vault::{RecordId, SealingKey, Vault},
+    vault::{Keyring, RecordId, Vault},
 };
 use common::{Place, Server, like_the_seed, sandbox, secrets, within};
 use serde_json::json;
@@ -268,7 +268,7 @@ fn directory_of(location: &VaultLocation) -> &Path {
 
 async fn open(location: &VaultLocation, data_dir: &Path) -> Vault {
     let source = SealingKeySource::Given("ab".repeat(32).into());
-    let (key, _) = SealingKey::load(&source, data_dir, location).await.unwrap();
+    let (key, _) = Keyring::load(&source, data_dir, location).await.unwrap();
     Vault::open(location, key).await.unwrap()
 }
 

@@ -7,7 +7,7 @@ mod common;
 use bondmcp_server::{
     config::{SealingKeySource, VaultLocation},
     sandbox::Fault,
-    vault::{RecordId, SealingKey, Vault},
+    vault::{Keyring, RecordId, Vault},
 };
 use common::{Place, Server, like_the_seed, sandbox, services::SERVICES};
 use rmcp::model::{GetPromptRequestParams, ReadResourceRequestParams};
@@ -89,7 +89,7 @@ async fn nothing_of_a_session_is_kept_or_logged() {
 async fn vault_record(place: &Place) -> Vec<u8> {
     let location = VaultLocation::Sqlite(place.data_dir().join("vault.db"));
     let source = SealingKeySource::Given(place.sealing_key.clone());
-    let (key, _) = SealingKey::load(&source, &place.data_dir(), &location).await.unwrap();
+    let (key, _) = Keyring::load(&source, &place.data_dir(), &location).await.unwrap();
     let vault = Vault::open(&location, key).await.unwrap();
     let id = RecordId { owner: "profile:default".to_owned(), origin: place.base_url.clone() };
     let record = vault.read(&id).await.unwrap().unwrap().plaintext.to_vec();

@@ -19,7 +19,7 @@ use bondmcp_server::{
     config::{Flags, SealingKeySource, Settings, VaultLocation},
     redact::{REDACTED, Redactor},
     sandbox::{Fault, RunningSandbox, SandboxConfig},
-    vault::{RecordId, SealingKey, Vault},
+    vault::{Keyring, RecordId, Vault},
 };
 use chrono::TimeDelta;
 use common::{EMAIL, Place, Server, like_the_seed, sandbox, secrets, within};
@@ -134,7 +134,7 @@ async fn a_dead_holders_lease_delays_the_others_by_its_length_and_no_more() {
     clock.advance(TimeDelta::hours(2));
     let location = VaultLocation::Sqlite(place.data_dir().join("vault.db"));
     let source = SealingKeySource::Given(place.sealing_key.clone());
-    let (key, _) = SealingKey::load(&source, &place.data_dir(), &location).await.unwrap();
+    let (key, _) = Keyring::load(&source, &place.data_dir(), &location).await.unwrap();
     let vault = Vault::open(&location, key).await.unwrap();
     let id = RecordId { owner: "profile:default".to_owned(), origin: place.base_url.clone() };
     assert!(vault.acquire_lease(&id, "dead", clock.now(), Duration::from_secs(5)).await.unwrap());

@@ -21,17 +21,17 @@ use chrono::TimeDelta;
 use common::{EMAIL, Place, like_the_seed, sandbox, secrets};
 use serde_json::json;
 
-/// Format, nonce, ciphertext.
-const HEADER: usize = 25;
+/// Format, id of the key, nonce, ciphertext.
+const HEADER: usize = 33;
 
 /// The cipher's first block makes the key of the tag.
 const BLOCK: u64 = 64;
 
-/// Returns every part of `bytes` that starts like an account's record when decrypted with `key`, of any record, version
-/// and length. A record without its first bytes cannot be decrypted at all.
+/// Returns every part of `bytes` that starts like a record when decrypted with `key`, with the length of its identity in
+/// 64 bits, of any record, version and length. A record without its first bytes cannot be decrypted at all.
 fn records(key: &[u8; 32], bytes: &[u8]) -> Vec<Vec<u8>> {
     let decrypted = |at: usize, length: usize| {
-        let nonce: [u8; 24] = bytes[at + 1..at + HEADER].try_into().unwrap();
+        let nonce: [u8; 24] = bytes[at + HEADER - 24..at + HEADER].try_into().unwrap();
         let start = at + HEADER;
         let mut text = bytes[start..bytes.len().min(start + length)].to_vec();
         let mut cipher = XChaCha20::new(key.into(), &nonce.into());
@@ -40,7 +40,7 @@ fn records(key: &[u8; 32], bytes: &[u8]) -> Vec<Vec<u8>> {
         text
     };
     (0..bytes.len().saturating_sub(HEADER + 9))
-        .filter(|at| bytes[*at] == 1 && decrypted(*at, 9) == b"{\"email\":")
+        .filter(|at| bytes[*at] == 2 && decrypted(*at, 6) == [0; 6])
         .map(|at| decrypted(at, 8192))
         .collect()
 }

@@ -20,6 +20,7 @@ mod reconcile;
 mod record;
 mod regeneration;
 mod renewal;
+mod request_state;
 mod rotation;
 mod rotation_age;
 mod session;

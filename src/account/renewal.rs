@@ -133,10 +133,11 @@ impl Account {
             return;
         }
         let (account, stale) = (self.clone(), ageing.access_token.clone());
-        self.inner.tasks.spawn(async move {
+        let work = async move {
             let outcome = account.renew(Some(&stale)).await;
             *lock(&account.inner.renewals.failed_at) = outcome.is_err().then(Instant::now);
-        });
+        };
+        self.inner.tasks.spawn(work.in_current_span());
     }
 
     async fn join_renewal(&self, stale: Option<&SecretString>) -> Outcome {
@@ -403,7 +404,7 @@ mod tests {
     use crate::{
         clock::{Clock, Timestamp},
         config::{SealingKeySource, VaultLocation},
-        vault::{RecordId, SealingKey, Vault},
+        vault::{Keyring, RecordId, Vault},
     };
 
     fn session() -> Session {
@@ -445,7 +446,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let location = VaultLocation::Sqlite(directory.path().join("data/vault.db"));
         let source = SealingKeySource::Given("ab".repeat(32).into());
-        let (key, _) = SealingKey::load(&source, directory.path(), &location).await.unwrap();
+        let (key, _) = Keyring::load(&source, directory.path(), &location).await.unwrap();
         let vault = Vault::open(&location, key).await.unwrap();
         let id = RecordId { owner: "o".into(), origin: "u".into() };
         let mut other = SqliteConnection::connect(&format!("sqlite://{location}")).await.unwrap();

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     account::{self, Account, Credential, DailySpending, Renewal, Status, Usd},
     error::UserFacingError,
-    vault::{KeyOrigin, KeyPlace, SealingKey},
+    vault::{KeyOrigin, KeyPlace, Keyring},
 };
 
 /// Shows who is signed in, with which kind of credential and until when, and where that is stored. Makes no request
@@ -73,7 +73,7 @@ impl Args {
             status = account.status().await?;
         }
         let settings = &app.settings;
-        let place = SealingKey::locate(&settings.sealing_key, &settings.data_dir, KEYCHAIN_TIMEOUT).await;
+        let place = Keyring::locate(&settings.sealing_key, &settings.data_dir, KEYCHAIN_TIMEOUT).await;
         Ok(Report {
             status,
             vault: account.vault_location(),

@@ -9,7 +9,7 @@ use crate::{
     account::{self, Account, Status},
     config::{SealingKeySource, Settings, VaultLocation},
     error::{UserFacingError, sentence},
-    vault::{self, KeyOrigin, KeyPlace, KeychainAnswer, SealingKey, files},
+    vault::{self, KeyOrigin, KeyPlace, KeychainAnswer, Keyring, files},
 };
 
 /// Longest wait for the OS keychain.
@@ -28,7 +28,7 @@ pub(super) async fn examine(
     }
     let exists = vault.exists();
     let began = Instant::now();
-    let place = SealingKey::locate(&settings.sealing_key, &settings.data_dir, KEYCHAIN_TIMEOUT).await;
+    let place = Keyring::locate(&settings.sealing_key, &settings.data_dir, KEYCHAIN_TIMEOUT).await;
     is_usable &= findings.add(keychain(&place).since(began));
     is_usable &= findings.add(sealing_key(settings, &place, vault, exists, &findings.presentation).await);
     if !exists {
@@ -139,7 +139,7 @@ async fn sealing_key(
         Some(KeyOrigin::KeyFile(path) | KeyOrigin::NewKeyFile(path)) => SealingKeySource::File(path.clone()),
     };
     // From these sources a key is read and never made.
-    match SealingKey::load(&source, &settings.data_dir, &settings.vault).await {
+    match Keyring::load(&source, &settings.data_dir, &settings.vault).await {
         Err(error) => unusable("sealing key", &error, vault, presentation),
         Ok((_, KeyOrigin::KeyFile(path))) => {
             Check::ok("sealing key", format!("in {} ({})", path.display(), facts(&path)))

@@ -103,12 +103,12 @@ mod tests {
     use super::*;
     use crate::{
         config::SealingKeySource,
-        vault::{RecordId, SealingKey, Vault},
+        vault::{Keyring, RecordId, Vault},
     };
 
     async fn open(location: &VaultLocation) -> Vault {
         let source = SealingKeySource::Given("ab".repeat(32).into());
-        let (key, _) = SealingKey::load(&source, std::path::Path::new(""), location).await.unwrap();
+        let (key, _) = Keyring::load(&source, std::path::Path::new(""), location).await.unwrap();
         Vault::open(location, key).await.unwrap()
     }
 

@@ -4,18 +4,31 @@
 mod changes;
 mod error;
 pub(crate) mod files;
+mod keychain;
+mod keyring;
+mod rekey;
 mod seal;
 mod sealing_key;
 mod sqlite;
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use zeroize::Zeroizing;
 
 pub use self::{
     changes::{ChangeMarker, ChangeWatch},
     error::Error,
-    sealing_key::{KeyOrigin, KeyPlace, KeychainAnswer, SealingKey},
+    keyring::{KeyOrigin, KeyPlace, KeychainAnswer, Keyring},
+    rekey::{Progress, Rekey, Rekeyed},
+    sealing_key::SealingKey,
 };
-use self::{seal::Sealer, sqlite::Sqlite};
+use self::{
+    seal::{RecordKey, Sealer},
+    sqlite::Sqlite,
+};
 use crate::{clock::Timestamp, config::VaultLocation, secret::SecretBytes};
 
 /// The identity of a record: its owner and its upstream. Both are authenticated with the record.
@@ -33,37 +46,58 @@ pub struct Record {
     pub plaintext: SecretBytes,
 }
 
-/// An open vault. Clones share its connections.
+/// A record as the database has it.
+#[derive(Debug)]
+struct Row {
+    key: RecordKey,
+    version: u64,
+    sealed: Vec<u8>,
+}
+
+/// A record that was encrypted anew, with the text that takes the place of the one that was read.
+#[derive(Debug)]
+struct Resealed {
+    row: Row,
+    new: Vec<u8>,
+}
+
+/// An open vault. Clones share its connections and its keys.
 #[derive(Clone, Debug)]
 pub struct Vault {
     database: Sqlite,
-    sealer: Sealer,
+    keys: Arc<RwLock<Keys>>,
+}
+
+/// What the vault is encrypted with, as far as this process has noticed.
+#[derive(Debug)]
+struct Keys {
+    keyring: Keyring,
+    sealer: Arc<Sealer>,
 }
 
 impl Vault {
     /// Opens the vault, and creates it if there is none. An interrupted first start is repeated.
-    pub async fn open(location: &VaultLocation, key: SealingKey) -> Result<Self, Error> {
+    pub async fn open(location: &VaultLocation, keyring: Keyring) -> Result<Self, Error> {
         let VaultLocation::Sqlite(path) = location;
-        let sealer = Sealer::new(key);
-        let check = RecordId { owner: String::new(), origin: "key check".to_owned() };
-        let known = sealer.seal(&check, 0, b"bondmcp-server")?;
+        let new = Sealer::new(keyring.keys())?.known_text()?;
         let _lock = sqlite::lock(path).await?;
-        let database = Sqlite::open(path, &known).await?;
-        // Distinguishes a wrong key from a tampered record: a vault holds a known text, encrypted at creation.
-        match sealer.open(&check, 0, &database.key_check(&known).await?) {
-            Err(Error::Tampered) => return Err(Error::WrongKey),
-            outcome => outcome?,
-        };
-        database.move_records_by_owner(|id| sealer.record_key(id)).await?;
-        Ok(Self { database, sealer })
+        let database = Sqlite::open(path, &new).await?;
+        database.init_key_check(&new).await?;
+        let keys = Keys::of_vault(&database.key_check().await?, keyring).await?;
+        database.move_records_by_owner(|id| keys.sealer.record_key(id)).await?;
+        Ok(Self { database, keys: Arc::new(RwLock::new(keys)) })
     }
 
     /// Reads the record; `None` if there is none.
     pub async fn read(&self, id: &RecordId) -> Result<Option<Record>, Error> {
-        match self.database.read(&self.sealer.record_key(id)).await? {
+        let sealer = self.sealer();
+        match self.database.read(&sealer.record_key(id)).await? {
             None => Ok(None),
             Some((version, sealed)) => {
-                let plaintext = self.sealer.open(id, version, &sealed)?;
+                let plaintext = match sealer.open(id, version, &sealed) {
+                    Err(Error::UnknownKey) => self.refreshed_keys().await?.open(id, version, &sealed)?,
+                    opened => opened?,
+                };
                 Ok(Some(Record { version, plaintext }))
             }
         }
@@ -73,9 +107,53 @@ impl Vault {
     /// was no record; [`Error::Conflict`] means that another process wrote meanwhile.
     pub async fn write(&self, id: &RecordId, expected: Option<u64>, plaintext: &[u8]) -> Result<u64, Error> {
         let version = expected.unwrap_or(0) + 1;
-        let sealed = self.sealer.seal(id, version, plaintext)?;
-        let written = self.database.write(&self.sealer.record_key(id), version, &sealed).await?;
-        if written { Ok(version) } else { Err(Error::Conflict) }
+        let mut sealer = self.sealer();
+        loop {
+            let sealed = sealer.seal(id, version, plaintext)?;
+            match self.database.write(&sealer.record_key(id), version, &sealed).await {
+                Err(Error::KeyChanged) => sealer = self.sealer_after(&sealer).await?,
+                written => return if written? { Ok(version) } else { Err(Error::Conflict) },
+            }
+        }
+    }
+
+    /// Derives keys for `info` from the sealing keys: one from the vault's current key, and those from the other known
+    /// ones.
+    #[must_use]
+    pub fn derived_keys(&self, info: &[u8]) -> (DerivedKey, Vec<DerivedKey>) {
+        let mut keys = self.sealer().derived_keys(info);
+        let current = keys.remove(0);
+        (current, keys)
+    }
+
+    /// Looks again which keys there are and which one is current.
+    pub async fn reload_keys(&self) -> Result<(), Error> {
+        self.refreshed_keys().await.map(|_| ())
+    }
+
+    fn sealer(&self) -> Arc<Sealer> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).sealer.clone()
+    }
+
+    /// Returns the sealer for a write that was refused to `refused`, since its key is no longer the current one.
+    async fn sealer_after(&self, refused: &Sealer) -> Result<Arc<Sealer>, Error> {
+        let sealer = self.refreshed_keys().await?;
+        if sealer.current_id() == refused.current_id() { Err(Error::KeyChanged) } else { Ok(sealer) }
+    }
+
+    /// Looks again which keys there are and which one is current, since a change of keys was noticed.
+    async fn refreshed_keys(&self) -> Result<Arc<Sealer>, Error> {
+        let keyring = self.keys.read().unwrap_or_else(PoisonError::into_inner).keyring.clone();
+        let known_text = self.database.key_check().await?;
+        let keys =
+            Keys::of_vault(&known_text, keyring.reload().await?).await.map_err(|error| match error {
+                // It was the right one when the vault was opened.
+                Error::WrongKey => Error::UnknownKey,
+                error => error,
+            })?;
+        let sealer = keys.sealer.clone();
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        Ok(sealer)
     }
 
     /// Takes or extends the lease on a record until `now + lifetime`, unless another holder's is still valid. The
@@ -87,12 +165,12 @@ impl Vault {
         now: Timestamp,
         lifetime: Duration,
     ) -> Result<bool, Error> {
-        self.database.acquire_lease(&self.sealer.record_key(id), holder, now, lifetime).await
+        self.database.acquire_lease(&self.sealer().record_key(id), holder, now, lifetime).await
     }
 
     /// Releases the lease, if `holder` still has it.
     pub async fn release_lease(&self, id: &RecordId, holder: &str) -> Result<(), Error> {
-        self.database.release_lease(&self.sealer.record_key(id), holder).await
+        self.database.release_lease(&self.sealer().record_key(id), holder).await
     }
 
     /// Removes the remains of earlier versions of the records from the vault's files.
@@ -105,6 +183,23 @@ impl Vault {
     }
 }
 
+/// A key that was derived from a sealing key; wiped when dropped.
+pub type DerivedKey = Zeroizing<[u8; 32]>;
+
+impl Keys {
+    /// Finds the key that the vault's known text names. A process that does not know it loads its keys again, once.
+    async fn of_vault(known_text: &[u8], keyring: Keyring) -> Result<Self, Error> {
+        match Sealer::of_vault(known_text, keyring.keys()) {
+            Err(Error::WrongKey) => {
+                let keyring = keyring.reload().await?;
+                let sealer = Arc::new(Sealer::of_vault(known_text, keyring.keys())?);
+                Ok(Self { keyring, sealer })
+            }
+            sealer => Ok(Self { sealer: Arc::new(sealer?), keyring }),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use sqlx::{Connection as _, SqliteConnection};
@@ -113,8 +208,8 @@ mod tests {
 
     const OWNER: &str = "environment:ada@example.com";
 
-    fn key(byte: u8) -> SealingKey {
-        SealingKey::from_bytes([byte; 32])
+    fn key(byte: u8) -> Keyring {
+        Keyring::of(&[byte])
     }
 
     /// Creates a vault in the format of this program's first version.
@@ -123,6 +218,8 @@ mod tests {
         let mut database = SqliteConnection::connect(&format!("sqlite://{location}")).await.unwrap();
         let downgrade = "DROP TABLE records; DROP TABLE leases; ALTER TABLE meta RENAME TO kept;
             DELETE FROM _sqlx_migrations WHERE version > 1;";
+        let key = SealingKey::from_bytes([1; 32]);
+        let check = RecordId { owner: String::new(), origin: "key check".into() };
         let restore = "DROP TABLE meta; ALTER TABLE kept RENAME TO meta;";
         for statements in [downgrade, include_str!("migrations/0001_records.sql"), restore] {
             sqlx::raw_sql(statements).execute(&mut database).await.unwrap();
@@ -130,7 +227,12 @@ mod tests {
         sqlx::query("INSERT INTO records (owner, origin, version, sealed) VALUES (?, ?, 7, ?)")
             .bind(&id.owner)
             .bind(&id.origin)
-            .bind(Sealer::new(key(1)).seal(id, 7, b"a record").unwrap())
+            .bind(seal::seal_first_format(&key, id, 7, b"a record"))
+            .execute(&mut database)
+            .await
+            .unwrap();
+        sqlx::query("UPDATE meta SET value = ?")
+            .bind(seal::seal_first_format(&key, &check, 0, b"bondmcp-server"))
             .execute(&mut database)
             .await
             .unwrap();

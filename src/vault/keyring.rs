@@ -1,0 +1,482 @@
+//! The keys that this process knows: from the environment, the OS keychain, or a key file where no keychain answers.
+//! There are several while the vault's key is being changed. Which of them encrypts, the vault says.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use zeroize::Zeroizing;
+
+use super::{
+    Error, SealingKey, files,
+    keychain::{Keychain, NoKeychain, OsKeychain},
+    seal::KeyId,
+};
+use crate::{
+    config::{SealingKeySource, VaultLocation},
+    secret::{ExposeSecret as _, SecretString},
+};
+
+/// Longest wait for the keychain, which may itself wait for the person to unlock it.
+const KEYCHAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The known keys; the first one is the newest.
+#[derive(Clone, Debug)]
+pub struct Keyring {
+    keys: Vec<Arc<SealingKey>>,
+    source: SealingKeySource,
+    place: Place,
+}
+
+/// The origin of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyOrigin {
+    Environment,
+    Keychain,
+    KeyFile(PathBuf),
+    /// A key file that was just created.
+    NewKeyFile(PathBuf),
+}
+
+/// What the OS keychain answered when it was asked for a sealing key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeychainAnswer {
+    /// It was not asked, since the operator named another place.
+    NotAsked,
+    HasKey,
+    NoKey,
+    /// There is no keychain, or it refused.
+    NoKeychain,
+    /// It did not answer in time: it may be locked.
+    Silent,
+}
+
+/// Where a sealing key lives, as far as it can be told without creating anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyPlace {
+    pub keychain: KeychainAnswer,
+    /// Origin of the key; `None` where no key was found.
+    pub origin: Option<KeyOrigin>,
+}
+
+impl KeyOrigin {
+    /// Returns a notice for the person where a fallback was used.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        let Self::NewKeyFile(path) = self else { return None };
+        Some(format!(
+            "no OS keychain answered, so the vault's sealing key is stored in {}: it protects copies of the vault alone, \
+             not against other processes running as your user or backups that hold both files",
+            path.display()
+        ))
+    }
+}
+
+impl Keyring {
+    /// Loads the keys from `source`; generates one if there is neither a key nor a vault yet.
+    pub async fn load(
+        source: &SealingKeySource,
+        data_dir: &Path,
+        location: &VaultLocation,
+    ) -> Result<(Self, KeyOrigin), Error> {
+        let (keys, origin) = match source {
+            SealingKeySource::Given(text) => (parse(text, "in BONDMCP_SEALING_KEY")?, KeyOrigin::Environment),
+            SealingKeySource::File(path) => (from_file(path)?, KeyOrigin::KeyFile(path.clone())),
+            SealingKeySource::KeychainOrFile => {
+                let VaultLocation::Sqlite(vault) = location;
+                return Self::in_place(Place::of(data_dir), vault).await;
+            }
+        };
+        Ok((Self { keys, source: source.clone(), place: Place::of(data_dir) }, origin))
+    }
+
+    /// Loads the keys that this program made for a data directory.
+    async fn in_place(place: Place, vault: &Path) -> Result<(Self, KeyOrigin), Error> {
+        let vault = vault.to_owned();
+        let (keys, origin) = place.run(move |place| place.find_or_make(&vault)).await?;
+        Ok((Self { keys, source: SealingKeySource::KeychainOrFile, place }, origin))
+    }
+
+    /// Loads the keys again, since another process may have added one; never makes one.
+    pub(super) async fn reload(&self) -> Result<Self, Error> {
+        let keys = match &self.source {
+            SealingKeySource::Given(_) => self.keys.clone(),
+            SealingKeySource::File(path) => from_file(path)?,
+            SealingKeySource::KeychainOrFile => {
+                let found = self.place.run(Place::find).await?;
+                found.map_or_else(|| self.keys.clone(), |(keys, _)| keys)
+            }
+        };
+        Ok(Self { keys, ..self.clone() })
+    }
+
+    /// Whether this program makes the keys, rather than the operator.
+    pub(super) fn makes_keys(&self) -> bool {
+        matches!(self.source, SealingKeySource::KeychainOrFile)
+    }
+
+    /// Makes a new key and puts it first, where this program makes the keys and a change of keys has not yet begun.
+    /// Otherwise the first key is the new one already.
+    pub(super) async fn with_new_key(&self) -> Result<Self, Error> {
+        if !self.makes_keys() {
+            return self.reload().await;
+        }
+        let keys = self.place.run(Place::renew).await?;
+        Ok(Self { keys, ..self.clone() })
+    }
+
+    /// Deletes the keys with these ids, where this program made them.
+    pub(super) async fn without(&self, old: Vec<KeyId>) -> Result<Self, Error> {
+        if !self.makes_keys() {
+            return Ok(self.clone());
+        }
+        let keys = self.place.run(move |place| place.delete(&old)).await?;
+        Ok(Self { keys, ..self.clone() })
+    }
+
+    /// Finds out where the key from `source` lives, and waits at most `timeout` for the keychain. Creates nothing; whether
+    /// a file holds a key is not checked.
+    pub async fn locate(source: &SealingKeySource, data_dir: &Path, timeout: Duration) -> KeyPlace {
+        let elsewhere = |origin| KeyPlace { keychain: KeychainAnswer::NotAsked, origin: Some(origin) };
+        match source {
+            SealingKeySource::Given(_) => elsewhere(KeyOrigin::Environment),
+            SealingKeySource::File(path) => elsewhere(KeyOrigin::KeyFile(path.clone())),
+            SealingKeySource::KeychainOrFile => {
+                let place = Place::of(data_dir);
+                let file = place.key_file();
+                let ask = tokio::task::spawn_blocking(move || match place.keychain.get(&place.account()) {
+                    Ok(Some(_)) => KeychainAnswer::HasKey,
+                    Ok(None) => KeychainAnswer::NoKey,
+                    Err(NoKeychain) => KeychainAnswer::NoKeychain,
+                });
+                let keychain = match tokio::time::timeout(timeout, ask).await {
+                    Ok(answer) => answer.unwrap_or(KeychainAnswer::NoKeychain),
+                    Err(_) => KeychainAnswer::Silent,
+                };
+                let origin = if keychain == KeychainAnswer::HasKey {
+                    Some(KeyOrigin::Keychain)
+                } else {
+                    file.exists().then_some(KeyOrigin::KeyFile(file))
+                };
+                KeyPlace { keychain, origin }
+            }
+        }
+    }
+
+    pub(super) fn keys(&self) -> &[Arc<SealingKey>] {
+        &self.keys
+    }
+
+    /// Loads the keys that this program made for a vault, as on a machine without a keychain.
+    #[cfg(test)]
+    pub(super) async fn in_key_file(vault: &VaultLocation) -> Result<Self, Error> {
+        let VaultLocation::Sqlite(vault) = vault;
+        let data_dir = vault.parent().unwrap_or(Path::new("")).to_owned();
+        let place = Place { data_dir, keychain: Arc::new(super::keychain::Headless) };
+        Ok(Self::in_place(place, vault).await?.0)
+    }
+
+    /// Returns a keyring of keys that live nowhere.
+    #[cfg(test)]
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        Self::of_keys(bytes.iter().map(|byte| Arc::new(SealingKey::from_bytes([*byte; 32]))).collect())
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_keys(keys: Vec<Arc<SealingKey>>) -> Self {
+        let source = SealingKeySource::Given(SecretString::default());
+        Self { keys, source, place: Place::of(Path::new("")) }
+    }
+}
+
+/// The data directory that keys belong to: the place of the keys that this program made.
+#[derive(Clone, Debug)]
+struct Place {
+    data_dir: PathBuf,
+    keychain: Arc<dyn Keychain>,
+}
+
+impl Place {
+    fn of(data_dir: &Path) -> Self {
+        Self { data_dir: data_dir.to_owned(), keychain: Arc::new(OsKeychain) }
+    }
+
+    /// Runs `work`, which may ask the keychain, and waits no longer than a keychain may take. Only one process at a time
+    /// is at work in a place, so that all agree on its keys.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        files::prepare_directory(&self.data_dir)?;
+        let place = self.clone();
+        let blocking = tokio::task::spawn_blocking(move || {
+            let _lock = files::lock(&place.data_dir.join("sealing.lock"))?;
+            work(&place)
+        });
+        match tokio::time::timeout(KEYCHAIN_TIMEOUT, blocking).await {
+            Ok(outcome) => outcome.unwrap_or(Err(Error::Database("the keychain failed"))),
+            Err(_) => Err(Error::Database("the OS keychain does not answer; unlock it")),
+        }
+    }
+
+    fn find(&self) -> Result<Option<Found>, Error> {
+        if let Ok(Some(text)) = self.keychain.get(&self.account()) {
+            return Ok(Some((parse(&text, "in the OS keychain")?, KeyOrigin::Keychain)));
+        }
+        match from_file(&self.key_file()) {
+            Err(Error::Unusable { reason: io::ErrorKind::NotFound, .. }) => Ok(None),
+            keys => Ok(Some((keys?, KeyOrigin::KeyFile(self.key_file())))),
+        }
+    }
+
+    fn find_or_make(&self, vault: &Path) -> Result<Found, Error> {
+        if let Some(found) = self.find()? {
+            return Ok(found);
+        }
+        if files::has_content(vault)? {
+            return Err(Error::KeyMissing { path: self.key_file() });
+        }
+        let keys = vec![Arc::new(SealingKey::random()?)];
+        if self.keychain.set(&self.account(), &to_text(&keys)).is_ok() {
+            return Ok((keys, KeyOrigin::Keychain));
+        }
+        files::write_private(&self.key_file(), to_text(&keys).as_bytes())?;
+        Ok((keys, KeyOrigin::NewKeyFile(self.key_file())))
+    }
+
+    fn renew(&self) -> Result<Vec<Arc<SealingKey>>, Error> {
+        let (mut keys, origin) = self.find_existing()?;
+        if keys.len() == 1 {
+            keys.insert(0, Arc::new(SealingKey::random()?));
+            self.store(&origin, &keys)?;
+        }
+        Ok(keys)
+    }
+
+    fn delete(&self, old: &[KeyId]) -> Result<Vec<Arc<SealingKey>>, Error> {
+        let (mut keys, origin) = self.find_existing()?;
+        let before = keys.len();
+        keys.retain(|key| !old.contains(&key.id()));
+        if keys.len() < before {
+            self.store(&origin, &keys)?;
+        }
+        Ok(keys)
+    }
+
+    fn find_existing(&self) -> Result<Found, Error> {
+        self.find()?.ok_or_else(|| Error::KeyMissing { path: self.key_file() })
+    }
+
+    /// Replaces the stored keys. Nothing is encrypted with a key before it is certain that it was stored.
+    fn store(&self, origin: &KeyOrigin, keys: &[Arc<SealingKey>]) -> Result<(), Error> {
+        let text = to_text(keys);
+        if *origin != KeyOrigin::Keychain {
+            return files::write_private(&self.key_file(), text.as_bytes());
+        }
+        let refused = |NoKeychain| Error::Database("the OS keychain did not store the sealing key");
+        self.keychain.set(&self.account(), &text).map_err(refused)?;
+        match self.keychain.get(&self.account()).map_err(refused)? {
+            Some(stored) if stored.expose_secret() == text.as_str() => Ok(()),
+            _ => Err(refused(NoKeychain)),
+        }
+    }
+
+    /// Returns the name of this data directory's keys in the keychain.
+    fn account(&self) -> String {
+        let path = self.data_dir.canonicalize().unwrap_or_else(|_| self.data_dir.clone());
+        format!("sealing key of {}", path.display())
+    }
+
+    fn key_file(&self) -> PathBuf {
+        self.data_dir.join("sealing.key")
+    }
+}
+
+/// Keys, and where they were found.
+type Found = (Vec<Arc<SealingKey>>, KeyOrigin);
+
+fn from_file(path: &Path) -> Result<Vec<Arc<SealingKey>>, Error> {
+    files::refuse_exposed(path, "600")?;
+    let text = std::fs::read_to_string(path).map_err(|error| files::unusable(path, &error))?;
+    parse(&text.into(), &format!("in {}", path.display()))
+}
+
+/// Parses one or several keys, separated by commas or white space.
+fn parse(text: &SecretString, place: &str) -> Result<Vec<Arc<SealingKey>>, Error> {
+    let separator = |c: char| c == ',' || c.is_whitespace();
+    let texts = text.expose_secret().split(separator).filter(|text| !text.is_empty());
+    let keys =
+        texts.map(|text| SealingKey::parse(text, place).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+    if keys.is_empty() { Err(Error::KeyFormat(place.to_owned())) } else { Ok(keys) }
+}
+
+fn to_text(keys: &[Arc<SealingKey>]) -> Zeroizing<String> {
+    let texts: Vec<_> = keys.iter().map(|key| key.to_text()).collect();
+    let mut text = Zeroizing::new(String::with_capacity(texts.iter().map(|text| text.len() + 1).sum()));
+    for (index, key) in texts.iter().enumerate() {
+        text.push_str(if index == 0 { "" } else { "," });
+        text.push_str(key);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vault::keychain::Headless;
+    use std::{
+        collections::HashMap,
+        sync::{Mutex, PoisonError},
+    };
+
+    #[derive(Debug, Default)]
+    struct MemoryKeychain(Mutex<HashMap<String, String>>);
+
+    impl Keychain for MemoryKeychain {
+        fn get(&self, account: &str) -> Result<Option<SecretString>, NoKeychain> {
+            let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            Ok(entries.get(account).map(|text| text.as_str().into()))
+        }
+
+        fn set(&self, account: &str, text: &str) -> Result<(), NoKeychain> {
+            let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            entries.insert(account.to_owned(), text.to_owned());
+            Ok(())
+        }
+    }
+
+    async fn find_or_make(data_dir: &Path, keychain: Arc<dyn Keychain>) -> Result<Found, Error> {
+        let data_dir = data_dir.join("data");
+        let vault = data_dir.join("vault.db");
+        Place { data_dir, keychain }.run(move |place| place.find_or_make(&vault)).await
+    }
+
+    fn bytes(keys: &[Arc<SealingKey>]) -> Vec<[u8; 32]> {
+        keys.iter().map(|key| *key.expose()).collect()
+    }
+
+    #[test]
+    fn several_keys_are_separated_by_commas_or_white_space() {
+        let (one, two) = ("11".repeat(32), "22".repeat(32));
+        for text in [format!("{one},{two}"), format!("{one}\n{two}\n"), format!(" {one} , {two}\r\n")] {
+            let keys = parse(&text.as_str().into(), "here").unwrap();
+            assert_eq!(bytes(&keys), [[0x11; 32], [0x22; 32]], "{text:?}");
+            assert_eq!(bytes(&parse(&to_text(&keys).as_str().into(), "here").unwrap()), bytes(&keys));
+        }
+        for text in [String::new(), " ,\n".to_owned(), format!("{one},canary")] {
+            assert_eq!(parse(&text.into(), "here").unwrap_err(), Error::KeyFormat("here".into()));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_keychain_keeps_the_key_and_no_file_is_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let keychain = Arc::new(MemoryKeychain::default());
+        let (made, origin) = find_or_make(directory.path(), keychain.clone()).await.unwrap();
+        let (found, _) = find_or_make(directory.path(), keychain).await.unwrap();
+        assert_eq!(bytes(&made), bytes(&found));
+        assert_eq!((origin.warning(), origin), (None, KeyOrigin::Keychain));
+        assert!(!directory.path().join("data/sealing.key").exists());
+    }
+
+    #[tokio::test]
+    async fn without_a_keychain_a_private_file_keeps_the_key_and_says_so_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let (made, origin) = find_or_make(directory.path(), Arc::new(Headless)).await.unwrap();
+        assert!(origin.warning().unwrap().contains("sealing.key"));
+        let (found, origin) = find_or_make(directory.path(), Arc::new(Headless)).await.unwrap();
+        assert_eq!(bytes(&made), bytes(&found));
+        assert_eq!(origin.warning(), None);
+        files::refuse_exposed(&directory.path().join("data/sealing.key"), "600").unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_key_file_goes_on_being_used_when_a_keychain_appears() {
+        let directory = tempfile::tempdir().unwrap();
+        let (made, _) = find_or_make(directory.path(), Arc::new(Headless)).await.unwrap();
+        let (found, _) = find_or_make(directory.path(), Arc::new(MemoryKeychain::default())).await.unwrap();
+        assert_eq!(bytes(&made), bytes(&found));
+    }
+
+    #[tokio::test]
+    async fn a_vault_whose_key_is_gone_gets_no_new_key() {
+        let directory = tempfile::tempdir().unwrap();
+        find_or_make(directory.path(), Arc::new(MemoryKeychain::default())).await.unwrap();
+        std::fs::write(directory.path().join("data/vault.db"), "sealed").unwrap();
+        let lost = find_or_make(directory.path(), Arc::new(Headless)).await;
+        assert!(matches!(lost, Err(Error::KeyMissing { .. })));
+        assert!(!directory.path().join("data/sealing.key").exists());
+    }
+
+    #[tokio::test]
+    async fn two_that_start_at_once_agree_on_one_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let (one, two) = tokio::join!(
+            find_or_make(directory.path(), Arc::new(Headless)),
+            find_or_make(directory.path(), Arc::new(Headless)),
+        );
+        assert_eq!(bytes(&one.unwrap().0), bytes(&two.unwrap().0));
+    }
+
+    #[tokio::test]
+    async fn a_new_key_is_stored_before_the_old_one_and_made_once_until_that_is_deleted() {
+        let keychains: [Arc<dyn Keychain>; 2] = [Arc::new(MemoryKeychain::default()), Arc::new(Headless)];
+        for keychain in keychains {
+            let directory = tempfile::tempdir().unwrap();
+            let old = bytes(&find_or_make(directory.path(), keychain.clone()).await.unwrap().0)[0];
+            let place = Place { data_dir: directory.path().join("data"), keychain };
+            let renewed = bytes(&place.renew().unwrap());
+            assert_eq!((renewed.len(), renewed[1]), (2, old));
+            assert_ne!(renewed[0], old);
+            assert_eq!(bytes(&place.renew().unwrap()), renewed);
+            assert_eq!(bytes(&place.find().unwrap().unwrap().0), renewed);
+
+            let old = SealingKey::from_bytes(old).id();
+            for _ in 0..2 {
+                assert_eq!(bytes(&place.delete(&[old]).unwrap()), renewed[..1]);
+            }
+            assert_eq!(bytes(&place.find().unwrap().unwrap().0), renewed[..1]);
+        }
+    }
+
+    /// Gives back what was there before.
+    #[derive(Debug)]
+    struct Forgetful(MemoryKeychain);
+
+    impl Keychain for Forgetful {
+        fn get(&self, account: &str) -> Result<Option<SecretString>, NoKeychain> {
+            self.0.get(account)
+        }
+
+        fn set(&self, _: &str, _: &str) -> Result<(), NoKeychain> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_new_key_that_the_keychain_did_not_store_is_not_used() {
+        let directory = tempfile::tempdir().unwrap();
+        let keychain = MemoryKeychain::default();
+        let data_dir = directory.path().to_owned();
+        let account = Place::of(&data_dir).account();
+        keychain.set(&account, &"ab".repeat(32)).unwrap_or_else(|NoKeychain| panic!("it has room"));
+        let place = Place { data_dir, keychain: Arc::new(Forgetful(keychain)) };
+        assert!(matches!(place.renew(), Err(Error::Database(_))));
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_key_file_that_others_can_read_is_refused_with_the_command_that_fixes_it() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        std::fs::write(&path, "ab".repeat(32)).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let error = from_file(&path).unwrap_err();
+        let report = crate::error::UserFacingError::from(&error);
+        assert!(report.solution.contains("chmod 600"), "{report}");
+    }
+}

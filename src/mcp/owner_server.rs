@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 
 use super::{Shared, guard::Guard, permits::Permits};
 use crate::{
@@ -91,7 +92,11 @@ impl OwnerServer {
 
 /// Checks for API key changes that an earlier process left unfinished, while the server is already answering.
 async fn reconcile(account: Account) {
-    if let Err(error) = account.reconcile_once_used().await {
-        tracing::info!(%error, "interrupted API key changes could not be checked");
-    }
+    let span = tracing::info_span!("reconciling", owner = account.name());
+    let work = async {
+        if let Err(error) = account.reconcile_once_used().await {
+            tracing::info!(%error, "interrupted API key changes could not be checked");
+        }
+    };
+    work.instrument(span).await;
 }

@@ -10,14 +10,14 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     Account, AuditReader, Authenticator, Inner, Owner, PerOwner, audit::Audit, cache::Cache,
-    renewal::Renewals, shared_vault::SharedVault, store::Store,
+    renewal::Renewals, shared_vault::SharedVault, spending::Spending, store::Store,
 };
 use crate::{
     bondmcp::Client,
     clock::Clock,
     config::{EnvironmentCredentials, Profile, SealingKeySource, Settings},
     redact::Redactor,
-    vault::RecordId,
+    vault::{RecordId, RecordKind},
 };
 
 /// Longest wait of a shutdown for work that must not be interrupted.
@@ -62,7 +62,10 @@ impl Accounts {
             SealingKeySource::Given(key) => Some(key),
             SealingKeySource::File(_) | SealingKeySource::KeychainOrFile => None,
         };
-        redactor.hold("environment", settings.environment.secrets().chain(sealing_key));
+        redactor.hold(
+            "environment",
+            settings.environment.secrets().chain(sealing_key).chain(settings.vault.secrets()),
+        );
         let shared = Shared {
             profile: settings.profile.clone(),
             environment: settings.environment.clone(),
@@ -135,7 +138,8 @@ impl Shared {
         };
         let redactor = self.redactor.scope();
         let origin = self.client.base_url().as_str().to_owned();
-        let id = RecordId { owner: record_owner(owner, &environment), origin };
+        let id = RecordId { kind: RecordKind::ACCOUNT, owner: record_owner(owner, &environment), origin };
+        let spending = Spending::new(self.vault.clone(), &id, self.clock.clone(), self.tasks.clone());
         Inner {
             owner: owner.clone(),
             name: owner.audit_name(),
@@ -144,12 +148,13 @@ impl Shared {
             client: self.client.for_owner(redactor.clone()),
             clock: self.clock.clone(),
             redactor,
-            store: Store { shared: Arc::clone(&self.vault), id, clock: self.clock.clone() },
+            store: Store { shared: Arc::clone(&self.vault), id },
             memory: RwLock::new(None),
             loading: tokio::sync::Mutex::new(()),
             renewals: Renewals::default(),
             models: Cache::default(),
             plan: Cache::default(),
+            spending: Arc::new(spending),
             audit: Arc::clone(&self.audit),
             was_read: Notify::new(),
             tasks: self.tasks.clone(),

@@ -7,12 +7,16 @@ use std::net::SocketAddr;
 
 use bondmcp_server::{
     account::{Accounts, Owner},
+    bondmcp::Timing,
     mcp::{BondMcp, Limits, Selection},
     redact::Redactor,
     sandbox::{Fault, Plan, RunningSandbox},
     secret::SecretString,
     sign_in::Options,
-    transport::http::{self, Authentication, Protection},
+    transport::{
+        http::{self, Authentication, Protection},
+        stdio,
+    },
 };
 use common::{
     EMAIL, Place,
@@ -27,6 +31,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 const MODELS: &str = "GET /health-ai/models";
+const CREATE_KEY: &str = "POST /auth/api-keys";
 const GRACE: &str = "grace@example.com";
 
 /// A server for Ada, Grace and Eve, who each have a token, at an upstream where Ada and Grace have accounts.
@@ -408,6 +413,50 @@ async fn at_the_end_every_owners_page_is_closed() {
     // The vault is closed too: its write-ahead log is gone.
     let files: Vec<_> = common::files(&service.place.data_dir()).into_iter().map(|(path, _)| path).collect();
     assert!(!files.iter().any(|path| path.to_string_lossy().ends_with("-wal")), "{files:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_the_end_the_work_of_every_owner_is_awaited() {
+    let service = Service::signed_in().await;
+    service.sandbox.faults().always(CREATE_KEY, Fault::Hold);
+    for (number, name) in (1..).zip(["ada", "grace"]) {
+        let account = service.accounts.open(&owner(name));
+        let wanted = serde_json::from_value(json!({ "name": name })).unwrap();
+        let creating = tokio::spawn(async move { account.create_key(wanted).await });
+        within(service.sandbox.faults().arrived(CREATE_KEY, number)).await;
+        creating.abort();
+    }
+    service.sandbox.faults().clear();
+    let closing = tokio::spawn({
+        let server = service.server.clone();
+        async move { server.close().await }
+    });
+    service.sandbox.faults().release();
+    within(closing).await.unwrap();
+    let (later, _) = common::accounts(&service.place);
+    for name in ["ada", "grace"] {
+        let list = later.open(&owner(name)).list_keys().await.unwrap();
+        let keys: Vec<_> = list.keys.iter().map(|key| (&*key.name, key.stored)).collect();
+        assert_eq!(keys, [(name, true)]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_in_the_environment_serve_the_operators_own_profile_alone() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    let (server, _stopping) = common::in_process(&place, Timing::default());
+    let operator = server.local_owner();
+    let others = [Owner::Profile("work".parse().unwrap()), owner("ada"), owner("default")];
+    for (owner, signed_in) in std::iter::once((operator, true)).chain(others.map(|other| (other, false))) {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let (input, output) = tokio::io::split(ours);
+        let ended = CancellationToken::new();
+        tokio::spawn(stdio::serve(server.clone(), owner.clone(), input, output, ended));
+        let client = within(host().serve(theirs)).await.unwrap();
+        let status = within(client.call_tool(request("auth_status", json!({})))).await.unwrap();
+        assert_eq!(status.structured_content.unwrap()["signed_in"], signed_in, "{owner}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

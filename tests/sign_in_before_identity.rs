@@ -485,7 +485,7 @@ async fn five_wrong_passwords_end_a_page_for_nobody_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pages_are_bounded_and_each_ends_by_itself() {
+async fn pages_for_nobody_are_bounded_and_each_ends_by_itself() {
     let sandbox = sandbox(like_the_seed()).await;
     let (accounts, _) = accounts(&Place::new(&sandbox));
     let pages = Pages::new(PagePlace::public(ORIGIN_OF_PAGES.parse().unwrap()));
@@ -502,7 +502,7 @@ async fn pages_are_bounded_and_each_ends_by_itself() {
             Err(other) => panic!("{other}"),
         }
     }
-    assert_eq!(long.len(), 1023);
+    assert_eq!(long.len(), 511);
     assert!(short.outcome().await.is_none());
     // It is shown for a little longer.
     tokio::time::sleep(Duration::from_secs(11)).await;
@@ -513,4 +513,15 @@ async fn pages_are_bounded_and_each_ends_by_itself() {
     }
     tokio::time::sleep(Duration::from_secs(11)).await;
     assert!(begin(LIFETIME).is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_opens_all_pages_for_nobody_keeps_no_owner_from_theirs() {
+    let hosted = Hosted::new().await;
+    let unknown: Vec<_> = (0..512).map(|_| hosted.begin_unknown()).collect();
+    let (sign_in, pending) = hosted.begin("ada").await;
+    assert!(hosted.page(pending.url()).await.contains(pending.code()));
+    assert!(hosted.page(unknown[511].pending.url()).await.contains("Sign in to BondMCP"));
+    within(sign_in.close()).await;
+    assert_eq!(hosted.get(pending.url()).await.status(), StatusCode::NOT_FOUND);
 }

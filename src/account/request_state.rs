@@ -29,10 +29,10 @@ impl Account {
         Ok(self.inner.store.vault().await?.reload_keys().await?)
     }
 
-    /// Whether a state that some process sealed at `sealed_at`, by its own clock, still counts. It does for `lifetime` at
+    /// Whether a request state that some process sealed at `sealed_at`, by its own clock, still counts. It does for `lifetime` at
     /// least. Where clocks differ it may do so for longer; it is used once all the same.
     #[must_use]
-    pub fn is_current(&self, sealed_at: Timestamp, lifetime: Duration) -> bool {
+    pub fn is_request_state_current(&self, sealed_at: Timestamp, lifetime: Duration) -> bool {
         let now = self.now();
         now < sealed_at + lifetime + MAX_CLOCK_SKEW && sealed_at <= now + MAX_CLOCK_SKEW
     }

@@ -38,11 +38,12 @@ impl SharedVault {
     pub async fn open(&self) -> Result<&Vault, Error> {
         self.vault
             .get_or_try_init(|| async {
-                let (key, origin) = Keyring::load(&self.sealing_key, &self.data_dir, &self.location).await?;
+                let (keyring, origin) =
+                    Keyring::load(&self.sealing_key, &self.data_dir, &self.location).await?;
                 if let Some(notice) = origin.warning() {
                     tracing::warn!("{notice}");
                 }
-                Ok(Vault::open(&self.location, key).await?)
+                Ok(Vault::open(&self.location, keyring).await?)
             })
             .await
     }

@@ -2,7 +2,7 @@
 //! the person's answer and our `requestState`. The state passes through the host, so it is authenticated, bound to the
 //! owner, the tool and its arguments, and valid for one round and a limited time. It contains no secret.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use rmcp::{
@@ -51,17 +51,13 @@ pub(super) enum StateError {
     Stale,
     /// The vault cannot be used.
     Account(account::Error),
+    /// It cannot be sealed.
+    Unsealed,
 }
 
 impl From<account::Error> for StateError {
     fn from(error: account::Error) -> Self {
         Self::Account(error)
-    }
-}
-
-impl From<RequestStateError> for StateError {
-    fn from(_: RequestStateError) -> Self {
-        Self::Stale
     }
 }
 
@@ -71,6 +67,7 @@ impl StateError {
         match self {
             Self::Stale => Err(stale()),
             Self::Account(error) => Ok(ToolError::from(error).into()),
+            Self::Unsealed => Err(ErrorData::internal_error("the request state cannot be sealed", None)),
         }
     }
 }
@@ -143,7 +140,7 @@ impl RequestStates {
     ) -> Result<PendingInput, StateError> {
         let State { asked, round, sealed_at } = open(account, state, &bound_to(account, request)).await?;
         // The state is used up last, so that what somebody else has sent uses up nothing.
-        if account.is_current(sealed_at, self.lifetime)
+        if account.is_request_state_current(sealed_at, self.lifetime)
             && account.use_request_state(round, self.lifetime).await?
         {
             Ok(asked)
@@ -161,29 +158,30 @@ impl RequestStates {
         let state = State { asked, round: Uuid::new_v4(), sealed_at: account.now() };
         let call = bound_to(account, request);
         let options = SealOptions::new().associated_data(&call);
-        Ok(codec(account).await?.seal_json_with(&state, &options)?)
+        codec(account).await?.seal_json_with(&state, &options).map_err(|_| StateError::Unsealed)
     }
 }
 
 async fn open(account: &Account, sealed: &str, call: &[u8]) -> Result<State, StateError> {
-    match codec(account).await?.open_json_with(sealed, call) {
+    let opened = match codec(account).await?.open_json_with(sealed, call) {
         // Another process may have changed the keys and sealed it under the new one.
         Err(RequestStateError::UnknownKeyId) => {
             account.reload_keys().await?;
-            Ok(codec(account).await?.open_json_with(sealed, call)?)
+            codec(account).await?.open_json_with(sealed, call)
         }
-        opened => Ok(opened?),
-    }
+        opened => opened,
+    };
+    opened.map_err(|_| StateError::Stale)
 }
 
 /// Returns the codec under the keys of the vault, the same in every process that uses it.
 async fn codec(account: &Account) -> Result<RequestStateCodec, StateError> {
     let (current, others) = account.request_state_keys().await?;
     // The codec needs a name for each key, and gets one that tells nothing about it.
-    let named = |key: &[u8; 32]| (URL_SAFE_NO_PAD.encode(&Sha256::digest(key)[..8]), key.to_vec());
-    let (name, key) = named(&current);
-    let others = others.iter().map(|key| named(key));
-    Ok(RequestStateCodec::new_with_keyring(name.clone(), others.chain([(name, key)]))?)
+    let name = |key: &[u8; 32]| URL_SAFE_NO_PAD.encode(&Sha256::digest(key)[..8]);
+    // A key that the operator has given twice is one key.
+    let keys: BTreeMap<_, _> = others.iter().chain([&current]).map(|key| (name(key), key.to_vec())).collect();
+    RequestStateCodec::new_with_keyring(name(&current), keys).map_err(|_| StateError::Unsealed)
 }
 
 /// Returns the person's answer in this round.

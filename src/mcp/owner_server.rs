@@ -8,7 +8,7 @@ use std::sync::{
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
-use super::{Shared, guard::Guard, permits::Permits};
+use super::{Shared, guard::Guard, permits::Permits, spending::Spending};
 use crate::{
     account::{Account, Owner},
     sign_in::{self, Pending, SignIn},
@@ -26,6 +26,7 @@ pub(super) struct OwnerServer {
     /// The owner's sign-in page; `None` if the person cannot reach a page of this process.
     pub sign_in: Option<SignIn>,
     pub permits: Permits,
+    pub spending: Spending,
     /// Number of the sign-in that an answer named last.
     announced: AtomicU64,
     /// The sign-in for which this server is kept open.
@@ -41,6 +42,7 @@ impl OwnerServer {
             guard: Guard::new(account.redactor().clone()),
             sign_in: shared.sign_in.clone().map(|options| SignIn::new(account.clone(), options)),
             permits: shared.limits.of_an_owner(),
+            spending: Spending::new(shared.total_spending.clone()),
             announced: AtomicU64::new(NOT_ANNOUNCED),
             kept_for: Mutex::default(),
             _reconciling: AbortOnDropHandle::new(tokio::spawn(reconcile(account.clone()))),

@@ -15,6 +15,12 @@ pub enum Error {
     /// The vault or a record was encrypted with a key that this process does not know.
     #[error("the vault's sealing key was changed, and this process does not have the new one")]
     UnknownKey,
+    /// Another key became the vault's current one while a record was being written.
+    #[error("the vault's sealing key was changed meanwhile")]
+    KeyChanged,
+    /// A record of this program's first version, whose identity is not in it, and is not known.
+    #[error("a record was written by an earlier version of bondmcp-server, for another profile or base URL")]
+    Unnamed,
     /// A record cannot be decrypted: it was changed, truncated or moved to another identity.
     #[error("a record in the vault was tampered with or is damaged")]
     Tampered,
@@ -43,7 +49,8 @@ pub enum Error {
 impl Error {
     fn solution(&self) -> String {
         match self {
-            Self::Conflict => "Try again.".into(),
+            Self::Conflict | Self::KeyChanged => "Try again.".into(),
+            Self::Unnamed => "Run the command with that --profile and --base-url too.".into(),
             Self::WrongKey => {
                 "Give the right key (BONDMCP_SEALING_KEY, BONDMCP_SEALING_KEY_FILE, the OS keychain or the key file); without it nothing in the vault can be read, and a new data directory starts afresh.".into()
             }

@@ -1,9 +1,11 @@
-//! The operating system's store for the person's secrets.
+//! The OS keychain.
+
+use std::fmt::Debug;
 
 use crate::secret::SecretString;
 
 /// The operating system's store for the person's secrets.
-pub trait Keychain: Send + Sync + 'static {
+pub trait Keychain: Debug + Send + Sync + 'static {
     /// Reads the entry; `None` if there is no entry, an error if no keychain answers.
     fn get(&self, account: &str) -> Result<Option<SecretString>, NoKeychain>;
     fn set(&self, account: &str, text: &str) -> Result<(), NoKeychain>;
@@ -12,6 +14,7 @@ pub trait Keychain: Send + Sync + 'static {
 /// No keychain answers.
 pub struct NoKeychain;
 
+#[derive(Debug)]
 pub struct OsKeychain;
 
 const SERVICE: &str = env!("CARGO_PKG_NAME");
@@ -29,5 +32,21 @@ impl Keychain for OsKeychain {
     fn set(&self, account: &str, text: &str) -> Result<(), NoKeychain> {
         let entry = keyring::v1::Entry::new(SERVICE, account).map_err(|_| NoKeychain)?;
         entry.set_password(text).map_err(|_| NoKeychain)
+    }
+}
+
+/// A machine without a keychain.
+#[cfg(test)]
+#[derive(Debug)]
+pub struct Headless;
+
+#[cfg(test)]
+impl Keychain for Headless {
+    fn get(&self, _: &str) -> Result<Option<SecretString>, NoKeychain> {
+        Err(NoKeychain)
+    }
+
+    fn set(&self, _: &str, _: &str) -> Result<(), NoKeychain> {
+        Err(NoKeychain)
     }
 }

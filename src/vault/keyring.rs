@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use super::{
     Error, SealingKey, files,
     keychain::{Keychain, NoKeychain, OsKeychain},
+    seal::KeyId,
 };
 use crate::{
     config::{SealingKeySource, VaultLocation},
@@ -27,7 +28,7 @@ const KEYCHAIN_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Keyring {
     keys: Vec<Arc<SealingKey>>,
     source: SealingKeySource,
-    data_dir: PathBuf,
+    place: Place,
 }
 
 /// The origin of a key.
@@ -86,11 +87,17 @@ impl Keyring {
             SealingKeySource::File(path) => (from_file(path)?, KeyOrigin::KeyFile(path.clone())),
             SealingKeySource::KeychainOrFile => {
                 let VaultLocation::Sqlite(vault) = location;
-                let vault = vault.clone();
-                Place::of(data_dir).run(move |place| place.find_or_make(&OsKeychain, &vault)).await?
+                return Self::in_place(Place::of(data_dir), vault).await;
             }
         };
-        Ok((Self { keys, source: source.clone(), data_dir: data_dir.to_owned() }, origin))
+        Ok((Self { keys, source: source.clone(), place: Place::of(data_dir) }, origin))
+    }
+
+    /// Loads the keys that this program made for a data directory.
+    async fn in_place(place: Place, vault: &Path) -> Result<(Self, KeyOrigin), Error> {
+        let vault = vault.to_owned();
+        let (keys, origin) = place.run(move |place| place.find_or_make(&vault)).await?;
+        Ok((Self { keys, source: SealingKeySource::KeychainOrFile, place }, origin))
     }
 
     /// Loads the keys again, since another process may have added one; never makes one.
@@ -99,10 +106,34 @@ impl Keyring {
             SealingKeySource::Given(_) => self.keys.clone(),
             SealingKeySource::File(path) => from_file(path)?,
             SealingKeySource::KeychainOrFile => {
-                let found = Place::of(&self.data_dir).run(|place| place.find(&OsKeychain)).await?;
+                let found = self.place.run(Place::find).await?;
                 found.map_or_else(|| self.keys.clone(), |(keys, _)| keys)
             }
         };
+        Ok(Self { keys, ..self.clone() })
+    }
+
+    /// Whether this program makes the keys, rather than the operator.
+    pub(super) fn makes_keys(&self) -> bool {
+        matches!(self.source, SealingKeySource::KeychainOrFile)
+    }
+
+    /// Makes a new key and puts it first, where this program makes the keys and a change of keys has not yet begun.
+    /// Otherwise the first key is the new one already.
+    pub(super) async fn with_new_key(&self) -> Result<Self, Error> {
+        if !self.makes_keys() {
+            return self.reload().await;
+        }
+        let keys = self.place.run(Place::renew).await?;
+        Ok(Self { keys, ..self.clone() })
+    }
+
+    /// Deletes the keys with these ids, where this program made them.
+    pub(super) async fn without(&self, old: Vec<KeyId>) -> Result<Self, Error> {
+        if !self.makes_keys() {
+            return Ok(self.clone());
+        }
+        let keys = self.place.run(move |place| place.delete(&old)).await?;
         Ok(Self { keys, ..self.clone() })
     }
 
@@ -115,8 +146,8 @@ impl Keyring {
             SealingKeySource::File(path) => elsewhere(KeyOrigin::KeyFile(path.clone())),
             SealingKeySource::KeychainOrFile => {
                 let place = Place::of(data_dir);
-                let account = place.account();
-                let ask = tokio::task::spawn_blocking(move || match OsKeychain.get(&account) {
+                let file = place.key_file();
+                let ask = tokio::task::spawn_blocking(move || match place.keychain.get(&place.account()) {
                     Ok(Some(_)) => KeychainAnswer::HasKey,
                     Ok(None) => KeychainAnswer::NoKey,
                     Err(NoKeychain) => KeychainAnswer::NoKeychain,
@@ -125,7 +156,6 @@ impl Keyring {
                     Ok(answer) => answer.unwrap_or(KeychainAnswer::NoKeychain),
                     Err(_) => KeychainAnswer::Silent,
                 };
-                let file = place.key_file();
                 let origin = if keychain == KeychainAnswer::HasKey {
                     Some(KeyOrigin::Keychain)
                 } else {
@@ -140,34 +170,51 @@ impl Keyring {
         &self.keys
     }
 
+    /// Loads the keys that this program made for a vault, as on a machine without a keychain.
+    #[cfg(test)]
+    pub(super) async fn in_key_file(vault: &VaultLocation) -> Result<Self, Error> {
+        let VaultLocation::Sqlite(vault) = vault;
+        let data_dir = vault.parent().unwrap_or(Path::new("")).to_owned();
+        let place = Place { data_dir, keychain: Arc::new(super::keychain::Headless) };
+        Ok(Self::in_place(place, vault).await?.0)
+    }
+
     /// Returns a keyring of keys that live nowhere.
     #[cfg(test)]
     pub(super) fn of(bytes: &[u8]) -> Self {
-        let keys = bytes.iter().map(|byte| Arc::new(SealingKey::from_bytes([*byte; 32]))).collect();
-        Self { keys, source: SealingKeySource::Given(SecretString::default()), data_dir: PathBuf::new() }
+        Self::of_keys(bytes.iter().map(|byte| Arc::new(SealingKey::from_bytes([*byte; 32]))).collect())
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_keys(keys: Vec<Arc<SealingKey>>) -> Self {
+        let source = SealingKeySource::Given(SecretString::default());
+        Self { keys, source, place: Place::of(Path::new("")) }
     }
 }
 
 /// The data directory that keys belong to: the place of the keys that this program made.
+#[derive(Clone, Debug)]
 struct Place {
     data_dir: PathBuf,
+    keychain: Arc<dyn Keychain>,
 }
 
 impl Place {
     fn of(data_dir: &Path) -> Self {
-        Self { data_dir: data_dir.to_owned() }
+        Self { data_dir: data_dir.to_owned(), keychain: Arc::new(OsKeychain) }
     }
 
     /// Runs `work`, which may ask the keychain, and waits no longer than a keychain may take. Only one process at a time
     /// is at work in a place, so that all agree on its keys.
     async fn run<T: Send + 'static>(
-        self,
+        &self,
         work: impl FnOnce(&Self) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         files::prepare_directory(&self.data_dir)?;
+        let place = self.clone();
         let blocking = tokio::task::spawn_blocking(move || {
-            let _lock = files::lock(&self.data_dir.join("sealing.lock"))?;
-            work(&self)
+            let _lock = files::lock(&place.data_dir.join("sealing.lock"))?;
+            work(&place)
         });
         match tokio::time::timeout(KEYCHAIN_TIMEOUT, blocking).await {
             Ok(outcome) => outcome.unwrap_or(Err(Error::Database("the keychain failed"))),
@@ -175,8 +222,8 @@ impl Place {
         }
     }
 
-    fn find(&self, keychain: &dyn Keychain) -> Result<Option<Found>, Error> {
-        if let Ok(Some(text)) = keychain.get(&self.account()) {
+    fn find(&self) -> Result<Option<Found>, Error> {
+        if let Ok(Some(text)) = self.keychain.get(&self.account()) {
             return Ok(Some((parse(&text, "in the OS keychain")?, KeyOrigin::Keychain)));
         }
         match from_file(&self.key_file()) {
@@ -185,19 +232,56 @@ impl Place {
         }
     }
 
-    fn find_or_make(&self, keychain: &dyn Keychain, vault: &Path) -> Result<Found, Error> {
-        if let Some(found) = self.find(keychain)? {
+    fn find_or_make(&self, vault: &Path) -> Result<Found, Error> {
+        if let Some(found) = self.find()? {
             return Ok(found);
         }
         if files::has_content(vault)? {
             return Err(Error::KeyMissing { path: self.key_file() });
         }
         let keys = vec![Arc::new(SealingKey::random()?)];
-        if keychain.set(&self.account(), &to_text(&keys)).is_ok() {
+        if self.keychain.set(&self.account(), &to_text(&keys)).is_ok() {
             return Ok((keys, KeyOrigin::Keychain));
         }
         files::write_private(&self.key_file(), to_text(&keys).as_bytes())?;
         Ok((keys, KeyOrigin::NewKeyFile(self.key_file())))
+    }
+
+    fn renew(&self) -> Result<Vec<Arc<SealingKey>>, Error> {
+        let (mut keys, origin) = self.find_existing()?;
+        if keys.len() == 1 {
+            keys.insert(0, Arc::new(SealingKey::random()?));
+            self.store(&origin, &keys)?;
+        }
+        Ok(keys)
+    }
+
+    fn delete(&self, old: &[KeyId]) -> Result<Vec<Arc<SealingKey>>, Error> {
+        let (mut keys, origin) = self.find_existing()?;
+        let before = keys.len();
+        keys.retain(|key| !old.contains(&key.id()));
+        if keys.len() < before {
+            self.store(&origin, &keys)?;
+        }
+        Ok(keys)
+    }
+
+    fn find_existing(&self) -> Result<Found, Error> {
+        self.find()?.ok_or_else(|| Error::KeyMissing { path: self.key_file() })
+    }
+
+    /// Replaces the stored keys. Nothing is encrypted with a key before it is certain that it was stored.
+    fn store(&self, origin: &KeyOrigin, keys: &[Arc<SealingKey>]) -> Result<(), Error> {
+        let text = to_text(keys);
+        if *origin != KeyOrigin::Keychain {
+            return files::write_private(&self.key_file(), text.as_bytes());
+        }
+        let refused = |NoKeychain| Error::Database("the OS keychain did not store the sealing key");
+        self.keychain.set(&self.account(), &text).map_err(refused)?;
+        match self.keychain.get(&self.account()).map_err(refused)? {
+            Some(stored) if stored.expose_secret() == text.as_str() => Ok(()),
+            _ => Err(refused(NoKeychain)),
+        }
     }
 
     /// Returns the name of this data directory's keys in the keychain.
@@ -242,12 +326,13 @@ fn to_text(keys: &[Arc<SealingKey>]) -> Zeroizing<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vault::keychain::Headless;
     use std::{
         collections::HashMap,
         sync::{Mutex, PoisonError},
     };
 
-    #[derive(Default)]
+    #[derive(Debug, Default)]
     struct MemoryKeychain(Mutex<HashMap<String, String>>);
 
     impl Keychain for MemoryKeychain {
@@ -263,22 +348,10 @@ mod tests {
         }
     }
 
-    struct Headless;
-
-    impl Keychain for Headless {
-        fn get(&self, _: &str) -> Result<Option<SecretString>, NoKeychain> {
-            Err(NoKeychain)
-        }
-
-        fn set(&self, _: &str, _: &str) -> Result<(), NoKeychain> {
-            Err(NoKeychain)
-        }
-    }
-
     async fn find_or_make(data_dir: &Path, keychain: Arc<dyn Keychain>) -> Result<Found, Error> {
         let data_dir = data_dir.join("data");
         let vault = data_dir.join("vault.db");
-        Place { data_dir }.run(move |place| place.find_or_make(&*keychain, &vault)).await
+        Place { data_dir, keychain }.run(move |place| place.find_or_make(&vault)).await
     }
 
     fn bytes(keys: &[Arc<SealingKey>]) -> Vec<[u8; 32]> {
@@ -346,6 +419,52 @@ mod tests {
             find_or_make(directory.path(), Arc::new(Headless)),
         );
         assert_eq!(bytes(&one.unwrap().0), bytes(&two.unwrap().0));
+    }
+
+    #[tokio::test]
+    async fn a_new_key_is_stored_before_the_old_one_and_made_once_until_that_is_deleted() {
+        let keychains: [Arc<dyn Keychain>; 2] = [Arc::new(MemoryKeychain::default()), Arc::new(Headless)];
+        for keychain in keychains {
+            let directory = tempfile::tempdir().unwrap();
+            let old = bytes(&find_or_make(directory.path(), keychain.clone()).await.unwrap().0)[0];
+            let place = Place { data_dir: directory.path().join("data"), keychain };
+            let renewed = bytes(&place.renew().unwrap());
+            assert_eq!((renewed.len(), renewed[1]), (2, old));
+            assert_ne!(renewed[0], old);
+            assert_eq!(bytes(&place.renew().unwrap()), renewed);
+            assert_eq!(bytes(&place.find().unwrap().unwrap().0), renewed);
+
+            let old = SealingKey::from_bytes(old).id();
+            for _ in 0..2 {
+                assert_eq!(bytes(&place.delete(&[old]).unwrap()), renewed[..1]);
+            }
+            assert_eq!(bytes(&place.find().unwrap().unwrap().0), renewed[..1]);
+        }
+    }
+
+    /// Gives back what was there before.
+    #[derive(Debug)]
+    struct Forgetful(MemoryKeychain);
+
+    impl Keychain for Forgetful {
+        fn get(&self, account: &str) -> Result<Option<SecretString>, NoKeychain> {
+            self.0.get(account)
+        }
+
+        fn set(&self, _: &str, _: &str) -> Result<(), NoKeychain> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_new_key_that_the_keychain_did_not_store_is_not_used() {
+        let directory = tempfile::tempdir().unwrap();
+        let keychain = MemoryKeychain::default();
+        let data_dir = directory.path().to_owned();
+        let account = Place::of(&data_dir).account();
+        keychain.set(&account, &"ab".repeat(32)).unwrap_or_else(|NoKeychain| panic!("it has room"));
+        let place = Place { data_dir, keychain: Arc::new(Forgetful(keychain)) };
+        assert!(matches!(place.renew(), Err(Error::Database(_))));
     }
 
     #[cfg(unix)]

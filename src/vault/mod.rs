@@ -6,6 +6,7 @@ mod error;
 pub(crate) mod files;
 mod keychain;
 mod keyring;
+mod rekey;
 mod seal;
 mod sealing_key;
 mod sqlite;
@@ -21,9 +22,13 @@ pub use self::{
     changes::{ChangeMarker, ChangeWatch},
     error::Error,
     keyring::{KeyOrigin, KeyPlace, KeychainAnswer, Keyring},
+    rekey::{Progress, Rekey, Rekeyed},
     sealing_key::SealingKey,
 };
-use self::{seal::Sealer, sqlite::Sqlite};
+use self::{
+    seal::{RecordKey, Sealer},
+    sqlite::Sqlite,
+};
 use crate::{clock::Timestamp, config::VaultLocation, secret::SecretBytes};
 
 /// The identity of a record: its owner and its upstream. Both are authenticated with the record.
@@ -39,6 +44,21 @@ pub struct Record {
     /// Version of the record, from 1, incremented by every write.
     pub version: u64,
     pub plaintext: SecretBytes,
+}
+
+/// A record as the database has it.
+#[derive(Debug)]
+struct Row {
+    key: RecordKey,
+    version: u64,
+    sealed: Vec<u8>,
+}
+
+/// A record that was encrypted anew, with the text that takes the place of the one that was read.
+#[derive(Debug)]
+struct Resealed {
+    row: Row,
+    new: Vec<u8>,
 }
 
 /// An open vault. Clones share its connections and its keys.
@@ -62,7 +82,8 @@ impl Vault {
         let new = Sealer::new(keyring.keys())?.known_text()?;
         let _lock = sqlite::lock(path).await?;
         let database = Sqlite::open(path, &new).await?;
-        let keys = Keys::of_vault(&database.key_check(&new).await?, keyring).await?;
+        database.init_key_check(&new).await?;
+        let keys = Keys::of_vault(&database.key_check().await?, keyring).await?;
         database.move_records_by_owner(|id| keys.sealer.record_key(id)).await?;
         Ok(Self { database, keys: Arc::new(RwLock::new(keys)) })
     }
@@ -86,10 +107,14 @@ impl Vault {
     /// was no record; [`Error::Conflict`] means that another process wrote meanwhile.
     pub async fn write(&self, id: &RecordId, expected: Option<u64>, plaintext: &[u8]) -> Result<u64, Error> {
         let version = expected.unwrap_or(0) + 1;
-        let sealer = self.sealer();
-        let sealed = sealer.seal(id, version, plaintext)?;
-        let written = self.database.write(&sealer.record_key(id), version, &sealed).await?;
-        if written { Ok(version) } else { Err(Error::Conflict) }
+        let mut sealer = self.sealer();
+        loop {
+            let sealed = sealer.seal(id, version, plaintext)?;
+            match self.database.write(&sealer.record_key(id), version, &sealed).await {
+                Err(Error::KeyChanged) => sealer = self.sealer_after(&sealer).await?,
+                written => return if written? { Ok(version) } else { Err(Error::Conflict) },
+            }
+        }
     }
 
     /// Derives keys for `info` from the sealing keys: one from the vault's current key, and those from the other known
@@ -110,11 +135,22 @@ impl Vault {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).sealer.clone()
     }
 
+    /// Returns the sealer for a write that was refused to `refused`, since its key is no longer the current one.
+    async fn sealer_after(&self, refused: &Sealer) -> Result<Arc<Sealer>, Error> {
+        let sealer = self.refreshed_keys().await?;
+        if sealer.current_id() == refused.current_id() { Err(Error::KeyChanged) } else { Ok(sealer) }
+    }
+
     /// Looks again which keys there are and which one is current, since a change of keys was noticed.
     async fn refreshed_keys(&self) -> Result<Arc<Sealer>, Error> {
         let keyring = self.keys.read().unwrap_or_else(PoisonError::into_inner).keyring.clone();
-        let known_text = self.database.key_check(&[]).await?;
-        let keys = Keys::of_vault(&known_text, keyring.reload().await?).await?;
+        let known_text = self.database.key_check().await?;
+        let keys =
+            Keys::of_vault(&known_text, keyring.reload().await?).await.map_err(|error| match error {
+                // It was the right one when the vault was opened.
+                Error::WrongKey => Error::UnknownKey,
+                error => error,
+            })?;
         let sealer = keys.sealer.clone();
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
         Ok(sealer)

@@ -90,36 +90,60 @@ impl Sealer {
     }
 
     pub fn seal(&self, id: &RecordId, version: u64, plaintext: &[u8]) -> Result<Vec<u8>, Error> {
-        let identity = identity(id);
-        let length = (identity.len() as u64).to_be_bytes();
-        seal(self.current()?, &self.record_key(id), version, &[&length, &identity, plaintext])
+        let mut head = Vec::new();
+        push_part(&mut head, &identity(id));
+        seal(self.current()?, &self.record_key(id), version, &[&head, plaintext])
     }
 
     /// Opens a record; [`Error::UnknownKey`] means that it was encrypted with none of the known keys.
     pub fn open(&self, id: &RecordId, version: u64, sealed: &[u8]) -> Result<SecretBytes, Error> {
+        let (found, plaintext) =
+            self.open_row(&self.record_key(id), version, sealed, std::slice::from_ref(id))?;
+        if found == *id { Ok(plaintext) } else { Err(Error::Tampered) }
+    }
+
+    /// Opens a record that was found by its id in the database; returns its identity too. One of the first format does
+    /// not contain it: `candidates` are the identities that it can have, and without the right one it is
+    /// [`Error::Unnamed`].
+    pub fn open_row(
+        &self,
+        key: &RecordKey,
+        version: u64,
+        sealed: &[u8],
+        candidates: &[RecordId],
+    ) -> Result<(RecordId, SecretBytes), Error> {
         if sealed.first() == Some(&FIRST_FORMAT) {
+            let id = candidates.iter().find(|id| self.record_key(id) == *key).ok_or(Error::Unnamed)?;
             let mut opened = self.keys.iter().map(|key| open_first_format(key, id, version, sealed));
-            return opened.find(Result::is_ok).unwrap_or(Err(Error::Tampered)).map(SecretBytes::from);
+            let opened = opened.find(Result::is_ok).unwrap_or(Err(Error::Tampered))?;
+            return Ok((id.clone(), opened.into()));
         }
-        let mut opened = self.open_any(&self.record_key(id), version, sealed)?;
-        let (length, rest) = opened.split_first_chunk().ok_or(Error::Tampered)?;
-        let length = usize::try_from(u64::from_be_bytes(*length)).map_err(|_| Error::Tampered)?;
-        if rest.get(..length) != Some(&identity(id)) {
-            return Err(Error::Tampered);
-        }
-        opened.drain(..8 + length);
-        Ok(opened.into())
+        let sealed_with = key_id(sealed)?;
+        let sealing_key = self.keys.iter().find(|key| key.id() == sealed_with).ok_or(Error::UnknownKey)?;
+        let mut opened = open(sealing_key, key, version, sealed)?;
+        let (identity, plaintext) = split_part(&opened).ok_or(Error::Tampered)?;
+        let (id, start) = (parse_identity(identity).ok_or(Error::Newer)?, opened.len() - plaintext.len());
+        opened.drain(..start);
+        Ok((id, opened.into()))
+    }
+
+    /// Whether the vault's current key encrypted the record.
+    pub fn is_current(&self, sealed: &[u8]) -> bool {
+        key_id(sealed).is_ok_and(|id| self.current_id() == Some(id))
+    }
+
+    pub fn current_id(&self) -> Option<KeyId> {
+        self.keys.first().map(|key| key.id())
+    }
+
+    /// Returns the sealer of the same vault once `keys` are known, of which the first is the current one.
+    pub fn with_keys(&self, keys: &[Arc<SealingKey>]) -> Self {
+        Self { keys: keys.to_vec(), naming_key: self.naming_key.clone() }
     }
 
     /// Derives a key for `info` from each known key; the vault's current key comes first.
     pub fn derived_keys(&self, info: &[u8]) -> Vec<Zeroizing<[u8; 32]>> {
         self.keys.iter().map(|key| Zeroizing::new(keyed_hash(key.expose(), info))).collect()
-    }
-
-    fn open_any(&self, place: &RecordKey, version: u64, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
-        let id = key_id(sealed)?;
-        let key = self.keys.iter().find(|key| key.id() == id).ok_or(Error::UnknownKey)?;
-        open(key, place, version, sealed)
     }
 
     fn current(&self) -> Result<&SealingKey, Error> {
@@ -196,10 +220,27 @@ fn associated(head: &[u8], place: &[u8], version: u64) -> Vec<u8> {
 fn identity(id: &RecordId) -> Vec<u8> {
     let mut data = Vec::new();
     for part in [&id.owner, &id.origin] {
-        data.extend_from_slice(&(part.len() as u64).to_be_bytes());
-        data.extend_from_slice(part.as_bytes());
+        push_part(&mut data, part.as_bytes());
     }
     data
+}
+
+fn parse_identity(data: &[u8]) -> Option<RecordId> {
+    let (owner, rest) = split_part(data)?;
+    let (origin, rest) = split_part(rest)?;
+    let text = |part: &[u8]| String::from_utf8(part.to_vec()).ok();
+    rest.is_empty().then_some(RecordId { owner: text(owner)?, origin: text(origin)? })
+}
+
+fn push_part(data: &mut Vec<u8>, part: &[u8]) {
+    data.extend_from_slice(&(part.len() as u64).to_be_bytes());
+    data.extend_from_slice(part);
+}
+
+/// Splits off what [`push_part`] wrote.
+fn split_part(data: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = data.split_first_chunk()?;
+    rest.split_at_checked(usize::try_from(u64::from_be_bytes(*length)).ok()?)
 }
 
 /// Computes HKDF-SHA256 (RFC 5869) of a random key, with `info` as context.

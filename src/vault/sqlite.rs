@@ -8,7 +8,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{Error, RecordId, files, seal::RecordKey};
+use super::{Error, RecordId, Resealed, Row, files, seal::RecordKey};
 use crate::clock::Timestamp;
 
 /// The migrations, listed without sqlx's macro, for which SQLite would be built a second time.
@@ -19,6 +19,7 @@ fn migrations() -> Migrator {
     Migrator::with_migrations(vec![
         migration(1, "records", include_str!("migrations/0001_records.sql")),
         migration(2, "keyed ids", include_str!("migrations/0002_keyed_ids.sql")),
+        migration(3, "current key", include_str!("migrations/0003_current_key.sql")),
     ])
 }
 
@@ -27,6 +28,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Size of the pool: one connection for a lease or a read while the other waits to write.
 const MAX_CONNECTIONS: u32 = 2;
+
+/// `SQLITE_CONSTRAINT_TRIGGER`: the triggers refuse records that another key than the current one encrypted.
+const REFUSED_BY_TRIGGER: u32 = 1811;
 
 #[derive(Clone, Debug)]
 pub struct Sqlite(SqlitePool);
@@ -68,7 +72,7 @@ impl Sqlite {
         files::create_private(&new)?;
         let database = Self::connect(&new, SqliteJournalMode::Delete).await?;
         database.migrate().await?;
-        database.key_check(key_check).await?;
+        database.init_key_check(key_check).await?;
         database.close().await;
         files::publish(&new, path)
     }
@@ -150,13 +154,18 @@ impl Sqlite {
         }
     }
 
-    /// Returns the encrypted text that was stored at creation: `sealed` itself in a new vault.
-    pub async fn key_check(&self, sealed: &[u8]) -> Result<Vec<u8>, Error> {
+    /// Stores the known text in a vault that has none yet.
+    pub async fn init_key_check(&self, sealed: &[u8]) -> Result<(), Error> {
         sqlx::query("INSERT INTO meta (name, value) VALUES ('key_check', ?) ON CONFLICT DO NOTHING")
             .bind(sealed)
             .execute(&self.0)
             .await
             .map_err(|error| failure(&error))?;
+        Ok(())
+    }
+
+    /// Returns the known text.
+    pub async fn key_check(&self) -> Result<Vec<u8>, Error> {
         sqlx::query("SELECT value FROM meta WHERE name = 'key_check'")
             .fetch_one(&self.0)
             .await
@@ -192,6 +201,52 @@ impl Sqlite {
             .await
             .map_err(|error| failure(&error))?;
         Ok(written.rows_affected() == 1)
+    }
+
+    /// Puts `new` in the place of the known text `old`; returns whether that was there.
+    pub async fn replace_key_check(&self, old: &[u8], new: &[u8]) -> Result<bool, Error> {
+        let replaced = sqlx::query("UPDATE meta SET value = ? WHERE name = 'key_check' AND value = ?")
+            .bind(new)
+            .bind(old)
+            .execute(&self.0)
+            .await
+            .map_err(|error| failure(&error))?;
+        Ok(replaced.rows_affected() == 1)
+    }
+
+    pub async fn count(&self) -> Result<u64, Error> {
+        let row = sqlx::query("SELECT count(*) FROM records").fetch_one(&self.0).await;
+        let count: i64 = row.and_then(|row| row.try_get(0)).map_err(|error| failure(&error))?;
+        u64::try_from(count).map_err(|_| Error::Damaged)
+    }
+
+    /// Returns at most `limit` records in the order of their ids, from the one after `after`.
+    pub async fn rows_after(&self, after: Option<&RecordKey>, limit: u32) -> Result<Vec<Row>, Error> {
+        let rows = sqlx::query("SELECT id, version, sealed FROM records WHERE id > ? ORDER BY id LIMIT ?")
+            .bind(after.map_or(&[][..], |key| key))
+            .bind(limit)
+            .fetch_all(&self.0)
+            .await
+            .map_err(|error| failure(&error))?;
+        rows.iter().map(|row| to_row(row).unwrap_or(Err(Error::Damaged))).collect()
+    }
+
+    /// Replaces the encrypted text of records that are as they were read; returns how many.
+    pub async fn replace_sealed(&self, records: &[Resealed]) -> Result<u64, Error> {
+        let replace = async {
+            let mut transaction = self.0.begin_with("BEGIN IMMEDIATE").await?;
+            let mut replaced = 0;
+            for Resealed { row, new } in records {
+                let version = i64::try_from(row.version).unwrap_or_default();
+                let query = "UPDATE records SET sealed = ? WHERE id = ? AND version = ? AND sealed = ?";
+                let query =
+                    sqlx::query(query).bind(&new[..]).bind(&row.key[..]).bind(version).bind(&row.sealed[..]);
+                replaced += query.execute(&mut *transaction).await?.rows_affected();
+            }
+            transaction.commit().await?;
+            Ok(replaced)
+        };
+        replace.await.map_err(|error: sqlx::Error| failure(&error))
     }
 
     pub async fn acquire_lease(
@@ -234,6 +289,12 @@ impl Sqlite {
     }
 }
 
+fn to_row(row: &sqlx::sqlite::SqliteRow) -> Result<Result<Row, Error>, sqlx::Error> {
+    let (key, version): (Vec<u8>, i64) = (row.try_get(0)?, row.try_get(1)?);
+    let (Ok(key), Ok(version)) = (key.try_into(), version.try_into()) else { return Ok(Err(Error::Damaged)) };
+    Ok(Ok(Row { key, version, sealed: row.try_get(2)? }))
+}
+
 /// SQLite's result codes (<https://www.sqlite.org/rescode.html>), with messages of our own, since SQLite's may quote
 /// the file.
 fn failure(error: &sqlx::Error) -> Error {
@@ -244,6 +305,9 @@ fn failure(error: &sqlx::Error) -> Error {
         };
     };
     let code = error.code().and_then(|code| code.parse::<u32>().ok()).unwrap_or(0);
+    if code == REFUSED_BY_TRIGGER {
+        return Error::KeyChanged;
+    }
     match code & 0xff {
         11 | 26 => Error::Damaged,
         5 | 6 => Error::Database("another process has locked it"),

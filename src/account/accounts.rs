@@ -17,7 +17,7 @@ use crate::{
     clock::Clock,
     config::{EnvironmentCredentials, Profile, SealingKeySource, Settings},
     redact::Redactor,
-    vault::RecordId,
+    vault::{RecordId, RecordKind},
 };
 
 /// Longest wait of a shutdown for work that must not be interrupted.
@@ -62,7 +62,10 @@ impl Accounts {
             SealingKeySource::Given(key) => Some(key),
             SealingKeySource::File(_) | SealingKeySource::KeychainOrFile => None,
         };
-        redactor.hold("environment", settings.environment.secrets().chain(sealing_key));
+        redactor.hold(
+            "environment",
+            settings.environment.secrets().chain(sealing_key).chain(settings.vault.secrets()),
+        );
         let shared = Shared {
             profile: settings.profile.clone(),
             environment: settings.environment.clone(),
@@ -135,7 +138,7 @@ impl Shared {
         };
         let redactor = self.redactor.scope();
         let origin = self.client.base_url().as_str().to_owned();
-        let id = RecordId { owner: record_owner(owner, &environment), origin };
+        let id = RecordId { kind: RecordKind::ACCOUNT, owner: record_owner(owner, &environment), origin };
         let spending = Spending::new(self.vault.clone(), &id, self.clock.clone(), self.tasks.clone());
         Inner {
             owner: owner.clone(),
@@ -145,7 +148,7 @@ impl Shared {
             client: self.client.for_owner(redactor.clone()),
             clock: self.clock.clone(),
             redactor,
-            store: Store { shared: Arc::clone(&self.vault), id, clock: self.clock.clone() },
+            store: Store { shared: Arc::clone(&self.vault), id },
             memory: RwLock::new(None),
             loading: tokio::sync::Mutex::new(()),
             renewals: Renewals::default(),

@@ -11,7 +11,8 @@
 use std::sync::{Arc, PoisonError};
 
 use super::{
-    Error, Keys, RecordId, Resealed, Row, Vault,
+    Error, Keys, RecordId, Vault,
+    database::{Resealed, Row},
     seal::{KeyId, RecordKey, Sealer},
 };
 
@@ -198,7 +199,11 @@ mod tests {
     const RECORDS: u64 = 130;
 
     fn id(number: u64) -> RecordId {
-        RecordId { owner: format!("profile:{number}"), origin: "https://api.example".into() }
+        RecordId {
+            kind: RecordKind::ACCOUNT,
+            owner: format!("profile:{number}"),
+            origin: "https://api.example".into(),
+        }
     }
 
     fn location(directory: &Path) -> VaultLocation {
@@ -391,7 +396,7 @@ mod tests {
         let (key, sealer) = (vault.keyring().keys()[0].clone(), vault.sealer());
         let database = &vault.database;
         // A vault of the first format has no current key.
-        let check = RecordId { owner: String::new(), origin: "key check".into() };
+        let check = RecordId { kind: RecordKind::ACCOUNT, owner: String::new(), origin: "key check".into() };
         let first = crate::vault::seal::seal_first_format(&key, &check, 0, b"bondmcp-server");
         let known_text = database.key_check().await.unwrap();
         assert!(database.replace_key_check(&known_text, &first).await.unwrap());

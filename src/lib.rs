@@ -10,7 +10,7 @@
 //! | 5 | [`doctor`] | examining an installation | [`cli`] |
 //! | 5 | [`transport`] | MCP over stdio and over streamable HTTP | [`cli`] |
 //! | 4 | [`mcp`] | the server handler, the tools, the egress guard | [`transport`], [`cli`] |
-//! | 3 | [`sign_in`] | the local sign-in page, outside the chat | [`mcp`], [`doctor`], [`cli`] |
+//! | 3 | [`sign_in`] | the sign-in page, outside the chat | [`mcp`], [`doctor`], [`cli`] |
 //! | 2 | [`account`] | signing in and out, the credential for a call, API keys; whose account it is | layers 3 to 6 |
 //! | 1 | [`bondmcp`] | the HTTP client of the API, one function per endpoint, and its wire types | layers 2 to 6, except [`transport`]; [`sandbox`] |
 //! | 1 | [`vault`] | the encrypted storage of accounts | [`account`], [`sign_in`], [`doctor`], [`cli`] |

@@ -16,19 +16,17 @@ use bondmcp_server::{
     sandbox::{Plan, RunningSandbox},
     secret::{self, SecretString},
     sign_in::{self, Options, Request, SignIn},
-    transport,
 };
 use chrono::{TimeDelta, Utc};
 use common::{
     EMAIL, Place,
     browser::{Browser, text},
     fast_time::fast,
-    like_the_seed, postgres,
-    raw::modern_as,
+    like_the_seed,
+    raw::{ask, modern_as},
     sandbox, secrets, within,
 };
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio_util::sync::CancellationToken;
 
 /// A second person at the same server.
@@ -45,12 +43,13 @@ struct Replica {
 struct World {
     sandbox: RunningSandbox,
     place: Place,
-    vault: Option<postgres::Database>,
+    /// The URL of the vault; `None` for SQLite in the place's directory.
+    vault: Option<String>,
     now: bondmcp_server::clock::Timestamp,
 }
 
 impl World {
-    async fn new(vault: Option<postgres::Database>) -> Self {
+    async fn new(vault: Option<String>) -> Self {
         let sandbox = sandbox(like_the_seed()).await;
         let place = Place::new(&sandbox);
         sandbox.add_account(OTHER_EMAIL, &place.password, Plan::Unlimited, true);
@@ -68,7 +67,7 @@ impl World {
             "BONDMCP_BASE_URL" => Some(self.place.base_url.clone().into()),
             "BONDMCP_DATA_DIR" => Some(self.place.data_dir().into()),
             "BONDMCP_SEALING_KEY" => Some(keys.clone().into()),
-            "BONDMCP_VAULT" => self.vault.as_ref().map(|vault| vault.url.clone().into()),
+            "BONDMCP_VAULT" => self.vault.clone().map(Into::into),
             _ => None,
         })
         .unwrap();
@@ -94,17 +93,7 @@ impl Replica {
 
     /// Sends a message of `owner` on a connection of its own; returns the answer.
     async fn ask(&self, owner: &Owner, message: &Value) -> Value {
-        let (ours, theirs) = tokio::io::duplex(1 << 16);
-        let (input, output) = tokio::io::split(ours);
-        let stopping = CancellationToken::new();
-        let serving =
-            transport::stdio::serve(self.server.clone(), owner.clone(), input, output, stopping.clone());
-        tokio::spawn(serving);
-        let (input, mut output) = tokio::io::split(theirs);
-        output.write_all(format!("{message}\n").as_bytes()).await.unwrap();
-        let line = within(BufReader::new(input).lines().next_line()).await.unwrap().unwrap();
-        stopping.cancel();
-        serde_json::from_str(&line).unwrap()
+        ask(&self.server, owner, message).await
     }
 
     async fn signed_in(&self, name: &str, email: &str, password: &SecretString) {
@@ -164,10 +153,11 @@ macro_rules! on_both_stores {
                 body(World::new(None).await).await;
             }
 
+            #[cfg(unix)]
             #[tokio::test(flavor = "multi_thread")]
             async fn postgresql() {
-                if let Some(database) = postgres::database() {
-                    body(World::new(Some(database)).await).await;
+                if let Some(database) = common::postgres::database() {
+                    body(World::new(Some(database.url.clone())).await).await;
                 }
             }
         }

@@ -37,13 +37,10 @@ impl Account {
         now < sealed_at + lifetime + MAX_CLOCK_SKEW && sealed_at <= now + MAX_CLOCK_SKEW
     }
 
-    /// Uses the state of `round`, which no process accepts any more `lifetime` after it was sealed; `false` if it was
-    /// used before.
-    pub async fn use_request_state(&self, round: Uuid, lifetime: Duration) -> Result<bool, Error> {
+    /// Uses the state of `round`; `false` if it was used before.
+    pub async fn use_request_state(&self, round: Uuid) -> Result<bool, Error> {
         let store = &self.inner.store;
         let id = RecordId { owner: format!("request-state:{round}"), origin: store.id.origin.clone() };
-        // As long as a process may accept it whose clock is behind this one's and the sealer's.
-        let _ = lifetime + 3 * MAX_CLOCK_SKEW;
         match store.vault().await?.write(&id, None, &[]).await {
             Ok(_) => Ok(true),
             Err(vault::Error::Conflict) => Ok(false),

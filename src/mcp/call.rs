@@ -264,7 +264,14 @@ impl Call<'_> {
             return Err(call_again());
         }
         let price = self.tool.price.unwrap_or(Price::cents(0));
-        let billed = self.server.shared.spending.begin(self.tool.name, price, self.sent)?;
+        let mut billed = self.server.spending.begin(self.tool.name, price, self.sent)?;
+        if let Some(limit) = self.server.shared.limits.daily_spend {
+            billed = billed.with(self.account().reserve(price.reserved, limit).await?);
+            // The vault may have been slow.
+            if self.time_left() < self.server.shared.limits.billed {
+                return Err(call_again());
+            }
+        }
         match request.await {
             Ok(answer) => {
                 let cost = billed.cost(answer.cost());

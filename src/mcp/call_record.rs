@@ -6,8 +6,11 @@ use std::time::Instant;
 use rmcp::model::JsonObject;
 use serde::Serialize as _;
 
-use super::{OwnerServer, host::Host, spending::Usd, tools::ToolSpec};
-use crate::{account::AuditEntry, error::Kind};
+use super::{OwnerServer, host::Host, tools::ToolSpec};
+use crate::{
+    account::{AuditEntry, Usd},
+    error::Kind,
+};
 
 /// A call in progress.
 pub(super) struct CallRecord {

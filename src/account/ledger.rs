@@ -20,8 +20,8 @@ const ABANDONED_AFTER: TimeDelta = TimeDelta::hours(2);
 /// Number of days that are kept: calls may end after midnight, and clocks may differ.
 const MAX_DAYS: usize = 8;
 
-/// How long the record is kept after the day.
-const KEPT_AFTER: Days = Days::new(1);
+/// How long the record is kept after the day. The database's clock decides, which may be ahead of this process's.
+const KEPT_AFTER: Days = Days::new(30);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
@@ -231,7 +231,7 @@ mod tests {
         ledger.settle("a", Settlement::Spent(PRICE));
         assert_eq!(taken(&ledger, after), LIMIT);
         assert_eq!(ledger.days[&before.date_naive()].spent, PRICE);
-        assert_eq!(ledger.expires(after), at("2026-11-27T00:00:00Z"));
+        assert_eq!(ledger.expires(after), at("2026-12-26T00:00:00Z"));
     }
 
     #[test]

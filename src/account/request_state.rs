@@ -8,11 +8,18 @@ use uuid::Uuid;
 use super::{Account, Error};
 use crate::{
     clock::Timestamp,
-    vault::{self, DerivedKey, RecordId},
+    vault::{DerivedKey, RecordId, RecordKind},
 };
 
 /// Purpose of the derived keys.
 const PURPOSE: &[u8] = b"request state";
+
+/// What a used request state is in the vault.
+const KIND: RecordKind = RecordKind::new("request-state");
+
+/// How long the vault remembers that a state was used: much longer than any process accepts it, since the clock of the
+/// process that uses it need not agree with the database's, by which it is forgotten.
+const KEPT: Duration = Duration::from_hours(24);
 
 /// Largest difference between the clocks of two processes that use one vault.
 const MAX_CLOCK_SKEW: Duration = Duration::from_hours(1);
@@ -40,11 +47,8 @@ impl Account {
     /// Uses the state of `round`; `false` if it was used before.
     pub async fn use_request_state(&self, round: Uuid) -> Result<bool, Error> {
         let store = &self.inner.store;
-        let id = RecordId { owner: format!("request-state:{round}"), origin: store.id.origin.clone() };
-        match store.vault().await?.write(&id, None, &[]).await {
-            Ok(_) => Ok(true),
-            Err(vault::Error::Conflict) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        // The round is random, and its state is bound to the owner.
+        let id = RecordId { owner: round.to_string(), ..store.id_of(KIND) };
+        Ok(store.vault().await?.insert_once(&id, self.now() + KEPT).await?)
     }
 }

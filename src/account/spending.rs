@@ -23,8 +23,11 @@ use super::{
 };
 use crate::{
     clock::{Clock, Timestamp},
-    vault::{self, RecordId},
+    vault::{self, RecordId, RecordKind},
 };
+
+/// The kind of the ledger's record.
+const KIND: RecordKind = RecordKind::new("spending");
 
 /// What an owner may still spend today.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
@@ -114,7 +117,7 @@ impl Drop for Reservation {
 impl Spending {
     /// Creates the spending of the owner of `account`, a record in the vault.
     pub fn new(vault: Arc<SharedVault>, account: &RecordId, clock: Clock, tasks: TaskTracker) -> Self {
-        let id = RecordId { owner: format!("spending:{}", account.owner), origin: account.origin.clone() };
+        let id = RecordId { kind: KIND, ..account.clone() };
         Self {
             vault,
             id,
@@ -216,7 +219,8 @@ impl Spending {
                 return Ok(outcome);
             }
             let bytes = serde_json::to_vec(&ledger).map_err(|_| Error::RecordUnreadable)?;
-            match self.vault.open().await?.write(&self.id, version, &bytes).await {
+            let expires = Some(ledger.expires(now));
+            match self.vault.open().await?.write(&self.id, version, &bytes, expires).await {
                 Ok(_) => {
                     if abandoned > 0 {
                         tracing::warn!(
@@ -270,13 +274,18 @@ mod tests {
         let flags = Flags { data_dir: Some(directory.join("data")), ..Flags::default() };
         let sealing_key = |name: &str| (name == "BONDMCP_SEALING_KEY").then(|| "07".repeat(32).into());
         let settings = Settings::load(flags, None, sealing_key).unwrap();
-        let account = RecordId { owner: "profile:test".into(), origin: "https://api.example".into() };
+        let account = RecordId {
+            kind: RecordKind::ACCOUNT,
+            owner: "profile:test".into(),
+            origin: "https://api.example".into(),
+        };
         let vault = Arc::new(SharedVault::new(&settings));
         Arc::new(Spending::new(vault, &account, clock.clone(), TaskTracker::new()))
     }
 
+    /// A time that is not over by the database's clock.
     fn noon() -> Clock {
-        Clock::manual("2026-11-24T12:00:00Z".parse().unwrap())
+        Clock::manual("2126-11-24T12:00:00Z".parse().unwrap())
     }
 
     async fn taken(spending: &Spending) -> Usd {
@@ -367,8 +376,8 @@ mod tests {
     #[tokio::test]
     async fn around_midnight_a_clock_that_is_an_hour_off_has_no_second_budget() {
         let directory = tempfile::tempdir().unwrap();
-        let clock = Clock::manual("2026-11-24T23:30:00Z".parse().unwrap());
-        let ahead = Clock::manual("2026-11-25T00:30:00Z".parse().unwrap());
+        let clock = Clock::manual("2126-11-24T23:30:00Z".parse().unwrap());
+        let ahead = Clock::manual("2126-11-25T00:30:00Z".parse().unwrap());
         let (right, wrong) = (process(directory.path(), &clock), process(directory.path(), &ahead));
         let spend = async |spending: &Arc<Spending>| {
             let reservation = spending.reserve(LIMIT, LIMIT).await?;
@@ -380,7 +389,7 @@ mod tests {
         for now in 0..2 {
             for spending in [&right, &wrong] {
                 let Err(Error::DailyLimit { resets_at, .. }) = spend(spending).await else { panic!("{now}") };
-                assert_eq!(resets_at.to_rfc3339(), "2026-11-26T00:00:00+00:00");
+                assert_eq!(resets_at.to_rfc3339(), "2126-11-26T00:00:00+00:00");
             }
             clock.advance(TimeDelta::hours(2));
             ahead.advance(TimeDelta::hours(2));

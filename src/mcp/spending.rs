@@ -60,7 +60,7 @@ pub struct Spent {
     /// The operator's limit, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_usd: Option<f64>,
-    /// With all of the account's servers, today (UTC).
+    /// The daily limit, which all servers of the account share.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub today: Option<DailySpending>,
     pub by_tool: BTreeMap<String, ToolSpending>,

@@ -138,7 +138,7 @@ impl FromStr for BaseUrl {
 }
 
 /// Name of a local account.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Profile(String);
 
 impl Profile {

@@ -4,7 +4,7 @@
 mod common;
 
 use bondmcp_server::{
-    account::Account,
+    account::Accounts,
     bondmcp::{Client, Timing},
     clock::Clock,
     config::{Flags, Settings},
@@ -18,7 +18,7 @@ const MODELS: &str = "GET /health-ai/models";
 const ME: &str = "GET /auth/me";
 
 /// A sandbox with an account that is signed in.
-async fn signed_in() -> (RunningSandbox, Place, Account) {
+async fn signed_in() -> (RunningSandbox, Place, Accounts) {
     let sandbox = sandbox(like_the_seed()).await;
     let place = Place::new(&sandbox);
     let settings = Settings::load(Flags::default(), None, |name| match name {
@@ -30,14 +30,15 @@ async fn signed_in() -> (RunningSandbox, Place, Account) {
     .unwrap();
     let (redactor, clock) = (Redactor::default(), Clock::system());
     let client = Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), Timing::default());
-    let account = Account::new(&settings, "bondmcp-server".into(), client, clock, redactor);
-    account.sign_in(EMAIL, place.password.clone(), false).await.unwrap();
-    (sandbox, place, account)
+    let accounts = Accounts::new(&settings, "bondmcp-server".into(), client, clock, redactor);
+    accounts.local().sign_in(EMAIL, place.password.clone(), false).await.unwrap();
+    (sandbox, place, accounts)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_that_was_asked_for_before_somebody_else_signed_in_is_not_kept_for_them() {
-    let (sandbox, _place, account) = signed_in().await;
+    let (sandbox, _place, accounts) = signed_in().await;
+    let account = accounts.local();
     let (other, password) = ("grace@example.com", random_password());
     sandbox.add_account(other, &password, Plan::Unlimited, true);
     // The first account's token stays valid, so that the list is read with it.
@@ -53,17 +54,18 @@ async fn a_list_that_was_asked_for_before_somebody_else_signed_in_is_not_kept_fo
     assert_eq!(sandbox.count(MODELS), 1);
     assert!(!account.list_models(false).await.unwrap().from_cache);
     assert_eq!(sandbox.count(MODELS), 2);
-    account.close().await;
+    accounts.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_cold_callers_ask_for_the_models_and_the_plan_once() {
-    let (sandbox, _place, account) = signed_in().await;
+    let (sandbox, _place, accounts) = signed_in().await;
+    let account = accounts.local();
     let before = sandbox.count(ME);
     let lists = join_all((0..1000).map(|_| account.list_models(false))).await;
     assert!(lists.iter().all(|list| list.as_ref().unwrap().models.len() == 3));
     let plans = join_all((0..1000).map(|_| account.plan())).await;
     assert!(plans.iter().all(Option::is_some));
     assert_eq!((sandbox.count(MODELS), sandbox.count(ME) - before), (1, 1));
-    account.close().await;
+    accounts.close().await;
 }

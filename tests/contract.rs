@@ -102,7 +102,7 @@ async fn after_an_outage(sandbox: &RunningSandbox, place: &Place) {
     let timing = Timing { open_for: short, first_wait: short, ..Timing::default() };
     let (server, _stopping) = in_process(place, timing);
     let (ours, theirs) = tokio::io::duplex(1 << 16);
-    tokio::spawn(async move { server.serve(ours).await.unwrap().waiting().await });
+    tokio::spawn(common::serve(server, ours));
     let client = ().serve(theirs).await.unwrap();
     let works = async || {
         let result =

@@ -206,7 +206,7 @@ async fn in_this_process(row: &Row, column: &Column) -> Option<String> {
     let case = Case::new(row, column).await;
     let (server, stopping) = in_process(&case.place, Timing::default());
     let (ours, theirs) = tokio::io::duplex(1 << 16);
-    let serving = tokio::spawn(async move { server.serve(ours).await.unwrap().waiting().await });
+    let serving = tokio::spawn(common::serve(server, ours));
     let (input, output) = tokio::io::split(theirs);
     let seen = Arc::new(Mutex::new(Vec::new()));
     let client = host().serve((Recorded { input, seen: Arc::clone(&seen) }, output)).await.unwrap();

@@ -15,7 +15,7 @@ use common::{
     request, sandbox, services,
 };
 use rmcp::{
-    ClientHandler, RoleClient, ServiceExt as _,
+    ClientHandler, RoleClient,
     model::{
         ClientCapabilities, ClientConfig, ElicitRequestParams, ElicitResult, ElicitationAction,
         ElicitationCapability, Implementation, ProtocolVersion, UrlElicitationCapability,
@@ -145,7 +145,7 @@ async fn a_person_who_is_never_done_leaves_the_agent_with_the_link() {
     let (server, stopping) = in_process_with_page(&place, Limits::default());
     let result = fast(async move {
         let (ours, theirs) = tokio::io::duplex(1 << 16);
-        let serving = tokio::spawn(async move { server.serve(ours).await.unwrap().waiting().await });
+        let serving = tokio::spawn(common::serve(server, ours));
         let modern =
             ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::V_2026_07_28] };
         let client = Hasty.serve_with_lifecycle(theirs, modern).await.unwrap();

@@ -150,9 +150,9 @@ async fn use_without_a_key_names_what_calls_really_use() {
     let (sandbox, place, id) = with_a_key().await;
     assert_eq!(ok(&place, &["keys", "use", "ci"]).await, format!("API calls use {id}.\n"));
     assert_eq!(ok(&place, &["keys", "use"]).await, "API calls use the session.\n");
-    let (account, _) = common::account(&place);
-    account.use_own_key(sandbox.secrets_issued().pop().unwrap()).await.unwrap();
-    account.close().await;
+    let (accounts, _) = common::accounts(&place);
+    accounts.local().use_own_key(sandbox.secrets_issued().pop().unwrap()).await.unwrap();
+    accounts.close().await;
     let told = ok(&place, &["keys", "use"]).await;
     assert!(told.contains("entered on the sign-in page"), "{told}");
     let mut command = place.command(&["keys", "use", "ci"]);

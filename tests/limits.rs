@@ -18,7 +18,7 @@ use common::{
     sandbox, services::ANALYZE, within,
 };
 use rmcp::{
-    ClientHandler, ErrorData, RoleClient, ServiceExt as _,
+    ClientHandler, ErrorData, RoleClient,
     model::{
         ClientCapabilities, ClientConfig, ElicitRequestParams, ElicitResult, ElicitationAction,
         ElicitationCapability, Implementation, ProtocolVersion, UrlElicitationCapability,
@@ -62,7 +62,7 @@ async fn questions_to_the_person_are_bounded_in_number_and_end_with_the_call() {
     let limits = Limits { concurrent: 2, waiting: 20, deadline: Duration::from_secs(4), ..Limits::default() };
     let (server, stopping) = in_process_with_page(&place, limits);
     let (ours, theirs) = tokio::io::duplex(1 << 16);
-    let serving = tokio::spawn(async move { server.serve(ours).await.unwrap().waiting().await });
+    let serving = tokio::spawn(common::serve(server, ours));
     let host = Unanswered::default();
     let client = host.clone().serve_with_lifecycle(theirs, ClientLifecycleMode::Initialize).await.unwrap();
     let calls = (0..12).map(|_| client.call_tool(request("list_models", json!({}))));
@@ -123,7 +123,7 @@ async fn billed_call_of_a_slow_person(lifecycle: ClientLifecycleMode) -> (Vec<Va
     let (server, stopping) = in_process_with_page(&place, Limits::default());
     let answers = fast(async {
         let (ours, theirs) = tokio::io::duplex(1 << 16);
-        let serving = tokio::spawn(async move { server.serve(ours).await.unwrap().waiting().await });
+        let serving = tokio::spawn(common::serve(server, ours));
         let host = Slow { password: place.password.clone() };
         let client = host.serve_with_lifecycle(theirs, lifecycle).await.unwrap();
         let mut answers = Vec::new();

@@ -6,10 +6,12 @@ mod common;
 use std::{net::SocketAddr, time::Duration};
 
 use bondmcp_server::{
+    account::Owner,
     bondmcp::Timing,
+    config::Profile,
     mcp::{BondMcp, Limits},
     sandbox::{Fault, RunningSandbox},
-    transport::http::{self, MAX_BODY_BYTES, Protection},
+    transport::http::{self, Authentication, MAX_BODY_BYTES, Protection},
 };
 use common::{EMAIL, Place, fast_time::fast, in_process, in_process_within, like_the_seed, sandbox, within};
 use reqwest::{RequestBuilder, Response, StatusCode};
@@ -21,6 +23,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 const TOKEN: &str = "the-token-of-this-test";
+
+/// The default profile is the owner of what carries the token.
+fn protection() -> Protection {
+    let owner = Owner::Profile(Profile::default());
+    Protection::new(Authentication::Tokens(vec![(TOKEN.into(), owner)]))
+}
 
 /// The router on a port of its own, signed in; it stops when this is dropped.
 struct Http {
@@ -60,7 +68,7 @@ impl Http {
     }
 
     async fn open() -> Self {
-        Self::start(Protection::new(Some(TOKEN.into()))).await
+        Self::start(protection()).await
     }
 
     /// A POST to `/mcp` without a token.
@@ -162,7 +170,7 @@ async fn a_foreign_origin_or_host_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_named_origin_and_host_are_served() {
-    let mut protection = Protection::new(Some(TOKEN.into()));
+    let mut protection = protection();
     protection.allowed_hosts = vec!["mcp.example".to_owned()];
     protection.allowed_origins = vec!["https://app.example:443".to_owned()];
     let http = Http::start(protection).await;
@@ -195,7 +203,7 @@ async fn headers_that_contradict_the_body_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn legacy_mode_gets_a_session_and_no_more_of_them_than_allowed() {
-    let http = Http::start(Protection { max_sessions: 2, ..Protection::new(Some(TOKEN.into())) }).await;
+    let http = Http::start(Protection { max_sessions: 2, ..protection() }).await;
     let first = http.initialize().await;
     assert_eq!(first.status(), StatusCode::OK);
     let session = first.headers()["mcp-session-id"].to_str().unwrap().to_owned();
@@ -223,7 +231,7 @@ async fn legacy_mode_gets_a_session_and_no_more_of_them_than_allowed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_initialize_opens_a_session() {
-    let http = Http::start(Protection { max_sessions: 0, ..Protection::new(Some(TOKEN.into())) }).await;
+    let http = Http::start(Protection { max_sessions: 0, ..protection() }).await;
     assert_eq!(http.initialize().await.status(), StatusCode::SERVICE_UNAVAILABLE);
     let list = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/list"});
     let call = json!({"jsonrpc": "2.0", "id": 3, "method": "tools/call",
@@ -262,7 +270,7 @@ async fn a_call_that_may_be_billed_is_never_cut_by_the_transport() {
     let timing = Timing { billed: long, ..Timing::default() };
     let (server, stopping) =
         in_process_within(&place, timing, Limits { deadline: long, ..Limits::default() });
-    let http = Http::serve(sandbox, place, Protection::new(Some(TOKEN.into())), server, stopping).await;
+    let http = Http::serve(sandbox, place, protection(), server, stopping).await;
     http.sandbox.faults().always(ANALYZE, Fault::ProcessThenHang);
     let call = json!({"name": "health_analyze", "arguments": {"prompt": "Why?", "analysis_type": "general"}});
     let call = http.modern("tools/call", Some("health_analyze"), call).send();

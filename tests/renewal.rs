@@ -13,7 +13,7 @@ use std::{
 };
 
 use bondmcp_server::{
-    account::{Account, CredentialSource, Error, RequiredCredential, SignInReason},
+    account::{Account, Accounts, CredentialSource, Error, RequiredCredential, SignInReason},
     bondmcp::{Client, Timing},
     clock::{Clock, Timestamp},
     config::{Flags, SealingKeySource, Settings, VaultLocation},
@@ -34,10 +34,10 @@ fn account(place: &Place, clock: &Clock) -> Account {
 
 /// The account of `place` in this process, with more variables in its environment.
 fn account_with(place: &Place, clock: &Clock, more: &[(&str, &str)]) -> Account {
-    account_and_redactor(place, clock, more).0
+    accounts_and_redactor(place, clock, more).0.local()
 }
 
-fn account_and_redactor(place: &Place, clock: &Clock, more: &[(&str, &str)]) -> (Account, Redactor) {
+fn accounts_and_redactor(place: &Place, clock: &Clock, more: &[(&str, &str)]) -> (Accounts, Redactor) {
     let settings = Settings::load(Flags::default(), None, |name| match name {
         "BONDMCP_BASE_URL" => Some(place.base_url.clone().into()),
         "BONDMCP_DATA_DIR" => Some(place.data_dir().into()),
@@ -47,9 +47,9 @@ fn account_and_redactor(place: &Place, clock: &Clock, more: &[(&str, &str)]) -> 
     .unwrap();
     let redactor = Redactor::default();
     let client = Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), Timing::default());
-    let account =
-        Account::new(&settings, "bondmcp-server".to_owned(), client, clock.clone(), redactor.clone());
-    (account, redactor)
+    let accounts =
+        Accounts::new(&settings, "bondmcp-server".to_owned(), client, clock.clone(), redactor.clone());
+    (accounts, redactor)
 }
 
 async fn sandbox_with(clock: &Clock) -> RunningSandbox {
@@ -376,7 +376,8 @@ async fn a_secret_that_another_process_has_just_stored_is_known_before_an_answer
     let clock = noon();
     let sandbox = sandbox_with(&clock).await;
     let place = Place::new(&sandbox);
-    let (other, redactor) = account_and_redactor(&place, &clock, &[]);
+    let (other, redactor) = accounts_and_redactor(&place, &clock, &[]);
+    let other = other.local();
     assert!(!other.status().await.unwrap().signed_in);
     account(&place, &clock).sign_in(EMAIL, place.password.clone(), true).await.unwrap();
     let answer = secrets::text(&place.password);
@@ -402,13 +403,15 @@ async fn an_api_key_in_the_environment_needs_no_vault_and_manages_no_keys() {
         password: place.password.clone(),
         sealing_key: place.sealing_key.clone(),
     };
-    let account = account_with(&elsewhere, &clock, &[("BONDMCP_API_KEY", secrets::text(&value))]);
+    let key = [("BONDMCP_API_KEY", secrets::text(&value))];
+    let (accounts, _) = accounts_and_redactor(&elsewhere, &clock, &key);
+    let account = accounts.local();
     account.list_models(true).await.unwrap();
     assert!(!elsewhere.data_dir().exists());
     let error = account.list_keys().await.unwrap_err();
     assert!(matches!(error, Error::SignInRequired { why: SignInReason::KeysNeedSession, .. }), "{error:?}");
     assert!(within(account.ensure_signed_in()).await.unwrap().signed_in);
-    within(account.close()).await;
+    within(accounts.close()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -423,5 +426,5 @@ async fn a_renewals_log_lines_carry_the_id_of_the_call_that_needed_it() {
     let (_, log) = server.end_apart().await;
     let log = String::from_utf8(log).unwrap();
     let line = log.lines().find(|line| line.contains("session") && line.contains("renew")).unwrap();
-    assert!(line.contains("call{id=2 tool=\"list_models\"}"), "{line}");
+    assert!(line.contains("call{id=2 tool=\"list_models\" owner=\"default\"}"), "{line}");
 }

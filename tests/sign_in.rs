@@ -9,10 +9,10 @@ use std::{process::Stdio, time::Duration};
 use bondmcp_server::{
     mcp::{BondMcp, Limits, Selection},
     sandbox::{Fault, RunningSandbox},
-    sign_in::{Options, SignIn},
+    sign_in::Options,
 };
 use common::{
-    EMAIL, Place, Server, account,
+    EMAIL, Place, Server, accounts,
     browser::{Browser, link, text},
     error_of, host, like_the_seed,
     raw::{Raw, call, modern_as},
@@ -34,12 +34,11 @@ async fn signed_out() -> (RunningSandbox, Place) {
 
 /// A server in this process with a page, and a host without elicitation.
 async fn with_page(place: &Place, options: Options) -> RunningService<RoleClient, ClientConfig> {
-    let (account, redactor) = account(place);
-    let sign_in = SignIn::new(account.clone(), options);
+    let (accounts, _) = accounts(place);
     let (selection, limits, stopping) = (Selection::default(), Limits::default(), CancellationToken::new());
-    let server = BondMcp::new(account, Some(sign_in), redactor, &selection, limits, stopping).unwrap();
+    let server = BondMcp::new(accounts, Some(options), &selection, limits, stopping).unwrap();
     let (ours, theirs) = tokio::io::duplex(1 << 16);
-    tokio::spawn(async move { server.serve(ours).await.unwrap().waiting().await });
+    tokio::spawn(common::serve(server, ours));
     within(host().serve(theirs)).await.unwrap()
 }
 

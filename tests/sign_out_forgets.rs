@@ -5,7 +5,7 @@
 mod common;
 
 use bondmcp_server::{
-    account::Account,
+    account::{Account, Accounts},
     bondmcp::{Client, Timing},
     clock::{Clock, Timestamp},
     config::{Flags, Settings},
@@ -67,7 +67,7 @@ fn account(place: &Place, clock: &Clock) -> Account {
     .unwrap();
     let redactor = Redactor::default();
     let client = Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), Timing::default());
-    Account::new(&settings, "bondmcp-server".to_owned(), client, clock.clone(), redactor)
+    Accounts::new(&settings, "bondmcp-server".to_owned(), client, clock.clone(), redactor).local()
 }
 
 /// Passwords, tokens and keys that were in force while `processes` had the vault open.

@@ -29,7 +29,7 @@ pub const KEYS_COMMAND: &str = "keys";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AuditEntry {
     pub time: Timestamp,
-    /// Name of the profile.
+    /// Name of the owner: that of the profile.
     pub owner: String,
     /// The name that the host gave itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,17 +82,16 @@ impl Account {
     pub fn audit(&self, entry: &AuditEntry) {
         self.inner.audit.note(entry);
     }
-
-    /// Returns a reader of the entries of all processes.
-    #[must_use]
-    pub fn audit_reader(&self) -> AuditReader {
-        AuditReader::new(self.inner.audit.directory.clone())
-    }
 }
 
 impl Audit {
     pub fn new(directory: PathBuf) -> Self {
         Self { directory, writer: Mutex::new(None) }
+    }
+
+    /// Returns a reader of the entries of all owners and processes.
+    pub fn reader(&self) -> AuditReader {
+        AuditReader::new(self.directory.clone())
     }
 
     fn note(&self, entry: &AuditEntry) {

@@ -21,6 +21,9 @@ pub enum Error {
     /// The profile stores the API keys of another account, whose values exist nowhere else.
     #[error("this profile belongs to {email}")]
     ProfileTaken { email: String },
+    /// The account of a subject is one BondMCP user's; it was somebody else who signed in, or BondMCP does not say who.
+    #[error("this account belongs to another BondMCP user")]
+    AnotherUser,
     /// The upstream rejects the API key from the environment (`None`) or the one selected with `use`.
     #[error("BondMCP does not accept the API key")]
     ApiKeyRejected { id: Option<String> },
@@ -159,6 +162,10 @@ impl From<&Error> for UserFacingError {
                 format!(
                     "Use another profile with --profile NAME, or sign {email} out first (`bondmcp-server logout --forget-keys`, which also deletes its stored keys)."
                 ),
+            ),
+            Error::AnotherUser => report(
+                Kind::Conflict,
+                "Sign in with the e-mail address and password with which this server was connected. To use another BondMCP account, disconnect the server and connect it again.".into(),
             ),
             Error::ApiKeyRejected { id: None } => report(
                 Kind::InvalidCredentials,

@@ -1,8 +1,10 @@
 //! An account and its use cases: registering, signing in and out, the credential for a call, API keys. This module
 //! manages the credentials and selects the one that a call uses; it depends on neither MCP nor the command line.
 
+mod accounts;
 mod announcement;
 mod audit;
+mod authenticate;
 mod bearer;
 mod cache;
 mod error;
@@ -10,6 +12,8 @@ mod health;
 mod identity;
 mod keys;
 mod models;
+mod owner;
+mod per_owner;
 mod plan;
 mod reconcile;
 mod record;
@@ -18,6 +22,7 @@ mod renewal;
 mod rotation;
 mod rotation_age;
 mod session;
+mod shared_vault;
 mod sign_in;
 mod status;
 mod store;
@@ -27,10 +32,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Notify, OnceCell};
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
+pub use self::{
+    accounts::Accounts,
+    audit::{AuditEntry, AuditReader, KEYS_COMMAND},
+    authenticate::{Authenticated, Authenticator},
+    bearer::{Bearer, CredentialSource, RequiredCredential},
+    error::{Error, SignInReason},
+    identity::Identity,
+    keys::{Key, KeyList, Unfinished},
+    models::Models,
+    owner::Owner,
+    per_owner::PerOwner,
+    record::ManagedKey,
+    rotation_age::{AgedKey, parsed_time},
+    sign_in::Registration,
+    status::{Credential, Renewal, Status},
+};
 use self::{
     audit::Audit,
     cache::Cache,
@@ -38,33 +59,18 @@ use self::{
     renewal::Renewals,
     store::{Store, Versioned},
 };
-pub use self::{
-    audit::{AuditEntry, AuditReader, KEYS_COMMAND},
-    bearer::{Bearer, CredentialSource, RequiredCredential},
-    error::{Error, SignInReason},
-    identity::Identity,
-    keys::{Key, KeyList, Unfinished},
-    models::Models,
-    record::ManagedKey,
-    rotation_age::{AgedKey, parsed_time},
-    sign_in::Registration,
-    status::{Credential, Renewal, Status},
-};
 use crate::{
     bondmcp::{
         Client,
         wire::{Model, Subscription},
     },
     clock::Clock,
-    config::{BaseUrl, EnvironmentCredentials, Profile, SealingKeySource, Settings},
+    config::{BaseUrl, EnvironmentCredentials},
     redact::Redactor,
-    vault::{ChangeMarker, ChangeWatch, RecordId},
+    vault::ChangeMarker,
 };
 
-/// Longest wait of a shutdown for work that must not be interrupted.
-const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(5);
-
-/// One account, for one process. Clones share everything.
+/// One owner's account: everything that is the owner's own. Clones share everything. [`Accounts`] opens it.
 #[derive(Clone, Debug)]
 pub struct Account {
     inner: Arc<Inner>,
@@ -72,12 +78,16 @@ pub struct Account {
 
 #[derive(Debug)]
 struct Inner {
-    profile: Profile,
+    owner: Owner,
+    /// The owner's name in logs and in the audit log.
+    name: String,
+    /// What the environment holds for this owner.
     environment: EnvironmentCredentials,
     /// The command line that runs this program for this account in a terminal.
-    command_line: String,
+    command_line: Arc<str>,
     client: Client,
     clock: Clock,
+    /// Knows the owner's secrets and those of the process.
     redactor: Redactor,
     store: Store,
     memory: RwLock<Option<Arc<CachedRecord>>>,
@@ -86,7 +96,7 @@ struct Inner {
     renewals: Renewals,
     models: Cache<Arc<Vec<Model>>>,
     plan: Cache<Option<Subscription>>,
-    audit: Audit,
+    audit: Arc<Audit>,
     /// Notified when the record was read.
     was_read: Notify,
     /// Tasks that run to their end even when their caller is gone.
@@ -109,55 +119,6 @@ struct CachedRecord {
 }
 
 impl Account {
-    /// Creates the account that `settings` name. Nothing is opened and no request is made before it is needed.
-    #[must_use]
-    pub fn new(
-        settings: &Settings,
-        command_line: String,
-        client: Client,
-        clock: Clock,
-        redactor: Redactor,
-    ) -> Self {
-        // Credentials from the environment have a separate record, so that they do not change the person's.
-        let owner = match &settings.environment.login {
-            Some(login) => format!("environment:{}", login.email.to_lowercase()),
-            None => format!("profile:{}", settings.profile),
-        };
-        let store = Store {
-            location: settings.vault.clone(),
-            sealing_key: settings.sealing_key.clone(),
-            data_dir: settings.data_dir.clone(),
-            id: RecordId { owner, origin: settings.base_url.as_str().to_owned() },
-            clock: clock.clone(),
-            vault: OnceCell::new(),
-            changes: ChangeWatch::default(),
-        };
-        let sealing_key = match &settings.sealing_key {
-            SealingKeySource::Given(key) => Some(key),
-            SealingKeySource::File(_) | SealingKeySource::KeychainOrFile => None,
-        };
-        redactor.hold("environment", settings.environment.secrets().chain(sealing_key));
-        Self {
-            inner: Arc::new(Inner {
-                profile: settings.profile.clone(),
-                environment: settings.environment.clone(),
-                command_line,
-                client,
-                clock,
-                redactor,
-                store,
-                memory: RwLock::new(None),
-                loading: tokio::sync::Mutex::new(()),
-                renewals: Renewals::default(),
-                models: Cache::default(),
-                plan: Cache::default(),
-                audit: Audit::new(settings.data_dir.clone()),
-                was_read: Notify::new(),
-                tasks: TaskTracker::new(),
-            }),
-        }
-    }
-
     /// Returns the command that signs in from a terminal.
     #[must_use]
     pub fn login_command(&self, email: Option<&str>) -> String {
@@ -170,10 +131,22 @@ impl Account {
         self.command("register", email)
     }
 
-    /// Name of the profile.
+    /// Name of the owner, for people and logs: that of the profile.
     #[must_use]
-    pub fn profile(&self) -> &str {
-        self.inner.profile.as_str()
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// Returns the redactor that knows the owner's secrets and those of the process, and nobody else's.
+    #[must_use]
+    pub fn redactor(&self) -> &Redactor {
+        &self.inner.redactor
+    }
+
+    /// Name of the owner, under which the vault stores the account.
+    #[must_use]
+    pub fn owner_name(&self) -> &str {
+        &self.inner.store.id.owner
     }
 
     /// Base URL that requests go to.
@@ -185,13 +158,13 @@ impl Account {
     /// Describes where credentials are stored, for the person who decides about storing them.
     #[must_use]
     pub fn vault_location(&self) -> String {
-        self.inner.store.location.to_string()
+        self.inner.store.shared.location.to_string()
     }
 
     /// Directory of this program's private files.
     #[must_use]
     pub fn data_dir(&self) -> &std::path::Path {
-        &self.inner.store.data_dir
+        &self.inner.store.shared.data_dir
     }
 
     /// Returns the command that does something with an API key from a terminal; `verb` is `revoke`, `rotate` or `run`.
@@ -209,17 +182,6 @@ impl Account {
     #[must_use]
     pub fn has_environment_credentials(&self) -> bool {
         self.inner.environment.secrets().next().is_some()
-    }
-
-    /// Waits for work that must not be interrupted, then closes the vault. The wait is short, since hosts do not wait
-    /// long; the next start finds an unfinished API key change by its intent.
-    pub async fn close(&self) {
-        self.inner.tasks.close();
-        if tokio::time::timeout(SHUTDOWN_GRACE_PERIOD, self.inner.tasks.wait()).await.is_err() {
-            tracing::warn!("shutdown: a request to BondMCP did not end in time and was abandoned");
-        }
-        self.inner.store.close().await;
-        self.inner.audit.close();
     }
 
     /// Runs `work` to its end even when the caller is gone, such as creating a key or storing a session.

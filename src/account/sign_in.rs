@@ -1,12 +1,12 @@
 //! Registering, signing in and signing out.
 
 use super::{
-    Account, CachedRecord, Error, RequiredCredential, SignInReason, Status, record::Record, session::Session,
+    Account, Error, Owner, RequiredCredential, SignInReason, Status,
+    authenticate::{Authenticated, NewSession, Proof},
+    record::Record,
+    session::Session,
 };
-use crate::{
-    bondmcp::wire::{Tokens, User},
-    secret::SecretString,
-};
+use crate::secret::SecretString;
 
 /// A new BondMCP account whose e-mail address is not verified yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,8 +20,7 @@ impl Account {
     pub async fn register(&self, email: &str, password: &SecretString) -> Result<Registration, Error> {
         // So that its secrets are known when the upstream's words are shown.
         self.refresh_if_changed().await;
-        let registered = self.inner.client.register(email, password).await?;
-        Ok(Registration { user_id: registered.user_id, email: registered.email })
+        self.authenticator().register(email, password).await
     }
 
     /// Signs in. With `remember` the password is stored, encrypted, so that the session can be renewed without the person.
@@ -33,11 +32,10 @@ impl Account {
     ) -> Result<Status, Error> {
         let (account, email) = (self.clone(), email.to_owned());
         self.run_to_completion(async move {
-            let before = account.reread().await?;
-            check_identity(&before.record, &email)?;
-            let tokens = account.inner.client.login(&email, &password).await?;
-            let memory = account.store_sign_in(email, password, remember, tokens).await?;
-            account.end_other_session(&before, &memory).await;
+            // Nothing is sent for an identity that cannot be adopted.
+            account.check_profile(&account.reread().await?.record, &email)?;
+            let authenticated = account.authenticator().with_password(&email, password).await?;
+            account.adopt(authenticated, remember).await?;
             account.status().await
         })
         .await
@@ -47,20 +45,62 @@ impl Account {
     pub async fn use_own_key(&self, key: SecretString) -> Result<(), Error> {
         let account = self.clone();
         self.run_to_completion(async move {
-            account.inner.client.list_models(&key).await?;
-            account
-                .update(|record| {
-                    record.generation += 1;
-                    record.own_key = Some(key.clone());
-                    record.active_key = None;
-                    Ok(())
-                })
-                .await?;
+            let authenticated = account.authenticator().with_key(key).await?;
+            account.adopt(authenticated, false).await
+        })
+        .await
+    }
+
+    /// Makes somebody who has proved who they are the one who is signed in. With `remember` the password is stored too.
+    /// The session of `authenticated` is ended if that fails, and the one that was signed in before if it is another
+    /// user's.
+    pub async fn adopt(&self, authenticated: Authenticated, remember: bool) -> Result<(), Error> {
+        let account = self.clone();
+        self.run_to_completion(async move {
+            match authenticated.proof() {
+                Some(Proof::Session(new)) => account.adopt_session(new, remember).await?,
+                Some(Proof::Key(key)) => account.adopt_key(key).await?,
+                None => {}
+            }
+            authenticated.keep();
             account.clear_model_cache();
             account.inner.client.reset_rate_limit();
             Ok(())
         })
         .await
+    }
+
+    async fn adopt_session(&self, new: &NewSession, remember: bool) -> Result<(), Error> {
+        let user_id = new.user.as_ref().map(|user| user.id.clone());
+        let change = |record: &mut Record| {
+            self.check_profile(record, &new.email)?;
+            self.check_user(record, user_id.as_deref())?;
+            let former = record.session.take().filter(|_| record.email.as_ref() != Some(&new.email));
+            record.generation += 1;
+            record.email = Some(new.email.clone());
+            record.user_id.clone_from(&user_id);
+            record.session = Some(new.session.clone());
+            record.password = remember.then(|| new.password.clone());
+            record.own_key = None;
+            record.rejected = None;
+            Ok(former)
+        };
+        let (former, _) = self.update(change).await?;
+        // It opens the account whether it is stored or not.
+        self.inner.redactor.hold("typed password", [&new.password]);
+        self.end_former_session(former).await;
+        Ok(())
+    }
+
+    async fn adopt_key(&self, key: &SecretString) -> Result<(), Error> {
+        let change = |record: &mut Record| {
+            self.check_user(record, None)?;
+            record.generation += 1;
+            record.own_key = Some(key.clone());
+            record.active_key = None;
+            Ok(())
+        };
+        self.update(change).await.map(|_| ())
     }
 
     /// Signs in without the person, where the environment or the stored credentials allow it.
@@ -80,84 +120,57 @@ impl Account {
     pub async fn sign_out(&self, forget_keys: bool) -> Result<(), Error> {
         let account = self.clone();
         self.run_to_completion(async move {
-            let before = account.reread().await?;
-            if before.version == 0 {
+            if account.reread().await?.version == 0 {
                 // Nothing is stored for this account, and no vault is created to say so.
                 return Ok(());
             }
             let change = |record: &mut Record| {
+                let former = record.session.take();
                 record.sign_out();
                 if forget_keys {
-                    *record = Record { generation: record.generation, ..Record::default() };
+                    let user_id = record.user_id.take().filter(|_| account.belongs_to_a_subject());
+                    *record = Record { generation: record.generation, user_id, ..Record::default() };
                 }
-                Ok(())
+                Ok(former)
             };
-            let ((), memory) = account.update(change).await?;
+            let (former, _) = account.update(change).await?;
             account.clear_model_cache();
-            account.end_other_session(&before, &memory).await;
+            account.end_former_session(former).await;
             Ok(())
         })
         .await
     }
 
-    async fn store_sign_in(
-        &self,
-        email: String,
-        password: SecretString,
-        remember: bool,
-        tokens: Tokens,
-    ) -> Result<std::sync::Arc<CachedRecord>, Error> {
-        let user = match tokens.user.clone() {
-            Some(user) => Some(user),
-            // Some versions of the API do not say who logged in; signing in does not fail because of that.
-            None => self.inner.client.me(&tokens.access_token).await.ok().map(|me| User {
-                id: me.id,
-                email: Some(me.email),
-                name: me.name,
-            }),
-        };
-        let session = Session::new(tokens, self.inner.clock.now(), None);
-        let change = |record: &mut Record| {
-            check_identity(record, &email)?;
-            record.generation += 1;
-            record.email = Some(email.clone());
-            record.user_id = user.as_ref().map(|user| user.id.clone());
-            record.session = Some(session.clone());
-            record.password = remember.then(|| password.clone());
-            record.own_key = None;
-            record.rejected = None;
-            Ok(())
-        };
-        let ((), memory) = self.update(change).await?;
-        // It opens the account whether it is stored or not.
-        self.inner.redactor.hold("typed password", [&password]);
-        self.clear_model_cache();
-        self.inner.client.reset_rate_limit();
-        Ok(memory)
-    }
-
-    /// Ends the session of `before` upstream when `after` has another one. A process that still uses it learns that
-    /// from its next refusal. Signing out here does not depend on the upstream.
-    async fn end_other_session(&self, before: &CachedRecord, after: &CachedRecord) {
-        let Some(old) = &before.record.session else { return };
-        if after.record.session.is_some() && before.record.email == after.record.email {
-            return;
-        }
-        if old.is_usable(self.inner.clock.now())
+    /// Ends a session that was deleted here. A process that still uses it learns that from its next refusal. Signing out
+    /// here does not depend on the upstream.
+    async fn end_former_session(&self, former: Option<Session>) {
+        let now = self.inner.clock.now();
+        if let Some(old) = former.filter(|session| session.is_usable(now))
             && let Err(error) = self.inner.client.logout(&old.access_token).await
         {
             tracing::warn!(%error, "the session was deleted here but could not be ended at BondMCP; it expires by itself");
         }
     }
-}
 
-/// A profile with stored keys belongs to the account that created them.
-fn check_identity(record: &Record, email: &str) -> Result<(), Error> {
-    let has_keys = !record.keys.is_empty() || !record.intents.is_empty();
-    match &record.email {
-        Some(owner) if has_keys && !owner.eq_ignore_ascii_case(email) => {
-            Err(Error::ProfileTaken { email: owner.clone() })
+    /// A profile with stored keys belongs to the account that created them.
+    fn check_profile(&self, record: &Record, email: &str) -> Result<(), Error> {
+        let has_keys = !record.keys.is_empty() || !record.intents.is_empty();
+        match &record.email {
+            Some(owner) if has_keys && !owner.eq_ignore_ascii_case(email) && !self.belongs_to_a_subject() => {
+                Err(Error::ProfileTaken { email: owner.clone() })
+            }
+            _ => Ok(()),
         }
-        _ => Ok(()),
+    }
+
+    /// The account of a subject is one user's, so that user is known and does not change.
+    fn check_user(&self, record: &Record, user_id: Option<&str>) -> Result<(), Error> {
+        let is_somebody_else =
+            user_id.is_none() || record.user_id.as_deref().is_some_and(|known| Some(known) != user_id);
+        if is_somebody_else && self.belongs_to_a_subject() { Err(Error::AnotherUser) } else { Ok(()) }
+    }
+
+    fn belongs_to_a_subject(&self) -> bool {
+        matches!(self.inner.owner, Owner::Subject(_))
     }
 }

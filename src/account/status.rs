@@ -86,7 +86,7 @@ impl Account {
         let is_known = !record.uses_own_key();
         Ok(Status {
             signed_in: credential.is_some(),
-            profile: self.inner.profile.to_string(),
+            profile: self.inner.name.clone(),
             upstream: self.inner.client.base_url().to_string(),
             email: record
                 .email

@@ -1,15 +1,12 @@
 //! The account's record in the vault: opened when first needed, read whole, changed by compare-and-swap.
 
-use std::{path::PathBuf, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use tokio::sync::OnceCell;
-
-use super::{error::Error, record::Record};
+use super::{error::Error, record::Record, shared_vault::SharedVault};
 use crate::{
     clock::Clock,
-    config::{SealingKeySource, VaultLocation},
     secret,
-    vault::{self, ChangeMarker, ChangeWatch, Keyring, RecordId, Vault},
+    vault::{self, ChangeMarker, RecordId, Vault},
 };
 
 /// Lifetime of a renewal's lease without a heartbeat: the longest time that others wait for a dead holder.
@@ -22,22 +19,18 @@ pub struct Versioned {
     pub version: u64,
 }
 
-/// The records of one account in a vault.
+/// The records of one account in the vault.
 #[derive(Debug)]
 pub struct Store {
-    pub location: VaultLocation,
-    pub sealing_key: SealingKeySource,
-    pub data_dir: PathBuf,
+    pub shared: Arc<SharedVault>,
     pub id: RecordId,
     pub clock: Clock,
-    pub vault: OnceCell<Vault>,
-    pub changes: ChangeWatch,
 }
 
 impl Store {
     /// Returns the current record; an empty one if there is none yet. Reading does not create a vault.
     pub async fn read(&self) -> Result<Versioned, Error> {
-        if self.vault.get().is_none() && !self.location.exists() {
+        if !self.shared.exists() {
             return Ok(Versioned { record: Record::default(), version: 0 });
         }
         match self.vault().await?.read(&self.id).await? {
@@ -80,7 +73,7 @@ impl Store {
 
     /// Returns the marker that changes when the vault is written; `None` where it is unknown.
     pub fn change_marker(&self) -> Option<ChangeMarker> {
-        self.changes.marker(&self.location)
+        self.shared.change_marker()
     }
 
     /// Takes or extends the right to renew the session.
@@ -93,26 +86,12 @@ impl Store {
         Ok(self.vault().await?.release_lease(&self.id, holder).await?)
     }
 
-    pub async fn close(&self) {
-        if let Some(vault) = self.vault.get() {
-            vault.close().await;
-        }
-    }
-
     /// Where the account's notice lies.
     pub fn announcement_id(&self) -> RecordId {
         RecordId { owner: format!("sign-in:{}", self.id.owner), origin: self.id.origin.clone() }
     }
 
     pub async fn vault(&self) -> Result<&Vault, Error> {
-        self.vault.get_or_try_init(|| self.open()).await
-    }
-
-    async fn open(&self) -> Result<Vault, Error> {
-        let (key, origin) = Keyring::load(&self.sealing_key, &self.data_dir, &self.location).await?;
-        if let Some(notice) = origin.warning() {
-            tracing::warn!("{notice}");
-        }
-        Ok(Vault::open(&self.location, key).await?)
+        self.shared.open().await
     }
 }

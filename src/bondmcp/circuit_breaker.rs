@@ -1,16 +1,26 @@
 //! A circuit breaker. After repeated failures calls fail at once for a short time, instead of each waiting for its own
 //! time-out. Then the upstream is probed (`GET /health`, which is free); if it answers, calls are admitted, and the
 //! outcome of the first one decides.
+//!
+//! There is one circuit for each owner and one for all. The requests of one owner alone, which may be what is wrong,
+//! open the circuit of that owner only.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use tokio::time::Instant;
 
-/// Consecutive failures that open the circuit.
+/// Consecutive failures that open a circuit.
 const MAX_FAILURES: u32 = 5;
+
+/// Failures of one owner that count for the circuit of all.
+const MAX_FAILURES_OF_ONE: u32 = 3;
 
 /// The error while the circuit is open: nothing is sent before `retry_after` has passed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,21 +37,33 @@ pub struct Open {
 pub(super) enum Observed {
     /// The upstream answered, even if with a refusal.
     Alive,
-    /// It failed, for this reason.
+    /// It failed, for this reason. Other owners read it: it holds nothing that the upstream wrote.
     Down(String),
 }
 
+/// The circuit breaker of one owner.
 #[derive(Debug)]
 pub(super) struct CircuitBreaker {
+    owner: u64,
+    own: Circuit,
+    all: Arc<Circuit>,
+}
+
+#[derive(Debug)]
+struct Circuit {
     /// Time for which the circuit stays open.
     open_for: Duration,
+    /// Failures of one owner that count.
+    max_of_one: u32,
+    /// Number of owners so far, for the next one.
+    owners: AtomicU64,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Number of consecutive failures.
-    failures: u32,
+    /// Number of consecutive failures by owner.
+    failures: HashMap<u64, u32>,
     /// The last failure.
     cause: String,
     /// Time until which the circuit is open; afterwards the upstream is probed.
@@ -52,53 +74,102 @@ struct State {
 #[derive(Debug)]
 pub(super) struct Permit<'a> {
     breaker: &'a CircuitBreaker,
-    /// Whether the upstream must be probed first.
-    pub is_probe: bool,
+    probes_own: bool,
+    probes_all: bool,
 }
 
 impl CircuitBreaker {
     pub fn new(open_for: Duration) -> Self {
-        Self { open_for, state: Mutex::default() }
+        Self::below(Arc::new(Circuit::new(open_for, MAX_FAILURES_OF_ONE)))
+    }
+
+    /// Makes the circuit breaker of another owner.
+    pub fn for_owner(&self) -> Self {
+        Self::below(self.all.clone())
+    }
+
+    fn below(all: Arc<Circuit>) -> Self {
+        let owner = all.owners.fetch_add(1, Ordering::Relaxed);
+        Self { owner, own: Circuit::new(all.open_for, MAX_FAILURES), all }
     }
 
     pub fn acquire(&self) -> Result<Permit<'_>, Open> {
-        let mut state = self.state();
-        if let Some(until) = state.open_until {
-            let now = Instant::now();
-            if until > now {
-                let (failures, cause) = (state.failures, state.cause.clone());
-                return Err(Open { failures, cause, retry_after: until - now });
-            }
-            // Blocks other calls during the probe; if it is abandoned, another one follows.
-            state.open_until = Some(now + self.open_for);
-            return Ok(Permit { breaker: self, is_probe: true });
+        let now = Instant::now();
+        let (mut own, mut all) = (self.own.state(), self.all.state());
+        for state in [&own, &all] {
+            state.admits(now)?;
         }
-        Ok(Permit { breaker: self, is_probe: false })
+        let probes_own = own.begins_probe(now + self.own.open_for);
+        let probes_all = all.begins_probe(now + self.all.open_for);
+        Ok(Permit { breaker: self, probes_own, probes_all })
+    }
+}
+
+impl Circuit {
+    fn new(open_for: Duration, max_of_one: u32) -> Self {
+        Self { open_for, max_of_one, owners: AtomicU64::default(), state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl Permit<'_> {
-    /// Closes the circuit after a successful probe. One more failure opens it again.
-    pub fn close(&self) {
-        self.breaker.state().open_until = None;
-    }
-
-    /// Counts the outcome of the call. A call that was not sent says nothing; its permit is dropped.
-    pub fn record(self, observed: Observed) {
-        let mut state = self.breaker.state();
+    fn record(&self, owner: u64, observed: &Observed) {
+        let mut state = self.state();
         match observed {
             Observed::Alive => *state = State::default(),
             Observed::Down(cause) => {
-                state.failures += 1;
-                state.cause = cause;
-                if state.failures >= MAX_FAILURES {
-                    state.open_until = Some(Instant::now() + self.breaker.open_for);
+                *state.failures.entry(owner).or_default() += 1;
+                state.cause.clone_from(cause);
+                let counted =
+                    state.failures.values().map(|failures| *failures.min(&self.max_of_one)).sum::<u32>();
+                if counted >= MAX_FAILURES {
+                    state.open_until = Some(Instant::now() + self.open_for);
                 }
             }
+        }
+    }
+}
+
+impl State {
+    fn admits(&self, now: Instant) -> Result<(), Open> {
+        match self.open_until {
+            Some(until) if until > now => Err(Open {
+                failures: self.failures.values().sum(),
+                cause: self.cause.clone(),
+                retry_after: until - now,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the upstream must be probed first. Other calls are blocked during the probe, until `until`; if it is
+    /// abandoned, another one follows.
+    fn begins_probe(&mut self, until: Instant) -> bool {
+        self.open_until.as_mut().map(|open_until| *open_until = until).is_some()
+    }
+}
+
+impl Permit<'_> {
+    /// Whether the upstream must be probed first.
+    pub fn is_probe(&self) -> bool {
+        self.probes_own || self.probes_all
+    }
+
+    /// Closes the circuit after a successful probe. One more failure opens it again.
+    pub fn close(&self) {
+        for (circuit, probed) in [(&self.breaker.own, self.probes_own), (&*self.breaker.all, self.probes_all)]
+        {
+            if probed {
+                circuit.state().open_until = None;
+            }
+        }
+    }
+
+    /// Counts the outcome of the call. A call that was not sent says nothing; its permit is dropped.
+    pub fn record(self, observed: &Observed) {
+        for circuit in [&self.breaker.own, &*self.breaker.all] {
+            circuit.record(self.breaker.owner, observed);
         }
     }
 }
@@ -110,7 +181,7 @@ mod tests {
     const OPEN_FOR: Duration = Duration::from_secs(10);
 
     fn fails(breaker: &CircuitBreaker) {
-        breaker.acquire().unwrap().record(Observed::Down("gone".into()));
+        breaker.acquire().unwrap().record(&Observed::Down("gone".into()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -124,16 +195,16 @@ mod tests {
         assert_eq!(refusal, Open { failures: MAX_FAILURES, cause, retry_after: OPEN_FOR });
         tokio::time::advance(OPEN_FOR).await;
         let probe = breaker.acquire().unwrap();
-        assert!(probe.is_probe);
+        assert!(probe.is_probe());
         assert!(breaker.acquire().is_err(), "one probe at a time");
         probe.close();
-        assert!(breaker.acquire().is_ok_and(|permit| !permit.is_probe));
+        assert!(breaker.acquire().is_ok_and(|permit| !permit.is_probe()));
         fails(&breaker);
         assert!(breaker.acquire().is_err(), "it failed after all");
         tokio::time::advance(OPEN_FOR).await;
         let probe = breaker.acquire().unwrap();
         probe.close();
-        probe.record(Observed::Alive);
+        probe.record(&Observed::Alive);
         fails(&breaker);
         assert!(breaker.acquire().is_ok());
     }
@@ -159,8 +230,62 @@ mod tests {
         let breaker = CircuitBreaker::new(OPEN_FOR);
         for _ in 0..3 * MAX_FAILURES {
             fails(&breaker);
-            breaker.acquire().unwrap().record(Observed::Alive);
+            breaker.acquire().unwrap().record(&Observed::Alive);
         }
         assert!(breaker.acquire().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_failures_of_one_owner_open_the_circuit_of_that_owner_only() {
+        let one = CircuitBreaker::new(OPEN_FOR);
+        let other = one.for_owner();
+        for _ in 0..MAX_FAILURES {
+            fails(&one);
+        }
+        assert!(one.acquire().is_err());
+        assert!(other.acquire().is_ok_and(|permit| !permit.is_probe()));
+        fails(&other);
+        assert!(other.acquire().is_ok(), "five failures of one owner and one of another are no outage yet");
+        other.acquire().unwrap().record(&Observed::Alive);
+        assert!(one.acquire().is_err(), "what works for another owner may not work for this one");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_failures_of_several_owners_open_the_circuit_of_all() {
+        let one = CircuitBreaker::new(OPEN_FOR);
+        let (two, three) = (one.for_owner(), one.for_owner());
+        for breaker in [&one, &two, &one, &two, &one] {
+            assert!(three.acquire().is_ok());
+            fails(breaker);
+        }
+        for breaker in [&one, &two, &three] {
+            let cause = "gone".to_owned();
+            let open = Open { failures: MAX_FAILURES, cause, retry_after: OPEN_FOR };
+            assert_eq!(breaker.acquire().unwrap_err(), open);
+        }
+        tokio::time::advance(OPEN_FOR).await;
+        let probe = three.acquire().unwrap();
+        assert!(probe.is_probe());
+        assert!(one.acquire().is_err() && two.acquire().is_err(), "one probe for all");
+        probe.close();
+        probe.record(&Observed::Alive);
+        fails(&one);
+        assert!([&one, &two, &three].into_iter().all(|breaker| breaker.acquire().is_ok()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_for_one_owner_does_not_close_the_circuit_of_all() {
+        let one = CircuitBreaker::new(OPEN_FOR);
+        for _ in 0..MAX_FAILURES {
+            fails(&one);
+        }
+        tokio::time::advance(OPEN_FOR).await;
+        let (two, three) = (one.for_owner(), one.for_owner());
+        let probe = one.acquire().unwrap();
+        for breaker in [&two, &three] {
+            fails(breaker);
+        }
+        probe.close();
+        assert!(two.acquire().is_err());
     }
 }

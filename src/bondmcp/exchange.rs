@@ -108,9 +108,9 @@ impl Client {
         path: &[&str],
         bearer: &SecretString,
     ) -> Result<T, Error> {
-        let attempt = || self.attempt(self.timing.request, Request::get(path, bearer));
+        let attempt = || self.attempt(self.shared.timing.request, Request::get(path, bearer));
         let permit = self.permit().await?;
-        self.send_with_retry(permit, self.timing.deadline, attempt, Error::is_transient).await
+        self.send_with_retry(permit, self.shared.timing.deadline, attempt, Error::is_transient).await
     }
 
     /// Sends a request that costs money; all of them go through here. It is retried only if the attempt before was
@@ -123,7 +123,7 @@ impl Client {
         sent: &Sent,
         parse: impl Fn(Value) -> Option<T>,
     ) -> Result<T, Error> {
-        let time = self.timing.billed;
+        let time = self.shared.timing.billed;
         let body = Bytes::from_owner(body);
         let attempt = || {
             // The attempt before it was certainly not processed.
@@ -151,7 +151,7 @@ impl Client {
     /// Sends a request once and parses the response as `T`.
     pub(super) async fn send_once<T: DeserializeOwned>(&self, request: Request<'_>) -> Result<T, Error> {
         let permit = self.permit().await?;
-        let outcome = self.attempt(self.timing.request, request).await;
+        let outcome = self.attempt(self.shared.timing.request, request).await;
         settle(permit, &outcome);
         outcome
     }
@@ -164,7 +164,7 @@ impl Client {
         attempt: impl FnMut() -> Answer,
         should_retry: fn(&Error) -> bool,
     ) -> Result<T, Error> {
-        let timing = self.timing;
+        let timing = self.shared.timing;
         let waits = ExponentialBuilder::new()
             .with_min_delay(timing.first_wait)
             .with_max_delay(timing.longest_wait)
@@ -184,13 +184,13 @@ impl Client {
     /// Lets a call through; probes the upstream first if the circuit was open.
     async fn permit(&self) -> Result<Permit<'_>, Error> {
         let permit = self.circuit_breaker.acquire()?;
-        if permit.is_probe {
+        if permit.is_probe() {
             let probe =
                 Request { method: Method::GET, path: &["health"], bearer: None, body: None, sent: None };
             let outcome = self.attempt::<Value>(PROBE_TIMEOUT, probe).await;
             match outcome {
                 Err(error) if error.is_outage() => {
-                    permit.record(Observed::Down(error.to_string()));
+                    permit.record(&Observed::Down(error.to_string()));
                     return Err(error);
                 }
                 // Any response means that the upstream is alive.
@@ -210,7 +210,7 @@ impl Client {
         let mut outgoing = self
             .http()
             .await?
-            .request(request.method, self.base_url.endpoint(request.path))
+            .request(request.method, self.shared.base_url.endpoint(request.path))
             .header(ACCEPT, "application/json");
         let mut admitted = None;
         if let Some(bearer) = request.bearer {
@@ -228,23 +228,23 @@ impl Client {
         let status = response.status();
         let headers = std::mem::take(response.headers_mut());
         if admitted.is_some() {
-            self.rate_limiter.observe(status.as_u16(), &headers, self.clock.now());
+            self.rate_limiter.observe(status.as_u16(), &headers, self.shared.clock.now());
         }
         drop(admitted);
         if status.is_redirection() {
-            return Err(Error::Redirected { host: self.base_url.host(), status: status.as_u16() });
+            return Err(Error::Redirected { host: self.shared.base_url.host(), status: status.as_u16() });
         }
         let body = self.capped_body(response).await?;
         if status.is_success() {
             return Ok(body);
         }
-        let (now, redactor) = (self.clock.now(), &self.redactor);
-        let refusal = Refusal::read(status, &headers, &body, now, redactor, &self.base_url);
+        let (now, redactor) = (self.shared.clock.now(), &self.redactor);
+        let refusal = Refusal::read(status, &headers, &body, now, redactor, &self.shared.base_url);
         Err(Error::Refused(Box::new(refusal)))
     }
 
     pub(super) async fn capped_body(&self, mut response: reqwest::Response) -> Result<SecretBytes, Error> {
-        let oversize = || Error::Oversize { host: self.base_url.host(), limit: MAX_RESPONSE_BYTES };
+        let oversize = || Error::Oversize { host: self.shared.base_url.host(), limit: MAX_RESPONSE_BYTES };
         let announced = usize::try_from(response.content_length().unwrap_or(0)).unwrap_or(usize::MAX);
         if announced > MAX_RESPONSE_BYTES {
             return Err(oversize());
@@ -261,11 +261,11 @@ impl Client {
 
     /// reqwest's own errors carry URLs and inner messages; only their class is kept, and the log has the rest.
     pub(super) fn failure(&self, error: &reqwest::Error) -> Error {
-        let host = self.base_url.host();
+        let host = self.shared.base_url.host();
         tracing::debug!(host, causes = causes(error), "the connection failed");
         if error.is_connect() {
             let cause = ConnectFailure::of(error);
-            match Proxy::of(&self.base_url).filter(|_| cause.is_of_the_network()) {
+            match Proxy::of(&self.shared.base_url).filter(|_| cause.is_of_the_network()) {
                 Some(proxy) => Error::ProxyUnreachable { host, proxy: proxy.host(), cause },
                 None => Error::Unreachable { host, cause },
             }
@@ -277,20 +277,20 @@ impl Client {
     }
 
     pub(super) fn unreadable(&self) -> Error {
-        Error::Unreadable { host: self.base_url.host() }
+        Error::Unreadable { host: self.shared.base_url.host() }
     }
 
     pub(super) fn timeout(&self) -> Error {
-        Error::Timeout { host: self.base_url.host() }
+        Error::Timeout { host: self.shared.base_url.host() }
     }
 }
 
 /// Records the outcome of a call. One that was not sent says nothing about the upstream.
 fn settle<T>(permit: Permit<'_>, outcome: &Result<T, Error>) {
     match outcome {
-        Err(error) if error.is_outage() => permit.record(Observed::Down(error.to_string())),
+        Err(error) if error.is_outage() => permit.record(&Observed::Down(error.to_string())),
         Err(error) if !error.was_sent() => {}
-        _ => permit.record(Observed::Alive),
+        _ => permit.record(&Observed::Alive),
     }
 }
 

@@ -83,7 +83,7 @@ impl Client {
     ) -> Result<Response<Bytes>, Error> {
         self.redactor.remember(bearer);
         let path: Vec<&str> = request.path.iter().map(String::as_str).collect();
-        let mut url = self.base_url.endpoint(&path);
+        let mut url = self.shared.base_url.endpoint(&path);
         url.set_query(request.query.as_deref());
         let mut headers = end_to_end(request.headers, &NOT_SENT);
         headers.insert(AUTHORIZATION, authorization(bearer)?);
@@ -91,7 +91,7 @@ impl Client {
         let response = outgoing.send().await.map_err(|error| self.failure(&error))?;
         let status = response.status();
         if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
-            return Err(Error::Redirected { host: self.base_url.host(), status: status.as_u16() });
+            return Err(Error::Redirected { host: self.shared.base_url.host(), status: status.as_u16() });
         }
         let mut headers = end_to_end(response.headers().clone(), &NOT_RETURNED);
         if headers.remove(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {

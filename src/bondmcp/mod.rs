@@ -34,45 +34,67 @@ use tokio::sync::OnceCell;
 use self::{circuit_breaker::CircuitBreaker, rate_limiter::RateLimiter};
 use crate::{clock::Clock, config::BaseUrl, redact::Redactor};
 
-/// A client of one upstream. Clones share its connections.
+/// A client of one upstream, for one owner. Clones share everything; the clients of all owners share the connections.
 #[derive(Clone, Debug)]
 pub struct Client {
-    /// Created when first needed: a start without a request does not read the system's certificates.
-    http: Arc<OnceCell<reqwest::Client>>,
-    base_url: BaseUrl,
+    shared: Arc<Shared>,
     redactor: Redactor,
-    clock: Clock,
-    timing: Timing,
     rate_limiter: Arc<RateLimiter>,
     circuit_breaker: Arc<CircuitBreaker>,
 }
 
+#[derive(Debug)]
+struct Shared {
+    /// Created when first needed: a start without a request does not read the system's certificates.
+    http: OnceCell<reqwest::Client>,
+    base_url: BaseUrl,
+    /// The process-wide redactor, for the secrets of the connections.
+    redactor: Redactor,
+    clock: Clock,
+    timing: Timing,
+}
+
 impl Client {
+    /// Makes a client with the process-wide redactor.
     #[must_use]
     pub fn new(base_url: BaseUrl, redactor: Redactor, clock: Clock, timing: Timing) -> Self {
         let (http, rate_limiter) = Default::default();
         let circuit_breaker = Arc::new(CircuitBreaker::new(timing.open_for));
-        Self { http, base_url, redactor, clock, timing, rate_limiter, circuit_breaker }
+        let shared = Arc::new(Shared { http, base_url, redactor: redactor.clone(), clock, timing });
+        Self { shared, redactor, rate_limiter, circuit_breaker }
+    }
+
+    /// Makes the client of one owner, with that owner's redactor. It has a rate limit and a circuit of its own;
+    /// connections are shared, and so is the circuit that failures of several owners open.
+    #[must_use]
+    pub fn for_owner(&self, redactor: Redactor) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            redactor,
+            rate_limiter: Arc::default(),
+            circuit_breaker: Arc::new(self.circuit_breaker.for_owner()),
+        }
     }
 
     async fn http(&self) -> Result<&reqwest::Client, Error> {
+        let Shared { http, base_url, redactor, timing, .. } = &*self.shared;
         let make = || async {
-            let (base_url, timing) = (self.base_url.clone(), self.timing);
+            let (base_url, timing) = (base_url.clone(), *timing);
             let proxy = proxy::Proxy::of(&base_url);
-            self.redactor.hold("proxy", &proxy.and_then(|proxy| proxy.password()));
+            redactor.hold("proxy", &proxy.and_then(|proxy| proxy.password()));
             let made = tokio::task::spawn_blocking(move || connection::http_client(&base_url, timing)).await;
             made.unwrap_or(Err(SetupError::Client))
         };
-        Ok(self.http.get_or_try_init(make).await?)
+        Ok(http.get_or_try_init(make).await?)
     }
 
     /// Returns the base URL that requests go to.
     #[must_use]
     pub fn base_url(&self) -> &BaseUrl {
-        &self.base_url
+        &self.shared.base_url
     }
 
-    /// Returns the account's rate limit from the upstream's latest headers.
+    /// Returns the owner's rate limit from the upstream's latest headers.
     #[must_use]
     pub fn allowance(&self) -> Option<Allowance> {
         self.rate_limiter.allowance()

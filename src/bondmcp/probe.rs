@@ -88,8 +88,8 @@ impl Client {
     /// Returns the route that requests take.
     #[must_use]
     pub fn route(&self) -> Route {
-        let url = self.base_url.endpoint(&[]);
-        let proxy = Proxy::of(&self.base_url).map(|proxy| ProxyRoute {
+        let url = self.shared.base_url.endpoint(&[]);
+        let proxy = Proxy::of(&self.shared.base_url).map(|proxy| ProxyRoute {
             name: proxy.host(),
             address: proxy.http_address().map(|(host, port)| (host.to_owned(), port)),
         });
@@ -98,7 +98,7 @@ impl Client {
                 url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned(),
                 url.port_or_known_default().unwrap_or_default(),
             ),
-            is_https: self.base_url.is_https(),
+            is_https: self.shared.base_url.is_https(),
             proxy,
         }
     }
@@ -106,7 +106,7 @@ impl Client {
     /// Resolves a host name.
     pub async fn resolve(&self, (host, port): &(String, u16)) -> Result<Vec<SocketAddr>, ConnectFailure> {
         let lookup = tokio::net::lookup_host((host.as_str(), *port));
-        match tokio::time::timeout(self.timing.connect, lookup).await {
+        match tokio::time::timeout(self.shared.timing.connect, lookup).await {
             Ok(Ok(found)) => {
                 let found: Vec<_> = found.collect();
                 if found.is_empty() { Err(ConnectFailure::Dns) } else { Ok(found) }
@@ -130,7 +130,7 @@ impl Client {
         let authority =
             if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
         let mut request = Request::builder().method(Method::CONNECT).uri(&authority).header(HOST, &authority);
-        if let Some(login) = Proxy::of(&self.base_url).as_ref().and_then(Proxy::authorization) {
+        if let Some(login) = Proxy::of(&self.shared.base_url).as_ref().and_then(Proxy::authorization) {
             request = request.header(PROXY_AUTHORIZATION, login);
         }
         let request = request.body(String::new()).map_err(|_| ConnectFailure::Other)?;
@@ -150,7 +150,7 @@ impl Client {
             let stream = hyper::upgrade::on(answer).await?;
             Ok(Ok(Box::new(TokioIo::new(stream)) as Box<dyn Stream>))
         };
-        match tokio::time::timeout(self.timing.connect, ask).await {
+        match tokio::time::timeout(self.shared.timing.connect, ask).await {
             Ok(outcome) => outcome.map_err(|error: hyper::Error| {
                 tracing::debug!(causes = connection::causes(&error), "the proxy did not answer");
                 ConnectFailure::Closed
@@ -165,7 +165,8 @@ impl Client {
         let verifier = Arc::new(Witness::of(made.unwrap_or(Err(SetupError::Client))?));
         let connector = TlsConnector::from(Arc::new(connection::tls_config(verifier.clone())?));
         let name = ServerName::try_from(self.route().upstream.0).map_err(|_| SetupError::Client)?;
-        let handshake = tokio::time::timeout(self.timing.connect, connector.connect(name, stream)).await;
+        let handshake =
+            tokio::time::timeout(self.shared.timing.connect, connector.connect(name, stream)).await;
         let outcome = match handshake {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => {
@@ -195,30 +196,32 @@ impl Client {
 
     async fn ask(&self, path: &[&str]) -> Result<Answer, Error> {
         let exchange = async {
-            let url = self.base_url.endpoint(path);
+            let url = self.shared.base_url.endpoint(path);
             let sent = self.http().await?.get(url).header(ACCEPT, "application/json").send().await;
             let response = sent.map_err(|error| self.failure(&error))?;
             let (status, headers) = (response.status(), response.headers().clone());
             let date = headers.get(DATE).and_then(|date| date.to_str().ok());
             let date = date.and_then(|date| httpdate::parse_http_date(date).ok()).map(Timestamp::from);
             if status.is_redirection() {
-                return Err(Error::Redirected { host: self.base_url.host(), status: status.as_u16() });
+                return Err(Error::Redirected { host: self.shared.base_url.host(), status: status.as_u16() });
             }
             let body = self.capped_body(response).await?;
             let outcome = if status.is_success() {
                 serde_json::from_slice(&body).map_err(|_| self.unreadable())
             } else {
-                let (now, redactor) = (self.clock.now(), &self.redactor);
-                let refusal = Refusal::read(status, &headers, &body, now, redactor, &self.base_url);
+                let (now, redactor) = (self.shared.clock.now(), &self.redactor);
+                let refusal = Refusal::read(status, &headers, &body, now, redactor, &self.shared.base_url);
                 Err(Error::Refused(Box::new(refusal)))
             };
             Ok(Answer { status: status.as_u16(), date, outcome })
         };
-        tokio::time::timeout(self.timing.request, exchange).await.unwrap_or_else(|_| Err(self.timeout()))
+        tokio::time::timeout(self.shared.timing.request, exchange)
+            .await
+            .unwrap_or_else(|_| Err(self.timeout()))
     }
 
     async fn in_time<T>(&self, work: impl Future<Output = io::Result<T>>) -> Result<T, ConnectFailure> {
-        match tokio::time::timeout(self.timing.connect, work).await {
+        match tokio::time::timeout(self.shared.timing.connect, work).await {
             Ok(outcome) => outcome.map_err(|error| {
                 tracing::debug!(causes = connection::causes(&error), "the connection failed");
                 ConnectFailure::of_io(&error).unwrap_or(ConnectFailure::Other)

@@ -48,7 +48,7 @@ const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
 impl Args {
     pub async fn run(self, app: App) -> Result<(), Error> {
         let unreadable = |error: io::Error| Error::Failed(anyhow!("The audit log cannot be read: {error}."));
-        let mut reader = app.account().audit_reader();
+        let mut reader = app.accounts().audit_reader();
         let since = self.since.map(|since| since.before(app.clock.now()));
         let mut read = || -> Result<Vec<AuditEntry>, Error> {
             let mut entries = reader.read().map_err(unreadable)?;

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     secret::{self, ExposeSecret as _, SecretString},
-    transport::http::{self, Protection},
+    transport::http::{self, Authentication, Protection},
 };
 
 pub(super) const EXAMPLES: &str = "Examples:
@@ -63,14 +63,19 @@ impl Args {
         let printer = app.printer.clone();
         let serving = self.serving.start(app, address.ip().is_loopback()).await?;
         announce(&printer, address, token.as_ref().filter(|_| given.is_none()));
+        let owner = serving.server.local_owner();
+        let authentication = match token {
+            Some(token) => Authentication::Tokens(vec![(token, owner)]),
+            None => Authentication::Open(owner),
+        };
         let protection = Protection {
             allowed_hosts: self.allow_host,
             allowed_origins: self.allow_origin.into_iter().chain(own_origins(address)).collect(),
-            ..Protection::new(token)
+            ..Protection::new(authentication)
         };
         let router = http::router(&serving.server, protection, &serving.stopping);
         http::serve(listener, router, serving.stopping.clone()).await;
-        serving.end().await;
+        serving.server.close().await;
         Ok(())
     }
 }

@@ -132,9 +132,10 @@ fn permission() -> impl TypedValueParser<Value = Permission> {
 impl Command {
     pub async fn run(self, app: App) -> Result<(), Error> {
         self.refuse_what_cannot_be_asked(&app)?;
-        let account = app.account();
+        let accounts = app.accounts();
+        let account = accounts.local();
         let outcome = Keys { app: &app, account: &account }.run(self).await;
-        account.close().await;
+        accounts.close().await;
         outcome
     }
 
@@ -334,7 +335,7 @@ impl Keys<'_> {
         let made = outcome.as_ref().ok().and_then(made);
         self.account.audit(&AuditEntry {
             time: self.account.now(),
-            owner: self.account.profile().to_owned(),
+            owner: self.account.name().to_owned(),
             host: None,
             tool: KEYS_COMMAND.to_owned(),
             action: Some(action.to_owned()),

@@ -43,13 +43,14 @@ impl Args {
                     .to_owned(),
             ));
         }
-        let account = app.account();
+        let accounts = app.accounts();
+        let account = accounts.local();
         let outcome = if self.web {
             on_a_page(&account, &app, self.credentials.given_email()).await
         } else {
             self.at_the_terminal(&account, &app).await
         };
-        account.close().await;
+        accounts.close().await;
         print_signed_in(&app, &outcome?);
         Ok(())
     }

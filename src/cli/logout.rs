@@ -17,10 +17,11 @@ pub(super) struct Args {
 
 impl Args {
     pub async fn run(self, app: App) -> Result<(), Error> {
-        let account = app.account();
+        let accounts = app.accounts();
+        let account = accounts.local();
         let sign_out = account.sign_out(self.forget_keys);
         let outcome = requesting(&app.printer, account.upstream(), sign_out).await;
-        account.close().await;
+        accounts.close().await;
         outcome?;
         app.printer.print_out("Signed out.");
         if app.settings.environment.secrets().next().is_some() {

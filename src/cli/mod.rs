@@ -35,7 +35,7 @@ use tracing::level_filters::LevelFilter;
 pub use self::process::forbid_core_dumps;
 use self::{error::Error, printer::Printer};
 use crate::{
-    account::Account,
+    account::Accounts,
     bondmcp::{Client, Timing},
     clock::Clock,
     config::{ConfigError, DEFAULT_BASE_URL, Flags, Profile, Settings, default_data_dir},
@@ -285,9 +285,9 @@ impl App {
         )
     }
 
-    fn account(&self) -> Account {
+    fn accounts(&self) -> Accounts {
         let command_line = self.command_line();
-        Account::new(&self.settings, command_line, self.client(), self.clock.clone(), self.redactor.clone())
+        Accounts::new(&self.settings, command_line, self.client(), self.clock.clone(), self.redactor.clone())
     }
 
     fn command_line(&self) -> String {
@@ -316,16 +316,6 @@ fn command_line(settings: &Settings, profile: &Profile) -> String {
         flag("--data-dir", &settings.data_dir.to_string_lossy());
     }
     words.join(" ")
-}
-
-/// Checks for API key changes that an earlier process left unfinished, while the server is already answering.
-fn reconcile_in_background(account: &Account) {
-    let account = account.clone();
-    tokio::spawn(async move {
-        if let Err(error) = account.reconcile_once_used().await {
-            tracing::info!(%error, "interrupted API key changes could not be checked");
-        }
-    });
 }
 
 /// Quotes `word` for a POSIX shell, for command lines that are offered for pasting.

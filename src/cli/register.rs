@@ -42,9 +42,10 @@ impl Args {
     pub async fn run(self, app: App) -> Result<(), Error> {
         let email = self.credentials.email(&app.printer)?;
         let password = self.credentials.password(true)?;
-        let account = app.account();
+        let accounts = app.accounts();
+        let account = accounts.local();
         let outcome = self.register(&app, &account, &email, password).await;
-        account.close().await;
+        accounts.close().await;
         outcome
     }
 

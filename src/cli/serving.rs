@@ -6,10 +6,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{App, Error, sandboxed, stop};
 use crate::{
-    account::Account,
     mcp::{BondMcp, Limits, Selection, Toolset, Usd},
     sandbox::RunningSandbox,
-    sign_in::{LIFETIME, Options, SignIn},
+    sign_in::{LIFETIME, Options},
 };
 
 #[derive(Debug, clap::Args)]
@@ -44,19 +43,7 @@ pub(super) struct Serving {
     pub server: BondMcp,
     /// Cancelled by a signal that ends the server.
     pub stopping: CancellationToken,
-    account: Account,
-    sign_in: Option<SignIn>,
     _sandbox: Option<RunningSandbox>,
-}
-
-impl Serving {
-    /// Releases the server's resources.
-    pub async fn end(self) {
-        if let Some(sign_in) = self.sign_in {
-            sign_in.close().await;
-        }
-        self.account.close().await;
-    }
 }
 
 impl ServingArgs {
@@ -69,10 +56,8 @@ impl ServingArgs {
     pub async fn start(self, app: App, with_page: bool) -> Result<Serving, Error> {
         let selection = Selection { read_only: self.read_only, toolsets: self.toolsets, tools: self.tools };
         let (app, sandbox) = self.sandbox.apply(app).await?;
-        let account = app.account();
         let stopping = CancellationToken::new();
         stop::on_signal(stopping.clone());
-        super::reconcile_in_background(&account);
         let options = Options {
             port: self.sign_in_port,
             lifetime: Duration::from_secs(self.sign_in_timeout),
@@ -80,18 +65,11 @@ impl ServingArgs {
             demo: sandbox.as_ref().map(sandboxed::demo),
             ..Options::default()
         };
-        let sign_in = with_page.then(|| SignIn::new(account.clone(), options));
         let limits = Limits { spend: self.max_spend, ..Limits::default() };
-        let server = BondMcp::new(
-            account.clone(),
-            sign_in.clone(),
-            app.redactor,
-            &selection,
-            limits,
-            stopping.clone(),
-        )
-        .map_err(|error| Error::Usage(error.to_string()))?;
-        Ok(Serving { server, stopping, account, sign_in, _sandbox: sandbox })
+        let sign_in = with_page.then_some(options);
+        let server = BondMcp::new(app.accounts(), sign_in, &selection, limits, stopping.clone())
+            .map_err(|error| Error::Usage(error.to_string()))?;
+        Ok(Serving { server, stopping, _sandbox: sandbox })
     }
 }
 

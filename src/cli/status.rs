@@ -47,10 +47,11 @@ struct Report {
 
 impl Args {
     pub async fn run(self, app: App) -> Result<(), Error> {
-        let account = app.account();
+        let accounts = app.accounts();
+        let account = accounts.local();
         let outcome = self.report(&app, &account).await;
         let aged = account.keys_to_rotate().await;
-        account.close().await;
+        accounts.close().await;
         let report = outcome?;
         if self.json {
             app.printer.print_json(&report);

@@ -25,9 +25,10 @@ impl Args {
         }
         let serving = self.serving.start(app, true).await?;
         let (input, output) = stdio_pipes();
-        let outcome =
-            transport::stdio::serve(serving.server.clone(), input, output, serving.stopping.clone()).await;
-        serving.end().await;
+        let (server, stopping) = (serving.server.clone(), serving.stopping.clone());
+        let owner = server.local_owner();
+        let outcome = transport::stdio::serve(server, owner, input, output, stopping).await;
+        serving.server.close().await;
         outcome.map_err(|error| Error::Failed(anyhow!("Serving over stdio ended: {error}.")))
     }
 }

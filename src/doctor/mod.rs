@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use self::presentation::Presentation;
 use crate::{
-    account::Account,
+    account::Accounts,
     bondmcp::{Client, Timing},
     clock::Clock,
     config::{ConfigError, Settings},
@@ -162,13 +162,14 @@ pub async fn examine(subject: Subject, report: &mut dyn FnMut(Check)) {
     };
     let client =
         Client::new(settings.base_url.clone(), subject.redactor.clone(), subject.clock.clone(), timing());
-    let account = Account::new(
+    let accounts = Accounts::new(
         settings,
         subject.command_line.clone(),
         client.clone(),
         subject.clock.clone(),
         subject.redactor.clone(),
     );
+    let account = accounts.local();
     findings.add(installation::configuration(settings));
     let stored = storage::examine(settings, &account, &mut findings).await;
     leftovers::examine(settings, &account, stored.is_some(), &mut findings).await;
@@ -176,5 +177,5 @@ pub async fn examine(subject: Subject, report: &mut dyn FnMut(Check)) {
     let is_bondmcp = network::examine(&client, &subject.clock, &mut findings).await;
     credential::examine(&account, stored, is_bondmcp, &mut findings).await;
     hosts::examine(&settings.profile, &subject.redactor, &mut findings).await;
-    account.close().await;
+    accounts.close().await;
 }

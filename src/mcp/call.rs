@@ -3,7 +3,10 @@
 
 use std::{
     panic::AssertUnwindSafe,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -13,11 +16,11 @@ use rmcp::{
     model::{CallToolRequestParams, CallToolResponse, InputRequiredResult, JsonObject},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::time::Instant;
+use tokio::{sync::TryAcquireError, time::Instant};
 use tracing::Instrument as _;
 
 use super::{
-    BondMcp, arguments,
+    OwnerServer, arguments,
     call_record::{CallOutcome, CallRecord},
     guard::Reply,
     host::Host,
@@ -40,7 +43,7 @@ static CALLS: AtomicU64 = AtomicU64::new(1);
 
 /// One call of a tool.
 pub(super) struct Call<'a> {
-    pub server: &'a BondMcp,
+    pub server: &'a Arc<OwnerServer>,
     pub host: &'a Host,
     pub tool: &'static ToolSpec,
     pub request: &'a CallToolRequestParams,
@@ -83,24 +86,24 @@ impl From<InputRequiredResult> for Answer {
     }
 }
 
-impl BondMcp {
+impl OwnerServer {
     /// Makes a call and answers it. What is cut short is dropped, and with it its request to BondMCP.
     pub(super) async fn call(
-        &self,
+        self: &Arc<Self>,
         mut request: CallToolRequestParams,
         host: &Host,
     ) -> Reply<CallToolResponse> {
-        let served = self.inner.tools.get(&*request.name);
+        let served = self.shared.tools.get(&*request.name);
         let ignored = request.arguments.as_mut().map(arguments::take_host_arguments).unwrap_or_default();
         let none = JsonObject::new();
         let arguments = request.arguments.as_ref().unwrap_or(&none);
         let record = CallRecord::begin(served.map(|tool| tool.spec), arguments, host);
         let Some(served) = served else {
             record.end(self, CallOutcome::named("refused"));
-            return Err(self.inner.guard.error(ErrorData::invalid_params("there is no such tool", None)));
+            return Err(self.guard.error(ErrorData::invalid_params("there is no such tool", None)));
         };
         let sent = Sent::default();
-        let deadline = Instant::now() + self.inner.limits.deadline;
+        let deadline = Instant::now() + self.shared.limits.deadline;
         let call = Call {
             server: self,
             host,
@@ -111,14 +114,14 @@ impl BondMcp {
             sent: &sent,
         };
         let aborted = |how, message| (Err(ErrorData::internal_error(message, None)), Some(how));
-        let span =
-            tracing::info_span!("call", id = CALLS.fetch_add(1, Ordering::Relaxed), tool = served.spec.name);
+        let id = CALLS.fetch_add(1, Ordering::Relaxed);
+        let span = tracing::info_span!("call", id, tool = served.spec.name, owner = self.account.name());
         let (answer, aborted) = tokio::select! {
             // A call that need not wait for anything is not prepared for an abort.
             biased;
             answer = call.within_limits(&served.definition.input_schema).instrument(span) => (answer, None),
             () = host.cancelled().cancelled() => aborted("cancelled", "the call was cancelled"),
-            () = self.inner.stopping.cancelled() => aborted("stopped", "the server is stopping"),
+            () = self.shared.stopping.cancelled() => aborted("stopped", "the server is stopping"),
         };
         let outcome = match (&answer, aborted) {
             (_, Some(how)) => CallOutcome::named(how).with_possibly_billed(sent.get()),
@@ -133,19 +136,16 @@ impl BondMcp {
         };
         record.end(self, outcome);
         // Another process may have renewed the session meanwhile: its token is a secret to look for.
-        self.account().refresh_if_changed().await;
-        self.inner
-            .guard
-            .answer(answer.map(|answer| self.naming_the_account(answer.with_ignored(ignored))))
-            .await
+        self.account.refresh_if_changed().await;
+        self.guard.answer(answer.map(|answer| self.naming_the_account(answer.with_ignored(ignored)))).await
     }
 
     /// `work` within the limits that hold for every request.
     pub(super) async fn bounded<T>(&self, work: impl Future<Output = T>) -> Result<T, ToolError> {
-        let Ok(_admitted) = self.inner.admitted.try_acquire() else { return Err(too_busy()) };
+        let Ok(_admitted) = self.admitted() else { return Err(too_busy()) };
         let work = AssertUnwindSafe(self.with_permit(work)).catch_unwind();
-        let outcome = tokio::time::timeout(self.inner.limits.deadline, work).await;
-        self.account().refresh_if_changed().await;
+        let outcome = tokio::time::timeout(self.shared.limits.deadline, work).await;
+        self.account.refresh_if_changed().await;
         match outcome {
             Ok(Ok(outcome)) => Ok(outcome),
             Ok(Err(_)) => Err(ToolError::bug()),
@@ -153,36 +153,38 @@ impl BondMcp {
         }
     }
 
-    /// `work`, when not too much runs already.
+    /// Admits a request of the owner, as long as neither the owner nor all owners together have too many.
+    fn admitted(&self) -> Result<impl Sized, TryAcquireError> {
+        Ok((self.permits.admit()?, self.shared.permits.admit()?))
+    }
+
+    /// `work`, when not too much runs already. The owner's turn comes first, so that what waits for it takes up nothing
+    /// of the others'.
     async fn with_permit<T>(&self, work: impl Future<Output = T>) -> T {
-        // Never closed, so acquiring cannot fail.
-        let _running = self.inner.running.acquire().await;
+        let _running = (self.permits.run().await, self.shared.permits.run().await);
         work.await
     }
 
     /// After somebody has signed in, the next answer says who: the person notices when it was somebody else.
     fn naming_the_account(&self, answer: Answer) -> Answer {
-        let Some(identity) = self.account().identity() else { return answer };
-        if self.inner.announced.swap(identity.generation, Ordering::Relaxed) == identity.generation {
+        let Some(identity) = self.account.identity() else { return answer };
+        if !self.is_to_be_announced(identity.generation) {
             return answer;
         }
         match answer {
             Answer::Done(outcome) => Answer::Done(outcome.with_field("signed_in_as", identity.name)),
             Answer::Failed(failure) => Answer::Failed(failure.signed_in_as(identity.name)),
             Answer::Ask(question) => {
-                self.inner.announced.store(NOT_ANNOUNCED, Ordering::Relaxed);
+                self.announce_again();
                 Answer::Ask(question)
             }
         }
     }
 }
 
-/// No sign-in has this number.
-pub(super) const NOT_ANNOUNCED: u64 = u64::MAX;
-
 impl Call<'_> {
     pub fn account(&self) -> &Account {
-        self.server.account()
+        &self.server.account
     }
 
     /// The arguments as the tool reads them.
@@ -192,7 +194,7 @@ impl Call<'_> {
 
     /// One deadline holds from the start to the end, the questions to the person included.
     async fn within_limits(&self, schema: &JsonObject) -> Result<Answer, ErrorData> {
-        let Ok(_admitted) = self.server.inner.admitted.try_acquire() else { return Ok(too_busy().into()) };
+        let Ok(_admitted) = self.server.admitted() else { return Ok(too_busy().into()) };
         let work = AssertUnwindSafe(self.answer(schema)).catch_unwind();
         match tokio::time::timeout_at(self.deadline, work).await {
             Ok(Ok(answer)) => answer,
@@ -207,7 +209,11 @@ impl Call<'_> {
         if let Err(report) = arguments::check(self.arguments, schema) {
             return Ok(ToolError::from(report).into());
         }
-        let asked = self.server.inner.request_states.asked(self.request)?;
+        let states = &self.server.shared.request_states;
+        let asked = match states.asked(self.account(), self.request).await {
+            Ok(asked) => asked,
+            Err(error) => return error.answer(),
+        };
         if let Some(answer) = self.sign_in_first(asked.as_ref()).await? {
             return Ok(answer);
         }
@@ -215,14 +221,9 @@ impl Call<'_> {
             return Ok(answer);
         }
         // A billed request is begun only when it can end in time: one that is cut off may have been billed.
-        if self.tool.price.is_some() && self.time_left() < self.server.inner.limits.billed {
+        if self.tool.price.is_some() && self.time_left() < self.server.shared.limits.billed {
             return match asked.filter(|_| self.host.asks_in_rounds()) {
-                Some(asked) => self
-                    .server
-                    .inner
-                    .request_states
-                    .continue_without_input(asked, self.request)
-                    .map(Into::into),
+                Some(asked) => states.continue_without_input(self.account(), asked, self.request).await,
                 None => Ok(call_again().into()),
             };
         }
@@ -237,9 +238,10 @@ impl Call<'_> {
 
     /// A question to the person, while the call is open. Only so many are asked at once.
     pub async fn ask<T>(&self, question: impl Future<Output = T>) -> Result<T, ToolError> {
-        match self.server.inner.questions.try_acquire() {
-            Ok(_asking) => Ok(question.await),
-            Err(_) => Err(too_busy()),
+        let server = self.server;
+        match (server.permits.ask(), server.shared.permits.ask()) {
+            (Ok(_), Ok(_)) => Ok(question.await),
+            _ => Err(too_busy()),
         }
     }
 
@@ -258,11 +260,11 @@ impl Call<'_> {
         request: impl Future<Output = Result<T, account::Error>>,
     ) -> Result<Outcome, ToolError> {
         // Asked again: the call may have waited for its turn.
-        if self.time_left() < self.server.inner.limits.billed {
+        if self.time_left() < self.server.shared.limits.billed {
             return Err(call_again());
         }
         let price = self.tool.price.unwrap_or(Price::cents(0));
-        let billed = self.server.inner.spending.begin(self.tool.name, price, self.sent)?;
+        let billed = self.server.shared.spending.begin(self.tool.name, price, self.sent)?;
         match request.await {
             Ok(answer) => {
                 let cost = billed.cost(answer.cost());

@@ -6,7 +6,7 @@ use std::time::Instant;
 use rmcp::model::JsonObject;
 use serde::Serialize as _;
 
-use super::{BondMcp, host::Host, spending::Usd, tools::ToolSpec};
+use super::{OwnerServer, host::Host, spending::Usd, tools::ToolSpec};
 use crate::{account::AuditEntry, error::Kind};
 
 /// A call in progress.
@@ -39,7 +39,7 @@ impl CallRecord {
     }
 
     /// Logs and audits the call.
-    pub fn end(self, server: &BondMcp, outcome: CallOutcome) {
+    pub fn end(self, server: &OwnerServer, outcome: CallOutcome) {
         let duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::info!(
             tool = self.tool,
@@ -48,9 +48,9 @@ impl CallRecord {
             duration_ms,
             "tool call ended"
         );
-        server.account().audit(&AuditEntry {
-            time: server.account().now(),
-            owner: server.account().profile().to_owned(),
+        server.account.audit(&AuditEntry {
+            time: server.account.now(),
+            owner: server.account.name().to_owned(),
             host: self.host,
             tool: self.tool.to_owned(),
             action: self.action.map(ToOwned::to_owned),

@@ -56,9 +56,9 @@ impl Call<'_> {
             let (Some(PendingInput::Confirmation), Some(answer)) =
                 (asked, input_required::answer(self.request))
             else {
-                let states = &self.server.inner.request_states;
-                let question = states.ask(PendingInput::Confirmation, form, self.request);
-                return question.map(|question| Some(question.into()));
+                let states = &self.server.shared.request_states;
+                let question = states.ask(self.account(), PendingInput::Confirmation, form, self.request);
+                return question.await.map(Some);
             };
             Some(answer)
         } else {
@@ -87,7 +87,7 @@ impl Call<'_> {
     /// Returns the key's name and preview. They are redacted before they are shortened, since the start of a secret is
     /// not recognised.
     fn described(&self, key: &Key) -> String {
-        let guard = &self.server.inner.guard;
+        let guard = &self.server.guard;
         match &key.preview {
             Some(preview) => format!("“{}” ({})", guard.name(&key.name), guard.name(preview)),
             None => format!("“{}”", guard.name(&key.name)),
@@ -109,7 +109,7 @@ impl Call<'_> {
     /// Whether the agent has named the key that it wants to revoke or rotate.
     fn named(&self, change: &KeyChange, key: &Key) -> Result<(), ToolError> {
         if self.arguments.get("confirm").and_then(Value::as_str)
-            == Some(self.server.inner.guard.name(&key.name).as_str())
+            == Some(self.server.guard.name(&key.name).as_str())
         {
             return Ok(());
         }

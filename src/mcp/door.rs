@@ -2,6 +2,8 @@
 //! [`Guarded`](super::guard::Guarded) does.
 #![expect(clippy::disallowed_types, reason = "here and in `host` messages leave for the host")]
 
+use std::sync::Arc;
+
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
@@ -15,7 +17,13 @@ use rmcp::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{BondMcp, guard::Guarded, host::Host, tool_error::ToolError};
+use super::{
+    BondMcp, OwnerServer, Shared,
+    guard::{Guard, Guarded},
+    host::Host,
+    tool_error::ToolError,
+};
+use crate::account::Owner;
 
 /// How long a host may keep what never changes while we run, in milliseconds.
 const STATIC_TTL_MS: u64 = 5 * 60 * 1000;
@@ -33,29 +41,43 @@ fn cache_hints(
     (knows.then_some(ttl_ms), knows.then_some(scope))
 }
 
+/// Lets out a list that is made of our own words.
+fn out<T: Serialize + DeserializeOwned>(guard: &Guard, list: Result<T, ErrorData>) -> Result<T, ErrorData> {
+    guard.listing(list).map(Guarded::into_inner).map_err(Guarded::into_inner)
+}
+
 impl BondMcp {
-    /// Lets out a list that is made of our own words.
-    fn out<T: Serialize + DeserializeOwned>(&self, list: Result<T, ErrorData>) -> Result<T, ErrorData> {
-        self.inner.guard.listing(list).map(Guarded::into_inner).map_err(Guarded::into_inner)
+    /// Returns the server of the owner of a request: the transport has put the owner into the request's extensions, over
+    /// HTTP into those of the HTTP request. Without one, nobody is served.
+    fn for_owner_of(&self, context: &RequestContext<RoleServer>) -> Result<Arc<OwnerServer>, ErrorData> {
+        let of_http = || context.extensions.get::<http::request::Parts>()?.extensions.get();
+        let Some(owner) = context.extensions.get::<Owner>().or_else(of_http) else {
+            tracing::error!("a request has no owner");
+            return Err(ErrorData::internal_error("the request has no owner", None));
+        };
+        Ok(self.owners.get_or_open(owner, || OwnerServer::new(&self.shared, owner)))
     }
 }
 
 impl ServerHandler for BondMcp {
     fn get_info(&self) -> ServerConfig {
         let info = || {
-            let config = ServerConfig::new(self.capabilities())
-                .with_server_info(Self::identity())
-                .with_instructions(self.instructions());
-            self.out(Ok(config)).unwrap_or_default()
+            let config = ServerConfig::new(self.shared.capabilities())
+                .with_server_info(Shared::identity())
+                .with_instructions(self.shared.instructions());
+            out(&self.shared.guard, Ok(config)).unwrap_or_default()
         };
-        self.inner.info.get_or_init(info).clone()
+        self.shared.info.get_or_init(info).clone()
     }
 
     async fn discover(&self, _: RequestContext<RoleServer>) -> Result<DiscoverResult, ErrorData> {
         let versions = self.supported_protocol_versions().into_owned();
-        self.out(Ok(DiscoverResult::from_server_info(versions, self.get_info())
-            .with_ttl_ms(STATIC_TTL_MS)
-            .with_cache_scope(CacheScope::Public)))
+        out(
+            &self.shared.guard,
+            Ok(DiscoverResult::from_server_info(versions, self.get_info())
+                .with_ttl_ms(STATIC_TTL_MS)
+                .with_cache_scope(CacheScope::Public)),
+        )
     }
 
     async fn list_tools(
@@ -63,13 +85,17 @@ impl ServerHandler for BondMcp {
         page: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        self.out(only_page(page.as_ref()).map(|()| {
-            let definitions = self.inner.tools.values().map(|tool| tool.definition.clone()).collect();
-            let mut list = ListToolsResult::with_all_items(definitions);
-            (list.ttl_ms, list.cache_scope) = cache_hints(&context, STATIC_TTL_MS, CacheScope::Public);
-            list.meta = Some(Self::meta());
-            list
-        }))
+        let server = self.for_owner_of(&context)?;
+        out(
+            &server.guard,
+            only_page(page.as_ref()).map(|()| {
+                let definitions = self.shared.tools.values().map(|tool| tool.definition.clone()).collect();
+                let mut list = ListToolsResult::with_all_items(definitions);
+                (list.ttl_ms, list.cache_scope) = cache_hints(&context, STATIC_TTL_MS, CacheScope::Public);
+                list.meta = Some(Shared::meta());
+                list
+            }),
+        )
     }
 
     async fn list_prompts(
@@ -77,19 +103,24 @@ impl ServerHandler for BondMcp {
         page: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListPromptsResult, ErrorData> {
-        self.out(only_page(page.as_ref()).map(|()| {
-            let mut list = ListPromptsResult::with_all_items(self.prompts());
-            (list.ttl_ms, list.cache_scope) = cache_hints(&context, STATIC_TTL_MS, CacheScope::Public);
-            list
-        }))
+        let server = self.for_owner_of(&context)?;
+        out(
+            &server.guard,
+            only_page(page.as_ref()).map(|()| {
+                let mut list = ListPromptsResult::with_all_items(self.shared.prompts());
+                (list.ttl_ms, list.cache_scope) = cache_hints(&context, STATIC_TTL_MS, CacheScope::Public);
+                list
+            }),
+        )
     }
 
     async fn get_prompt(
         &self,
         request: GetPromptRequestParams,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<GetPromptResponse, ErrorData> {
-        let prompt = self.inner.guard.prompt(self.prompt(&request));
+        let server = self.for_owner_of(&context)?;
+        let prompt = server.guard.prompt(self.shared.prompt(&request));
         prompt.map(|prompt| prompt.into_inner().into()).map_err(Guarded::into_inner)
     }
 
@@ -98,11 +129,15 @@ impl ServerHandler for BondMcp {
         page: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
-        self.out(only_page(page.as_ref()).map(|()| {
-            let mut list = ListResourcesResult::with_all_items(self.resources());
-            (list.ttl_ms, list.cache_scope) = cache_hints(&context, STATIC_TTL_MS, CacheScope::Private);
-            list
-        }))
+        let server = self.for_owner_of(&context)?;
+        out(
+            &server.guard,
+            only_page(page.as_ref()).map(|()| {
+                let mut list = ListResourcesResult::with_all_items(self.shared.resources());
+                (list.ttl_ms, list.cache_scope) = cache_hints(&context, STATIC_TTL_MS, CacheScope::Private);
+                list
+            }),
+        )
     }
 
     async fn list_resource_templates(
@@ -110,11 +145,15 @@ impl ServerHandler for BondMcp {
         page: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
-        self.out(only_page(page.as_ref()).map(|()| {
-            let mut list = ListResourceTemplatesResult::with_all_items(self.resource_templates());
-            (list.ttl_ms, list.cache_scope) = cache_hints(&context, STATIC_TTL_MS, CacheScope::Private);
-            list
-        }))
+        let server = self.for_owner_of(&context)?;
+        out(
+            &server.guard,
+            only_page(page.as_ref()).map(|()| {
+                let mut list = ListResourceTemplatesResult::with_all_items(self.shared.resource_templates());
+                (list.ttl_ms, list.cache_scope) = cache_hints(&context, STATIC_TTL_MS, CacheScope::Private);
+                list
+            }),
+        )
     }
 
     // Boxed here and below, or the future of every request would have their size.
@@ -123,22 +162,24 @@ impl ServerHandler for BondMcp {
         request: ReadResourceRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        let read = self.bounded(Box::pin(self.resource(&request.uri))).await;
+        let server = self.for_owner_of(&context)?;
+        let read = server.bounded(Box::pin(server.resource(&request.uri))).await;
         let read = read.map_err(ToolError::into_protocol_error).flatten().map(|mut read| {
             (read.ttl_ms, read.cache_scope) = cache_hints(&context, RESOURCE_TTL_MS, CacheScope::Private);
             read
         });
-        let read = self.inner.guard.resource(read).await;
+        let read = server.guard.resource(read).await;
         read.map(|read| read.into_inner().into()).map_err(Guarded::into_inner)
     }
 
     async fn complete(
         &self,
         request: CompleteRequestParams,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
-        let completed = self.bounded(Box::pin(self.completed(&request))).await;
-        let completed = self.inner.guard.result(completed.map_err(ToolError::into_protocol_error).flatten());
+        let server = self.for_owner_of(&context)?;
+        let completed = server.bounded(Box::pin(server.completed(&request))).await;
+        let completed = server.guard.result(completed.map_err(ToolError::into_protocol_error).flatten());
         completed.map(Guarded::into_inner).map_err(Guarded::into_inner)
     }
 
@@ -167,7 +208,7 @@ impl ServerHandler for BondMcp {
     }
 
     fn get_tool(&self, name: &str) -> Option<Tool> {
-        self.inner.tools.get(name).map(|tool| tool.definition.clone())
+        self.shared.tools.get(name).map(|tool| tool.definition.clone())
     }
 
     async fn call_tool(
@@ -175,8 +216,9 @@ impl ServerHandler for BondMcp {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let host = Host::new(context, self.inner.guard.clone());
-        self.call(request, &host).await.map(Guarded::into_inner).map_err(Guarded::into_inner)
+        let server = self.for_owner_of(&context)?;
+        let host = Host::new(context, server.guard.clone());
+        server.call(request, &host).await.map(Guarded::into_inner).map_err(Guarded::into_inner)
     }
 }
 

@@ -47,7 +47,7 @@ impl Call<'_> {
         &self,
         asked: Option<&PendingInput>,
     ) -> Result<Option<Answer>, ErrorData> {
-        let Some(sign_in) = &self.server.inner.sign_in else { return Ok(None) };
+        let Some(sign_in) = &self.server.sign_in else { return Ok(None) };
         let Some(need) = self.tool.credential else { return Ok(None) };
         match self.with_permit(self.account().bearer(need)).await {
             // The operator's credentials are wrong; the sign-in page cannot correct them.
@@ -80,12 +80,12 @@ impl Call<'_> {
             return Ok(None);
         }
         let request = Request { requested_by: self.host.name(), ..Request::new(need) };
-        let pending = match sign_in.begin(request).await {
+        let pending = match self.server.begin_sign_in(sign_in, request).await {
             Ok(pending) => pending,
             Err(error) => return Ok(Some(ToolError::from(UserFacingError::from(&error)).into())),
         };
         match delivery {
-            LinkDelivery::InputRequired => self.ask_in_round(&pending, message(&pending), 1),
+            LinkDelivery::InputRequired => self.ask_in_round(&pending, message(&pending), 1).await,
             LinkDelivery::WhileOpen => Ok(self.while_open(&pending).await),
             LinkDelivery::InAnswer => {
                 sign_in.show().await;
@@ -95,7 +95,7 @@ impl Call<'_> {
     }
 
     /// Asks the person in the call's `round`.
-    fn ask_in_round(
+    async fn ask_in_round(
         &self,
         pending: &Pending,
         message: String,
@@ -103,8 +103,8 @@ impl Call<'_> {
     ) -> Result<Option<Answer>, ErrorData> {
         let asked = PendingInput::SignIn { name: pending.name().to_owned(), round };
         let question = elicitation(pending, message, String::new());
-        let states = &self.server.inner.request_states;
-        states.ask(asked, question, self.request).map(|question| Some(question.into()))
+        let states = &self.server.shared.request_states;
+        states.ask(self.account(), asked, question, self.request).await.map(Some)
     }
 
     /// Revisions before 2026-07-28: the host is asked while the call stays open. At the call's deadline the agent gets
@@ -166,12 +166,16 @@ impl Call<'_> {
     /// `decline`: the person does not want it now, or the host has answered for them. The page stays good: other
     /// callers may wait for it, and the person may have its link from elsewhere.
     fn declined(&self, pending: &Pending) -> Option<Answer> {
-        let command = self.account().login_command(None);
+        let next = if pending.is_public() {
+            format!("they open {} in a browser", pending.url())
+        } else {
+            format!("they run `{}` in a terminal", self.account().login_command(None))
+        };
         let failure = ToolError::new(
             Kind::SignInRequired,
             "Not signed in to BondMCP: the question to open the sign-in page was declined.",
             format!(
-                "Continue without BondMCP. If the person was not asked or wants to sign in after all, they run `{command}` in a terminal, outside the chat; then call again."
+                "Continue without BondMCP. If the person was not asked or wants to sign in after all, {next}, outside the chat; then call again."
             ),
         );
         (!matches!(pending.state(), State::SignedIn { .. })).then(|| failure.into())
@@ -199,10 +203,10 @@ impl Call<'_> {
         email: Option<String>,
         opens_on: SignInMethod,
     ) -> Result<Option<Arc<Pending>>, ToolError> {
-        let Some(sign_in) = &self.server.inner.sign_in else { return Ok(None) };
+        let Some(sign_in) = &self.server.sign_in else { return Ok(None) };
         let need = RequiredCredential::Api;
         let request = Request { requested_by: self.host.name(), email, opens_on, ..Request::new(need) };
-        let begun = sign_in.begin(request).await;
+        let begun = self.server.begin_sign_in(sign_in, request).await;
         let pending = begun.map_err(|error| UserFacingError::from(&error))?;
         sign_in.show().await;
         Ok(Some(pending))
@@ -211,7 +215,11 @@ impl Call<'_> {
     /// Handles a retry after the person was asked. Waits for the page, then continues the call or asks for another
     /// round. The person is asked again only where their answer has taken the link away.
     async fn next_round(&self, sign_in: &SignIn, name: &str, round: u8) -> Result<Option<Answer>, ErrorData> {
-        let Some(pending) = sign_in.named(name).await else { return Err(input_required::stale()) };
+        let pending = match sign_in.named(name).await {
+            Ok(Some(pending)) => pending,
+            Ok(None) => return Err(input_required::stale()),
+            Err(error) => return Ok(Some(ToolError::from(UserFacingError::from(&error)).into())),
+        };
         match input_required::answer(self.request).map(|answer| answer.action) {
             Some(ElicitationAction::Decline) => return Ok(self.declined(&pending)),
             Some(ElicitationAction::Cancel) => return Ok(self.cancelled(&pending)),
@@ -227,12 +235,12 @@ impl Call<'_> {
                 Ok(Some(self.in_words(&pending)))
             }
             State::Open | State::Verifying { .. } if is_link_gone => {
-                self.ask_in_round(&pending, message_again(&pending), round + 1)
+                self.ask_in_round(&pending, message_again(&pending), round + 1).await
             }
             State::Open | State::Verifying { .. } => {
                 let asked = PendingInput::SignIn { name: name.to_owned(), round: round + 1 };
-                let states = &self.server.inner.request_states;
-                states.continue_without_input(asked, self.request).map(|question| Some(question.into()))
+                let states = &self.server.shared.request_states;
+                states.continue_without_input(self.account(), asked, self.request).await.map(Some)
             }
         }
     }
@@ -275,27 +283,37 @@ async fn waited(pending: &Pending, at_most: Duration, host: &Host) -> State {
 /// The code comes first: terminals cut long questions.
 fn message(pending: &Pending) -> String {
     format!(
-        "Code {}: sign in to BondMCP on the local page that shows it. If the page shows another code, close it. Your assistant does not see what you type there.",
-        pending.code()
+        "Code {}: sign in to BondMCP on the {} that shows it. If the page shows another code, close it. Your assistant does not see what you type there.",
+        pending.code(),
+        kind_of_page(pending)
     )
 }
 
 fn message_again(pending: &Pending) -> String {
     format!(
-        "Code {}: you are not signed in to BondMCP yet. Finish on the local page that shows the code, then answer here.",
-        pending.code()
+        "Code {}: you are not signed in to BondMCP yet. Finish on the {} that shows the code, then answer here.",
+        pending.code(),
+        kind_of_page(pending)
     )
 }
 
-/// Describes the link and the command that signs in from a terminal. The command comes first where the host and with it
-/// the link may end with the answer.
+fn kind_of_page(pending: &Pending) -> &'static str {
+    if pending.is_public() { "page" } else { "local page" }
+}
+
+/// Describes the link and, for a page on the person's own computer, the command that signs in from a terminal. The
+/// command comes first where the host and with it the link may end with the answer.
 pub(super) fn link_in_words(pending: &Pending, command: &str, is_one_shot: bool) -> String {
     let valid = match pending.expires_in().as_secs() {
         seconds @ ..120 => format!("{seconds} seconds"),
         seconds => format!("{} minutes", seconds.div_ceil(60)),
     };
     let (url, code) = (pending.url(), pending.code());
-    if is_one_shot {
+    if pending.is_public() {
+        format!(
+            "Give the person this link to open in a browser: {url} (it shows the code {code} and is valid for {valid}). They sign in there, never in the chat; then call again."
+        )
+    } else if is_one_shot {
         format!(
             "The person runs `{command}` in a terminal, outside the chat; then call again. As long as this host runs, a link works too, for {valid}, in a browser on this computer: {url} (it shows the code {code})."
         )

@@ -1,6 +1,6 @@
 //! Multi round-trip requests (MCP 2026-07-28): a call is answered with `input_required`, and the host repeats it with
-//! the person's answer and our `requestState`. The state passes through the host, so it is encrypted, bound to the tool
-//! and its arguments, and valid for one round and a limited time.
+//! the person's answer and our `requestState`. The state passes through the host, so it is authenticated, bound to the
+//! owner, the tool and its arguments, and valid for one round and a limited time. It contains no secret.
 
 use std::{
     collections::HashMap,
@@ -20,7 +20,11 @@ use serde_json::json;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::secret::{self, ExposeSecret as _};
+use super::{call::Answer, tool_error::ToolError};
+use crate::{
+    account::{self, Account},
+    secret::{self, ExposeSecret as _},
+};
 
 /// Key of the question and of the host's answer to it.
 const ANSWER: &str = "person";
@@ -39,6 +43,25 @@ pub(super) enum PendingInput {
 struct State {
     asked: PendingInput,
     round: Uuid,
+}
+
+/// The reason why a request state cannot be made or used.
+#[derive(Debug)]
+pub(super) enum StateError {
+    /// It is another call's, was used before or has expired.
+    Stale,
+    /// The vault cannot be used.
+    Account(account::Error),
+}
+
+impl StateError {
+    /// Returns the answer of the call.
+    pub fn answer(self) -> Result<Answer, ErrorData> {
+        match self {
+            Self::Stale => Err(stale()),
+            Self::Account(error) => Ok(ToolError::from(error).into()),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -61,45 +84,69 @@ impl RequestStates {
         }
     }
 
-    /// Answers a call with a question to the person.
-    pub fn ask(
+    /// Answers a call of the account's owner with a question to the person.
+    pub async fn ask(
         &self,
+        account: &Account,
         asked: PendingInput,
         elicitation: ElicitRequestParams,
         request: &CallToolRequestParams,
-    ) -> Result<InputRequiredResult, ErrorData> {
+    ) -> Result<Answer, ErrorData> {
         let elicitation = InputRequest::Elicitation(ElicitRequest::new(elicitation));
-        let requests = InputRequests::from([(ANSWER.to_owned(), elicitation)]);
-        Ok(InputRequiredResult::new(Some(requests), Some(self.seal(asked, request)?)))
+        let questions = InputRequests::from([(ANSWER.to_owned(), elicitation)]);
+        self.answer_with(account, asked, Some(questions), request).await
     }
 
     /// Makes the host call again without asking the person again.
-    pub fn continue_without_input(
+    pub async fn continue_without_input(
         &self,
+        account: &Account,
         asked: PendingInput,
         request: &CallToolRequestParams,
-    ) -> Result<InputRequiredResult, ErrorData> {
-        Ok(InputRequiredResult::new(None, Some(self.seal(asked, request)?)))
+    ) -> Result<Answer, ErrorData> {
+        self.answer_with(account, asked, None, request).await
     }
 
-    /// Returns the input that the previous round asked for; `None` in the first one.
-    pub fn asked(&self, request: &CallToolRequestParams) -> Result<Option<PendingInput>, ErrorData> {
+    async fn answer_with(
+        &self,
+        account: &Account,
+        asked: PendingInput,
+        questions: Option<InputRequests>,
+        request: &CallToolRequestParams,
+    ) -> Result<Answer, ErrorData> {
+        match self.seal(account, asked, request).await {
+            Ok(state) => Ok(InputRequiredResult::new(questions, Some(state)).into()),
+            Err(error) => error.answer(),
+        }
+    }
+
+    /// Returns the input that the previous round of the owner's call asked for; `None` in the first one.
+    pub async fn asked(
+        &self,
+        account: &Account,
+        request: &CallToolRequestParams,
+    ) -> Result<Option<PendingInput>, StateError> {
         let Some(state) = &request.request_state else { return Ok(None) };
         let State { asked, round } =
-            self.codec.open_json_with(state, &bound_to(request)).map_err(|_| stale())?;
+            self.codec.open_json_with(state, &bound_to(account, request)).map_err(|_| StateError::Stale)?;
         let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
         spent.retain(|_, at| at.elapsed() < self.lifetime);
         match spent.insert(round, Instant::now()) {
             None => Ok(Some(asked)),
-            Some(_) => Err(stale()),
+            Some(_) => Err(StateError::Stale),
         }
     }
 
-    fn seal(&self, asked: PendingInput, request: &CallToolRequestParams) -> Result<String, ErrorData> {
-        let (state, call) = (State { asked, round: Uuid::new_v4() }, bound_to(request));
+    async fn seal(
+        &self,
+        account: &Account,
+        asked: PendingInput,
+        request: &CallToolRequestParams,
+    ) -> Result<String, StateError> {
+        let (state, call) = (State { asked, round: Uuid::new_v4() }, bound_to(account, request));
         self.codec
             .seal_json_with(&state, &SealOptions::new().associated_data(&call).ttl(self.lifetime))
-            .map_err(|_| ErrorData::internal_error("the request state cannot be sealed", None))
+            .map_err(|_| StateError::Stale)
     }
 }
 
@@ -109,37 +156,12 @@ pub(super) fn answer(request: &CallToolRequestParams) -> Option<ElicitResult> {
     serde_json::from_value(answer.clone()).ok()
 }
 
-/// Binds a state to the tool and its arguments.
-fn bound_to(request: &CallToolRequestParams) -> Vec<u8> {
-    json!([request.name, request.arguments]).to_string().into_bytes()
+/// Binds a state to the owner, the upstream, the tool and its arguments.
+fn bound_to(account: &Account, request: &CallToolRequestParams) -> Vec<u8> {
+    let (owner, upstream) = (account.owner_name(), account.upstream().as_str());
+    json!([owner, upstream, request.name, request.arguments]).to_string().into_bytes()
 }
 
 pub(super) fn stale() -> ErrorData {
     ErrorData::invalid_params("the request state is not, or no longer, valid; call again without it", None)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Returns a call with a state of `states` for the previous call.
-    fn retry(states: &RequestStates) -> CallToolRequestParams {
-        let mut request = CallToolRequestParams::new("list_models");
-        request.request_state = Some(states.seal(PendingInput::Confirmation, &request).unwrap());
-        request
-    }
-
-    #[test]
-    fn a_state_is_good_for_one_round_of_one_process_while_it_lasts() {
-        let states = RequestStates::new(Duration::from_mins(1));
-        let first = retry(&states);
-        assert!(matches!(states.asked(&first), Ok(Some(PendingInput::Confirmation))));
-        assert!(states.asked(&first).is_err(), "replayed");
-        assert!(RequestStates::new(Duration::from_mins(1)).asked(&retry(&states)).is_err(), "foreign");
-        let over = RequestStates::new(Duration::ZERO);
-        let expired = retry(&over);
-        // A state has a resolution of milliseconds, and a used one is remembered only for its lifetime.
-        while over.asked(&expired).is_ok() {}
-        assert!(states.asked(&CallToolRequestParams::new("list_models")).unwrap().is_none());
-    }
 }

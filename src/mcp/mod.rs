@@ -10,6 +10,8 @@ mod elicitation;
 mod guard;
 mod host;
 mod input_required;
+mod owner_server;
+mod permits;
 mod progress;
 mod prompts;
 mod resources;
@@ -20,29 +22,29 @@ mod tools;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, OnceLock, atomic::AtomicU64},
-    time::Duration,
+    sync::{Arc, OnceLock},
 };
 
+use futures_util::future::join_all;
 use rmcp::model::{
     Implementation, JsonObject, MetaObject, PromptsCapability, ResourcesCapability, ServerCapabilities,
     ServerConfig, Tool,
 };
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    call::NOT_ANNOUNCED, guard::Guard, input_required::RequestStates, spending::Spending, tools::ToolSpec,
+    guard::Guard, input_required::RequestStates, owner_server::OwnerServer, permits::Permits,
+    spending::Spending, tools::ToolSpec,
 };
 pub use self::{
+    permits::Limits,
     selection::{Selection, SelectionError},
     spending::Usd,
     tools::Toolset,
 };
 use crate::{
-    account::Account,
-    redact::Redactor,
-    sign_in::{LIFETIME, SignIn},
+    account::{Accounts, Owner, PerOwner},
+    sign_in::{self, LIFETIME},
 };
 
 /// Instructions for agents, each with the toolset that it requires.
@@ -73,34 +75,6 @@ const INSTRUCTIONS: [(&str, Option<Toolset>); 6] = [
     ),
 ];
 
-/// Limits on callers.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Maximum number of concurrent calls.
-    pub concurrent: usize,
-    /// Maximum number of queued calls; another one is refused as `rate_limited`.
-    pub waiting: usize,
-    /// Deadline of one call from its start to its answer, including the waits in the queue and for the person. Hosts
-    /// usually give up after 60 s.
-    pub deadline: Duration,
-    /// Time that a billed request may need: none is started if less is left until the deadline.
-    pub billed: Duration,
-    /// Spending limit at BondMCP until the server ends.
-    pub spend: Option<Usd>,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            concurrent: 64,
-            waiting: 1024,
-            deadline: Duration::from_secs(55),
-            billed: Duration::from_secs(45),
-            spend: None,
-        }
-    }
-}
-
 /// A tool with its description for hosts.
 #[derive(Debug)]
 struct ServedTool {
@@ -108,42 +82,39 @@ struct ServedTool {
     definition: Tool,
 }
 
-/// The MCP server of one account. Clones are cheap and share everything: one is made for each HTTP request.
+/// The MCP server of all owners. Clones are cheap and share everything: one is made for each HTTP request.
 #[derive(Clone, Debug)]
 pub struct BondMcp {
-    inner: Arc<Inner>,
+    shared: Arc<Shared>,
+    /// Apart from what the owners share, or they would keep each other.
+    owners: Arc<PerOwner<OwnerServer>>,
 }
 
+/// What all owners share.
 #[derive(Debug)]
-struct Inner {
-    account: Account,
+struct Shared {
+    accounts: Accounts,
     /// The server's description for hosts, built once because every request needs it.
     info: OnceLock<ServerConfig>,
     /// The served tools, by name.
     tools: BTreeMap<&'static str, ServedTool>,
+    /// For what is the same for everybody.
     guard: Guard,
-    /// The sign-in page; `None` if the person cannot reach a page of this process.
-    sign_in: Option<SignIn>,
+    /// The options of sign-in pages; `None` if the person cannot reach a page of this process.
+    sign_in: Option<sign_in::Options>,
     request_states: RequestStates,
     limits: Limits,
     spending: Spending,
-    /// Permits for running calls.
-    running: Semaphore,
-    /// Permits for running and queued calls.
-    admitted: Semaphore,
-    /// Permits for open questions to the person.
-    questions: Semaphore,
-    /// Number of the sign-in that an answer named last.
-    announced: AtomicU64,
+    permits: Permits,
     /// Cancels calls in flight when the process stops.
     stopping: CancellationToken,
 }
 
 impl BondMcp {
+    /// Creates the server. With options for sign-in pages, owners who are not signed in are sent to one.
     pub fn new(
-        account: Account,
-        sign_in: Option<SignIn>,
-        redactor: Redactor,
+        accounts: Accounts,
+        sign_in: Option<sign_in::Options>,
         selection: &Selection,
         limits: Limits,
         stopping: CancellationToken,
@@ -151,35 +122,43 @@ impl BondMcp {
         let served = selection.of(tools::all())?;
         let tools =
             served.into_iter().map(|(name, spec)| (name, ServedTool { spec, definition: spec.definition() }));
-        Ok(Self {
-            inner: Arc::new(Inner {
-                account,
-                info: OnceLock::new(),
-                tools: tools.collect(),
-                guard: Guard::new(redactor),
-                sign_in,
-                request_states: RequestStates::new(LIFETIME),
-                limits,
-                spending: Spending::new(limits.spend),
-                running: Semaphore::new(limits.concurrent),
-                admitted: Semaphore::new(limits.concurrent + limits.waiting),
-                questions: Semaphore::new(limits.concurrent),
-                announced: AtomicU64::new(NOT_ANNOUNCED),
-                stopping,
-            }),
-        })
+        let shared = Shared {
+            info: OnceLock::new(),
+            tools: tools.collect(),
+            // An owner could test a guess at a secret of another by whether it is redacted.
+            guard: Guard::new(accounts.redactor().scope()),
+            sign_in,
+            request_states: RequestStates::new(LIFETIME),
+            limits,
+            spending: Spending::new(limits.spend),
+            permits: limits.of_the_process(),
+            stopping,
+            accounts,
+        };
+        Ok(Self { shared: Arc::new(shared), owners: Arc::default() })
     }
 
-    fn account(&self) -> &Account {
-        &self.inner.account
+    /// Returns the owner of what is requested on the operator's own behalf.
+    #[must_use]
+    pub fn local_owner(&self) -> Owner {
+        self.shared.accounts.local_owner()
     }
 
+    /// Ends what is pending for every owner, and releases what the server uses.
+    pub async fn close(&self) {
+        self.shared.stopping.cancel();
+        join_all(self.owners.opened().iter().map(|owner| owner.close())).await;
+        self.shared.accounts.close().await;
+    }
+}
+
+impl Shared {
     fn has_tool(&self, name: &str) -> bool {
-        self.inner.tools.contains_key(name)
+        self.tools.contains_key(name)
     }
 
     fn instructions(&self) -> String {
-        let served = |toolset| self.inner.tools.values().any(|tool| tool.spec.toolset == toolset);
+        let served = |toolset| self.tools.values().any(|tool| tool.spec.toolset == toolset);
         let said = INSTRUCTIONS.iter().filter(|(_, about)| about.is_none_or(served));
         said.map(|(text, _)| format!("- {text}")).collect::<Vec<_>>().join("\n")
     }

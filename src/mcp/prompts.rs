@@ -9,7 +9,7 @@ use rmcp::{
 };
 
 use super::{
-    BondMcp,
+    Shared,
     tools::{MEDICATION_CHECK, SYMPTOM_ASSESSMENT},
 };
 
@@ -84,7 +84,7 @@ the tool and which from you.
     },
 ];
 
-impl BondMcp {
+impl Shared {
     /// Returns the prompts whose tool is served.
     fn templates(&self) -> impl Iterator<Item = &'static Template> {
         TEMPLATES.iter().filter(|template| self.has_tool(template.tool))

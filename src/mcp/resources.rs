@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    BondMcp,
+    OwnerServer, Shared,
     spending::Spent,
     tool_error::ToolError,
     tools::{AUTH_STATUS, LIST_MODELS, MANAGE_API_KEYS},
@@ -43,7 +43,7 @@ struct Usage {
     rate_limit: Option<Allowance>,
 }
 
-impl BondMcp {
+impl Shared {
     /// Returns the resources whose tool is served: a hidden tool hides its resource.
     pub(super) fn resources(&self) -> Vec<Resource> {
         let of = |tool: &str, uri: &str, name: &str, title: &str, description: &str| {
@@ -78,10 +78,12 @@ impl BondMcp {
             .with_mime_type(JSON);
         self.has_tool(MANAGE_API_KEYS).then_some(key).into_iter().collect()
     }
+}
 
+impl OwnerServer {
     pub(super) async fn resource(&self, uri: &str) -> Result<ReadResourceResult, ErrorData> {
-        let key_id = uri.strip_prefix(KEYS).filter(|_| self.has_tool(MANAGE_API_KEYS));
-        if key_id.is_none() && !self.resources().iter().any(|resource| resource.uri == uri) {
+        let key_id = uri.strip_prefix(KEYS).filter(|_| self.shared.has_tool(MANAGE_API_KEYS));
+        if key_id.is_none() && !self.shared.resources().iter().any(|resource| resource.uri == uri) {
             return Err(unknown());
         }
         let content = match (uri, key_id) {
@@ -90,16 +92,16 @@ impl BondMcp {
                 self.models(false).await.map_err(ToolError::into_protocol_error)?.result.into_object().into()
             }
             (ACCOUNT, _) => json!(self.auth_status().await.map_err(ToolError::into_protocol_error)?),
-            _ => json!(Usage { spent: self.inner.spending.spent(), rate_limit: self.account().allowance() }),
+            _ => json!(Usage { spent: self.shared.spending.spent(), rate_limit: self.account.allowance() }),
         };
         // Cleaned before it becomes text, as tool results are.
-        let (_, content) = self.inner.guard.cleaned(content);
+        let (_, content) = self.guard.cleaned(content);
         let content = ResourceContents::text(content, uri).with_mime_type(JSON);
         Ok(ReadResourceResult::new(vec![content]))
     }
 
     async fn keys(&self) -> Result<KeyList, ErrorData> {
-        self.account().list_keys().await.map_err(|error| ToolError::from(error).into_protocol_error())
+        self.account.list_keys().await.map_err(|error| ToolError::from(error).into_protocol_error())
     }
 
     async fn key(&self, id: &str) -> Result<Key, ErrorData> {
@@ -113,7 +115,7 @@ impl BondMcp {
         request: &CompleteRequestParams,
     ) -> Result<CompleteResult, ErrorData> {
         let of_key = matches!(&request.r#ref, Reference::Resource(template) if template.uri == KEY_TEMPLATE);
-        if !of_key || request.argument.name != "key_id" || !self.has_tool(MANAGE_API_KEYS) {
+        if !of_key || request.argument.name != "key_id" || !self.shared.has_tool(MANAGE_API_KEYS) {
             return Err(ErrorData::invalid_params(
                 "there is nothing to complete; see resources/templates/list",
                 None,
@@ -122,7 +124,7 @@ impl BondMcp {
         let list = self.keys().await?;
         let begun = request.argument.value.as_str();
         // As they are shown: by their beginnings a secret in a name could be guessed letter by letter.
-        let begins = |name: &str| self.inner.guard.text(name).starts_with(begun);
+        let begins = |name: &str| self.guard.text(name).starts_with(begun);
         let ids: Vec<String> = list
             .keys
             .into_iter()

@@ -1,6 +1,8 @@
 //! The forms of a secret that are searched for. Escapes are decoded in the text (see [`super::view`]), so the forms are
 //! the secret, its parts, and encodings that cannot be decoded because their start is unknown.
 
+use std::sync::Arc;
+
 use base64::{Engine as _, engine::general_purpose};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use zeroize::Zeroizing;
@@ -25,10 +27,10 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove
 const URI_COMPONENT: &AsciiSet =
     &UNRESERVED.remove(b'!').remove(b'\'').remove(b'(').remove(b')').remove(b'*');
 
-type Form = Zeroizing<Vec<u8>>;
+pub(super) type Form = Zeroizing<Vec<u8>>;
 
 /// Returns every form that reveals `secret`, without blanks; none if the secret is too short.
-pub(super) fn forms(secret: &str) -> Vec<Form> {
+pub(super) fn forms(secret: &str) -> Vec<Arc<Form>> {
     let mut forms = Forms::default();
     if secret.starts_with("eyJ") {
         // All tokens of an issuer share one header.
@@ -38,7 +40,7 @@ pub(super) fn forms(secret: &str) -> Vec<Form> {
     }
     let secret = end(secret);
     if without_blanks(secret.as_bytes()).len() < MIN_SECRET_BYTES {
-        return forms.0;
+        return forms.shared();
     }
     // An escape may begin before the secret and end within it, so that decoding it alters the secret.
     let mut written = vec![Zeroizing::new(secret.as_bytes().to_vec())];
@@ -71,7 +73,7 @@ pub(super) fn forms(secret: &str) -> Vec<Form> {
         // The secret as a number.
         forms.add(secret.trim_start_matches('0').as_bytes());
     }
-    forms.0
+    forms.shared()
 }
 
 fn end(secret: &str) -> &str {
@@ -87,6 +89,11 @@ impl Forms {
         if form.len() >= MIN_SECRET_BYTES && !self.0.contains(&form) {
             self.0.push(form);
         }
+    }
+
+    /// Wraps each form so that several sets of needles share it.
+    fn shared(self) -> Vec<Arc<Form>> {
+        self.0.into_iter().map(Arc::new).collect()
     }
 }
 

@@ -21,6 +21,7 @@ use memchr::memmem;
 use serde_json::{Map, Value};
 
 use self::{
+    forms::forms,
     needles::{Needles, TooMuchWork},
     view::{Blanks, View},
 };
@@ -37,10 +38,32 @@ const MAX_REMEMBERED: usize = 1024;
 /// clean after this many passes was crafted.
 const MAX_PASSES: usize = 8;
 
-/// The secrets that this process has or recently had. Clones share them.
+/// The same for one owner: there may be many of them.
+const MAX_REMEMBERED_IN_SCOPE: usize = 128;
+
+/// The secrets that this process, or one of its owners, has or recently had. Clones share them.
+///
+/// The process-wide redactor ([`Redactor::default`]) finds its own secrets and those of all scopes: it is for logs and
+/// the terminal, which belong to the operator. A scope finds its own and the process-wide ones. If it found those of
+/// other owners, somebody could test a guess at another's secret by whether it is redacted.
 #[derive(Clone, Default)]
 pub struct Redactor {
-    known: Arc<RwLock<Known>>,
+    scope: Arc<Scope>,
+}
+
+/// Locks are taken in the order of a scope's `known`, the process-wide `known`, `scoped`.
+#[derive(Default)]
+struct Scope {
+    known: RwLock<Known>,
+    place: Place,
+}
+
+enum Place {
+    ProcessWide {
+        /// The search index of all scopes' secrets.
+        scoped: RwLock<Index>,
+    },
+    Below(Redactor),
 }
 
 #[derive(Default)]
@@ -49,22 +72,43 @@ struct Known {
     held: HashMap<&'static str, Vec<SecretString>>,
     /// Secrets that are not in force; oldest first.
     passed: VecDeque<SecretString>,
-    /// The search index: each secret is added once for each source or list that contains it.
+    /// Each secret is added once for each source or list that contains it.
+    index: Index,
+}
+
+#[derive(Default)]
+struct Index {
     needles: Needles,
     revision: u64,
 }
 
+impl Default for Place {
+    fn default() -> Self {
+        Self::ProcessWide { scoped: RwLock::default() }
+    }
+}
+
 impl Redactor {
+    /// Makes a redactor for one owner under the process-wide one. Its secrets are forgotten, also by the process-wide
+    /// redactor, when the last clone is dropped.
+    #[must_use]
+    pub fn scope(&self) -> Self {
+        let process_wide = match &self.scope.place {
+            Place::ProcessWide { .. } => self.clone(),
+            Place::Below(process_wide) => process_wide.clone(),
+        };
+        Self { scope: Arc::new(Scope { known: RwLock::default(), place: Place::Below(process_wide) }) }
+    }
+
     /// Searches for `secret` until many newer ones have been remembered.
     pub fn remember(&self, secret: &SecretString) {
-        if self.read().knows(secret) {
+        if read(&self.scope.known).knows(secret) {
             return;
         }
-        let mut known = self.write();
+        let mut known = write(&self.scope.known);
         if !known.knows(secret) {
-            known.needles.add(secret.expose_secret());
-            known.pass_by(secret.clone());
-            known.revision += 1;
+            self.scope.add(&mut known.index, secret);
+            self.pass_by(&mut known, secret.clone());
         }
     }
 
@@ -72,44 +116,55 @@ impl Redactor {
     /// ones are remembered like any replaced secret.
     pub fn hold<'a>(&self, source: &'static str, secrets: impl IntoIterator<Item = &'a SecretString>) {
         let secrets: Vec<&SecretString> = secrets.into_iter().collect();
-        if self.read().holds(source, &secrets) {
+        if read(&self.scope.known).holds(source, &secrets) {
             return;
         }
-        let mut known = self.write();
+        let mut known = write(&self.scope.known);
         for secret in &secrets {
-            known.needles.add(secret.expose_secret());
+            self.scope.add(&mut known.index, secret);
         }
         let former = known.held.insert(source, secrets.into_iter().cloned().collect());
         for secret in former.into_iter().flatten() {
             if known.knows(&secret) {
-                known.needles.remove(secret.expose_secret());
+                self.scope.remove(&mut known.index, &secret);
             } else {
-                known.pass_by(secret);
+                self.pass_by(&mut known, secret);
             }
         }
-        known.revision += 1;
+    }
+
+    /// Remembers `secret`, which is indexed already, until many newer ones have been remembered.
+    fn pass_by(&self, known: &mut Known, secret: SecretString) {
+        known.passed.push_back(secret);
+        if known.passed.len() > self.scope.place.max_remembered()
+            && let Some(oldest) = known.passed.pop_front()
+        {
+            self.scope.remove(&mut known.index, &oldest);
+        }
     }
 
     /// Returns a number that changes with the set of secrets. Text that was clean at one revision need not be searched
     /// again before the next; read the revision before cleaning.
     #[must_use]
     pub fn revision(&self) -> u64 {
-        self.read().revision
+        // Both numbers only grow, so their sum changes with each.
+        self.search(|indexes| indexes.into_iter().map(|index| index.revision).sum())
     }
 
     /// Returns `text` without secrets; borrowed if there was none. Clean text is unchanged.
     #[must_use]
     pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        let known = self.read();
-        let mut clean = Cow::Borrowed(text);
-        for _ in 0..MAX_PASSES {
-            match known.secrets_in(&clean) {
-                Ok(found) if found.is_empty() => return clean,
-                Ok(found) => clean = Cow::Owned(replaced(&clean, &found)),
-                Err(TooMuchWork) => break,
+        self.search(|indexes| {
+            let mut clean = Cow::Borrowed(text);
+            for _ in 0..MAX_PASSES {
+                match secrets_in(&clean, indexes) {
+                    Ok(found) if found.is_empty() => return clean,
+                    Ok(found) => clean = Cow::Owned(replaced(&clean, &found)),
+                    Err(TooMuchWork) => break,
+                }
             }
-        }
-        Cow::Borrowed(REDACTED)
+            Cow::Borrowed(REDACTED)
+        })
     }
 
     /// Removes secrets from the strings, names and numbers anywhere in `value`.
@@ -140,15 +195,64 @@ impl Redactor {
     }
 
     fn is_clean(&self, text: &str) -> bool {
-        self.read().secrets_in(text).is_ok_and(|found| found.is_empty())
+        self.search(|indexes| secrets_in(text, indexes).is_ok_and(|found| found.is_empty()))
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Known> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner)
+    /// Calls `look` with the indexes of the secrets that this redactor finds.
+    fn search<T>(&self, look: impl FnOnce([&Index; 2]) -> T) -> T {
+        let known = read(&self.scope.known);
+        match &self.scope.place {
+            Place::ProcessWide { scoped } => look([&known.index, &read(scoped)]),
+            Place::Below(process_wide) => look([&known.index, &read(&process_wide.scope.known).index]),
+        }
+    }
+}
+
+impl Scope {
+    /// Adds `secret` to `index`, which is that of this scope, and to the process-wide one of all scopes.
+    fn add(&self, index: &mut Index, secret: &SecretString) {
+        let forms = forms(secret.expose_secret());
+        self.place.change(|scoped| scoped.needles.add(&forms));
+        index.change(|index| index.needles.add(&forms));
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Known> {
-        self.known.write().unwrap_or_else(PoisonError::into_inner)
+    /// Reverts one [`Self::add`].
+    fn remove(&self, index: &mut Index, secret: &SecretString) {
+        let forms = forms(secret.expose_secret());
+        self.place.change(|scoped| scoped.needles.remove(&forms));
+        index.change(|index| index.needles.remove(&forms));
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        let known = self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.place.change(|scoped| scoped.needles.remove_all(&known.index.needles));
+    }
+}
+
+impl Place {
+    fn max_remembered(&self) -> usize {
+        match self {
+            Self::ProcessWide { .. } => MAX_REMEMBERED,
+            Self::Below(_) => MAX_REMEMBERED_IN_SCOPE,
+        }
+    }
+
+    /// Changes the process-wide index of all scopes' secrets, if this is a scope.
+    fn change(&self, change: impl FnOnce(&mut Index)) {
+        if let Self::Below(process_wide) = self
+            && let Self::ProcessWide { scoped } = &process_wide.scope.place
+        {
+            write(scoped).change(change);
+        }
+    }
+}
+
+impl Index {
+    fn change(&mut self, change: impl FnOnce(&mut Self)) {
+        change(self);
+        self.revision += 1;
     }
 }
 
@@ -162,51 +266,54 @@ impl Known {
         let held = self.held.get(source).map_or(&[][..], Vec::as_slice);
         held.len() == secrets.len() && held.iter().zip(secrets).all(|(held, given)| is_same(held, given))
     }
+}
 
-    /// Remembers `secret`, which is indexed already, until many newer ones have been remembered.
-    fn pass_by(&mut self, secret: SecretString) {
-        self.passed.push_back(secret);
-        if self.passed.len() > MAX_REMEMBERED
-            && let Some(oldest) = self.passed.pop_front()
-        {
-            self.needles.remove(oldest.expose_secret());
-        }
-    }
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
 
-    /// Returns the ranges of secrets in `text`: ordered, disjoint, and without existing replacements.
-    fn secrets_in(&self, text: &str) -> Result<Vec<Range<usize>>, TooMuchWork> {
-        // A traced view has 32-bit positions.
-        if u32::try_from(text.len()).is_err() {
-            return Err(TooMuchWork);
-        }
-        let mut found = Vec::new();
-        self.needles.find(text.as_bytes(), &mut found)?;
-        shapes::find(text.as_bytes(), &mut found);
-        if view::is_worth_viewing(text) {
-            self.secrets_behind_escapes(text, &mut found)?;
-        }
-        if !found.is_empty() {
-            found = in_order(text, found);
-        }
-        Ok(found)
-    }
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
 
-    fn secrets_behind_escapes(&self, text: &str, found: &mut Vec<Range<usize>>) -> Result<(), TooMuchWork> {
-        let view = View::of(text, Blanks::Drop);
-        let mut hits = Vec::new();
-        self.needles.find(&view.bytes, &mut hits)?;
-        if !hits.is_empty() {
-            let view = View::traced(text, Blanks::Drop);
-            found.extend(hits.drain(..).filter_map(|hit| view.origin(hit)));
-        }
-        if shapes::prefixes(&view.bytes).next().is_some() {
-            // Without blanks, separate words would be joined.
-            let view = View::traced(text, Blanks::Keep);
-            shapes::find(&view.bytes, &mut hits);
-            found.extend(hits.drain(..).filter_map(|hit| view.origin(hit)));
-        }
-        Ok(())
+/// Returns the ranges of secrets in `text`: ordered, disjoint, and without existing replacements.
+fn secrets_in(text: &str, indexes: [&Index; 2]) -> Result<Vec<Range<usize>>, TooMuchWork> {
+    // A traced view has 32-bit positions.
+    if u32::try_from(text.len()).is_err() {
+        return Err(TooMuchWork);
     }
+    let needles = indexes.map(|index| &index.needles);
+    let mut found = Vec::new();
+    needles::find(needles, text.as_bytes(), &mut found)?;
+    shapes::find(text.as_bytes(), &mut found);
+    if view::is_worth_viewing(text) {
+        secrets_behind_escapes(text, needles, &mut found)?;
+    }
+    if !found.is_empty() {
+        found = in_order(text, found);
+    }
+    Ok(found)
+}
+
+fn secrets_behind_escapes(
+    text: &str,
+    needles: [&Needles; 2],
+    found: &mut Vec<Range<usize>>,
+) -> Result<(), TooMuchWork> {
+    let view = View::of(text, Blanks::Drop);
+    let mut hits = Vec::new();
+    needles::find(needles, &view.bytes, &mut hits)?;
+    if !hits.is_empty() {
+        let view = View::traced(text, Blanks::Drop);
+        found.extend(hits.drain(..).filter_map(|hit| view.origin(hit)));
+    }
+    if shapes::prefixes(&view.bytes).next().is_some() {
+        // Without blanks, separate words would be joined.
+        let view = View::traced(text, Blanks::Keep);
+        shapes::find(&view.bytes, &mut hits);
+        found.extend(hits.drain(..).filter_map(|hit| view.origin(hit)));
+    }
+    Ok(())
 }
 
 /// Compares two secrets, not in constant time: no attacker who could measure the time chooses both.

@@ -3,30 +3,36 @@
 //! set costs only the needles that change, and all memory that holds them can be wiped. An automaton over as many
 //! needles has none of these properties.
 
-use std::{collections::HashMap, ops::Range};
-
-use zeroize::Zeroizing;
+use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use super::{
-    forms::{MIN_SECRET_BYTES, forms},
+    forms::{Form, MIN_SECRET_BYTES},
     view::is_blank,
 };
 
 /// Maximum number of byte comparisons for each byte of a text; a text that needs more was crafted.
 const MAX_COMPARISONS: usize = 32;
 
+/// Bits of the filter for each needle at least, so that nearly all of them are zero.
+const BITS_PER_NEEDLE: usize = 16;
+
 /// The needles, by the hash of their last bytes.
 #[derive(Default)]
 pub(super) struct Needles {
     /// One bit for each hash.
     filter: Filter,
-    buckets: HashMap<u16, Vec<Needle>>,
+    buckets: HashMap<usize, Vec<Needle>>,
+    count: usize,
 }
 
-struct Filter(Box<[u64; 1 << 10]>);
+struct Filter {
+    /// Number of bits of a hash.
+    width: u32,
+    words: Box<[u64]>,
+}
 
 struct Needle {
-    form: Zeroizing<Vec<u8>>,
+    form: Arc<Form>,
     /// Number of secrets that have this form.
     uses: usize,
 }
@@ -35,58 +41,110 @@ struct Needle {
 pub(super) struct TooMuchWork;
 
 impl Needles {
-    pub fn add(&mut self, secret: &str) {
-        for form in forms(secret) {
-            let hash = Tail::of(&form).hash();
-            self.filter.set(hash, true);
-            let bucket = self.buckets.entry(hash).or_default();
-            match bucket.iter_mut().find(|needle| needle.form == form) {
-                Some(needle) => needle.uses += 1,
-                None => bucket.push(Needle { form, uses: 1 }),
-            }
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Adds the forms of a secret. They are shared with other sets.
+    pub fn add(&mut self, forms: &[Arc<Form>]) {
+        for form in forms {
+            self.insert(Needle { form: form.clone(), uses: 1 });
+        }
+        if self.count * BITS_PER_NEEDLE > self.filter.bits() {
+            self.grow();
         }
     }
 
     /// Reverts one [`Self::add`].
-    pub fn remove(&mut self, secret: &str) {
-        for form in forms(secret) {
-            let hash = Tail::of(&form).hash();
-            let Some(bucket) = self.buckets.get_mut(&hash) else { continue };
-            if let Some(needle) = bucket.iter_mut().find(|needle| needle.form == form) {
-                needle.uses -= 1;
-            }
-            bucket.retain(|needle| needle.uses > 0);
-            if bucket.is_empty() {
-                self.buckets.remove(&hash);
-                self.filter.set(hash, false);
+    pub fn remove(&mut self, forms: &[Arc<Form>]) {
+        forms.iter().for_each(|form| self.release(form, 1));
+    }
+
+    /// Reverts every [`Self::add`] of `others`.
+    pub fn remove_all(&mut self, others: &Self) {
+        for needle in others.buckets.values().flatten() {
+            self.release(&needle.form, needle.uses);
+        }
+    }
+
+    fn insert(&mut self, needle: Needle) {
+        let hash = self.filter.hash(Tail::of(&needle.form));
+        self.filter.set(hash, true);
+        let bucket = self.buckets.entry(hash).or_default();
+        match bucket.iter_mut().find(|known| known.form == needle.form) {
+            Some(known) => known.uses += needle.uses,
+            None => {
+                bucket.push(needle);
+                self.count += 1;
             }
         }
     }
 
-    /// Finds needles in `text`, ignoring blanks between their characters.
-    pub fn find(&self, text: &[u8], found: &mut Vec<Range<usize>>) -> Result<(), TooMuchWork> {
-        if self.buckets.is_empty() {
-            return Ok(());
+    fn release(&mut self, form: &Form, uses: usize) {
+        let hash = self.filter.hash(Tail::of(form));
+        let Some(bucket) = self.buckets.get_mut(&hash) else { return };
+        let Some(at) = bucket.iter().position(|needle| *needle.form == *form) else { return };
+        bucket[at].uses = bucket[at].uses.saturating_sub(uses);
+        if bucket[at].uses == 0 {
+            bucket.swap_remove(at);
+            self.count -= 1;
         }
-        let mut tail = Tail::default();
-        let mut work = text.len().saturating_add(1024).saturating_mul(MAX_COMPARISONS);
-        for (at, &byte) in text.iter().enumerate() {
-            if is_blank(byte) {
-                continue;
-            }
-            tail.push(byte);
-            let hash = tail.hash();
-            if !self.filter.has(hash) {
-                continue;
-            }
-            for needle in self.buckets.get(&hash).into_iter().flatten() {
-                let (start, compared) = start(&text[..=at], &needle.form);
-                found.extend(start.map(|start| start..at + 1));
-                work = work.checked_sub(compared).ok_or(TooMuchWork)?;
-            }
+        if bucket.is_empty() {
+            self.buckets.remove(&hash);
+            self.filter.set(hash, false);
         }
-        Ok(())
     }
+
+    fn grow(&mut self) {
+        self.filter = Filter::new(self.filter.width + 2);
+        self.count = 0;
+        for needle in std::mem::take(&mut self.buckets).into_values().flatten() {
+            self.insert(needle);
+        }
+    }
+
+    /// Returns the needles that may end with `tail`.
+    fn ending_with(&self, tail: Tail) -> impl Iterator<Item = &Needle> {
+        let hash = self.filter.hash(tail);
+        self.filter.has(hash).then(|| self.buckets.get(&hash)).flatten().into_iter().flatten()
+    }
+}
+
+/// Finds the needles of all `sets` in `text`, in one pass, ignoring blanks between their characters.
+pub(super) fn find(
+    sets: [&Needles; 2],
+    text: &[u8],
+    found: &mut Vec<Range<usize>>,
+) -> Result<(), TooMuchWork> {
+    match sets {
+        [one, other] if other.is_empty() => find_in([one], text, found),
+        [one, other] if one.is_empty() => find_in([other], text, found),
+        both => find_in(both, text, found),
+    }
+}
+
+fn find_in<const N: usize>(
+    sets: [&Needles; N],
+    text: &[u8],
+    found: &mut Vec<Range<usize>>,
+) -> Result<(), TooMuchWork> {
+    if sets.iter().all(|needles| needles.is_empty()) {
+        return Ok(());
+    }
+    let mut tail = Tail::default();
+    let mut work = text.len().saturating_add(1024).saturating_mul(MAX_COMPARISONS);
+    for (at, &byte) in text.iter().enumerate() {
+        if is_blank(byte) {
+            continue;
+        }
+        tail.push(byte);
+        for needle in sets.iter().flat_map(|needles| needles.ending_with(tail)) {
+            let (start, compared) = start(&text[..=at], &needle.form);
+            found.extend(start.map(|start| start..at + 1));
+            work = work.checked_sub(compared).ok_or(TooMuchWork)?;
+        }
+    }
+    Ok(())
 }
 
 /// Returns where `needle` begins if `text` ends with it, and the number of compared bytes.
@@ -118,26 +176,38 @@ impl Tail {
         self.0 = (self.0 << 8 | u64::from(byte)) & MASK;
     }
 
-    /// Hashes by Fibonacci hashing.
-    fn hash(self) -> u16 {
-        let [high, low, ..] = self.0.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes();
-        u16::from_be_bytes([high, low])
+    /// Hashes by Fibonacci hashing: the first bits are the hash.
+    fn mixed(self) -> u64 {
+        self.0.wrapping_mul(0x9E37_79B9_7F4A_7C15)
     }
 }
 
 impl Default for Filter {
     fn default() -> Self {
-        Self(Box::new([0; 1 << 10]))
+        Self::new(14)
     }
 }
 
 impl Filter {
-    fn has(&self, hash: u16) -> bool {
-        self.0[usize::from(hash >> 6)] & 1 << (hash & 63) != 0
+    fn new(width: u32) -> Self {
+        Self { width, words: vec![0; 1 << (width - 6)].into() }
     }
 
-    fn set(&mut self, hash: u16, present: bool) {
-        let (word, bit) = (&mut self.0[usize::from(hash >> 6)], 1 << (hash & 63));
+    fn bits(&self) -> usize {
+        self.words.len() * 64
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "a hash has few bits")]
+    fn hash(&self, tail: Tail) -> usize {
+        (tail.mixed() >> (u64::BITS - self.width)) as usize
+    }
+
+    fn has(&self, hash: usize) -> bool {
+        self.words[hash / 64] & 1 << (hash % 64) != 0
+    }
+
+    fn set(&mut self, hash: usize, present: bool) {
+        let (word, bit) = (&mut self.words[hash / 64], 1 << (hash % 64));
         if present { *word |= bit } else { *word &= !bit }
     }
 }

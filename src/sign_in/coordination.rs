@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 use uuid::Uuid;
 
-use super::{End, PageSession, Pending, State, peer::PeerPage};
+use super::{End, Error, PageSession, Pending, State, peer::PeerPage};
 use crate::{
     account::{self, Account, RequiredCredential},
     clock::Timestamp,
@@ -45,33 +45,59 @@ struct AnnouncementView<'a> {
     peer_key: &'a str,
 }
 
+impl Announcement {
+    /// Returns the sign-in for those who wait in this process, and its page.
+    fn pending(self, account: &Account, need: RequiredCredential) -> (Pending, PeerPage) {
+        let page = PeerPage { address: address(&self.url), key: self.peer_key };
+        let is_public = page.address.is_none();
+        let left = (self.expires_at - account.now()).to_std().unwrap_or_default();
+        let pending = Pending::elsewhere(self.name, (self.url, is_public), self.code, left, need);
+        pending.set_state(self.state);
+        (pending, page)
+    }
+}
+
 /// Joins the sign-in that is pending in another process; `None` if this process now holds the lease to start one.
 pub async fn find_or_claim(
     account: &Account,
     holder: &str,
     need: RequiredCredential,
-) -> Result<Option<(Pending, PeerPage)>, account::Error> {
+) -> Result<Option<(Pending, PeerPage)>, Error> {
     let began = tokio::time::Instant::now();
     loop {
         if account.acquire_announcement_lease(holder).await? {
             return Ok(None);
         }
-        if let Some(announcement) = read(account).await?
-            && let Ok(left) = (announcement.expires_at - account.now()).to_std()
-            && announcement.state.is_open()
-            && let Some(address) = address(&announcement.url)
-            && let page = (PeerPage { address, key: announcement.peer_key })
-            && page.join(need).await
-        {
-            let pending =
-                Pending::elsewhere(announcement.name, announcement.url, announcement.code, left, need);
-            return Ok(Some((pending, page)));
+        let mut ends_in = None;
+        if let Some(announcement) = read(account).await?.filter(|announced| announced.state.is_open()) {
+            let (pending, page) = announcement.pending(account, need);
+            if pending.is_open() {
+                if page.join(need).await {
+                    return Ok(Some((pending, page)));
+                }
+                ends_in = Some(pending.expires_in());
+            }
         }
         if began.elapsed() > LEASE_WAIT_TIMEOUT {
-            return Err(account::Error::SignInBusy);
+            return Err(match ends_in {
+                Some(ends_in) => Error::Elsewhere { ends_in, command: account.login_command(None) },
+                None => account::Error::SignInBusy.into(),
+            });
         }
         tokio::time::sleep(POLL_INTERVAL / 5).await;
     }
+}
+
+/// Returns the sign-in `name` in another process, which may have ended. Its page need not be within reach: the person has
+/// its link, and its state is in the vault.
+pub async fn find(account: &Account, name: &str) -> Result<Option<(Pending, PeerPage)>, account::Error> {
+    let Some(announcement) = read(account).await?.filter(|announced| announced.name == name) else {
+        return Ok(None);
+    };
+    if let State::SignedIn { .. } = announcement.state {
+        account.reload().await?;
+    }
+    Ok(Some(announcement.pending(account, RequiredCredential::Api)))
 }
 
 /// Whether a page is still announced whose process ended without withdrawing it. The next page replaces it.
@@ -165,7 +191,7 @@ async fn remote_state(account: &Account, holder: &str, name: &str) -> Result<Sta
     Ok(state)
 }
 
-/// Address of the page.
+/// Address of a page on loopback; `None` for one under a public origin, which every process of the server has.
 fn address(url: &SecretString) -> Option<SocketAddr> {
     let url = Url::parse(url.expose_secret()).ok()?;
     match (url.host(), url.port()) {

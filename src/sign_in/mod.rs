@@ -1,14 +1,17 @@
-//! Signing in outside the chat: a local page in the person's browser, served on loopback while a sign-in is pending.
-//! The host learns that the person has signed in, never what was typed. The module uses the account and does not depend
-//! on MCP.
+//! Signing in outside the chat, on a page in the person's browser: served on loopback while a sign-in is pending, or
+//! under the public origin of a hosted server. The host learns that the person has signed in, never what was typed. The
+//! module uses the account and does not depend on MCP.
 
+mod applicant;
 mod browser;
 mod coordination;
 mod demo;
-mod page;
+pub mod page;
 mod page_session;
+mod pages;
 mod peer;
 mod pending;
+mod place;
 mod problem;
 mod protect;
 mod verification;
@@ -20,26 +23,29 @@ use std::{
     time::Duration,
 };
 
-use tokio::{net::TcpListener, sync::Mutex, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    sync::{Mutex, oneshot},
+    task::JoinHandle,
+};
 use uuid::Uuid;
 
+use self::{applicant::Applicant, page_session::PageSession, pages::TooManyPages, peer::PeerPage};
 pub use self::{
     coordination::is_abandoned,
     demo::Demo,
+    pages::Pages,
     pending::{End, Pending, State, WaitingCall},
+    place::{Place, PublicOrigin, PublicOriginError},
 };
-use self::{page_session::PageSession, peer::PeerPage};
 use crate::{
-    account::{self, Account, RequiredCredential},
+    account::{self, Account, Authenticated, Authenticator, RequiredCredential},
     error::{Kind, UserFacingError},
     listener::{self, Bounds},
 };
 
 /// Longest lifetime of a pending sign-in.
 pub const LIFETIME: Duration = Duration::from_mins(10);
-
-/// Time for which the page is served after the end, so that the browser can show the outcome.
-const PAGE_GRACE_PERIOD: Duration = Duration::from_secs(10);
 
 /// Limits of the page's listener.
 const BOUNDS: Bounds = Bounds { connections: 64, head_timeout: Duration::from_secs(10) };
@@ -49,6 +55,8 @@ const BOUNDS: Bounds = Bounds { connections: 64, head_timeout: Duration::from_se
 pub struct Options {
     /// Port of the page, on loopback; 0 for a free one.
     pub port: u16,
+    /// The pages of a hosted server, which take the place of a page on loopback.
+    pub public: Option<Pages>,
     /// Lifetime of a pending sign-in, at most [`LIFETIME`].
     pub lifetime: Duration,
     /// Whether the server opens the person's browser if the host cannot show the link.
@@ -64,6 +72,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             port: 0,
+            public: None,
             lifetime: LIFETIME,
             open_browser: false,
             verification_poll: Duration::from_secs(2),
@@ -108,8 +117,21 @@ pub enum SignInMethod {
 pub enum Error {
     #[error("the sign-in page cannot listen on {address}: {source}")]
     Listen { address: SocketAddr, source: std::io::Error },
+    /// Hosted: all pages are in use.
+    #[error("too many people are signing in")]
+    TooManyPages,
+    /// A sign-in is pending in another process whose page cannot be reached from here. It ends at the latest in
+    /// `ends_in`; `command` signs in without a page.
+    #[error("a sign-in is pending in another process, probably on another computer")]
+    Elsewhere { ends_in: Duration, command: String },
     #[error(transparent)]
     Account(#[from] account::Error),
+}
+
+impl From<TooManyPages> for Error {
+    fn from(_: TooManyPages) -> Self {
+        Self::TooManyPages
+    }
 }
 
 impl From<&Error> for UserFacingError {
@@ -119,6 +141,19 @@ impl From<&Error> for UserFacingError {
                 Kind::Internal,
                 format!("The sign-in page cannot listen on {address}: {source}."),
                 "Call again in a moment. If it still fails, the operator frees the port or starts the server with another --sign-in-port.",
+            ),
+            Error::TooManyPages => Self::new(
+                Kind::RateLimited,
+                "Too many people are signing in at the moment.",
+                "Call again in a minute.",
+            ),
+            Error::Elsewhere { ends_in, command } => Self::new(
+                Kind::SignInRequired,
+                "Not signed in to BondMCP. A sign-in page is open in another process, probably on another computer, and cannot be reached from here.",
+                format!(
+                    "The person signs in on that page or runs `{command}` in a terminal, outside the chat; then call again. The page ends in {} minutes at the latest.",
+                    ends_in.as_secs().div_ceil(60)
+                ),
             ),
             Error::Account(error) => error.into(),
         }
@@ -147,8 +182,9 @@ struct Current {
 /// The process that serves the page.
 #[derive(Debug)]
 enum Page {
-    /// This process serves it; the task informs the others.
+    /// This process serves it among `pages`; the task informs the others.
     Own {
+        pages: Pages,
         session: Arc<PageSession>,
         announcing: JoinHandle<()>,
     },
@@ -170,8 +206,9 @@ impl Current {
         self.task.abort();
         // Its port is free once the task is gone.
         let _ = self.task.await;
-        if let Page::Own { session, announcing } = self.page {
-            session.forget_browser();
+        if let Page::Own { pages, session, announcing } = self.page {
+            session.release();
+            pages.remove(&session);
             let _ = announcing.await;
         }
     }
@@ -197,15 +234,17 @@ impl SignIn {
             over.shut_down().await;
         }
         let begun = match coordination::find_or_claim(&self.account, &self.holder, need).await? {
-            Some((elsewhere, page)) => {
-                let pending = Arc::new(elsewhere);
-                let following =
-                    coordination::follow(self.account.clone(), self.holder.clone(), Arc::clone(&pending));
-                Current { pending, page: Page::Peer(page), task: tokio::spawn(following) }
-            }
+            Some((elsewhere, page)) => self.follow(elsewhere, page),
             None => self.page(request).await?,
         };
         Ok(Arc::clone(&current.insert(begun).pending))
+    }
+
+    /// Follows a sign-in whose page another process serves.
+    fn follow(&self, elsewhere: Pending, page: PeerPage) -> Current {
+        let pending = Arc::new(elsewhere);
+        let following = coordination::follow(self.account.clone(), self.holder.clone(), Arc::clone(&pending));
+        Current { pending, page: Page::Peer(page), task: tokio::spawn(following) }
     }
 
     /// Ends the pending sign-in before the process ends, so that other processes of the account learn of it at once.
@@ -224,32 +263,63 @@ impl SignIn {
         }
     }
 
-    /// Returns the pending sign-in, if its name is `name`.
-    pub async fn named(&self, name: &str) -> Option<Arc<Pending>> {
-        let current = self.current.lock().await;
-        current.as_ref().map(|current| &current.pending).filter(|pending| pending.name() == name).cloned()
+    /// Returns the account's sign-in with the name `name`, in this or another process, wherever that runs.
+    pub async fn named(&self, name: &str) -> Result<Option<Arc<Pending>>, Error> {
+        let mut current = self.current.lock().await;
+        if let Some(current) = &*current
+            && (current.pending.name() == name || current.pending.is_open())
+        {
+            return Ok(Some(&current.pending).filter(|pending| pending.name() == name).cloned());
+        }
+        let Some((elsewhere, page)) = coordination::find(&self.account, name).await? else { return Ok(None) };
+        if let Some(over) = current.take() {
+            over.shut_down().await;
+        }
+        Ok(Some(Arc::clone(&current.insert(self.follow(elsewhere, page)).pending)))
     }
 
     /// Serves a page in this process and announces it to the others.
     async fn page(&self, request: Request) -> Result<Current, Error> {
-        let (listener, address) = match self.listen().await {
-            Ok(listening) => listening,
+        match self.open_page(request).await {
+            Ok(current) => Ok(current),
             Err(error) => {
                 self.account.release_announcement_lease(&self.holder).await?;
-                return Err(error);
+                Err(error)
+            }
+        }
+    }
+
+    async fn open_page(&self, request: Request) -> Result<Current, Error> {
+        let (pages, listener) = match &self.options.public {
+            Some(pages) => (pages.clone(), None),
+            None => {
+                let (listener, address) = self.listen().await?;
+                (Pages::new(Place::loopback(address)), Some(listener))
             }
         };
-        let session = Arc::new(PageSession::new(self.account.clone(), address, request, &self.options));
-        coordination::publish(&self.account, &session).await?;
+        let applicant = Applicant::Owner(self.account.clone());
+        let session = Arc::new(PageSession::new(applicant, pages.place(), request, &self.options));
+        pages.add(Arc::clone(&session))?;
+        if let Err(error) = coordination::publish(&self.account, &session).await {
+            pages.remove(&session);
+            return Err(error.into());
+        }
         let announcing = tokio::spawn(coordination::announce(
             self.account.clone(),
             self.holder.clone(),
             Arc::clone(&session),
         ));
+        let over = pages.clone().run(Arc::clone(&session));
+        let task = match listener {
+            Some(listener) => {
+                tokio::spawn(listener::serve(listener, page::router(pages.clone()), BOUNDS, over))
+            }
+            None => tokio::spawn(over),
+        };
         Ok(Current {
             pending: Arc::clone(session.pending()),
-            task: tokio::spawn(serve(listener, Arc::clone(&session))),
-            page: Page::Own { session, announcing },
+            task,
+            page: Page::Own { pages, session, announcing },
         })
     }
 
@@ -262,15 +332,30 @@ impl SignIn {
     }
 }
 
-/// Serves the page until the sign-in has ended, and for [`PAGE_GRACE_PERIOD`] more.
-async fn serve(listener: TcpListener, session: Arc<PageSession>) {
-    let over = async {
-        let pending = session.pending();
-        if tokio::time::timeout(pending.expires_in(), pending.ended()).await.is_err() {
-            pending.end(End::TimedOut);
-        }
-        session.forget_browser();
-        tokio::time::sleep(PAGE_GRACE_PERIOD).await;
-    };
-    listener::serve(listener, page::router(Arc::clone(&session)), BOUNDS, over).await;
+/// The sign-in of somebody who is not known yet.
+#[derive(Debug)]
+pub struct UnknownSignIn {
+    pub pending: Arc<Pending>,
+    outcome: oneshot::Receiver<Authenticated>,
+}
+
+impl UnknownSignIn {
+    /// Opens a page among `pages` for somebody who is not known yet.
+    pub fn begin(
+        pages: &Pages,
+        authenticator: Authenticator,
+        request: Request,
+        options: &Options,
+    ) -> Result<Self, Error> {
+        let (applicant, outcome) = Applicant::unknown(authenticator);
+        let session = Arc::new(PageSession::new(applicant, pages.place(), request, options));
+        pages.add(Arc::clone(&session))?;
+        tokio::spawn(pages.clone().run(Arc::clone(&session)));
+        Ok(Self { pending: Arc::clone(session.pending()), outcome })
+    }
+
+    /// Waits until it is known who signed in; `None` when the sign-in has ended without that.
+    pub async fn outcome(self) -> Option<Authenticated> {
+        self.outcome.await.ok()
+    }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::{Form, Path, State as Shared},
-    http::{StatusCode, header::CONTENT_TYPE},
+    extract::{Form, FromRequestParts, Path, State as Shared},
+    http::{StatusCode, header::CONTENT_TYPE, request::Parts},
     middleware,
     response::{IntoResponse, Redirect, Response},
     routing::{get, post},
@@ -13,7 +13,7 @@ use axum::{
 use serde::Deserialize;
 
 use super::{
-    SignInMethod, State,
+    Pages, SignInMethod, State,
     page_session::{Login, PageSession},
     peer::{JOIN_PATH, Join},
     problem::{Field, Problem},
@@ -21,15 +21,12 @@ use super::{
 };
 use crate::secret::SecretString;
 
-type Session = Shared<Arc<PageSession>>;
-
-pub fn router(session: Arc<PageSession>) -> Router {
-    let show = |method| {
-        get(move |Shared(session): Session, Path(id): Path<String>| {
-            std::future::ready(shown(&session, &id, method))
-        })
-    };
-    Router::new()
+/// Returns the routes of `pages`, below their path.
+pub fn router(pages: Pages) -> Router {
+    let path = pages.place().path();
+    let show =
+        |method| get(move |Session(session): Session| std::future::ready(views::current(&session, method)));
+    let mut routes = Router::new()
         .route("/{id}", show(None))
         .route("/{id}/sign-in", show(Some(SignInMethod::SignIn)).post(sign_in))
         .route("/{id}/create", show(Some(SignInMethod::CreateAccount)).post(create))
@@ -43,10 +40,26 @@ pub fn router(session: Arc<PageSession>) -> Router {
             get(([(CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("templates/style.css"))),
         )
         .route("/mark.svg", get(([(CONTENT_TYPE, "image/svg+xml")], include_str!("templates/mark.svg"))))
-        .route(JOIN_PATH, post(join))
-        .fallback(async |Shared(session): Session| views::unknown(&session))
-        .layer(middleware::from_fn_with_state(Arc::clone(&session), protect::guard))
-        .with_state(session)
+        .fallback(async |Shared(pages): Shared<Pages>| views::unknown(&pages));
+    if !pages.place().is_public() {
+        routes = routes.route(JOIN_PATH, post(join));
+    }
+    let routes =
+        routes.layer(middleware::from_fn_with_state(pages.clone(), protect::guard)).with_state(pages);
+    if path.is_empty() { routes } else { Router::new().nest(path, routes) }
+}
+
+/// The page whose id is in the path.
+struct Session(Arc<PageSession>);
+
+impl FromRequestParts<Pages> for Session {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, pages: &Pages) -> Result<Self, Response> {
+        let id = Path::<String>::from_request_parts(parts, pages).await;
+        let Path(id) = id.map_err(IntoResponse::into_response)?;
+        pages.find(&id).map(Self).ok_or_else(|| views::unknown(pages))
+    }
 }
 
 #[derive(Deserialize)]
@@ -70,46 +83,42 @@ struct ButtonForm {
 }
 
 impl LoginForm {
-    fn login(self) -> Login {
+    fn login(self, session: &PageSession) -> Login {
         Login {
             email: self.email.trim().to_owned(),
             password: self.password,
-            remember: self.remember.is_some(),
+            remember: self.remember.is_some() && !session.place().is_public(),
         }
     }
 }
 
-fn shown(session: &PageSession, id: &str, method: Option<SignInMethod>) -> Response {
-    if session.is_path(id) { views::current(session, method) } else { views::unknown(session) }
-}
-
 /// Answers the page's script, which compares the state with the one that the page shows.
-async fn state(Shared(session): Session, Path(id): Path<String>) -> Response {
-    if session.is_path(&id) { views::state(&session).into_response() } else { views::unknown(&session) }
+async fn state(Session(session): Session) -> &'static str {
+    views::state(&session)
 }
 
-async fn sign_in(Shared(session): Session, Path(id): Path<String>, Form(given): Form<LoginForm>) -> Response {
-    if let Some(refusal) = refusal(&session, &id, &given.form_token) {
+async fn sign_in(pages: Shared<Pages>, Session(session): Session, Form(given): Form<LoginForm>) -> Response {
+    if let Some(refusal) = refusal(&pages, &session, &given.form_token) {
         return refusal;
     }
-    let (page, login) = (Arc::clone(&session), given.login());
+    let (page, login) = (Arc::clone(&session), given.login(&session));
     session.keep_input(&login);
     let outcome = run_to_completion(async move { page.sign_in(login).await }).await;
     answer(&session, SignInMethod::SignIn, outcome)
 }
 
-async fn create(Shared(session): Session, Path(id): Path<String>, Form(given): Form<LoginForm>) -> Response {
-    if let Some(refusal) = refusal(&session, &id, &given.form_token) {
+async fn create(pages: Shared<Pages>, Session(session): Session, Form(given): Form<LoginForm>) -> Response {
+    if let Some(refusal) = refusal(&pages, &session, &given.form_token) {
         return refusal;
     }
-    let (page, login) = (Arc::clone(&session), given.login());
+    let (page, login) = (Arc::clone(&session), given.login(&session));
     session.keep_input(&login);
     let outcome = run_to_completion(async move { page.create(login).await }).await;
     answer(&session, SignInMethod::CreateAccount, outcome)
 }
 
-async fn use_key(Shared(session): Session, Path(id): Path<String>, Form(given): Form<OwnKey>) -> Response {
-    if let Some(refusal) = refusal(&session, &id, &given.form_token) {
+async fn use_key(pages: Shared<Pages>, Session(session): Session, Form(given): Form<OwnKey>) -> Response {
+    if let Some(refusal) = refusal(&pages, &session, &given.form_token) {
         return refusal;
     }
     let page = Arc::clone(&session);
@@ -118,11 +127,11 @@ async fn use_key(Shared(session): Session, Path(id): Path<String>, Form(given): 
 }
 
 async fn use_demo(
-    Shared(session): Session,
-    Path(id): Path<String>,
+    pages: Shared<Pages>,
+    Session(session): Session,
     Form(given): Form<ButtonForm>,
 ) -> Response {
-    if let Some(refusal) = refusal(&session, &id, &given.form_token) {
+    if let Some(refusal) = refusal(&pages, &session, &given.form_token) {
         return refusal;
     }
     let page = Arc::clone(&session);
@@ -131,9 +140,9 @@ async fn use_demo(
 }
 
 /// Asks BondMCP whether the address is verified, without waiting for the next poll.
-async fn check(Shared(session): Session, Path(id): Path<String>, Form(given): Form<ButtonForm>) -> Response {
-    if !is_ours(&session, &id, &given.form_token) {
-        return views::unknown(&session);
+async fn check(pages: Shared<Pages>, Session(session): Session, Form(given): Form<ButtonForm>) -> Response {
+    if !session.is_form_token(&given.form_token) {
+        return views::unknown(&pages);
     }
     let page = Arc::clone(&session);
     match run_to_completion(async move { page.check().await }).await {
@@ -143,13 +152,9 @@ async fn check(Shared(session): Session, Path(id): Path<String>, Form(given): Fo
 }
 
 /// Gives up waiting for the verification and returns to the form.
-async fn go_back(
-    Shared(session): Session,
-    Path(id): Path<String>,
-    Form(given): Form<ButtonForm>,
-) -> Response {
-    if !is_ours(&session, &id, &given.form_token) {
-        return views::unknown(&session);
+async fn go_back(pages: Shared<Pages>, Session(session): Session, Form(given): Form<ButtonForm>) -> Response {
+    if !session.is_form_token(&given.form_token) {
+        return views::unknown(&pages);
     }
     let page = Arc::clone(&session);
     let back = async move {
@@ -157,14 +162,15 @@ async fn go_back(
         Ok(())
     };
     match run_to_completion(back).await {
-        Ok(()) => Redirect::to(&format!("/{}", session.path())).into_response(),
+        Ok(()) => Redirect::to(&session.path()).into_response(),
         Err(problem) => views::still_waiting(&session, &problem),
     }
 }
 
 /// Answers another process of this account, not a browser.
-async fn join(Shared(session): Session, Form(join): Form<Join>) -> Response {
-    session.join(&join).map_or_else(|| StatusCode::FORBIDDEN.into_response(), IntoResponse::into_response)
+async fn join(Shared(pages): Shared<Pages>, Form(join): Form<Join>) -> Response {
+    let proof = pages.find_map(|session| session.join(&join));
+    proof.map_or_else(|| StatusCode::FORBIDDEN.into_response(), IntoResponse::into_response)
 }
 
 /// Completes `work` even if the browser closes the connection, so that wrong passwords are counted and no sign-in is
@@ -176,14 +182,10 @@ async fn run_to_completion(
     tokio::spawn(work).await.unwrap_or_else(failed)
 }
 
-fn is_ours(session: &PageSession, id: &str, form_token: &SecretString) -> bool {
-    session.is_path(id) && session.is_form_token(form_token)
-}
-
 /// Returns the response to a form that is not accepted: from another sign-in or page, or of a sign-in that has ended.
-fn refusal(session: &PageSession, id: &str, form_token: &SecretString) -> Option<Response> {
-    if !is_ours(session, id, form_token) {
-        return Some(views::unknown(session));
+fn refusal(pages: &Pages, session: &PageSession, form_token: &SecretString) -> Option<Response> {
+    if !session.is_form_token(form_token) {
+        return Some(views::unknown(pages));
     }
     let pending = session.pending();
     (pending.state() != State::Open || !pending.is_open()).then(|| views::current(session, None))

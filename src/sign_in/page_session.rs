@@ -1,7 +1,6 @@
 //! The page of a pending sign-in: its secrets, and what its forms do with the account.
 
 use std::{
-    net::SocketAddr,
     sync::{Arc, Mutex as StdMutex, MutexGuard as StdMutexGuard, PoisonError},
     time::Duration,
 };
@@ -9,7 +8,8 @@ use std::{
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::{
-    End, Options, Pending, Request, SignInMethod, State,
+    End, Options, Pending, Place, Request, SignInMethod, State,
+    applicant::Applicant,
     browser::RedirectFile,
     demo::Demo,
     peer::Join,
@@ -17,7 +17,7 @@ use super::{
     verification::Verification,
 };
 use crate::{
-    account::{Account, Error},
+    account::Error,
     bondmcp,
     error::UserFacingError,
     secret::{self, ExposeSecret as _, SecretString},
@@ -56,9 +56,9 @@ pub struct View {
 /// The page of one sign-in, as its forms use it.
 #[derive(Debug)]
 pub struct PageSession {
-    account: Account,
+    applicant: Applicant,
     pending: Arc<Pending>,
-    address: SocketAddr,
+    place: Place,
     view: StdMutex<View>,
     /// The embedded sandbox, if that is the upstream.
     demo: Option<Demo>,
@@ -79,22 +79,22 @@ pub struct PageSession {
 }
 
 impl PageSession {
-    pub fn new(account: Account, address: SocketAddr, request: Request, options: &Options) -> Self {
+    pub fn new(applicant: Applicant, place: &Place, request: Request, options: &Options) -> Self {
         let id = secret::random();
-        let url = format!("http://{address}/{}", id.expose_secret());
+        let url = place.url(id.expose_secret());
         let view = View {
             requested_by: request.requested_by.into_iter().collect(),
             opens_on: request.opens_on,
             in_terminal: request.in_terminal,
             email: request.email.unwrap_or_default(),
             email_is_typed: false,
-            remember: true,
+            remember: !place.is_public(),
             problem: None,
         };
         Self {
-            account,
-            pending: Arc::new(Pending::new(url.into(), options.lifetime, request.need)),
-            address,
+            applicant,
+            pending: Arc::new(Pending::new(url.into(), place.is_public(), options.lifetime, request.need)),
+            place: place.clone(),
             view: StdMutex::new(view),
             demo: options.demo.clone(),
             id,
@@ -111,12 +111,12 @@ impl PageSession {
         &self.pending
     }
 
-    pub fn account(&self) -> &Account {
-        &self.account
+    pub fn applicant(&self) -> &Applicant {
+        &self.applicant
     }
 
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     pub fn demo(&self) -> Option<&Demo> {
@@ -127,16 +127,22 @@ impl PageSession {
         &self.peer_key
     }
 
-    pub fn is_path(&self, given: &str) -> bool {
-        secret::same(&given.into(), &self.id)
+    pub fn has_id(&self, given: &SecretString) -> bool {
+        secret::same(given, &self.id)
     }
 
     pub fn is_form_token(&self, given: &SecretString) -> bool {
         secret::same(given, &self.form_token)
     }
 
-    pub fn path(&self) -> &str {
-        self.id.expose_secret()
+    /// Returns the path of the page.
+    pub fn path(&self) -> String {
+        format!("{}/{}", self.place.path(), self.id.expose_secret())
+    }
+
+    /// Whether an API key is good enough. On a hosted server it is not: nobody can tell whose it is.
+    pub fn takes_keys(&self) -> bool {
+        !self.pending.needs_session() && !self.place.is_public()
     }
 
     pub fn form_token(&self) -> &str {
@@ -173,10 +179,11 @@ impl PageSession {
     /// Opens the person's browser on the page, the first time.
     pub fn open_browser(&self) {
         let mut redirect = self.redirect.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(account) = self.applicant.account() else { return };
         if redirect.is_some() || !self.pending.is_open() {
             return;
         }
-        match RedirectFile::write(self.account.data_dir(), self.pending.name(), self.pending.url()) {
+        match RedirectFile::write(account.data_dir(), self.pending.name(), self.pending.url()) {
             Ok(file) => {
                 if let Err(error) = redirect.insert(file).open() {
                     tracing::warn!(%error, "cannot open the browser; the link is in the answer");
@@ -186,9 +193,11 @@ impl PageSession {
         }
     }
 
-    /// Removes the file that opened the browser.
-    pub fn forget_browser(&self) {
+    /// Lets go of what outlives the page's use: the file that opened the browser, and whoever waits to learn who signed
+    /// in.
+    pub fn release(&self) {
         self.redirect.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.applicant.release();
     }
 
     /// Adds a caller in this process; `false` if the sign-in has ended.
@@ -220,9 +229,9 @@ impl PageSession {
 
     pub async fn sign_in(self: &Arc<Self>, login: Login) -> Result<(), Problem> {
         let mut wrong = self.turn().await?;
-        match self.account.sign_in(&login.email, login.password.clone(), login.remember).await {
-            Ok(status) => {
-                self.pending.set_state(State::SignedIn { email: status.email });
+        match self.applicant.sign_in(&login).await {
+            Ok(email) => {
+                self.pending.set_state(State::SignedIn { email });
                 Ok(())
             }
             Err(error) if is_unauthorized(&error) => {
@@ -240,7 +249,7 @@ impl PageSession {
     /// Creates an account and waits for the verification of its address.
     pub async fn create(self: &Arc<Self>, login: Login) -> Result<(), Problem> {
         let _turn = self.turn().await?;
-        let created = self.account.register(&login.email, &login.password).await;
+        let created = self.applicant.register(&login).await;
         created.map_err(|error| Problem::with_account(&UserFacingError::from(&error)))?;
         self.await_verification(login, SignInMethod::CreateAccount);
         Ok(())
@@ -248,13 +257,13 @@ impl PageSession {
 
     pub async fn use_key(&self, key: SecretString) -> Result<(), Problem> {
         let mut wrong = self.turn().await?;
-        if self.pending.needs_session() {
+        if !self.takes_keys() {
             return Err(Problem::new(
                 Field::None,
                 "Your assistant needs a signed-in account for this; an API key is not enough. Sign in or create an account.",
             ));
         }
-        match self.account.use_own_key(key).await {
+        match self.applicant.use_key(key).await {
             Ok(()) => {
                 self.pending.set_state(State::SignedIn { email: None });
                 Ok(())
@@ -272,7 +281,8 @@ impl PageSession {
         let Some(demo) = &self.demo else {
             return Err(Problem::new(Field::None, "There is no demo account."));
         };
-        let login = Login { email: demo.email.to_owned(), password: demo.password.clone(), remember: true };
+        let remember = !self.place.is_public();
+        let login = Login { email: demo.email.to_owned(), password: demo.password.clone(), remember };
         self.sign_in(login).await
     }
 

@@ -56,6 +56,8 @@ pub struct Pending {
     /// Identifier in the protocol; it gives no access to the page.
     name: String,
     url: SecretString,
+    /// Whether the page is on the internet rather than on the person's own computer.
+    is_public: bool,
     code: String,
     expires: Instant,
     state: watch::Sender<State>,
@@ -80,14 +82,19 @@ impl Drop for WaitingCall<'_> {
 
 impl Pending {
     /// Creates a sign-in whose page this process serves.
-    pub(super) fn new(url: SecretString, lifetime: Duration, need: RequiredCredential) -> Self {
-        Self::elsewhere(Uuid::new_v4().to_string(), url, code(), lifetime, need)
+    pub(super) fn new(
+        url: SecretString,
+        is_public: bool,
+        lifetime: Duration,
+        need: RequiredCredential,
+    ) -> Self {
+        Self::elsewhere(Uuid::new_v4().to_string(), (url, is_public), code(), lifetime, need)
     }
 
     /// Creates a sign-in whose page another process serves.
     pub(super) fn elsewhere(
         name: String,
-        url: SecretString,
+        (url, is_public): (SecretString, bool),
         code: String,
         lifetime: Duration,
         need: RequiredCredential,
@@ -95,6 +102,7 @@ impl Pending {
         Self {
             name,
             url,
+            is_public,
             code,
             expires: Instant::now() + lifetime,
             state: watch::Sender::new(State::Open),
@@ -108,6 +116,12 @@ impl Pending {
     #[must_use]
     pub fn url(&self) -> &str {
         self.url.expose_secret()
+    }
+
+    /// Whether the page is on the internet rather than on the person's own computer.
+    #[must_use]
+    pub fn is_public(&self) -> bool {
+        self.is_public
     }
 
     /// Returns the code that host and page show for the person to compare.

@@ -1,6 +1,6 @@
 //! The checks on every request to the sign-in page, and the security headers of every answer.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use axum::{
     body::{Body, to_bytes},
@@ -16,7 +16,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-use super::PageSession;
+use super::{Pages, Place};
 use crate::secret::{self, ExposeSecret as _, SecretString};
 
 /// Largest accepted form, in bytes.
@@ -39,18 +39,18 @@ const FORBIDDEN: [(HeaderName, &str); 5] = [
 ];
 
 /// Refuses requests after DNS rebinding, forms from other pages, and bodies that are too large or too slow.
-pub async fn guard(State(session): State<Arc<PageSession>>, request: Request, next: Next) -> Response {
-    let own = session.address().to_string();
+pub async fn guard(State(pages): State<Pages>, request: Request, next: Next) -> Response {
+    let place = pages.place();
     let headers = request.headers();
-    let allowed = text(headers, &HOST) == Some(&own)
-        && (request.method() != Method::POST || sent_by_our_page(headers, &own));
+    let allowed = text(headers, &HOST) == Some(place.authority())
+        && (request.method() != Method::POST || sent_by_our_page(headers, place.origin()));
     let mut response = if allowed {
         match with_whole_body(request).await {
             Ok(request) => next.run(request).await,
             Err(status) => status.into_response(),
         }
     } else {
-        (StatusCode::FORBIDDEN, "This page is for your own browser on this computer.").into_response()
+        (StatusCode::FORBIDDEN, refusal(place)).into_response()
     };
     for (name, value) in FORBIDDEN {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
@@ -66,6 +66,14 @@ pub async fn guard(State(session): State<Arc<PageSession>>, request: Request, ne
     let policy = policy.unwrap_or(HeaderValue::from_static(POLICY));
     response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
     response
+}
+
+fn refusal(place: &Place) -> String {
+    if place.is_public() {
+        format!("This page is served at {} only.", place.origin())
+    } else {
+        "This page is for your own browser on this computer.".to_owned()
+    }
 }
 
 /// The random value that marks the script of one response as ours. A response carries it as an extension.
@@ -94,10 +102,10 @@ async fn with_whole_body(request: Request) -> Result<Request, StatusCode> {
 /// Whether a form comes from this page. Browsers send `Sec-Fetch-Site`, `Origin` or both; a form with neither is
 /// refused. With `Sec-Fetch-Site` they send `Origin: null`, because the page asks for no referrer (Fetch, "serializing
 /// a request origin"); without it, `null` could be any page.
-fn sent_by_our_page(headers: &HeaderMap, own: &str) -> bool {
+fn sent_by_our_page(headers: &HeaderMap, own_origin: &str) -> bool {
     match (text(headers, &HeaderName::from_static("sec-fetch-site")), text(headers, &ORIGIN)) {
         (Some("same-origin"), None | Some("null")) => true,
-        (Some("same-origin") | None, Some(origin)) => origin == format!("http://{own}"),
+        (Some("same-origin") | None, Some(origin)) => origin == own_origin,
         _ => false,
     }
 }

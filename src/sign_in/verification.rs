@@ -83,11 +83,10 @@ impl PageSession {
         if verification.over.is_cancelled() || !self.pending().is_open() {
             return Ok(());
         }
-        let Login { email, password, remember } = &verification.login;
-        let error = match self.account().sign_in(email, password.clone(), *remember).await {
-            Ok(status) => {
+        let error = match self.applicant().sign_in(&verification.login).await {
+            Ok(email) => {
                 verification.over.cancel();
-                self.pending().set_state(State::SignedIn { email: status.email });
+                self.pending().set_state(State::SignedIn { email });
                 return Ok(());
             }
             Err(error) => error,

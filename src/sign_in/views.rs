@@ -7,31 +7,37 @@ use axum::{
 };
 
 use super::{
-    End, SignInMethod, State,
+    End, Pages, Place, SignInMethod, State,
     page_session::{PageSession, View},
     problem::{Field, Problem},
     protect::Nonce,
 };
-use crate::config::DEFAULT_BASE_URL;
+use crate::{account::Account, config::DEFAULT_BASE_URL};
 
 /// The frame of every page.
 struct Frame<'a> {
-    path: &'a str,
+    place: &'a Place,
+    /// Path of the page.
+    path: String,
     nonce: Nonce,
     /// The state that the page's script compares with the current one; `None` for a page without a script.
     watched: Option<&'static str>,
     in_terminal: bool,
+    /// Whether the page signs in to an account that is known, so that whoever asked for it has its link and its code.
+    has_account: bool,
 }
 
 impl Frame<'_> {
-    /// The place that shows the link and the code.
-    fn place(&self) -> &'static str {
+    /// Whatever shows the link and the code.
+    fn shown_by(&self) -> &'static str {
         if self.in_terminal { "Your terminal" } else { "Your assistant" }
     }
 
     fn for_a_new_link(&self) -> &'static str {
         if self.in_terminal {
             "Run the command again for a new link."
+        } else if !self.has_account {
+            "Start again from your assistant."
         } else {
             "Ask your assistant for a new link."
         }
@@ -51,13 +57,15 @@ enum UpstreamKind {
 struct FormPage<'a> {
     frame: Frame<'a>,
     form_token: &'a str,
-    code: &'a str,
-    profile: &'a str,
+    /// The code to compare; whoever signs in to an account that is not known yet has been shown none.
+    code: Option<&'a str>,
+    /// Name of the profile on the person's own computer.
+    profile: Option<&'a str>,
     upstream: &'a str,
     upstream_kind: UpstreamKind,
     requested_by: &'a [String],
-    /// Description of where credentials are stored.
-    vault_location: &'a str,
+    /// Description of where credentials are stored on the person's own computer.
+    vault_location: Option<String>,
     seconds_left: u64,
     method: SignInMethod,
     /// Whether an API key is sufficient for the pending calls.
@@ -173,8 +181,15 @@ pub fn still_waiting(session: &PageSession, reason: &Problem) -> Response {
 }
 
 /// Returns the page of a link that leads nowhere.
-pub fn unknown(session: &PageSession) -> Response {
-    let frame = frame(session, &session.view(), None);
+pub fn unknown(pages: &Pages) -> Response {
+    let frame = Frame {
+        place: pages.place(),
+        path: String::new(),
+        nonce: Nonce::new(),
+        watched: None,
+        in_terminal: pages.are_in_terminals(),
+        has_account: true,
+    };
     let page = EndPage { text: frame.for_a_new_link(), frame, title: "This link isn't valid", who: None };
     rendered(StatusCode::NOT_FOUND, page.frame.nonce.clone(), &page)
 }
@@ -190,8 +205,12 @@ pub fn state(session: &PageSession) -> &'static str {
 }
 
 fn form(session: &PageSession, view: &View, method: SignInMethod, problem: Option<&Problem>) -> Response {
-    let (pending, account) = (session.pending(), session.account());
-    let upstream = account.upstream().as_str();
+    let (pending, applicant) = (session.pending(), session.applicant());
+    let upstream = applicant.upstream().as_str();
+    let is_public = session.place().is_public();
+    // There is no form for keys where none is taken, whatever was asked for.
+    let method = if is_public && method == SignInMethod::ApiKey { SignInMethod::SignIn } else { method };
+    let local_account = applicant.account().filter(|_| !is_public);
     let upstream_kind = match session.demo() {
         Some(_) => UpstreamKind::Sandbox,
         None if upstream == DEFAULT_BASE_URL => UpstreamKind::Standard,
@@ -200,15 +219,15 @@ fn form(session: &PageSession, view: &View, method: SignInMethod, problem: Optio
     let page = FormPage {
         frame: frame(session, view, Some(state(session))),
         form_token: session.form_token(),
-        code: pending.code(),
-        profile: account.profile(),
+        code: applicant.account().map(|_| pending.code()),
+        profile: local_account.map(Account::name),
         upstream,
         upstream_kind,
         requested_by: &view.requested_by,
-        vault_location: &account.vault_location(),
+        vault_location: local_account.map(Account::vault_location),
         seconds_left: pending.expires_in().as_secs(),
         method,
-        offers_key: !pending.needs_session(),
+        offers_key: session.takes_keys(),
         email: &view.email,
         remember: view.remember,
         problem,
@@ -239,6 +258,8 @@ fn end(session: &PageSession, view: &View, state: &State) -> Response {
                 "You can close this tab. Your assistant continues by itself."
             } else if frame.in_terminal {
                 "You can close this tab and return to your terminal."
+            } else if !frame.has_account {
+                "You can return to your assistant."
             } else {
                 "You can close this tab. Then tell your assistant that you have signed in."
             };
@@ -253,7 +274,14 @@ fn end(session: &PageSession, view: &View, state: &State) -> Response {
 }
 
 fn frame<'a>(session: &'a PageSession, view: &View, watched: Option<&'static str>) -> Frame<'a> {
-    Frame { path: session.path(), nonce: Nonce::new(), watched, in_terminal: view.in_terminal }
+    Frame {
+        place: session.place(),
+        path: session.path(),
+        nonce: Nonce::new(),
+        watched,
+        in_terminal: view.in_terminal,
+        has_account: session.applicant().account().is_some(),
+    }
 }
 
 /// Formats the remaining time as the page's script does.

@@ -1,4 +1,4 @@
-//! MCP over streamable HTTP, for one owner: every request to `/mcp` carries the bearer token, unless the operator
+//! MCP over streamable HTTP: every request to `/mcp` carries a bearer token, which says whose it is, unless the operator
 //! disabled that on loopback. TLS is left to a proxy in front.
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
@@ -12,7 +12,7 @@ use axum::{
 };
 use http::{
     HeaderMap, Method, StatusCode,
-    header::{AUTHORIZATION, CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE},
     request::Parts,
 };
 use rmcp::transport::{
@@ -21,13 +21,15 @@ use rmcp::transport::{
 };
 use serde::Deserialize;
 use serde_json::json;
-use tokio::{net::TcpListener, sync::Mutex, time::timeout};
+use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 
+pub use super::authentication::{Authentication, Challenge};
+use super::sessions::Sessions;
 use crate::{
+    account::Owner,
     listener::{self, Bounds},
     mcp::BondMcp,
-    secret::{self, SecretString},
 };
 
 /// Largest accepted request body, in bytes.
@@ -46,21 +48,21 @@ const BOUNDS: Bounds = Bounds { connections: 512, head_timeout: Duration::from_s
 /// The protection of the endpoint.
 #[derive(Clone, Debug)]
 pub struct Protection {
-    /// The bearer token that every request must carry; `None` accepts every request.
-    pub token: Option<SecretString>,
+    /// How the owner of a request is found.
+    pub authentication: Authentication,
     /// Values of `Host` that are accepted besides loopback's.
     pub allowed_hosts: Vec<String>,
     /// Values of `Origin` that are accepted; none by default, as no browser needs access.
     pub allowed_origins: Vec<String>,
-    /// Maximum number of open sessions (of revisions before 2026-07-28).
+    /// Maximum number of open sessions of one owner (of revisions before 2026-07-28).
     pub max_sessions: usize,
 }
 
 impl Protection {
     /// Allows up to 64 sessions, loopback hosts only and no browser.
     #[must_use]
-    pub fn new(token: Option<SecretString>) -> Self {
-        Self { token, allowed_hosts: vec![], allowed_origins: vec![], max_sessions: 64 }
+    pub fn new(authentication: Authentication) -> Self {
+        Self { authentication, allowed_hosts: vec![], allowed_origins: vec![], max_sessions: 64 }
     }
 }
 
@@ -74,18 +76,16 @@ pub fn router(server: &BondMcp, protection: Protection, stopping: &CancellationT
         .with_allowed_origins(protection.allowed_origins)
         .enforce_origin_validation()
         .with_cancellation_token(stopping.child_token());
-    let sessions = Arc::new(LocalSessionManager::default());
+    let sessions = Sessions::new(protection.max_sessions);
     let service = |config| {
         let server = server.clone();
-        StreamableHttpService::new(move || Ok(server.clone()), Arc::clone(&sessions), config)
+        StreamableHttpService::new(move || Ok(server.clone()), Arc::clone(&sessions.manager), config)
     };
     let endpoint = Endpoint {
-        token: protection.token,
+        authentication: protection.authentication,
         stateless: service(config.clone().with_legacy_session_mode(false)),
         with_sessions: service(config),
         sessions,
-        opening: Mutex::new(()),
-        max_sessions: protection.max_sessions,
     };
     Router::new()
         .route("/mcp", any(Endpoint::answer))
@@ -107,16 +107,11 @@ async fn healthz() -> impl IntoResponse {
     ([(CACHE_CONTROL, "no-store")], Json(json!({ "status": "ok" })))
 }
 
-fn bearer(headers: &HeaderMap) -> Option<SecretString> {
-    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().into())
-}
-
 /// What is wrong when a host sends no token or looks for OAuth, as hosts do that get a challenge. They show it as the
 /// description of an OAuth error.
 const TOKEN_WANTED: &str = "This server takes a fixed token and has no OAuth: configure the header `Authorization: Bearer TOKEN` for it in the host. TOKEN is BONDMCP_HTTP_TOKEN, or was printed to stderr at startup.";
 
-fn challenge(challenge: &'static str) -> Response {
+fn challenge(Challenge(challenge): Challenge) -> Response {
     let body = Json(json!({ "error": "invalid_token", "error_description": TOKEN_WANTED }));
     (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, challenge)], body).into_response()
 }
@@ -127,25 +122,24 @@ async fn not_found() -> Response {
     (StatusCode::NOT_FOUND, body).into_response()
 }
 
-/// The `/mcp` endpoint: rmcp's service behind the token and the limit on sessions, which rmcp lacks.
+/// The `/mcp` endpoint: rmcp's service behind the authentication and the owners of sessions, which rmcp lacks.
 struct Endpoint {
-    token: Option<SecretString>,
+    authentication: Authentication,
     /// The service that opens no sessions.
     stateless: StreamableHttpService<BondMcp, LocalSessionManager>,
     /// The service that opens a session for each `initialize`.
     with_sessions: StreamableHttpService<BondMcp, LocalSessionManager>,
-    sessions: Arc<LocalSessionManager>,
-    /// Held while a session opens, so that sessions are counted one at a time.
-    opening: Mutex<()>,
-    max_sessions: usize,
+    sessions: Sessions,
 }
 
 impl Endpoint {
     async fn answer(State(endpoint): State<Arc<Self>>, request: Request) -> Response {
-        if let Some(challenge) = endpoint.challenge(request.headers()) {
-            return challenge;
-        }
-        let (head, body) = request.into_parts();
+        let owner = match endpoint.authentication.verify(request.headers()) {
+            Ok(owner) => owner,
+            // RFC 6750: 401 with a challenge where the token is missing or wrong.
+            Err(error) => return challenge(error),
+        };
+        let (mut head, body) = request.into_parts();
         // Read before any lock is taken, so that a slow body blocks no other request.
         let body = match timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY_BYTES)).await {
             Ok(Ok(body)) => body,
@@ -154,32 +148,29 @@ impl Endpoint {
             Err(_) => return refusal(StatusCode::REQUEST_TIMEOUT, "the request's body took too long"),
         };
         let route = Route::of(&head, &body);
+        // From here `mcp` takes whose request it is.
+        head.extensions.insert(owner.clone());
         let request = Request::from_parts(head, Body::from(body));
         match route {
             Route::Stateless => endpoint.stateless.handle(request).await.map(Body::new),
-            Route::Session => endpoint.with_sessions.handle(request).await.map(Body::new),
-            Route::NewSession => endpoint.open_session(request).await,
+            Route::Session if endpoint.sessions.is_theirs(&owner, request.headers()) => {
+                endpoint.with_sessions.handle(request).await.map(Body::new)
+            }
+            // Not 401, or the host would sign in again; and the same for a session of somebody else as for none.
+            Route::Session => refusal(StatusCode::NOT_FOUND, "there is no such session"),
+            Route::NewSession => endpoint.open_session(&owner, request).await,
         }
     }
 
-    async fn open_session(&self, request: Request) -> Response {
-        let _opening = self.opening.lock().await;
-        if self.sessions.sessions.read().await.len() >= self.max_sessions {
+    async fn open_session(&self, owner: &Owner, request: Request) -> Response {
+        let Some(opening) = self.sessions.open(owner).await else {
             let full = "too many sessions are open; close one or try again later";
             let refusal = refusal(StatusCode::SERVICE_UNAVAILABLE, full);
             return ([(RETRY_AFTER, "30")], refusal).into_response();
-        }
-        self.with_sessions.handle(request).await.map(Body::new)
-    }
-
-    /// RFC 6750: 401 with a challenge where the token is missing or wrong.
-    fn challenge(&self, headers: &HeaderMap) -> Option<Response> {
-        let token = self.token.as_ref()?;
-        match bearer(headers) {
-            Some(given) if secret::same(&given, token) => None,
-            Some(_) => Some(challenge(r#"Bearer realm="bondmcp-server", error="invalid_token""#)),
-            None => Some(challenge(r#"Bearer realm="bondmcp-server""#)),
-        }
+        };
+        let response = self.with_sessions.handle(request).await.map(Body::new);
+        opening.opened(response.headers());
+        response
     }
 }
 
@@ -222,17 +213,4 @@ fn is_initialize(body: &[u8]) -> bool {
         method: Cow<'a, str>,
     }
     serde_json::from_slice::<Message>(body).is_ok_and(|message| message.method == "initialize")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use static_assertions::assert_not_impl_any;
-
-    assert_not_impl_any!(Protection: serde::Serialize, std::fmt::Display);
-
-    #[test]
-    fn the_protection_does_not_show_its_token_in_debug() {
-        assert!(!format!("{:?}", Protection::new(Some("canary-token".into()))).contains("canary"));
-    }
 }

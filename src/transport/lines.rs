@@ -6,7 +6,7 @@ use std::{io, sync::Arc};
 
 use rmcp::{
     ErrorData, RoleServer,
-    model::{ErrorCode, JsonRpcMessage, RequestId},
+    model::{ErrorCode, GetExtensions as _, JsonRpcMessage, RequestId},
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
     transport::Transport,
 };
@@ -17,11 +17,15 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::account::Owner;
+
 /// Longest accepted line, in bytes.
 pub(super) const MAX_LINE_BYTES: usize = 4 << 20;
 
 /// Reads messages from `R` and writes messages to `W`, one per line.
 pub(super) struct LineTransport<R, W> {
+    /// The owner of all requests.
+    owner: Owner,
     input: BufReader<R>,
     /// The line so far; it is kept when a `receive` is dropped.
     line: Vec<u8>,
@@ -46,8 +50,9 @@ where
     R: AsyncRead + Send + Unpin + 'static,
     W: AsyncWrite + Send + Unpin + 'static,
 {
-    pub fn new(input: R, output: W, ended: CancellationToken) -> Self {
+    pub fn new(owner: Owner, input: R, output: W, ended: CancellationToken) -> Self {
         Self {
+            owner,
             input: BufReader::new(input),
             line: Vec::new(),
             skipping: false,
@@ -155,10 +160,14 @@ where
                     return None;
                 }
             }
-            let message = self.parse();
+            let mut message = self.parse();
             self.line.clear();
-            match message {
-                Some(JsonRpcMessage::Request(_)) => self.opened = true,
+            match &mut message {
+                Some(JsonRpcMessage::Request(request)) => {
+                    // From here `mcp` takes whose request it is.
+                    request.request.extensions_mut().insert(self.owner.clone());
+                    self.opened = true;
+                }
                 Some(_) if self.opened => {}
                 Some(_) => {
                     tracing::debug!("a message before the first request was ignored");

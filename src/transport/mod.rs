@@ -1,5 +1,7 @@
 //! MCP over stdio and over streamable HTTP.
 
+mod authentication;
 pub mod http;
 mod lines;
+mod sessions;
 pub mod stdio;

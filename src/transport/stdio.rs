@@ -7,19 +7,25 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use super::lines::LineTransport;
-use crate::mcp::BondMcp;
+use crate::{account::Owner, mcp::BondMcp};
 
 /// Time for which calls in flight may still answer after stdin has closed, as for requests from a pipe.
 const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(1);
 
-/// Serves `server` until `input` ends or `stopping` is cancelled; then calls in flight are ended.
-pub async fn serve<R, W>(server: BondMcp, input: R, output: W, stopping: CancellationToken) -> io::Result<()>
+/// Serves `server` to `owner` until `input` ends or `stopping` is cancelled; then calls in flight are ended.
+pub async fn serve<R, W>(
+    server: BondMcp,
+    owner: Owner,
+    input: R,
+    output: W,
+    stopping: CancellationToken,
+) -> io::Result<()>
 where
     R: AsyncRead + Send + Unpin + 'static,
     W: AsyncWrite + Send + Unpin + 'static,
 {
     let ended = CancellationToken::new();
-    let transport = LineTransport::new(input, output, ended.clone());
+    let transport = LineTransport::new(owner, input, output, ended.clone());
     let stop = stopping.clone();
     let watch = tokio::spawn(async move {
         ended.cancelled().await;

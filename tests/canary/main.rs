@@ -276,7 +276,7 @@ async fn no_secret_leaves_when_the_upstream_never_answers() {
     let timing = Timing { request: Duration::from_millis(100), ..Timing::default() };
     let (server, stopping) = common::in_process(&place, timing);
     let (ours, theirs) = tokio::io::duplex(1 << 16);
-    let serving = tokio::spawn(async move { server.serve(ours).await.unwrap().waiting().await });
+    let serving = tokio::spawn(common::serve(server, ours));
     let client = common::host().serve(theirs).await.unwrap();
     sandbox.faults().next("DELETE /auth/api-keys/{id}", Fault::Hang);
     let arguments = json!({"action": "revoke", "key_id": "key_any"});

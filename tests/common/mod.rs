@@ -5,6 +5,8 @@
 
 pub mod browser;
 pub mod hostile;
+#[cfg(unix)]
+pub mod postgres;
 pub mod raw;
 pub mod secrets;
 pub mod services;
@@ -20,7 +22,7 @@ use std::{
 };
 
 use bondmcp_server::{
-    account::Account,
+    account::{Account, Accounts},
     bondmcp::{Client, Timing},
     clock::Clock,
     config::{Flags, Settings},
@@ -28,7 +30,7 @@ use bondmcp_server::{
     redact::Redactor,
     sandbox::{Plan, RunningSandbox, Sandbox, SandboxConfig},
     secret::SecretString,
-    sign_in::{Options, SignIn},
+    sign_in::Options,
 };
 use rmcp::{
     RoleClient, ServiceExt as _,
@@ -38,7 +40,7 @@ use rmcp::{
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadBuf},
     process::{Child, Command},
 };
 use tokio_util::sync::CancellationToken;
@@ -266,24 +268,30 @@ pub fn in_process(place: &Place, timing: Timing) -> (BondMcp, CancellationToken)
 }
 
 pub fn in_process_within(place: &Place, timing: Timing, limits: Limits) -> (BondMcp, CancellationToken) {
-    let (account, redactor) = account_of(place, timing, true);
-    let stopping = CancellationToken::new();
-    let server =
-        BondMcp::new(account, None, redactor, &Selection::default(), limits, stopping.clone()).unwrap();
-    (server, stopping)
+    let (accounts, _) = accounts_of(place, timing, true);
+    in_process_of(accounts, None, limits)
 }
 
 /// Starts the server of `place` in this process with a sign-in page, not signed in; the token ends it.
 pub fn in_process_with_page(place: &Place, limits: Limits) -> (BondMcp, CancellationToken) {
-    let (account, redactor) = account_of(place, Timing::default(), false);
+    let (accounts, _) = accounts_of(place, Timing::default(), false);
+    in_process_of(accounts, Some(Options::default()), limits)
+}
+
+fn in_process_of(accounts: Accounts, page: Option<Options>, limits: Limits) -> (BondMcp, CancellationToken) {
     let stopping = CancellationToken::new();
-    let page = SignIn::new(account.clone(), Options::default());
-    let server =
-        BondMcp::new(account, Some(page), redactor, &Selection::default(), limits, stopping.clone()).unwrap();
+    let server = BondMcp::new(accounts, page, &Selection::default(), limits, stopping.clone()).unwrap();
     (server, stopping)
 }
 
-fn account_of(place: &Place, timing: Timing, with_login: bool) -> (Account, Redactor) {
+/// Serves `server` to the owner of the default profile, over a pipe in this process.
+pub async fn serve(server: BondMcp, pipe: DuplexStream) -> std::io::Result<()> {
+    let (input, output) = tokio::io::split(pipe);
+    let owner = server.local_owner();
+    bondmcp_server::transport::stdio::serve(server, owner, input, output, CancellationToken::new()).await
+}
+
+fn accounts_of(place: &Place, timing: Timing, with_login: bool) -> (Accounts, Redactor) {
     let settings = Settings::load(Flags::default(), None, |name| match name {
         "BONDMCP_BASE_URL" => Some(place.base_url.clone().into()),
         "BONDMCP_DATA_DIR" => Some(place.data_dir().into()),
@@ -295,11 +303,17 @@ fn account_of(place: &Place, timing: Timing, with_login: bool) -> (Account, Reda
     .unwrap();
     let (redactor, clock) = (Redactor::default(), Clock::system());
     let client = Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), timing);
-    (Account::new(&settings, "bondmcp-server".into(), client, clock, redactor.clone()), redactor)
+    (Accounts::new(&settings, "bondmcp-server".into(), client, clock, redactor.clone()), redactor)
 }
 
 /// Creates the account of `place` in this process, not signed in, with its redactor.
 pub fn account(place: &Place) -> (Account, Redactor) {
+    let (accounts, redactor) = accounts(place);
+    (accounts.local(), redactor)
+}
+
+/// Creates the accounts of `place` in this process, with the redactor of the process.
+pub fn accounts(place: &Place) -> (Accounts, Redactor) {
     let settings = Settings::load(Flags::default(), None, |name| match name {
         "BONDMCP_BASE_URL" => Some(place.base_url.clone().into()),
         "BONDMCP_DATA_DIR" => Some(place.data_dir().into()),
@@ -310,7 +324,7 @@ pub fn account(place: &Place) -> (Account, Redactor) {
     let (redactor, clock) = (Redactor::default(), Clock::system());
     let base_url = settings.base_url.clone();
     let client = Client::new(base_url, redactor.clone(), clock.clone(), Timing::default());
-    (Account::new(&settings, "bondmcp-server".into(), client, clock, redactor.clone()), redactor)
+    (Accounts::new(&settings, "bondmcp-server".into(), client, clock, redactor.clone()), redactor)
 }
 
 pub mod fast_time;

@@ -7,12 +7,13 @@ use rmcp::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    account::Account,
+    account::Accounts,
     bondmcp::{Client, Timing},
     clock::Clock,
     config::{Flags, Settings},
-    mcp::{Limits, Selection, ServedTool, tools},
+    mcp::{BondMcp, Limits, Selection, ServedTool, tools},
     redact::Redactor,
+    transport,
 };
 
 static PANICS: ToolSpec = ToolSpec {
@@ -69,14 +70,13 @@ fn server(limits: Limits) -> BondMcp {
     let redactor = Redactor::default();
     let base_url = settings.base_url.clone();
     let client = Client::new(base_url, redactor.clone(), Clock::system(), Timing::default());
-    let account = Account::new(&settings, "bondmcp-server".into(), client, Clock::system(), redactor.clone());
+    let accounts = Accounts::new(&settings, "bondmcp-server".into(), client, Clock::system(), redactor);
     let selection = Selection::default();
-    let mut server =
-        BondMcp::new(account, None, redactor, &selection, limits, CancellationToken::new()).unwrap();
-    let inner = std::sync::Arc::get_mut(&mut server.inner).unwrap();
+    let mut server = BondMcp::new(accounts, None, &selection, limits, CancellationToken::new()).unwrap();
+    let shared = Arc::get_mut(&mut server.shared).unwrap();
     for spec in [&PANICS, &HANGS, &BUSY, &BILLED, &BILLED_PANICS] {
         let definition = Tool::new(spec.name, "of a test", JsonObject::new());
-        inner.tools.insert(spec.name, ServedTool { spec, definition });
+        shared.tools.insert(spec.name, ServedTool { spec, definition });
     }
     server
 }
@@ -84,7 +84,9 @@ fn server(limits: Limits) -> BondMcp {
 /// Makes `calls` concurrently and returns the texts of their answers.
 async fn answers(server: BondMcp, calls: &[&'static str]) -> Vec<String> {
     let (ours, theirs) = tokio::io::duplex(1 << 16);
-    let serving = tokio::spawn(async move { server.serve(ours).await.unwrap().waiting().await });
+    let (input, output) = tokio::io::split(ours);
+    let (owner, ended) = (server.local_owner(), CancellationToken::new());
+    let serving = tokio::spawn(transport::stdio::serve(server, owner, input, output, ended));
     let client = ().serve(theirs).await.unwrap();
     let calls = calls.iter().map(|name| client.call_tool(CallToolRequestParams::new(*name)));
     let results: Vec<CallToolResult> =

@@ -12,7 +12,7 @@ use crate::{
     account::RequiredCredential,
     bondmcp::wire::Model,
     clock::Timestamp,
-    mcp::{BondMcp, tool_error::ToolError},
+    mcp::{OwnerServer, tool_error::ToolError},
 };
 
 pub(super) const TOOLS: &[ToolSpec] = &[ToolSpec {
@@ -59,13 +59,13 @@ struct ListModelsResult<'a> {
     note: Option<String>,
 }
 
-impl BondMcp {
+impl OwnerServer {
     pub(in crate::mcp) async fn models(&self, refresh: bool) -> Result<Outcome, ToolError> {
-        let list = self.account().list_models(refresh).await?;
+        let list = self.account.list_models(refresh).await?;
         // Agents ask for the list often, and it is the same for minutes.
         let repeats = list.from_cache && list.outage.is_none();
         let source: Source = list.models.clone();
-        if repeats && let Some(answer) = self.inner.guard.repeated(&source) {
+        if repeats && let Some(answer) = self.guard.repeated(&source) {
             return Ok(Content::Repeated(answer).into());
         }
         let outcome = Outcome::of(&ListModelsResult {

@@ -13,7 +13,7 @@ use crate::{
     bondmcp::{Allowance, wire::Subscription},
     clock::Timestamp,
     error::Kind,
-    mcp::{BondMcp, call::Call, elicitation::link_in_words, spending::Spent, tool_error::ToolError},
+    mcp::{OwnerServer, call::Call, elicitation::link_in_words, spending::Spent, tool_error::ToolError},
     sign_in::{Pending, SignInMethod, State},
 };
 
@@ -223,22 +223,22 @@ async fn logout(call: &Call<'_>) -> Result<Outcome, ToolError> {
     Outcome::of(&LogoutResult { status: LogoutStatus::SignedOut, next: next.to_owned() })
 }
 
-impl BondMcp {
+impl OwnerServer {
     pub(in crate::mcp) async fn auth_status(&self) -> Result<AuthStatusResult, ToolError> {
-        let account = self.account();
+        let account = &self.account;
         let status = account.status().await?;
         let plan = if status.signed_in { account.plan().await } else { None };
         Ok(AuthStatusResult {
             status,
             plan,
             rate_limit: account.allowance(),
-            spent: self.inner.spending.spent(),
+            spent: self.shared.spending.spent(),
         })
     }
 
     /// Signs in without the person if possible; otherwise returns why the person must do it.
     async fn signed_in(&self) -> Result<Result<Status, account::SignInReason>, ToolError> {
-        match self.account().ensure_signed_in().await {
+        match self.account.ensure_signed_in().await {
             Ok(status) => Ok(Ok(status)),
             Err(account::Error::SignInRequired { why, .. }) => Ok(Err(why)),
             Err(error) => Err(error.into()),

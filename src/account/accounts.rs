@@ -1,0 +1,167 @@
+//! What the accounts of all owners share, and the accounts that are open. What belongs to one owner is in [`Account`].
+
+use std::{
+    sync::{Arc, RwLock},
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
+
+use super::{
+    Account, AuditReader, Authenticator, Inner, Owner, PerOwner, audit::Audit, cache::Cache,
+    renewal::Renewals, shared_vault::SharedVault, store::Store,
+};
+use crate::{
+    bondmcp::Client,
+    clock::Clock,
+    config::{EnvironmentCredentials, Profile, SealingKeySource, Settings},
+    redact::Redactor,
+    vault::RecordId,
+};
+
+/// Longest wait of a shutdown for work that must not be interrupted.
+const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(5);
+
+/// The accounts of all owners. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Accounts {
+    shared: Arc<Shared>,
+    /// Apart from what the accounts share, or they would keep each other.
+    open: Arc<PerOwner<Inner>>,
+}
+
+/// What all accounts share.
+#[derive(Debug)]
+struct Shared {
+    /// The operator's own profile: nobody else uses the credentials in the environment.
+    profile: Profile,
+    environment: EnvironmentCredentials,
+    /// The command line that runs this program for the operator's profile in a terminal.
+    command_line: Arc<str>,
+    client: Client,
+    clock: Clock,
+    redactor: Redactor,
+    vault: Arc<SharedVault>,
+    audit: Arc<Audit>,
+    /// Tasks that run to their end even when their caller is gone.
+    tasks: TaskTracker,
+}
+
+impl Accounts {
+    /// Creates the accounts as `settings` say. Nothing is opened and no request is made before it is needed.
+    #[must_use]
+    pub fn new(
+        settings: &Settings,
+        command_line: String,
+        client: Client,
+        clock: Clock,
+        redactor: Redactor,
+    ) -> Self {
+        let sealing_key = match &settings.sealing_key {
+            SealingKeySource::Given(key) => Some(key),
+            SealingKeySource::File(_) | SealingKeySource::KeychainOrFile => None,
+        };
+        redactor.hold("environment", settings.environment.secrets().chain(sealing_key));
+        let shared = Shared {
+            profile: settings.profile.clone(),
+            environment: settings.environment.clone(),
+            command_line: command_line.into(),
+            client,
+            clock,
+            redactor,
+            vault: Arc::new(SharedVault::new(settings)),
+            audit: Arc::new(Audit::new(settings.data_dir.clone())),
+            tasks: TaskTracker::new(),
+        };
+        Self { shared: Arc::new(shared), open: Arc::default() }
+    }
+
+    /// Returns the owner's account: the same one for all who use it at the same time.
+    #[must_use]
+    pub fn open(&self, owner: &Owner) -> Account {
+        Account { inner: self.open.get_or_open(owner, || self.shared.account(owner)) }
+    }
+
+    /// Returns the account of the operator's own profile.
+    #[must_use]
+    pub fn local(&self) -> Account {
+        self.open(&self.local_owner())
+    }
+
+    /// Returns the owner of whatever is requested on the operator's own behalf.
+    #[must_use]
+    pub fn local_owner(&self) -> Owner {
+        Owner::Profile(self.shared.profile.clone())
+    }
+
+    /// Returns what finds out who somebody is whose account is not known yet. What that person types is known to the
+    /// process-wide redactor as long as it is in use, and to no owner's.
+    #[must_use]
+    pub fn authenticator(&self) -> Authenticator {
+        let Shared { client, redactor, clock, tasks, .. } = &*self.shared;
+        Authenticator::new(client.for_owner(redactor.scope()), clock.clone(), tasks.clone())
+    }
+
+    /// Returns a reader of the audit log: the entries of all owners and processes.
+    #[must_use]
+    pub fn audit_reader(&self) -> AuditReader {
+        self.shared.audit.reader()
+    }
+
+    /// Returns the redactor that knows what is secret whoever asks. It knows no owner's secrets.
+    #[must_use]
+    pub fn redactor(&self) -> &Redactor {
+        &self.shared.redactor
+    }
+
+    /// Waits for work that must not be interrupted, of all owners, then closes the vault. The wait is short, since hosts
+    /// do not wait long; the next start finds an unfinished API key change by its intent.
+    pub async fn close(&self) {
+        self.shared.tasks.close();
+        if tokio::time::timeout(SHUTDOWN_GRACE_PERIOD, self.shared.tasks.wait()).await.is_err() {
+            tracing::warn!("shutdown: a request to BondMCP did not end in time and was abandoned");
+        }
+        self.shared.vault.close().await;
+        self.shared.audit.close();
+    }
+}
+
+impl Shared {
+    fn account(&self, owner: &Owner) -> Inner {
+        let environment = match owner {
+            Owner::Profile(profile) if *profile == self.profile => self.environment.clone(),
+            Owner::Profile(_) | Owner::Subject(_) => EnvironmentCredentials::default(),
+        };
+        let redactor = self.redactor.scope();
+        let origin = self.client.base_url().as_str().to_owned();
+        let id = RecordId { owner: record_owner(owner, &environment), origin };
+        Inner {
+            owner: owner.clone(),
+            name: owner.audit_name(),
+            environment,
+            command_line: Arc::clone(&self.command_line),
+            client: self.client.for_owner(redactor.clone()),
+            clock: self.clock.clone(),
+            redactor,
+            store: Store { shared: Arc::clone(&self.vault), id, clock: self.clock.clone() },
+            memory: RwLock::new(None),
+            loading: tokio::sync::Mutex::new(()),
+            renewals: Renewals::default(),
+            models: Cache::default(),
+            plan: Cache::default(),
+            audit: Arc::clone(&self.audit),
+            was_read: Notify::new(),
+            tasks: self.tasks.clone(),
+        }
+    }
+}
+
+/// Returns the name of an owner's record. Credentials from the environment have a separate record, so that they do not
+/// change the person's.
+fn record_owner(owner: &Owner, environment: &EnvironmentCredentials) -> String {
+    match &environment.login {
+        Some(login) => format!("environment:{}", login.email.to_lowercase()),
+        None => owner.to_string(),
+    }
+}

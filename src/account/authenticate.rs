@@ -1,0 +1,164 @@
+//! Finding out who somebody is at BondMCP, before any record is touched: a page can authenticate a person whose account
+//! is not known yet. The outcome is then adopted by an account, or its session is ended at BondMCP.
+
+use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
+
+use super::{Account, Error, Registration, session::Session};
+use crate::{
+    bondmcp::{Client, wire::User},
+    clock::Clock,
+    config::BaseUrl,
+    secret::SecretString,
+};
+
+/// Authenticates people at one upstream. What was typed is redacted by the redactor of its client. Clones share
+/// everything.
+#[derive(Clone, Debug)]
+pub struct Authenticator {
+    client: Client,
+    clock: Clock,
+    /// Tasks that run to their end even when their caller is gone.
+    tasks: TaskTracker,
+}
+
+/// Somebody who has proved who they are. Dropped before an account has adopted it, its session is ended at BondMCP.
+#[derive(Debug)]
+pub struct Authenticated {
+    authenticator: Authenticator,
+    /// `None` once it was adopted.
+    proof: Option<Proof>,
+}
+
+/// What somebody has proved.
+#[derive(Debug)]
+pub(super) enum Proof {
+    /// BondMCP has accepted the password.
+    Session(NewSession),
+    /// BondMCP accepts the API key. It does not say whose key it is.
+    Key(SecretString),
+}
+
+/// A session that BondMCP has just opened.
+#[derive(Debug)]
+pub(super) struct NewSession {
+    pub email: String,
+    pub password: SecretString,
+    /// The user, if the upstream says who it is.
+    pub user: Option<User>,
+    pub session: Session,
+}
+
+impl Authenticator {
+    pub(super) fn new(client: Client, clock: Clock, tasks: TaskTracker) -> Self {
+        Self { client, clock, tasks }
+    }
+
+    /// Base URL that requests go to.
+    #[must_use]
+    pub fn upstream(&self) -> &BaseUrl {
+        self.client.base_url()
+    }
+
+    /// Creates a BondMCP account. It can sign in once the person has opened the link in the e-mail.
+    pub async fn register(&self, email: &str, password: &SecretString) -> Result<Registration, Error> {
+        let registered = self.client.register(email, password).await?;
+        Ok(Registration { user_id: registered.user_id, email: registered.email })
+    }
+
+    /// Opens a session with an e-mail address and a password.
+    pub async fn with_password(&self, email: &str, password: SecretString) -> Result<Authenticated, Error> {
+        let (this, email) = (self.clone(), email.to_owned());
+        self.run_to_completion(async move {
+            let tokens = this.client.login(&email, &password).await?;
+            let told = tokens.user.clone();
+            let session = Session::new(tokens, this.clock.now(), None);
+            let user = match told {
+                Some(user) => Some(user),
+                // Some versions of the API do not say who logged in; signing in does not fail because of that.
+                None => this.client.me(&session.access_token).await.ok().map(|me| User {
+                    id: me.id,
+                    email: Some(me.email),
+                    name: me.name,
+                }),
+            };
+            let proof = Proof::Session(NewSession { email, password, user, session });
+            Ok(Authenticated { authenticator: this, proof: Some(proof) })
+        })
+        .await
+    }
+
+    /// Tests an API key that the person entered instead of signing in.
+    pub async fn with_key(&self, key: SecretString) -> Result<Authenticated, Error> {
+        self.client.list_models(&key).await?;
+        Ok(Authenticated { authenticator: self.clone(), proof: Some(Proof::Key(key)) })
+    }
+
+    /// Runs `work` to its end even when the caller is gone: a session that nobody receives must be ended.
+    async fn run_to_completion<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.tasks.spawn(work.in_current_span()).await.unwrap_or(Err(Error::Interrupted))
+    }
+
+    /// Ends `session` at BondMCP, in the background.
+    fn end(&self, session: Session) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let client = self.client.clone();
+        self.tasks.spawn_on(
+            async move {
+                if let Err(error) = client.logout(&session.access_token).await {
+                    tracing::warn!(%error, "a session that is not used could not be ended at BondMCP; it expires by itself");
+                }
+            },
+            &runtime,
+        );
+    }
+}
+
+impl Authenticated {
+    /// Returns the id of the user at BondMCP; `None` where BondMCP does not tell, as for an API key.
+    #[must_use]
+    pub fn user_id(&self) -> Option<&str> {
+        self.session().and_then(|new| new.user.as_ref()).map(|user| &*user.id)
+    }
+
+    /// Returns the e-mail address that was signed in with; `None` for an API key.
+    #[must_use]
+    pub fn email(&self) -> Option<&str> {
+        self.session().map(|new| &*new.email)
+    }
+
+    fn session(&self) -> Option<&NewSession> {
+        match &self.proof {
+            Some(Proof::Session(new)) => Some(new),
+            _ => None,
+        }
+    }
+
+    pub(super) fn proof(&self) -> Option<&Proof> {
+        self.proof.as_ref()
+    }
+
+    /// Keeps the session open: an account has adopted it.
+    pub(super) fn keep(mut self) {
+        self.proof = None;
+    }
+}
+
+impl Drop for Authenticated {
+    fn drop(&mut self) {
+        if let Some(Proof::Session(new)) = self.proof.take() {
+            self.authenticator.end(new.session);
+        }
+    }
+}
+
+impl Account {
+    /// Returns what authenticates people for this account.
+    pub(super) fn authenticator(&self) -> Authenticator {
+        let inner = &self.inner;
+        Authenticator::new(inner.client.clone(), inner.clock.clone(), inner.tasks.clone())
+    }
+}

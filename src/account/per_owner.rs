@@ -1,0 +1,162 @@
+//! One value for each owner: opened on demand, the same for all who use it at the same time, and let go some time after
+//! its last use. The number of values that nobody uses is bounded.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use moka::{policy::EvictionPolicy, sync::Cache};
+
+use super::Owner;
+
+/// Number of values that are kept although nobody uses them.
+const CAPACITY: u64 = 1024;
+
+/// Time for which a value is kept although nobody uses it.
+const IDLE_TIME: Duration = Duration::from_mins(10);
+
+/// Number of entries below which the registry is not searched for values that are gone.
+const SMALL: usize = 64;
+
+/// The values of all owners.
+pub struct PerOwner<T> {
+    /// Those that were used recently. Finding one here takes no lock.
+    recent: Cache<Owner, Arc<T>>,
+    open: Mutex<Open<T>>,
+}
+
+/// All values that are in use, so that none is opened twice.
+struct Open<T> {
+    values: HashMap<Owner, Slot<T>>,
+    /// Number of entries at which those whose values are gone are removed.
+    full: usize,
+}
+
+struct Slot<T> {
+    value: Weak<T>,
+    /// A profile's value stays: the operator's own profiles are few, and what counts for them counts from the start of
+    /// the process.
+    _kept: Option<Arc<T>>,
+}
+
+impl<T: Send + Sync + 'static> PerOwner<T> {
+    /// Returns the owner's value; `open` makes it if there is none. `open` must not use this registry.
+    pub fn get_or_open(&self, owner: &Owner, open: impl FnOnce() -> T) -> Arc<T> {
+        if let Some(value) = self.recent.get(owner) {
+            return value;
+        }
+        let value = self.find_or_open(owner, open);
+        self.recent.insert(owner.clone(), Arc::clone(&value));
+        value
+    }
+
+    fn find_or_open(&self, owner: &Owner, open: impl FnOnce() -> T) -> Arc<T> {
+        let mut all = self.all();
+        if let Some(value) = all.values.get(owner).and_then(|slot| slot.value.upgrade()) {
+            return value;
+        }
+        let value = Arc::new(open());
+        let kept = matches!(owner, Owner::Profile(_)).then(|| Arc::clone(&value));
+        all.values.insert(owner.clone(), Slot { value: Arc::downgrade(&value), _kept: kept });
+        all.forget_what_is_gone();
+        value
+    }
+
+    /// Returns all values that are in use or kept.
+    pub fn opened(&self) -> Vec<Arc<T>> {
+        self.all().values.values().filter_map(|slot| slot.value.upgrade()).collect()
+    }
+
+    fn all(&self) -> MutexGuard<'_, Open<T>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Open<T> {
+    /// Removes the entries of values that are gone. The registry is searched each time it has doubled, so that opening
+    /// a value takes constant time on average.
+    fn forget_what_is_gone(&mut self) {
+        if self.values.len() >= self.full {
+            self.values.retain(|_, slot| slot.value.strong_count() > 0);
+            self.values.shrink_to(self.values.len() * 2);
+            self.full = (self.values.len() * 2).max(SMALL);
+        }
+    }
+}
+
+impl<T: Send + Sync + 'static> Default for PerOwner<T> {
+    fn default() -> Self {
+        let recent = Cache::builder()
+            .max_capacity(CAPACITY)
+            .time_to_idle(IDLE_TIME)
+            .eviction_policy(EvictionPolicy::lru())
+            .build();
+        Self { recent, open: Mutex::new(Open { values: HashMap::new(), full: SMALL }) }
+    }
+}
+
+impl<T> fmt::Debug for PerOwner<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PerOwner")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    fn subject(number: u64) -> Owner {
+        Owner::Subject(number.to_string())
+    }
+
+    #[test]
+    fn a_value_in_use_is_never_opened_twice_however_many_other_owners_come() {
+        let values = PerOwner::default();
+        let used = values.get_or_open(&subject(0), || 0);
+        for other in 1..=2 * CAPACITY {
+            values.get_or_open(&subject(other), || other);
+        }
+        values.recent.run_pending_tasks();
+        assert!(!values.recent.contains_key(&subject(0)));
+        assert!(Arc::ptr_eq(&used, &values.get_or_open(&subject(0), || panic!("it is open"))));
+    }
+
+    #[test]
+    fn callers_at_once_get_one_value() {
+        let (values, opened) = (PerOwner::default(), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| values.get_or_open(&subject(0), || opened.fetch_add(1, Ordering::Relaxed)));
+            }
+        });
+        assert_eq!(opened.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn what_nobody_uses_is_bounded_and_so_is_what_is_known_of_it() {
+        let values = PerOwner::default();
+        for owner in 0..10_000 {
+            values.get_or_open(&subject(owner), || owner);
+        }
+        values.recent.run_pending_tasks();
+        assert!(values.recent.entry_count() <= CAPACITY);
+        let known = values.all().values.len();
+        assert!(known <= 4 * usize::try_from(CAPACITY).unwrap(), "{known}");
+    }
+
+    #[test]
+    fn a_profile_is_kept() {
+        let values = PerOwner::default();
+        let profile = Owner::Profile("work".parse().unwrap());
+        values.get_or_open(&profile, || 1);
+        values.recent.invalidate_all();
+        values.recent.run_pending_tasks();
+        assert_eq!(*values.get_or_open(&profile, || panic!("it is open")), 1);
+        assert_eq!(values.opened().len(), 1);
+    }
+}

@@ -1,0 +1,61 @@
+//! The vault of this process: opened when an account first needs it, and shared by all.
+
+use std::path::PathBuf;
+
+use tokio::sync::OnceCell;
+
+use super::Error;
+use crate::{
+    config::{SealingKeySource, Settings, VaultLocation},
+    vault::{ChangeMarker, ChangeWatch, Keyring, Vault},
+};
+
+#[derive(Debug)]
+pub struct SharedVault {
+    pub location: VaultLocation,
+    pub data_dir: PathBuf,
+    sealing_key: SealingKeySource,
+    vault: OnceCell<Vault>,
+    changes: ChangeWatch,
+}
+
+impl SharedVault {
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            location: settings.vault.clone(),
+            data_dir: settings.data_dir.clone(),
+            sealing_key: settings.sealing_key.clone(),
+            vault: OnceCell::new(),
+            changes: ChangeWatch::default(),
+        }
+    }
+
+    /// Whether there is a vault; opening it creates one.
+    pub fn exists(&self) -> bool {
+        self.vault.get().is_some() || self.location.exists()
+    }
+
+    pub async fn open(&self) -> Result<&Vault, Error> {
+        self.vault
+            .get_or_try_init(|| async {
+                let (keyring, origin) =
+                    Keyring::load(&self.sealing_key, &self.data_dir, &self.location).await?;
+                if let Some(notice) = origin.warning() {
+                    tracing::warn!("{notice}");
+                }
+                Ok(Vault::open(&self.location, keyring).await?)
+            })
+            .await
+    }
+
+    /// Returns the marker that changes when the vault is written; `None` where it is unknown.
+    pub fn change_marker(&self) -> Option<ChangeMarker> {
+        self.changes.marker(&self.location)
+    }
+
+    pub async fn close(&self) {
+        if let Some(vault) = self.vault.get() {
+            vault.close().await;
+        }
+    }
+}

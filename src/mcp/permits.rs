@@ -1,0 +1,85 @@
+//! How much may run at the same time: for one owner, and for all of them.
+
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError};
+
+use super::Usd;
+
+/// Limits on the calls of one owner, and by `owners_at_once` on those of all.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Maximum number of concurrent calls.
+    pub concurrent: usize,
+    /// Maximum number of queued calls; another one is refused as `rate_limited`.
+    pub waiting: usize,
+    /// Deadline of one call from its start to its answer, including the waits in the queue and for the person. Hosts
+    /// usually give up after 60 s.
+    pub deadline: Duration,
+    /// Time that a billed request may need: none is started if less is left until the deadline.
+    pub billed: Duration,
+    /// How many owners can use up their limits at the same time: the limits of the process are so many times those of
+    /// one owner, so that no owner can take all of them.
+    pub owners_at_once: usize,
+    /// Spending limit at BondMCP until the server ends, for all owners together.
+    pub spend: Option<Usd>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            concurrent: 64,
+            waiting: 1024,
+            deadline: Duration::from_secs(55),
+            billed: Duration::from_secs(45),
+            owners_at_once: 4,
+            spend: None,
+        }
+    }
+}
+
+/// The permits of one owner, or of the process.
+#[derive(Debug)]
+pub(super) struct Permits {
+    /// For running calls.
+    running: Semaphore,
+    /// For running and queued calls.
+    admitted: Semaphore,
+    /// For open questions to the person.
+    questions: Semaphore,
+}
+
+impl Limits {
+    pub(super) fn of_an_owner(&self) -> Permits {
+        self.permits(1)
+    }
+
+    pub(super) fn of_the_process(&self) -> Permits {
+        self.permits(self.owners_at_once)
+    }
+
+    fn permits(&self, owners: usize) -> Permits {
+        Permits {
+            running: Semaphore::new(self.concurrent * owners),
+            admitted: Semaphore::new((self.concurrent + self.waiting) * owners),
+            questions: Semaphore::new(self.concurrent * owners),
+        }
+    }
+}
+
+impl Permits {
+    /// Waits for the turn of a call. The semaphore is never closed, so acquiring cannot fail.
+    pub async fn run(&self) -> Option<SemaphorePermit<'_>> {
+        self.running.acquire().await.ok()
+    }
+
+    /// Admits a call to the queue; fails if it is full.
+    pub fn admit(&self) -> Result<SemaphorePermit<'_>, TryAcquireError> {
+        self.admitted.try_acquire()
+    }
+
+    /// Allows one more question; fails if too many are open.
+    pub fn ask(&self) -> Result<SemaphorePermit<'_>, TryAcquireError> {
+        self.questions.try_acquire()
+    }
+}

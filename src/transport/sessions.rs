@@ -1,0 +1,74 @@
+//! The sessions of revisions before 2026-07-28. rmcp knows a session by its id alone; here it belongs to the owner who
+//! opened it, and to nobody else.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use http::HeaderMap;
+use rmcp::transport::streamable_http_server::session::{SessionId, local::LocalSessionManager};
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::account::Owner;
+
+/// The header of a request that belongs to a session, and of the answer that opens one.
+const SESSION_ID: &str = "mcp-session-id";
+
+/// How many owners can have as many sessions as an owner may: all of them together have at most so many times that.
+const OWNERS_AT_ONCE: usize = 4;
+
+/// The open sessions and their owners.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    pub manager: Arc<LocalSessionManager>,
+    owners: RwLock<HashMap<SessionId, Owner>>,
+    /// Held while a session opens, so that sessions are counted one at a time.
+    opening: Mutex<()>,
+    /// Maximum number of open sessions of one owner.
+    max: usize,
+}
+
+/// The right of an owner to open a session.
+pub(super) struct Opening<'a> {
+    sessions: &'a Sessions,
+    owner: &'a Owner,
+    _one_at_a_time: MutexGuard<'a, ()>,
+}
+
+impl Sessions {
+    pub fn new(max: usize) -> Self {
+        Self { manager: Arc::default(), owners: RwLock::default(), opening: Mutex::new(()), max }
+    }
+
+    /// Whether the session that `headers` name is the owner's. What names no session is for rmcp to refuse.
+    pub fn is_theirs(&self, owner: &Owner, headers: &HeaderMap) -> bool {
+        let Some(id) = headers.get(SESSION_ID) else { return true };
+        let owners = self.owners.read().unwrap_or_else(PoisonError::into_inner);
+        id.to_str().is_ok_and(|id| owners.get(id) == Some(owner))
+    }
+
+    /// Returns `None` if there are too many open sessions, of the owner or of all owners.
+    pub async fn open<'a>(&'a self, owner: &'a Owner) -> Option<Opening<'a>> {
+        let one_at_a_time = self.opening.lock().await;
+        let open = self.manager.sessions.read().await;
+        let mut owners = self.owners.write().unwrap_or_else(PoisonError::into_inner);
+        owners.retain(|id, _| open.contains_key(id));
+        let theirs = owners.values().filter(|of| *of == owner).count();
+        (theirs < self.max && open.len() < self.max * OWNERS_AT_ONCE).then_some(Opening {
+            sessions: self,
+            owner,
+            _one_at_a_time: one_at_a_time,
+        })
+    }
+}
+
+impl Opening<'_> {
+    /// Binds the session that an answer with these headers has opened to its owner.
+    pub fn opened(self, headers: &HeaderMap) {
+        if let Some(id) = headers.get(SESSION_ID).and_then(|id| id.to_str().ok()) {
+            let mut owners = self.sessions.owners.write().unwrap_or_else(PoisonError::into_inner);
+            owners.insert(id.into(), self.owner.clone());
+        }
+    }
+}

@@ -3,6 +3,7 @@
 
 mod changes;
 mod error;
+mod export;
 pub(crate) mod files;
 mod keychain;
 mod keyring;
@@ -21,6 +22,7 @@ use zeroize::Zeroizing;
 pub use self::{
     changes::{ChangeMarker, ChangeWatch},
     error::Error,
+    export::TransferError,
     keyring::{KeyOrigin, KeyPlace, KeychainAnswer, Keyring},
     rekey::{Progress, Rekey, Rekeyed},
     sealing_key::SealingKey,

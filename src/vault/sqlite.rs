@@ -249,6 +249,12 @@ impl Sqlite {
         replace.await.map_err(|error: sqlx::Error| failure(&error))
     }
 
+    /// Begins to add records, all or none.
+    pub async fn import(&self) -> Result<Import, Error> {
+        let transaction = self.0.begin_with("BEGIN IMMEDIATE").await;
+        transaction.map(Import).map_err(|error| failure(&error))
+    }
+
     pub async fn acquire_lease(
         &self,
         id: &RecordKey,
@@ -286,6 +292,27 @@ impl Sqlite {
 
     pub async fn close(&self) {
         self.0.close().await;
+    }
+}
+
+/// Records that are being added; none of them is if this is dropped.
+#[derive(Debug)]
+pub struct Import(sqlx::Transaction<'static, sqlx::Sqlite>);
+
+impl Import {
+    /// Adds a record with version 1; returns whether there was none.
+    pub async fn insert(&mut self, id: &RecordKey, sealed: &[u8]) -> Result<bool, Error> {
+        sqlx::query("INSERT INTO records (version, sealed, id) VALUES (1, ?, ?) ON CONFLICT DO NOTHING")
+            .bind(sealed)
+            .bind(&id[..])
+            .execute(&mut *self.0)
+            .await
+            .map(|inserted| inserted.rows_affected() == 1)
+            .map_err(|error| failure(&error))
+    }
+
+    pub async fn commit(self) -> Result<(), Error> {
+        self.0.commit().await.map_err(|error| failure(&error))
     }
 }
 

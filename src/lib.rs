@@ -13,7 +13,7 @@
 //! | 3 | [`sign_in`] | the local sign-in page, outside the chat | [`mcp`], [`doctor`], [`cli`] |
 //! | 2 | [`account`] | signing in and out, the credential for a call, API keys | layers 3 to 6, except [`transport`] |
 //! | 1 | [`bondmcp`] | the HTTP client of the API, one function per endpoint, and its wire types | layers 2 to 6, except [`transport`]; [`sandbox`] |
-//! | 1 | [`vault`] | the encrypted storage of accounts | [`account`], [`sign_in`], [`doctor`] |
+//! | 1 | [`vault`] | the encrypted storage of accounts | [`account`], [`sign_in`], [`doctor`], [`cli`] |
 //! | 0 | [`secret`] | the types for secrets | all |
 //! | 0 | [`clock`] | an injected wall clock | all |
 //! | 0 | [`error`] | failures as users and agents see them | all |

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     bondmcp::Client,
     clock::Clock,
-    config::{EnvironmentCredentials, Profile, SealingKeySource, Settings},
+    config::{EnvironmentCredentials, Profile, Settings},
     redact::Redactor,
     vault::RecordId,
 };
@@ -58,11 +58,8 @@ impl Accounts {
         clock: Clock,
         redactor: Redactor,
     ) -> Self {
-        let sealing_key = match &settings.sealing_key {
-            SealingKeySource::Given(key) => Some(key),
-            SealingKeySource::File(_) | SealingKeySource::KeychainOrFile => None,
-        };
-        redactor.hold("environment", settings.environment.secrets().chain(sealing_key));
+        let sealing_keys: Vec<_> = settings.sealing_key.secrets().collect();
+        redactor.hold("environment", settings.environment.secrets().chain(&sealing_keys));
         let shared = Shared {
             profile: settings.profile.clone(),
             environment: settings.environment.clone(),

@@ -86,6 +86,11 @@ impl Store {
         Ok(self.vault().await?.release_lease(&self.id, holder).await?)
     }
 
+    /// The identities that the account's records had in this program's first version, which did not store them.
+    pub fn first_version_records(&self) -> Vec<RecordId> {
+        vec![self.id.clone(), self.announcement_id()]
+    }
+
     /// Where the account's notice lies.
     pub fn announcement_id(&self) -> RecordId {
         RecordId { owner: format!("sign-in:{}", self.id.owner), origin: self.id.origin.clone() }

@@ -72,11 +72,20 @@ pub struct Rekeyed {
 }
 
 impl Rekey {
+    #[must_use]
     pub fn new(vault: Vault, candidates: Vec<RecordId>) -> Self {
         let (next, outcome) = (Step::AddKey, Rekeyed::default());
         Self { vault, candidates, next, outcome, old: Vec::new(), total: 0, seen: 0 }
     }
 
+    /// Whether the operator has put a new key beside the old one, so that the other processes need both.
+    #[must_use]
+    pub fn changes_operators_key(&self) -> bool {
+        let keyring = self.vault.keyring();
+        !keyring.makes_keys() && keyring.keys().len() > 1
+    }
+
+    #[must_use]
     pub fn outcome(&self) -> Rekeyed {
         self.outcome
     }

@@ -1,6 +1,8 @@
 //! The operator's configuration, checked once at startup: the upstream, the profile, the data directory and the
 //! credentials in the environment. Nothing in it comes from an agent.
 
+mod postgres_url;
+
 use std::{
     ffi::OsString,
     fmt,
@@ -11,6 +13,7 @@ use std::{
 use directories::ProjectDirs;
 use url::{Host, Url};
 
+pub use self::postgres_url::PostgresUrl;
 use crate::secret::{ExposeSecret as _, SecretString};
 
 /// The base URL that BondMCP documents.
@@ -25,7 +28,7 @@ pub const ENVIRONMENT: [(&str, &str); 11] = [
     ("BONDMCP_EMAIL", "With `BONDMCP_PASSWORD`: signs in when needed; never stored"),
     ("BONDMCP_PASSWORD", "The password of `BONDMCP_EMAIL`; never stored"),
     ("BONDMCP_API_KEY", "The key for API calls; never stored. It cannot manage keys"),
-    ("BONDMCP_VAULT", "`sqlite://PATH` instead of `vault.db` in the data directory"),
+    ("BONDMCP_VAULT", "`sqlite://PATH` or `postgres://…` instead of `vault.db` in the data directory"),
     (
         "BONDMCP_SEALING_KEY",
         "The vault's encryption key: 32 bytes, base64 or hex; during `vault rekey` the new and the old one",
@@ -55,8 +58,18 @@ pub enum ConfigError {
         "there is no home directory to store data in; name a directory with --data-dir or BONDMCP_DATA_DIR"
     )]
     NoHome,
-    #[error("BONDMCP_VAULT must be sqlite://PATH")]
+    #[error(
+        "BONDMCP_VAULT must be sqlite://PATH or postgres://USER:PASSWORD@HOST/DATABASE; write special characters in the password as %XX"
+    )]
     Vault,
+    #[error(
+        "BONDMCP_VAULT has a parameter that is not known; these are: host, port, dbname, user, password, sslmode, sslrootcert, sslcert, sslkey"
+    )]
+    VaultParameter,
+    #[error(
+        "BONDMCP_VAULT would let the connection fall back to clear text; give sslmode=verify-full (the default), verify-ca or require, or sslmode=disable where the network itself is protected"
+    )]
+    VaultClearText,
     #[error("{0} is not valid UTF-8")]
     NotUnicode(&'static str),
     #[error("BONDMCP_EMAIL and BONDMCP_PASSWORD go together; {0} is missing")]
@@ -175,24 +188,38 @@ impl FromStr for Profile {
 }
 
 /// Where accounts are stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum VaultLocation {
     Sqlite(PathBuf),
+    Postgres(PostgresUrl),
 }
 
 impl VaultLocation {
-    /// Whether the vault exists.
+    /// Whether the vault exists. A server must be asked.
     #[must_use]
     pub fn exists(&self) -> bool {
-        let Self::Sqlite(path) = self;
-        path.exists()
+        match self {
+            Self::Sqlite(path) => path.exists(),
+            Self::Postgres(_) => true,
+        }
+    }
+
+    /// Returns the secrets in it.
+    pub fn secrets(&self) -> impl Iterator<Item = &SecretString> {
+        let url = match self {
+            Self::Sqlite(_) => None,
+            Self::Postgres(url) => Some(url),
+        };
+        url.into_iter().flat_map(|url| std::iter::once(&url.url).chain(&url.password))
     }
 }
 
 impl fmt::Display for VaultLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::Sqlite(path) = self;
-        path.display().fmt(f)
+        match self {
+            Self::Sqlite(path) => path.display().fmt(f),
+            Self::Postgres(url) => f.write_str(&url.shown),
+        }
     }
 }
 
@@ -348,8 +375,9 @@ impl<F: Fn(&str) -> Option<OsString>> Environment<F> {
         match self.text("BONDMCP_VAULT")? {
             None => Ok(VaultLocation::Sqlite(data_dir.join("vault.db"))),
             Some(url) => match url.strip_prefix("sqlite://") {
-                Some(path) if !path.is_empty() => Ok(VaultLocation::Sqlite(path.into())),
-                _ => Err(ConfigError::Vault),
+                Some("") => Err(ConfigError::Vault),
+                Some(path) => Ok(VaultLocation::Sqlite(path.into())),
+                None => Ok(VaultLocation::Postgres(url.parse()?)),
             },
         }
     }
@@ -494,7 +522,7 @@ mod tests {
     fn each_given_sealing_key_is_a_secret_of_its_own() {
         let settings = load(&[("BONDMCP_SEALING_KEY", "one, two\n")]).unwrap();
         let secrets: Vec<_> = settings.sealing_key.secrets().collect();
-        assert_eq!(secrets.iter().map(ExposeSecret::expose_secret).collect::<Vec<_>>(), ["one", "two"]);
+        assert_eq!(secrets.iter().map(|secret| secret.expose_secret()).collect::<Vec<_>>(), ["one", "two"]);
         assert_eq!(load(&[]).unwrap().sealing_key.secrets().count(), 0);
     }
 

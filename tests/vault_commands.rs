@@ -57,7 +57,8 @@ impl WithKeyFile {
 
     fn write_keys(&self, keys: &str) {
         let mut options = std::fs::OpenOptions::new();
-        let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(self.key_file()).unwrap();
+        let mut file =
+            options.create(true).truncate(true).write(true).mode(0o600).open(self.key_file()).unwrap();
         std::io::Write::write_all(&mut file, keys.as_bytes()).unwrap();
     }
 }
@@ -85,7 +86,10 @@ async fn rekey_replaces_the_key_in_the_key_file_and_the_old_one_opens_nothing() 
     for _ in 0..2 {
         let (code, out, err) = place.run(&["vault", "rekey"]).await;
         assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
-        assert!(out.contains("new key; 1 record was encrypted") && out.contains("old key was deleted"), "{out}");
+        assert!(
+            out.contains("new key; 1 record was encrypted") && out.contains("old key was deleted"),
+            "{out}"
+        );
         let keys = place.keys();
         assert!(!keys.contains(',') && !out.contains(&keys), "{out}");
         assert!(!old.contains(&keys));
@@ -246,7 +250,10 @@ async fn a_vault_is_exported_and_imported_on_another_computer() {
     let bytes = std::fs::read(&file).unwrap();
     secrets::assert_absent(&[from.password.clone(), from.sealing_key.clone()], &bytes, "the export");
     assert!(!bytes.windows(EMAIL.len()).any(|window| window == EMAIL.as_bytes()));
-    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&file.metadata().unwrap().permissions()) & 0o777, 0o600);
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&file.metadata().unwrap().permissions()) & 0o777,
+        0o600
+    );
 
     let shown = type_passphrase(&mut terminal(&to, &["vault", "import", path]), &["a wrong passphrase"]);
     assert!(shown.contains("passphrase is wrong"), "{shown}");

@@ -17,7 +17,7 @@ use crate::{
     clock::Clock,
     config::{EnvironmentCredentials, Profile, Settings},
     redact::Redactor,
-    vault::RecordId,
+    vault::{RecordId, RecordKind},
 };
 
 /// Longest wait of a shutdown for work that must not be interrupted.
@@ -59,7 +59,10 @@ impl Accounts {
         redactor: Redactor,
     ) -> Self {
         let sealing_keys: Vec<_> = settings.sealing_key.secrets().collect();
-        redactor.hold("environment", settings.environment.secrets().chain(&sealing_keys));
+        redactor.hold(
+            "environment",
+            settings.environment.secrets().chain(&sealing_keys).chain(settings.vault.secrets()),
+        );
         let shared = Shared {
             profile: settings.profile.clone(),
             environment: settings.environment.clone(),
@@ -132,7 +135,7 @@ impl Shared {
         };
         let redactor = self.redactor.scope();
         let origin = self.client.base_url().as_str().to_owned();
-        let id = RecordId { owner: record_owner(owner, &environment), origin };
+        let id = RecordId { kind: RecordKind::ACCOUNT, owner: record_owner(owner, &environment), origin };
         Inner {
             owner: owner.clone(),
             name: owner.audit_name(),
@@ -141,7 +144,7 @@ impl Shared {
             client: self.client.for_owner(redactor.clone()),
             clock: self.clock.clone(),
             redactor,
-            store: Store { shared: Arc::clone(&self.vault), id, clock: self.clock.clone() },
+            store: Store { shared: Arc::clone(&self.vault), id },
             memory: RwLock::new(None),
             loading: tokio::sync::Mutex::new(()),
             renewals: Renewals::default(),

@@ -4,7 +4,13 @@
 use std::time::Duration;
 
 use super::{Account, Error};
-use crate::{clock::Timestamp, secret::SecretBytes, vault};
+use crate::{
+    clock::Timestamp,
+    vault::{self, Record, RecordId, RecordKind},
+};
+
+/// What a notice is in the vault.
+const KIND: RecordKind = RecordKind::new("sign-in");
 
 /// How long a notice counts without a sign of life: what others wait, at most, for a process that died.
 const LEASE: Duration = Duration::from_secs(3);
@@ -12,21 +18,32 @@ const LEASE: Duration = Duration::from_secs(3);
 impl Account {
     /// Takes or keeps the right to write the notice; `false` while another holder lives.
     pub async fn acquire_announcement_lease(&self, holder: &str) -> Result<bool, Error> {
-        let store = &self.inner.store;
-        Ok(store.vault().await?.acquire_lease(&store.announcement_id(), holder, self.now(), LEASE).await?)
+        let vault = self.inner.store.vault().await?;
+        Ok(vault.acquire_lease(&self.announcement_id(), holder, LEASE).await?)
     }
 
     pub async fn release_announcement_lease(&self, holder: &str) -> Result<(), Error> {
-        let store = &self.inner.store;
-        Ok(store.vault().await?.release_lease(&store.announcement_id(), holder).await?)
+        let vault = self.inner.store.vault().await?;
+        Ok(vault.release_lease(&self.announcement_id(), holder).await?)
     }
 
-    /// Puts `text` in the place of the notice that is there. For the holder.
-    pub async fn publish_announcement(&self, text: &[u8]) -> Result<(), Error> {
-        let (vault, id) = (self.inner.store.vault().await?, self.inner.store.announcement_id());
+    /// Whether the process lives that has the right to write the notice.
+    pub async fn is_announcer_alive(&self) -> Result<bool, Error> {
+        Ok(self.inner.store.vault().await?.is_leased(&self.announcement_id()).await?)
+    }
+
+    /// Waits until the notice is newer than `seen` or that process has ended, but at most for as long as others wait for
+    /// a process that died.
+    pub async fn announcement_wait(&self, seen: u64) -> Result<(), Error> {
+        Ok(self.inner.store.vault().await?.lease_wait(&self.announcement_id(), seen, LEASE).await?)
+    }
+
+    /// Puts `text` in the place of the notice that is there, for as long as it can be of use. For the holder.
+    pub async fn publish_announcement(&self, text: &[u8], expires: Timestamp) -> Result<(), Error> {
+        let (vault, id) = (self.inner.store.vault().await?, self.announcement_id());
         loop {
             let version = vault.read(&id).await?.map(|record| record.version);
-            match vault.write(&id, version, text).await {
+            match vault.write(&id, version, text, Some(expires)).await {
                 Err(vault::Error::Conflict) => {}
                 outcome => return Ok(outcome.map(|_| ())?),
             }
@@ -34,9 +51,12 @@ impl Account {
     }
 
     /// The notice as it was posted last.
-    pub async fn announcement(&self) -> Result<Option<SecretBytes>, Error> {
-        let (vault, id) = (self.inner.store.vault().await?, self.inner.store.announcement_id());
-        Ok(vault.read(&id).await?.map(|record| record.plaintext))
+    pub async fn announcement(&self) -> Result<Option<Record>, Error> {
+        Ok(self.inner.store.vault().await?.read(&self.announcement_id()).await?)
+    }
+
+    fn announcement_id(&self) -> RecordId {
+        self.inner.store.id_of(KIND)
     }
 
     /// Looks into the vault now for what another process has done to the account.

@@ -21,9 +21,6 @@ use crate::{
     vault,
 };
 
-/// Interval at which a process checks whether another process's renewal has finished.
-const POLL_INTERVAL: Duration = Duration::from_millis(100);
-
 /// Longest wait for another process's renewal. The lease of a dead holder expires several times in this period.
 const LEASE_WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -174,7 +171,7 @@ impl Account {
                 return outcome;
             }
             tracing::debug!("another process is renewing the session");
-            tokio::time::sleep(POLL_INTERVAL).await;
+            self.inner.store.lease_wait(memory.version).await?;
         }
         Err(Error::RenewalBusy)
     }
@@ -289,7 +286,9 @@ impl Account {
             match self.update(change).await {
                 // The token that this session replaces can no longer be used, so the session must not be lost to
                 // another process's write.
-                Err(Error::Vault(error @ vault::Error::Database(_))) if attempts < STORE_ATTEMPTS => {
+                Err(Error::Vault(error @ (vault::Error::Database(_) | vault::Error::Server(_))))
+                    if attempts < STORE_ATTEMPTS =>
+                {
                     tracing::warn!(%error, "the renewed session was not stored yet");
                     attempts += 1;
                 }
@@ -401,9 +400,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        clock::{Clock, Timestamp},
+        clock::Timestamp,
         config::{SealingKeySource, VaultLocation},
-        vault::{Keyring, RecordId, Vault},
+        vault::{Keyring, RecordId, RecordKind, Vault},
     };
 
     fn session() -> Session {
@@ -447,7 +446,7 @@ mod tests {
         let source = SealingKeySource::Given("ab".repeat(32).into());
         let (key, _) = Keyring::load(&source, directory.path(), &location).await.unwrap();
         let vault = Vault::open(&location, key).await.unwrap();
-        let id = RecordId { owner: "o".into(), origin: "u".into() };
+        let id = RecordId { kind: RecordKind::ACCOUNT, owner: "o".into(), origin: "u".into() };
         let mut other = SqliteConnection::connect(&format!("sqlite://{location}")).await.unwrap();
         sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
 
@@ -458,7 +457,7 @@ mod tests {
                 let (vault, id, began) = (vault.clone(), id.clone(), Arc::clone(&began));
                 async move {
                     began.notify_one();
-                    let _ = vault.acquire_lease(&id, "holder", Clock::system().now(), store::LEASE).await;
+                    let _ = vault.acquire_lease(&id, "holder", store::LEASE).await;
                 }
             }
         };
@@ -466,7 +465,7 @@ mod tests {
             began.notified().await;
             let unchanged = vault.read(&id).await.unwrap();
             sqlx::query("COMMIT").execute(&mut other).await.unwrap();
-            vault.write(&id, unchanged.map(|record| record.version), b"renewed").await.unwrap()
+            vault.write(&id, unchanged.map(|record| record.version), b"renewed", None).await.unwrap()
         };
         assert_eq!(with_heartbeat(Duration::from_millis(1), beat, work).await, 1);
     }

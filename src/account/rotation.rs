@@ -14,14 +14,14 @@ use super::{
 };
 use crate::{
     bondmcp::wire::{ApiKey, CreateApiKey, Permission},
-    vault::RecordId,
+    vault::{RecordId, RecordKind},
 };
 
 /// Lifetime of a rotation's lease without a heartbeat: the longest time that others wait for a dead process.
 const LEASE: Duration = Duration::from_secs(2);
 
-/// Interval at which a rotation checks whether another rotation of the same key has ended.
-const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// What the lease of a rotation is on.
+const KIND: RecordKind = RecordKind::new("rotation");
 
 /// Longest wait for another rotation of the same key.
 const LEASE_WAIT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -99,15 +99,14 @@ impl Account {
     /// other's result.
     async fn alone<T>(&self, id: &str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         let (store, holder) = (&self.inner.store, Uuid::new_v4().to_string());
-        let lease =
-            RecordId { owner: format!("rotation:{id}:{}", store.id.owner), origin: store.id.origin.clone() };
+        let lease = RecordId { owner: format!("{id}:{}", store.id.owner), ..store.id_of(KIND) };
         let vault = store.vault().await?;
         let began = Instant::now();
-        while !vault.acquire_lease(&lease, &holder, self.now(), LEASE).await? {
+        while !vault.acquire_lease(&lease, &holder, LEASE).await? {
             if began.elapsed() >= LEASE_WAIT_TIMEOUT {
                 return Err(Error::RotationBusy);
             }
-            sleep(POLL_INTERVAL).await;
+            vault.lease_wait(&lease, 0, LEASE).await?;
         }
         let outcome = tokio::select! {
             outcome = work => outcome,
@@ -124,9 +123,7 @@ impl Account {
         loop {
             sleep(LEASE / 3).await;
             let extended = async {
-                Ok::<_, Error>(
-                    self.inner.store.vault().await?.acquire_lease(lease, holder, self.now(), LEASE).await?,
-                )
+                Ok::<_, Error>(self.inner.store.vault().await?.acquire_lease(lease, holder, LEASE).await?)
             };
             match extended.await {
                 Ok(true) => {}

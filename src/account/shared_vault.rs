@@ -7,7 +7,7 @@ use tokio::sync::OnceCell;
 use super::Error;
 use crate::{
     config::{SealingKeySource, Settings, VaultLocation},
-    vault::{ChangeMarker, ChangeWatch, Keyring, Vault},
+    vault::{ChangeMarker, ChangeWatch, Keyring, RecordId, Vault},
 };
 
 #[derive(Debug)]
@@ -48,9 +48,12 @@ impl SharedVault {
             .await
     }
 
-    /// Returns the marker that changes when the vault is written; `None` where it is unknown.
-    pub fn change_marker(&self) -> Option<ChangeMarker> {
-        self.changes.marker(&self.location)
+    /// Returns the marker that changes when the record is written; `None` where it is unknown.
+    pub fn change_marker(&self, id: &RecordId) -> Option<ChangeMarker> {
+        match &self.location {
+            VaultLocation::Sqlite(path) => self.changes.marker(path),
+            VaultLocation::Postgres(_) => self.vault.get()?.change_marker(id),
+        }
     }
 
     pub async fn close(&self) {

@@ -4,9 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use super::{error::Error, record::Record, shared_vault::SharedVault};
 use crate::{
-    clock::Clock,
     secret,
-    vault::{self, ChangeMarker, RecordId, Vault},
+    vault::{self, ChangeMarker, RecordId, RecordKind, Vault},
 };
 
 /// Lifetime of a renewal's lease without a heartbeat: the longest time that others wait for a dead holder.
@@ -24,7 +23,6 @@ pub struct Versioned {
 pub struct Store {
     pub shared: Arc<SharedVault>,
     pub id: RecordId,
-    pub clock: Clock,
 }
 
 impl Store {
@@ -55,7 +53,7 @@ impl Store {
             let before: Vec<_> = record.secrets().cloned().collect();
             let outcome = change(&mut record)?;
             let bytes = record.to_bytes().map_err(|_| Error::RecordUnreadable)?;
-            match vault.write(&self.id, (version > 0).then_some(version), &bytes).await {
+            match vault.write(&self.id, (version > 0).then_some(version), &bytes, None).await {
                 Ok(version) => {
                     let forgotten = |old: &_| !record.secrets().any(|kept| secret::same(kept, old));
                     if before.iter().any(forgotten)
@@ -71,29 +69,34 @@ impl Store {
         }
     }
 
-    /// Returns the marker that changes when the vault is written; `None` where it is unknown.
+    /// Returns the marker that changes when the record is written; `None` where it is unknown.
     pub fn change_marker(&self) -> Option<ChangeMarker> {
-        self.shared.change_marker()
+        self.shared.change_marker(&self.id)
     }
 
     /// Takes or extends the right to renew the session.
     pub async fn acquire_lease(&self, holder: &str) -> Result<bool, Error> {
-        let vault = self.vault().await?;
-        Ok(vault.acquire_lease(&self.id, holder, self.clock.now(), LEASE).await?)
+        Ok(self.vault().await?.acquire_lease(&self.id, holder, LEASE).await?)
     }
 
     pub async fn release_lease(&self, holder: &str) -> Result<(), Error> {
         Ok(self.vault().await?.release_lease(&self.id, holder).await?)
     }
 
-    /// The identities that the account's records had in this program's first version, which did not store them.
+    /// The identities that the account's records had in this program's first version, which did not store them. The second
+    /// one is of its notice of a sign-in.
     pub fn first_version_records(&self) -> Vec<RecordId> {
-        vec![self.id.clone(), self.announcement_id()]
+        vec![self.id.clone(), RecordId { owner: format!("sign-in:{}", self.id.owner), ..self.id.clone() }]
     }
 
-    /// Where the account's notice lies.
-    pub fn announcement_id(&self) -> RecordId {
-        RecordId { owner: format!("sign-in:{}", self.id.owner), origin: self.id.origin.clone() }
+    /// Waits until nobody holds that right any more or the record is newer than `seen`, but at most for a lease's life.
+    pub async fn lease_wait(&self, seen: u64) -> Result<(), Error> {
+        Ok(self.vault().await?.lease_wait(&self.id, seen, LEASE).await?)
+    }
+
+    /// Returns the id of another record of the same owner.
+    pub fn id_of(&self, kind: RecordKind) -> RecordId {
+        RecordId { kind, ..self.id.clone() }
     }
 
     pub async fn vault(&self) -> Result<&Vault, Error> {

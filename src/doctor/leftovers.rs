@@ -23,10 +23,13 @@ pub(super) async fn examine(
     vault_opens: bool,
     findings: &mut Findings<'_>,
 ) {
-    let VaultLocation::Sqlite(vault) = &settings.vault;
-    let mut left = temporary_files(&settings.data_dir, vault);
+    let mut left = match &settings.vault {
+        VaultLocation::Sqlite(vault) => temporary_files(&settings.data_dir, vault),
+        VaultLocation::Postgres(_) => vec![],
+    };
     left.extend(stale_pages(&settings.data_dir));
-    let is_announced = vault_opens && vault.exists() && sign_in::is_abandoned(account).await.unwrap_or(false);
+    let is_announced =
+        vault_opens && settings.vault.exists() && sign_in::is_abandoned(account).await.unwrap_or(false);
     let note = if is_announced {
         "; a sign-in page of a process that ended is still announced, and the next page replaces it"
     } else {

@@ -3,6 +3,7 @@
 //! findings is secret: they are made to be pasted into a report.
 
 mod credential;
+mod database;
 mod entry;
 mod hosts;
 mod installation;

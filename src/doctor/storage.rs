@@ -4,7 +4,7 @@ use std::{io, path::Path, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Check, Findings, Fix, presentation::Presentation};
+use super::{Check, Findings, Fix, database, presentation::Presentation};
 use crate::{
     account::{self, Account, Status},
     config::{SealingKeySource, Settings, VaultLocation},
@@ -21,7 +21,10 @@ pub(super) async fn examine(
     account: &Account,
     findings: &mut Findings<'_>,
 ) -> Option<Status> {
-    let VaultLocation::Sqlite(vault) = &settings.vault;
+    let vault = match &settings.vault {
+        VaultLocation::Sqlite(path) => path,
+        VaultLocation::Postgres(url) => return database::examine(settings, url, account, findings).await,
+    };
     let mut is_usable = findings.add(directory("data directory", &settings.data_dir, &findings.presentation));
     if let Some(other) = vault.parent().filter(|parent| *parent != settings.data_dir) {
         is_usable &= findings.add(directory("vault directory", other, &findings.presentation));
@@ -63,7 +66,7 @@ pub(super) async fn examine(
 }
 
 /// Checks a directory that holds private files.
-fn directory(name: &'static str, path: &Path, presentation: &Presentation) -> Check {
+pub(super) fn directory(name: &'static str, path: &Path, presentation: &Presentation) -> Check {
     let shown = path.display();
     let elsewhere = || Fix::advice("Name another directory with --data-dir or BONDMCP_DATA_DIR.");
     match std::fs::metadata(path) {

@@ -5,7 +5,6 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
-use uuid::Uuid;
 
 use super::{End, Error, PageSession, Pending, State, peer::PeerPage};
 use crate::{
@@ -14,8 +13,11 @@ use crate::{
     secret::{self, ExposeSecret as _, SecretString},
 };
 
-/// Interval at which a process reads the state of another one's sign-in.
-const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// Wait after the state of another process's sign-in could not be read.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long the end of a sign-in can be asked for. Clocks of processes may differ by as much.
+const KEPT_AFTER_THE_END: Duration = Duration::from_hours(2);
 
 /// Interval at which the process that serves the page extends its lease, which lasts several times as long.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
@@ -69,7 +71,8 @@ pub async fn find_or_claim(
             return Ok(None);
         }
         let mut ends_in = None;
-        if let Some(announcement) = read(account).await?.filter(|announced| announced.state.is_open()) {
+        let (announcement, seen) = read(account).await?;
+        if let Some(announcement) = announcement.filter(|announced| announced.state.is_open()) {
             let (pending, page) = announcement.pending(account, need);
             if pending.is_open() {
                 if page.join(need).await {
@@ -84,14 +87,14 @@ pub async fn find_or_claim(
                 None => account::Error::SignInBusy.into(),
             });
         }
-        tokio::time::sleep(POLL_INTERVAL / 5).await;
+        account.announcement_wait(seen).await?;
     }
 }
 
 /// Returns the sign-in `name` in another process, which may have ended. Its page need not be within reach: the person has
 /// its link, and its state is in the vault.
 pub async fn find(account: &Account, name: &str) -> Result<Option<(Pending, PeerPage)>, account::Error> {
-    let Some(announcement) = read(account).await?.filter(|announced| announced.name == name) else {
+    let Some(announcement) = read(account).await?.0.filter(|announced| announced.name == name) else {
         return Ok(None);
     };
     if let State::SignedIn { .. } = announcement.state {
@@ -102,15 +105,8 @@ pub async fn find(account: &Account, name: &str) -> Result<Option<(Pending, Peer
 
 /// Whether a page is still announced whose process ended without withdrawing it. The next page replaces it.
 pub async fn is_abandoned(account: &Account) -> Result<bool, account::Error> {
-    if !read(account).await?.is_some_and(|announcement| announcement.state.is_open()) {
-        return Ok(false);
-    }
-    let holder = Uuid::new_v4().to_string();
-    let is_over = account.acquire_announcement_lease(&holder).await?;
-    if is_over {
-        account.release_announcement_lease(&holder).await?;
-    }
-    Ok(is_over)
+    let is_open = read(account).await?.0.is_some_and(|announcement| announcement.state.is_open());
+    Ok(is_open && !account.is_announcer_alive().await?)
 }
 
 /// Publishes the state of `session` to the other processes until its sign-in has ended, and then the end.
@@ -157,38 +153,36 @@ pub async fn publish(account: &Account, session: &PageSession) -> Result<(), acc
         peer_key: session.peer_key().expose_secret(),
     };
     let announcement = secret::to_secret_json(&announcement).map_err(|_| account::Error::RecordUnreadable)?;
-    account.publish_announcement(&announcement).await
+    let expires = account.now() + pending.expires_in() + KEPT_AFTER_THE_END;
+    account.publish_announcement(&announcement, expires).await
 }
 
 /// Copies the state of the sign-in in the other process to `pending`, until it has ended.
-pub async fn follow(account: Account, holder: String, pending: Arc<Pending>) {
+pub async fn follow(account: Account, pending: Arc<Pending>) {
     while pending.is_open() {
-        tokio::time::sleep(POLL_INTERVAL).await;
-        match remote_state(&account, &holder, pending.name()).await {
-            Ok(state) => pending.set_state(state),
-            Err(error) => tracing::warn!(%error, "the sign-in of another process cannot be followed"),
+        if let Err(error) = copy_state(&account, &pending).await {
+            tracing::warn!(%error, "the sign-in of another process cannot be followed");
+            tokio::time::sleep(RETRY_INTERVAL).await;
         }
     }
     pending.end(End::TimedOut);
 }
 
-/// Returns the state of the sign-in `name` in another process.
-async fn remote_state(account: &Account, holder: &str, name: &str) -> Result<State, account::Error> {
-    // The lease is free: the sign-in or its process has ended.
-    let is_over = account.acquire_announcement_lease(holder).await?;
-    if is_over {
-        account.release_announcement_lease(holder).await?;
-    }
-    let state = match read(account).await? {
-        Some(announcement) if announcement.name == name && !(is_over && announcement.state.is_open()) => {
-            announcement.state
-        }
+/// Copies the state of the sign-in in another process, and waits for the next one.
+async fn copy_state(account: &Account, pending: &Pending) -> Result<(), account::Error> {
+    // Looked at first, since the process announces the end before it releases its lease.
+    let is_alive = account.is_announcer_alive().await?;
+    let (announcement, seen) = read(account).await?;
+    let state = match announcement.filter(|announced| announced.name == pending.name()) {
+        Some(announced) if is_alive || !announced.state.is_open() => announced.state,
+        // The sign-in or its process has ended.
         _ => State::Ended(End::Gone),
     };
     if let State::SignedIn { .. } = state {
         account.reload().await?;
     }
-    Ok(state)
+    pending.set_state(state);
+    if pending.is_open() { account.announcement_wait(seen).await } else { Ok(()) }
 }
 
 /// Address of a page on loopback; `None` for one under a public origin, which every process of the server has.
@@ -200,6 +194,8 @@ fn address(url: &SecretString) -> Option<SocketAddr> {
     }
 }
 
-async fn read(account: &Account) -> Result<Option<Announcement>, account::Error> {
-    Ok(account.announcement().await?.and_then(|announcement| serde_json::from_slice(&announcement).ok()))
+/// Returns the announcement, and its version; 0 if there is none.
+async fn read(account: &Account) -> Result<(Option<Announcement>, u64), account::Error> {
+    let Some(record) = account.announcement().await? else { return Ok((None, 0)) };
+    Ok((serde_json::from_slice(&record.plaintext).ok(), record.version))
 }

@@ -243,7 +243,7 @@ impl SignIn {
     /// Follows a sign-in whose page another process serves.
     fn follow(&self, elsewhere: Pending, page: PeerPage) -> Current {
         let pending = Arc::new(elsewhere);
-        let following = coordination::follow(self.account.clone(), self.holder.clone(), Arc::clone(&pending));
+        let following = coordination::follow(self.account.clone(), Arc::clone(&pending));
         Current { pending, page: Page::Peer(page), task: tokio::spawn(following) }
     }
 

@@ -9,9 +9,8 @@ use std::{
 };
 
 use super::files;
-use crate::config::VaultLocation;
 
-/// The state of the vault's files. Two equal markers mean that nothing was committed between them.
+/// The state of the vault. Two equal markers mean that nothing was committed between them.
 ///
 /// A commit appends to SQLite's write-ahead log, and the first one after a checkpoint starts the log over with a new
 /// salt in its header and cuts it to length (`journal_size_limit`, see `sqlite.rs`).
@@ -24,6 +23,11 @@ pub enum ChangeMarker {
         length: u64,
         modified: Option<SystemTime>,
         header: [u8; WAL_HEADER_BYTES],
+    },
+    /// The number of changes of the record, and perhaps of others, that PostgreSQL has told on a connection.
+    Told {
+        connection: u64,
+        changes: u64,
     },
 }
 
@@ -40,7 +44,7 @@ pub struct ChangeWatch {
 impl ChangeWatch {
     /// Returns the current marker; `None` where it is unknown, so that the vault must be read.
     #[must_use]
-    pub fn marker(&self, location: &VaultLocation) -> Option<ChangeMarker> {
+    pub fn marker(&self, vault: &Path) -> Option<ChangeMarker> {
         let log = self.log.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(log) = &*log
             && let Some(marker) = of_log(log).ok()?
@@ -48,18 +52,18 @@ impl ChangeWatch {
             return Some(marker);
         }
         drop(log);
-        self.reopen(location)
+        self.reopen(vault)
     }
 
-    fn reopen(&self, VaultLocation::Sqlite(path): &VaultLocation) -> Option<ChangeMarker> {
+    fn reopen(&self, vault: &Path) -> Option<ChangeMarker> {
         let mut held = self.log.write().unwrap_or_else(PoisonError::into_inner);
         *held = None;
-        let log = match File::open(files::beside(path, "-wal")) {
+        let log = match File::open(files::beside(vault, "-wal")) {
             Ok(log) => log,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Some(without_log(path)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Some(without_log(vault)),
             Err(_) => return None,
         };
-        let marker = of_log(&log).ok()?.unwrap_or_else(|| without_log(path));
+        let marker = of_log(&log).ok()?.unwrap_or_else(|| without_log(vault));
         // Elsewhere an open file does not show that it was deleted.
         *held = cfg!(unix).then_some(log);
         Some(marker)
@@ -102,8 +106,8 @@ fn of_log(mut log: &File) -> io::Result<Option<ChangeMarker>> {
 mod tests {
     use super::*;
     use crate::{
-        config::SealingKeySource,
-        vault::{Keyring, RecordId, Vault},
+        config::{SealingKeySource, VaultLocation},
+        vault::{Keyring, RecordId, RecordKind, Vault},
     };
 
     async fn open(location: &VaultLocation) -> Vault {
@@ -116,16 +120,17 @@ mod tests {
     #[tokio::test]
     async fn every_commit_of_anybody_changes_the_marker_and_a_read_does_not() {
         let directory = tempfile::tempdir().unwrap();
-        let location = VaultLocation::Sqlite(directory.path().join("data/vault.db"));
+        let path = directory.path().join("data/vault.db");
+        let location = VaultLocation::Sqlite(path.clone());
         let watch = ChangeWatch::default();
-        let now = || watch.marker(&location);
+        let now = || watch.marker(&path);
         assert_eq!(now(), Some(ChangeMarker::NoVault));
         let (reader, writer) = (open(&location).await, open(&location).await);
-        let id = RecordId { owner: "o".into(), origin: "u".into() };
+        let id = RecordId { kind: RecordKind::ACCOUNT, owner: "o".into(), origin: "u".into() };
         let (mut version, plaintext) = (None, vec![7; 400_000]);
         for round in 0..40 {
             let before = now();
-            version = Some(writer.write(&id, version, &plaintext).await.unwrap());
+            version = Some(writer.write(&id, version, &plaintext, None).await.unwrap());
             let after = now();
             assert_ne!(before, after, "{round}");
             reader.read(&id).await.unwrap().unwrap();
@@ -139,18 +144,19 @@ mod tests {
     #[tokio::test]
     async fn a_log_that_was_deleted_and_made_again_is_not_watched_on() {
         let directory = tempfile::tempdir().unwrap();
-        let location = VaultLocation::Sqlite(directory.path().join("data/vault.db"));
+        let path = directory.path().join("data/vault.db");
+        let location = VaultLocation::Sqlite(path.clone());
         let watch = ChangeWatch::default();
-        let id = RecordId { owner: "o".into(), origin: "u".into() };
+        let id = RecordId { kind: RecordKind::ACCOUNT, owner: "o".into(), origin: "u".into() };
         let mut version = None;
         let mut seen = vec![];
         for _ in 0..3 {
             let vault = open(&location).await;
-            version = Some(vault.write(&id, version, b"record").await.unwrap());
-            seen.push(watch.marker(&location).unwrap());
+            version = Some(vault.write(&id, version, b"record", None).await.unwrap());
+            seen.push(watch.marker(&path).unwrap());
             assert!(matches!(seen.last(), Some(ChangeMarker::Log { .. })));
             vault.close().await;
-            assert_eq!(watch.marker(&location), Some(ChangeMarker::NoLog));
+            assert_eq!(watch.marker(&path), Some(ChangeMarker::NoLog));
         }
         seen.dedup();
         assert_eq!(seen.len(), 3);

@@ -38,6 +38,11 @@ pub enum Error {
     Unusable { path: PathBuf, reason: io::ErrorKind },
     #[error("the vault cannot be written: {0}")]
     Database(&'static str),
+    #[error("the vault's PostgreSQL server {0}")]
+    Server(&'static str),
+    /// Every process that uses the vault needs the same key, which this one would make for itself.
+    #[error("a vault in PostgreSQL needs a sealing key that all its processes are given")]
+    KeyNotGiven,
     #[error("the sealing key {0} is not 32 bytes in base64 or hex")]
     KeyFormat(String),
     #[error("the vault's sealing key is gone: neither the OS keychain nor {path} has it")]
@@ -71,6 +76,12 @@ impl Error {
                 "Check that it exists and that you may write there, or name another directory with --data-dir or BONDMCP_DATA_DIR.".into()
             }
             Self::Database(_) => "Check the disk and the permissions of the data directory, then try again.".into(),
+            Self::Server(_) => {
+                "Check BONDMCP_VAULT and that the server runs and can be reached, then try again; lost connections are made again by themselves.".into()
+            }
+            Self::KeyNotGiven => {
+                "Generate one with: openssl rand -base64 32. Give it to every process in BONDMCP_SEALING_KEY or BONDMCP_SEALING_KEY_FILE.".into()
+            }
             Self::KeyFormat(_) => "Generate one with: openssl rand -base64 32".into(),
             Self::KeyMissing { .. } => {
                 "Restore the key, or move the vault away and sign in again.".into()

@@ -2,8 +2,7 @@
 //! vault.
 //!
 //! The file begins with a header in plain text: what it is, the cost and the salt of Argon2id. Chunks follow, each with its
-//! length, encrypted like a record: an empty one that tells the right passphrase, one for each record, and a last one
-//! with their number. The number of a chunk and whether it is the last are authenticated, so that chunks can neither be
+//! length, encrypted like a record: an empty one that tells the right passphrase, one for each record, and an empty last one. The number of a chunk and whether it is the last are authenticated, so that chunks can neither be
 //! left out nor moved.
 
 use std::{
@@ -15,10 +14,12 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use zeroize::Zeroizing;
 
 use super::{
-    Error, RecordId, Row, SealingKey, Vault,
+    Error, RecordId, SealingKey, Vault,
+    database::Row,
     seal::{self, RecordKey},
 };
 use crate::{
+    clock::Timestamp,
     error::{Kind, UserFacingError},
     secret::{ExposeSecret as _, SecretBytes, SecretString},
 };
@@ -38,6 +39,9 @@ const MAX_CHUNK_BYTES: u32 = 64 * 1024 * 1024;
 
 /// Number of records that are read at once.
 const BATCH: u32 = 100;
+
+/// The expiry of a record that does not expire.
+const NEVER: i64 = i64::MAX;
 
 /// The kinds of chunk, in the place of a record's id.
 const START: RecordKey = [0; 32];
@@ -93,7 +97,7 @@ struct Cost {
 }
 
 impl Vault {
-    /// Writes all records into a new file and returns their number. Leases are not exported. `candidates` are identities
+    /// Writes all records into a new file and returns their number. Leases and what has expired are not exported. `candidates` are identities
     /// of records of this program's first version, which do not contain it.
     pub async fn export(
         &self,
@@ -108,6 +112,7 @@ impl Vault {
         let file = tempfile::NamedTempFile::new_in(directory).map_err(|error| failed(&error))?;
         let mut writer =
             ExportWriter::new(BufWriter::new(file), passphrase, COST).map_err(|error| failed(&error))?;
+        self.purge_expired().await?;
         let mut after = None;
         loop {
             let rows = self.database.rows_after(after.as_ref(), BATCH).await?;
@@ -115,7 +120,9 @@ impl Vault {
             after = Some(last.key);
             for row in &rows {
                 let (id, plaintext) = self.open_row(row, candidates).await?;
-                writer.write(&[&seal::identity_part(&id), &plaintext]).map_err(|error| failed(&error))?;
+                let expires = row.expires.map_or(NEVER, |expires| expires.timestamp_millis()).to_be_bytes();
+                let parts: [&[u8]; 3] = [&expires, &seal::identity_part(&id), &plaintext];
+                writer.write(&parts).map_err(|error| failed(&error))?;
             }
         }
         let (file, records) = writer.finish().map_err(|error| failed(&error))?;
@@ -135,12 +142,15 @@ impl Vault {
         let file = std::fs::File::open(path).map_err(|error| file_error(path, "read", &error))?;
         let mut reader = ExportReader::new(BufReader::new(file), passphrase)?;
         let sealer = self.refreshed_keys().await?;
+        self.purge_expired().await?;
         let mut import = self.database.import().await?;
         let (mut records, mut existing) = (0, 0);
         while let Some(chunk) = reader.next()? {
-            let (id, plaintext) = seal::split_identity(chunk).ok_or(TransferError::Damaged)?;
-            let (key, sealed) = (sealer.record_key(&id), sealer.seal(&id, 1, &plaintext)?);
-            existing += u64::from(!import.insert(&key, &sealed).await?);
+            let (expires, record) = split_expiry(chunk).ok_or(TransferError::Damaged)?;
+            let (id, plaintext) = seal::split_identity(record).ok_or(TransferError::Damaged)?;
+            let (key, kind) = (sealer.record_key(&id), id.kind.as_str().to_owned());
+            let row = Row { key, kind, version: 1, sealed: sealer.seal(&id, 1, &plaintext)?, expires };
+            existing += u64::from(!import.insert(&row).await?);
             records += 1;
         }
         if existing > 0 {
@@ -279,6 +289,17 @@ fn derive(passphrase: &SecretString, cost: Cost, salt: &[u8; SALT_BYTES]) -> Opt
     Some(SealingKey::from_bytes(*key))
 }
 
+/// Splits off the time, in milliseconds since the epoch, from which on there is no record.
+fn split_expiry(mut chunk: Zeroizing<Vec<u8>>) -> Option<(Option<Timestamp>, Zeroizing<Vec<u8>>)> {
+    let millis = i64::from_be_bytes(*chunk.first_chunk()?);
+    chunk.drain(..size_of_val(&millis));
+    if millis == NEVER {
+        Some((None, chunk))
+    } else {
+        Some((Some(Timestamp::from_timestamp_millis(millis)?), chunk))
+    }
+}
+
 fn file_error(path: &Path, action: &'static str, error: &io::Error) -> TransferError {
     TransferError::File { path: path.to_owned(), action, reason: error.kind() }
 }
@@ -286,7 +307,10 @@ fn file_error(path: &Path, action: &'static str, error: &io::Error) -> TransferE
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::VaultLocation, vault::Keyring};
+    use crate::{
+        config::VaultLocation,
+        vault::{Keyring, RecordKind},
+    };
 
     /// A cost that tests can pay often.
     const CHEAP: Cost = Cost { memory_kib: 8, passes: 1, lanes: 1 };
@@ -296,14 +320,18 @@ mod tests {
     }
 
     fn id(number: u64) -> RecordId {
-        RecordId { owner: format!("profile:{number}"), origin: "https://api.example".into() }
+        RecordId {
+            kind: RecordKind::ACCOUNT,
+            owner: format!("profile:{number}"),
+            origin: "https://api.example".into(),
+        }
     }
 
     async fn vault(directory: &Path, key: u8, records: std::ops::Range<u64>) -> Vault {
         let location = VaultLocation::Sqlite(directory.join(format!("{key}/vault.db")));
         let vault = Vault::open(&location, Keyring::of(&[key])).await.unwrap();
         for number in records {
-            vault.write(&id(number), None, number.to_string().as_bytes()).await.unwrap();
+            vault.write(&id(number), None, number.to_string().as_bytes(), None).await.unwrap();
         }
         vault
     }
@@ -378,7 +406,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("export");
         let from = vault(directory.path(), 1, 0..130).await;
-        from.write(&id(7), Some(1), b"7").await.unwrap();
+        from.write(&id(7), Some(1), b"7", None).await.unwrap();
         assert_eq!(from.export(&file, &passphrase("right"), &[]).await.unwrap(), 130);
         #[cfg(unix)]
         crate::vault::files::refuse_exposed(&file, "600").unwrap();
@@ -424,8 +452,8 @@ mod tests {
         let other = vault(directory.path(), 2, 0..0).await;
         let row = from.database.rows_after(None, 1).await.unwrap().remove(0);
         let mut import = other.database.import().await.unwrap();
-        let foreign = other.sealer().seal(&id(9), 1, b"9").unwrap();
-        assert!(import.insert(&row.key, &foreign).await.unwrap());
+        let sealed = other.sealer().seal(&id(9), 1, b"9").unwrap();
+        assert!(import.insert(&Row { sealed, ..row }).await.unwrap());
         import.commit().await.unwrap();
         let error = other.export(&out.path().join("other"), &passphrase("right"), &[]).await.unwrap_err();
         assert_eq!(error, TransferError::Vault(Error::Tampered));

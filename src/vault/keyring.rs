@@ -86,7 +86,7 @@ impl Keyring {
             SealingKeySource::Given(text) => (parse(text, "in BONDMCP_SEALING_KEY")?, KeyOrigin::Environment),
             SealingKeySource::File(path) => (from_file(path)?, KeyOrigin::KeyFile(path.clone())),
             SealingKeySource::KeychainOrFile => {
-                let VaultLocation::Sqlite(vault) = location;
+                let VaultLocation::Sqlite(vault) = location else { return Err(Error::KeyNotGiven) };
                 return Self::in_place(Place::of(data_dir), vault).await;
             }
         };
@@ -173,7 +173,7 @@ impl Keyring {
     /// Loads the keys that this program made for a vault, as on a machine without a keychain.
     #[cfg(test)]
     pub(super) async fn in_key_file(vault: &VaultLocation) -> Result<Self, Error> {
-        let VaultLocation::Sqlite(vault) = vault;
+        let VaultLocation::Sqlite(vault) = vault else { return Err(Error::KeyNotGiven) };
         let data_dir = vault.parent().unwrap_or(Path::new("")).to_owned();
         let place = Place { data_dir, keychain: Arc::new(super::keychain::Headless) };
         Ok(Self::in_place(place, vault).await?.0)

@@ -2,17 +2,22 @@
 //! changed by compare-and-swap, so that several processes can use one vault concurrently.
 
 mod changes;
+mod changes_told;
+mod database;
 mod error;
 mod export;
 pub(crate) mod files;
+mod import;
 mod keychain;
 mod keyring;
+mod postgres;
 mod rekey;
 mod seal;
 mod sealing_key;
 mod sqlite;
 
 use std::{
+    borrow::Cow,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
@@ -24,20 +29,41 @@ pub use self::{
     error::Error,
     export::TransferError,
     keyring::{KeyOrigin, KeyPlace, KeychainAnswer, Keyring},
+    postgres::is_in_postgres,
     rekey::{Progress, Rekey, Rekeyed},
     sealing_key::SealingKey,
 };
 use self::{
-    seal::{RecordKey, Sealer},
-    sqlite::Sqlite,
+    database::{Database, Row},
+    seal::Sealer,
 };
 use crate::{clock::Timestamp, config::VaultLocation, secret::SecretBytes};
 
-/// The identity of a record: its owner and its upstream. Both are authenticated with the record.
+/// The identity of a record. It is authenticated with the record.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RecordId {
+    pub kind: RecordKind,
     pub owner: String,
     pub origin: String,
+}
+
+/// What a record is about. Unlike its owner and its origin, it can be read in the database.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RecordKind(Cow<'static, str>);
+
+impl RecordKind {
+    /// An account: what every record was before there were kinds.
+    pub const ACCOUNT: Self = Self::new("account");
+
+    #[must_use]
+    pub const fn new(name: &'static str) -> Self {
+        Self(Cow::Borrowed(name))
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// A decrypted record.
@@ -48,25 +74,10 @@ pub struct Record {
     pub plaintext: SecretBytes,
 }
 
-/// A record as the database has it.
-#[derive(Debug)]
-struct Row {
-    key: RecordKey,
-    version: u64,
-    sealed: Vec<u8>,
-}
-
-/// A record that was encrypted anew, with the text that takes the place of the one that was read.
-#[derive(Debug)]
-struct Resealed {
-    row: Row,
-    new: Vec<u8>,
-}
-
 /// An open vault. Clones share its connections and its keys.
 #[derive(Clone, Debug)]
 pub struct Vault {
-    database: Sqlite,
+    database: Database,
     keys: Arc<RwLock<Keys>>,
 }
 
@@ -80,13 +91,12 @@ struct Keys {
 impl Vault {
     /// Opens the vault, and creates it if there is none. An interrupted first start is repeated.
     pub async fn open(location: &VaultLocation, keyring: Keyring) -> Result<Self, Error> {
-        let VaultLocation::Sqlite(path) = location;
         let new = Sealer::new(keyring.keys())?.known_text()?;
-        let _lock = sqlite::lock(path).await?;
-        let database = Sqlite::open(path, &new).await?;
+        let (database, _lock) = Database::open(location, &new).await?;
         database.init_key_check(&new).await?;
         let keys = Keys::of_vault(&database.key_check().await?, keyring).await?;
         database.move_records_by_owner(|id| keys.sealer.record_key(id)).await?;
+        database.purge_expired().await?;
         Ok(Self { database, keys: Arc::new(RwLock::new(keys)) })
     }
 
@@ -106,16 +116,40 @@ impl Vault {
     }
 
     /// Writes the record and returns its new version. `expected` is the version that was read before, `None` when there
-    /// was no record; [`Error::Conflict`] means that another process wrote meanwhile.
-    pub async fn write(&self, id: &RecordId, expected: Option<u64>, plaintext: &[u8]) -> Result<u64, Error> {
+    /// was no record; [`Error::Conflict`] means that another process wrote meanwhile. From `expires` on, by the
+    /// database's clock, there is no record.
+    pub async fn write(
+        &self,
+        id: &RecordId,
+        expected: Option<u64>,
+        plaintext: &[u8],
+        expires: Option<Timestamp>,
+    ) -> Result<u64, Error> {
         let version = expected.unwrap_or(0) + 1;
         let mut sealer = self.sealer();
+        let (key, kind) = (sealer.record_key(id), id.kind.as_str().to_owned());
+        let mut row = Row { key, kind, version, sealed: Vec::new(), expires };
         loop {
-            let sealed = sealer.seal(id, version, plaintext)?;
-            match self.database.write(&sealer.record_key(id), version, &sealed).await {
+            row.sealed = sealer.seal(id, version, plaintext)?;
+            match self.database.write(&row).await {
                 Err(Error::KeyChanged) => sealer = self.sealer_after(&sealer).await?,
-                written => return if written? { Ok(version) } else { Err(Error::Conflict) },
+                Ok(false) => return Err(Error::Conflict),
+                written => return written.map(|_| version),
             }
+        }
+    }
+
+    /// Deletes the record, if its version is `expected`; otherwise [`Error::Conflict`].
+    pub async fn delete(&self, id: &RecordId, expected: u64) -> Result<(), Error> {
+        let deleted = self.database.delete(&self.sealer().record_key(id), expected).await?;
+        if deleted { Ok(()) } else { Err(Error::Conflict) }
+    }
+
+    /// Records that something was used; `false` if it was before. It is forgotten at `expires`.
+    pub async fn insert_once(&self, id: &RecordId, expires: Timestamp) -> Result<bool, Error> {
+        match self.write(id, None, &[], Some(expires)).await {
+            Err(Error::Conflict) => Ok(false),
+            written => written.map(|_| true),
         }
     }
 
@@ -153,16 +187,35 @@ impl Vault {
         Ok(sealer)
     }
 
-    /// Takes or extends the lease on a record until `now + lifetime`, unless another holder's is still valid. The
-    /// record need not exist.
+    /// Takes or extends the lease on a record for `lifetime`, unless another holder's is still valid. The database's
+    /// clock decides about that. The record need not exist.
     pub async fn acquire_lease(
         &self,
         id: &RecordId,
         holder: &str,
-        now: Timestamp,
         lifetime: Duration,
     ) -> Result<bool, Error> {
-        self.database.acquire_lease(&self.sealer().record_key(id), holder, now, lifetime).await
+        self.database.acquire_lease(&self.sealer().record_key(id), holder, lifetime).await
+    }
+
+    /// Whether anybody holds the lease on a record. Writes nothing.
+    pub async fn is_leased(&self, id: &RecordId) -> Result<bool, Error> {
+        Ok(self.database.state(&self.sealer().record_key(id)).await?.lease.is_some())
+    }
+
+    /// Waits until nobody holds the lease on a record or its version is higher than `seen` (0 for no record), but at
+    /// most for `at_most`. Writes nothing.
+    pub async fn lease_wait(&self, id: &RecordId, seen: u64, at_most: Duration) -> Result<(), Error> {
+        let key = self.sealer().record_key(id);
+        let wait = self.database.lease_wait(&key, seen);
+        tokio::time::timeout(at_most, wait).await.unwrap_or(Ok(()))
+    }
+
+    /// Returns the marker that changes when the record is written; `None` where it is unknown. A vault in files has
+    /// none: [`ChangeWatch`] looks at them.
+    #[must_use]
+    pub fn change_marker(&self, id: &RecordId) -> Option<ChangeMarker> {
+        self.database.change_marker(|| self.sealer().record_key(id))
     }
 
     /// Releases the lease, if `holder` still has it.
@@ -173,6 +226,11 @@ impl Vault {
     /// Removes the remains of earlier versions of the records from the vault's files.
     pub async fn purge(&self) -> Result<(), Error> {
         self.database.purge().await
+    }
+
+    /// Deletes what has expired. That happens by itself, too: when a vault is opened, and from time to time on a write.
+    pub async fn purge_expired(&self) -> Result<(), Error> {
+        self.database.purge_expired().await
     }
 
     pub async fn close(&self) {
@@ -216,7 +274,7 @@ mod tests {
         let downgrade = "DROP TABLE records; DROP TABLE leases; ALTER TABLE meta RENAME TO kept;
             DELETE FROM _sqlx_migrations WHERE version > 1;";
         let key = SealingKey::from_bytes([1; 32]);
-        let check = RecordId { owner: String::new(), origin: "key check".into() };
+        let check = RecordId { kind: RecordKind::ACCOUNT, owner: String::new(), origin: "key check".into() };
         let restore = "DROP TABLE meta; ALTER TABLE kept RENAME TO meta;";
         for statements in [downgrade, include_str!("migrations/0001_records.sql"), restore] {
             sqlx::raw_sql(statements).execute(&mut database).await.unwrap();
@@ -248,7 +306,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let data_dir = directory.path().join("data");
         let location = VaultLocation::Sqlite(data_dir.join("vault.db"));
-        let id = RecordId { owner: OWNER.into(), origin: "https://api.example".into() };
+        let id =
+            RecordId { kind: RecordKind::ACCOUNT, owner: OWNER.into(), origin: "https://api.example".into() };
         first_version(&location, &id).await;
         assert!(shows_the_owner(&data_dir));
 

@@ -11,7 +11,8 @@
 use std::sync::{Arc, PoisonError};
 
 use super::{
-    Error, Keys, RecordId, Resealed, Row, Vault,
+    Error, Keys, RecordId, Vault,
+    database::{Resealed, Row},
     seal::{KeyId, RecordKey, Sealer},
 };
 
@@ -201,13 +202,20 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::{config::VaultLocation, vault::Keyring};
+    use crate::{
+        config::VaultLocation,
+        vault::{Keyring, RecordKind},
+    };
 
     /// More than a batch.
     const RECORDS: u64 = 130;
 
     fn id(number: u64) -> RecordId {
-        RecordId { owner: format!("profile:{number}"), origin: "https://api.example".into() }
+        RecordId {
+            kind: RecordKind::ACCOUNT,
+            owner: format!("profile:{number}"),
+            origin: "https://api.example".into(),
+        }
     }
 
     fn location(directory: &Path) -> VaultLocation {
@@ -221,7 +229,7 @@ mod tests {
 
     async fn fill(vault: &Vault) {
         for number in 0..RECORDS {
-            vault.write(&id(number), None, number.to_string().as_bytes()).await.unwrap();
+            vault.write(&id(number), None, number.to_string().as_bytes(), None).await.unwrap();
         }
     }
 
@@ -233,7 +241,7 @@ mod tests {
         }
         for number in 0..RECORDS {
             let text = number.to_string();
-            let written = vault.write(&id(number), Some(version), text.as_bytes()).await.unwrap();
+            let written = vault.write(&id(number), Some(version), text.as_bytes(), None).await.unwrap();
             assert_eq!(written, version + 1);
         }
         version + 1
@@ -339,7 +347,7 @@ mod tests {
                     let id = id((round * 7 + writer) % 10);
                     loop {
                         let record = vault.read(&id).await.unwrap().unwrap();
-                        match vault.write(&id, Some(record.version), &record.plaintext).await {
+                        match vault.write(&id, Some(record.version), &record.plaintext, None).await {
                             Err(Error::Conflict) => {}
                             written => break assert_eq!(written.unwrap(), record.version + 1),
                         }
@@ -384,8 +392,8 @@ mod tests {
         };
         assert_eq!(outcome, expected);
         assert_eq!(replica.read(&id(0)).await.unwrap_err(), Error::UnknownKey);
-        assert_eq!(replica.write(&id(0), Some(3), b"lost?").await.unwrap_err(), Error::UnknownKey);
-        assert_eq!(replica.write(&id(999), None, b"lost?").await.unwrap_err(), Error::UnknownKey);
+        assert_eq!(replica.write(&id(0), Some(3), b"lost?", None).await.unwrap_err(), Error::UnknownKey);
+        assert_eq!(replica.write(&id(999), None, b"lost?", None).await.unwrap_err(), Error::UnknownKey);
         use_all(&restarted, 3).await;
         assert_eq!(open(&[1]).await.unwrap_err(), Error::WrongKey);
         let again = run(&mut Rekey::new(open(&[2]).await.unwrap(), vec![])).await;
@@ -397,19 +405,19 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let location = location(directory.path());
         let vault = started(&location).await;
-        let (key, sealer) = (vault.keyring().keys()[0].clone(), vault.sealer());
+        let key = vault.keyring().keys()[0].clone();
         let database = &vault.database;
         // A vault of the first format has no current key.
-        let check = RecordId { owner: String::new(), origin: "key check".into() };
+        let check = RecordId { kind: RecordKind::ACCOUNT, owner: String::new(), origin: "key check".into() };
         let first = crate::vault::seal::seal_first_format(&key, &check, 0, b"bondmcp-server");
         let known_text = database.key_check().await.unwrap();
         assert!(database.replace_key_check(&known_text, &first).await.unwrap());
         vault.refreshed_keys().await.unwrap();
         for number in 0..2 {
             let sealed = crate::vault::seal::seal_first_format(&key, &id(number), 1, b"an old record");
-            assert!(database.write(&vault.sealer().record_key(&id(number)), 1, &sealed).await.unwrap());
+            let (key, kind) = (vault.sealer().record_key(&id(number)), "account".to_owned());
+            assert!(database.write(&Row { key, kind, version: 1, sealed, expires: None }).await.unwrap());
         }
-        drop(sealer);
 
         let outcome = run(&mut Rekey::new(vault.clone(), vec![id(0)])).await;
         assert_eq!((outcome.records, outcome.unnamed, outcome.known_keys), (1, 1, 2));

@@ -16,7 +16,7 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::{Error, RecordId, SealingKey};
+use super::{Error, RecordId, RecordKind, SealingKey};
 use crate::secret::SecretBytes;
 
 /// Format version: the first byte of every encrypted record.
@@ -60,7 +60,8 @@ impl Sealer {
     /// Makes the sealer of an existing vault from its known text. The key that opens it is the vault's current one.
     pub fn of_vault(known_text: &[u8], keys: &[Arc<SealingKey>]) -> Result<Self, Error> {
         let opened = if known_text.first() == Some(&FIRST_FORMAT) {
-            let id = RecordId { owner: String::new(), origin: "key check".to_owned() };
+            let id =
+                RecordId { kind: RecordKind::ACCOUNT, owner: String::new(), origin: "key check".to_owned() };
             let mut opened = keys.iter().map(|key| (key, open_first_format(key, &id, 0, known_text)));
             opened.find(|(_, opened)| opened.as_ref().is_ok_and(|text| &text[..] == FIRST_KNOWN_TEXT))
         } else {
@@ -210,10 +211,12 @@ fn associated(head: &[u8], place: &[u8], version: u64) -> Vec<u8> {
     [head, place, &version.to_be_bytes()].concat()
 }
 
-/// Encodes each part with its length, so that no two records have the same encoding.
+/// Encodes each part with its length, so that no two records have the same encoding. An account has two parts, as every
+/// record had before there were kinds.
 fn identity(id: &RecordId) -> Vec<u8> {
     let mut data = Vec::new();
-    for part in [&id.owner, &id.origin] {
+    let kind = (id.kind != RecordKind::ACCOUNT).then(|| id.kind.as_str());
+    for part in kind.into_iter().chain([&*id.owner, &*id.origin]) {
         push_part(&mut data, part.as_bytes());
     }
     data
@@ -235,10 +238,19 @@ pub fn split_identity(mut opened: Zeroizing<Vec<u8>>) -> Option<(RecordId, Secre
 }
 
 fn parse_identity(data: &[u8]) -> Option<RecordId> {
-    let (owner, rest) = split_part(data)?;
-    let (origin, rest) = split_part(rest)?;
-    let text = |part: &[u8]| String::from_utf8(part.to_vec()).ok();
-    rest.is_empty().then_some(RecordId { owner: text(owner)?, origin: text(origin)? })
+    let (mut parts, mut rest) = (Vec::new(), data);
+    while !rest.is_empty() {
+        let (part, after) = split_part(rest)?;
+        parts.push(String::from_utf8(part.to_vec()).ok()?);
+        rest = after;
+    }
+    match <[String; 3]>::try_from(parts) {
+        Ok([kind, owner, origin]) => Some(RecordId { kind: RecordKind(kind.into()), owner, origin }),
+        Err(parts) => {
+            let [owner, origin] = parts.try_into().ok()?;
+            Some(RecordId { kind: RecordKind::ACCOUNT, owner, origin })
+        }
+    }
 }
 
 fn push_part(data: &mut Vec<u8>, part: &[u8]) {
@@ -274,7 +286,7 @@ mod tests {
     use super::*;
 
     fn id(owner: &str, origin: &str) -> RecordId {
-        RecordId { owner: owner.into(), origin: origin.into() }
+        RecordId { kind: RecordKind::ACCOUNT, owner: owner.into(), origin: origin.into() }
     }
 
     fn keys(bytes: &[u8]) -> Vec<Arc<SealingKey>> {
@@ -311,6 +323,21 @@ mod tests {
         for other in [sealer(1).record_key(&id("a", "bc")), sealer(2).record_key(&id("ab", "c"))] {
             assert_ne!(known, other);
         }
+    }
+
+    #[test]
+    fn a_kind_belongs_to_the_identity_and_accounts_keep_the_one_from_before_there_were_kinds() {
+        let of_kind = |kind: &'static str| RecordId { kind: RecordKind::new(kind), ..id("a", "b") };
+        let ids = [of_kind("account"), of_kind("other"), id("a", ""), id("other", "a")];
+        for (at, one) in ids.iter().enumerate() {
+            assert_eq!(parse_identity(&identity(one)).as_ref(), Some(one));
+            for other in &ids[at + 1..] {
+                assert_ne!(sealer(1).record_key(one), sealer(1).record_key(other));
+                let sealed = sealer(1).seal(one, 1, b"x").unwrap();
+                assert_eq!(sealer(1).open(other, 1, &sealed).unwrap_err(), Error::Tampered);
+            }
+        }
+        assert_eq!(identity(&ids[0]), b"\0\0\0\0\0\0\0\x01a\0\0\0\0\0\0\0\x01b");
     }
 
     #[test]

@@ -8,7 +8,13 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{Error, RecordId, Resealed, Row, files, seal::RecordKey};
+use super::{
+    Error, RecordId, RecordKind,
+    database::{Resealed, Row, State},
+    files,
+    import::Import,
+    seal::RecordKey,
+};
 use crate::clock::Timestamp;
 
 /// The migrations, listed without sqlx's macro, for which SQLite would be built a second time.
@@ -20,6 +26,7 @@ fn migrations() -> Migrator {
         migration(1, "records", include_str!("migrations/0001_records.sql")),
         migration(2, "keyed ids", include_str!("migrations/0002_keyed_ids.sql")),
         migration(3, "current key", include_str!("migrations/0003_current_key.sql")),
+        migration(4, "kinds and expiry", include_str!("migrations/0004_kinds_and_expiry.sql")),
     ])
 }
 
@@ -31,6 +38,16 @@ const MAX_CONNECTIONS: u32 = 2;
 
 /// `SQLITE_CONSTRAINT_TRIGGER`: the triggers refuse records that another key than the current one encrypted.
 const REFUSED_BY_TRIGGER: u32 = 1811;
+
+/// Interval at which a lease that another process holds is looked at.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The database's clock, in milliseconds since the epoch.
+macro_rules! now {
+    () => {
+        "CAST(unixepoch('subsec') * 1000 AS INTEGER)"
+    };
+}
 
 #[derive(Clone, Debug)]
 pub struct Sqlite(SqlitePool);
@@ -130,8 +147,8 @@ impl Sqlite {
         let mut transaction = self.0.begin().await?;
         let rows = sqlx::query("SELECT owner, origin, version, sealed FROM records_by_owner");
         for row in rows.fetch_all(&mut *transaction).await? {
-            let id = RecordId { owner: row.try_get(0)?, origin: row.try_get(1)? };
-            sqlx::query("INSERT INTO records (id, version, sealed) VALUES (?, ?, ?)")
+            let id = RecordId { kind: RecordKind::ACCOUNT, owner: row.try_get(0)?, origin: row.try_get(1)? };
+            sqlx::query("INSERT INTO records (id, kind, version, sealed) VALUES (?, 'account', ?, ?)")
                 .bind(&key_of(&id)[..])
                 .bind(row.try_get::<i64, _>(2)?)
                 .bind(row.try_get::<Vec<u8>, _>(3)?)
@@ -174,7 +191,12 @@ impl Sqlite {
     }
 
     pub async fn read(&self, id: &RecordKey) -> Result<Option<(u64, Vec<u8>)>, Error> {
-        let row = sqlx::query("SELECT version, sealed FROM records WHERE id = ?")
+        let query = concat!(
+            "SELECT version, sealed FROM records WHERE id = ? AND (expires IS NULL OR expires > ",
+            now!(),
+            ")"
+        );
+        let row = sqlx::query(query)
             .bind(&id[..])
             .fetch_optional(&self.0)
             .await
@@ -185,22 +207,56 @@ impl Sqlite {
         Ok(Some((u64::try_from(version).map_err(|_| Error::Damaged)?, sealed)))
     }
 
-    /// Writes the record if `version` follows the stored one (1 if there is none); returns whether it did.
-    pub async fn write(&self, id: &RecordKey, version: u64, sealed: &[u8]) -> Result<bool, Error> {
-        let version = i64::try_from(version).map_err(|_| Error::Damaged)?;
-        let query = if version == 1 {
-            "INSERT INTO records (version, sealed, id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+    /// Writes the record if its version follows the stored one (1 if there is none, or an expired one); returns whether
+    /// it did.
+    pub async fn write(&self, row: &Row) -> Result<bool, Error> {
+        let query = if row.version == 1 {
+            concat!(
+                "INSERT INTO records (id, kind, version, sealed, expires) VALUES (?, ?, ?, ?, ?)
+                 ON CONFLICT DO UPDATE SET
+                     kind = excluded.kind, version = excluded.version, sealed = excluded.sealed, expires = excluded.expires
+                 WHERE records.expires <= ",
+                now!()
+            )
         } else {
-            "UPDATE records SET version = ?1, sealed = ?2 WHERE id = ?3 AND version = ?1 - 1"
+            concat!(
+                "UPDATE records SET kind = ?2, version = ?3, sealed = ?4, expires = ?5
+                 WHERE id = ?1 AND version = ?3 - 1 AND (expires IS NULL OR expires > ",
+                now!(),
+                ")"
+            )
         };
         let written = sqlx::query(query)
-            .bind(version)
-            .bind(sealed)
-            .bind(&id[..])
+            .bind(&row.key[..])
+            .bind(&row.kind)
+            .bind(i64::try_from(row.version).map_err(|_| Error::Damaged)?)
+            .bind(&row.sealed)
+            .bind(row.expires.map(|expires| expires.timestamp_millis()))
             .execute(&self.0)
             .await
             .map_err(|error| failure(&error))?;
         Ok(written.rows_affected() == 1)
+    }
+
+    /// Deletes the record if its version is `version`; returns whether it was.
+    pub async fn delete(&self, id: &RecordKey, version: u64) -> Result<bool, Error> {
+        let deleted = sqlx::query("DELETE FROM records WHERE id = ? AND version = ?")
+            .bind(&id[..])
+            .bind(i64::try_from(version).map_err(|_| Error::Damaged)?)
+            .execute(&self.0)
+            .await
+            .map_err(|error| failure(&error))?;
+        Ok(deleted.rows_affected() == 1)
+    }
+
+    /// Deletes expired records, and leases that ended.
+    pub async fn purge_expired(&self) -> Result<(), Error> {
+        let records = concat!("DELETE FROM records WHERE expires <= ", now!());
+        let leases = concat!("DELETE FROM leases WHERE until <= ", now!());
+        for query in [records, leases] {
+            sqlx::query(query).execute(&self.0).await.map_err(|error| failure(&error))?;
+        }
+        Ok(())
     }
 
     /// Puts `new` in the place of the known text `old`; returns whether that was there.
@@ -222,12 +278,14 @@ impl Sqlite {
 
     /// Returns at most `limit` records in the order of their ids, from the one after `after`.
     pub async fn rows_after(&self, after: Option<&RecordKey>, limit: u32) -> Result<Vec<Row>, Error> {
-        let rows = sqlx::query("SELECT id, version, sealed FROM records WHERE id > ? ORDER BY id LIMIT ?")
-            .bind(after.map_or(&[][..], |key| key))
-            .bind(limit)
-            .fetch_all(&self.0)
-            .await
-            .map_err(|error| failure(&error))?;
+        let rows = sqlx::query(
+            "SELECT id, kind, version, sealed, expires FROM records WHERE id > ? ORDER BY id LIMIT ?",
+        )
+        .bind(after.map_or(&[][..], |key| key))
+        .bind(limit)
+        .fetch_all(&self.0)
+        .await
+        .map_err(|error| failure(&error))?;
         rows.iter().map(|row| to_row(row).unwrap_or(Err(Error::Damaged))).collect()
     }
 
@@ -249,34 +307,57 @@ impl Sqlite {
         replace.await.map_err(|error: sqlx::Error| failure(&error))
     }
 
+    /// Returns the state of a record without its content.
+    pub async fn state(&self, id: &RecordKey) -> Result<State, Error> {
+        let query = concat!(
+            "WITH clock(now) AS (SELECT ",
+            now!(),
+            ")
+             SELECT (SELECT version FROM records WHERE id = ?1 AND (expires IS NULL OR expires > now)),
+                    (SELECT until - now FROM leases WHERE id = ?1 AND until > now)
+             FROM clock"
+        );
+        let row = sqlx::query(query).bind(&id[..]).fetch_one(&self.0).await;
+        let columns = row.and_then(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+        columns.map_or_else(|error| Err(failure(&error)), |(version, left)| Ok(State::new(version, left)))
+    }
+
+    /// Waits until nobody holds the lease or the version of the record is higher than `seen`.
+    pub async fn lease_wait(&self, id: &RecordKey, seen: u64) -> Result<(), Error> {
+        while !self.state(id).await?.ends_wait(seen) {
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+        Ok(())
+    }
+
     /// Begins to add records, all or none.
     pub async fn import(&self) -> Result<Import, Error> {
         let transaction = self.0.begin_with("BEGIN IMMEDIATE").await;
-        transaction.map(Import).map_err(|error| failure(&error))
+        transaction.map(Import::Sqlite).map_err(|error| failure(&error))
     }
 
     pub async fn acquire_lease(
         &self,
         id: &RecordKey,
         holder: &str,
-        now: Timestamp,
         lifetime: Duration,
     ) -> Result<bool, Error> {
-        let now = now.timestamp_millis();
-        let lifetime = i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX / 4);
         // A lease that ends later than possible was taken before the clock was set back; it is void.
-        let taken = sqlx::query(
-            "INSERT INTO leases (id, holder, until) VALUES (?1, ?2, ?3 + ?4)
-             ON CONFLICT DO UPDATE SET holder = ?2, until = ?3 + ?4
-             WHERE holder = ?2 OR until <= ?3 OR until > ?3 + 2 * ?4",
-        )
-        .bind(&id[..])
-        .bind(holder)
-        .bind(now)
-        .bind(lifetime)
-        .execute(&self.0)
-        .await
-        .map_err(|error| failure(&error))?;
+        let query = concat!(
+            "WITH clock(now) AS (SELECT ",
+            now!(),
+            ")
+             INSERT INTO leases (id, holder, until) SELECT ?1, ?2, now + ?3 FROM clock WHERE true
+             ON CONFLICT DO UPDATE SET holder = excluded.holder, until = excluded.until
+             WHERE leases.holder = ?2 OR leases.until <= excluded.until - ?3 OR leases.until > excluded.until + ?3"
+        );
+        let taken = sqlx::query(query)
+            .bind(&id[..])
+            .bind(holder)
+            .bind(i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX / 4))
+            .execute(&self.0)
+            .await
+            .map_err(|error| failure(&error))?;
         Ok(taken.rows_affected() == 1)
     }
 
@@ -295,36 +376,17 @@ impl Sqlite {
     }
 }
 
-/// Records that are being added; none of them is if this is dropped.
-#[derive(Debug)]
-pub struct Import(sqlx::Transaction<'static, sqlx::Sqlite>);
-
-impl Import {
-    /// Adds a record with version 1; returns whether there was none.
-    pub async fn insert(&mut self, id: &RecordKey, sealed: &[u8]) -> Result<bool, Error> {
-        sqlx::query("INSERT INTO records (version, sealed, id) VALUES (1, ?, ?) ON CONFLICT DO NOTHING")
-            .bind(sealed)
-            .bind(&id[..])
-            .execute(&mut *self.0)
-            .await
-            .map(|inserted| inserted.rows_affected() == 1)
-            .map_err(|error| failure(&error))
-    }
-
-    pub async fn commit(self) -> Result<(), Error> {
-        self.0.commit().await.map_err(|error| failure(&error))
-    }
-}
-
 fn to_row(row: &sqlx::sqlite::SqliteRow) -> Result<Result<Row, Error>, sqlx::Error> {
-    let (key, version): (Vec<u8>, i64) = (row.try_get(0)?, row.try_get(1)?);
+    let (key, version): (Vec<u8>, i64) = (row.try_get(0)?, row.try_get(2)?);
     let (Ok(key), Ok(version)) = (key.try_into(), version.try_into()) else { return Ok(Err(Error::Damaged)) };
-    Ok(Ok(Row { key, version, sealed: row.try_get(2)? }))
+    let expires: Option<i64> = row.try_get(4)?;
+    let expires = expires.and_then(Timestamp::from_timestamp_millis);
+    Ok(Ok(Row { key, kind: row.try_get(1)?, version, sealed: row.try_get(3)?, expires }))
 }
 
 /// SQLite's result codes (<https://www.sqlite.org/rescode.html>), with messages of our own, since SQLite's may quote
 /// the file.
-fn failure(error: &sqlx::Error) -> Error {
+pub fn failure(error: &sqlx::Error) -> Error {
     let sqlx::Error::Database(error) = error else {
         return match error {
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound => Error::Damaged,

@@ -1,0 +1,217 @@
+//! The vault's tables, in SQLite or in PostgreSQL. These modules see encrypted bytes only.
+
+use std::{
+    fs::File,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    ChangeMarker, Error, RecordId, import::Import, postgres::Postgres, seal::RecordKey, sqlite,
+    sqlite::Sqlite,
+};
+use crate::{clock::Timestamp, config::VaultLocation};
+
+/// Interval at which a process that writes deletes what has expired.
+const PURGE_INTERVAL: Duration = Duration::from_mins(10);
+
+/// A record as the database has it.
+#[derive(Clone, Debug)]
+pub struct Row {
+    pub key: RecordKey,
+    pub kind: String,
+    pub version: u64,
+    pub sealed: Vec<u8>,
+    pub expires: Option<Timestamp>,
+}
+
+/// A record that was encrypted anew, with the text that takes the place of the one that was read.
+#[derive(Debug)]
+pub struct Resealed {
+    pub row: Row,
+    pub new: Vec<u8>,
+}
+
+/// The state of a record, which others change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Version of the record; 0 if there is none.
+    pub version: u64,
+    /// Remaining lifetime of the lease on it, if somebody holds it.
+    pub lease: Option<Duration>,
+}
+
+impl State {
+    /// `left` is the remaining lifetime in milliseconds.
+    pub fn new(version: Option<i64>, left: Option<i64>) -> Self {
+        let version = version.and_then(|version| u64::try_from(version).ok()).unwrap_or(0);
+        let left = left.and_then(|left| u64::try_from(left).ok());
+        Self { version, lease: left.map(Duration::from_millis) }
+    }
+
+    /// Whether a wait for the lease, or for a version higher than `seen`, is over.
+    pub fn ends_wait(&self, seen: u64) -> bool {
+        self.lease.is_none() || self.version > seen
+    }
+}
+
+/// An open database. Clones share its connections.
+#[derive(Clone, Debug)]
+pub struct Database {
+    store: Store,
+    /// When this process last deleted what had expired.
+    purged: Arc<Mutex<Instant>>,
+}
+
+#[derive(Clone, Debug)]
+enum Store {
+    Sqlite(Sqlite),
+    Postgres(Postgres),
+}
+
+/// Calls a method that both stores have.
+macro_rules! store {
+    ($database:ident.$method:ident($($argument:expr),*)) => {
+        match &$database.store {
+            Store::Sqlite(store) => store.$method($($argument),*).await,
+            Store::Postgres(store) => store.$method($($argument),*).await,
+        }
+    };
+}
+
+impl Database {
+    /// Opens the database; creates its tables if there are none, with `key_check` as known text. Other processes that
+    /// open it wait while the lock is held.
+    pub async fn open(location: &VaultLocation, key_check: &[u8]) -> Result<(Self, Option<File>), Error> {
+        let (store, lock) = match location {
+            VaultLocation::Sqlite(path) => {
+                let lock = sqlite::lock(path).await?;
+                (Store::Sqlite(Sqlite::open(path, key_check).await?), Some(lock))
+            }
+            VaultLocation::Postgres(url) => (Store::Postgres(Postgres::open(url).await?), None),
+        };
+        Ok((Self { store, purged: Arc::new(Mutex::new(Instant::now())) }, lock))
+    }
+
+    /// Moves the records of an earlier version, which had the owner in plain text, to keyed ids.
+    pub async fn move_records_by_owner(&self, key_of: impl Fn(&RecordId) -> RecordKey) -> Result<(), Error> {
+        match &self.store {
+            Store::Sqlite(store) => store.move_records_by_owner(key_of).await,
+            Store::Postgres(_) => Ok(()),
+        }
+    }
+
+    /// Stores the known text in a vault that has none yet.
+    pub async fn init_key_check(&self, sealed: &[u8]) -> Result<(), Error> {
+        store!(self.init_key_check(sealed))
+    }
+
+    /// Returns the known text.
+    pub async fn key_check(&self) -> Result<Vec<u8>, Error> {
+        store!(self.key_check())
+    }
+
+    /// Puts `new` in the place of the known text `old`; returns whether that was there.
+    pub async fn replace_key_check(&self, old: &[u8], new: &[u8]) -> Result<bool, Error> {
+        store!(self.replace_key_check(old, new))
+    }
+
+    pub async fn read(&self, id: &RecordKey) -> Result<Option<(u64, Vec<u8>)>, Error> {
+        store!(self.read(id))
+    }
+
+    /// Writes the record if its version follows the stored one (1 if there is none, or an expired one); returns whether
+    /// it did. Now and then, what has expired is deleted first.
+    pub async fn write(&self, row: &Row) -> Result<bool, Error> {
+        if self.is_purge_due()
+            && let Err(error) = self.purge_expired().await
+        {
+            tracing::warn!(%error, "expired records were not deleted");
+        }
+        store!(self.write(row))
+    }
+
+    /// Deletes the record if its version is `version`; returns whether it was.
+    pub async fn delete(&self, id: &RecordKey, version: u64) -> Result<bool, Error> {
+        store!(self.delete(id, version))
+    }
+
+    pub async fn count(&self) -> Result<u64, Error> {
+        store!(self.count())
+    }
+
+    /// Returns at most `limit` records in the order of their ids, from the one after `after`.
+    pub async fn rows_after(&self, after: Option<&RecordKey>, limit: u32) -> Result<Vec<Row>, Error> {
+        store!(self.rows_after(after, limit))
+    }
+
+    /// Replaces the encrypted text of records that are as they were read; returns how many.
+    pub async fn replace_sealed(&self, records: &[Resealed]) -> Result<u64, Error> {
+        store!(self.replace_sealed(records))
+    }
+
+    /// Begins to add records, all or none.
+    pub async fn import(&self) -> Result<Import, Error> {
+        store!(self.import())
+    }
+
+    /// Returns the state of a record without its content.
+    pub async fn state(&self, id: &RecordKey) -> Result<State, Error> {
+        store!(self.state(id))
+    }
+
+    pub async fn acquire_lease(
+        &self,
+        id: &RecordKey,
+        holder: &str,
+        lifetime: Duration,
+    ) -> Result<bool, Error> {
+        store!(self.acquire_lease(id, holder, lifetime))
+    }
+
+    pub async fn release_lease(&self, id: &RecordKey, holder: &str) -> Result<(), Error> {
+        store!(self.release_lease(id, holder))
+    }
+
+    /// Waits until nobody holds the lease or the version of the record is higher than `seen`.
+    pub async fn lease_wait(&self, id: &RecordKey, seen: u64) -> Result<(), Error> {
+        store!(self.lease_wait(id, seen))
+    }
+
+    /// Returns the marker of the changes of a record, where the database tells them.
+    pub fn change_marker(&self, id: impl FnOnce() -> RecordKey) -> Option<ChangeMarker> {
+        match &self.store {
+            Store::Sqlite(_) => None,
+            Store::Postgres(store) => store.change_marker(&id()),
+        }
+    }
+
+    /// Removes the remains of earlier versions of the records from the vault's files.
+    pub async fn purge(&self) -> Result<(), Error> {
+        match &self.store {
+            Store::Sqlite(store) => store.purge().await,
+            // Its files are its administrator's.
+            Store::Postgres(_) => Ok(()),
+        }
+    }
+
+    /// Deletes expired records, and leases that ended.
+    pub async fn purge_expired(&self) -> Result<(), Error> {
+        store!(self.purge_expired())
+    }
+
+    pub async fn close(&self) {
+        store!(self.close());
+    }
+
+    fn is_purge_due(&self) -> bool {
+        let mut purged = self.purged.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = purged.elapsed() >= PURGE_INTERVAL;
+        if is_due {
+            *purged = Instant::now();
+        }
+        is_due
+    }
+}

@@ -1,0 +1,360 @@
+//! The vault's tables in PostgreSQL, for several servers. This module sees encrypted bytes only.
+//!
+//! Every wait is bounded, and a statement whose connection was lost is run again on a new one. That is right for each of
+//! them, even when the first run reached the server: it then changes nothing the second time.
+
+use std::{str::FromStr as _, time::Duration};
+
+use sqlx::{
+    ConnectOptions as _, PgPool, Row as _,
+    migrate::{MigrateError, Migration, MigrationType, Migrator},
+    postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow},
+    query::Query,
+};
+use tokio::time::timeout;
+
+use super::{
+    ChangeMarker, Error,
+    changes_told::ChangesTold,
+    database::{Resealed, Row, State},
+    import::Import,
+    seal::RecordKey,
+};
+use crate::{clock::Timestamp, config::PostgresUrl, secret::ExposeSecret as _};
+
+/// Size of the pool of one process; another connection hears of changes. A server allows 100 by default.
+const MAX_CONNECTIONS: u32 = 5;
+
+/// Longest wait for a connection, also while the server restarts.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest wait for a statement, which the server applies.
+const STATEMENT_TIMEOUT: &str = "5s";
+
+/// Longest wait for a connection and a statement, where the server does not apply its own.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(12);
+
+/// How often a statement is run whose connection is lost.
+const ATTEMPTS: u32 = 3;
+
+/// Longest wait for connections to close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Number of rows that one statement deletes, so that it is short.
+const PURGE_BATCH: i64 = 1000;
+
+/// Interval at which a lease that another process holds is looked at while changes are not heard of.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The error of the trigger that refuses records that another key than the current one encrypted.
+const REFUSED_BY_TRIGGER: &str = "BM001";
+
+type Statement = Query<'static, sqlx::Postgres, PgArguments>;
+
+#[derive(Clone, Debug)]
+pub struct Postgres {
+    pool: PgPool,
+    changes: ChangesTold,
+}
+
+fn migrations() -> Migrator {
+    let vault = sqlx::SqlStr::from_static(include_str!("migrations/postgres/0001_vault.sql"));
+    Migrator::with_migrations(vec![Migration::new(1, "vault".into(), MigrationType::Simple, vault, false)])
+}
+
+impl Postgres {
+    /// Opens the database; creates the tables if there are none.
+    pub async fn open(url: &PostgresUrl) -> Result<Self, Error> {
+        let options = options(url)?;
+        let pool = PgPoolOptions::new()
+            .max_connections(MAX_CONNECTIONS)
+            .acquire_timeout(CONNECT_TIMEOUT)
+            .connect_lazy_with(options.clone());
+        migrate(&pool).await?;
+        Ok(Self { pool, changes: ChangesTold::listen(options) })
+    }
+
+    /// Stores the known text in a vault that has none yet.
+    pub async fn init_key_check(&self, sealed: &[u8]) -> Result<(), Error> {
+        let query = "INSERT INTO meta (name, value) VALUES ('key_check', $1) ON CONFLICT DO NOTHING";
+        self.execute(|| sqlx::query(query).bind(sealed.to_vec())).await?;
+        Ok(())
+    }
+
+    /// Returns the known text.
+    pub async fn key_check(&self) -> Result<Vec<u8>, Error> {
+        let row = self.fetch(|| sqlx::query("SELECT value FROM meta WHERE name = 'key_check'")).await?;
+        row.ok_or(Error::Damaged)?.try_get(0).map_err(|error| failure(&error))
+    }
+
+    /// Puts `new` in the place of the known text `old`; returns whether that was there.
+    pub async fn replace_key_check(&self, old: &[u8], new: &[u8]) -> Result<bool, Error> {
+        let query = "UPDATE meta SET value = $1 WHERE name = 'key_check' AND value IN ($1, $2)";
+        let replaced = self.execute(|| sqlx::query(query).bind(new.to_vec()).bind(old.to_vec())).await?;
+        Ok(replaced == 1)
+    }
+
+    pub async fn read(&self, id: &RecordKey) -> Result<Option<(u64, Vec<u8>)>, Error> {
+        let query = "SELECT version, sealed FROM records \
+                     WHERE id = $1 AND (expires IS NULL OR expires > clock_timestamp())";
+        let Some(row) = self.fetch(|| sqlx::query(query).bind(id.to_vec())).await? else { return Ok(None) };
+        let version: i64 = row.try_get(0).map_err(|error| failure(&error))?;
+        let sealed = row.try_get(1).map_err(|error| failure(&error))?;
+        Ok(Some((u64::try_from(version).map_err(|_| Error::Damaged)?, sealed)))
+    }
+
+    /// Writes the record if its version follows the stored one (1 if there is none, or an expired one); returns whether
+    /// it did. No two encrypted texts are the same, so a stored one that is the same was written by this very call.
+    pub async fn write(&self, row: &Row) -> Result<bool, Error> {
+        let query = if row.version == 1 {
+            "INSERT INTO records (id, kind, version, sealed, expires) VALUES ($1, $2, $3, $4, to_timestamp($5::bigint / 1000.0)) \
+             ON CONFLICT (id) DO UPDATE SET \
+                 kind = excluded.kind, version = excluded.version, sealed = excluded.sealed, expires = excluded.expires \
+             WHERE records.expires <= clock_timestamp() OR records.sealed = excluded.sealed"
+        } else {
+            "UPDATE records SET kind = $2, version = $3, sealed = $4, expires = to_timestamp($5::bigint / 1000.0) \
+             WHERE id = $1 AND (version = $3 - 1 AND (expires IS NULL OR expires > clock_timestamp()) \
+                                OR version = $3 AND sealed = $4)"
+        };
+        let version = i64::try_from(row.version).map_err(|_| Error::Damaged)?;
+        let statement = || {
+            let query = sqlx::query(query).bind(row.key.to_vec()).bind(row.kind.clone()).bind(version);
+            query.bind(row.sealed.clone()).bind(row.expires.map(|expires| expires.timestamp_millis()))
+        };
+        Ok(self.execute(statement).await? == 1)
+    }
+
+    /// Deletes the record if its version is `version`; returns whether it was.
+    pub async fn delete(&self, id: &RecordKey, version: u64) -> Result<bool, Error> {
+        let version = i64::try_from(version).map_err(|_| Error::Damaged)?;
+        let query = "DELETE FROM records WHERE id = $1 AND version = $2";
+        Ok(self.execute(|| sqlx::query(query).bind(id.to_vec()).bind(version)).await? == 1)
+    }
+
+    pub async fn count(&self) -> Result<u64, Error> {
+        let row = self.fetch(|| sqlx::query("SELECT count(*) FROM records")).await?;
+        let count: i64 = row.ok_or(Error::Damaged)?.try_get(0).map_err(|error| failure(&error))?;
+        u64::try_from(count).map_err(|_| Error::Damaged)
+    }
+
+    /// Returns at most `limit` records in the order of their ids, from the one after `after`.
+    pub async fn rows_after(&self, after: Option<&RecordKey>, limit: u32) -> Result<Vec<Row>, Error> {
+        let query = "SELECT id, kind, version, sealed, (extract(epoch FROM expires) * 1000)::bigint \
+                     FROM records WHERE id > $1 ORDER BY id LIMIT $2";
+        let after = after.map_or(&[][..], |key| key);
+        let rows = self.run(|pool| {
+            let statement = sqlx::query(query).bind(after.to_vec()).bind(i64::from(limit));
+            async move { statement.fetch_all(&pool).await }
+        });
+        let rows = rows.await?;
+        rows.iter().map(|row| to_row(row).unwrap_or(Err(Error::Damaged))).collect()
+    }
+
+    /// Replaces the encrypted text of records that are as they were read; returns how many.
+    pub async fn replace_sealed(&self, records: &[Resealed]) -> Result<u64, Error> {
+        let query = "UPDATE records SET sealed = new.sealed \
+                     FROM unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::bytea[]) AS new (id, version, old, sealed) \
+                     WHERE records.id = new.id AND records.version = new.version \
+                       AND records.sealed IN (new.old, new.sealed)";
+        let column = |of: fn(&Resealed) -> &[u8]| records.iter().map(|r| of(r).to_vec()).collect::<Vec<_>>();
+        let versions: Vec<_> =
+            records.iter().map(|r| i64::try_from(r.row.version).unwrap_or_default()).collect();
+        let statement = || {
+            let query = sqlx::query(query).bind(column(|r| &r.row.key)).bind(versions.clone());
+            query.bind(column(|r| &r.row.sealed)).bind(column(|r| &r.new))
+        };
+        self.execute(statement).await
+    }
+
+    /// Begins to add records, all or none.
+    pub async fn import(&self) -> Result<Import, Error> {
+        let pool = self.pool.clone();
+        self.run(|_| pool.begin()).await.map(Import::Postgres)
+    }
+
+    /// Returns the state of a record without its content.
+    pub async fn state(&self, id: &RecordKey) -> Result<State, Error> {
+        let query = "WITH clock AS (SELECT clock_timestamp() AS now) \
+                     SELECT (SELECT version FROM records WHERE id = $1 AND (expires IS NULL OR expires > now)), \
+                            (SELECT ceil(extract(epoch FROM expires - now) * 1000)::bigint \
+                             FROM leases WHERE id = $1 AND expires > now) \
+                     FROM clock";
+        let row = self.fetch(|| sqlx::query(query).bind(id.to_vec())).await?.ok_or(Error::Damaged)?;
+        let columns = row.try_get(0).and_then(|version| Ok((version, row.try_get(1)?)));
+        columns.map_or_else(|error| Err(failure(&error)), |(version, left)| Ok(State::new(version, left)))
+    }
+
+    /// Waits until nobody holds the lease or the version of the record is higher than `seen`.
+    pub async fn lease_wait(&self, id: &RecordKey, seen: u64) -> Result<(), Error> {
+        loop {
+            // Before the state is looked at, so that no change is missed.
+            let change = self.changes.next(id);
+            let state = self.state(id).await?;
+            let Some(left) = state.lease.filter(|_| !state.ends_wait(seen)) else { return Ok(()) };
+            let longest = if self.changes.are_heard() { left } else { left.min(POLL_INTERVAL) };
+            let _ = timeout(longest, change).await;
+        }
+    }
+
+    pub async fn acquire_lease(
+        &self,
+        id: &RecordKey,
+        holder: &str,
+        lifetime: Duration,
+    ) -> Result<bool, Error> {
+        // A lease that ends later than possible was taken before the clock was set back; it is void.
+        let query = "INSERT INTO leases (id, holder, expires) \
+                     SELECT $1, $2, now + $3 FROM (SELECT clock_timestamp() AS now) AS clock \
+                     ON CONFLICT (id) DO UPDATE SET holder = excluded.holder, expires = excluded.expires \
+                     WHERE leases.holder = $2 OR leases.expires <= clock_timestamp() \
+                        OR leases.expires > clock_timestamp() + 2 * $3";
+        let statement = || sqlx::query(query).bind(id.to_vec()).bind(holder.to_owned()).bind(lifetime);
+        Ok(self.execute(statement).await? == 1)
+    }
+
+    pub async fn release_lease(&self, id: &RecordKey, holder: &str) -> Result<(), Error> {
+        let query = "DELETE FROM leases WHERE id = $1 AND holder = $2";
+        self.execute(|| sqlx::query(query).bind(id.to_vec()).bind(holder.to_owned())).await?;
+        Ok(())
+    }
+
+    /// Deletes expired records, and leases that ended. Processes that do so at the same time do not wait for each other.
+    pub async fn purge_expired(&self) -> Result<(), Error> {
+        for query in [
+            "DELETE FROM records WHERE id IN (SELECT id FROM records \
+             WHERE expires <= clock_timestamp() LIMIT $1 FOR UPDATE SKIP LOCKED)",
+            "DELETE FROM leases WHERE id IN (SELECT id FROM leases \
+             WHERE expires <= clock_timestamp() LIMIT $1 FOR UPDATE SKIP LOCKED)",
+        ] {
+            while self.execute(|| sqlx::query(query).bind(PURGE_BATCH)).await? == PURGE_BATCH.unsigned_abs() {
+            }
+        }
+        Ok(())
+    }
+
+    pub fn change_marker(&self, id: &RecordKey) -> Option<ChangeMarker> {
+        self.changes.marker(id)
+    }
+
+    pub async fn close(&self) {
+        self.changes.stop();
+        let _ = timeout(CLOSE_TIMEOUT, self.pool.close()).await;
+    }
+
+    async fn fetch(&self, statement: impl Fn() -> Statement) -> Result<Option<PgRow>, Error> {
+        self.run(|pool| {
+            let statement = statement();
+            async move { statement.fetch_optional(&pool).await }
+        })
+        .await
+    }
+
+    /// Returns the number of rows that the statement changed.
+    async fn execute(&self, statement: impl Fn() -> Statement) -> Result<u64, Error> {
+        self.run(|pool| {
+            let statement = statement();
+            async move { Ok(statement.execute(&pool).await?.rows_affected()) }
+        })
+        .await
+    }
+
+    /// Runs a statement that can be run again.
+    async fn run<T, Run>(&self, statement: impl Fn(PgPool) -> Run) -> Result<T, Error>
+    where
+        Run: Future<Output = Result<T, sqlx::Error>>,
+    {
+        let mut attempt = 1;
+        loop {
+            match timeout(ANSWER_TIMEOUT, statement(self.pool.clone())).await {
+                Err(_) => return Err(Error::Server("does not answer in time")),
+                Ok(Err(error)) if is_lost_connection(&error) && attempt < ATTEMPTS => attempt += 1,
+                Ok(outcome) => return outcome.map_err(|error| failure(&error)),
+            }
+        }
+    }
+}
+
+/// Whether there is a vault in the database. Creates nothing.
+pub async fn is_in_postgres(url: &PostgresUrl) -> Result<bool, Error> {
+    let ask = async {
+        let mut connection = options(url)?.connect().await.map_err(|error| failure(&error))?;
+        let query = sqlx::query("SELECT to_regclass('_sqlx_migrations') IS NOT NULL");
+        let is_there = query.fetch_one(&mut connection).await.and_then(|row| row.try_get(0));
+        is_there.map_err(|error| failure(&error))
+    };
+    timeout(CONNECT_TIMEOUT, ask).await.unwrap_or(Err(Error::Server("does not answer in time")))
+}
+
+fn options(url: &PostgresUrl) -> Result<PgConnectOptions, Error> {
+    let options = PgConnectOptions::from_str(url.expose().expose_secret())
+        .map_err(|_| Error::Server("has no usable URL"))?;
+    Ok(options
+        .application_name(env!("CARGO_PKG_NAME"))
+        .options([
+            ("statement_timeout", STATEMENT_TIMEOUT),
+            ("lock_timeout", STATEMENT_TIMEOUT),
+            ("idle_in_transaction_session_timeout", STATEMENT_TIMEOUT),
+        ])
+        .disable_statement_logging())
+}
+
+/// Brings the tables up to date, under an advisory lock that sqlx takes. Other processes that start meanwhile wait.
+async fn migrate(pool: &PgPool) -> Result<(), Error> {
+    let migrated = timeout(ANSWER_TIMEOUT, migrations().run(pool)).await;
+    migrated.map_err(|_| Error::Server("does not answer in time"))?.map_err(|error| match error {
+        MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) => Error::Newer,
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => failure(&error),
+        _ => Error::Damaged,
+    })
+}
+
+fn to_row(row: &PgRow) -> Result<Result<Row, Error>, sqlx::Error> {
+    let (key, version): (Vec<u8>, i64) = (row.try_get(0)?, row.try_get(2)?);
+    let (Ok(key), Ok(version)) = (key.try_into(), version.try_into()) else { return Ok(Err(Error::Damaged)) };
+    let expires: Option<i64> = row.try_get(4)?;
+    let expires = expires.and_then(Timestamp::from_timestamp_millis);
+    Ok(Ok(Row { key, kind: row.try_get(1)?, version, sealed: row.try_get(3)?, expires }))
+}
+
+/// Whether the connection ended, so that what was asked may or may not have been done.
+fn is_lost_connection(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => true,
+        // Connection exceptions; the server is shut down, has crashed, or is starting.
+        sqlx::Error::Database(error) => error
+            .code()
+            .is_some_and(|code| code.starts_with("08") || matches!(&*code, "57P01" | "57P02" | "57P03")),
+        _ => false,
+    }
+}
+
+/// PostgreSQL's error codes (<https://www.postgresql.org/docs/current/errcodes-appendix.html>), with messages of our own,
+/// since PostgreSQL's may quote data.
+pub fn failure(error: &sqlx::Error) -> Error {
+    let code = match error {
+        sqlx::Error::Database(error) => error.code().unwrap_or_default(),
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound => return Error::Damaged,
+        sqlx::Error::PoolTimedOut => return Error::Server("does not answer in time"),
+        sqlx::Error::PoolClosed => return Error::Server("is no longer used: this process is ending"),
+        sqlx::Error::Tls(_) => {
+            return Error::Server("cannot be trusted: TLS failed, or its certificate is not known");
+        }
+        sqlx::Error::Io(_) => return Error::Server("cannot be reached"),
+        _ => return Error::Server("answers in an unexpected way"),
+    };
+    match &*code {
+        REFUSED_BY_TRIGGER => Error::KeyChanged,
+        "57014" | "55P03" => Error::Server("is too busy"),
+        "28000" | "28P01" => Error::Server("refuses the user or the password"),
+        "3D000" => Error::Server("does not have the database"),
+        "42501" => Error::Server("does not let the user do this: it needs its own tables in the database"),
+        "42P01" | "42703" => Error::Damaged,
+        "25006" => Error::Server("is read-only"),
+        "53100" | "53200" => Error::Server("has no space left"),
+        "53300" => Error::Server("has no connection left"),
+        code if code.starts_with("57P") || code.starts_with("08") => {
+            Error::Server("is shutting down or starting")
+        }
+        _ => Error::Server("reports an error; its log says which"),
+    }
+}

@@ -8,6 +8,7 @@ mod common;
 
 mod account;
 mod hosts;
+mod keys;
 mod network;
 mod privacy;
 mod storage;

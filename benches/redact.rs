@@ -1,5 +1,6 @@
 //! The cost of the search for secrets: in a short text and in the largest answer, without and with escapes, with few
-//! secrets and with as many as are remembered; and the cost of a change of the secrets.
+//! secrets and with as many as are remembered, for one owner and for the process of a thousand owners; and the cost of a
+//! change of the secrets.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark prints and may panic")]
 
 use std::{
@@ -17,8 +18,11 @@ const PROSE: &str = "The patient, aged 54, reports chest pain on exertion; blood
     ferritin 8 ng/ml (see https://example.org/labs?id=7#ferritin). Überweisung an die Kardiologie empfohlen.\n";
 
 fn main() {
-    println!("{:44} {:>14} {:>14}", "", "few secrets", "1,024 more");
     let (few, many) = (knowing(4), knowing(1028));
+    let process = knowing(2);
+    let owners: Vec<Redactor> = (1..=1000).map(|number| owner(&process, 1000 * number)).collect();
+    let redactors = [&few, &many, &owners[0], &process];
+    row("", ["few secrets", "1,024 more", "one owner", "1,000 owners"].map(str::to_owned));
     let plain = PROSE.repeat((4 << 20) / PROSE.len());
     let escaped = serde_json::to_string(&serde_json::to_string(&plain).unwrap()).unwrap();
     let short = &PROSE[..PROSE.floor_char_boundary(200)];
@@ -30,7 +34,7 @@ fn main() {
         ("4 MiB with a secret at its end", &format!("{plain}{}", token(0).expose_secret())),
     ] {
         let cost = |redactor: &Redactor| took(|| drop(black_box(redactor.redact(black_box(text)))));
-        println!("{name:44} {:>14} {:>14}", shown(cost(&few)), shown(cost(&many)));
+        row(name, redactors.map(|redactor| shown(cost(redactor))));
     }
     let renewal = |redactor: &Redactor| {
         let mut number = 10_000;
@@ -40,12 +44,22 @@ fn main() {
             black_box(redactor.redact(black_box(short)));
         })
     };
-    println!(
-        "{:44} {:>14} {:>14}",
-        "a renewal, and 200 bytes after it",
-        shown(renewal(&few)),
-        shown(renewal(&many))
-    );
+    row("a renewal, and 200 bytes after it", redactors.map(|redactor| shown(renewal(redactor))));
+    let visit = took(|| drop(black_box(owner(&process, 9_000_000))));
+    println!("an owner comes and goes, beside 1,000 others: {}", shown(visit));
+}
+
+fn row(name: &str, cells: [String; 4]) {
+    println!("{name:44} {}", cells.map(|cell| format!("{cell:>14}")).join(" "));
+}
+
+/// A redactor of one owner with four tokens, from this number.
+fn owner(process: &Redactor, first: u32) -> Redactor {
+    let scope = process.scope();
+    for number in first..first + 4 {
+        scope.remember(&token(number));
+    }
+    scope
 }
 
 /// A redactor with this many tokens.

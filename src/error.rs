@@ -29,7 +29,8 @@ pub enum Kind {
     Conflict,
     /// The plan allows no more requests for now. Wait `retry_after_seconds`, or upgrade the plan.
     RateLimited,
-    /// The call would exceed the operator's spending limit. Raise `--max-spend`, or restart the server.
+    /// The call would exceed a spending limit of the operator. Raise `--max-spend` or `--daily-spend`, or wait for the next
+    /// day (UTC).
     SpendLimit,
     /// BondMCP cannot be reached, or does not answer as it documents. Read the message, and try again later.
     UpstreamUnavailable,

@@ -10,8 +10,8 @@
 //! | 5 | [`doctor`] | examining an installation | [`cli`] |
 //! | 5 | [`transport`] | MCP over stdio and over streamable HTTP | [`cli`] |
 //! | 4 | [`mcp`] | the server handler, the tools, the egress guard | [`transport`], [`cli`] |
-//! | 3 | [`sign_in`] | the local sign-in page, outside the chat | [`mcp`], [`doctor`], [`cli`] |
-//! | 2 | [`account`] | signing in and out, the credential for a call, API keys | layers 3 to 6, except [`transport`] |
+//! | 3 | [`sign_in`] | the sign-in page, outside the chat | [`mcp`], [`doctor`], [`cli`] |
+//! | 2 | [`account`] | signing in and out, the credential for a call, API keys; whose account it is | layers 3 to 6 |
 //! | 1 | [`bondmcp`] | the HTTP client of the API, one function per endpoint, and its wire types | layers 2 to 6, except [`transport`]; [`sandbox`] |
 //! | 1 | [`vault`] | the encrypted storage of accounts | [`account`], [`sign_in`], [`doctor`], [`cli`] |
 //! | 0 | [`secret`] | the types for secrets | all |
@@ -22,11 +22,12 @@
 //! | 0 | [`redact`] | finding secrets in text | all |
 //! | 0 | [`hosts`] | the programs that run MCP servers, and this server's entries in their files | [`cli`], [`doctor`] |
 //! | 0 | [`telemetry`] | logging, redacted | [`cli`] |
-//! | 0 | [`listener`] | serving HTTP with limits on connections | [`sign_in`], [`transport`] |
+//! | 0 | [`listener`] | serving HTTP with limits on connections | [`sign_in`], [`transport`], [`cli`] |
 //! | – | [`sandbox`] | an embedded BondMCP API; it imports layer 0 and the wire types of [`bondmcp`] | [`cli`], tests |
 //!
-//! A tool call arrives through [`transport`]; [`mcp`] applies its limits and deadline and catches panics; [`account`]
-//! provides the credential; [`bondmcp`] makes the request; and the result passes the egress guard of [`mcp`].
+//! A tool call arrives through [`transport`], which says whose it is; [`mcp`] applies its limits and deadline and catches
+//! panics; [`account`] provides the owner's credential; [`bondmcp`] makes the request; and the result passes the egress
+//! guard of [`mcp`].
 
 pub mod account;
 pub mod bondmcp;

@@ -3,14 +3,7 @@
 
 mod common;
 
-use std::path::Path;
-
-use bondmcp_server::{
-    clock::Clock,
-    config::{SealingKeySource, VaultLocation},
-    sandbox::{Fault, RunningSandbox},
-    vault::{Keyring, RecordId, Vault},
-};
+use bondmcp_server::sandbox::{Fault, RunningSandbox};
 use common::{Place, Server, like_the_seed, sandbox, secrets, within};
 use serde_json::json;
 use sqlx::{Connection as _, SqliteConnection};
@@ -207,69 +200,6 @@ async fn a_truncated_vault_is_an_error_and_stays_as_it_is() {
         }
         refused(&place, "backup").await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn many_writers_lose_no_write() {
-    let directory = tempfile::tempdir().unwrap();
-    let location = VaultLocation::Sqlite(directory.path().join("data/vault.db"));
-    let id = RecordId { owner: "o".to_owned(), origin: "u".to_owned() };
-    let writers = (0..4).map(|_| {
-        let (location, id) = (location.clone(), id.clone());
-        tokio::spawn(async move {
-            let vault = open(&location, directory_of(&location)).await;
-            for _ in 0..25 {
-                loop {
-                    let record = vault.read(&id).await.unwrap();
-                    let count = record.as_ref().map_or(0, |record| record.plaintext[0]);
-                    let version = record.map(|record| record.version);
-                    if vault.write(&id, version, &[count + 1]).await.is_ok() {
-                        break;
-                    }
-                }
-            }
-        })
-    });
-    for writer in futures_util::future::join_all(writers).await {
-        writer.unwrap();
-    }
-    let record = open(&location, directory_of(&location)).await.read(&id).await.unwrap().unwrap();
-    assert_eq!((record.plaintext[0], record.version), (100, 100));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_lease_is_held_by_one_and_runs_out() {
-    let directory = tempfile::tempdir().unwrap();
-    let location = VaultLocation::Sqlite(directory.path().join("data/vault.db"));
-    let vault = open(&location, directory_of(&location)).await;
-    let id = RecordId { owner: "o".to_owned(), origin: "u".to_owned() };
-    let (now, long) = (Clock::system().now(), std::time::Duration::from_secs(5));
-    let acquire = |holder, at| vault.acquire_lease(&id, holder, at, long);
-    let after = |seconds| now + chrono::TimeDelta::seconds(seconds);
-    assert!(acquire("a", now).await.unwrap());
-    assert!(!acquire("b", after(4)).await.unwrap());
-    assert!(acquire("a", after(4)).await.unwrap(), "its holder extends it");
-    assert!(!acquire("b", after(8)).await.unwrap());
-    assert!(acquire("b", after(9)).await.unwrap(), "it has run out");
-    vault.release_lease(&id, "a").await.unwrap();
-    assert!(!acquire("a", after(9)).await.unwrap(), "only its holder gives it back");
-    vault.release_lease(&id, "b").await.unwrap();
-    assert!(acquire("a", after(9)).await.unwrap());
-    assert!(
-        acquire("b", after(-3600)).await.unwrap(),
-        "one from a clock that was set back since blocks nobody"
-    );
-}
-
-fn directory_of(location: &VaultLocation) -> &Path {
-    let VaultLocation::Sqlite(path) = location;
-    path.parent().unwrap()
-}
-
-async fn open(location: &VaultLocation, data_dir: &Path) -> Vault {
-    let source = SealingKeySource::Given("ab".repeat(32).into());
-    let (key, _) = Keyring::load(&source, data_dir, location).await.unwrap();
-    Vault::open(location, key).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -288,7 +288,10 @@ async fn spending_is_reported_by_tool_and_the_limit_holds() {
     let (risk, endpoint, arguments, _) = SERVICES[0];
     let refused = server.error(risk, arguments()).await;
     assert_eq!(refused["kind"], "spend_limit");
-    assert!(refused["message"].as_str().unwrap().contains("$0.16 of its limit of $0.20"), "{refused}");
+    assert!(
+        refused["message"].as_str().unwrap().contains("your calls took $0.16 of its limit of $0.20"),
+        "{refused}"
+    );
     assert_eq!(sandbox.count(endpoint), 0);
     server.ok(SERVICES[2].0, (SERVICES[2].2)()).await;
     assert_eq!(server.error(check, medications()).await["kind"], "spend_limit");

@@ -7,19 +7,23 @@ use std::net::SocketAddr;
 
 use bondmcp_server::{
     account::{Accounts, Owner},
+    bondmcp::Timing,
     mcp::{BondMcp, Limits, Selection},
     redact::Redactor,
     sandbox::{Fault, Plan, RunningSandbox},
     secret::SecretString,
     sign_in::Options,
-    transport::http::{self, Authentication, Protection},
+    transport::{
+        http::{self, Authentication, Protection},
+        stdio,
+    },
 };
 use common::{
     EMAIL, Place,
     browser::{Browser, link, text},
     host, like_the_seed, random_password, request, sandbox, secrets, within,
 };
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, future::join_all};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use rmcp::ServiceExt as _;
 use serde_json::{Value, json};
@@ -27,6 +31,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 const MODELS: &str = "GET /health-ai/models";
+const CREATE_KEY: &str = "POST /auth/api-keys";
 const GRACE: &str = "grace@example.com";
 
 /// A server for Ada, Grace and Eve, who each have a token, at an upstream where Ada and Grace have accounts.
@@ -52,6 +57,11 @@ fn owner(name: &str) -> Owner {
     Owner::Subject(name.to_owned())
 }
 
+/// More owners than a server remembers when they are gone.
+fn strangers() -> impl Iterator<Item = String> {
+    (0..1200).map(|number| format!("stranger {number}"))
+}
+
 impl Service {
     async fn start() -> Self {
         Self::within(Limits::default()).await
@@ -66,9 +76,9 @@ impl Service {
         let (page, stopping) = (Some(Options::default()), CancellationToken::new());
         let selection = Selection::default();
         let server = BondMcp::new(accounts.clone(), page, &selection, limits, stopping.clone()).unwrap();
-        let tokens = ["ada", "grace", "eve"].map(|name| (token(name).into(), owner(name)));
-        let protection =
-            Protection { max_sessions: 2, ..Protection::new(Authentication::Tokens(tokens.into())) };
+        let names = ["ada", "grace", "eve"].map(ToOwned::to_owned).into_iter().chain(strangers());
+        let tokens = names.map(|name| (token(&name).into(), owner(&name))).collect();
+        let protection = Protection { max_sessions: 2, ..Protection::new(Authentication::Tokens(tokens)) };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(http::serve(listener, http::router(&server, protection, &stopping), stopping.clone()));
@@ -403,6 +413,63 @@ async fn at_the_end_every_owners_page_is_closed() {
     // The vault is closed too: its write-ahead log is gone.
     let files: Vec<_> = common::files(&service.place.data_dir()).into_iter().map(|(path, _)| path).collect();
     assert!(!files.iter().any(|path| path.to_string_lossy().ends_with("-wal")), "{files:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_the_end_the_work_of_every_owner_is_awaited() {
+    let service = Service::signed_in().await;
+    service.sandbox.faults().always(CREATE_KEY, Fault::Hold);
+    for (number, name) in (1..).zip(["ada", "grace"]) {
+        let account = service.accounts.open(&owner(name));
+        let wanted = serde_json::from_value(json!({ "name": name })).unwrap();
+        let creating = tokio::spawn(async move { account.create_key(wanted).await });
+        within(service.sandbox.faults().arrived(CREATE_KEY, number)).await;
+        creating.abort();
+    }
+    service.sandbox.faults().clear();
+    let closing = tokio::spawn({
+        let server = service.server.clone();
+        async move { server.close().await }
+    });
+    service.sandbox.faults().release();
+    within(closing).await.unwrap();
+    let (later, _) = common::accounts(&service.place);
+    for name in ["ada", "grace"] {
+        let list = later.open(&owner(name)).list_keys().await.unwrap();
+        let keys: Vec<_> = list.keys.iter().map(|key| (&*key.name, key.stored)).collect();
+        assert_eq!(keys, [(name, true)]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_in_the_environment_serve_the_operators_own_profile_alone() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    let (server, _stopping) = common::in_process(&place, Timing::default());
+    let operator = server.local_owner();
+    let others = [Owner::Profile("work".parse().unwrap()), owner("ada"), owner("default")];
+    for (owner, signed_in) in std::iter::once((operator, true)).chain(others.map(|other| (other, false))) {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let (input, output) = tokio::io::split(ours);
+        let ended = CancellationToken::new();
+        tokio::spawn(stdio::serve(server.clone(), owner.clone(), input, output, ended));
+        let client = within(host().serve(theirs)).await.unwrap();
+        let status = within(client.call_tool(request("auth_status", json!({})))).await.unwrap();
+        assert_eq!(status.structured_content.unwrap()["signed_in"], signed_in, "{owner}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pending_sign_in_is_not_lost_however_many_other_owners_come() {
+    let service = Service::start().await;
+    let adas = link(&service.call("ada", "list_models", json!({})).await);
+    let strangers =
+        strangers().map(async |name| service.ask(&name, "resources/templates/list", json!({})).await);
+    let lists = futures_util::stream::iter(strangers).buffer_unordered(16).collect::<Vec<_>>().await;
+    assert!(lists.iter().all(|list| list["result"]["resourceTemplates"].is_array()));
+    assert_eq!(link(&service.call("ada", "list_models", json!({})).await), adas);
+    within(service.server.close()).await;
+    assert!(Client::new().get(adas).send().await.unwrap_err().is_connect());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ mod common;
 use bondmcp_server::{
     config::{SealingKeySource, VaultLocation},
     sandbox::Fault,
-    vault::{Keyring, RecordId, Vault},
+    vault::{Keyring, RecordId, RecordKind, Vault},
 };
 use common::{Place, Server, like_the_seed, sandbox, services::SERVICES};
 use rmcp::model::{GetPromptRequestParams, ReadResourceRequestParams};
@@ -91,7 +91,11 @@ async fn vault_record(place: &Place) -> Vec<u8> {
     let source = SealingKeySource::Given(place.sealing_key.clone());
     let (key, _) = Keyring::load(&source, &place.data_dir(), &location).await.unwrap();
     let vault = Vault::open(&location, key).await.unwrap();
-    let id = RecordId { owner: "profile:default".to_owned(), origin: place.base_url.clone() };
+    let id = RecordId {
+        kind: RecordKind::ACCOUNT,
+        owner: "profile:default".to_owned(),
+        origin: place.base_url.clone(),
+    };
     let record = vault.read(&id).await.unwrap().unwrap().plaintext.to_vec();
     assert!(String::from_utf8_lossy(&record).contains(common::EMAIL));
     record

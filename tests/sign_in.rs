@@ -167,10 +167,12 @@ async fn a_state_that_was_changed_or_belongs_to_another_call_is_refused() {
         let answer = raw.ask(modern_as(2, "tools/call", params, url_elicitation())).await;
         assert_eq!(answer["error"]["code"], -32602, "{answer}");
     }
-    // Another process has another key, as after a kill and a restart.
+    // None of that has used it up, and another process accepts it.
     let mut other = Raw::start(&place);
-    assert_eq!(other.ask(retry(2, &first, "accept")).await["error"]["code"], -32602);
-    asked_url(&other.ask(round(3, &json!({}))).await);
+    assert!(other.ask(retry(2, &first, "decline")).await.to_string().contains("declined"));
+    for process in [&mut other, &mut raw] {
+        assert_eq!(process.ask(retry(3, &first, "decline")).await["error"]["code"], -32602, "replayed");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,71 +1,23 @@
-//! Finding out who somebody is before there is a record, and the sign-in page of a hosted server.
+//! Finding out who somebody is before there is a record: by its own, and on a page for people who are not known yet.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bondmcp_server::{
-    account::{Account, Accounts, Authenticated, Error, Owner, RequiredCredential},
+    account::Error,
     bondmcp::wire::CreateApiKey,
-    listener::{self, Bounds},
-    sandbox::{Fault, Plan, RunningSandbox},
-    secret::SecretString,
-    sign_in::{
-        self, LIFETIME, Options, Pages, Pending, Place as PagePlace, Request, SignIn, State, UnknownSignIn,
-        page,
-    },
+    sandbox::Fault,
+    sign_in::{self, LIFETIME, Options, Pages, Place as PagePlace, UnknownSignIn},
 };
-use common::{EMAIL, Place, accounts, like_the_seed, random_password, sandbox, secrets, within};
-use reqwest::{
-    RequestBuilder, Response, StatusCode,
-    header::{HOST, ORIGIN, SET_COOKIE},
+use common::{
+    EMAIL, Place, accounts,
+    hosted::{Hosted, LOCAL_WORDS, LOGIN, LOGOUT, ORIGIN_OF_PAGES, OTHER_EMAIL, World, request},
+    like_the_seed, sandbox, secrets, within,
 };
+use reqwest::{StatusCode, header::ORIGIN};
 use serde_json::json;
-use tokio::net::TcpListener;
-
-const LOGIN: &str = "POST /auth/login";
-const LOGOUT: &str = "POST /auth/logout";
-
-const ORIGIN_OF_PAGES: &str = "https://mcp.example.com";
-const HOST_OF_PAGES: &str = "mcp.example.com";
-
-/// Somebody else, with an account of their own.
-const OTHER_EMAIL: &str = "grace@example.com";
-
-struct World {
-    sandbox: RunningSandbox,
-    place: Place,
-    accounts: Accounts,
-    other_password: SecretString,
-}
-
-impl World {
-    async fn new() -> Self {
-        let sandbox = sandbox(like_the_seed()).await;
-        let place = Place::new(&sandbox);
-        let other_password = random_password();
-        sandbox.add_account(OTHER_EMAIL, &other_password, Plan::Unlimited, true);
-        let (accounts, _) = accounts(&place);
-        Self { sandbox, place, accounts, other_password }
-    }
-
-    async fn authenticated(&self, email: &str) -> Authenticated {
-        let password = if email == EMAIL { &self.place.password } else { &self.other_password };
-        within(self.accounts.authenticator().with_password(email, password.clone())).await.unwrap()
-    }
-
-    fn subject(&self, name: &str) -> Account {
-        self.accounts.open(&Owner::Subject(name.to_owned()))
-    }
-
-    /// Whether BondMCP still takes the token that it issued last.
-    async fn last_token_works(&self) -> bool {
-        let token = self.sandbox.secrets_issued().pop().unwrap();
-        let me = reqwest::Client::new().get(format!("{}/auth/me", self.place.base_url));
-        within(me.bearer_auth(secrets::text(&token)).send()).await.unwrap().status().is_success()
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn somebody_is_authenticated_without_a_record_and_ended_if_nobody_adopts_it() {
@@ -178,244 +130,6 @@ async fn what_somebody_types_is_redacted_while_it_is_in_use_and_tells_owners_not
     assert_eq!(world.subject("ada").redactor().redact(&typed), "[redacted]");
 }
 
-/// The pages of a hosted server behind a proxy that ends TLS. The browser is a client of what stands behind the proxy.
-struct Hosted {
-    world: World,
-    pages: Pages,
-    address: std::net::SocketAddr,
-    http: reqwest::Client,
-}
-
-impl Hosted {
-    async fn new() -> Self {
-        let pages = Pages::new(PagePlace::public(ORIGIN_OF_PAGES.parse().unwrap()));
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let bounds = Bounds { connections: 16, head_timeout: Duration::from_secs(10) };
-        let router = page::router(pages.clone());
-        tokio::spawn(listener::serve(listener, router, bounds, std::future::pending()));
-        Self { world: World::new().await, pages, address, http: reqwest::Client::new() }
-    }
-
-    fn options(&self) -> Options {
-        Options {
-            public: Some(self.pages.clone()),
-            verification_poll: Duration::from_millis(5),
-            ..Options::default()
-        }
-    }
-
-    /// Starts the sign-in of a subject.
-    async fn begin(&self, subject: &str) -> (SignIn, Arc<Pending>) {
-        let sign_in = SignIn::new(self.world.subject(subject), self.options());
-        let pending = within(sign_in.begin(request())).await.unwrap();
-        (sign_in, pending)
-    }
-
-    fn begin_unknown(&self) -> UnknownSignIn {
-        let authenticator = self.world.accounts.authenticator();
-        UnknownSignIn::begin(&self.pages, authenticator, request(), &self.options()).unwrap()
-    }
-
-    /// Returns the address behind the proxy of a page's address.
-    fn behind(&self, url: &str) -> String {
-        url.replace(ORIGIN_OF_PAGES, &format!("http://{}", self.address))
-    }
-
-    async fn get(&self, url: &str) -> Response {
-        within(self.http.get(self.behind(url)).header(HOST, HOST_OF_PAGES).send()).await.unwrap()
-    }
-
-    async fn page(&self, url: &str) -> String {
-        // The address of BondMCP is not the page's; here it is that of the sandbox.
-        self.get(url).await.text().await.unwrap().replace(&self.world.place.base_url, "BASE_URL")
-    }
-
-    async fn form_token(&self, url: &str) -> String {
-        let page = self.page(url).await;
-        let (_, rest) = page.split_once(r#"name="form_token" value=""#).unwrap();
-        rest.split_once('"').unwrap().0.to_owned()
-    }
-
-    /// Returns a sign-in form as a browser sends it.
-    fn form(&self, url: &str, form_token: &str, email: &str, password: &SecretString) -> RequestBuilder {
-        self.form_to("sign-in", url, form_token, email, password)
-    }
-
-    fn form_to(
-        &self,
-        way: &str,
-        url: &str,
-        form_token: &str,
-        email: &str,
-        password: &SecretString,
-    ) -> RequestBuilder {
-        let mut form = url::form_urlencoded::Serializer::new(String::new());
-        form.append_pair("form_token", form_token)
-            .append_pair("email", email)
-            .append_pair("password", secrets::text(password))
-            .append_pair("remember", "yes");
-        self.http
-            .post(format!("{}/{way}", self.behind(url)))
-            .header(HOST, HOST_OF_PAGES)
-            .header("content-type", "application/x-www-form-urlencoded")
-            .body(form.finish())
-    }
-
-    async fn sign_in(&self, url: &str, email: &str) -> Response {
-        let world = &self.world;
-        let password = if email == EMAIL { &world.place.password } else { &world.other_password };
-        let form = self.form(url, &self.form_token(url).await, email, password);
-        within(form.header(ORIGIN, ORIGIN_OF_PAGES).send()).await.unwrap()
-    }
-}
-
-fn request() -> Request {
-    Request::new(RequiredCredential::Api)
-}
-
-/// Words for a page on the person's own computer.
-const LOCAL_WORDS: [&str; 9] = [
-    "computer",
-    "terminal",
-    "127.0.0.1",
-    "localhost",
-    "Profile",
-    "Stored in",
-    "vault.db",
-    "Keep me signed in",
-    "has ended",
-];
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_page_of_a_hosted_server_stands_under_its_public_origin() {
-    let hosted = Hosted::new().await;
-    let (_sign_in, pending) = hosted.begin("ada").await;
-    let url = pending.url();
-    assert!(pending.is_public() && url.starts_with(&format!("{ORIGIN_OF_PAGES}/sign-in/")), "{url}");
-    let answer = hosted.get(url).await;
-    assert_eq!(answer.status(), StatusCode::OK);
-    let headers = answer.headers();
-    assert!(headers.get(SET_COOKIE).is_none());
-    assert_eq!(headers["cache-control"], "no-store");
-    assert_eq!(headers["x-frame-options"], "DENY");
-    let page = answer.text().await.unwrap();
-    assert!(page.contains(pending.code()) && page.contains(HOST_OF_PAGES), "{page}");
-    for path in ["", "/create", "/key", "/demo"] {
-        let page = hosted.page(&format!("{url}{path}")).await;
-        for word in LOCAL_WORDS {
-            assert!(!page.contains(word), "{path}: {word}");
-        }
-        assert!(!page.contains("API key</a>") && !page.contains(r#"name="key""#), "{path}");
-    }
-    // Everything that the page names is below the public path.
-    let links = page
-        .split(['"', '\''])
-        .filter(|text| text.starts_with('/') && !text.contains('>'))
-        .collect::<Vec<_>>();
-    assert!(links.len() > 3 && links.iter().all(|link| link.starts_with("/sign-in/")), "{links:?}");
-    let style = hosted.get(&format!("{ORIGIN_OF_PAGES}/sign-in/style.css")).await;
-    assert_eq!(style.status(), StatusCode::OK);
-
-    let answer = hosted.sign_in(url, EMAIL).await;
-    assert_eq!(answer.status(), StatusCode::OK);
-    assert!(answer.text().await.unwrap().contains("You are signed in"));
-    assert_eq!(within(pending.finished(LIFETIME)).await, State::SignedIn { email: Some(EMAIL.into()) });
-    let account = hosted.world.subject("ada");
-    assert_eq!(account.status().await.unwrap().email.as_deref(), Some(EMAIL));
-    // No password is stored on a server that is not the person's own.
-    hosted.world.sandbox.expire_tokens();
-    assert!(matches!(within(account.list_models(true)).await, Err(Error::SignInRequired { .. })));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_request_says_about_its_host_decides_nothing() {
-    let hosted = Hosted::new().await;
-    let (_sign_in, pending) = hosted.begin("ada").await;
-    let url = pending.url();
-    let address = hosted.address.to_string();
-    for host in [&*address, "evil.example", "mcp.example.com:8443", "mcp.example.com.evil.example"] {
-        let request = hosted.http.get(hosted.behind(url)).header(HOST, host);
-        let request =
-            request.header("x-forwarded-host", HOST_OF_PAGES).header("forwarded", "host=mcp.example.com");
-        let answer = within(request.send()).await.unwrap();
-        assert_eq!(answer.status(), StatusCode::FORBIDDEN, "{host}");
-        let told = answer.text().await.unwrap();
-        assert_eq!(told, "This page is served at https://mcp.example.com only.");
-    }
-    let forwarded = hosted.http.get(hosted.behind(url)).header(HOST, HOST_OF_PAGES);
-    let page =
-        forwarded.header("x-forwarded-host", "evil.example").header("x-forwarded-proto", "http").send();
-    assert!(!within(page).await.unwrap().text().await.unwrap().contains("evil.example"));
-
-    let token = hosted.form_token(url).await;
-    let form = || hosted.form(url, &token, EMAIL, &hosted.world.place.password);
-    let forms = [
-        form(),
-        form().header(ORIGIN, "null"),
-        form().header(ORIGIN, "http://mcp.example.com"),
-        form().header(ORIGIN, "https://evil.example"),
-        form().header(ORIGIN, format!("http://{address}")),
-        form().header(ORIGIN, ORIGIN_OF_PAGES).header("sec-fetch-site", "cross-site"),
-        form().header(ORIGIN, ORIGIN_OF_PAGES).header("sec-fetch-site", "same-site"),
-    ];
-    for form in forms {
-        assert_eq!(within(form.send()).await.unwrap().status(), StatusCode::FORBIDDEN);
-    }
-    // The processes of one computer prove themselves to each other; on the internet there is nobody to do so.
-    let join = hosted.http.post(format!("http://{address}/sign-in/join")).header(HOST, HOST_OF_PAGES);
-    let join = within(join.header(ORIGIN, ORIGIN_OF_PAGES).send()).await.unwrap();
-    assert_ne!(join.status(), StatusCode::OK);
-    assert_eq!(hosted.world.sandbox.count(LOGIN), 0);
-    assert_eq!(pending.state(), State::Open);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn each_page_is_found_by_its_id_and_serves_its_owner_alone() {
-    let hosted = Hosted::new().await;
-    let (_ada, for_ada) = hosted.begin("ada").await;
-    let (_grace, for_grace) = hosted.begin("grace").await;
-    assert_ne!((for_ada.url(), for_ada.code()), (for_grace.url(), for_grace.code()));
-    assert!(hosted.page(for_ada.url()).await.contains(for_ada.code()));
-    assert!(hosted.page(for_grace.url()).await.contains(for_grace.code()));
-    for unknown in ["x", for_ada.name(), &for_ada.url()[ORIGIN_OF_PAGES.len() + "/sign-in/".len() + 1..]] {
-        let answer = hosted.get(&format!("{ORIGIN_OF_PAGES}/sign-in/{unknown}")).await;
-        assert_eq!(answer.status(), StatusCode::NOT_FOUND, "{unknown}");
-    }
-    // A form of one page is not accepted by the other.
-    let token = hosted.form_token(for_ada.url()).await;
-    let form = hosted.form(for_grace.url(), &token, EMAIL, &hosted.world.place.password);
-    let answer = within(form.header(ORIGIN, ORIGIN_OF_PAGES).send()).await.unwrap();
-    assert_eq!(answer.status(), StatusCode::NOT_FOUND);
-
-    assert_eq!(hosted.sign_in(for_grace.url(), OTHER_EMAIL).await.status(), StatusCode::OK);
-    assert_eq!(for_ada.state(), State::Open);
-    assert!(!hosted.world.subject("ada").status().await.unwrap().signed_in);
-    let grace = hosted.world.subject("grace").status().await.unwrap();
-    assert_eq!(grace.email.as_deref(), Some(OTHER_EMAIL));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn another_user_cannot_complete_the_sign_in_of_a_subject() {
-    let hosted = Hosted::new().await;
-    let account = hosted.world.subject("ada");
-    within(account.adopt(hosted.world.authenticated(EMAIL).await, false)).await.unwrap();
-    within(account.sign_out(false)).await.unwrap();
-    let (_sign_in, pending) = hosted.begin("ada").await;
-
-    let answer = hosted.sign_in(pending.url(), OTHER_EMAIL).await;
-    assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
-    let page = answer.text().await.unwrap();
-    assert!(page.contains("This account belongs to another BondMCP user."), "{page}");
-    assert!(!page.contains(EMAIL), "the page tells nobody whose account it is");
-    within(hosted.world.sandbox.faults().arrived(LOGOUT, 2)).await;
-    assert_eq!(pending.state(), State::Open);
-    assert!(!account.status().await.unwrap().signed_in);
-
-    assert_eq!(hosted.sign_in(pending.url(), EMAIL).await.status(), StatusCode::OK);
-    assert!(account.status().await.unwrap().signed_in);
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_for_nobody_hands_over_who_has_signed_in() {
     let hosted = Hosted::new().await;
@@ -485,7 +199,7 @@ async fn five_wrong_passwords_end_a_page_for_nobody_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pages_are_bounded_and_each_ends_by_itself() {
+async fn pages_for_nobody_are_bounded_and_each_ends_by_itself() {
     let sandbox = sandbox(like_the_seed()).await;
     let (accounts, _) = accounts(&Place::new(&sandbox));
     let pages = Pages::new(PagePlace::public(ORIGIN_OF_PAGES.parse().unwrap()));
@@ -502,7 +216,7 @@ async fn pages_are_bounded_and_each_ends_by_itself() {
             Err(other) => panic!("{other}"),
         }
     }
-    assert_eq!(long.len(), 1023);
+    assert_eq!(long.len(), 511);
     assert!(short.outcome().await.is_none());
     // It is shown for a little longer.
     tokio::time::sleep(Duration::from_secs(11)).await;
@@ -513,4 +227,15 @@ async fn pages_are_bounded_and_each_ends_by_itself() {
     }
     tokio::time::sleep(Duration::from_secs(11)).await;
     assert!(begin(LIFETIME).is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_opens_all_pages_for_nobody_keeps_no_owner_from_theirs() {
+    let hosted = Hosted::new().await;
+    let unknown: Vec<_> = (0..512).map(|_| hosted.begin_unknown()).collect();
+    let (sign_in, pending) = hosted.begin("ada").await;
+    assert!(hosted.page(pending.url()).await.contains(pending.code()));
+    assert!(hosted.page(unknown[511].pending.url()).await.contains("Sign in to BondMCP"));
+    within(sign_in.close()).await;
+    assert_eq!(hosted.get(pending.url()).await.status(), StatusCode::NOT_FOUND);
 }

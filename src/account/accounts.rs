@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     Account, AuditReader, Authenticator, Inner, Owner, PerOwner, audit::Audit, cache::Cache,
-    renewal::Renewals, shared_vault::SharedVault, store::Store,
+    renewal::Renewals, shared_vault::SharedVault, spending::Spending, store::Store,
 };
 use crate::{
     bondmcp::Client,
@@ -136,6 +136,7 @@ impl Shared {
         let redactor = self.redactor.scope();
         let origin = self.client.base_url().as_str().to_owned();
         let id = RecordId { kind: RecordKind::ACCOUNT, owner: record_owner(owner, &environment), origin };
+        let spending = Spending::new(self.vault.clone(), &id, self.clock.clone(), self.tasks.clone());
         Inner {
             owner: owner.clone(),
             name: owner.audit_name(),
@@ -150,6 +151,7 @@ impl Shared {
             renewals: Renewals::default(),
             models: Cache::default(),
             plan: Cache::default(),
+            spending: Arc::new(spending),
             audit: Arc::clone(&self.audit),
             was_read: Notify::new(),
             tasks: self.tasks.clone(),

@@ -120,6 +120,13 @@ impl Audit {
     }
 }
 
+/// So that nothing is lost, and nothing is written any more when its directory goes.
+impl Drop for Audit {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 /// Reads the audit log, and follows it as other processes write it.
 #[derive(Debug)]
 pub struct AuditReader {

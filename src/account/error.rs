@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use super::Usd;
 use crate::{
     bondmcp,
+    clock::Timestamp,
     error::{Kind, UserFacingError, sentence},
     vault,
 };
@@ -55,6 +57,12 @@ pub enum Error {
     /// Another process is starting a sign-in and has not announced its link in time.
     #[error("another process is starting a sign-in")]
     SignInBusy,
+    /// The owner's daily limit does not allow the call; nothing was sent.
+    #[error("the call costs up to {price}; of today's limit of {limit}, {taken} are spent or reserved")]
+    DailyLimit { price: Usd, taken: Usd, limit: Usd, resets_at: Timestamp },
+    /// It is not known what was spent today; nothing was sent.
+    #[error("the daily spending limit cannot be checked, so nothing was sent to BondMCP: {cause}")]
+    LimitUnknown { cause: Box<Error> },
     /// The record decrypts but cannot be parsed.
     #[error("the account's record in the vault cannot be parsed")]
     RecordUnreadable,
@@ -208,6 +216,17 @@ impl From<&Error> for UserFacingError {
                 format!("Both keys are live and {new} is stored here. Rotate {old} again to finish."),
             ),
             Error::RenewalBusy | Error::RotationBusy | Error::SignInBusy => report(Kind::Timeout, "Try again in a moment.".into()),
+            Error::DailyLimit { resets_at, .. } => report(
+                Kind::SpendLimit,
+                format!(
+                    "Tell the person. The operator sets the limit with --daily-spend; it starts anew at {}.",
+                    resets_at.format("%Y-%m-%d %H:%M UTC")
+                ),
+            ),
+            Error::LimitUnknown { cause } => {
+                let Self { kind, solution, .. } = cause.as_ref().into();
+                report(kind, solution)
+            }
             Error::RecordUnreadable => report(
                 Kind::Internal,
                 "It was probably written by a newer version: upgrade bondmcp-server, or use another profile.".into(),

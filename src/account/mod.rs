@@ -11,6 +11,7 @@ mod error;
 mod health;
 mod identity;
 mod keys;
+mod ledger;
 mod models;
 mod owner;
 mod per_owner;
@@ -19,13 +20,16 @@ mod reconcile;
 mod record;
 mod regeneration;
 mod renewal;
+mod request_state;
 mod rotation;
 mod rotation_age;
 mod session;
 mod shared_vault;
 mod sign_in;
+mod spending;
 mod status;
 mod store;
+mod usd;
 
 use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
@@ -44,19 +48,23 @@ pub use self::{
     error::{Error, SignInReason},
     identity::Identity,
     keys::{Key, KeyList, Unfinished},
+    ledger::Settlement,
     models::Models,
     owner::Owner,
     per_owner::PerOwner,
     record::ManagedKey,
     rotation_age::{AgedKey, parsed_time},
     sign_in::Registration,
+    spending::{DailySpending, Reservation},
     status::{Credential, Renewal, Status},
+    usd::Usd,
 };
 use self::{
     audit::Audit,
     cache::Cache,
     record::Record,
     renewal::Renewals,
+    spending::Spending,
     store::{Store, Versioned},
 };
 use crate::{
@@ -96,6 +104,7 @@ struct Inner {
     renewals: Renewals,
     models: Cache<Arc<Vec<Model>>>,
     plan: Cache<Option<Subscription>>,
+    spending: Arc<Spending>,
     audit: Arc<Audit>,
     /// Notified when the record was read.
     was_read: Notify,

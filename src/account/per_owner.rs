@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak},
     time::Duration,
 };
 
@@ -23,54 +23,67 @@ const SMALL: usize = 64;
 
 /// The values of all owners.
 pub struct PerOwner<T> {
-    /// Those that were used recently. Finding one here takes no lock.
+    /// A profile's value stays: the operator's own profiles are few, and what counts for them counts from the start of
+    /// the process.
+    profiles: RwLock<HashMap<Owner, Arc<T>>>,
+    /// The subjects' values that were used recently. Finding one here takes no lock.
     recent: Cache<Owner, Arc<T>>,
     open: Mutex<Open<T>>,
 }
 
-/// All values that are in use, so that none is opened twice.
+/// The subjects' values that are in use, so that none is opened twice.
 struct Open<T> {
-    values: HashMap<Owner, Slot<T>>,
+    values: HashMap<Owner, Weak<T>>,
     /// Number of entries at which those whose values are gone are removed.
     full: usize,
-}
-
-struct Slot<T> {
-    value: Weak<T>,
-    /// A profile's value stays: the operator's own profiles are few, and what counts for them counts from the start of
-    /// the process.
-    _kept: Option<Arc<T>>,
 }
 
 impl<T: Send + Sync + 'static> PerOwner<T> {
     /// Returns the owner's value; `open` makes it if there is none. `open` must not use this registry.
     pub fn get_or_open(&self, owner: &Owner, open: impl FnOnce() -> T) -> Arc<T> {
-        if let Some(value) = self.recent.get(owner) {
+        match owner {
+            Owner::Profile(_) => self.of_profile(owner, open),
+            Owner::Subject(_) => self.of_subject(owner, open),
+        }
+    }
+
+    fn of_profile(&self, profile: &Owner, open: impl FnOnce() -> T) -> Arc<T> {
+        if let Some(value) = self.profiles.read().unwrap_or_else(PoisonError::into_inner).get(profile) {
+            return Arc::clone(value);
+        }
+        let mut profiles = self.profiles.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(profiles.entry(profile.clone()).or_insert_with(|| Arc::new(open())))
+    }
+
+    fn of_subject(&self, subject: &Owner, open: impl FnOnce() -> T) -> Arc<T> {
+        if let Some(value) = self.recent.get(subject) {
             return value;
         }
-        let value = self.find_or_open(owner, open);
-        self.recent.insert(owner.clone(), Arc::clone(&value));
+        let value = self.find_or_open(subject, open);
+        self.recent.insert(subject.clone(), Arc::clone(&value));
         value
     }
 
-    fn find_or_open(&self, owner: &Owner, open: impl FnOnce() -> T) -> Arc<T> {
-        let mut all = self.all();
-        if let Some(value) = all.values.get(owner).and_then(|slot| slot.value.upgrade()) {
+    fn find_or_open(&self, subject: &Owner, open: impl FnOnce() -> T) -> Arc<T> {
+        let mut all = self.open();
+        if let Some(value) = all.values.get(subject).and_then(Weak::upgrade) {
             return value;
         }
         let value = Arc::new(open());
-        let kept = matches!(owner, Owner::Profile(_)).then(|| Arc::clone(&value));
-        all.values.insert(owner.clone(), Slot { value: Arc::downgrade(&value), _kept: kept });
+        all.values.insert(subject.clone(), Arc::downgrade(&value));
         all.forget_what_is_gone();
         value
     }
 
     /// Returns all values that are in use or kept.
     pub fn opened(&self) -> Vec<Arc<T>> {
-        self.all().values.values().filter_map(|slot| slot.value.upgrade()).collect()
+        let profiles =
+            self.profiles.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let subjects: Vec<_> = self.open().values.values().filter_map(Weak::upgrade).collect();
+        [profiles, subjects].concat()
     }
 
-    fn all(&self) -> MutexGuard<'_, Open<T>> {
+    fn open(&self) -> MutexGuard<'_, Open<T>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -80,7 +93,7 @@ impl<T> Open<T> {
     /// a value takes constant time on average.
     fn forget_what_is_gone(&mut self) {
         if self.values.len() >= self.full {
-            self.values.retain(|_, slot| slot.value.strong_count() > 0);
+            self.values.retain(|_, value| value.strong_count() > 0);
             self.values.shrink_to(self.values.len() * 2);
             self.full = (self.values.len() * 2).max(SMALL);
         }
@@ -94,7 +107,8 @@ impl<T: Send + Sync + 'static> Default for PerOwner<T> {
             .time_to_idle(IDLE_TIME)
             .eviction_policy(EvictionPolicy::lru())
             .build();
-        Self { recent, open: Mutex::new(Open { values: HashMap::new(), full: SMALL }) }
+        let open = Mutex::new(Open { values: HashMap::new(), full: SMALL });
+        Self { profiles: RwLock::default(), recent, open }
     }
 }
 
@@ -145,7 +159,7 @@ mod tests {
         }
         values.recent.run_pending_tasks();
         assert!(values.recent.entry_count() <= CAPACITY);
-        let known = values.all().values.len();
+        let known = values.open().values.len();
         assert!(known <= 4 * usize::try_from(CAPACITY).unwrap(), "{known}");
     }
 
@@ -153,10 +167,11 @@ mod tests {
     fn a_profile_is_kept() {
         let values = PerOwner::default();
         let profile = Owner::Profile("work".parse().unwrap());
-        values.get_or_open(&profile, || 1);
-        values.recent.invalidate_all();
-        values.recent.run_pending_tasks();
-        assert_eq!(*values.get_or_open(&profile, || panic!("it is open")), 1);
-        assert_eq!(values.opened().len(), 1);
+        values.get_or_open(&profile, || u64::MAX);
+        for owner in 0..2 * CAPACITY {
+            values.get_or_open(&subject(owner), || owner);
+        }
+        assert_eq!(*values.get_or_open(&profile, || panic!("it is open")), u64::MAX);
+        assert!(values.opened().iter().any(|value| **value == u64::MAX));
     }
 }

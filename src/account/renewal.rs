@@ -130,10 +130,11 @@ impl Account {
             return;
         }
         let (account, stale) = (self.clone(), ageing.access_token.clone());
-        self.inner.tasks.spawn(async move {
+        let work = async move {
             let outcome = account.renew(Some(&stale)).await;
             *lock(&account.inner.renewals.failed_at) = outcome.is_err().then(Instant::now);
-        });
+        };
+        self.inner.tasks.spawn(work.in_current_span());
     }
 
     async fn join_renewal(&self, stale: Option<&SecretString>) -> Outcome {

@@ -6,7 +6,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{App, Error, sandboxed, stop};
 use crate::{
-    mcp::{BondMcp, Limits, Selection, Toolset, Usd},
+    account::Usd,
+    mcp::{BondMcp, Limits, Selection, Toolset},
     sandbox::RunningSandbox,
     sign_in::{LIFETIME, Options},
 };
@@ -34,6 +35,9 @@ pub(super) struct ServingArgs {
     /// Refuse billed calls beyond this many US dollars, counted from the server's start
     #[arg(long, value_name = "USD", value_parser = usd)]
     max_spend: Option<Usd>,
+    /// Refuse billed calls beyond this many US dollars a day (UTC), counted for each account over all its servers
+    #[arg(long, value_name = "USD", value_parser = usd)]
+    daily_spend: Option<Usd>,
     #[command(flatten)]
     sandbox: sandboxed::SandboxFlag,
 }
@@ -65,7 +69,7 @@ impl ServingArgs {
             demo: sandbox.as_ref().map(sandboxed::demo),
             ..Options::default()
         };
-        let limits = Limits { spend: self.max_spend, ..Limits::default() };
+        let limits = Limits { spend: self.max_spend, daily_spend: self.daily_spend, ..Limits::default() };
         let sign_in = with_page.then_some(options);
         let server = BondMcp::new(app.accounts(), sign_in, &selection, limits, stopping.clone())
             .map_err(|error| Error::Usage(error.to_string()))?;

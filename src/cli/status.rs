@@ -9,7 +9,7 @@ use super::{
     keys::{print_reminders, print_unfinished},
 };
 use crate::{
-    account::{self, Account, Credential, Renewal, Status},
+    account::{self, Account, Credential, DailySpending, Renewal, Status, Usd},
     error::UserFacingError,
     vault::{KeyOrigin, KeyPlace, Keyring},
 };
@@ -37,6 +37,9 @@ struct Report {
     /// Where the sealing key of the vault lives.
     key_store: String,
     version: &'static str,
+    /// What is left of the daily limit of a server that made a billed call today; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spending_today: Option<DailySpending>,
     /// Whether BondMCP accepts the credential; absent if it was not asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     accepted: Option<bool>,
@@ -76,6 +79,7 @@ impl Args {
             vault: account.vault_location(),
             key_store: key_store(&place),
             version: env!("CARGO_PKG_VERSION"),
+            spending_today: account.daily_spending(None).await?,
             accepted: tried.as_ref().map(Result::is_ok),
             error: tried.and_then(Result::err).map(|error| UserFacingError::from(&error).to_string()),
         })
@@ -95,6 +99,11 @@ fn key_store(place: &KeyPlace) -> String {
         Some(KeyOrigin::KeyFile(path) | KeyOrigin::NewKeyFile(path)) => path.display().to_string(),
         None => "none yet".to_owned(),
     }
+}
+
+fn left_today(spending: DailySpending) -> String {
+    let [left, limit] = [spending.left_usd, spending.limit_usd].map(Usd::from_f64);
+    format!("{left} of {limit}, until {}", spending.resets_at.format("%Y-%m-%d %H:%M UTC"))
 }
 
 fn print(app: &App, report: &Report) {
@@ -136,6 +145,7 @@ fn print(app: &App, report: &Report) {
         ("token until", status.expires_at.map(|at| at.format("%Y-%m-%d %H:%M:%S UTC").to_string())),
         ("renewed with", renewed_with.map(ToOwned::to_owned)),
         ("tried", tried),
+        ("left today", report.spending_today.map(left_today)),
         ("vault", Some(report.vault.clone())),
         ("key store", Some(report.key_store.clone())),
         ("version", Some(report.version.to_owned())),

@@ -6,12 +6,18 @@ use std::time::Instant;
 use rmcp::model::JsonObject;
 use serde::Serialize as _;
 
-use super::{OwnerServer, host::Host, spending::Usd, tools::ToolSpec};
-use crate::{account::AuditEntry, error::Kind};
+use super::{OwnerServer, host::Host, tools::ToolSpec};
+use crate::{
+    account::{AuditEntry, Usd},
+    error::Kind,
+};
+
+/// Stands for the name of a tool that there is not.
+pub(super) const UNKNOWN: &str = "unknown";
 
 /// A call in progress.
 pub(super) struct CallRecord {
-    /// Name of the tool; `unknown` if there is no such tool.
+    /// Name of the tool, or [`UNKNOWN`].
     tool: &'static str,
     host: Option<String>,
     action: Option<&'static str>,
@@ -31,7 +37,7 @@ pub(super) struct CallOutcome {
 impl CallRecord {
     pub fn begin(tool: Option<&ToolSpec>, arguments: &JsonObject, host: &Host) -> Self {
         Self {
-            tool: tool.map_or("unknown", |tool| tool.name),
+            tool: tool.map_or(UNKNOWN, |tool| tool.name),
             host: host.name(),
             action: tool.and_then(|tool| (tool.action)(arguments)),
             began: Instant::now(),

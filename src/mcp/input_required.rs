@@ -2,28 +2,25 @@
 //! the person's answer and our `requestState`. The state passes through the host, so it is authenticated, bound to the
 //! owner, the tool and its arguments, and valid for one round and a limited time. It contains no secret.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use rmcp::{
     ErrorData,
     model::{
         CallToolRequestParams, ElicitRequest, ElicitRequestParams, ElicitResult, InputRequest, InputRequests,
-        InputRequiredResult, RequestStateCodec, SealOptions,
+        InputRequiredResult, RequestStateCodec, RequestStateError, SealOptions,
     },
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::time::Instant;
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::{call::Answer, tool_error::ToolError};
 use crate::{
     account::{self, Account},
-    secret::{self, ExposeSecret as _},
+    clock::Timestamp,
 };
 
 /// Key of the question and of the host's answer to it.
@@ -43,15 +40,25 @@ pub(super) enum PendingInput {
 struct State {
     asked: PendingInput,
     round: Uuid,
+    /// By the clock of the process that sealed it.
+    sealed_at: Timestamp,
 }
 
 /// The reason why a request state cannot be made or used.
 #[derive(Debug)]
 pub(super) enum StateError {
-    /// It is another call's, was used before or has expired.
+    /// It is another owner's or another call's, was used before or has expired.
     Stale,
     /// The vault cannot be used.
     Account(account::Error),
+    /// It cannot be sealed.
+    Unsealed,
+}
+
+impl From<account::Error> for StateError {
+    fn from(error: account::Error) -> Self {
+        Self::Account(error)
+    }
 }
 
 impl StateError {
@@ -60,28 +67,20 @@ impl StateError {
         match self {
             Self::Stale => Err(stale()),
             Self::Account(error) => Ok(ToolError::from(error).into()),
+            Self::Unsealed => Err(ErrorData::internal_error("the request state cannot be sealed", None)),
         }
     }
 }
 
 #[derive(Debug)]
 pub(super) struct RequestStates {
-    codec: RequestStateCodec,
     /// Lifetime of a request state.
     lifetime: Duration,
-    /// Rounds whose state was used.
-    spent: Mutex<HashMap<Uuid, Instant>>,
 }
 
 impl RequestStates {
     pub fn new(lifetime: Duration) -> Self {
-        // Each process has its own key: its questions end with the process.
-        let key = secret::random();
-        Self {
-            codec: RequestStateCodec::new_unchecked(key.expose_secret().as_bytes()),
-            lifetime,
-            spent: Mutex::default(),
-        }
+        Self { lifetime }
     }
 
     /// Answers a call of the account's owner with a question to the person.
@@ -114,7 +113,7 @@ impl RequestStates {
         questions: Option<InputRequests>,
         request: &CallToolRequestParams,
     ) -> Result<Answer, ErrorData> {
-        match self.seal(account, asked, request).await {
+        match Box::pin(self.seal(account, asked, request)).await {
             Ok(state) => Ok(InputRequiredResult::new(questions, Some(state)).into()),
             Err(error) => error.answer(),
         }
@@ -126,14 +125,27 @@ impl RequestStates {
         account: &Account,
         request: &CallToolRequestParams,
     ) -> Result<Option<PendingInput>, StateError> {
-        let Some(state) = &request.request_state else { return Ok(None) };
-        let State { asked, round } =
-            self.codec.open_json_with(state, &bound_to(account, request)).map_err(|_| StateError::Stale)?;
-        let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
-        spent.retain(|_, at| at.elapsed() < self.lifetime);
-        match spent.insert(round, Instant::now()) {
-            None => Ok(Some(asked)),
-            Some(_) => Err(StateError::Stale),
+        match &request.request_state {
+            // Boxed: this future is large and rarely needed.
+            Some(state) => Box::pin(self.used(account, state, request)).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn used(
+        &self,
+        account: &Account,
+        state: &str,
+        request: &CallToolRequestParams,
+    ) -> Result<PendingInput, StateError> {
+        let State { asked, round, sealed_at } = open(account, state, &bound_to(account, request)).await?;
+        // The state is used up last, so that what somebody else has sent uses up nothing.
+        if account.is_request_state_current(sealed_at, self.lifetime)
+            && account.use_request_state(round).await?
+        {
+            Ok(asked)
+        } else {
+            Err(StateError::Stale)
         }
     }
 
@@ -143,11 +155,33 @@ impl RequestStates {
         asked: PendingInput,
         request: &CallToolRequestParams,
     ) -> Result<String, StateError> {
-        let (state, call) = (State { asked, round: Uuid::new_v4() }, bound_to(account, request));
-        self.codec
-            .seal_json_with(&state, &SealOptions::new().associated_data(&call).ttl(self.lifetime))
-            .map_err(|_| StateError::Stale)
+        let state = State { asked, round: Uuid::new_v4(), sealed_at: account.now() };
+        let call = bound_to(account, request);
+        let options = SealOptions::new().associated_data(&call);
+        codec(account).await?.seal_json_with(&state, &options).map_err(|_| StateError::Unsealed)
     }
+}
+
+async fn open(account: &Account, sealed: &str, call: &[u8]) -> Result<State, StateError> {
+    let opened = match codec(account).await?.open_json_with(sealed, call) {
+        // Another process may have changed the keys and sealed it under the new one.
+        Err(RequestStateError::UnknownKeyId) => {
+            account.reload_keys().await?;
+            codec(account).await?.open_json_with(sealed, call)
+        }
+        opened => opened,
+    };
+    opened.map_err(|_| StateError::Stale)
+}
+
+/// Returns the codec under the keys of the vault, the same in every process that uses it.
+async fn codec(account: &Account) -> Result<RequestStateCodec, StateError> {
+    let (current, others) = account.request_state_keys().await?;
+    // The codec needs a name for each key, and gets one that tells nothing about it.
+    let name = |key: &[u8; 32]| URL_SAFE_NO_PAD.encode(&Sha256::digest(key)[..8]);
+    // A key that the operator has given twice is one key.
+    let keys: BTreeMap<_, _> = others.iter().chain([&current]).map(|key| (name(key), key.to_vec())).collect();
+    RequestStateCodec::new_with_keyring(name(&current), keys).map_err(|_| StateError::Unsealed)
 }
 
 /// Returns the person's answer in this round.

@@ -34,12 +34,11 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     guard::Guard, input_required::RequestStates, owner_server::OwnerServer, permits::Permits,
-    spending::Spending, tools::ToolSpec,
+    spending::Total, tools::ToolSpec,
 };
 pub use self::{
     permits::Limits,
     selection::{Selection, SelectionError},
-    spending::Usd,
     tools::Toolset,
 };
 use crate::{
@@ -104,7 +103,7 @@ struct Shared {
     sign_in: Option<sign_in::Options>,
     request_states: RequestStates,
     limits: Limits,
-    spending: Spending,
+    total_spending: Arc<Total>,
     permits: Permits,
     /// Cancels calls in flight when the process stops.
     stopping: CancellationToken,
@@ -130,7 +129,7 @@ impl BondMcp {
             sign_in,
             request_states: RequestStates::new(LIFETIME),
             limits,
-            spending: Spending::new(limits.spend),
+            total_spending: Arc::new(Total::new(limits.spend)),
             permits: limits.of_the_process(),
             stopping,
             accounts,

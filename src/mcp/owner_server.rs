@@ -6,8 +6,9 @@ use std::sync::{
 };
 
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 
-use super::{Shared, guard::Guard, permits::Permits};
+use super::{Shared, guard::Guard, permits::Permits, spending::Spending};
 use crate::{
     account::{Account, Owner},
     sign_in::{self, Pending, SignIn},
@@ -25,6 +26,7 @@ pub(super) struct OwnerServer {
     /// The owner's sign-in page; `None` if the person cannot reach a page of this process.
     pub sign_in: Option<SignIn>,
     pub permits: Permits,
+    pub spending: Spending,
     /// Number of the sign-in that an answer named last.
     announced: AtomicU64,
     /// The sign-in for which this server is kept open.
@@ -40,6 +42,7 @@ impl OwnerServer {
             guard: Guard::new(account.redactor().clone()),
             sign_in: shared.sign_in.clone().map(|options| SignIn::new(account.clone(), options)),
             permits: shared.limits.of_an_owner(),
+            spending: Spending::new(shared.total_spending.clone()),
             announced: AtomicU64::new(NOT_ANNOUNCED),
             kept_for: Mutex::default(),
             _reconciling: AbortOnDropHandle::new(tokio::spawn(reconcile(account.clone()))),
@@ -91,7 +94,11 @@ impl OwnerServer {
 
 /// Checks for API key changes that an earlier process left unfinished, while the server is already answering.
 async fn reconcile(account: Account) {
-    if let Err(error) = account.reconcile_once_used().await {
-        tracing::info!(%error, "interrupted API key changes could not be checked");
-    }
+    let span = tracing::info_span!("reconciling", owner = account.name());
+    let work = async {
+        if let Err(error) = account.reconcile_once_used().await {
+            tracing::info!(%error, "interrupted API key changes could not be checked");
+        }
+    };
+    work.instrument(span).await;
 }

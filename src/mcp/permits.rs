@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError};
 
-use super::Usd;
+use crate::account::Usd;
 
 /// Limits on the calls of one owner, and by `owners_at_once` on those of all.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +23,8 @@ pub struct Limits {
     pub owners_at_once: usize,
     /// Spending limit at BondMCP until the server ends, for all owners together.
     pub spend: Option<Usd>,
+    /// Spending limit at BondMCP for each owner and day (UTC), with all processes that use the vault.
+    pub daily_spend: Option<Usd>,
 }
 
 impl Default for Limits {
@@ -34,6 +36,7 @@ impl Default for Limits {
             billed: Duration::from_secs(45),
             owners_at_once: 4,
             spend: None,
+            daily_spend: None,
         }
     }
 }

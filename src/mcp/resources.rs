@@ -36,7 +36,7 @@ const JSON: &str = "application/json";
 /// The content of `bondmcp://usage`.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Usage {
-    /// The spending of this server since it started.
+    /// Spending since this server started.
     spent: Spent,
     /// Requests per minute, as last reported by BondMCP.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -65,7 +65,7 @@ impl Shared {
                 USAGE,
                 "usage",
                 "BondMCP usage",
-                "The spending of this server since it started, by tool.",
+                "The spending since this server started, by tool, and what is left for today.",
             ),
         ];
         all.into_iter().flatten().collect()
@@ -92,7 +92,10 @@ impl OwnerServer {
                 self.models(false).await.map_err(ToolError::into_protocol_error)?.result.into_object().into()
             }
             (ACCOUNT, _) => json!(self.auth_status().await.map_err(ToolError::into_protocol_error)?),
-            _ => json!(Usage { spent: self.shared.spending.spent(), rate_limit: self.account.allowance() }),
+            _ => {
+                let spent = self.spent().await.map_err(ToolError::into_protocol_error)?;
+                json!(Usage { spent, rate_limit: self.account.allowance() })
+            }
         };
         // Cleaned before it becomes text, as tool results are.
         let (_, content) = self.guard.cleaned(content);

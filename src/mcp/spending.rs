@@ -1,50 +1,23 @@
-//! The money that this process has spent at BondMCP since it started, by tool, and its limit.
+//! The money that this process has spent at BondMCP since it started: each owner's by tool, and its limit for all of
+//! them together. What one owner has spent is shown to that owner only.
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use rmcp::schemars::{self, JsonSchema};
 use serde::Serialize;
 
 use super::tool_error::ToolError;
-use crate::{bondmcp::Sent, error::Kind};
+use crate::{
+    account::{DailySpending, Reservation, Settlement, Usd},
+    bondmcp::Sent,
+    error::Kind,
+};
 
 /// Highest amount that one call is counted as.
 const HIGHEST_COST: Usd = Usd::cents(100);
-
-/// An amount in millionths of a US dollar, so that sums are exact.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Usd(u64);
-
-impl Usd {
-    /// Converts to the nearest amount; zero for a negative number and for NaN.
-    #[must_use]
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "an amount that fits is wanted"
-    )]
-    pub fn from_f64(usd: f64) -> Self {
-        Self((usd.max(0.0) * 1e6).round() as u64)
-    }
-
-    #[must_use]
-    pub const fn cents(cents: u64) -> Self {
-        Self(cents * 10_000)
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "amounts are far below 2^53 millionths")]
-    #[must_use]
-    pub fn to_f64(self) -> f64 {
-        self.0 as f64 / 1e6
-    }
-
-    fn plus(self, other: Self) -> Self {
-        Self(self.0.saturating_add(other.0))
-    }
-}
 
 /// The price of a call.
 #[derive(Clone, Copy, Debug)]
@@ -87,12 +60,24 @@ pub struct Spent {
     /// The operator's limit, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_usd: Option<f64>,
+    /// The daily limit, which all servers of the account share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub today: Option<DailySpending>,
     pub by_tool: BTreeMap<String, ToolSpending>,
 }
 
+/// What all owners have spent, and the limit for all of them together.
+#[derive(Debug)]
+pub(super) struct Total {
+    limit: Option<Usd>,
+    /// Amount that is spent or reserved.
+    taken: Mutex<Usd>,
+}
+
+/// The spending of one owner.
 #[derive(Debug)]
 pub(super) struct Spending {
-    limit: Option<Usd>,
+    total: Arc<Total>,
     book: Mutex<Book>,
 }
 
@@ -119,16 +104,46 @@ pub(super) struct Billed<'a> {
     tool: &'static str,
     price: Price,
     sent: &'a Sent,
+    /// What is reserved of the owner's daily limit, if there is one.
+    reservation: Option<Reservation>,
     /// What the call is counted as, once it was answered.
     cost: Option<Usd>,
 }
 
-impl Spending {
+impl Total {
     pub fn new(limit: Option<Usd>) -> Self {
-        Self { limit, book: Mutex::default() }
+        Self { limit, taken: Mutex::default() }
     }
 
-    /// Begins a call that costs `price`, if the limit allows it.
+    /// Reserves an amount, if the limit allows it.
+    fn reserve(&self, usd: Usd) -> Result<(), Usd> {
+        let mut taken = self.taken();
+        match self.limit {
+            Some(limit) if taken.plus(usd) > limit => Err(limit),
+            _ => {
+                *taken = taken.plus(usd);
+                Ok(())
+            }
+        }
+    }
+
+    /// Replaces what was reserved by what is counted.
+    fn settle(&self, reserved: Usd, counted: Usd) {
+        let mut taken = self.taken();
+        *taken = taken.minus(reserved).plus(counted);
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Usd> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Spending {
+    pub fn new(total: Arc<Total>) -> Self {
+        Self { total, book: Mutex::default() }
+    }
+
+    /// Begins a call that costs `price`, if the limit of all owners allows it.
     pub fn begin<'a>(
         &'a self,
         tool: &'static str,
@@ -136,23 +151,20 @@ impl Spending {
         sent: &'a Sent,
     ) -> Result<Billed<'a>, ToolError> {
         let mut book = self.book();
-        let taken = book.total().plus(book.reserved);
-        if let Some(limit) = self.limit
-            && taken.plus(price.reserved) > limit
-        {
+        if let Err(limit) = self.total.reserve(price.reserved) {
+            // Not what the others have spent.
+            let own = book.total().plus(book.reserved);
             return Err(ToolError::new(
                 Kind::SpendLimit,
                 format!(
-                    "The call costs up to ${:.2}; this server has spent ${:.2} of its limit of ${:.2}.",
-                    price.reserved.to_f64(),
-                    taken.to_f64(),
-                    limit.to_f64()
+                    "The call costs up to {} and would exceed this server's limit; your calls took {own} of its limit of {limit}.",
+                    price.reserved
                 ),
                 "Tell the person. The operator sets the limit with --max-spend; it counts from the server's start.",
             ));
         }
         book.reserved = book.reserved.plus(price.reserved);
-        Ok(Billed { spending: self, tool, price, sent, cost: None })
+        Ok(Billed { spending: self, tool, price, sent, reservation: None, cost: None })
     }
 
     pub fn spent(&self) -> Spent {
@@ -160,7 +172,8 @@ impl Spending {
         let by_tool = book.tools.iter().map(|(tool, line)| (tool.clone(), line.report()));
         Spent {
             total_usd: book.total().to_f64(),
-            limit_usd: self.limit.map(Usd::to_f64),
+            limit_usd: self.total.limit.map(Usd::to_f64),
+            today: None,
             by_tool: by_tool.collect(),
         }
     }
@@ -171,6 +184,12 @@ impl Spending {
 }
 
 impl Billed<'_> {
+    /// Adds what is reserved of the owner's daily limit; it is settled with the call.
+    pub fn with(mut self, reservation: Reservation) -> Self {
+        self.reservation = Some(reservation);
+        self
+    }
+
     /// Records an answer with its `cost` in US dollars. Returns the counted amount: at least the documented price, so
     /// that an answer cannot evade the limit, and at most [`HIGHEST_COST`], so that it cannot exhaust the limit at
     /// once.
@@ -180,22 +199,40 @@ impl Billed<'_> {
         self.cost = Some(counted);
         counted
     }
+
+    fn settlement(&self) -> Settlement {
+        match self.cost {
+            Some(cost) => Settlement::Spent(cost),
+            None if self.sent.get() => Settlement::PossiblySpent,
+            None => Settlement::Released,
+        }
+    }
 }
 
 impl Drop for Billed<'_> {
     fn drop(&mut self) {
-        let mut book = self.spending.book();
-        book.reserved.0 -= self.price.reserved.0;
-        let (calls, cost) = match self.cost {
-            Some(cost) => ((1, 0), (cost, Usd::default())),
-            None if self.sent.get() => ((0, 1), (Usd::default(), self.price.reserved)),
-            None => return,
+        let (reserved, settlement) = (self.price.reserved, self.settlement());
+        if let Some(reservation) = self.reservation.take() {
+            reservation.settle(settlement);
+        }
+        let counted = match settlement {
+            Settlement::Spent(cost) => cost,
+            Settlement::PossiblySpent => reserved,
+            Settlement::Released => Usd::default(),
         };
+        let mut book = self.spending.book();
+        book.reserved = book.reserved.minus(reserved);
+        self.spending.total.settle(reserved, counted);
+        if settlement == Settlement::Released {
+            return;
+        }
         let line = book.tools.entry(self.tool.to_owned()).or_default();
-        line.calls += calls.0;
-        line.possible_calls += calls.1;
-        line.spent = line.spent.plus(cost.0);
-        line.possible = line.possible.plus(cost.1);
+        let (calls, spent) = match settlement {
+            Settlement::Spent(_) => (&mut line.calls, &mut line.spent),
+            _ => (&mut line.possible_calls, &mut line.possible),
+        };
+        *calls += 1;
+        *spent = spent.plus(counted);
     }
 }
 
@@ -222,9 +259,13 @@ mod tests {
 
     const PRICE: Price = Price::cents(3);
 
+    fn with_limit(limit: Option<Usd>) -> Spending {
+        Spending::new(Arc::new(Total::new(limit)))
+    }
+
     #[test]
     fn calls_are_counted_by_tool_with_what_they_cost() {
-        let spending = Spending::new(None);
+        let spending = with_limit(None);
         let (sent, unsent) = (Sent::default(), Sent::default());
         sent.set(true);
         spending.begin("a", PRICE, &sent).unwrap().cost(Some(0.05));
@@ -248,7 +289,7 @@ mod tests {
             (1e300, HIGHEST_COST),
             (f64::INFINITY, HIGHEST_COST),
         ] {
-            let (spending, sent) = (Spending::new(None), Sent::default());
+            let (spending, sent) = (with_limit(None), Sent::default());
             assert_eq!(spending.begin("a", PRICE, &sent).unwrap().cost(Some(told)), counted, "{told}");
             assert_eq!(Usd::from_f64(spending.spent().total_usd), counted, "{told}");
         }
@@ -256,7 +297,7 @@ mod tests {
 
     #[test]
     fn the_limit_holds_for_calls_at_once() {
-        let (spending, sent) = (Spending::new(Some(Usd::from_f64(0.07))), Sent::default());
+        let (spending, sent) = (with_limit(Some(Usd::from_f64(0.07))), Sent::default());
         let one = spending.begin("a", PRICE, &sent).unwrap();
         let two = spending.begin("a", PRICE, &sent).unwrap();
         spending.begin("a", PRICE, &sent).unwrap_err();
@@ -266,5 +307,19 @@ mod tests {
         spending.begin("a", PRICE, &sent).unwrap().cost(Some(0.03));
         spending.begin("a", PRICE, &sent).unwrap_err();
         spending.begin("a", Price::cents(0), &sent).unwrap().cost(Some(0.0));
+    }
+
+    #[test]
+    fn the_limit_is_for_all_owners_and_none_sees_what_the_others_spent() {
+        let (total, sent) = (Arc::new(Total::new(Some(Usd::cents(10)))), Sent::default());
+        let (one, other) = (Spending::new(total.clone()), Spending::new(total.clone()));
+        one.begin("a", PRICE, &sent).unwrap().cost(Some(0.06));
+        other.begin("b", PRICE, &sent).unwrap().cost(Some(0.03));
+        assert_eq!((one.spent().total_usd, other.spent().total_usd), (0.06, 0.03));
+        assert!(!other.spent().by_tool.contains_key("a"));
+        let refusal = format!("{:?}", other.begin("b", PRICE, &sent).unwrap_err());
+        assert!(refusal.contains("your calls took $0.03 of its limit of $0.10"), "{refusal}");
+        assert!(!refusal.contains("0.06") && !refusal.contains("0.09"), "{refusal}");
+        assert_eq!(*total.taken(), Usd::cents(9));
     }
 }

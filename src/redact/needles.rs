@@ -3,7 +3,12 @@
 //! set costs only the needles that change, and all memory that holds them can be wiped. An automaton over as many
 //! needles has none of these properties.
 
-use std::{collections::HashMap, ops::Range, sync::Arc};
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hash, Hasher},
+    ops::Range,
+    sync::Arc,
+};
 
 use super::{
     forms::{Form, MIN_SECRET_BYTES},
@@ -13,23 +18,19 @@ use super::{
 /// Maximum number of byte comparisons for each byte of a text; a text that needs more was crafted.
 const MAX_COMPARISONS: usize = 32;
 
-/// Bits of the filter for each needle at least, so that nearly all of them are zero.
-const BITS_PER_NEEDLE: usize = 16;
+/// Size of a filter: with the usual number of needles few other bytes of a text pass it.
+const SLOTS: usize = 1 << 13;
 
-/// The needles, by the hash of their last bytes.
+/// The needles, by their last bytes.
 #[derive(Default)]
 pub(super) struct Needles {
-    /// One bit for each hash.
     filter: Filter,
-    buckets: HashMap<usize, Vec<Needle>>,
+    buckets: HashMap<Tail, Vec<Needle>, BuildHasherDefault<TailHasher>>,
     count: usize,
 }
 
-struct Filter {
-    /// Number of bits of a hash.
-    width: u32,
-    words: Box<[u64]>,
-}
+/// The number of needles by the hash of their last bytes. A number that reaches the maximum stays there.
+struct Filter(Box<[u8; SLOTS]>);
 
 struct Needle {
     form: Arc<Form>,
@@ -48,16 +49,23 @@ impl Needles {
     /// Adds the forms of a secret. They are shared with other sets.
     pub fn add(&mut self, forms: &[Arc<Form>]) {
         for form in forms {
-            self.insert(Needle { form: form.clone(), uses: 1 });
-        }
-        if self.count * BITS_PER_NEEDLE > self.filter.bits() {
-            self.grow();
+            let tail = Tail::of(form);
+            let bucket = self.buckets.entry(tail).or_default();
+            if let Some(needle) = bucket.iter_mut().find(|needle| needle.form == *form) {
+                needle.uses += 1;
+            } else {
+                bucket.push(Needle { form: form.clone(), uses: 1 });
+                self.filter.add(tail);
+                self.count += 1;
+            }
         }
     }
 
     /// Reverts one [`Self::add`].
     pub fn remove(&mut self, forms: &[Arc<Form>]) {
-        forms.iter().for_each(|form| self.release(form, 1));
+        for form in forms {
+            self.release(form, 1);
+        }
     }
 
     /// Reverts every [`Self::add`] of `others`.
@@ -67,46 +75,36 @@ impl Needles {
         }
     }
 
-    fn insert(&mut self, needle: Needle) {
-        let hash = self.filter.hash(Tail::of(&needle.form));
-        self.filter.set(hash, true);
-        let bucket = self.buckets.entry(hash).or_default();
-        match bucket.iter_mut().find(|known| known.form == needle.form) {
-            Some(known) => known.uses += needle.uses,
-            None => {
-                bucket.push(needle);
-                self.count += 1;
-            }
-        }
-    }
-
     fn release(&mut self, form: &Form, uses: usize) {
-        let hash = self.filter.hash(Tail::of(form));
-        let Some(bucket) = self.buckets.get_mut(&hash) else { return };
+        let tail = Tail::of(form);
+        let Some(bucket) = self.buckets.get_mut(&tail) else { return };
         let Some(at) = bucket.iter().position(|needle| *needle.form == *form) else { return };
         bucket[at].uses = bucket[at].uses.saturating_sub(uses);
-        if bucket[at].uses == 0 {
-            bucket.swap_remove(at);
-            self.count -= 1;
+        if bucket[at].uses > 0 {
+            return;
         }
+        bucket.swap_remove(at);
+        self.filter.remove(tail);
+        self.count -= 1;
         if bucket.is_empty() {
-            self.buckets.remove(&hash);
-            self.filter.set(hash, false);
+            self.buckets.remove(&tail);
         }
     }
 
-    fn grow(&mut self) {
-        self.filter = Filter::new(self.filter.width + 2);
-        self.count = 0;
-        for needle in std::mem::take(&mut self.buckets).into_values().flatten() {
-            self.insert(needle);
+    /// Finds the needles that end where `text` ends, with `tail`; takes the number of compared bytes from `work`.
+    fn find_at_end(
+        &self,
+        text: &[u8],
+        tail: Tail,
+        work: &mut usize,
+        found: &mut Vec<Range<usize>>,
+    ) -> Result<(), TooMuchWork> {
+        for needle in self.buckets.get(&tail.masked()).into_iter().flatten() {
+            let (start, compared) = start(text, &needle.form);
+            found.extend(start.map(|start| start..text.len()));
+            *work = work.checked_sub(compared).ok_or(TooMuchWork)?;
         }
-    }
-
-    /// Returns the needles that may end with `tail`.
-    fn ending_with(&self, tail: Tail) -> impl Iterator<Item = &Needle> {
-        let hash = self.filter.hash(tail);
-        self.filter.has(hash).then(|| self.buckets.get(&hash)).flatten().into_iter().flatten()
+        Ok(())
     }
 }
 
@@ -131,6 +129,7 @@ fn find_in<const N: usize>(
     if sets.iter().all(|needles| needles.is_empty()) {
         return Ok(());
     }
+    let filters = sets.map(|needles| &*needles.filter.0);
     let mut tail = Tail::default();
     let mut work = text.len().saturating_add(1024).saturating_mul(MAX_COMPARISONS);
     for (at, &byte) in text.iter().enumerate() {
@@ -138,10 +137,10 @@ fn find_in<const N: usize>(
             continue;
         }
         tail.push(byte);
-        for needle in sets.iter().flat_map(|needles| needles.ending_with(tail)) {
-            let (start, compared) = start(&text[..=at], &needle.form);
-            found.extend(start.map(|start| start..at + 1));
-            work = work.checked_sub(compared).ok_or(TooMuchWork)?;
+        if filters.iter().any(|filter| filter[tail.slot()] != 0) {
+            for needles in sets {
+                needles.find_at_end(&text[..=at], tail, &mut work, found)?;
+            }
         }
     }
     Ok(())
@@ -160,54 +159,85 @@ fn start(text: &[u8], needle: &[u8]) -> (Option<usize>, usize) {
     (start, needle.len())
 }
 
-/// Returns the last [`MIN_SECRET_BYTES`] bytes.
-#[derive(Clone, Copy, Default)]
+/// The last bytes of a needle or of a text so far; the lowest [`MIN_SECRET_BYTES`] count.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct Tail(u64);
+
+/// Bits of a tail that do not count.
+const UNUSED: u32 = 16;
+const _: () = assert!(UNUSED as usize + 8 * MIN_SECRET_BYTES == 64);
 
 impl Tail {
     fn of(needle: &[u8]) -> Self {
         let mut tail = Self::default();
-        needle[needle.len().saturating_sub(MIN_SECRET_BYTES)..].iter().for_each(|&byte| tail.push(byte));
-        tail
+        for &byte in needle {
+            tail.push(byte);
+        }
+        tail.masked()
     }
 
     fn push(&mut self, byte: u8) {
-        const MASK: u64 = (1 << (8 * MIN_SECRET_BYTES)) - 1;
-        self.0 = (self.0 << 8 | u64::from(byte)) & MASK;
+        self.0 = self.0 << 8 | u64::from(byte);
     }
 
-    /// Hashes by Fibonacci hashing: the first bits are the hash.
-    fn mixed(self) -> u64 {
-        self.0.wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    /// Returns the tail without the bits that do not count.
+    fn masked(self) -> Self {
+        Self(self.0 << UNUSED >> UNUSED)
+    }
+
+    /// Hashes by Fibonacci hashing: the first bits are the hash. The factor pushes out the bits that do not count.
+    fn product(self) -> u64 {
+        self.0.wrapping_mul(0x9E37_79B9_7F4A_7C15 << UNUSED)
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "there are fewer slots than that")]
+    fn slot(self) -> usize {
+        (self.product() >> (u64::BITS - SLOTS.trailing_zeros())) as usize
     }
 }
 
 impl Default for Filter {
     fn default() -> Self {
-        Self::new(14)
+        Self(Box::new([0; SLOTS]))
     }
 }
 
 impl Filter {
-    fn new(width: u32) -> Self {
-        Self { width, words: vec![0; 1 << (width - 6)].into() }
+    fn add(&mut self, tail: Tail) {
+        let number = &mut self.0[tail.slot()];
+        *number = number.saturating_add(1);
     }
 
-    fn bits(&self) -> usize {
-        self.words.len() * 64
+    fn remove(&mut self, tail: Tail) {
+        let number = &mut self.0[tail.slot()];
+        if *number < u8::MAX {
+            *number = number.saturating_sub(1);
+        }
+    }
+}
+
+impl Hash for Tail {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.product());
+    }
+}
+
+/// Takes the hash of a tail as it is; its last bits, which choose a place in the table, become as good as its first.
+#[derive(Default)]
+struct TailHasher(u64);
+
+impl Hasher for TailHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0 << 8 | u64::from(byte);
+        }
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "a hash has few bits")]
-    fn hash(&self, tail: Tail) -> usize {
-        (tail.mixed() >> (u64::BITS - self.width)) as usize
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash ^ hash >> 32;
     }
 
-    fn has(&self, hash: usize) -> bool {
-        self.words[hash / 64] & 1 << (hash % 64) != 0
-    }
-
-    fn set(&mut self, hash: usize, present: bool) {
-        let (word, bit) = (&mut self.words[hash / 64], 1 << (hash % 64));
-        if present { *word |= bit } else { *word &= !bit }
+    fn finish(&self) -> u64 {
+        self.0
     }
 }

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
-use super::{End, Error, PageSession, Pending, State, peer::PeerPage};
+use super::{End, Error, LIFETIME, PageSession, Pending, State, peer::PeerPage};
 use crate::{
     account::{self, Account, RequiredCredential},
     clock::Timestamp,
@@ -52,7 +52,9 @@ impl Announcement {
     fn pending(self, account: &Account, need: RequiredCredential) -> (Pending, PeerPage) {
         let page = PeerPage { address: address(&self.url), key: self.peer_key };
         let is_public = page.address.is_none();
-        let left = (self.expires_at - account.now()).to_std().unwrap_or_default();
+        // Where the clocks of the two processes differ, it is not known. The other one tells of the end, too.
+        let left = (self.expires_at - account.now()).to_std().ok().filter(|left| *left <= LIFETIME);
+        let left = left.unwrap_or(LIFETIME);
         let pending = Pending::elsewhere(self.name, (self.url, is_public), self.code, left, need);
         pending.set_state(self.state);
         (pending, page)

@@ -10,6 +10,9 @@ use super::{End, Place, page_session::PageSession};
 /// Largest number of pages in one place. Each takes a few kilobytes.
 const MAX_PAGES: usize = 1024;
 
+/// Largest number of them for people who are not known yet. Anybody can open those: the rest is for owners.
+const MAX_UNKNOWN: usize = MAX_PAGES / 2;
+
 /// Time for which a page is served after the end, so that the browser can show the outcome.
 const GRACE_PERIOD: Duration = Duration::from_secs(10);
 
@@ -20,7 +23,7 @@ pub struct Pages {
     sessions: Arc<Mutex<Vec<Arc<PageSession>>>>,
 }
 
-/// There are [`MAX_PAGES`] already.
+/// There are as many pages as there may be.
 #[derive(Debug)]
 pub(super) struct TooManyPages;
 
@@ -39,8 +42,12 @@ impl Pages {
 
     /// Adds the page of `session`. The caller lets it [run](Self::run).
     pub(super) fn add(&self, session: Arc<PageSession>) -> Result<(), TooManyPages> {
+        let is_unknown = |session: &Arc<PageSession>| session.applicant().account().is_none();
         let mut sessions = self.sessions();
-        if sessions.len() >= MAX_PAGES {
+        if sessions.len() >= MAX_PAGES
+            || is_unknown(&session)
+                && sessions.iter().filter(|other| is_unknown(other)).count() >= MAX_UNKNOWN
+        {
             return Err(TooManyPages);
         }
         sessions.push(session);

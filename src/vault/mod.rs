@@ -164,6 +164,11 @@ impl Vault {
         (current, keys)
     }
 
+    /// Looks again which keys there are and which one is current.
+    pub async fn reload_keys(&self) -> Result<(), Error> {
+        self.refreshed_keys().await.map(|_| ())
+    }
+
     fn sealer(&self) -> Arc<Sealer> {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).sealer.clone()
     }

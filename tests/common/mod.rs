@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
 pub mod browser;
+pub mod hosted;
 pub mod hostile;
 #[cfg(unix)]
 pub mod postgres;

@@ -214,7 +214,7 @@ impl Cluster {
         // Durability is for what is kept; here even the memory is small.
         let settings = format!(
             "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{directory}'\n\
-             fsync = off\nsynchronous_commit = off\nfull_page_writes = off\nshared_buffers = 16MB\n\
+             fsync = off\nfull_page_writes = off\nshared_buffers = 16MB\n\
              wal_level = minimal\nmax_wal_senders = 0\nmin_wal_size = 2MB\nmax_connections = 200\n"
         );
         fs::write(self.data().join("postgresql.auto.conf"), settings).expect("a writable directory");

@@ -2,11 +2,13 @@
 
 use std::process::Stdio;
 
+use bondmcp_server::{account::Owner, mcp::BondMcp, transport};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{Place, within};
 
@@ -89,4 +91,17 @@ pub fn modern_as(id: u32, method: &str, mut params: Value, capabilities: Value) 
         "io.modelcontextprotocol/clientCapabilities": capabilities,
     });
     json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
+}
+
+/// Sends one message of `owner` to a server in this process, on a connection of its own; returns the answer.
+pub async fn ask(server: &BondMcp, owner: &Owner, message: &Value) -> Value {
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let (input, output) = tokio::io::split(ours);
+    let stopping = CancellationToken::new();
+    tokio::spawn(transport::stdio::serve(server.clone(), owner.clone(), input, output, stopping.clone()));
+    let (input, mut output) = tokio::io::split(theirs);
+    output.write_all(format!("{message}\n").as_bytes()).await.unwrap();
+    let line = within(BufReader::new(input).lines().next_line()).await.unwrap().unwrap();
+    stopping.cancel();
+    serde_json::from_str(&line).unwrap()
 }

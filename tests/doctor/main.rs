@@ -7,6 +7,7 @@
 mod common;
 
 mod account;
+mod database;
 mod hosts;
 mod keys;
 mod network;
@@ -16,7 +17,8 @@ mod upstreams;
 
 use std::{collections::BTreeMap, path::PathBuf, process::Stdio};
 
-use bondmcp_server::sandbox::RunningSandbox;
+use bondmcp_server::{cli::Cli, sandbox::RunningSandbox};
+use clap::Parser as _;
 use common::{EMAIL, Place, like_the_seed, sandbox, secrets, within};
 use serde_json::Value;
 use tokio::process::Command;
@@ -96,14 +98,21 @@ impl Installation {
         }
     }
 
-    /// Runs a command as a person pastes it into a shell, with `input` on its stdin.
-    async fn paste(&self, line: &str, input: &str) {
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", line]).env_clear().kill_on_drop(true);
+    /// Returns another program than the real binary, with the same environment.
+    fn program(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().kill_on_drop(true);
         for (name, value) in self.place.command(&[]).as_std().get_envs() {
             command.env(name, value.unwrap());
         }
         self.prepare(&mut command);
+        command
+    }
+
+    /// Runs a command as a person pastes it into a shell, with `input` on its stdin.
+    async fn paste(&self, line: &str, input: &str) {
+        let mut command = self.program("/bin/sh");
+        command.args(["-c", line]);
         let (code, out, told) = common::run(&mut command, input).await;
         assert_eq!(code, Some(0), "{line}: {out}{told}");
     }
@@ -114,11 +123,19 @@ impl Installation {
         let text = String::from_utf8(output.stdout).unwrap();
         let told = String::from_utf8(output.stderr).unwrap();
         assert_eq!(told, "", "nothing is left for stderr");
-        let report: Value = serde_json::from_str(&text).unwrap();
-        let failed = report["checks"].as_array().unwrap().iter().any(|check| check["status"] == "fail");
-        assert_eq!(report["ok"], !failed);
-        assert_eq!(output.status.code(), Some(i32::from(failed)), "{text}");
-        Report(report)
+        Report::of(&text, output.status.code())
+    }
+
+    /// As `examine`, for what answers only by a time-out: in a process of this test binary that runs `doctor` on a clock
+    /// that runs fast.
+    async fn examine_fast(&self) -> Report {
+        let mut command = self.program(std::env::current_exe().unwrap());
+        command.args(["--exact", "doctor_runs_on_a_fast_clock", "--nocapture"]).env(FAST, "1");
+        // The findings name the program by this.
+        command.arg0(env!("CARGO_BIN_EXE_bondmcp-server"));
+        let (code, text, told) = common::run(&mut command, "").await;
+        let before = text.find('{').unwrap_or_else(|| panic!("{text}{told}"));
+        Report::of(&text[before..], code)
     }
 
     /// Finds `name` whole.
@@ -141,6 +158,14 @@ struct Check {
 }
 
 impl Report {
+    fn of(text: &str, code: Option<i32>) -> Self {
+        let report: Value = serde_json::from_str(text).unwrap();
+        let failed = report["checks"].as_array().unwrap().iter().any(|check| check["status"] == "fail");
+        assert_eq!(report["ok"], !failed);
+        assert_eq!(code, Some(i32::from(failed)), "{text}");
+        Self(report)
+    }
+
     fn check(&self, name: &str) -> Check {
         let checks = self.0["checks"].as_array().unwrap();
         let check = checks.iter().find(|check| check["name"] == name);
@@ -187,6 +212,21 @@ async fn a_set_up_that_works_has_nothing_to_mend() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && text.ends_with("Everything works.\n"), "{text}");
     assert!(text.contains("unlimited (active); ") && text.contains("works and has"), "{text}");
+}
+
+/// Tells a process of this test binary to run `doctor`.
+const FAST: &str = "DOCTOR_ON_A_FAST_CLOCK";
+
+#[tokio::test]
+async fn doctor_runs_on_a_fast_clock() {
+    if std::env::var_os(FAST).is_some() {
+        let doctor = Cli::parse_from(["bondmcp-server", "doctor", "--json"]);
+        let code = common::fast_time::fast(doctor.run()).await;
+        // At once, as the real binary: what does not answer would keep the runtime.
+        std::process::exit(i32::from(code != std::process::ExitCode::SUCCESS));
+    }
+    let (_sandbox, installation) = Installation::signed_in().await;
+    assert_eq!(installation.examine_fast().await.check("vault").status, "ok");
 }
 
 #[tokio::test(flavor = "multi_thread")]

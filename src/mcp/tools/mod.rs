@@ -21,13 +21,8 @@ pub(super) use self::{
     api_keys::MANAGE_API_KEYS, health::MEDICATION_CHECK, health::SYMPTOM_ASSESSMENT, models::LIST_MODELS,
     session::AUTH_STATUS,
 };
-use super::{
-    call::Call,
-    guard::Guarded,
-    spending::{Price, Usd},
-    tool_error::ToolError,
-};
-use crate::account::RequiredCredential;
+use super::{call::Call, guard::Guarded, spending::Price, tool_error::ToolError};
+use crate::account::{RequiredCredential, Usd};
 
 /// Tools that belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -228,12 +228,16 @@ impl OwnerServer {
         let account = &self.account;
         let status = account.status().await?;
         let plan = if status.signed_in { account.plan().await } else { None };
-        Ok(AuthStatusResult {
-            status,
-            plan,
-            rate_limit: account.allowance(),
-            spent: self.shared.spending.spent(),
-        })
+        Ok(AuthStatusResult { status, plan, rate_limit: account.allowance(), spent: self.spent().await? })
+    }
+
+    /// Returns what the owner has spent.
+    pub(in crate::mcp) async fn spent(&self) -> Result<Spent, ToolError> {
+        let today = match self.shared.limits.daily_spend {
+            limit @ Some(_) => self.account.daily_spending(limit).await?,
+            None => None,
+        };
+        Ok(Spent { today, ..self.spending.spent() })
     }
 
     /// Signs in without the person if possible; otherwise returns why the person must do it.

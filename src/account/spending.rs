@@ -1,0 +1,398 @@
+//! The daily limit on an owner's spending, over all processes and replicas: what a call may cost is reserved in the
+//! [`Ledger`] before the call, and settled after it.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use tokio::{runtime::Handle, sync::OwnedMutexGuard};
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use super::{
+    Account, Error, Usd,
+    ledger::{Ledger, LimitReached, Settlement, Today},
+    shared_vault::SharedVault,
+};
+use crate::{
+    clock::{Clock, Timestamp},
+    vault::{self, RecordId, RecordKind},
+};
+
+/// The kind of the ledger's record.
+const KIND: RecordKind = RecordKind::new("spending");
+
+/// What an owner may still spend today.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct DailySpending {
+    pub limit_usd: f64,
+    /// Not spent, nor reserved for calls in progress.
+    pub left_usd: f64,
+    /// When the limit starts anew.
+    pub resets_at: Timestamp,
+}
+
+/// What a call in progress may cost. One that is dropped was not used.
+#[derive(Debug)]
+pub struct Reservation {
+    spending: Arc<Spending>,
+    id: String,
+    /// Whether the ledger may have it.
+    is_written: AtomicBool,
+    settlement: Settlement,
+    /// A shutdown waits until it is settled.
+    _token: TaskTrackerToken,
+}
+
+/// The spending of one owner, as this process takes part in it.
+#[derive(Debug)]
+pub(super) struct Spending {
+    vault: Arc<SharedVault>,
+    id: RecordId,
+    clock: Clock,
+    tasks: TaskTracker,
+    /// A random id of this process and owner, for the ids of reservations.
+    process: Uuid,
+    reservations: AtomicU64,
+    /// Held by the one who reads or changes the ledger, so that the callers of this process do not conflict with each
+    /// other. Holds the last failure.
+    turn: Arc<tokio::sync::Mutex<Option<(Instant, Error)>>>,
+    /// Reservations that have ended; the ledger does not know yet.
+    ended: Mutex<Vec<(String, Settlement)>>,
+}
+
+type Turn = OwnedMutexGuard<Option<(Instant, Error)>>;
+
+impl Account {
+    /// Reserves `usd` of what the owner may spend today. The limit holds for all processes and replicas together.
+    pub async fn reserve(&self, usd: Usd, limit: Usd) -> Result<Reservation, Error> {
+        self.inner.spending.reserve(usd, limit).await.map_err(|error| match error {
+            limit @ Error::DailyLimit { .. } => limit,
+            cause => Error::LimitUnknown { cause: Box::new(cause) },
+        })
+    }
+
+    /// Returns what the owner may still spend today: of `limit`, or of the limit that a server had last today; `None` if
+    /// there is neither.
+    pub async fn daily_spending(&self, limit: Option<Usd>) -> Result<Option<DailySpending>, Error> {
+        let today = self.inner.spending.today().await?;
+        let spending = |limit: Usd| DailySpending {
+            limit_usd: limit.to_f64(),
+            left_usd: limit.minus(today.taken).to_f64(),
+            resets_at: today.resets_at,
+        };
+        Ok(limit.or(today.limit).map(spending))
+    }
+}
+
+impl Reservation {
+    /// Ends the reservation. Nobody waits for it to be stored.
+    pub fn settle(mut self, settlement: Settlement) {
+        self.settlement = settlement;
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if !self.is_written.load(Ordering::Relaxed) {
+            return;
+        }
+        self.spending.ended().push((std::mem::take(&mut self.id), self.settlement));
+        // Without a runtime the process is ending; what is reserved counts.
+        if let Ok(runtime) = Handle::try_current() {
+            let spending = self.spending.clone();
+            let work = async move { spending.store_ended().await }.in_current_span();
+            self.spending.tasks.spawn_on(work, &runtime);
+        }
+    }
+}
+
+impl Spending {
+    /// Creates the spending of the owner of `account`, a record in the vault.
+    pub fn new(vault: Arc<SharedVault>, account: &RecordId, clock: Clock, tasks: TaskTracker) -> Self {
+        let id = RecordId { kind: KIND, ..account.clone() };
+        Self {
+            vault,
+            id,
+            clock,
+            tasks,
+            process: Uuid::new_v4(),
+            reservations: AtomicU64::default(),
+            turn: Arc::default(),
+            ended: Mutex::default(),
+        }
+    }
+
+    async fn reserve(self: &Arc<Self>, usd: Usd, limit: Usd) -> Result<Reservation, Error> {
+        let turn = self.turn().await?;
+        let reservation = Reservation {
+            spending: self.clone(),
+            id: format!("{}-{}", self.process, self.reservations.fetch_add(1, Ordering::Relaxed)),
+            is_written: AtomicBool::default(),
+            settlement: Settlement::Released,
+            _token: self.tasks.token(),
+        };
+        // To its end even when the caller is gone, so that it is known whether there is something to release.
+        let work = async move {
+            let change = |ledger: &mut Ledger, now| {
+                ledger.reserve(&reservation.id, usd, limit, now)?;
+                reservation.is_written.store(true, Ordering::Relaxed);
+                Ok(())
+            };
+            match reservation.spending.change(turn, change).await? {
+                Ok(()) => Ok(reservation),
+                Err(LimitReached { taken, limit, resets_at }) => {
+                    Err(Error::DailyLimit { price: usd, taken, limit, resets_at })
+                }
+            }
+        };
+        self.tasks.spawn(work.in_current_span()).await.unwrap_or(Err(Error::Interrupted))
+    }
+
+    async fn today(&self) -> Result<Today, Error> {
+        let turn = self.turn().await?;
+        if self.ended().is_empty() {
+            return Ok(self.read().await?.0.state(self.clock.now()));
+        }
+        self.change(turn, |ledger, now| ledger.state(now)).await
+    }
+
+    /// Stores what has ended. What cannot be stored now is stored with the next change.
+    async fn store_ended(&self) {
+        let Ok(turn) = self.turn().await else { return };
+        // Another one's turn may have stored it.
+        if self.ended().is_empty() {
+            return;
+        }
+        if let Err(error) = self.change(turn, |_, _| ()).await {
+            tracing::warn!(%error, "the cost of a call is not stored yet; until then the reserved amount counts");
+        }
+    }
+
+    /// Waits for the others of this process. If one of them fails meanwhile, so would the caller.
+    async fn turn(&self) -> Result<Turn, Error> {
+        let came = Instant::now();
+        let turn = self.turn.clone().lock_owned().await;
+        match &*turn {
+            Some((failed, error)) if *failed >= came => Err(error.clone()),
+            _ => Ok(turn),
+        }
+    }
+
+    /// Changes the ledger, and stores what has ended. `change` runs again if another process wrote meanwhile.
+    async fn change<T>(
+        &self,
+        mut turn: Turn,
+        change: impl Fn(&mut Ledger, Timestamp) -> T,
+    ) -> Result<T, Error> {
+        let ended = std::mem::take(&mut *self.ended());
+        let outcome = self.write(&ended, change).await;
+        *turn = None;
+        if let Err(error) = &outcome {
+            self.ended().extend(ended);
+            *turn = Some((Instant::now(), error.clone()));
+        }
+        outcome
+    }
+
+    async fn write<T>(
+        &self,
+        ended: &[(String, Settlement)],
+        change: impl Fn(&mut Ledger, Timestamp) -> T,
+    ) -> Result<T, Error> {
+        loop {
+            let (before, version) = self.read().await?;
+            let (mut ledger, now) = (before.clone(), self.clock.now());
+            for (id, settlement) in ended {
+                ledger.settle(id, *settlement);
+            }
+            let abandoned = ledger.settle_abandoned(now);
+            let outcome = change(&mut ledger, now);
+            if ledger == before {
+                return Ok(outcome);
+            }
+            let bytes = serde_json::to_vec(&ledger).map_err(|_| Error::RecordUnreadable)?;
+            let expires = Some(ledger.expires(now));
+            match self.vault.open().await?.write(&self.id, version, &bytes, expires).await {
+                Ok(_) => {
+                    if abandoned > 0 {
+                        tracing::warn!(
+                            calls = abandoned,
+                            "calls of a process that died may have been billed"
+                        );
+                    }
+                    return Ok(outcome);
+                }
+                Err(vault::Error::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Returns the ledger and its version; an empty one if there is none yet. Reading does not create a vault.
+    async fn read(&self) -> Result<(Ledger, Option<u64>), Error> {
+        if !self.vault.exists() {
+            return Ok((Ledger::default(), None));
+        }
+        match self.vault.open().await?.read(&self.id).await? {
+            None => Ok((Ledger::default(), None)),
+            Some(record) => {
+                let ledger =
+                    serde_json::from_slice(&record.plaintext).map_err(|_| Error::RecordUnreadable)?;
+                Ok((ledger, Some(record.version)))
+            }
+        }
+    }
+
+    fn ended(&self) -> MutexGuard<'_, Vec<(String, Settlement)>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, path::Path, pin::pin, time::Duration};
+
+    use chrono::TimeDelta;
+    use futures_util::{FutureExt as _, future::join_all};
+
+    use super::*;
+    use crate::config::{Flags, Settings};
+
+    const PRICE: Usd = Usd::cents(5);
+    const LIMIT: Usd = Usd::cents(50);
+
+    /// An owner's spending in one process of several that use the vault below `directory`.
+    fn process(directory: &Path, clock: &Clock) -> Arc<Spending> {
+        let flags = Flags { data_dir: Some(directory.join("data")), ..Flags::default() };
+        let sealing_key = |name: &str| (name == "BONDMCP_SEALING_KEY").then(|| "07".repeat(32).into());
+        let settings = Settings::load(flags, None, sealing_key).unwrap();
+        let account = RecordId {
+            kind: RecordKind::ACCOUNT,
+            owner: "profile:test".into(),
+            origin: "https://api.example".into(),
+        };
+        let vault = Arc::new(SharedVault::new(&settings));
+        Arc::new(Spending::new(vault, &account, clock.clone(), TaskTracker::new()))
+    }
+
+    /// A time that is not over by the database's clock.
+    fn noon() -> Clock {
+        Clock::manual("2126-11-24T12:00:00Z".parse().unwrap())
+    }
+
+    async fn taken(spending: &Spending) -> Usd {
+        spending.today().await.unwrap().taken
+    }
+
+    /// Ends the process like a shutdown.
+    async fn end(spending: &Spending) {
+        spending.tasks.close();
+        spending.tasks.wait().await;
+        spending.vault.close().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn concurrent_processes_reserve_no_more_than_the_limit() {
+        let directory = tempfile::tempdir().unwrap();
+        let processes: Vec<_> = (0..4).map(|_| process(directory.path(), &noon())).collect();
+        let calls = (0..200).map(|number| processes[number % 4].reserve(PRICE, LIMIT));
+        let (granted, refused): (Vec<_>, Vec<_>) = join_all(calls).await.into_iter().partition(Result::is_ok);
+        assert_eq!(granted.len(), 10);
+        for refusal in refused {
+            assert!(matches!(refusal, Err(Error::DailyLimit { taken: LIMIT, .. })), "{refusal:?}");
+        }
+        let granted: Vec<Reservation> = granted.into_iter().map(Result::unwrap).collect();
+        assert_eq!(granted.iter().map(|reservation| &reservation.id).collect::<BTreeSet<_>>().len(), 10);
+        for (number, reservation) in granted.into_iter().enumerate() {
+            reservation.settle(match number {
+                0 => Settlement::Released,
+                1 => Settlement::PossiblySpent,
+                _ => Settlement::Spent(Usd::cents(1)),
+            });
+        }
+        for spending in &processes {
+            end(spending).await;
+        }
+        assert_eq!(taken(&process(directory.path(), &noon())).await, Usd::cents(5 + 8));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn whoever_gives_up_at_any_time_leaves_nothing_reserved() {
+        let directory = tempfile::tempdir().unwrap();
+        let spending = process(directory.path(), &noon());
+        // Each is cut off at another step, whichever it is.
+        for delay in 0..100 {
+            let _ =
+                tokio::time::timeout(Duration::from_micros(20 * delay), spending.reserve(PRICE, LIMIT)).await;
+        }
+        spending.reserve(PRICE, LIMIT).await.unwrap();
+        end(&spending).await;
+        let other = process(directory.path(), &noon());
+        assert_eq!(taken(&other).await, Usd::default());
+    }
+
+    #[tokio::test]
+    async fn a_shutdown_waits_for_what_is_reserved() {
+        let directory = tempfile::tempdir().unwrap();
+        let spending = process(directory.path(), &noon());
+        let reservation = spending.reserve(PRICE, LIMIT).await.unwrap();
+        spending.tasks.close();
+        let mut shutdown = pin!(spending.tasks.wait());
+        assert!(shutdown.as_mut().now_or_never().is_none());
+        reservation.settle(Settlement::Spent(Usd::cents(4)));
+        shutdown.await;
+        assert!(spending.ended().is_empty());
+        assert_eq!(taken(&spending).await, Usd::cents(4));
+    }
+
+    #[tokio::test]
+    async fn a_vault_that_fails_refuses_everybody_who_waits_and_keeps_what_has_ended() {
+        let directory = tempfile::tempdir().unwrap();
+        let spending = process(directory.path(), &noon());
+        let reservation = spending.reserve(PRICE, LIMIT).await.unwrap();
+        spending.vault.close().await;
+        reservation.settle(Settlement::Spent(Usd::cents(4)));
+        let outcomes = join_all((0..3).map(|_| spending.reserve(PRICE, LIMIT))).await;
+        assert!(outcomes.iter().all(|outcome| matches!(outcome, Err(Error::Vault(_)))), "{outcomes:?}");
+        end(&spending).await;
+        assert_eq!(spending.ended().len(), 1, "what was never written is not kept");
+
+        // The same process, with its vault back.
+        let back = process(directory.path(), &noon());
+        back.ended().append(&mut spending.ended());
+        drop(back.reserve(PRICE, LIMIT).await.unwrap());
+        end(&back).await;
+        assert_eq!(taken(&process(directory.path(), &noon())).await, Usd::cents(4));
+    }
+
+    #[tokio::test]
+    async fn around_midnight_a_clock_that_is_an_hour_off_has_no_second_budget() {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Clock::manual("2126-11-24T23:30:00Z".parse().unwrap());
+        let ahead = Clock::manual("2126-11-25T00:30:00Z".parse().unwrap());
+        let (right, wrong) = (process(directory.path(), &clock), process(directory.path(), &ahead));
+        let spend = async |spending: &Arc<Spending>| {
+            let reservation = spending.reserve(LIMIT, LIMIT).await?;
+            reservation.settle(Settlement::Spent(LIMIT));
+            Ok::<_, Error>(())
+        };
+        spend(&right).await.unwrap();
+        spend(&wrong).await.unwrap();
+        for now in 0..2 {
+            for spending in [&right, &wrong] {
+                let Err(Error::DailyLimit { resets_at, .. }) = spend(spending).await else { panic!("{now}") };
+                assert_eq!(resets_at.to_rfc3339(), "2126-11-26T00:00:00+00:00");
+            }
+            clock.advance(TimeDelta::hours(2));
+            ahead.advance(TimeDelta::hours(2));
+        }
+    }
+}

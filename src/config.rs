@@ -14,7 +14,7 @@ use directories::ProjectDirs;
 use url::{Host, Url};
 
 pub use self::postgres_url::PostgresUrl;
-use crate::secret::SecretString;
+use crate::secret::{ExposeSecret as _, SecretString};
 
 /// The base URL that BondMCP documents.
 pub const DEFAULT_BASE_URL: &str = "https://t9xbkyb7mg.us-east-1.awsapprunner.com/mcp";
@@ -29,7 +29,10 @@ pub const ENVIRONMENT: [(&str, &str); 11] = [
     ("BONDMCP_PASSWORD", "The password of `BONDMCP_EMAIL`; never stored"),
     ("BONDMCP_API_KEY", "The key for API calls; never stored. It cannot manage keys"),
     ("BONDMCP_VAULT", "`sqlite://PATH` or `postgres://…` instead of `vault.db` in the data directory"),
-    ("BONDMCP_SEALING_KEY", "The vault's encryption key: 32 bytes, base64 or hex"),
+    (
+        "BONDMCP_SEALING_KEY",
+        "The vault's encryption key: 32 bytes, base64 or hex; during `vault rekey` the new and the old one",
+    ),
     ("BONDMCP_SEALING_KEY_FILE", "A file that holds the vault's encryption key"),
     ("BONDMCP_HTTP_TOKEN", "The bearer token of `http`, 16 characters or more"),
 ];
@@ -220,15 +223,31 @@ impl fmt::Display for VaultLocation {
     }
 }
 
-/// The source of the sealing key.
+/// The source of the sealing keys.
 #[derive(Clone, Debug)]
 pub enum SealingKeySource {
-    /// The key itself, base64 or hex, of 32 bytes.
+    /// The keys themselves, base64 or hex, of 32 bytes; the first one is the newest.
     Given(SecretString),
-    /// A file that holds the key.
+    /// A file that holds the keys.
     File(PathBuf),
     /// The OS keychain, or a key file in the data directory where no keychain answers.
     KeychainOrFile,
+}
+
+impl SealingKeySource {
+    /// Returns the keys, as they are written, that the source itself contains.
+    pub fn secrets(&self) -> impl Iterator<Item = SecretString> {
+        let given = match self {
+            Self::Given(text) => text.expose_secret(),
+            Self::File(_) | Self::KeychainOrFile => "",
+        };
+        keys_in(given).map(SecretString::from)
+    }
+}
+
+/// Splits the text of several sealing keys, which are separated by commas or white space.
+pub fn keys_in(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| c == ',' || c.is_whitespace()).filter(|key| !key.is_empty())
 }
 
 /// Credentials from the environment; used and never stored.
@@ -386,7 +405,6 @@ impl<F: Fn(&str) -> Option<OsString>> Environment<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secret::ExposeSecret;
     use static_assertions::assert_not_impl_any;
 
     assert_not_impl_any!(EnvironmentLogin: serde::Serialize, fmt::Display);
@@ -498,6 +516,14 @@ mod tests {
     #[test]
     fn an_empty_variable_counts_as_unset() {
         assert!(load(&[("BONDMCP_API_KEY", "")]).unwrap().environment.api_key.is_none());
+    }
+
+    #[test]
+    fn each_given_sealing_key_is_a_secret_of_its_own() {
+        let settings = load(&[("BONDMCP_SEALING_KEY", "one, two\n")]).unwrap();
+        let secrets: Vec<_> = settings.sealing_key.secrets().collect();
+        assert_eq!(secrets.iter().map(|secret| secret.expose_secret()).collect::<Vec<_>>(), ["one", "two"]);
+        assert_eq!(load(&[]).unwrap().sealing_key.secrets().count(), 0);
     }
 
     #[test]

@@ -102,7 +102,7 @@ fn look_for_imports(code: TokenStream, inside: &[String], found: &mut BTreeSet<I
     while let Some(token) = tokens.next() {
         match token {
             TokenTree::Punct(punct) if punct.as_char() == '#' && is_test(tokens.peek()) => {
-                skip_item(&mut tokens)
+                skip_item(&mut tokens);
             }
             TokenTree::Ident(ident) if ident == "mod" => {
                 let name = tokens.next().map(|name| name.to_string());

@@ -40,6 +40,9 @@ const LIFETIME: TimeDelta = TimeDelta::hours(3);
 /// The time in a process of waiters, in seconds since the epoch.
 const TIME: &str = "ONE_RENEWAL_TIME";
 
+/// What a process of waiters prints before the session that all of them got.
+const SESSION: &str = "they all have ";
+
 /// A person who has signed in, whose session has expired by now.
 struct World {
     sandbox: RunningSandbox,
@@ -138,8 +141,8 @@ impl Process {
 
     /// Waits until all callers have a session; returns what tells sessions apart.
     async fn session(&mut self) -> String {
-        let line = self.line_with(&["session: "]).await;
-        line.split_once("session: ").unwrap().1.to_owned()
+        let line = self.line_with(&[SESSION]).await;
+        line.split_once(SESSION).unwrap().1.to_owned()
     }
 }
 
@@ -159,7 +162,7 @@ async fn is_process_of_waiters() -> bool {
 
     let sessions = wait_all(&accounts.local()).await;
     assert_eq!(sessions.len(), 1, "all have the same session");
-    println!("session: {}", sessions.first().unwrap());
+    println!("{SESSION}{}", sessions.first().unwrap());
     true
 }
 

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     bondmcp::Client,
     clock::Clock,
-    config::{EnvironmentCredentials, Profile, SealingKeySource, Settings},
+    config::{EnvironmentCredentials, Profile, Settings},
     redact::Redactor,
     vault::{RecordId, RecordKind},
 };
@@ -58,13 +58,10 @@ impl Accounts {
         clock: Clock,
         redactor: Redactor,
     ) -> Self {
-        let sealing_key = match &settings.sealing_key {
-            SealingKeySource::Given(key) => Some(key),
-            SealingKeySource::File(_) | SealingKeySource::KeychainOrFile => None,
-        };
+        let sealing_keys: Vec<_> = settings.sealing_key.secrets().collect();
         redactor.hold(
             "environment",
-            settings.environment.secrets().chain(sealing_key).chain(settings.vault.secrets()),
+            settings.environment.secrets().chain(&sealing_keys).chain(settings.vault.secrets()),
         );
         let shared = Shared {
             profile: settings.profile.clone(),

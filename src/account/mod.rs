@@ -75,7 +75,7 @@ use crate::{
     clock::Clock,
     config::{BaseUrl, EnvironmentCredentials},
     redact::Redactor,
-    vault::ChangeMarker,
+    vault::{ChangeMarker, RecordId},
 };
 
 /// One owner's account: everything that is the owner's own. Clones share everything. [`Accounts`] opens it.
@@ -128,6 +128,12 @@ struct CachedRecord {
 }
 
 impl Account {
+    /// Returns the identities that the account's records had in this program's first version, which did not store them.
+    #[must_use]
+    pub fn first_version_records(&self) -> Vec<RecordId> {
+        self.inner.store.first_version_records()
+    }
+
     /// Returns the command that signs in from a terminal.
     #[must_use]
     pub fn login_command(&self, email: Option<&str>) -> String {

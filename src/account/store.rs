@@ -83,6 +83,12 @@ impl Store {
         Ok(self.vault().await?.release_lease(&self.id, holder).await?)
     }
 
+    /// The identities that the account's records had in this program's first version, which did not store them. The second
+    /// one is of its notice of a sign-in.
+    pub fn first_version_records(&self) -> Vec<RecordId> {
+        vec![self.id.clone(), RecordId { owner: format!("sign-in:{}", self.id.owner), ..self.id.clone() }]
+    }
+
     /// Waits until nobody holds that right any more or the record is newer than `seen`, but at most for a lease's life.
     pub async fn lease_wait(&self, seen: u64) -> Result<(), Error> {
         Ok(self.vault().await?.lease_wait(&self.id, seen, LEASE).await?)

@@ -26,6 +26,7 @@ mod serving;
 mod status;
 mod stdio;
 mod stop;
+mod vault;
 
 use std::{borrow::Cow, path::PathBuf, pin::Pin, process::ExitCode};
 
@@ -146,6 +147,9 @@ enum Command {
     /// Manage and use API keys
     #[command(subcommand, after_help = keys::EXAMPLES)]
     Keys(keys::Command),
+    /// Change the vault's key, or move its records to another vault
+    #[command(subcommand, after_help = vault::EXAMPLES)]
+    Vault(vault::Command),
     /// Serve an embedded BondMCP API on loopback, for trying things out
     #[command(after_help = sandbox::EXAMPLES, args = unused(ACCOUNT))]
     Sandbox(sandbox::Args),
@@ -229,6 +233,7 @@ impl Cli {
             }
             Command::Audit(args) => Box::pin(args.run(app()?)),
             Command::Keys(command) => Box::pin(command.run(app()?)),
+            Command::Vault(command) => Box::pin(command.run(app()?)),
             // These need neither a data directory nor anything from the environment.
             Command::Sandbox(args) => Box::pin(args.run(printer, clock)),
             Command::Demo(args) => Box::pin(args.run(printer, clock)),

@@ -9,7 +9,7 @@ use super::{
     Error,
     printer::{Printer, is_stdin_terminal},
 };
-use crate::secret::SecretString;
+use crate::{error::sentence, secret::SecretString};
 
 /// The arguments for the e-mail and the password.
 #[derive(Debug, clap::Args)]
@@ -53,14 +53,7 @@ impl Credentials {
 
     /// Reads the password without echo; asks twice if `again`.
     pub fn password(&self, again: bool) -> Result<SecretString, Error> {
-        if self.password_stdin {
-            return first_line();
-        }
-        let password = hidden("Password: ")?;
-        if again && !crate::secret::same(&password, &hidden("Password again: ")?) {
-            return Err(Error::Failed(anyhow!("The two passwords differ. Try again.")));
-        }
-        Ok(password)
+        PASSWORD.read(self.password_stdin, again)
     }
 
     /// Whether a person types the password, rather than a program.
@@ -88,25 +81,50 @@ pub(super) fn line(printer: &Printer, question: &str, without: &str) -> Result<S
     Ok(answer.trim().to_owned())
 }
 
-fn hidden(question: &str) -> Result<SecretString, Error> {
-    let password = rpassword::prompt_password(question).map_err(|_| {
-        Error::Usage(
-            "there is no terminal to ask for the password on; pipe it in with --password-stdin".to_owned(),
-        )
-    })?;
-    not_empty(&Zeroizing::new(password))
+/// A secret that a person types without echo, or a program pipes in.
+pub(super) struct Hidden {
+    name: &'static str,
+    stdin_flag: &'static str,
 }
 
-fn first_line() -> Result<SecretString, Error> {
-    let mut line = Zeroizing::new(String::new());
-    io::stdin().lock().read_line(&mut line).map_err(|_| unreadable())?;
-    not_empty(&line)
-}
+const PASSWORD: Hidden = Hidden { name: "password", stdin_flag: "--password-stdin" };
+pub(super) const PASSPHRASE: Hidden = Hidden { name: "passphrase", stdin_flag: "--passphrase-stdin" };
 
-fn not_empty(password: &Zeroizing<String>) -> Result<SecretString, Error> {
-    match password.trim_end_matches(['\r', '\n']) {
-        "" => Err(Error::Failed(anyhow!("The password is empty."))),
-        password => Ok(password.into()),
+impl Hidden {
+    /// Reads it from the first line of stdin, or asks for it on the terminal, twice if `again`.
+    pub fn read(&self, from_stdin: bool, again: bool) -> Result<SecretString, Error> {
+        if from_stdin {
+            return self.first_line();
+        }
+        let question = sentence(self.name).trim_end_matches('.').to_owned();
+        let typed = self.ask(&format!("{question}: "))?;
+        if again && !crate::secret::same(&typed, &self.ask(&format!("{question} again: "))?) {
+            return Err(Error::Failed(anyhow!("The two {}s differ. Try again.", self.name)));
+        }
+        Ok(typed)
+    }
+
+    fn ask(&self, question: &str) -> Result<SecretString, Error> {
+        let typed = rpassword::prompt_password(question).map_err(|_| {
+            let Self { name, stdin_flag } = self;
+            Error::Usage(format!(
+                "there is no terminal to ask for the {name} on; pipe it in with {stdin_flag}"
+            ))
+        })?;
+        self.not_empty(&Zeroizing::new(typed))
+    }
+
+    fn first_line(&self) -> Result<SecretString, Error> {
+        let mut line = Zeroizing::new(String::new());
+        io::stdin().lock().read_line(&mut line).map_err(|_| unreadable())?;
+        self.not_empty(&line)
+    }
+
+    fn not_empty(&self, text: &str) -> Result<SecretString, Error> {
+        match text.trim_end_matches(['\r', '\n']) {
+            "" => Err(Error::Failed(anyhow!("The {} is empty.", self.name))),
+            text => Ok(text.into()),
+        }
     }
 }
 

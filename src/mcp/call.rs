@@ -20,8 +20,8 @@ use tokio::{sync::TryAcquireError, time::Instant};
 use tracing::Instrument as _;
 
 use super::{
-    OwnerServer, arguments,
-    call_record::{CallOutcome, CallRecord},
+    OwnerServer, ServedTool, arguments,
+    call_record::{CallOutcome, CallRecord, UNKNOWN},
     guard::Reply,
     host::Host,
     progress,
@@ -87,13 +87,26 @@ impl From<InputRequiredResult> for Answer {
 }
 
 impl OwnerServer {
-    /// Makes a call and answers it. What is cut short is dropped, and with it its request to BondMCP.
+    /// Makes a call and answers it.
     pub(super) async fn call(
         self: &Arc<Self>,
-        mut request: CallToolRequestParams,
+        request: CallToolRequestParams,
         host: &Host,
     ) -> Reply<CallToolResponse> {
         let served = self.shared.tools.get(&*request.name);
+        let id = CALLS.fetch_add(1, Ordering::Relaxed);
+        let tool = served.map_or(UNKNOWN, |tool| tool.spec.name);
+        let span = tracing::info_span!("call", id, tool, owner = self.account.name());
+        self.answer_call(served, request, host).instrument(span).await
+    }
+
+    /// What is cut short is dropped, and with it its request to BondMCP.
+    async fn answer_call(
+        self: &Arc<Self>,
+        served: Option<&ServedTool>,
+        mut request: CallToolRequestParams,
+        host: &Host,
+    ) -> Reply<CallToolResponse> {
         let ignored = request.arguments.as_mut().map(arguments::take_host_arguments).unwrap_or_default();
         let none = JsonObject::new();
         let arguments = request.arguments.as_ref().unwrap_or(&none);
@@ -114,12 +127,10 @@ impl OwnerServer {
             sent: &sent,
         };
         let aborted = |how, message| (Err(ErrorData::internal_error(message, None)), Some(how));
-        let id = CALLS.fetch_add(1, Ordering::Relaxed);
-        let span = tracing::info_span!("call", id, tool = served.spec.name, owner = self.account.name());
         let (answer, aborted) = tokio::select! {
             // A call that need not wait for anything is not prepared for an abort.
             biased;
-            answer = call.within_limits(&served.definition.input_schema).instrument(span) => (answer, None),
+            answer = call.within_limits(&served.definition.input_schema) => (answer, None),
             () = host.cancelled().cancelled() => aborted("cancelled", "the call was cancelled"),
             () = self.shared.stopping.cancelled() => aborted("stopped", "the server is stopping"),
         };
@@ -144,6 +155,7 @@ impl OwnerServer {
     pub(super) async fn bounded<T>(&self, work: impl Future<Output = T>) -> Result<T, ToolError> {
         let Ok(_admitted) = self.admitted() else { return Err(too_busy()) };
         let work = AssertUnwindSafe(self.with_permit(work)).catch_unwind();
+        let work = work.instrument(tracing::info_span!("request", owner = self.account.name()));
         let outcome = tokio::time::timeout(self.shared.limits.deadline, work).await;
         self.account.refresh_if_changed().await;
         match outcome {

@@ -12,9 +12,12 @@ use crate::{
     error::Kind,
 };
 
+/// Stands for the name of a tool that there is not.
+pub(super) const UNKNOWN: &str = "unknown";
+
 /// A call in progress.
 pub(super) struct CallRecord {
-    /// Name of the tool; `unknown` if there is no such tool.
+    /// Name of the tool, or [`UNKNOWN`].
     tool: &'static str,
     host: Option<String>,
     action: Option<&'static str>,
@@ -34,7 +37,7 @@ pub(super) struct CallOutcome {
 impl CallRecord {
     pub fn begin(tool: Option<&ToolSpec>, arguments: &JsonObject, host: &Host) -> Self {
         Self {
-            tool: tool.map_or("unknown", |tool| tool.name),
+            tool: tool.map_or(UNKNOWN, |tool| tool.name),
             host: host.name(),
             action: tool.and_then(|tool| (tool.action)(arguments)),
             began: Instant::now(),

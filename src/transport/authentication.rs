@@ -29,10 +29,12 @@ impl Authentication {
         };
         let given = bearer(headers).ok_or(Challenge(r#"Bearer realm="bondmcp-server""#))?;
         // All are compared, so that the time tells nothing about any of them.
-        let verified = tokens.iter().fold(None, |found, (token, owner)| match secret::same(&given, token) {
-            true => Some(owner),
-            false => found,
-        });
+        let mut verified = None;
+        for (token, owner) in tokens {
+            if secret::same(&given, token) {
+                verified = Some(owner);
+            }
+        }
         verified.cloned().ok_or(Challenge(r#"Bearer realm="bondmcp-server", error="invalid_token""#))
     }
 }

@@ -8,7 +8,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{ChangeMarker, Error, RecordId, postgres::Postgres, seal::RecordKey, sqlite, sqlite::Sqlite};
+use super::{
+    ChangeMarker, Error, RecordId, import::Import, postgres::Postgres, seal::RecordKey, sqlite,
+    sqlite::Sqlite,
+};
 use crate::{clock::Timestamp, config::VaultLocation};
 
 /// Interval at which a process that writes deletes what has expired.
@@ -147,6 +150,11 @@ impl Database {
     /// Replaces the encrypted text of records that are as they were read; returns how many.
     pub async fn replace_sealed(&self, records: &[Resealed]) -> Result<u64, Error> {
         store!(self.replace_sealed(records))
+    }
+
+    /// Begins to add records, all or none.
+    pub async fn import(&self) -> Result<Import, Error> {
+        store!(self.import())
     }
 
     /// Returns the state of a record without its content.

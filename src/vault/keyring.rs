@@ -16,7 +16,7 @@ use super::{
     seal::KeyId,
 };
 use crate::{
-    config::{SealingKeySource, VaultLocation},
+    config::{SealingKeySource, VaultLocation, keys_in},
     secret::{ExposeSecret as _, SecretString},
 };
 
@@ -306,10 +306,8 @@ fn from_file(path: &Path) -> Result<Vec<Arc<SealingKey>>, Error> {
 
 /// Parses one or several keys, separated by commas or white space.
 fn parse(text: &SecretString, place: &str) -> Result<Vec<Arc<SealingKey>>, Error> {
-    let separator = |c: char| c == ',' || c.is_whitespace();
-    let texts = text.expose_secret().split(separator).filter(|text| !text.is_empty());
-    let keys =
-        texts.map(|text| SealingKey::parse(text, place).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+    let keys = keys_in(text.expose_secret()).map(|text| SealingKey::parse(text, place).map(Arc::new));
+    let keys = keys.collect::<Result<Vec<_>, _>>()?;
     if keys.is_empty() { Err(Error::KeyFormat(place.to_owned())) } else { Ok(keys) }
 }
 

@@ -5,7 +5,9 @@ mod changes;
 mod changes_told;
 mod database;
 mod error;
+mod export;
 pub(crate) mod files;
+mod import;
 mod keychain;
 mod keyring;
 mod postgres;
@@ -25,6 +27,7 @@ use zeroize::Zeroizing;
 pub use self::{
     changes::{ChangeMarker, ChangeWatch},
     error::Error,
+    export::TransferError,
     keyring::{KeyOrigin, KeyPlace, KeychainAnswer, Keyring},
     postgres::is_in_postgres,
     rekey::{Progress, Rekey, Rekeyed},

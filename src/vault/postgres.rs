@@ -17,6 +17,7 @@ use super::{
     ChangeMarker, Error,
     changes_told::ChangesTold,
     database::{Resealed, Row, State},
+    import::Import,
     seal::RecordKey,
 };
 use crate::{clock::Timestamp, config::PostgresUrl, secret::ExposeSecret as _};
@@ -163,6 +164,12 @@ impl Postgres {
             query.bind(column(|r| &r.row.sealed)).bind(column(|r| &r.new))
         };
         self.execute(statement).await
+    }
+
+    /// Begins to add records, all or none.
+    pub async fn import(&self) -> Result<Import, Error> {
+        let pool = self.pool.clone();
+        self.run(|_| pool.begin()).await.map(Import::Postgres)
     }
 
     /// Returns the state of a record without its content.
@@ -323,7 +330,7 @@ fn is_lost_connection(error: &sqlx::Error) -> bool {
 
 /// PostgreSQL's error codes (<https://www.postgresql.org/docs/current/errcodes-appendix.html>), with messages of our own,
 /// since PostgreSQL's may quote data.
-fn failure(error: &sqlx::Error) -> Error {
+pub fn failure(error: &sqlx::Error) -> Error {
     let code = match error {
         sqlx::Error::Database(error) => error.code().unwrap_or_default(),
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound => return Error::Damaged,

@@ -73,11 +73,20 @@ pub struct Rekeyed {
 }
 
 impl Rekey {
+    #[must_use]
     pub fn new(vault: Vault, candidates: Vec<RecordId>) -> Self {
         let (next, outcome) = (Step::AddKey, Rekeyed::default());
         Self { vault, candidates, next, outcome, old: Vec::new(), total: 0, seen: 0 }
     }
 
+    /// Whether the operator has put a new key beside the old one, so that the other processes need both.
+    #[must_use]
+    pub fn changes_operators_key(&self) -> bool {
+        let keyring = self.vault.keyring();
+        !keyring.makes_keys() && keyring.keys().len() > 1
+    }
+
+    #[must_use]
     pub fn outcome(&self) -> Rekeyed {
         self.outcome
     }
@@ -193,7 +202,10 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::{config::VaultLocation, vault::Keyring};
+    use crate::{
+        config::VaultLocation,
+        vault::{Keyring, RecordKind},
+    };
 
     /// More than a batch.
     const RECORDS: u64 = 130;
@@ -217,7 +229,7 @@ mod tests {
 
     async fn fill(vault: &Vault) {
         for number in 0..RECORDS {
-            vault.write(&id(number), None, number.to_string().as_bytes()).await.unwrap();
+            vault.write(&id(number), None, number.to_string().as_bytes(), None).await.unwrap();
         }
     }
 
@@ -229,7 +241,7 @@ mod tests {
         }
         for number in 0..RECORDS {
             let text = number.to_string();
-            let written = vault.write(&id(number), Some(version), text.as_bytes()).await.unwrap();
+            let written = vault.write(&id(number), Some(version), text.as_bytes(), None).await.unwrap();
             assert_eq!(written, version + 1);
         }
         version + 1
@@ -335,7 +347,7 @@ mod tests {
                     let id = id((round * 7 + writer) % 10);
                     loop {
                         let record = vault.read(&id).await.unwrap().unwrap();
-                        match vault.write(&id, Some(record.version), &record.plaintext).await {
+                        match vault.write(&id, Some(record.version), &record.plaintext, None).await {
                             Err(Error::Conflict) => {}
                             written => break assert_eq!(written.unwrap(), record.version + 1),
                         }
@@ -380,8 +392,8 @@ mod tests {
         };
         assert_eq!(outcome, expected);
         assert_eq!(replica.read(&id(0)).await.unwrap_err(), Error::UnknownKey);
-        assert_eq!(replica.write(&id(0), Some(3), b"lost?").await.unwrap_err(), Error::UnknownKey);
-        assert_eq!(replica.write(&id(999), None, b"lost?").await.unwrap_err(), Error::UnknownKey);
+        assert_eq!(replica.write(&id(0), Some(3), b"lost?", None).await.unwrap_err(), Error::UnknownKey);
+        assert_eq!(replica.write(&id(999), None, b"lost?", None).await.unwrap_err(), Error::UnknownKey);
         use_all(&restarted, 3).await;
         assert_eq!(open(&[1]).await.unwrap_err(), Error::WrongKey);
         let again = run(&mut Rekey::new(open(&[2]).await.unwrap(), vec![])).await;
@@ -393,7 +405,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let location = location(directory.path());
         let vault = started(&location).await;
-        let (key, sealer) = (vault.keyring().keys()[0].clone(), vault.sealer());
+        let key = vault.keyring().keys()[0].clone();
         let database = &vault.database;
         // A vault of the first format has no current key.
         let check = RecordId { kind: RecordKind::ACCOUNT, owner: String::new(), origin: "key check".into() };
@@ -403,9 +415,9 @@ mod tests {
         vault.refreshed_keys().await.unwrap();
         for number in 0..2 {
             let sealed = crate::vault::seal::seal_first_format(&key, &id(number), 1, b"an old record");
-            assert!(database.write(&vault.sealer().record_key(&id(number)), 1, &sealed).await.unwrap());
+            let (key, kind) = (vault.sealer().record_key(&id(number)), "account".to_owned());
+            assert!(database.write(&Row { key, kind, version: 1, sealed, expires: None }).await.unwrap());
         }
-        drop(sealer);
 
         let outcome = run(&mut Rekey::new(vault.clone(), vec![id(0)])).await;
         assert_eq!((outcome.records, outcome.unnamed, outcome.known_keys), (1, 1, 2));

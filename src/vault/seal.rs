@@ -91,9 +91,7 @@ impl Sealer {
     }
 
     pub fn seal(&self, id: &RecordId, version: u64, plaintext: &[u8]) -> Result<Vec<u8>, Error> {
-        let mut head = Vec::new();
-        push_part(&mut head, &identity(id));
-        seal(self.current()?, &self.record_key(id), version, &[&head, plaintext])
+        seal(self.current()?, &self.record_key(id), version, &[&identity_part(id), plaintext])
     }
 
     /// Opens a record; [`Error::UnknownKey`] means that it was encrypted with none of the known keys.
@@ -121,11 +119,7 @@ impl Sealer {
         }
         let sealed_with = key_id(sealed)?;
         let sealing_key = self.keys.iter().find(|key| key.id() == sealed_with).ok_or(Error::UnknownKey)?;
-        let mut opened = open(sealing_key, key, version, sealed)?;
-        let (identity, plaintext) = split_part(&opened).ok_or(Error::Tampered)?;
-        let (id, start) = (parse_identity(identity).ok_or(Error::Newer)?, opened.len() - plaintext.len());
-        opened.drain(..start);
-        Ok((id, opened.into()))
+        split_identity(open(sealing_key, key, version, sealed)?).ok_or(Error::Tampered)
     }
 
     /// Whether the vault's current key encrypted the record.
@@ -159,7 +153,7 @@ impl std::fmt::Debug for Sealer {
 }
 
 /// Encrypts the `parts` of a plaintext.
-fn seal(key: &SealingKey, place: &RecordKey, version: u64, parts: &[&[u8]]) -> Result<Vec<u8>, Error> {
+pub fn seal(key: &SealingKey, place: &RecordKey, version: u64, parts: &[&[u8]]) -> Result<Vec<u8>, Error> {
     let mut nonce = [0; NONCE_BYTES];
     getrandom::fill(&mut nonce).map_err(|_| Error::NoRandomness)?;
     // Has room for the tag, since a growing buffer would leave a copy of the plaintext behind.
@@ -173,7 +167,7 @@ fn seal(key: &SealingKey, place: &RecordKey, version: u64, parts: &[&[u8]]) -> R
     Ok([&head, &nonce[..], &buffer[..]].concat())
 }
 
-fn open(
+pub fn open(
     key: &SealingKey,
     place: &RecordKey,
     version: u64,
@@ -226,6 +220,21 @@ fn identity(id: &RecordId) -> Vec<u8> {
         push_part(&mut data, part.as_bytes());
     }
     data
+}
+
+/// Returns what stands before a record's plaintext.
+pub fn identity_part(id: &RecordId) -> Vec<u8> {
+    let mut part = Vec::new();
+    push_part(&mut part, &identity(id));
+    part
+}
+
+/// Splits off what [`identity_part`] wrote.
+pub fn split_identity(mut opened: Zeroizing<Vec<u8>>) -> Option<(RecordId, SecretBytes)> {
+    let (identity, plaintext) = split_part(&opened)?;
+    let (id, start) = (parse_identity(identity)?, opened.len() - plaintext.len());
+    opened.drain(..start);
+    Some((id, opened.into()))
 }
 
 fn parse_identity(data: &[u8]) -> Option<RecordId> {

@@ -12,6 +12,7 @@ use super::{
     Error, RecordId, RecordKind,
     database::{Resealed, Row, State},
     files,
+    import::Import,
     seal::RecordKey,
 };
 use crate::clock::Timestamp;
@@ -329,6 +330,12 @@ impl Sqlite {
         Ok(())
     }
 
+    /// Begins to add records, all or none.
+    pub async fn import(&self) -> Result<Import, Error> {
+        let transaction = self.0.begin_with("BEGIN IMMEDIATE").await;
+        transaction.map(Import::Sqlite).map_err(|error| failure(&error))
+    }
+
     pub async fn acquire_lease(
         &self,
         id: &RecordKey,
@@ -379,7 +386,7 @@ fn to_row(row: &sqlx::sqlite::SqliteRow) -> Result<Result<Row, Error>, sqlx::Err
 
 /// SQLite's result codes (<https://www.sqlite.org/rescode.html>), with messages of our own, since SQLite's may quote
 /// the file.
-fn failure(error: &sqlx::Error) -> Error {
+pub fn failure(error: &sqlx::Error) -> Error {
     let sqlx::Error::Database(error) = error else {
         return match error {
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound => Error::Damaged,

@@ -32,6 +32,9 @@ use super::{
 /// Price of `health_analyze` in cents.
 const PRICE: u64 = 5;
 
+/// What a call of it counts as, in cents, if its answer was lost.
+const MOST: u64 = 8;
+
 /// Most keys of one owner: below the sandbox's limit.
 const MAX_KEYS: usize = 3;
 
@@ -523,7 +526,8 @@ impl Person {
         }
         let asked = json!({"prompt": "Why?", "analysis_type": "general"});
         let answered = self.cancel(setting, "health_analyze", asked, after).await;
-        self.cents = (self.cents.0 + if answered { PRICE } else { 0 }, self.cents.1 + PRICE);
+        let (least, most) = if answered { (PRICE, PRICE) } else { (0, MOST) };
+        self.cents = (self.cents.0 + least, self.cents.1 + most);
     }
 
     /// Makes a call and leaves after a moment; returns whether it was answered before.

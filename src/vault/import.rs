@@ -1,0 +1,45 @@
+//! Adding records to a vault in one transaction: all or none.
+
+use sqlx::{Postgres, Sqlite, Transaction};
+
+use super::{Error, database::Row, postgres, sqlite};
+
+/// Records that are being added; none of them is if this is dropped.
+#[derive(Debug)]
+pub enum Import {
+    Sqlite(Transaction<'static, Sqlite>),
+    Postgres(Transaction<'static, Postgres>),
+}
+
+impl Import {
+    /// Adds a record; returns whether there was none.
+    pub async fn insert(&mut self, row: &Row) -> Result<bool, Error> {
+        let version = i64::try_from(row.version).map_err(|_| Error::Damaged)?;
+        let expires = row.expires.map(|expires| expires.timestamp_millis());
+        match self {
+            Self::Sqlite(transaction) => {
+                let query = "INSERT INTO records (id, kind, version, sealed, expires) VALUES (?, ?, ?, ?, ?) \
+                             ON CONFLICT DO NOTHING";
+                let query = sqlx::query(query).bind(&row.key[..]).bind(&row.kind).bind(version);
+                let inserted = query.bind(&row.sealed).bind(expires).execute(&mut **transaction).await;
+                inserted.map(|done| done.rows_affected() == 1).map_err(|error| sqlite::failure(&error))
+            }
+            Self::Postgres(transaction) => {
+                let query = "INSERT INTO records (id, kind, version, sealed, expires) \
+                             VALUES ($1, $2, $3, $4, to_timestamp($5::bigint / 1000.0)) ON CONFLICT DO NOTHING";
+                let query = sqlx::query(query).bind(&row.key[..]).bind(&row.kind).bind(version);
+                let inserted = query.bind(&row.sealed).bind(expires).execute(&mut **transaction).await;
+                inserted.map(|done| done.rows_affected() == 1).map_err(|error| postgres::failure(&error))
+            }
+        }
+    }
+
+    pub async fn commit(self) -> Result<(), Error> {
+        match self {
+            Self::Sqlite(transaction) => transaction.commit().await.map_err(|error| sqlite::failure(&error)),
+            Self::Postgres(transaction) => {
+                transaction.commit().await.map_err(|error| postgres::failure(&error))
+            }
+        }
+    }
+}

@@ -9,7 +9,7 @@ use std::process::Stdio;
 
 use bondmcp_server::sandbox::{Fault, RunningSandbox};
 use common::{
-    EMAIL, Place, like_the_seed, postgres, run, sandbox, secrets,
+    EMAIL, Place, like_the_seed, postgres::{self, Stop}, run, sandbox, secrets,
     services::{SERVICES, Service},
     within,
 };
@@ -273,6 +273,30 @@ async fn only_what_may_have_been_billed_counts_with_sqlite() {
 async fn only_what_may_have_been_billed_counts_with_postgresql() {
     let Some(database) = postgres::database() else { return };
     only_what_may_have_been_billed_counts(Some(&database.url)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_database_nothing_is_billed_under_a_daily_limit() {
+    let Some(cluster) = postgres::cluster() else { return };
+    let database = cluster.database();
+    let world = World::new(Some(&database.url)).await;
+    let process = world.process("default", &["--daily-spend", "0.06"]).await;
+    process.check().await.unwrap();
+    // While a call is in progress, the database goes away.
+    world.sandbox.faults().next(CHECK.1, Fault::Hold);
+    let host = process.host.clone();
+    let calling = tokio::spawn(async move { host.check().await });
+    within(world.sandbox.faults().arrived(CHECK.1, 2)).await;
+    cluster.stop(Stop::Fast);
+    world.sandbox.faults().release();
+    within(calling).await.unwrap().unwrap();
+    let (kind, told) = process.check().await.unwrap_err();
+    assert_eq!(kind, "internal", "{told}");
+    assert_eq!(world.requests(), 2, "{told}");
+    cluster.start_again();
+    assert_eq!(process.left().await, 0.0);
+    assert_eq!(self::kind(&process.check().await), "spend_limit");
+    assert_eq!(world.requests(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

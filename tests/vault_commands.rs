@@ -14,7 +14,7 @@ use std::{
 };
 
 use bondmcp_server::{sandbox::RunningSandbox, secret::SecretString};
-use common::{EMAIL, Place, Server, like_the_seed, run, sandbox, secrets};
+use common::{EMAIL, Place, Server, like_the_seed, postgres, run, sandbox, secrets};
 use rexpect::session::{PtySession, spawn_command};
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -56,11 +56,17 @@ impl WithKeyFile {
     }
 
     fn write_keys(&self, keys: &str) {
-        let mut options = std::fs::OpenOptions::new();
-        let mut file =
-            options.create(true).truncate(true).write(true).mode(0o600).open(self.key_file()).unwrap();
-        std::io::Write::write_all(&mut file, keys.as_bytes()).unwrap();
+        write_private(&self.key_file(), keys);
     }
+}
+
+/// Writes a file for its owner alone, atomically, since servers may read it at any time.
+fn write_private(path: &std::path::Path, text: &str) {
+    let new = path.with_extension("tests");
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(&new).unwrap();
+    std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+    std::fs::rename(new, path).unwrap();
 }
 
 /// Runs a command with these keys in the environment.
@@ -166,54 +172,147 @@ async fn rekey_asks_on_a_terminal_whether_every_server_has_both_keys() {
     }
 }
 
-/// Four servers that started with the first key go on while it is changed three times.
+/// Four servers that use the vault until they are told to stop.
+struct Busy {
+    done: Arc<AtomicBool>,
+    servers: tokio::task::JoinSet<Vec<String>>,
+}
+
+impl Busy {
+    async fn start(stdio: impl Fn() -> Command) -> Self {
+        let done = Arc::new(AtomicBool::new(false));
+        let mut servers = tokio::task::JoinSet::new();
+        for _ in 0..4 {
+            let server = Server::spawn(&mut stdio()).await;
+            servers.spawn(use_vault(server, Arc::clone(&done)));
+        }
+        Self { done, servers }
+    }
+
+    /// Returns the ids of the API keys that the servers stored in the vault, each server one after this call.
+    async fn stop(self) -> Vec<String> {
+        self.done.store(true, Ordering::SeqCst);
+        self.servers.join_all().await.into_iter().flatten().collect()
+    }
+}
+
+async fn use_vault(server: Server, done: Arc<AtomicBool>) -> Vec<String> {
+    let mut made = Vec::new();
+    loop {
+        let is_last = done.load(Ordering::SeqCst);
+        let key = server.ok("manage_api_keys", json!({ "action": "create", "name": "k" })).await;
+        let id = key["keys"][0]["id"].as_str().unwrap_or_else(|| panic!("{key}")).to_owned();
+        server.ok("manage_api_keys", json!({ "action": "use", "key_id": id })).await;
+        let status = server.ok("auth_status", json!({})).await;
+        assert_eq!(status["signed_in"], true, "{status}");
+        made.push(id);
+        if is_last {
+            break;
+        }
+    }
+    server.end().await;
+    made
+}
+
+/// Checks that `keys list --json` has the value of each of these keys.
+async fn assert_stored(list: &mut Command, made: &[String]) {
+    let (code, list, err) = run(list, "").await;
+    assert_eq!(code, Some(0), "{err}");
+    let list: Value = serde_json::from_str(&list).unwrap();
+    assert_eq!(list["unfinished"], json!([]));
+    for id in made {
+        let key = list["keys"].as_array().unwrap().iter().find(|key| key["id"] == **id).unwrap();
+        assert_eq!(key["stored"], true, "{key}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn four_servers_read_and_write_while_the_key_is_changed() {
     let sandbox = sandbox(like_the_seed()).await;
     let place = WithKeyFile::signed_in(&sandbox).await;
-    let done = Arc::new(AtomicBool::new(false));
-    let mut servers = tokio::task::JoinSet::new();
-    for _ in 0..4 {
-        let server = Server::spawn(&mut place.command(&["stdio"])).await;
-        let done = Arc::clone(&done);
-        servers.spawn(async move {
-            let mut made = Vec::new();
-            // Once more after the last change.
-            for is_last in std::iter::from_fn(|| Some(done.load(Ordering::SeqCst))) {
-                let key = server.ok("manage_api_keys", json!({ "action": "create", "name": "k" })).await;
-                let id = key["keys"][0]["id"].as_str().unwrap_or_else(|| panic!("{key}")).to_owned();
-                server.ok("manage_api_keys", json!({ "action": "use", "key_id": id })).await;
-                let status = server.ok("auth_status", json!({})).await;
-                assert_eq!(status["signed_in"], true, "{status}");
-                made.push(id);
-                if is_last {
-                    break;
-                }
-            }
-            server.end().await;
-            made
-        });
-    }
+    let busy = Busy::start(|| place.command(&["stdio"])).await;
     let mut old = Vec::new();
     for _ in 0..3 {
         old.push(place.keys());
         let (code, out, err) = place.run(&["vault", "rekey"]).await;
         assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
     }
-    done.store(true, Ordering::SeqCst);
-    let made: Vec<String> = servers.join_all().await.into_iter().flatten().collect();
-
-    let (code, list, err) = place.run(&["keys", "list", "--json"]).await;
-    assert_eq!(code, Some(0), "{err}");
-    let list: Value = serde_json::from_str(&list).unwrap();
-    assert_eq!(list["unfinished"], json!([]));
-    for id in &made {
-        let key = list["keys"].as_array().unwrap().iter().find(|key| key["id"] == **id).unwrap();
-        assert_eq!(key["stored"], true, "{key}");
-    }
+    let made = busy.stop().await;
+    assert_stored(&mut place.command(&["keys", "list", "--json"]), &made).await;
     for key in old {
         assert_failed(&with_keys(&place.0, &key, &["status"]).await, 1, "right key");
     }
+}
+
+/// A place whose vault is in PostgreSQL, with the keys in the operator's file.
+fn in_postgres(place: &Place, url: &str, keys: &std::path::Path, arguments: &[&str]) -> Command {
+    let mut command = place.command(arguments);
+    command.env("BONDMCP_VAULT", url).env_remove("BONDMCP_SEALING_KEY").env("BONDMCP_SEALING_KEY_FILE", keys);
+    command
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn four_servers_read_and_write_while_the_key_of_a_vault_in_postgresql_is_changed() {
+    let Some(database) = postgres::database() else { return };
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    let keys = place.directory.path().join("keys");
+    write_private(&keys, secrets::text(&place.sealing_key));
+    let command = |arguments: &[&str]| in_postgres(&place, &database.url, &keys, arguments);
+    let mut login = command(&["login", "--email", EMAIL, "--password-stdin"]);
+    let (code, _, err) = run(&mut login, secrets::text(&place.password)).await;
+    assert_eq!(code, Some(0), "{err}");
+
+    let busy = Busy::start(|| command(&["stdio"])).await;
+    let mut old = Vec::new();
+    for _ in 0..3 {
+        let (before, new) = (std::fs::read_to_string(&keys).unwrap(), new_key());
+        write_private(&keys, &format!("{}\n{before}\n", secrets::text(&new)));
+        let (code, out, err) = run(&mut command(&["vault", "rekey", "--yes"]), "").await;
+        assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+        assert!(out.contains("remove the old key"), "{out}");
+        // The servers read the file again when they meet the new key.
+        write_private(&keys, secrets::text(&new));
+        old.push(before);
+        let others = "SELECT count(*) FROM records, meta \
+                      WHERE substring(sealed FROM 1 FOR 9) <> substring(value FROM 1 FOR 9)";
+        assert_eq!(database.psql(others), ["0"]);
+    }
+    let made = busy.stop().await;
+    assert_stored(&mut command(&["keys", "list", "--json"]), &made).await;
+    for key in old {
+        write_private(&keys, &key);
+        assert_failed(&run(&mut command(&["status"]), "").await, 1, "right key");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vault_moves_from_sqlite_to_postgresql() {
+    let Some(database) = postgres::database() else { return };
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    place.sign_in().await;
+    assert_eq!(place.run(&["keys", "create", "--name", "ci"]).await.0, Some(0));
+    let file = place.directory.path().join("export.bondmcp");
+    let keys = place.directory.path().join("keys");
+    write_private(&keys, secrets::text(&new_key()));
+    let command = |arguments: &[&str]| in_postgres(&place, &database.url, &keys, arguments);
+    let passphrase = format!("{PASSPHRASE}\n");
+
+    let path = file.to_str().unwrap();
+    let mut export = place.command(&["vault", "export", path, "--passphrase-stdin"]);
+    assert_eq!(run(&mut export, &passphrase).await.0, Some(0));
+    let import = || command(&["vault", "import", path, "--passphrase-stdin"]);
+    let (code, out, err) = run(&mut import(), &passphrase).await;
+    assert_eq!(code, Some(0), "{out}{err}");
+    let shown: url::Url = database.url.parse().unwrap();
+    assert!(!out.contains(shown.password().unwrap()), "{out}");
+    let (code, out, err) = run(&mut command(&["status", "--check"]), "").await;
+    assert!(code == Some(0) && out.contains(EMAIL), "{out}{err}");
+    let (_, list, _) = run(&mut command(&["keys", "list", "--json"]), "").await;
+    assert_eq!(serde_json::from_str::<Value>(&list).unwrap()["keys"][0]["stored"], true);
+    assert_failed(&run(&mut import(), &passphrase).await, 1, "nothing was imported");
+    assert_eq!(database.psql("SELECT count(*) FROM records WHERE kind = 'account'"), ["1"]);
 }
 
 fn terminal(place: &Place, arguments: &[&str]) -> PtySession {

@@ -75,7 +75,7 @@ use crate::{
     clock::Clock,
     config::{BaseUrl, EnvironmentCredentials},
     redact::Redactor,
-    vault::{ChangeMarker, RecordId},
+    vault::{ChangeMarker, KeySurvey, RecordId},
 };
 
 /// One owner's account: everything that is the owner's own. Clones share everything. [`Accounts`] opens it.
@@ -128,6 +128,11 @@ struct CachedRecord {
 }
 
 impl Account {
+    /// Finds out which keys the records in the vault need, those of all accounts.
+    pub async fn survey_keys(&self) -> Result<KeySurvey, Error> {
+        Ok(self.inner.store.vault().await?.survey_keys().await?)
+    }
+
     /// Returns the identities that the account's records had in this program's first version, which did not store them.
     #[must_use]
     pub fn first_version_records(&self) -> Vec<RecordId> {

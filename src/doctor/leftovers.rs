@@ -11,7 +11,7 @@ use crate::{
     account::Account,
     config::{Settings, VaultLocation},
     sign_in,
-    vault::files,
+    vault::{self, files},
 };
 
 /// Age from which a file that sends a browser to the sign-in page belongs to no page any more.
@@ -23,6 +23,16 @@ pub(super) async fn examine(
     vault_opens: bool,
     findings: &mut Findings<'_>,
 ) {
+    if let Some(export) = exported_vault(&settings.data_dir) {
+        findings.add(Check::warn(
+            "export",
+            format!("{} is an exported vault; a passphrase alone protects it", export.display()),
+            Fix::posix(
+                "Delete it when it has been imported, or keep it elsewhere.",
+                format!("rm -f {}", findings.presentation.word(&export)),
+            ),
+        ));
+    }
     let mut left = match &settings.vault {
         VaultLocation::Sqlite(vault) => temporary_files(&settings.data_dir, vault),
         VaultLocation::Postgres(_) => vec![],
@@ -46,6 +56,12 @@ pub(super) async fn examine(
         format!("an interrupted process left {} in {}{note}", names.join(", "), settings.data_dir.display()),
         Fix::posix("Delete them.", format!("rm -f {}", words.join(" "))),
     ));
+}
+
+fn exported_vault(data_dir: &Path) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(data_dir).ok()?;
+    let mut paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    paths.find(|path| path.is_file() && vault::is_export(path))
 }
 
 /// Returns what a first start writes under temporary names, unless one is in progress.

@@ -12,6 +12,7 @@ mod network;
 mod presentation;
 mod sign_in_port;
 mod storage;
+mod vault_keys;
 
 use std::time::Duration;
 
@@ -173,6 +174,9 @@ pub async fn examine(subject: Subject, report: &mut dyn FnMut(Check)) {
     let account = accounts.local();
     findings.add(installation::configuration(settings));
     let stored = storage::examine(settings, &account, &mut findings).await;
+    if stored.is_some() && settings.vault.exists() {
+        vault_keys::examine(&account, &mut findings).await;
+    }
     leftovers::examine(settings, &account, stored.is_some(), &mut findings).await;
     findings.add(sign_in_port::examine(subject.sign_in_port).await);
     let is_bondmcp = network::examine(&client, &subject.clock, &mut findings).await;

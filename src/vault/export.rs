@@ -89,6 +89,13 @@ impl From<&TransferError> for UserFacingError {
     }
 }
 
+/// Whether the file is an exported vault, complete or not.
+#[must_use]
+pub fn is_export(path: &Path) -> bool {
+    let mut head = [0; MAGIC.len()];
+    std::fs::File::open(path).is_ok_and(|mut file| file.read_exact(&mut head).is_ok()) && head == *MAGIC
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cost {
     memory_kib: u32,

@@ -15,6 +15,7 @@ mod rekey;
 mod seal;
 mod sealing_key;
 mod sqlite;
+mod survey;
 
 use std::{
     borrow::Cow,
@@ -27,11 +28,12 @@ use zeroize::Zeroizing;
 pub use self::{
     changes::{ChangeMarker, ChangeWatch},
     error::Error,
-    export::TransferError,
+    export::{TransferError, is_export},
     keyring::{KeyOrigin, KeyPlace, KeychainAnswer, Keyring},
     postgres::is_in_postgres,
     rekey::{Progress, Rekey, Rekeyed},
     sealing_key::SealingKey,
+    survey::KeySurvey,
 };
 use self::{
     database::{Database, Row},

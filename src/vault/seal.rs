@@ -127,6 +127,16 @@ impl Sealer {
         key_id(sealed).is_ok_and(|id| self.current_id() == Some(id))
     }
 
+    /// Whether a known key encrypted the record. In the first format the key is not named.
+    pub fn knows_key_of(&self, sealed: &[u8]) -> bool {
+        sealed.first() == Some(&FIRST_FORMAT)
+            || key_id(sealed).is_ok_and(|id| self.keys.iter().any(|key| key.id() == id))
+    }
+
+    pub fn known_keys(&self) -> usize {
+        self.keys.len()
+    }
+
     pub fn current_id(&self) -> Option<KeyId> {
         self.keys.first().map(|key| key.id())
     }

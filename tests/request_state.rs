@@ -223,9 +223,9 @@ on_both_stores! {
         let elsewhere = Place { directory: tempfile::tempdir().unwrap(), sealing_key: secret::random(),
             base_url: world.place.base_url.clone(), password: world.place.password.clone() };
         let elsewhere = World { place: elsewhere, vault: None, now: world.now, sandbox: sandbox(like_the_seed()).await };
-        let forger = elsewhere.replica();
-        forger.signed_in("ada", EMAIL, &world.place.password).await;
-        let forged = state(&forger.ask(&ada, &revoke(&key, &json!({}))).await);
+        let elsewhere = elsewhere.replica();
+        elsewhere.signed_in("ada", EMAIL, &world.place.password).await;
+        let forged = state(&elsewhere.ask(&ada, &revoke(&key, &json!({}))).await);
 
         let parts: Vec<&str> = sealed.split('.').collect();
         let mut attempts = vec![forged, String::new(), "nonsense".into(), "rs2...".into(), "rs1.AAAA.AAAA".into()];
@@ -300,23 +300,27 @@ fn accepted(state: &str) -> Value {
     list_models(&json!({"requestState": state, "inputResponses": {"person": {"action": "accept"}}}))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn another_process_waits_for_the_sign_in_that_was_begun_in_the_first() {
-    let world = World::new(None).await;
-    let (one, two) = (world.replica(), world.replica());
-    let ada = one.server.local_owner();
-    let first = one.ask(&ada, &list_models(&json!({}))).await;
-    let second = one.ask(&ada, &list_models(&json!({}))).await;
-    let url = first["result"]["inputRequests"]["person"]["params"]["url"].as_str().unwrap();
-    let sealed = state(&first);
-    let browser = Browser::open(url).await;
-    let retry = accepted(&sealed);
-    let (answer, page) = tokio::join!(two.ask(&ada, &retry), browser.sign_in(&world.place.password));
-    assert!(text(page).await.contains("You are signed in"));
-    assert_eq!(answer["result"]["structuredContent"]["count"], 3, "{answer}");
-    // A retry that comes when the sign-in is over goes on at once.
-    let answer = world.replica().ask(&ada, &accepted(&state(&second))).await;
-    assert_eq!(answer["result"]["structuredContent"]["count"], 3, "{answer}");
+on_both_stores! {
+    async fn another_process_waits_for_the_sign_in_that_was_begun_in_the_first(world: World) {
+        let keys = std::slice::from_ref(&world.place.sealing_key);
+        for skew in [0, 1, -1].map(TimeDelta::hours) {
+            let (one, two) = (world.replica(), world.replica_with(keys, skew));
+            let ada = one.server.local_owner();
+            let first = one.ask(&ada, &list_models(&json!({}))).await;
+            let second = one.ask(&ada, &list_models(&json!({}))).await;
+            let url = first["result"]["inputRequests"]["person"]["params"]["url"].as_str().unwrap();
+            let browser = Browser::open(url).await;
+            let retry = accepted(&state(&first));
+            let (answer, page) = tokio::join!(two.ask(&ada, &retry), browser.sign_in(&world.place.password));
+            assert!(text(page).await.contains("You are signed in"));
+            assert_eq!(answer["result"]["structuredContent"]["count"], 3, "{answer}");
+            // A retry that comes when the sign-in is over goes on at once.
+            let answer = world.replica().ask(&ada, &accepted(&state(&second))).await;
+            assert_eq!(answer["result"]["structuredContent"]["count"], 3, "{answer}");
+            within(one.accounts.local().sign_out(false)).await.unwrap();
+            within(one.server.close()).await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

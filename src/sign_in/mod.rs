@@ -290,12 +290,11 @@ impl SignIn {
     }
 
     async fn open_page(&self, request: Request) -> Result<Current, Error> {
-        let (pages, listener) = match &self.options.public {
-            Some(pages) => (pages.clone(), None),
-            None => {
-                let (listener, address) = self.listen().await?;
-                (Pages::new(Place::loopback(address)), Some(listener))
-            }
+        let (pages, listener) = if let Some(pages) = &self.options.public {
+            (pages.clone(), None)
+        } else {
+            let (listener, address) = self.listen().await?;
+            (Pages::new(Place::loopback(address)), Some(listener))
         };
         let applicant = Applicant::Owner(self.account.clone());
         let session = Arc::new(PageSession::new(applicant, pages.place(), request, &self.options));

@@ -21,7 +21,9 @@ use bondmcp_server::{
 use common::{
     EMAIL, Place,
     browser::{Browser, link, text},
-    host, like_the_seed, random_password, request, sandbox, secrets, within,
+    host, like_the_seed, random_password, request, sandbox, secrets,
+    services::ANALYZE,
+    within,
 };
 use futures_util::{StreamExt as _, future::join_all};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
@@ -394,6 +396,20 @@ async fn the_audit_log_says_whose_call_it_was() {
     let told: Vec<_> = entries.iter().map(|entry| (&*entry.owner, &*entry.tool)).collect();
     let expected = calls.map(|(name, tool)| (format!("subject:{name}"), tool));
     assert_eq!(told, expected.each_ref().map(|(name, tool)| (&**name, *tool)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_owner_has_spent_is_not_reported_to_another() {
+    let service = Service::signed_in().await;
+    let question = json!({"prompt": "Why?", "analysis_type": "general"});
+    service.ok("ada", "health_analyze", question).await;
+    assert_eq!(service.sandbox.count(ANALYZE), 1);
+    for (name, has_spent) in [("ada", true), ("grace", false), ("eve", false)] {
+        let status = service.ok(name, "auth_status", json!({})).await;
+        assert_eq!(status["spent"]["total_usd"].as_f64().unwrap() > 0.0, has_spent, "{name}: {status}");
+        let usage = service.read(name, "bondmcp://usage").await;
+        assert_eq!(usage["spent"]["by_tool"].to_string().contains("health_analyze"), has_spent);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

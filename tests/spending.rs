@@ -9,7 +9,9 @@ use std::process::Stdio;
 
 use bondmcp_server::sandbox::{Fault, RunningSandbox};
 use common::{
-    EMAIL, Place, like_the_seed, postgres::{self, Stop}, run, sandbox, secrets,
+    EMAIL, Place, like_the_seed,
+    postgres::{self, Stop},
+    run, sandbox, secrets,
     services::{SERVICES, Service},
     within,
 };

@@ -7,7 +7,10 @@ mod common;
 
 use std::process::Stdio;
 
-use bondmcp_server::sandbox::{Fault, RunningSandbox};
+use bondmcp_server::{
+    account::Usd,
+    sandbox::{Fault, RunningSandbox},
+};
 use common::{
     EMAIL, Place, like_the_seed,
     postgres::{self, Stop},
@@ -147,8 +150,8 @@ impl Host {
         status.clone()
     }
 
-    async fn left(&self) -> f64 {
-        self.today().await["left_usd"].as_f64().unwrap()
+    async fn left(&self) -> Usd {
+        Usd::from_f64(self.today().await["left_usd"].as_f64().unwrap())
     }
 }
 
@@ -193,7 +196,7 @@ async fn two_hundred_calls_of_four_processes_against_a_budget_for_ten(vault: Opt
     // A process that starts later has no other budget.
     drop(processes);
     let later = world.process("default", &["--daily-spend", "0.32"]).await;
-    assert_eq!((kind(&later.check().await), later.left().await), ("spend_limit", 0.02));
+    assert_eq!((kind(&later.check().await), later.left().await), ("spend_limit", Usd::cents(2)));
     assert_eq!(world.requests(), 10);
 }
 
@@ -207,7 +210,7 @@ async fn a_process_that_is_killed_in_a_billed_call_may_have_spent(vault: Option<
     within(world.sandbox.faults().processed(CHECK.1, 1)).await;
     within(dying.child.kill()).await.unwrap();
     within(calling).await.unwrap_err();
-    assert_eq!(other.left().await, 0.05);
+    assert_eq!(other.left().await, Usd::cents(5));
     other.check().await.unwrap();
     assert_eq!(kind(&other.check().await), "spend_limit");
     assert_eq!(world.requests(), 2);
@@ -216,29 +219,29 @@ async fn a_process_that_is_killed_in_a_billed_call_may_have_spent(vault: Option<
 async fn only_what_may_have_been_billed_counts(vault: Option<&str>) {
     let world = World::new(vault).await;
     let process = world.process("default", &["--daily-spend", "0.10"]).await;
-    assert_eq!(process.left().await, 0.1);
+    assert_eq!(process.left().await, Usd::cents(10));
     let faults = world.sandbox.faults();
     // Refused, so not processed.
     faults.next(CHECK.1, Fault::Status(402));
     assert_eq!(kind(&process.check().await), "insufficient_credits");
-    assert_eq!(process.left().await, 0.1);
+    assert_eq!(process.left().await, Usd::cents(10));
     // The connection broke: the documented price counts.
     faults.next(CHECK.1, Fault::ProcessThenDrop);
     process.check().await.unwrap_err();
-    assert_eq!(process.left().await, 0.07);
+    assert_eq!(process.left().await, Usd::cents(7));
     // A cost without bounds counts as a dollar at most, and one below the price as the price.
     faults.next(CHECK.1, Fault::Answer(json!({"safety_score": 1, "cost": 0})));
     process.check().await.unwrap();
-    assert_eq!(process.left().await, 0.04);
+    assert_eq!(process.left().await, Usd::cents(4));
     faults.next(CHECK.1, Fault::Answer(json!({"safety_score": 1, "cost": 1e9})));
     process.check().await.unwrap();
-    assert_eq!(process.left().await, 0.0);
+    assert_eq!(process.left().await, Usd::cents(0));
     // Another owner has a budget of its own, and no limit where there is none.
     world.sign_in("work").await;
     let work = world.process("work", &["--daily-spend", "1.02"]).await;
-    assert_eq!(work.left().await, 1.02);
+    assert_eq!(work.left().await, Usd::cents(102));
     work.check().await.unwrap();
-    assert_eq!(work.left().await, 0.99);
+    assert_eq!(work.left().await, Usd::cents(99));
     let unlimited = world.process("default", &[]).await;
     unlimited.check().await.unwrap();
     assert!(unlimited.today().await.is_null());
@@ -296,7 +299,7 @@ async fn without_its_database_nothing_is_billed_under_a_daily_limit() {
     assert_eq!(kind, "internal", "{told}");
     assert_eq!(world.requests(), 2, "{told}");
     cluster.start_again();
-    assert_eq!(process.left().await, 0.0);
+    assert_eq!(process.left().await, Usd::cents(0));
     assert_eq!(self::kind(&process.check().await), "spend_limit");
     assert_eq!(world.requests(), 2);
 }
@@ -306,7 +309,7 @@ async fn a_limit_of_zero_serves_what_is_free() {
     let world = World::new(None).await;
     let process = world.process("default", &["--daily-spend", "0"]).await;
     assert_eq!(kind(&process.check().await), "spend_limit");
-    assert_eq!((process.left().await, world.requests()), (0.0, 0));
+    assert_eq!((process.left().await, world.requests()), (Usd::cents(0), 0));
     let list = process.request("tools/call", "list_models", json!({"name": "list_models"})).await;
     assert_ne!(list["result"]["isError"], true, "{list}");
 }

@@ -7,7 +7,7 @@ use rmcp::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    account::Accounts,
+    account::{Accounts, Usd},
     bondmcp::{Client, Timing},
     clock::Clock,
     config::{Flags, Settings},
@@ -62,11 +62,30 @@ static BILLED_PANICS: ToolSpec = ToolSpec {
     ..BILLED
 };
 
+/// Panics before it sends anything.
+static BILLED_PANICS_EARLY: ToolSpec = ToolSpec {
+    name: "billed_panics_early",
+    run: |call| {
+        Box::pin(call.billed(async { panic!("canary-panic") as Result<health::Analysis, account::Error> }))
+    },
+    ..BILLED
+};
+
+static BILLED_HANGS: ToolSpec = ToolSpec {
+    name: "billed_hangs",
+    run: |call| Box::pin(call.billed(std::future::pending::<Result<health::Analysis, account::Error>>())),
+    ..BILLED
+};
+
 /// A server with tools of this test and no account.
 fn server(limits: Limits) -> BondMcp {
-    let data_dir = tempfile::tempdir().unwrap().path().to_owned();
-    let flags = Flags { data_dir: Some(data_dir), ..Flags::default() };
-    let settings = Settings::load(flags, None, |_| None).unwrap();
+    server_in(tempfile::tempdir().unwrap().path(), limits)
+}
+
+fn server_in(directory: &std::path::Path, limits: Limits) -> BondMcp {
+    let flags = Flags { data_dir: Some(directory.join("data")), ..Flags::default() };
+    let sealing_key = |name: &str| (name == "BONDMCP_SEALING_KEY").then(|| "07".repeat(32).into());
+    let settings = Settings::load(flags, None, sealing_key).unwrap();
     let redactor = Redactor::default();
     let base_url = settings.base_url.clone();
     let client = Client::new(base_url, redactor.clone(), Clock::system(), Timing::default());
@@ -74,7 +93,7 @@ fn server(limits: Limits) -> BondMcp {
     let selection = Selection::default();
     let mut server = BondMcp::new(accounts, None, &selection, limits, CancellationToken::new()).unwrap();
     let shared = Arc::get_mut(&mut server.shared).unwrap();
-    for spec in [&PANICS, &HANGS, &BUSY, &BILLED, &BILLED_PANICS] {
+    for spec in [&PANICS, &HANGS, &BUSY, &BILLED, &BILLED_PANICS, &BILLED_PANICS_EARLY, &BILLED_HANGS] {
         let definition = Tool::new(spec.name, "of a test", JsonObject::new());
         shared.tools.insert(spec.name, ServedTool { spec, definition });
     }
@@ -128,4 +147,32 @@ async fn a_billed_request_is_not_begun_when_waiting_for_its_turn_has_used_up_its
 async fn a_panic_while_a_request_is_under_way_that_may_be_billed_says_so() {
     let told = answers(server(Limits::default()), &["billed_panics"]).await;
     assert!(told[0].contains("billed") && !told[0].contains("canary"), "{told:?}");
+}
+
+#[tokio::test]
+async fn however_a_billed_call_ends_its_part_of_the_daily_limit_is_settled() {
+    let directory = tempfile::tempdir().unwrap();
+    let limit = Some(Usd::cents(6));
+    let limits = Limits {
+        daily_spend: limit,
+        deadline: Duration::from_millis(500),
+        billed: Duration::ZERO,
+        ..Limits::default()
+    };
+    let server = server_in(directory.path(), limits);
+    let left = async || {
+        let today = server.shared.accounts.local().daily_spending(limit).await.unwrap().unwrap();
+        Usd::from_f64(today.left_usd)
+    };
+    for unsent in ["billed", "billed_panics_early", "billed_hangs"] {
+        let told = answers(server.clone(), &[unsent]).await;
+        assert!(told[0].contains("error"), "{told:?}");
+        assert_eq!(left().await, Usd::cents(6), "{unsent}");
+    }
+    answers(server.clone(), &["billed_panics"]).await;
+    assert_eq!(left().await, Usd::cents(3));
+    answers(server.clone(), &["billed_panics"]).await;
+    let told = answers(server.clone(), &["billed"]).await;
+    assert!(told[0].contains(r#""kind":"spend_limit""#), "{told:?}");
+    server.close().await;
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bondmcp_server::{
     clock::{Clock, Timestamp},
     config::{SealingKeySource, VaultLocation},
-    vault::{ChangeWatch, Error, Keyring, RecordId, RecordKind, Vault},
+    vault::{ChangeWatch, Error, Keyring, Progress, RecordId, RecordKind, Rekey, Vault},
 };
 use chrono::TimeDelta;
 use common::{postgres, within};
@@ -49,11 +49,12 @@ impl Place {
 
     /// Opens the vault as another process would.
     async fn open(&self) -> Vault {
-        self.open_with(1).await.unwrap()
+        self.open_with(&[1]).await.unwrap()
     }
 
-    async fn open_with(&self, key: u8) -> Result<Vault, Error> {
-        let source = SealingKeySource::Given(format!("{key:02x}").repeat(32).into());
+    async fn open_with(&self, keys: &[u8]) -> Result<Vault, Error> {
+        let keys: Vec<_> = keys.iter().map(|key| format!("{key:02x}").repeat(32)).collect();
+        let source = SealingKeySource::Given(keys.join(",").into());
         let (keyring, _) = Keyring::load(&source, std::path::Path::new(""), &self.location).await?;
         Vault::open(&self.location, keyring).await
     }
@@ -118,6 +119,7 @@ over_both! {
     a_thief_of_the_database_learns_kinds_and_nothing_else
     another_key_and_a_newer_schema_are_refused
     processes_that_start_at_once_make_one_vault
+    a_changed_sealing_key_is_noticed_by_processes_that_know_it
 }
 
 fn id(owner: &str) -> RecordId {
@@ -306,7 +308,7 @@ async fn a_thief_of_the_database_learns_kinds_and_nothing_else(place: Place) {
 
 async fn another_key_and_a_newer_schema_are_refused(place: Place) {
     place.open().await.write(&id("o"), None, b"x", None).await.unwrap();
-    assert_eq!(place.open_with(2).await.unwrap_err(), Error::WrongKey);
+    assert_eq!(place.open_with(&[2]).await.unwrap_err(), Error::WrongKey);
     let success = if matches!(place.kept, Kept::Database(_)) { "true" } else { "1" };
     place
         .sql(&format!(
@@ -314,7 +316,7 @@ async fn another_key_and_a_newer_schema_are_refused(place: Place) {
              VALUES (999, 'newer', {success}, '', 0)"
         ))
         .await;
-    assert_eq!(place.open_with(1).await.unwrap_err(), Error::Newer);
+    assert_eq!(place.open_with(&[1]).await.unwrap_err(), Error::Newer);
 }
 
 async fn processes_that_start_at_once_make_one_vault(place: Place) {
@@ -323,6 +325,28 @@ async fn processes_that_start_at_once_make_one_vault(place: Place) {
     for vault in &vaults {
         assert_eq!(&vault.read(&id("o")).await.unwrap().unwrap().plaintext[..], b"x");
     }
+}
+
+async fn a_changed_sealing_key_is_noticed_by_processes_that_know_it(place: Place) {
+    let expires = Some(now() + TimeDelta::hours(1));
+    place.open().await.write(&id("a"), None, b"1", expires).await.unwrap();
+    let other = place.open_with(&[2, 1]).await.unwrap();
+    other.write(&id("b"), None, b"1", None).await.unwrap();
+
+    let mut rekey = Rekey::new(place.open_with(&[2, 1]).await.unwrap(), vec![]);
+    while rekey.step().await.unwrap() != Progress::Done {}
+    assert_eq!(rekey.outcome().records, 2);
+    // This process encrypted with the old key so far. The database refuses that.
+    other.write(&id("c"), None, b"1", None).await.unwrap();
+    other.write(&id("b"), Some(1), b"2", None).await.unwrap();
+
+    assert_eq!(place.open_with(&[1]).await.unwrap_err(), Error::WrongKey);
+    let vault = place.open_with(&[2]).await.unwrap();
+    for (owner, version) in [("a", 1), ("b", 2), ("c", 1)] {
+        assert_eq!(vault.read(&id(owner)).await.unwrap().unwrap().version, version);
+    }
+    vault.purge_expired().await.unwrap();
+    assert_eq!(place.count("records").await, "3");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@
 mod common;
 
 mod account;
+mod database;
 mod hosts;
 mod network;
 mod privacy;

@@ -57,17 +57,21 @@ impl World {
     }
 
     fn replica(&self) -> Replica {
-        self.replica_with(std::slice::from_ref(&self.place.sealing_key), TimeDelta::zero())
+        self.replica_at(TimeDelta::zero())
     }
 
-    /// A replica with these sealing keys, the current one first, and a clock that is wrong by `skew`.
-    fn replica_with(&self, keys: &[SecretString], skew: TimeDelta) -> Replica {
-        let keys = keys.iter().map(secrets::text).collect::<Vec<_>>().join(",");
+    /// A replica whose clock is wrong by `skew`.
+    fn replica_at(&self, skew: TimeDelta) -> Replica {
+        self.replica_of("BONDMCP_SEALING_KEY", secrets::text(&self.place.sealing_key), skew)
+    }
+
+    /// A replica with its sealing keys from `variable`.
+    fn replica_of(&self, variable: &str, keys: &str, skew: TimeDelta) -> Replica {
         let settings = Settings::load(Flags::default(), None, |name| match name {
             "BONDMCP_BASE_URL" => Some(self.place.base_url.clone().into()),
             "BONDMCP_DATA_DIR" => Some(self.place.data_dir().into()),
-            "BONDMCP_SEALING_KEY" => Some(keys.clone().into()),
             "BONDMCP_VAULT" => self.vault.clone().map(Into::into),
+            name if name == variable => Some(keys.into()),
             _ => None,
         })
         .unwrap();
@@ -245,10 +249,9 @@ on_both_stores! {
     }
 
     async fn a_state_expires_and_clocks_an_hour_apart_do_no_harm(world: World) {
-        let keys = std::slice::from_ref(&world.place.sealing_key);
         let hour = TimeDelta::hours(1);
         let (right, ahead, behind) =
-            (world.replica(), world.replica_with(keys, hour), world.replica_with(keys, -hour));
+            (world.replica(), world.replica_at(hour), world.replica_at(-hour));
         right.signed_in("ada", EMAIL, &world.place.password).await;
         let ada = owner("ada");
         for (sealing, opening) in [(&right, &ahead), (&ahead, &right), (&right, &behind), (&behind, &right)] {
@@ -262,30 +265,52 @@ on_both_stores! {
 
         let key = right.key("ada").await;
         let sealed = state(&right.ask(&ada, &revoke(&key, &json!({}))).await);
-        let late = world.replica_with(keys, TimeDelta::minutes(71));
+        let late = world.replica_at(TimeDelta::minutes(71));
         assert_stale(&late.ask(&ada, &confirmed(&key, &sealed)).await);
         // Nor is one accepted that seems to come from the future: how long it was good would be unknown.
-        let early = world.replica_with(keys, -TimeDelta::minutes(61));
+        let early = world.replica_at(-TimeDelta::minutes(61));
         assert_stale(&early.ask(&ada, &confirmed(&key, &sealed)).await);
         assert_done(&right.ask(&ada, &confirmed(&key, &sealed)).await);
     }
 
     async fn a_change_of_sealing_keys_breaks_no_round(world: World) {
-        let (old, new) = (world.place.sealing_key.clone(), secret::random());
-        let before = world.replica();
-        before.signed_in("ada", EMAIL, &world.place.password).await;
+        let old = secrets::text(&world.place.sealing_key);
+        let both = format!("{}\n{old}", secrets::text(&secret::random()));
+        let file = world.place.directory.path().join("keys");
+        write_private(&file, old);
+        let begun_before = world.replica_of("BONDMCP_SEALING_KEY_FILE", file.to_str().unwrap(), TimeDelta::zero());
+        begun_before.signed_in("ada", EMAIL, &world.place.password).await;
         let ada = owner("ada");
-        let (first, second) = (before.key("ada").await, before.key("ada").await);
-        let sealed = state(&before.ask(&ada, &revoke(&first, &json!({}))).await);
-        let also_sealed = state(&before.ask(&ada, &revoke(&second, &json!({}))).await);
+        let (first, second) = (begun_before.key("ada").await, begun_before.key("ada").await);
+        let sealed = state(&begun_before.ask(&ada, &revoke(&first, &json!({}))).await);
 
-        let during = world.replica_with(&[new.clone(), old.clone()], TimeDelta::zero());
-        assert_done(&during.ask(&ada, &confirmed(&first, &sealed)).await);
-        assert_stale(&before.ask(&ada, &confirmed(&first, &sealed)).await);
-        let during = world.replica_with(&[old, new], TimeDelta::zero());
-        assert_done(&during.ask(&ada, &confirmed(&second, &also_sealed)).await);
+        write_private(&file, &both);
+        let mut rekey = world.place.command(&["vault", "rekey", "--yes"]);
+        rekey.env_remove("BONDMCP_SEALING_KEY").env("BONDMCP_SEALING_KEY_FILE", &file);
+        if let Some(vault) = &world.vault {
+            rekey.env("BONDMCP_VAULT", vault);
+        }
+        let (code, _, told) = common::run(&mut rekey, "").await;
+        assert_eq!(code, Some(0), "{told}");
+
+        // From before the change to after it, and back to a process that has not noticed it yet.
+        let begun_after = world.replica_of("BONDMCP_SEALING_KEY_FILE", file.to_str().unwrap(), TimeDelta::zero());
+        let sealed_after = state(&begun_after.ask(&ada, &revoke(&second, &json!({}))).await);
+        assert_done(&begun_after.ask(&ada, &confirmed(&first, &sealed)).await);
+        assert_done(&begun_before.ask(&ada, &confirmed(&second, &sealed_after)).await);
+        for replica in [&begun_before, &begun_after] {
+            assert_stale(&replica.ask(&ada, &confirmed(&first, &sealed)).await);
+            assert_stale(&replica.ask(&ada, &confirmed(&second, &sealed_after)).await);
+        }
         assert!(world.sandbox.live_keys(EMAIL).is_empty());
     }
+}
+
+/// Writes a file that only its owner may read.
+fn write_private(path: &std::path::Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+    #[cfg(unix)]
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
 }
 
 fn list_models(more: &Value) -> Value {
@@ -302,9 +327,8 @@ fn accepted(state: &str) -> Value {
 
 on_both_stores! {
     async fn another_process_waits_for_the_sign_in_that_was_begun_in_the_first(world: World) {
-        let keys = std::slice::from_ref(&world.place.sealing_key);
         for skew in [0, 1, -1].map(TimeDelta::hours) {
-            let (one, two) = (world.replica(), world.replica_with(keys, skew));
+            let (one, two) = (world.replica(), world.replica_at(skew));
             let ada = one.server.local_owner();
             let first = one.ask(&ada, &list_models(&json!({}))).await;
             let second = one.ask(&ada, &list_models(&json!({}))).await;

@@ -185,6 +185,19 @@ async fn nobody_is_signed_in_when_nobody_waits_any_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_bondmcp_says_of_what_somebody_typed_is_shown_without_it() {
+    let hosted = Hosted::new().await;
+    let unknown = hosted.begin_unknown();
+    hosted.world.sandbox.faults().next(LOGIN, Fault::Echo);
+    let answer = hosted.sign_in(unknown.pending.url(), EMAIL).await;
+    assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    let page = answer.text().await.unwrap();
+    assert!(page.contains("[redacted]"), "{page}");
+    let password = std::slice::from_ref(&hosted.world.place.password);
+    secrets::assert_absent(password, page.as_bytes(), "the page");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn five_wrong_passwords_end_a_page_for_nobody_too() {
     let hosted = Hosted::new().await;
     let unknown = hosted.begin_unknown();

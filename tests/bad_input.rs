@@ -5,6 +5,7 @@ mod common;
 
 use bondmcp_server::sandbox::{Fault, RunningSandbox};
 use common::{Place, Server, like_the_seed, sandbox, secrets, within};
+use futures_util::future::join_all;
 use serde_json::json;
 use sqlx::{Connection as _, SqliteConnection};
 
@@ -204,9 +205,8 @@ async fn a_truncated_vault_is_an_error_and_stays_as_it_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_fault_of_the_upstream_has_its_kind() {
-    let (sandbox, place) = signed_in().await;
     let elsewhere = common::sandbox(like_the_seed()).await;
-    for (fault, kind) in [
+    let faults = [
         (Fault::Status(400), "invalid_input"),
         (Fault::Status(402), "insufficient_credits"),
         (Fault::Status(403), "forbidden"),
@@ -221,9 +221,12 @@ async fn each_fault_of_the_upstream_has_its_kind() {
         (Fault::Oversize, "upstream_unavailable"),
         (Fault::DropMidBody, "upstream_unavailable"),
         (Fault::Redirect(elsewhere.base_url()), "upstream_unavailable"),
-    ] {
+    ];
+    // All at the same time, since a server waits between attempts. A new one each: the rate limiter and the circuit breaker
+    // would block the next request.
+    join_all(faults.map(async |(fault, kind)| {
+        let (sandbox, place) = signed_in().await;
         sandbox.faults().always("GET /health-ai/models", fault.clone());
-        // A new client each: the rate limiter and the circuit breaker would block the next request.
         let server = Server::start(&place).await;
         let error = server.error("list_models", json!({ "refresh": true })).await;
         assert_eq!(error["kind"], kind, "{fault:?}: {error}");
@@ -231,9 +234,10 @@ async fn each_fault_of_the_upstream_has_its_kind() {
         if let Fault::TooMany(_) = fault {
             assert_eq!((&error["status"], &error["retry_after_seconds"]), (&json!(429), &json!(3600)));
         }
-    }
+    }))
+    .await;
     assert_eq!(elsewhere.counts().len(), 0);
-    sandbox.faults().clear();
+    let (_sandbox, place) = signed_in().await;
     let mut environment = place.command(&["stdio"]);
     environment.env("BONDMCP_API_KEY", secrets::text(&place.password).replace(|c: char| !c.is_ascii(), ""));
     let server = Server::spawn(&mut environment).await;

@@ -55,7 +55,7 @@ impl ClientHandler for Unanswered {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn questions_to_the_person_are_bounded_in_number_and_end_with_the_call() {
     let sandbox = sandbox(like_the_seed()).await;
     let place = Place::new(&sandbox);
@@ -66,7 +66,7 @@ async fn questions_to_the_person_are_bounded_in_number_and_end_with_the_call() {
     let host = Unanswered::default();
     let client = host.clone().serve_with_lifecycle(theirs, ClientLifecycleMode::Initialize).await.unwrap();
     let calls = (0..12).map(|_| client.call_tool(request("list_models", json!({}))));
-    let answers = within(futures_util::future::join_all(calls)).await;
+    let answers = fast(within(futures_util::future::join_all(calls))).await;
     let mut kinds: Vec<String> = answers
         .into_iter()
         .map(|answer| error_of(&answer.unwrap())["kind"].as_str().unwrap().to_owned())
@@ -84,7 +84,7 @@ async fn questions_to_the_person_are_bounded_in_number_and_end_with_the_call() {
     })
     .await;
     // There is room for new ones.
-    let again = within(client.call_tool(request("list_models", json!({})))).await.unwrap();
+    let again = fast(within(client.call_tool(request("list_models", json!({}))))).await.unwrap();
     assert_eq!(error_of(&again)["kind"], "sign_in_required");
     client.cancel().await.unwrap();
     stopping.cancel();

@@ -124,7 +124,7 @@ impl Process {
                 let Some(line) = self.lines.next_line().await.unwrap() else {
                     panic!("the process ended: {}", self.log)
                 };
-                self.log += &format!("{line}\n");
+                self.log.extend([&line, "\n"]);
                 if marks.iter().any(|mark| line.contains(mark)) {
                     return line;
                 }
@@ -154,6 +154,7 @@ fn accounts(variable: impl Fn(&str) -> Option<String>, clock: Clock) -> Accounts
 }
 
 /// If this process was started as one of waiters, waits, prints the session and returns `true`.
+#[expect(clippy::print_stdout, reason = "the other process reads it")]
 async fn is_process_of_waiters() -> bool {
     let Ok(seconds) = std::env::var(TIME) else { return false };
     tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_ansi(false).init();

@@ -11,8 +11,6 @@ mod service;
 #[path = "owners_property/upstream.rs"]
 mod upstream;
 
-use std::time::Duration;
-
 use common::postgres;
 use futures_util::future::join_all;
 use proptest::{
@@ -107,7 +105,7 @@ async fn take(rounds: &[[Step; OWNERS]], vault: Option<&str>) {
                 }
             }
         });
-        tokio::time::timeout(Duration::from_mins(1), join_all(steps)).await.expect("no step hangs");
+        common::within(join_all(steps)).await;
     }
     service.finish().await;
 }

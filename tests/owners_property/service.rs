@@ -30,10 +30,10 @@ use super::{
 };
 
 /// Price of `health_analyze` in cents.
-const PRICE: u64 = 5;
+const PRICE: u32 = 5;
 
 /// What a call of it counts as, in cents, if its answer was lost.
-const MOST: u64 = 8;
+const MOST: u32 = 8;
 
 /// Most keys of one owner: below the sandbox's limit.
 const MAX_KEYS: usize = 3;
@@ -81,11 +81,13 @@ pub struct Person {
     /// Names of the keys by id.
     keys: BTreeMap<String, String>,
     /// Least and most that was spent, in cents; they differ after calls that were left.
-    cents: (u64, u64),
+    cents: (u32, u32),
     rounds: Vec<Round>,
     links: BTreeSet<String>,
     /// Ids of keys that were revoked.
     gone: BTreeSet<String>,
+    /// Ids of others' keys that this owner named, whereupon the audit log has them.
+    named: BTreeSet<String>,
     /// Everything that came back, without what another owner had shown and this one sent.
     seen: String,
     made: usize,
@@ -138,7 +140,7 @@ impl Service {
                 assert_eq!(entry.host.as_deref(), Some(person.host().as_str()), "{entry:?}");
                 let key = entry.key_id.as_ref();
                 assert!(
-                    !key.is_some_and(|key| other.has_or_had(key)) || person.named(key.unwrap()),
+                    !key.is_some_and(|key| other.has_or_had(key)) || person.named.contains(key.unwrap()),
                     "{entry:?}"
                 );
             }
@@ -220,6 +222,7 @@ impl Person {
             rounds: vec![],
             links: BTreeSet::new(),
             gone: BTreeSet::new(),
+            named: BTreeSet::new(),
             seen: String::new(),
             made: 0,
         }
@@ -254,13 +257,8 @@ impl Person {
         self.keys.contains_key(key) || self.gone.contains(key)
     }
 
-    /// Whether this owner named another's key, whereupon the audit log has it.
-    fn named(&self, key: &str) -> bool {
-        self.seen.contains(&format!("named {}", mark(key)))
-    }
-
     fn assert_spent(&self, usd: f64, place: &str) {
-        let (least, most) = (self.cents.0 as f64 / 100.0, self.cents.1 as f64 / 100.0);
+        let (least, most) = (f64::from(self.cents.0) / 100.0, f64::from(self.cents.1) / 100.0);
         let fits = (least - 0.001..=most + 0.001).contains(&usd);
         assert!(fits, "{} spent {least} to {most}, and not {usd} as {place}", self.name);
     }
@@ -431,7 +429,7 @@ impl Person {
 
     pub async fn name_foreign_key(&mut self, setting: &Setting, shown: &Shown) {
         let Some((id, name)) = &shown.key else { return self.list_models(setting).await };
-        self.seen += &format!("named {}", mark(id));
+        self.named.insert(id.clone());
         let uri = format!("bondmcp://keys/{id}");
         let read = self.ask(setting, "resources/read", json!({"uri": uri}), &[id]).await;
         assert!(read["error"].is_object(), "{}: {read}", self.name);
@@ -482,13 +480,11 @@ impl Person {
     }
 
     pub async fn forge_state(&mut self, setting: &Setting, how: u16) {
-        let mut forged = match self.rounds.last() {
-            Some(round) => round.clone(),
-            None => {
-                let state = "a.state.that.nobody.made".to_owned();
-                Round { tool: "list_models", arguments: json!({}), state, is_used: false }
-            }
+        let invented = || {
+            let state = "a.state.that.nobody.made".to_owned();
+            Round { tool: "list_models", arguments: json!({}), state, is_used: false }
         };
+        let mut forged = self.rounds.last().cloned().unwrap_or_else(invented);
         let at = usize::from(how) % (forged.state.len() - 4);
         let other = if forged.state.as_bytes()[at] == b'A' { "B" } else { "A" };
         forged.state.replace_range(at..=at, other);
@@ -506,7 +502,7 @@ impl Person {
         let key = round.arguments["key_id"].as_str();
         let sent: Vec<_> = key.into_iter().chain([round.state.as_str()]).collect();
         if let Some(key) = key {
-            self.seen += &format!("named {}", mark(key));
+            self.named.insert(key.to_owned());
         }
         let answer = self.go_on(setting, round, &sent).await;
         assert_eq!(answer["error"]["code"], INVALID, "{}: {answer}", self.name);
@@ -536,11 +532,6 @@ impl Person {
         let call = self.ask(setting, "tools/call", params, &[]);
         tokio::time::timeout(Duration::from_micros(u64::from(after) * 100), call).await.is_ok()
     }
-}
-
-/// A writing of a key's id that is not found when the id is looked for.
-fn mark(id: &str) -> String {
-    id.chars().rev().collect()
 }
 
 /// Returns all texts in `value`.

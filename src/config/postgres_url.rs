@@ -102,7 +102,10 @@ mod tests {
         for (url, shown) in [
             ("postgres://ada:canary@127.0.0.1/vault", "postgres://127.0.0.1:5432/vault"),
             ("postgresql://ada@db.example:5433/vault?password=canary", "postgres://db.example:5433/vault"),
-            ("postgres://ada:canary@/vault?host=/run/postgresql", "postgres:///vault?host=/run/postgresql"),
+            (
+                "postgres:///vault?host=/run/postgresql&password=canary",
+                "postgres:///vault?host=/run/postgresql",
+            ),
             ("postgres://ada:canary@%2Frun%2Fpostgresql/vault", "postgres:///vault?host=/run/postgresql"),
         ] {
             let parsed = parse(url).unwrap();

@@ -107,9 +107,9 @@ impl Vault {
         let sealer = self.sealer();
         match self.database.read(&sealer.record_key(id)).await? {
             None => Ok(None),
-            Some((version, sealed)) => {
-                let plaintext = match sealer.open(id, version, &sealed) {
-                    Err(Error::UnknownKey) => self.refreshed_keys().await?.open(id, version, &sealed)?,
+            Some((version, ciphertext)) => {
+                let plaintext = match sealer.open(id, version, &ciphertext) {
+                    Err(Error::UnknownKey) => self.refreshed_keys().await?.open(id, version, &ciphertext)?,
                     opened => opened?,
                 };
                 Ok(Some(Record { version, plaintext }))

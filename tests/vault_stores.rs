@@ -147,7 +147,9 @@ async fn a_record_has_versions_and_is_deleted(place: Place) {
     assert!(vault.read(&of_other_kind).await.unwrap().is_none());
 
     assert_eq!(other.delete(&id, 1).await.unwrap_err(), Error::Conflict);
-    other.delete(&id, 2).await.unwrap();
+    for _ in 0..2 {
+        other.delete(&id, 2).await.unwrap();
+    }
     assert!(vault.read(&id).await.unwrap().is_none());
     assert_eq!(vault.write(&id, None, b"anew", None).await.unwrap(), 1);
 }

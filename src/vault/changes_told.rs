@@ -113,12 +113,9 @@ impl Drop for Connection {
 impl Heard {
     async fn keep_listening(self: Arc<Self>, options: PgConnectOptions) {
         for number in 1.. {
-            let error = match self.listen(number, &options).await {
-                Ok(()) => None,
-                Err(error) => Some(error),
-            };
+            let was_refused = self.listen(number, &options).await.is_err();
             self.set_connection(0);
-            tracing::debug!(refused = error.is_some(), "changes of the vault are not heard of for now");
+            tracing::debug!(was_refused, "changes of the vault are not heard of for now");
             sleep(RECONNECT_INTERVAL).await;
         }
     }

@@ -133,9 +133,9 @@ impl Database {
         store!(self.write(row))
     }
 
-    /// Deletes the record if its version is `version`; returns whether it was.
+    /// Deletes the record if its version is `version`; returns whether there is none now.
     pub async fn delete(&self, id: &RecordKey, version: u64) -> Result<bool, Error> {
-        store!(self.delete(id, version))
+        Ok(store!(self.delete(id, version))? || self.state(id).await?.version == 0)
     }
 
     pub async fn count(&self) -> Result<u64, Error> {

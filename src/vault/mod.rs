@@ -107,9 +107,9 @@ impl Vault {
         let sealer = self.sealer();
         match self.database.read(&sealer.record_key(id)).await? {
             None => Ok(None),
-            Some((version, sealed)) => {
-                let plaintext = match sealer.open(id, version, &sealed) {
-                    Err(Error::UnknownKey) => self.refreshed_keys().await?.open(id, version, &sealed)?,
+            Some((version, ciphertext)) => {
+                let plaintext = match sealer.open(id, version, &ciphertext) {
+                    Err(Error::UnknownKey) => self.refreshed_keys().await?.open(id, version, &ciphertext)?,
                     opened => opened?,
                 };
                 Ok(Some(Record { version, plaintext }))
@@ -141,7 +141,7 @@ impl Vault {
         }
     }
 
-    /// Deletes the record, if its version is `expected`; otherwise [`Error::Conflict`].
+    /// Deletes the record, if there is one with the version `expected`; if it has another one, [`Error::Conflict`].
     pub async fn delete(&self, id: &RecordId, expected: u64) -> Result<(), Error> {
         let deleted = self.database.delete(&self.sealer().record_key(id), expected).await?;
         if deleted { Ok(()) } else { Err(Error::Conflict) }

@@ -9,6 +9,7 @@ mod common;
 mod account;
 mod database;
 mod hosts;
+mod keys;
 mod network;
 mod privacy;
 mod storage;

@@ -49,12 +49,11 @@ impl Table {
     /// What is wrong with an import.
     fn complaint(&self, Import { by, path }: &Import) -> Option<String> {
         let wrong = |why: String| Some(format!("`{by}` imports `{}`: {why}", path.join("::")));
-        let (Some((place, importer)), Some((other_place, imported))) =
-            (self.module(by), self.module(&path[0]))
+        let (Some((place, importer)), Some((other_place, target))) = (self.module(by), self.module(&path[0]))
         else {
             return wrong("one of them is not in the table".to_owned());
         };
-        let points_down = match (importer.layer, imported.layer) {
+        let points_down = match (importer.layer, target.layer) {
             (Some(0), Some(0)) => other_place < place,
             (Some(layer), Some(other)) => other < layer,
             // The sandbox stands beside the layers: upon the lowest one and the wire types.
@@ -64,8 +63,8 @@ impl Table {
         if !points_down {
             return wrong("it does not point down".to_owned());
         }
-        if !imported.admits(importer) {
-            return wrong(format!("it may be imported by {}", imported.importers));
+        if !target.admits(importer) {
+            return wrong(format!("it may be imported by {}", target.importers));
         }
         None
     }
@@ -320,7 +319,9 @@ fn imports_are_found_in_every_writing() {
     let expected =
         ["eight::g", "five", "nine", "one", "seven::X", "six", "three::Three", "three::other", "two"];
     let mut told = found(code, &["own", "part"]);
-    told.iter_mut().for_each(|import| *import = import.replace("own ", "").replace("four", "five"));
+    for import in &mut told {
+        *import = import.replace("own ", "").replace("four", "five");
+    }
     assert_eq!(told.len(), expected.len(), "{told:?}");
     for import in expected {
         assert!(told.iter().any(|told| told.starts_with(import)), "{import}: {told:?}");

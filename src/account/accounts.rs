@@ -109,7 +109,8 @@ impl Accounts {
         self.shared.audit.reader()
     }
 
-    /// Returns the redactor that knows what is secret whoever asks. It knows no owner's secrets.
+    /// Returns the process-wide redactor. It finds the secrets of all owners: what it has redacted is for the operator,
+    /// never for an owner.
     #[must_use]
     pub fn redactor(&self) -> &Redactor {
         &self.shared.redactor

@@ -522,7 +522,10 @@ mod tests {
     fn each_given_sealing_key_is_a_secret_of_its_own() {
         let settings = load(&[("BONDMCP_SEALING_KEY", "one, two\n")]).unwrap();
         let secrets: Vec<_> = settings.sealing_key.secrets().collect();
-        assert_eq!(secrets.iter().map(|secret| secret.expose_secret()).collect::<Vec<_>>(), ["one", "two"]);
+        assert_eq!(
+            secrets.iter().map(crate::secret::ExposeSecret::expose_secret).collect::<Vec<_>>(),
+            ["one", "two"]
+        );
         assert_eq!(load(&[]).unwrap().sealing_key.secrets().count(), 0);
     }
 

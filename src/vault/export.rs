@@ -349,7 +349,9 @@ mod tests {
 
     fn exported(records: &[&[u8]]) -> Vec<u8> {
         let mut writer = ExportWriter::new(Vec::new(), &passphrase("right"), CHEAP).unwrap();
-        records.iter().for_each(|record| writer.write(&[record]).unwrap());
+        for record in records {
+            writer.write(&[record]).unwrap();
+        }
         writer.finish().unwrap().0
     }
 

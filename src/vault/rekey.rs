@@ -338,10 +338,10 @@ mod tests {
         let location = location(directory.path());
         let vault = started(&location).await;
         fill(&vault).await;
-        let mut writers = tokio::task::JoinSet::new();
+        let mut processes = tokio::task::JoinSet::new();
         for writer in 0..4_u64 {
             let vault = started(&location).await;
-            writers.spawn(async move {
+            processes.spawn(async move {
                 let mut writes = 0_u64;
                 for round in 0..60_u64 {
                     let id = id((round * 7 + writer) % 10);
@@ -361,7 +361,7 @@ mod tests {
             let outcome = run(&mut Rekey::new(vault.clone(), vec![])).await;
             assert!(outcome.switched && outcome.known_keys == 1, "{outcome:?}");
         }
-        let writes: u64 = writers.join_all().await.into_iter().sum();
+        let writes: u64 = processes.join_all().await.into_iter().sum();
         let mut versions = 0;
         for number in 0..10 {
             versions += vault.read(&id(number)).await.unwrap().unwrap().version - 1;

@@ -169,7 +169,9 @@ pub fn seal(key: &SealingKey, place: &RecordKey, version: u64, parts: &[&[u8]]) 
     // Has room for the tag, since a growing buffer would leave a copy of the plaintext behind.
     let length: usize = parts.iter().map(|part| part.len()).sum();
     let mut buffer = Zeroizing::new(Vec::with_capacity(length + 16));
-    parts.iter().for_each(|part| buffer.extend_from_slice(part));
+    for part in parts {
+        buffer.extend_from_slice(part);
+    }
     let head = [&[FORMAT][..], &key.id()].concat();
     cipher(key)
         .encrypt_in_place(&nonce.into(), &associated(&head, place, version), &mut *buffer)
@@ -376,10 +378,10 @@ mod tests {
     #[test]
     fn the_first_format_still_opens_with_any_known_key() {
         let (id, keys) = (id("a", "b"), keys(&[1, 2]));
-        let sealed = seal_first_format(&keys[1], &id, 3, b"an old record");
+        let record = seal_first_format(&keys[1], &id, 3, b"an old record");
         let sealer = Sealer { keys, naming_key: Zeroizing::default() };
-        assert_eq!(&sealer.open(&id, 3, &sealed).unwrap()[..], b"an old record");
-        assert_eq!(sealer.open(&id, 4, &sealed).unwrap_err(), Error::Tampered);
+        assert_eq!(&sealer.open(&id, 3, &record).unwrap()[..], b"an old record");
+        assert_eq!(sealer.open(&id, 4, &record).unwrap_err(), Error::Tampered);
     }
 
     #[test]
@@ -389,8 +391,8 @@ mod tests {
         for known in [&[1, 2][..], &[2, 1], &[3, 2, 1]] {
             let sealer = Sealer::of_vault(&known_text, &keys(known)).unwrap();
             assert_eq!(sealer.record_key(&id("a", "b")), vault.record_key(&id("a", "b")));
-            let sealed = sealer.seal(&id("a", "b"), 1, b"x").unwrap();
-            assert_eq!(key_id(&sealed).unwrap(), keys(&[1])[0].id());
+            let record = sealer.seal(&id("a", "b"), 1, b"x").unwrap();
+            assert_eq!(key_id(&record).unwrap(), keys(&[1])[0].id());
         }
         for unknown in [&[][..], &[2, 3]] {
             assert_eq!(Sealer::of_vault(&known_text, &keys(unknown)).unwrap_err(), Error::WrongKey);

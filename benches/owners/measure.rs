@@ -2,17 +2,12 @@
 
 use std::{
     process::Stdio,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use axum::{
     Json, Router,
-    extract::State,
     http::{HeaderMap, StatusCode, header::AUTHORIZATION},
     routing::{get, post},
 };
@@ -23,7 +18,7 @@ use bondmcp_server::{
     config::{Flags, Settings},
     mcp::{BondMcp, Limits, Selection},
     redact::Redactor,
-    secret,
+    secret::{self, ExposeSecret as _},
     transport::stdio,
 };
 use serde_json::{Value, json};
@@ -113,8 +108,9 @@ async fn opening(name: &str, few: &Place, many: &Place) -> Result<()> {
     }
     served.close().await;
     let few = median(of_few);
-    row(&format!("opening one of 10,000 owners and of 10, {name}"), "µs", median(of_many), few, 1.2);
-    row(&format!("  in a process that has served 10,000, {name}"), "µs", median(of_served), few, 1.2);
+    row(&format!("opening one of 10,000 owners and of 10, {name}"), "µs", median(of_many), few, Some(1.2));
+    // It lets another one go each time, so this is more work.
+    row(&format!("  in a process that has served 10,000, {name}"), "µs", median(of_served), few, None);
     Ok(())
 }
 
@@ -142,15 +138,16 @@ async fn open(accounts: &Accounts, owner: usize) -> Result<f64> {
 
 async fn memory(name: &str, many: &Place) -> Result<()> {
     let (none, some, all) = (many.memory(0).await?, many.memory(SOME).await?, many.memory(MANY).await?);
-    row(&format!("resident memory after serving 10,000 and 1,000, {name}"), "MiB", all, some, 1.25);
+    row(&format!("resident memory after serving 10,000 and 1,000, {name}"), "MiB", all, some, Some(1.25));
     println!("  ({none:.1} MiB before the first)");
     Ok(())
 }
 
-fn row(what: &str, unit: &str, many: f64, few: f64, aim: f64) {
+fn row(what: &str, unit: &str, many: f64, few: f64, aim: Option<f64>) {
     let (ratio, unit) = (many / few, format!("{unit:<3}"));
-    let met = if ratio <= aim { "met" } else { "MISSED" };
-    println!("{what:<58} {many:>7.1} {unit} {few:>7.1} {unit}   {ratio:.2} ≤ {aim:.2} {met}");
+    let aim = aim
+        .map_or(String::new(), |aim| format!("≤ {aim:.2} {}", if ratio <= aim { "met" } else { "MISSED" }));
+    println!("{what:<58} {many:>7.1} {unit} {few:>7.1} {unit}   {ratio:.2} {aim}");
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -276,29 +273,27 @@ fn resident_mebibytes() -> Result<f64> {
 
 /// A BondMCP that takes any password: hashing 10,000 of them would take longer than everything that is measured.
 async fn upstream() -> Result<String> {
-    let tokens = Arc::new(AtomicU64::new(0));
-    let router = Router::new()
-        .route("/auth/login", post(log_in))
-        .route("/auth/me", get(me))
-        .route("/health-ai/models", get(async || Json(json!({"models": [{"id": "model-1", "name": "One"}]}))))
-        .with_state(tokens);
+    let router = Router::new().route("/auth/login", post(log_in)).route("/auth/me", get(me)).route(
+        "/health-ai/models",
+        get(async || Json(json!({"models": [{"id": "model-1", "name": "One"}]}))),
+    );
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let base_url = format!("http://{}", listener.local_addr()?);
     tokio::spawn(async { axum::serve(listener, router).await });
     Ok(base_url)
 }
 
-async fn log_in(State(tokens): State<Arc<AtomicU64>>, Json(asked): Json<Value>) -> Json<Value> {
-    let number = tokens.fetch_add(1, Ordering::Relaxed);
+async fn log_in(Json(asked): Json<Value>) -> Json<Value> {
     let email = asked["email"].as_str().unwrap_or_default();
-    let token = format!("token-{number}-{}-of-{email}", "x".repeat(64));
+    // Random at its end, as a signature is.
+    let token = format!("{email}-has-{}", secret::random().expose_secret());
     let user = user(email);
     Json(json!({"access_token": token, "token_type": "bearer", "expires_in": 86400, "user": user}))
 }
 
 async fn me(headers: HeaderMap) -> Result<Json<Value>, StatusCode> {
-    let token = headers.get(AUTHORIZATION).and_then(|token| token.to_str().ok());
-    let (_, email) = token.and_then(|token| token.split_once("-of-")).ok_or(StatusCode::UNAUTHORIZED)?;
+    let token = headers.get(AUTHORIZATION).and_then(|token| token.to_str().ok()?.strip_prefix("Bearer "));
+    let (email, _) = token.and_then(|token| token.split_once("-has-")).ok_or(StatusCode::UNAUTHORIZED)?;
     Ok(Json(user(email)))
 }
 

@@ -51,7 +51,8 @@ impl FromStr for PostgresUrl {
             let password = percent_decode_str(url.password()?).decode_utf8();
             password.ok().map(std::borrow::Cow::into_owned)
         });
-        match parameter("sslmode").as_deref() {
+        // Like sqlx, which takes either case.
+        match parameter("sslmode").map(|mode| mode.to_ascii_lowercase()).as_deref() {
             None if !is_local(&host) => {
                 url.query_pairs_mut().append_pair("sslmode", "verify-full");
             }
@@ -133,7 +134,7 @@ mod tests {
         for local in ["localhost", "127.0.0.1", "[::1]", "%2Frun%2Fpostgresql"] {
             assert_eq!(mode(&format!("postgres://u@{local}/vault")), None, "{local}");
         }
-        for fallback in ["allow", "prefer"] {
+        for fallback in ["allow", "prefer", "Prefer", "ALLOW"] {
             let url = format!("postgres://u@db.example/vault?sslmode={fallback}");
             assert_eq!(parse(&url), Err(ConfigError::VaultClearText));
         }

@@ -268,10 +268,13 @@ impl<R: Read> ExportReader<R> {
 
     fn chunk(&mut self) -> Result<Vec<u8>, TransferError> {
         let length = u32::from_be_bytes(bytes(&mut self.file)?);
+        // Before it is read: nobody has vouched for the length yet.
+        if length > MAX_CHUNK_BYTES {
+            return Err(TransferError::Damaged);
+        }
         let mut chunk = Vec::new();
         let read = self.file.by_ref().take(length.into()).read_to_end(&mut chunk);
-        let is_complete = read.is_ok_and(|read| read == length as usize);
-        if is_complete && length <= MAX_CHUNK_BYTES { Ok(chunk) } else { Err(TransferError::Damaged) }
+        if read.is_ok_and(|read| read == length as usize) { Ok(chunk) } else { Err(TransferError::Damaged) }
     }
 
     fn open(&mut self, kind: &RecordKey, chunk: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
@@ -446,6 +449,20 @@ mod tests {
         let to = vault(directory.path(), 3, 0..0).await;
         let error = to.import(&file, &passphrase("right")).await.unwrap_err();
         assert_eq!((error, count(&to).await), (TransferError::Damaged, 0));
+    }
+
+    #[test]
+    fn a_chunk_that_claims_to_be_too_long_is_not_read() {
+        let mut file = Vec::new();
+        ExportWriter::new(&mut file, &passphrase("right"), CHEAP).unwrap();
+        let header = MAGIC.len() + 1 + 3 * size_of::<u32>() + SALT_BYTES;
+        file.truncate(header);
+        file.extend_from_slice(&u32::MAX.to_be_bytes());
+        // All that it claims is there.
+        let mut rest = io::repeat(0).take(u32::MAX.into());
+        let long = io::Cursor::new(file).chain(&mut rest);
+        let error = ExportReader::new(long, &passphrase("right")).map(|_| ()).unwrap_err();
+        assert_eq!((error, rest.limit()), (TransferError::Damaged, u32::MAX.into()));
     }
 
     #[tokio::test]

@@ -391,8 +391,8 @@ async fn a_page_on_another_computer_is_put_into_words() {
             "name": "a-name", "url": format!("http://{closed}/id"), "code": "ABC-DEF", "state": "Open",
             "expires_at": world.now + Duration::from_mins(5), "peer_key": "a-key-of-both",
         });
-        let expires = world.now + Duration::from_mins(5);
-        there.publish_announcement(announcement.to_string().as_bytes(), expires).await.unwrap();
+        let lifetime = Duration::from_mins(5);
+        there.publish_announcement(announcement.to_string().as_bytes(), lifetime).await.unwrap();
         let alive = async {
             loop {
                 assert!(there.acquire_announcement_lease("elsewhere").await.unwrap());

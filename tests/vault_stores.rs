@@ -7,7 +7,6 @@ mod common;
 use std::time::Duration;
 
 use bondmcp_server::{
-    clock::{Clock, Timestamp},
     config::{SealingKeySource, VaultLocation},
     vault::{ChangeWatch, Error, Keyring, Progress, RecordId, RecordKind, Rekey, Vault},
 };
@@ -127,10 +126,6 @@ fn id(owner: &str) -> RecordId {
     RecordId { kind: KIND, owner: owner.to_owned(), origin: ORIGIN.to_owned() }
 }
 
-fn now() -> Timestamp {
-    Clock::system().now()
-}
-
 async fn a_record_has_versions_and_is_deleted(place: Place) {
     let (vault, id) = (place.open().await, id("o"));
     assert!(vault.read(&id).await.unwrap().is_none());
@@ -235,18 +230,16 @@ async fn who_waits_for_a_lease_goes_on_when_it_is_released_or_ends_or_the_record
 async fn what_is_used_once_is_used_by_one(place: Place) {
     let id = id("o");
     let vaults = join_all((0..4).map(|_| place.open())).await;
-    let expires = now() + TimeDelta::hours(1);
-    let uses = vaults.iter().flat_map(|vault| (0..10).map(|_| vault.insert_once(&id, expires)));
+    let uses = vaults.iter().flat_map(|vault| (0..10).map(|_| vault.insert_once(&id, LONG)));
     let first = join_all(uses).await.into_iter().filter(|first| *first.as_ref().unwrap()).count();
     assert_eq!(first, 1);
 }
 
 async fn what_has_expired_is_not_there_and_is_deleted_by_whoever_comes_by(place: Place) {
     let vault = place.open().await;
-    let (past, future) = (now() - TimeDelta::hours(1), now() + TimeDelta::hours(1));
     vault.write(&id("kept"), None, b"x", None).await.unwrap();
-    vault.write(&id("later"), None, b"x", Some(future)).await.unwrap();
-    vault.write(&id("past"), None, b"x", Some(past)).await.unwrap();
+    vault.write(&id("later"), None, b"x", Some(LONG)).await.unwrap();
+    vault.write(&id("past"), None, b"x", Some(Duration::ZERO)).await.unwrap();
     vault.acquire_lease(&id("past"), "holder", Duration::ZERO).await.unwrap();
     vault.acquire_lease(&id("kept"), "holder", LONG).await.unwrap();
 
@@ -254,8 +247,8 @@ async fn what_has_expired_is_not_there_and_is_deleted_by_whoever_comes_by(place:
     let stale = vault.write(&id("past"), Some(1), b"y", None).await;
     assert_eq!(stale.unwrap_err(), Error::Conflict, "there is no record to replace");
     // It makes way for a new one, and what was used before its expiry can be used again.
-    assert_eq!(vault.write(&id("past"), None, b"z", Some(past)).await.unwrap(), 1);
-    assert!(vault.insert_once(&id("past"), past).await.unwrap());
+    assert_eq!(vault.write(&id("past"), None, b"z", Some(Duration::ZERO)).await.unwrap(), 1);
+    assert!(vault.insert_once(&id("past"), Duration::ZERO).await.unwrap());
 
     assert_eq!((place.count("records").await, place.count("leases").await), ("3".into(), "2".into()));
     // Another process comes by.
@@ -264,7 +257,7 @@ async fn what_has_expired_is_not_there_and_is_deleted_by_whoever_comes_by(place:
     for kept in ["kept", "later"] {
         assert!(vault.read(&id(kept)).await.unwrap().is_some());
     }
-    vault.write(&id("later"), Some(1), b"x", Some(past)).await.unwrap();
+    vault.write(&id("later"), Some(1), b"x", Some(Duration::ZERO)).await.unwrap();
     vault.purge_expired().await.unwrap();
     assert_eq!(place.count("records").await, "1");
 }
@@ -274,7 +267,7 @@ async fn a_thief_of_the_database_learns_kinds_and_nothing_else(place: Place) {
     let secret = "canary-of-the-record";
     for kind in ["account", "test"] {
         let id = RecordId { kind: RecordKind::new(kind), ..id(OWNER) };
-        vault.write(&id, None, secret.as_bytes(), Some(now() + TimeDelta::hours(1))).await.unwrap();
+        vault.write(&id, None, secret.as_bytes(), Some(LONG)).await.unwrap();
         vault.acquire_lease(&id, "1f0e8d6a", LONG).await.unwrap();
     }
     vault.close().await;
@@ -331,7 +324,7 @@ async fn processes_that_start_at_once_make_one_vault(place: Place) {
 }
 
 async fn a_changed_sealing_key_is_noticed_by_processes_that_know_it(place: Place) {
-    let expires = Some(now() + TimeDelta::hours(1));
+    let expires = Some(LONG);
     place.open().await.write(&id("a"), None, b"1", expires).await.unwrap();
     let other = place.open_with(&[2, 1]).await.unwrap();
     other.write(&id("b"), None, b"1", None).await.unwrap();

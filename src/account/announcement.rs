@@ -39,11 +39,11 @@ impl Account {
     }
 
     /// Puts `text` in the place of the notice that is there, for as long as it can be of use. For the holder.
-    pub async fn publish_announcement(&self, text: &[u8], expires: Timestamp) -> Result<(), Error> {
+    pub async fn publish_announcement(&self, text: &[u8], lifetime: Duration) -> Result<(), Error> {
         let (vault, id) = (self.inner.store.vault().await?, self.announcement_id());
         loop {
             let version = vault.read(&id).await?.map(|record| record.version);
-            match vault.write(&id, version, text, Some(expires)).await {
+            match vault.write(&id, version, text, Some(lifetime)).await {
                 Err(vault::Error::Conflict) => {}
                 outcome => return Ok(outcome.map(|_| ())?),
             }

@@ -5,9 +5,9 @@
 //! process has begun it, and it is today for all. Days further ahead are those of a clock that is badly off; they are
 //! left to it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use chrono::{Days, NaiveDate, NaiveTime, TimeDelta};
+use chrono::{NaiveDate, NaiveTime, TimeDelta};
 use serde::{Deserialize, Serialize};
 
 use super::Usd;
@@ -20,8 +20,8 @@ const ABANDONED_AFTER: TimeDelta = TimeDelta::hours(2);
 /// Number of days that are kept: calls may end after midnight, and clocks may differ.
 const MAX_DAYS: usize = 8;
 
-/// How long the record is kept after the day. The database's clock decides, which may be ahead of this process's.
-const KEPT_AFTER: Days = Days::new(30);
+/// How long the record is kept after its last change: longer than any of its days lasts.
+pub const KEPT: Duration = Duration::from_hours(32 * 24);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
@@ -136,12 +136,6 @@ impl Ledger {
         }
     }
 
-    /// Returns when the record can be deleted.
-    pub fn expires(&self, now: Timestamp) -> Timestamp {
-        let end = end_of(self.today(now));
-        end.checked_add_days(KEPT_AFTER).unwrap_or(end)
-    }
-
     fn today(&self, now: Timestamp) -> NaiveDate {
         let date = now.date_naive();
         date.succ_opt().filter(|next| self.days.contains_key(next)).unwrap_or(date)
@@ -231,7 +225,6 @@ mod tests {
         ledger.settle("a", Settlement::Spent(PRICE));
         assert_eq!(taken(&ledger, after), LIMIT);
         assert_eq!(ledger.days[&before.date_naive()].spent, PRICE);
-        assert_eq!(ledger.expires(after), at("2026-12-26T00:00:00Z"));
     }
 
     #[test]

@@ -17,8 +17,7 @@ const PURPOSE: &[u8] = b"request state";
 /// What a used request state is in the vault.
 const KIND: RecordKind = RecordKind::new("request-state");
 
-/// How long the vault remembers that a state was used: much longer than any process accepts it, since the clock of the
-/// process that uses it need not agree with the database's, by which it is forgotten.
+/// How long the vault remembers, by the database's clock, that a state was used: much longer than any process accepts it.
 const KEPT: Duration = Duration::from_hours(24);
 
 /// Largest difference between the clocks of two processes that use one vault.
@@ -49,6 +48,6 @@ impl Account {
         let store = &self.inner.store;
         // The round is random, and its state is bound to the owner.
         let id = RecordId { owner: round.to_string(), ..store.id_of(KIND) };
-        Ok(store.vault().await?.insert_once(&id, self.now() + KEPT).await?)
+        Ok(store.vault().await?.insert_once(&id, KEPT).await?)
     }
 }

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::{
     Account, Error, Usd,
-    ledger::{Ledger, LimitReached, Settlement, Today},
+    ledger::{self, Ledger, LimitReached, Settlement, Today},
     shared_vault::SharedVault,
 };
 use crate::{
@@ -192,12 +192,12 @@ impl Spending {
         mut turn: Turn,
         change: impl Fn(&mut Ledger, Timestamp) -> T,
     ) -> Result<T, Error> {
-        let ended = std::mem::take(&mut *self.ended());
+        // Forgotten once it is stored, since the caller may be gone before. Meanwhile others only add to it.
+        let ended = self.ended().clone();
         let outcome = self.write(&ended, change).await;
-        *turn = None;
-        if let Err(error) = &outcome {
-            self.ended().extend(ended);
-            *turn = Some((Instant::now(), error.clone()));
+        *turn = outcome.as_ref().err().map(|error| (Instant::now(), error.clone()));
+        if outcome.is_ok() {
+            self.ended().drain(..ended.len());
         }
         outcome
     }
@@ -219,8 +219,7 @@ impl Spending {
                 return Ok(outcome);
             }
             let bytes = serde_json::to_vec(&ledger).map_err(|_| Error::RecordUnreadable)?;
-            let expires = Some(ledger.expires(now));
-            match self.vault.open().await?.write(&self.id, version, &bytes, expires).await {
+            match self.vault.open().await?.write(&self.id, version, &bytes, Some(ledger::KEPT)).await {
                 Ok(_) => {
                     if abandoned > 0 {
                         tracing::warn!(
@@ -371,6 +370,35 @@ mod tests {
         drop(back.reserve(PRICE, LIMIT).await.unwrap());
         end(&back).await;
         assert_eq!(taken(&process(directory.path(), &noon())).await, Usd::cents(4));
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_years_off_has_one_budget_and_takes_none_from_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let right = process(directory.path(), &Clock::system());
+        right.reserve(LIMIT, LIMIT).await.unwrap().settle(Settlement::Spent(LIMIT));
+        end(&right).await;
+        let wrong = process(directory.path(), &Clock::manual("1970-01-01T00:00:00Z".parse().unwrap()));
+        wrong.reserve(LIMIT, LIMIT).await.unwrap().settle(Settlement::Spent(LIMIT));
+        assert!(matches!(wrong.reserve(PRICE, LIMIT).await, Err(Error::DailyLimit { .. })));
+        assert_eq!(taken(&process(directory.path(), &Clock::system())).await, LIMIT);
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_what_is_left_and_gives_up_loses_nothing_that_has_ended() {
+        let directory = tempfile::tempdir().unwrap();
+        let spending = process(directory.path(), &noon());
+        let reservation = spending.reserve(PRICE, LIMIT).await.unwrap();
+        let turn = spending.turn().await.unwrap();
+        reservation.settle(Settlement::Spent(Usd::cents(1)));
+        // The one who asks comes first, and is gone once it has begun to store.
+        let mut asks = Box::pin(spending.today());
+        assert!(asks.as_mut().now_or_never().is_none());
+        drop(turn);
+        assert!(asks.as_mut().now_or_never().is_none());
+        drop(asks);
+        end(&spending).await;
+        assert_eq!(taken(&process(directory.path(), &noon())).await, Usd::cents(1));
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ use crate::{
 /// Wait after the state of another process's sign-in could not be read.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long the end of a sign-in can be asked for. Clocks of processes may differ by as much.
+/// How long the end of a sign-in can be asked for.
 const KEPT_AFTER_THE_END: Duration = Duration::from_hours(2);
 
 /// Interval at which the process that serves the page extends its lease, which lasts several times as long.
@@ -155,8 +155,7 @@ pub async fn publish(account: &Account, session: &PageSession) -> Result<(), acc
         peer_key: session.peer_key().expose_secret(),
     };
     let announcement = secret::to_secret_json(&announcement).map_err(|_| account::Error::RecordUnreadable)?;
-    let expires = account.now() + pending.expires_in() + KEPT_AFTER_THE_END;
-    account.publish_announcement(&announcement, expires).await
+    account.publish_announcement(&announcement, pending.expires_in() + KEPT_AFTER_THE_END).await
 }
 
 /// Copies the state of the sign-in in the other process to `pending`, until it has ended.

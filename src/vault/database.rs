@@ -27,6 +27,17 @@ pub struct Row {
     pub expires: Option<Timestamp>,
 }
 
+/// A record that is written.
+#[derive(Clone, Debug)]
+pub struct New {
+    pub key: RecordKey,
+    pub kind: String,
+    pub version: u64,
+    pub sealed: Vec<u8>,
+    /// The record expires after it, by the database's clock: that of this process may be off.
+    pub lifetime: Option<Duration>,
+}
+
 /// A record that was encrypted anew, with the text that takes the place of the one that was read.
 #[derive(Debug)]
 pub struct Resealed {
@@ -41,6 +52,12 @@ pub struct State {
     pub version: u64,
     /// Remaining lifetime of the lease on it, if somebody holds it.
     pub lease: Option<Duration>,
+}
+
+impl New {
+    pub fn lifetime_millis(&self) -> Option<i64> {
+        self.lifetime.map(|lifetime| i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX / 4))
+    }
 }
 
 impl State {
@@ -124,13 +141,13 @@ impl Database {
 
     /// Writes the record if its version follows the stored one (1 if there is none, or an expired one); returns whether
     /// it did. Now and then, what has expired is deleted first.
-    pub async fn write(&self, row: &Row) -> Result<bool, Error> {
+    pub async fn write(&self, new: &New) -> Result<bool, Error> {
         if self.is_purge_due()
             && let Err(error) = self.purge_expired().await
         {
             tracing::warn!(%error, "expired records were not deleted");
         }
-        store!(self.write(row))
+        store!(self.write(new))
     }
 
     /// Deletes the record if its version is `version`; returns whether there is none now.

@@ -36,10 +36,10 @@ pub use self::{
     survey::KeySurvey,
 };
 use self::{
-    database::{Database, Row},
+    database::{Database, New},
     seal::Sealer,
 };
-use crate::{clock::Timestamp, config::VaultLocation, secret::SecretBytes};
+use crate::{config::VaultLocation, secret::SecretBytes};
 
 /// The identity of a record. It is authenticated with the record.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -118,22 +118,22 @@ impl Vault {
     }
 
     /// Writes the record and returns its new version. `expected` is the version that was read before, `None` when there
-    /// was no record; [`Error::Conflict`] means that another process wrote meanwhile. From `expires` on, by the
+    /// was no record; [`Error::Conflict`] means that another process wrote meanwhile. After `lifetime`, by the
     /// database's clock, there is no record.
     pub async fn write(
         &self,
         id: &RecordId,
         expected: Option<u64>,
         plaintext: &[u8],
-        expires: Option<Timestamp>,
+        lifetime: Option<Duration>,
     ) -> Result<u64, Error> {
         let version = expected.unwrap_or(0) + 1;
         let mut sealer = self.sealer();
         let (key, kind) = (sealer.record_key(id), id.kind.as_str().to_owned());
-        let mut row = Row { key, kind, version, sealed: Vec::new(), expires };
+        let mut new = New { key, kind, version, sealed: Vec::new(), lifetime };
         loop {
-            row.sealed = sealer.seal(id, version, plaintext)?;
-            match self.database.write(&row).await {
+            new.sealed = sealer.seal(id, version, plaintext)?;
+            match self.database.write(&new).await {
                 Err(Error::KeyChanged) => sealer = self.sealer_after(&sealer).await?,
                 Ok(false) => return Err(Error::Conflict),
                 written => return written.map(|_| version),
@@ -147,9 +147,9 @@ impl Vault {
         if deleted { Ok(()) } else { Err(Error::Conflict) }
     }
 
-    /// Records that something was used; `false` if it was before. It is forgotten at `expires`.
-    pub async fn insert_once(&self, id: &RecordId, expires: Timestamp) -> Result<bool, Error> {
-        match self.write(id, None, &[], Some(expires)).await {
+    /// Records that something was used; `false` if it was before. It is forgotten after `lifetime`.
+    pub async fn insert_once(&self, id: &RecordId, lifetime: Duration) -> Result<bool, Error> {
+        match self.write(id, None, &[], Some(lifetime)).await {
             Err(Error::Conflict) => Ok(false),
             written => written.map(|_| true),
         }

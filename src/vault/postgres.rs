@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::{
     ChangeMarker, Error,
     changes_told::ChangesTold,
-    database::{Resealed, Row, State},
+    database::{New, Resealed, Row, State},
     import::Import,
     seal::RecordKey,
 };
@@ -105,21 +105,23 @@ impl Postgres {
 
     /// Writes the record if its version follows the stored one (1 if there is none, or an expired one); returns whether
     /// it did. No two encrypted texts are the same, so a stored one that is the same was written by this very call.
-    pub async fn write(&self, row: &Row) -> Result<bool, Error> {
-        let query = if row.version == 1 {
-            "INSERT INTO records (id, kind, version, sealed, expires) VALUES ($1, $2, $3, $4, to_timestamp($5::bigint / 1000.0)) \
+    pub async fn write(&self, new: &New) -> Result<bool, Error> {
+        let query = if new.version == 1 {
+            "INSERT INTO records (id, kind, version, sealed, expires) \
+             VALUES ($1, $2, $3, $4, clock_timestamp() + $5::bigint * interval '1 millisecond') \
              ON CONFLICT (id) DO UPDATE SET \
                  kind = excluded.kind, version = excluded.version, sealed = excluded.sealed, expires = excluded.expires \
              WHERE records.expires <= clock_timestamp() OR records.sealed = excluded.sealed"
         } else {
-            "UPDATE records SET kind = $2, version = $3, sealed = $4, expires = to_timestamp($5::bigint / 1000.0) \
+            "UPDATE records SET kind = $2, version = $3, sealed = $4, \
+                 expires = clock_timestamp() + $5::bigint * interval '1 millisecond' \
              WHERE id = $1 AND (version = $3 - 1 AND (expires IS NULL OR expires > clock_timestamp()) \
                                 OR version = $3 AND sealed = $4)"
         };
-        let version = i64::try_from(row.version).map_err(|_| Error::Damaged)?;
+        let version = i64::try_from(new.version).map_err(|_| Error::Damaged)?;
         let statement = || {
-            let query = sqlx::query(query).bind(row.key.to_vec()).bind(row.kind.clone()).bind(version);
-            query.bind(row.sealed.clone()).bind(row.expires.map(|expires| expires.timestamp_millis()))
+            let query = sqlx::query(query).bind(new.key.to_vec()).bind(new.kind.clone()).bind(version);
+            query.bind(new.sealed.clone()).bind(new.lifetime_millis())
         };
         Ok(self.execute(statement).await? == 1)
     }

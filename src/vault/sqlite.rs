@@ -10,7 +10,7 @@ use sqlx::{
 
 use super::{
     Error, RecordId, RecordKind,
-    database::{Resealed, Row, State},
+    database::{New, Resealed, Row, State},
     files,
     import::Import,
     seal::RecordKey,
@@ -209,10 +209,12 @@ impl Sqlite {
 
     /// Writes the record if its version follows the stored one (1 if there is none, or an expired one); returns whether
     /// it did.
-    pub async fn write(&self, row: &Row) -> Result<bool, Error> {
-        let query = if row.version == 1 {
+    pub async fn write(&self, new: &New) -> Result<bool, Error> {
+        let query = if new.version == 1 {
             concat!(
-                "INSERT INTO records (id, kind, version, sealed, expires) VALUES (?, ?, ?, ?, ?)
+                "INSERT INTO records (id, kind, version, sealed, expires) VALUES (?1, ?2, ?3, ?4, ?5 + ",
+                now!(),
+                ")
                  ON CONFLICT DO UPDATE SET
                      kind = excluded.kind, version = excluded.version, sealed = excluded.sealed, expires = excluded.expires
                  WHERE records.expires <= ",
@@ -220,18 +222,20 @@ impl Sqlite {
             )
         } else {
             concat!(
-                "UPDATE records SET kind = ?2, version = ?3, sealed = ?4, expires = ?5
+                "UPDATE records SET kind = ?2, version = ?3, sealed = ?4, expires = ?5 + ",
+                now!(),
+                "
                  WHERE id = ?1 AND version = ?3 - 1 AND (expires IS NULL OR expires > ",
                 now!(),
                 ")"
             )
         };
         let written = sqlx::query(query)
-            .bind(&row.key[..])
-            .bind(&row.kind)
-            .bind(i64::try_from(row.version).map_err(|_| Error::Damaged)?)
-            .bind(&row.sealed)
-            .bind(row.expires.map(|expires| expires.timestamp_millis()))
+            .bind(&new.key[..])
+            .bind(&new.kind)
+            .bind(i64::try_from(new.version).map_err(|_| Error::Damaged)?)
+            .bind(&new.sealed)
+            .bind(new.lifetime_millis())
             .execute(&self.0)
             .await
             .map_err(|error| failure(&error))?;

@@ -68,28 +68,9 @@ impl Protection {
 
 /// Returns the routes: `/mcp`, and `/healthz` for monitoring.
 pub fn router(server: &BondMcp, protection: Protection, stopping: &CancellationToken) -> Router {
-    let loopback = ["localhost", "127.0.0.1", "::1"].map(ToOwned::to_owned);
-    let config = StreamableHttpServerConfig::default()
-        .with_json_response(true)
-        .with_max_request_body_bytes(MAX_BODY_BYTES)
-        .with_allowed_hosts(loopback.into_iter().chain(protection.allowed_hosts))
-        .with_allowed_origins(protection.allowed_origins)
-        .enforce_origin_validation()
-        .with_cancellation_token(stopping.child_token());
-    let sessions = Sessions::new(protection.max_sessions);
-    let service = |config| {
-        let server = server.clone();
-        StreamableHttpService::new(move || Ok(server.clone()), Arc::clone(&sessions.manager), config)
-    };
-    let endpoint = Endpoint {
-        authentication: protection.authentication,
-        stateless: service(config.clone().with_legacy_session_mode(false)),
-        with_sessions: service(config),
-        sessions,
-    };
     Router::new()
         .route("/mcp", any(Endpoint::answer))
-        .with_state(Arc::new(endpoint))
+        .with_state(Arc::new(Endpoint::new(server, protection, stopping)))
         .route("/healthz", get(healthz))
         .fallback(not_found)
 }
@@ -133,6 +114,28 @@ struct Endpoint {
 }
 
 impl Endpoint {
+    fn new(server: &BondMcp, protection: Protection, stopping: &CancellationToken) -> Self {
+        let loopback = ["localhost", "127.0.0.1", "::1"].map(ToOwned::to_owned);
+        let config = StreamableHttpServerConfig::default()
+            .with_json_response(true)
+            .with_max_request_body_bytes(MAX_BODY_BYTES)
+            .with_allowed_hosts(loopback.into_iter().chain(protection.allowed_hosts))
+            .with_allowed_origins(protection.allowed_origins)
+            .enforce_origin_validation()
+            .with_cancellation_token(stopping.child_token());
+        let sessions = Sessions::new(protection.max_sessions);
+        let service = |config| {
+            let server = server.clone();
+            StreamableHttpService::new(move || Ok(server.clone()), Arc::clone(&sessions.manager), config)
+        };
+        Self {
+            authentication: protection.authentication,
+            stateless: service(config.clone().with_legacy_session_mode(false)),
+            with_sessions: service(config),
+            sessions,
+        }
+    }
+
     async fn answer(State(endpoint): State<Arc<Self>>, request: Request) -> Response {
         let owner = match endpoint.authentication.verify(request.headers()) {
             Ok(owner) => owner,
@@ -158,7 +161,13 @@ impl Endpoint {
             }
             // Not 401, or the host would sign in again; and the same for a session of somebody else as for none.
             Route::Session => refusal(StatusCode::NOT_FOUND, "there is no such session"),
-            Route::NewSession => endpoint.open_session(&owner, request).await,
+            Route::NewSession => {
+                // To its end even when the client is gone, or the session would be nobody's and not counted.
+                let opening = tokio::spawn(async move { endpoint.open_session(&owner, request).await });
+                opening.await.unwrap_or_else(|_| {
+                    refusal(StatusCode::INTERNAL_SERVER_ERROR, "the session cannot be opened")
+                })
+            }
         }
     }
 
@@ -213,4 +222,67 @@ fn is_initialize(body: &[u8]) -> bool {
         method: Cow<'a, str>,
     }
     serde_json::from_slice::<Message>(body).is_ok_and(|message| message.method == "initialize")
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::{
+        account::Accounts,
+        bondmcp::{Client, Timing},
+        clock::Clock,
+        config::{Flags, Settings},
+        mcp::{Limits, Selection},
+        redact::Redactor,
+    };
+
+    /// Returns an endpoint where an owner can have one session, and the server behind it.
+    fn endpoint(directory: &std::path::Path) -> Arc<Endpoint> {
+        let flags = Flags { data_dir: Some(directory.to_owned()), ..Flags::default() };
+        let settings = Settings::load(flags, None, |_| None).unwrap();
+        let (redactor, clock) = (Redactor::default(), Clock::system());
+        let client =
+            Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), Timing::default());
+        let accounts = Accounts::new(&settings, "bondmcp-server".into(), client, clock, redactor);
+        let stopping = CancellationToken::new();
+        let server =
+            BondMcp::new(accounts, None, &Selection::default(), Limits::default(), stopping.clone()).unwrap();
+        let tokens = ["ada", "eve"].map(|name| (name.into(), Owner::Subject(name.into())));
+        let protection =
+            Protection { max_sessions: 1, ..Protection::new(Authentication::Tokens(tokens.into())) };
+        Arc::new(Endpoint::new(&server, protection, &stopping))
+    }
+
+    fn initialize(name: &str) -> Request {
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+            "protocolVersion": "2025-11-25", "capabilities": {},
+            "clientInfo": {"name": name, "version": "1"}}});
+        let request = Request::builder().method(Method::POST).uri("/mcp").header("host", "localhost");
+        let request = request.header("authorization", format!("Bearer {name}"));
+        let request = request.header("content-type", "application/json");
+        let request = request.header("accept", "application/json, text/event-stream");
+        request.body(Body::from(body.to_string())).unwrap()
+    }
+
+    #[tokio::test]
+    async fn whoever_opens_sessions_and_is_gone_takes_none_of_the_others() {
+        let directory = tempfile::tempdir().unwrap();
+        // They are gone at another step each time, whichever it is.
+        for steps in 0..30 {
+            let endpoint = endpoint(directory.path());
+            for _ in 0..10 {
+                let mut opening = Box::pin(Endpoint::answer(State(Arc::clone(&endpoint)), initialize("eve")));
+                for _ in 0..steps {
+                    if opening.as_mut().now_or_never().is_some() {
+                        break;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            }
+            let response = Endpoint::answer(State(Arc::clone(&endpoint)), initialize("ada")).await;
+            assert_eq!(response.status(), StatusCode::OK, "{steps}");
+        }
+    }
 }

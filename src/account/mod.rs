@@ -32,7 +32,7 @@ mod store;
 mod usd;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
@@ -75,7 +75,7 @@ use crate::{
     clock::Clock,
     config::{BaseUrl, EnvironmentCredentials},
     redact::Redactor,
-    vault::{ChangeMarker, KeySurvey, RecordId},
+    vault::{self, ChangeMarker, KeySurvey, RecordId},
 };
 
 /// One owner's account: everything that is the owner's own. Clones share everything. [`Accounts`] opens it.
@@ -100,7 +100,10 @@ struct Inner {
     store: Store,
     memory: RwLock<Option<Arc<CachedRecord>>>,
     /// Held during the first read of the record, so that concurrent calls read it once.
+    /// Held during the first read of the record, so that concurrent calls read it once.
     loading: tokio::sync::Mutex<()>,
+    /// The last failure of the vault's server.
+    outage: Mutex<Option<(Instant, Error)>>,
     renewals: Renewals,
     models: Cache<Arc<Vec<Model>>>,
     plan: Cache<Option<Subscription>>,
@@ -115,6 +118,10 @@ struct Inner {
 /// How long a look at the vault's files is good for. It serves the steps of one call; another process's change is
 /// noticed by the next one.
 const CONFIRMATION_LIFETIME: Duration = Duration::from_millis(1);
+
+/// How long the vault's server is not waited for again after it did not answer, unless it tells of changes meanwhile. It
+/// serves the steps of one call.
+const OUTAGE_MEMORY: Duration = Duration::from_secs(1);
 
 /// The record as this process last saw it.
 #[derive(Debug)]
@@ -235,10 +242,14 @@ impl Account {
         if let Some(memory) = self.current(age) {
             return Ok(memory);
         }
+        let came = Instant::now();
         let _guard = self.inner.loading.lock().await;
         match self.current(age) {
             Some(memory) => Ok(memory),
-            None => Box::pin(self.reread()).await,
+            None => {
+                self.refuse_in_outage(came)?;
+                Box::pin(self.reread()).await
+            }
         }
     }
 
@@ -262,7 +273,33 @@ impl Account {
     /// Reads the record from the vault.
     async fn reread(&self) -> Result<Arc<CachedRecord>, Error> {
         let marker = self.inner.store.change_marker();
-        Ok(self.remember(self.inner.store.read().await?, marker))
+        match self.inner.store.read().await {
+            Ok(read) => Ok(self.remember(read, marker)),
+            Err(error) => {
+                if let Error::Vault(vault::Error::Server(_)) = &error {
+                    *self.outage() = Some((Instant::now(), error.clone()));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Fails if the vault's server did not answer just now. A call reads the record several times, and many calls may wait
+    /// for their turn: one wait for the server is enough for all that came before its end.
+    fn refuse_in_outage(&self, came: Instant) -> Result<(), Error> {
+        match &*self.outage() {
+            Some((failed, error))
+                if came.saturating_duration_since(*failed) < OUTAGE_MEMORY
+                    && self.inner.store.change_marker().is_none() =>
+            {
+                Err(error.clone())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn outage(&self) -> MutexGuard<'_, Option<(Instant, Error)>> {
+        self.inner.outage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the record in the vault and in memory.

@@ -84,7 +84,8 @@ async fn questions_to_the_person_are_bounded_in_number_and_end_with_the_call() {
     })
     .await;
     // There is room for new ones.
-    let again = fast(within(client.call_tool(request("list_models", json!({}))))).await.unwrap();
+    let again = Box::pin(client.call_tool(request("list_models", json!({}))));
+    let again = fast(within(again)).await.unwrap();
     assert_eq!(error_of(&again)["kind"], "sign_in_required");
     client.cancel().await.unwrap();
     stopping.cancel();

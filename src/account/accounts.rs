@@ -134,7 +134,10 @@ impl Shared {
             Owner::Profile(profile) if *profile == self.profile => self.environment.clone(),
             Owner::Profile(_) | Owner::Subject(_) => EnvironmentCredentials::default(),
         };
-        let redactor = self.redactor.scope();
+        let redactor = match owner {
+            Owner::Profile(_) => self.redactor.scope(),
+            Owner::Subject(_) => self.redactor.scope_among_many(),
+        };
         let origin = self.client.base_url().as_str().to_owned();
         let id = RecordId { kind: RecordKind::ACCOUNT, owner: record_owner(owner, &environment), origin };
         let spending = Spending::new(self.vault.clone(), &id, self.clock.clone(), self.tasks.clone());

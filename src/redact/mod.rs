@@ -38,8 +38,8 @@ const MAX_REMEMBERED: usize = 1024;
 /// clean after this many passes was crafted.
 const MAX_PASSES: usize = 8;
 
-/// The same for one owner: there may be many of them.
-const MAX_REMEMBERED_IN_SCOPE: usize = 128;
+/// The same for an owner who is one of many.
+const MAX_REMEMBERED_AMONG_MANY: usize = 128;
 
 /// The secrets that this process, or one of its owners, has or recently had. Clones share them.
 ///
@@ -63,7 +63,10 @@ enum Place {
         /// The search index of all scopes' secrets.
         scoped: RwLock<Index>,
     },
-    Below(Redactor),
+    Below {
+        process_wide: Redactor,
+        max_remembered: usize,
+    },
 }
 
 #[derive(Default)]
@@ -93,11 +96,22 @@ impl Redactor {
     /// redactor, when the last clone is dropped.
     #[must_use]
     pub fn scope(&self) -> Self {
+        self.scope_remembering(MAX_REMEMBERED)
+    }
+
+    /// Makes a redactor as [`Self::scope`] does, for one of many owners: it remembers fewer replaced secrets.
+    #[must_use]
+    pub fn scope_among_many(&self) -> Self {
+        self.scope_remembering(MAX_REMEMBERED_AMONG_MANY)
+    }
+
+    fn scope_remembering(&self, max_remembered: usize) -> Self {
         let process_wide = match &self.scope.place {
             Place::ProcessWide { .. } => self.clone(),
-            Place::Below(process_wide) => process_wide.clone(),
+            Place::Below { process_wide, .. } => process_wide.clone(),
         };
-        Self { scope: Arc::new(Scope { known: RwLock::default(), place: Place::Below(process_wide) }) }
+        let place = Place::Below { process_wide, max_remembered };
+        Self { scope: Arc::new(Scope { known: RwLock::default(), place }) }
     }
 
     /// Searches for `secret` until many newer ones have been remembered.
@@ -203,7 +217,7 @@ impl Redactor {
         let known = read(&self.scope.known);
         match &self.scope.place {
             Place::ProcessWide { scoped } => look([&known.index, &read(scoped)]),
-            Place::Below(process_wide) => look([&known.index, &read(&process_wide.scope.known).index]),
+            Place::Below { process_wide, .. } => look([&known.index, &read(&process_wide.scope.known).index]),
         }
     }
 }
@@ -235,13 +249,13 @@ impl Place {
     fn max_remembered(&self) -> usize {
         match self {
             Self::ProcessWide { .. } => MAX_REMEMBERED,
-            Self::Below(_) => MAX_REMEMBERED_IN_SCOPE,
+            Self::Below { max_remembered, .. } => *max_remembered,
         }
     }
 
     /// Changes the process-wide index of all scopes' secrets, if this is a scope.
     fn change(&self, change: impl FnOnce(&mut Index)) {
-        if let Self::Below(process_wide) = self
+        if let Self::Below { process_wide, .. } = self
             && let Self::ProcessWide { scoped } = &process_wide.scope.place
         {
             write(scoped).change(change);
@@ -438,6 +452,21 @@ mod tests {
         flood(&redactor, MAX_REMEMBERED + 1);
         assert_eq!(redactor.redact("first-token"), "first-token");
         assert_eq!(redactor.redact("record-password, other-token"), "[redacted], [redacted]");
+    }
+
+    #[test]
+    fn an_owner_alone_remembers_as_much_as_the_process_and_one_of_many_less() {
+        let process_wide = Redactor::default();
+        for (scope, remembered) in [
+            (process_wide.scope(), MAX_REMEMBERED),
+            (process_wide.scope_among_many(), MAX_REMEMBERED_AMONG_MANY),
+        ] {
+            scope.remember(&"first-token".into());
+            flood(&scope, remembered - 1);
+            assert_eq!(scope.redact("first-token"), REDACTED);
+            flood(&scope, remembered);
+            assert_eq!(scope.redact("first-token"), "first-token");
+        }
     }
 
     #[test]

@@ -18,8 +18,8 @@ use tokio::net::TcpListener;
 
 use crate::common::{EMAIL, Place, Server, like_the_seed, sandbox, secrets};
 
-/// Each renewal brings two tokens, and 128 replaced secrets of an owner are remembered.
-const RENEWALS: usize = 100;
+/// Each renewal brings two tokens, and 1,024 replaced secrets are remembered.
+const RENEWALS: usize = 600;
 
 /// The state of an upstream whose tokens are valid for one request and which quotes the password.
 #[derive(Default)]

@@ -1,7 +1,10 @@
 //! A PostgreSQL server that takes connections and says nothing: calls wait for it once, not each in turn.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::net::{TcpListener, TcpStream};
+use std::{
+    net::{TcpListener, TcpStream},
+    time::Instant,
+};
 
 use bondmcp_server::{
     account::{self, Accounts},
@@ -21,9 +24,10 @@ async fn concurrent_calls_wait_once_for_a_server_that_does_not_answer() {
     let accounts = accounts(&format!("postgres://ada:password@{address}/vault"));
     let account = accounts.local();
     let call = || async {
-        account.refresh_if_changed().await;
-        let error = account.status().await.unwrap_err();
+        let came = Instant::now();
+        let error = account.list_models(false).await.unwrap_err();
         assert!(matches!(error, account::Error::Vault(vault::Error::Server(_))), "{error}");
+        account.refresh_if_changed(came).await;
     };
     join_all((0..8).map(|_| call())).await;
     assert_eq!(connections(&listener), 1);

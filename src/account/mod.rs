@@ -119,10 +119,6 @@ struct Inner {
 /// noticed by the next one.
 const CONFIRMATION_LIFETIME: Duration = Duration::from_millis(1);
 
-/// How long the vault's server is not waited for again after it did not answer, unless it tells of changes meanwhile. It
-/// serves the steps of one call.
-const OUTAGE_MEMORY: Duration = Duration::from_secs(1);
-
 /// The record as this process last saw it.
 #[derive(Debug)]
 struct CachedRecord {
@@ -224,9 +220,9 @@ impl Account {
     }
 
     /// Reads the record again if another process has changed it, so that the redactor knows the newest secrets. Cheap
-    /// enough to run before every response.
-    pub async fn refresh_if_changed(&self) {
-        if let Err(error) = self.record_as_of(Duration::ZERO).await {
+    /// enough to run before every response. `came` is when the request came.
+    pub async fn refresh_if_changed(&self, came: Instant) {
+        if let Err(error) = self.record_as_of(Duration::ZERO, came).await {
             tracing::warn!(%error, "the account could not be read again");
         }
     }
@@ -234,15 +230,14 @@ impl Account {
     /// Returns the current record: from memory while the vault is unchanged, so that no call uses a key that another
     /// process has deselected.
     async fn record(&self) -> Result<Arc<CachedRecord>, Error> {
-        self.record_as_of(CONFIRMATION_LIFETIME).await
+        self.record_as_of(CONFIRMATION_LIFETIME, Instant::now()).await
     }
 
-    /// Returns the record as it was at most `age` ago.
-    async fn record_as_of(&self, age: Duration) -> Result<Arc<CachedRecord>, Error> {
+    /// Returns the record as it was at most `age` ago, for a caller who came at `came`.
+    async fn record_as_of(&self, age: Duration, came: Instant) -> Result<Arc<CachedRecord>, Error> {
         if let Some(memory) = self.current(age) {
             return Ok(memory);
         }
-        let came = Instant::now();
         let _guard = self.inner.loading.lock().await;
         match self.current(age) {
             Some(memory) => Ok(memory),
@@ -284,16 +279,11 @@ impl Account {
         }
     }
 
-    /// Fails if the vault's server did not answer just now. A call reads the record several times, and many calls may wait
-    /// for their turn: one wait for the server is enough for all that came before its end.
+    /// Fails if the vault's server has failed since `came`: one wait for it is enough for all steps of a call, and for all
+    /// calls that wait together.
     fn refuse_in_outage(&self, came: Instant) -> Result<(), Error> {
         match &*self.outage() {
-            Some((failed, error))
-                if came.saturating_duration_since(*failed) < OUTAGE_MEMORY
-                    && self.inner.store.change_marker().is_none() =>
-            {
-                Err(error.clone())
-            }
+            Some((failed, error)) if *failed >= came => Err(error.clone()),
             _ => Ok(()),
         }
     }

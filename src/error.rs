@@ -1,7 +1,7 @@
 //! The form in which every failure is shown to users and agents: a kind for programs, a message, and what to do next.
 //! Each module converts its own error enum into a [`UserFacingError`]; this module does not depend on them.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -90,10 +90,26 @@ impl std::fmt::Display for UserFacingError {
 
 impl std::error::Error for UserFacingError {}
 
-/// Capitalises the first letter and ends with a full stop.
+/// Capitalises the first letter, unless the text begins with a name such as that of a file, and ends with a full stop.
 pub(crate) fn sentence(text: &str) -> String {
+    let is_word = text
+        .split(' ')
+        .next()
+        .is_some_and(|word| !word.contains(|c: char| "/\\.".contains(c) || c.is_ascii_digit()));
     let mut letters = text.chars();
-    let first = letters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
+    let first = letters
+        .next()
+        .map(|c| if is_word { c.to_uppercase().to_string() } else { c.into() })
+        .unwrap_or_default();
     let dot = if text.ends_with('.') { "" } else { "." };
     format!("{first}{}{dot}", letters.as_str())
+}
+
+/// Says why a file or directory cannot be used.
+pub(crate) fn reason(kind: io::ErrorKind) -> String {
+    match kind {
+        io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+        io::ErrorKind::AlreadyExists => "it exists already".to_owned(),
+        kind => kind.to_string(),
+    }
 }

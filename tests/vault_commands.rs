@@ -376,10 +376,10 @@ async fn export_and_import_take_the_passphrase_of_a_program_and_overwrite_nothin
     };
     assert_failed(&transfer(&from, "export").await, 1, "no vault");
     assert!(!from.data_dir().exists(), "an export creates no vault");
-    assert_failed(&transfer(&to, "import").await, 1, "cannot be read");
+    assert_failed(&transfer(&to, "import").await, 1, "Cannot read");
     from.sign_in().await;
     assert_eq!(transfer(&from, "export").await.0, Some(0));
-    assert_failed(&transfer(&from, "export").await, 1, "Name another file");
+    assert_failed(&transfer(&from, "export").await, 1, "Name a file that does not exist yet");
     assert_eq!(transfer(&to, "import").await.0, Some(0));
     assert_failed(&transfer(&to, "import").await, 1, "nothing was imported");
 

@@ -1,7 +1,7 @@
 //! What the accounts of all owners share, and the accounts that are open. What belongs to one owner is in [`Account`].
 
 use std::{
-    sync::{Arc, RwLock},
+    sync::{Arc, Mutex, RwLock},
     time::Duration,
 };
 
@@ -152,6 +152,7 @@ impl Shared {
             store: Store { shared: Arc::clone(&self.vault), id },
             memory: RwLock::new(None),
             loading: tokio::sync::Mutex::new(()),
+            outage: Mutex::default(),
             renewals: Renewals::default(),
             models: Cache::default(),
             plan: Cache::default(),

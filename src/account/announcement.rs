@@ -38,7 +38,7 @@ impl Account {
         Ok(self.inner.store.vault().await?.lease_wait(&self.announcement_id(), seen, LEASE).await?)
     }
 
-    /// Puts `text` in the place of the notice that is there, for as long as it can be of use. For the holder.
+    /// Replaces the notice with `text`, which the vault keeps for `lifetime`. Only the holder of that right does so.
     pub async fn publish_announcement(&self, text: &[u8], lifetime: Duration) -> Result<(), Error> {
         let (vault, id) = (self.inner.store.vault().await?, self.announcement_id());
         loop {

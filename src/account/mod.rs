@@ -32,7 +32,7 @@ mod store;
 mod usd;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
@@ -75,7 +75,7 @@ use crate::{
     clock::Clock,
     config::{BaseUrl, EnvironmentCredentials},
     redact::Redactor,
-    vault::{ChangeMarker, KeySurvey, RecordId},
+    vault::{self, ChangeMarker, KeySurvey, RecordId},
 };
 
 /// One owner's account: everything that is the owner's own. Clones share everything. [`Accounts`] opens it.
@@ -100,7 +100,10 @@ struct Inner {
     store: Store,
     memory: RwLock<Option<Arc<CachedRecord>>>,
     /// Held during the first read of the record, so that concurrent calls read it once.
+    /// Held during the first read of the record, so that concurrent calls read it once.
     loading: tokio::sync::Mutex<()>,
+    /// The last failure of the vault's server.
+    outage: Mutex<Option<(Instant, Error)>>,
     renewals: Renewals,
     models: Cache<Arc<Vec<Model>>>,
     plan: Cache<Option<Subscription>>,
@@ -217,9 +220,9 @@ impl Account {
     }
 
     /// Reads the record again if another process has changed it, so that the redactor knows the newest secrets. Cheap
-    /// enough to run before every response.
-    pub async fn refresh_if_changed(&self) {
-        if let Err(error) = self.record_as_of(Duration::ZERO).await {
+    /// enough to run before every response. `came` is when the request came.
+    pub async fn refresh_if_changed(&self, came: Instant) {
+        if let Err(error) = self.record_as_of(Duration::ZERO, came).await {
             tracing::warn!(%error, "the account could not be read again");
         }
     }
@@ -227,18 +230,21 @@ impl Account {
     /// Returns the current record: from memory while the vault is unchanged, so that no call uses a key that another
     /// process has deselected.
     async fn record(&self) -> Result<Arc<CachedRecord>, Error> {
-        self.record_as_of(CONFIRMATION_LIFETIME).await
+        self.record_as_of(CONFIRMATION_LIFETIME, Instant::now()).await
     }
 
-    /// Returns the record as it was at most `age` ago.
-    async fn record_as_of(&self, age: Duration) -> Result<Arc<CachedRecord>, Error> {
+    /// Returns the record as it was at most `age` ago, for a caller who came at `came`.
+    async fn record_as_of(&self, age: Duration, came: Instant) -> Result<Arc<CachedRecord>, Error> {
         if let Some(memory) = self.current(age) {
             return Ok(memory);
         }
         let _guard = self.inner.loading.lock().await;
         match self.current(age) {
             Some(memory) => Ok(memory),
-            None => Box::pin(self.reread()).await,
+            None => {
+                self.refuse_in_outage(came)?;
+                Box::pin(self.reread()).await
+            }
         }
     }
 
@@ -262,7 +268,28 @@ impl Account {
     /// Reads the record from the vault.
     async fn reread(&self) -> Result<Arc<CachedRecord>, Error> {
         let marker = self.inner.store.change_marker();
-        Ok(self.remember(self.inner.store.read().await?, marker))
+        match self.inner.store.read().await {
+            Ok(read) => Ok(self.remember(read, marker)),
+            Err(error) => {
+                if let Error::Vault(vault::Error::Server(_)) = &error {
+                    *self.outage() = Some((Instant::now(), error.clone()));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Fails if the vault's server has failed since `came`: one wait for it is enough for all steps of a call, and for all
+    /// calls that wait together.
+    fn refuse_in_outage(&self, came: Instant) -> Result<(), Error> {
+        match &*self.outage() {
+            Some((failed, error)) if *failed >= came => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    fn outage(&self) -> MutexGuard<'_, Option<(Instant, Error)>> {
+        self.inner.outage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the record in the vault and in memory.

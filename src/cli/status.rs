@@ -53,14 +53,18 @@ impl Args {
         let accounts = app.accounts();
         let account = accounts.local();
         let outcome = self.report(&app, &account).await;
-        let aged = account.keys_to_rotate().await;
+        // Where the vault cannot be read, it is not tried again.
+        let outcome = match outcome {
+            Ok(report) => account.keys_to_rotate().await.map(|aged| (report, aged)),
+            Err(error) => Err(error),
+        };
         accounts.close().await;
-        let report = outcome?;
+        let (report, aged) = outcome?;
         if self.json {
             app.printer.print_json(&report);
         } else {
             print(&app, &report);
-            print_reminders(&app, &aged?);
+            print_reminders(&app, &aged);
         }
         if report.status.signed_in && report.error.is_none() { Ok(()) } else { Err(Error::Reported) }
     }

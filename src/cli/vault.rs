@@ -19,12 +19,23 @@ pub(super) const EXAMPLES: &str = "Examples:
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// Change the key that encrypts the vault; running servers go on working
+    ///
+    /// A key in the OS keychain or in the data directory is replaced by a new one and deleted at the end. A key that you
+    /// keep yourself, in BONDMCP_SEALING_KEY or BONDMCP_SEALING_KEY_FILE, you change in three steps: put a new key before the
+    /// old one, separated by a comma or a line break, and restart every server; run this command with both keys; remove the
+    /// old key and restart every server. Generate a key with `openssl rand -base64 32`.
+    ///
+    /// The command can be interrupted at any time; run it again to complete the change.
     #[command(after_help = rekey::EXAMPLES)]
     Rekey(rekey::Args),
     /// Write all records to a file that a passphrase encrypts
+    ///
+    /// The file has the records of all profiles. The vault is not changed.
     #[command(after_help = transfer::EXPORT_EXAMPLES)]
     Export(transfer::Export),
     /// Add the records of an exported file to the vault
+    ///
+    /// If the vault has one of them already, nothing is added.
     #[command(after_help = transfer::IMPORT_EXAMPLES)]
     Import(transfer::Import),
 }

@@ -35,9 +35,11 @@ pub(super) async fn examine(
         }
         Err(error) => (unusable("database", &error), false),
     };
-    findings.add(server.since(began));
+    let is_answering = findings.add(server.since(began));
     if !has_vault || !is_usable {
-        findings.add(Check::skip("vault", "not opened: what it needs is not there or failed"));
+        let why =
+            if is_usable && is_answering { "there is none yet" } else { "not opened: what it needs failed" };
+        findings.add(Check::skip("vault", why));
         return None;
     }
     let began = Instant::now();

@@ -8,7 +8,7 @@ use super::{Check, Findings, Fix, database, presentation::Presentation};
 use crate::{
     account::{self, Account, Status},
     config::{SealingKeySource, Settings, VaultLocation},
-    error::{UserFacingError, sentence},
+    error::{UserFacingError, reason, sentence},
     vault::{self, KeyOrigin, KeyPlace, KeychainAnswer, Keyring, files},
 };
 
@@ -83,14 +83,18 @@ pub(super) fn directory(name: &'static str, path: &Path, presentation: &Presenta
             ),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            match path.ancestors().find(|ancestor| ancestor.exists()) {
+            // The last ancestor of a relative path is empty.
+            let here = |path| if path == Path::new("") { Path::new(".") } else { path };
+            match path.ancestors().map(here).find(|ancestor| ancestor.exists()) {
                 Some(ancestor) if ancestor.is_dir() && is_writable(ancestor) => {
                     Check::ok(name, format!("{shown} does not exist yet; signing in creates it"))
                 }
                 _ => Check::fail(name, format!("{shown} is not there and cannot be created"), elsewhere()),
             }
         }
-        Err(error) => Check::fail(name, format!("{shown} cannot be used: {}", error.kind()), elsewhere()),
+        Err(error) => {
+            Check::fail(name, format!("{shown} cannot be used: {}", reason(error.kind())), elsewhere())
+        }
     }
 }
 

@@ -69,7 +69,7 @@ pub enum Error {
     NoFile { path: PathBuf },
     #[error("{path} is longer than any host's file. It was left as it is.", path = .path.display())]
     TooLong { path: PathBuf },
-    #[error("{path}: {reason}.", path = .path.display())]
+    #[error("{path}: {reason}.", path = .path.display(), reason = crate::error::reason(*.reason))]
     File { path: PathBuf, reason: io::ErrorKind },
     #[error("{title} takes no servers over HTTP from its file. Leave --http out.")]
     NoHttp { title: &'static str },

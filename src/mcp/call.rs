@@ -115,7 +115,7 @@ impl OwnerServer {
             record.end(self, CallOutcome::named("refused"));
             return Err(self.guard.error(ErrorData::invalid_params("there is no such tool", None)));
         };
-        let sent = Sent::default();
+        let (sent, came) = (Sent::default(), std::time::Instant::now());
         let deadline = Instant::now() + self.shared.limits.deadline;
         let call = Call {
             server: self,
@@ -147,17 +147,18 @@ impl OwnerServer {
         };
         record.end(self, outcome);
         // Another process may have renewed the session meanwhile: its token is a secret to look for.
-        self.account.refresh_if_changed().await;
+        self.account.refresh_if_changed(came).await;
         self.guard.answer(answer.map(|answer| self.naming_the_account(answer.with_ignored(ignored)))).await
     }
 
     /// `work` within the limits that hold for every request.
     pub(super) async fn bounded<T>(&self, work: impl Future<Output = T>) -> Result<T, ToolError> {
         let Ok(_admitted) = self.admitted() else { return Err(too_busy()) };
+        let came = std::time::Instant::now();
         let work = AssertUnwindSafe(self.with_permit(work)).catch_unwind();
         let work = work.instrument(tracing::info_span!("request", owner = self.account.name()));
         let outcome = tokio::time::timeout(self.shared.limits.deadline, work).await;
-        self.account.refresh_if_changed().await;
+        self.account.refresh_if_changed(came).await;
         match outcome {
             Ok(Ok(outcome)) => Ok(outcome),
             Ok(Err(_)) => Err(ToolError::bug()),

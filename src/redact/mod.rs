@@ -38,7 +38,7 @@ const MAX_REMEMBERED: usize = 1024;
 /// clean after this many passes was crafted.
 const MAX_PASSES: usize = 8;
 
-/// The same for an owner who is one of many.
+/// Number of replaced secrets that are remembered for one of many owners.
 const MAX_REMEMBERED_AMONG_MANY: usize = 128;
 
 /// The secrets that this process, or one of its owners, has or recently had. Clones share them.

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::error::{Kind, UserFacingError};
+use crate::error::{Kind, UserFacingError, sentence};
 
 /// Errors of a vault or its sealing key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,12 +34,12 @@ pub enum Error {
     /// Another user of this machine could change it.
     #[error("{path} belongs to another user (uid {owner}, and this process runs as uid {user})")]
     Foreign { path: PathBuf, owner: u32, user: u32 },
-    #[error("{path} cannot be used ({reason})")]
+    #[error("cannot use {path}: {}", crate::error::reason(*.reason))]
     Unusable { path: PathBuf, reason: io::ErrorKind },
     #[error("the vault cannot be written: {0}")]
     Database(&'static str),
     #[error("the vault's PostgreSQL server {0}")]
-    Server(&'static str),
+    Server(ServerError),
     /// Every process that uses the vault needs the same key, which this one would make for itself.
     #[error("a vault in PostgreSQL needs a sealing key that all its processes are given")]
     KeyNotGiven,
@@ -57,7 +57,7 @@ impl Error {
             Self::Conflict | Self::KeyChanged => "Try again.".into(),
             Self::Unnamed => "Run the command with that --profile and --base-url too.".into(),
             Self::WrongKey => {
-                "Give the right key (BONDMCP_SEALING_KEY, BONDMCP_SEALING_KEY_FILE, the OS keychain or the key file); without it nothing in the vault can be read, and a new data directory starts afresh.".into()
+                "Give the right key (BONDMCP_SEALING_KEY, BONDMCP_SEALING_KEY_FILE, the OS keychain or the key file); without it nothing in the vault can be read. To start afresh, use another data directory or database.".into()
             }
             Self::UnknownKey => {
                 "Give the new key beside the old one (BONDMCP_SEALING_KEY or BONDMCP_SEALING_KEY_FILE, the new one first) and restart.".into()
@@ -73,12 +73,10 @@ impl Error {
                 path.display()
             ),
             Self::Unusable { .. } => {
-                "Check that it exists and that you may write there, or name another directory with --data-dir or BONDMCP_DATA_DIR.".into()
+                "Check that it exists and that you may read and write it, or use another data directory (--data-dir or BONDMCP_DATA_DIR).".into()
             }
             Self::Database(_) => "Check the disk and the permissions of the data directory, then try again.".into(),
-            Self::Server(_) => {
-                "Check BONDMCP_VAULT and that the server runs and can be reached, then try again; lost connections are made again by themselves.".into()
-            }
+            Self::Server(error) => error.solution().into(),
             Self::KeyNotGiven => {
                 "Generate one with: openssl rand -base64 32. Give it to every process in BONDMCP_SEALING_KEY or BONDMCP_SEALING_KEY_FILE.".into()
             }
@@ -94,9 +92,64 @@ impl Error {
 impl From<&Error> for UserFacingError {
     fn from(error: &Error) -> Self {
         let kind = if *error == Error::Conflict { Kind::Conflict } else { Kind::Internal };
-        let message = error.to_string();
-        let mut letters = message.chars();
-        let first = letters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
-        Self::new(kind, format!("{first}{}.", letters.as_str()), error.solution())
+        Self::new(kind, sentence(&error.to_string()), error.solution())
+    }
+}
+
+/// What is wrong with the PostgreSQL server of a vault. The words are ours, since the server's may quote data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ServerError {
+    #[error("cannot be reached")]
+    Unreachable,
+    #[error("does not answer in time")]
+    Silent,
+    #[error("is shutting down or starting")]
+    Restarting,
+    #[error("is too busy")]
+    Busy,
+    #[error("answers in an unexpected way")]
+    Unexpected,
+    #[error("reports an error")]
+    Other,
+    #[error("refuses the user or the password")]
+    Login,
+    #[error("does not have the database")]
+    NoDatabase,
+    #[error("does not let the user create or use the tables")]
+    Forbidden,
+    #[error("is read-only")]
+    ReadOnly,
+    #[error("has no space or memory left")]
+    Full,
+    #[error("accepts no more connections")]
+    TooManyConnections,
+    #[error("cannot be trusted: TLS failed, or its certificate is not known")]
+    Untrusted,
+    #[error("is no longer used: this process is ending")]
+    Closed,
+}
+
+impl ServerError {
+    fn solution(self) -> &'static str {
+        match self {
+            Self::Unreachable | Self::Silent | Self::Restarting => {
+                "Check that the server that BONDMCP_VAULT names runs and can be reached, then try again."
+            }
+            Self::Unexpected => "Check that BONDMCP_VAULT names a PostgreSQL server.",
+            Self::Busy => "Try again.",
+            Self::Other => "Read the PostgreSQL server's log.",
+            Self::Login => "Correct the user or the password in BONDMCP_VAULT.",
+            Self::NoDatabase => "Create the database, or correct its name in BONDMCP_VAULT.",
+            Self::Forbidden => "Make the user in BONDMCP_VAULT the owner of the database.",
+            Self::ReadOnly => "Name the primary server in BONDMCP_VAULT.",
+            Self::Full => "Give the PostgreSQL server more space or memory; its log says which.",
+            Self::TooManyConnections => {
+                "Raise max_connections of the PostgreSQL server; each bondmcp-server keeps up to six."
+            }
+            Self::Untrusted => {
+                "Check the server's certificate, and sslmode and sslrootcert in BONDMCP_VAULT."
+            }
+            Self::Closed => "Start it again.",
+        }
     }
 }

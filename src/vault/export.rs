@@ -2,10 +2,12 @@
 //! vault.
 //!
 //! The file begins with a header in plain text: what it is, the cost and the salt of Argon2id. Chunks follow, each with its
-//! length, encrypted like a record: an empty one that tells the right passphrase, one for each record, and an empty last one. The number of a chunk and whether it is the last are authenticated, so that chunks can neither be
-//! left out nor moved.
+//! length, encrypted like a record: an empty one that tells the right passphrase, one for each record, and an empty last
+//! one. The number of a chunk and whether it is the last are authenticated, so that chunks can neither be left out nor
+//! moved.
 
 use std::{
+    fs::File,
     io::{self, BufReader, BufWriter, Read, Write},
     path::{Path, PathBuf},
 };
@@ -20,7 +22,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    error::{Kind, UserFacingError},
+    error::{Kind, UserFacingError, sentence},
     secret::{ExposeSecret as _, SecretBytes, SecretString},
 };
 
@@ -53,7 +55,7 @@ const END: RecordKey = [2; 32];
 pub enum TransferError {
     #[error(transparent)]
     Vault(#[from] Error),
-    #[error("{path} cannot be {action} ({reason})")]
+    #[error("cannot {action} {path}: {}", crate::error::reason(*.reason))]
     File { path: PathBuf, action: &'static str, reason: io::ErrorKind },
     #[error("the file is not an export of bondmcp-server")]
     NotAnExport,
@@ -72,7 +74,7 @@ impl From<&TransferError> for UserFacingError {
         let (kind, solution) = match error {
             TransferError::Vault(error) => return error.into(),
             TransferError::File { reason: io::ErrorKind::AlreadyExists, .. } => {
-                (Kind::Conflict, "Name another file, or delete that one.")
+                (Kind::Conflict, "Name a file that does not exist yet.")
             }
             TransferError::File { .. } => (Kind::Internal, "Check the path and its permissions."),
             TransferError::NotAnExport => (Kind::InvalidInput, "Name a file that `vault export` wrote."),
@@ -85,7 +87,7 @@ impl From<&TransferError> for UserFacingError {
                 (Kind::Conflict, "Import into a new vault: name one with --data-dir or BONDMCP_VAULT.")
             }
         };
-        Self::new(kind, crate::error::sentence(&error.to_string()), solution)
+        Self::new(kind, sentence(&error.to_string()), solution)
     }
 }
 
@@ -93,7 +95,18 @@ impl From<&TransferError> for UserFacingError {
 #[must_use]
 pub fn is_export(path: &Path) -> bool {
     let mut head = [0; MAGIC.len()];
-    std::fs::File::open(path).is_ok_and(|mut file| file.read_exact(&mut head).is_ok()) && head == *MAGIC
+    File::open(path).is_ok_and(|mut file| file.read_exact(&mut head).is_ok()) && head == *MAGIC
+}
+
+/// An exported file that was opened with its passphrase.
+#[derive(Debug)]
+pub struct ExportFile(ExportReader<BufReader<File>>);
+
+impl ExportFile {
+    pub fn open(path: &Path, passphrase: &SecretString) -> Result<Self, TransferError> {
+        let file = File::open(path).map_err(|error| file_error(path, "read", &error))?;
+        Ok(Self(ExportReader::new(BufReader::new(file), passphrase)?))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,15 +117,15 @@ struct Cost {
 }
 
 impl Vault {
-    /// Writes all records into a new file and returns their number. Leases and what has expired are not exported. `candidates` are identities
-    /// of records of this program's first version, which do not contain it.
+    /// Writes all records into a new file and returns their number. Leases and what has expired are not exported.
+    /// `candidates` are identities of records of this program's first version, which do not contain it.
     pub async fn export(
         &self,
         path: &Path,
         passphrase: &SecretString,
         candidates: &[RecordId],
     ) -> Result<u64, TransferError> {
-        let failed = |error: &io::Error| file_error(path, "written", error);
+        let failed = |error: &io::Error| file_error(path, "write", error);
         let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
         let directory = directory.unwrap_or(Path::new("."));
         // Only its owner can read a temporary file, and it is deleted unless it is completed.
@@ -145,14 +158,12 @@ impl Vault {
 
     /// Adds all records of an exported file and returns their number; adds none if the vault has one of them already, or
     /// if the file is incomplete.
-    pub async fn import(&self, path: &Path, passphrase: &SecretString) -> Result<u64, TransferError> {
-        let file = std::fs::File::open(path).map_err(|error| file_error(path, "read", &error))?;
-        let mut reader = ExportReader::new(BufReader::new(file), passphrase)?;
+    pub async fn import(&self, mut file: ExportFile) -> Result<u64, TransferError> {
         let sealer = self.refreshed_keys().await?;
         self.purge_expired().await?;
         let mut import = self.database.import().await?;
         let (mut records, mut existing) = (0, 0);
-        while let Some(chunk) = reader.next()? {
+        while let Some(chunk) = file.0.next()? {
             let (expires, record) = split_expiry(chunk).ok_or(TransferError::Damaged)?;
             let (id, plaintext) = seal::split_identity(record).ok_or(TransferError::Damaged)?;
             let (key, kind) = (sealer.record_key(&id), id.kind.as_str().to_owned());
@@ -222,6 +233,7 @@ impl<W: Write> ExportWriter<W> {
     }
 }
 
+#[derive(Debug)]
 struct ExportReader<R> {
     file: R,
     key: SealingKey,
@@ -413,6 +425,10 @@ mod tests {
         }
     }
 
+    async fn import(to: &Vault, file: &Path) -> Result<u64, TransferError> {
+        to.import(ExportFile::open(file, &passphrase("right"))?).await
+    }
+
     #[tokio::test]
     async fn a_vault_moves_to_another_one_with_another_key_once() {
         let directory = tempfile::tempdir().unwrap();
@@ -424,14 +440,14 @@ mod tests {
         crate::vault::files::refuse_exposed(&file, "600").unwrap();
 
         let to = vault(directory.path(), 2, 200..201).await;
-        let wrong = to.import(&file, &passphrase("wrong")).await.unwrap_err();
+        let wrong = ExportFile::open(&file, &passphrase("wrong")).unwrap_err();
         assert_eq!((wrong, count(&to).await), (TransferError::WrongPassphrase, 1));
-        assert_eq!(to.import(&file, &passphrase("right")).await.unwrap(), 130);
+        assert_eq!(import(&to, &file).await.unwrap(), 130);
         for number in 0..130 {
             let record = to.read(&id(number)).await.unwrap().unwrap();
             assert_eq!((record.version, &record.plaintext[..]), (1, number.to_string().as_bytes()));
         }
-        let again = to.import(&file, &passphrase("right")).await.unwrap_err();
+        let again = import(&to, &file).await.unwrap_err();
         assert_eq!((again, count(&to).await), (TransferError::Exists(130), 131));
     }
 
@@ -441,13 +457,13 @@ mod tests {
         let file = directory.path().join("export");
         vault(directory.path(), 1, 0..5).await.export(&file, &passphrase("right"), &[]).await.unwrap();
         let to = vault(directory.path(), 2, 4..5).await;
-        let error = to.import(&file, &passphrase("right")).await.unwrap_err();
+        let error = import(&to, &file).await.unwrap_err();
         assert_eq!((error, count(&to).await), (TransferError::Exists(1), 1));
 
         let whole = std::fs::read(&file).unwrap();
         std::fs::write(&file, &whole[..whole.len() - 1]).unwrap();
         let to = vault(directory.path(), 3, 0..0).await;
-        let error = to.import(&file, &passphrase("right")).await.unwrap_err();
+        let error = import(&to, &file).await.unwrap_err();
         assert_eq!((error, count(&to).await), (TransferError::Damaged, 0));
     }
 

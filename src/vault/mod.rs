@@ -27,8 +27,8 @@ use zeroize::Zeroizing;
 
 pub use self::{
     changes::{ChangeMarker, ChangeWatch},
-    error::Error,
-    export::{TransferError, is_export},
+    error::{Error, ServerError},
+    export::{ExportFile, TransferError, is_export},
     keyring::{KeyOrigin, KeyPlace, KeychainAnswer, Keyring},
     postgres::is_in_postgres,
     rekey::{Progress, Rekey, Rekeyed},

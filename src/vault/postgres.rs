@@ -14,7 +14,7 @@ use sqlx::{
 use tokio::time::timeout;
 
 use super::{
-    ChangeMarker, Error,
+    ChangeMarker, Error, ServerError,
     changes_told::ChangesTold,
     database::{New, Resealed, Row, State},
     import::Import,
@@ -268,7 +268,7 @@ impl Postgres {
         let mut attempt = 1;
         loop {
             match timeout(ANSWER_TIMEOUT, statement(self.pool.clone())).await {
-                Err(_) => return Err(Error::Server("does not answer in time")),
+                Err(_) => return Err(Error::Server(ServerError::Silent)),
                 Ok(Err(error)) if is_lost_connection(&error) && attempt < ATTEMPTS => attempt += 1,
                 Ok(outcome) => return outcome.map_err(|error| failure(&error)),
             }
@@ -284,12 +284,12 @@ pub async fn is_in_postgres(url: &PostgresUrl) -> Result<bool, Error> {
         let is_there = query.fetch_one(&mut connection).await.and_then(|row| row.try_get(0));
         is_there.map_err(|error| failure(&error))
     };
-    timeout(CONNECT_TIMEOUT, ask).await.unwrap_or(Err(Error::Server("does not answer in time")))
+    timeout(CONNECT_TIMEOUT, ask).await.unwrap_or(Err(Error::Server(ServerError::Silent)))
 }
 
 fn options(url: &PostgresUrl) -> Result<PgConnectOptions, Error> {
     let options = PgConnectOptions::from_str(url.expose().expose_secret())
-        .map_err(|_| Error::Server("has no usable URL"))?;
+        .map_err(|_| Error::Server(ServerError::Unexpected))?;
     Ok(options
         .application_name(env!("CARGO_PKG_NAME"))
         .options([
@@ -303,7 +303,7 @@ fn options(url: &PostgresUrl) -> Result<PgConnectOptions, Error> {
 /// Brings the tables up to date, under an advisory lock that sqlx takes. Other processes that start meanwhile wait.
 async fn migrate(pool: &PgPool) -> Result<(), Error> {
     let migrated = timeout(ANSWER_TIMEOUT, migrations().run(pool)).await;
-    migrated.map_err(|_| Error::Server("does not answer in time"))?.map_err(|error| match error {
+    migrated.map_err(|_| Error::Server(ServerError::Silent))?.map_err(|error| match error {
         MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) => Error::Newer,
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => failure(&error),
         _ => Error::Damaged,
@@ -330,33 +330,28 @@ fn is_lost_connection(error: &sqlx::Error) -> bool {
     }
 }
 
-/// PostgreSQL's error codes (<https://www.postgresql.org/docs/current/errcodes-appendix.html>), with messages of our own,
-/// since PostgreSQL's may quote data.
+/// PostgreSQL's error codes (<https://www.postgresql.org/docs/current/errcodes-appendix.html>), as errors of ours.
 pub fn failure(error: &sqlx::Error) -> Error {
     let code = match error {
         sqlx::Error::Database(error) => error.code().unwrap_or_default(),
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound => return Error::Damaged,
-        sqlx::Error::PoolTimedOut => return Error::Server("does not answer in time"),
-        sqlx::Error::PoolClosed => return Error::Server("is no longer used: this process is ending"),
-        sqlx::Error::Tls(_) => {
-            return Error::Server("cannot be trusted: TLS failed, or its certificate is not known");
-        }
-        sqlx::Error::Io(_) => return Error::Server("cannot be reached"),
-        _ => return Error::Server("answers in an unexpected way"),
+        sqlx::Error::PoolTimedOut => return Error::Server(ServerError::Silent),
+        sqlx::Error::PoolClosed => return Error::Server(ServerError::Closed),
+        sqlx::Error::Tls(_) => return Error::Server(ServerError::Untrusted),
+        sqlx::Error::Io(_) => return Error::Server(ServerError::Unreachable),
+        _ => return Error::Server(ServerError::Unexpected),
     };
     match &*code {
         REFUSED_BY_TRIGGER => Error::KeyChanged,
-        "57014" | "55P03" => Error::Server("is too busy"),
-        "28000" | "28P01" => Error::Server("refuses the user or the password"),
-        "3D000" => Error::Server("does not have the database"),
-        "42501" => Error::Server("does not let the user do this: it needs its own tables in the database"),
+        "57014" | "55P03" => Error::Server(ServerError::Busy),
+        "28000" | "28P01" => Error::Server(ServerError::Login),
+        "3D000" => Error::Server(ServerError::NoDatabase),
+        "42501" => Error::Server(ServerError::Forbidden),
         "42P01" | "42703" => Error::Damaged,
-        "25006" => Error::Server("is read-only"),
-        "53100" | "53200" => Error::Server("has no space left"),
-        "53300" => Error::Server("has no connection left"),
-        code if code.starts_with("57P") || code.starts_with("08") => {
-            Error::Server("is shutting down or starting")
-        }
-        _ => Error::Server("reports an error; its log says which"),
+        "25006" => Error::Server(ServerError::ReadOnly),
+        "53100" | "53200" => Error::Server(ServerError::Full),
+        "53300" => Error::Server(ServerError::TooManyConnections),
+        code if code.starts_with("57P") || code.starts_with("08") => Error::Server(ServerError::Restarting),
+        _ => Error::Server(ServerError::Other),
     }
 }

@@ -16,15 +16,8 @@ use crate::{
 
 pub(super) const EXAMPLES: &str = "Examples:
   bondmcp-server vault rekey
-  BONDMCP_SEALING_KEY=NEW,OLD bondmcp-server vault rekey --yes";
+  BONDMCP_SEALING_KEY_FILE=keys.txt bondmcp-server vault rekey --yes";
 
-/// Changes the key that encrypts the vault and encrypts all records anew. Running servers go on working meanwhile. The
-/// command can be interrupted at any time; run it again to complete the change.
-///
-/// A key in the OS keychain or the key file is replaced by a new one, and deleted at the end. If you keep the keys
-/// yourself, in BONDMCP_SEALING_KEY or BONDMCP_SEALING_KEY_FILE: generate a new key with `openssl rand -base64 32`, put it
-/// before the old one (separated by a comma or a line break) and restart every server; run this command with both keys;
-/// remove the old key and restart again.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
     /// Do not ask whether every server has both keys
@@ -90,15 +83,20 @@ fn report(app: &App, outcome: &Rekeyed) -> Result<(), Error> {
         SealingKeySource::KeychainOrFile => String::new(),
     };
     let is_unchanged = !outcome.switched && outcome.records == 0;
-    if is_unchanged
-        && outcome.unreadable + outcome.unnamed == 0
-        && outcome.known_keys == 1
-        && !outcome.keeps_keys
-    {
-        printer.print_out(format_args!(
-            "All records are encrypted with the key in {place}. To change it, put a new one before it, separated by a \
-             comma or a line break, restart every server, and run this again. Generate one with: openssl rand -base64 32"
-        ));
+    if is_unchanged && outcome.unreadable + outcome.unnamed == 0 && !outcome.keeps_keys {
+        printer.print_out(if outcome.known_keys == 1 {
+            format!(
+                "All records are encrypted with the key in {place}. To change it, put a new one before it, separated by a \
+                 comma or a line break, restart every server, and run this again. Generate one with: openssl rand -base64 32"
+            )
+        } else {
+            // Which of them the operator calls the new one is not known.
+            format!(
+                "All records are encrypted with the first key in {place}. If that is the new key, remove the other one \
+                 and restart every server. If it is the old key, put the new one before it, restart every server, and \
+                 run this again."
+            )
+        });
         return Ok(());
     }
     let was = if outcome.records == 1 { "was" } else { "were" };

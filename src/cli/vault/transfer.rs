@@ -9,7 +9,7 @@ use crate::{
     cli::prompt::PASSPHRASE,
     error::UserFacingError,
     secret::{ExposeSecret as _, SecretString},
-    vault::{TransferError, Vault},
+    vault::{ExportFile, TransferError, Vault},
 };
 
 pub(super) const EXPORT_EXAMPLES: &str = "Examples:
@@ -24,8 +24,6 @@ pub(super) const IMPORT_EXAMPLES: &str = "Examples:
 /// Shortest passphrase of an export, since a thief of the file can try as many as they like.
 const MIN_PASSPHRASE_CHARS: usize = 12;
 
-/// Writes all records of the vault, of all profiles, to a new file that a passphrase encrypts: for another machine, or
-/// another kind of vault. The vault itself is not changed.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Export {
     /// The file to write; it must not exist
@@ -35,7 +33,6 @@ pub(in crate::cli) struct Export {
     passphrase_stdin: bool,
 }
 
-/// Adds all records of a file that `vault export` wrote. If the vault has one of them already, nothing is imported.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Import {
     /// The file to read
@@ -72,8 +69,10 @@ impl Import {
     pub async fn run(self, app: &App) -> Result<(), Error> {
         let passphrase = PASSPHRASE.read(self.passphrase_stdin, false)?;
         app.redactor.remember(&passphrase);
+        // Before a vault is made for it.
+        let file = ExportFile::open(&self.file, &passphrase)?;
         let vault = super::open(app).await?;
-        let outcome = vault.import(&self.file, &passphrase).await;
+        let outcome = vault.import(file).await;
         vault.close().await;
         let (records, location) = (super::count(outcome?), &app.settings.vault);
         app.printer.print_out(format_args!("Imported {records} into {location}."));

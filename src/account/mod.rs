@@ -239,13 +239,11 @@ impl Account {
             return Ok(memory);
         }
         let _guard = self.inner.loading.lock().await;
-        match self.current(age) {
-            Some(memory) => Ok(memory),
-            None => {
-                self.refuse_in_outage(came)?;
-                Box::pin(self.reread()).await
-            }
+        if let Some(memory) = self.current(age) {
+            return Ok(memory);
         }
+        self.refuse_in_outage(came)?;
+        Box::pin(self.reread()).await
     }
 
     /// Returns the record from memory if the vault is unchanged since it was read.

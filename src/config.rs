@@ -2,6 +2,7 @@
 //! credentials in the environment. Nothing in it comes from an agent.
 
 mod postgres_url;
+mod public_origin;
 
 use std::{
     ffi::OsString,
@@ -13,7 +14,10 @@ use std::{
 use directories::ProjectDirs;
 use url::{Host, Url};
 
-pub use self::postgres_url::PostgresUrl;
+pub use self::{
+    postgres_url::PostgresUrl,
+    public_origin::{PublicOrigin, PublicOriginError},
+};
 use crate::secret::{ExposeSecret as _, SecretString};
 
 /// The base URL that BondMCP documents.

@@ -10,10 +10,12 @@
 //! | 5 | [`doctor`] | examining an installation | [`cli`] |
 //! | 5 | [`transport`] | MCP over stdio and over streamable HTTP | [`cli`] |
 //! | 4 | [`mcp`] | the server handler, the tools, the egress guard | [`transport`], [`cli`] |
-//! | 3 | [`sign_in`] | the sign-in page, outside the chat | [`mcp`], [`doctor`], [`cli`] |
+//! | 4 | [`hosted`] | the pages and grants of a hosted server | [`transport`], [`cli`] |
+//! | 3 | [`sign_in`] | the sign-in page, outside the chat | [`mcp`], [`hosted`], [`doctor`], [`cli`] |
+//! | 3 | [`oauth`] | the authorization server of a hosted server, without HTTP | layers 4 to 6 |
 //! | 2 | [`account`] | signing in and out, the credential for a call, API keys; whose account it is | layers 3 to 6 |
 //! | 1 | [`bondmcp`] | the HTTP client of the API, one function per endpoint, and its wire types | layers 2 to 6, except [`transport`]; [`sandbox`] |
-//! | 1 | [`vault`] | the encrypted storage of accounts | [`account`], [`sign_in`], [`doctor`], [`cli`] |
+//! | 1 | [`vault`] | the encrypted storage of accounts | [`account`], [`sign_in`], [`oauth`], [`hosted`], [`doctor`], [`cli`] |
 //! | 0 | [`secret`] | the types for secrets | all |
 //! | 0 | [`clock`] | an injected wall clock | all |
 //! | 0 | [`error`] | failures as users and agents see them | all |
@@ -36,9 +38,11 @@ pub mod clock;
 pub mod config;
 pub mod doctor;
 pub mod error;
+pub mod hosted;
 pub mod hosts;
 pub mod listener;
 pub mod mcp;
+pub mod oauth;
 pub mod redact;
 pub mod sandbox;
 pub mod secret;

@@ -100,7 +100,6 @@ struct Inner {
     store: Store,
     memory: RwLock<Option<Arc<CachedRecord>>>,
     /// Held during the first read of the record, so that concurrent calls read it once.
-    /// Held during the first read of the record, so that concurrent calls read it once.
     loading: tokio::sync::Mutex<()>,
     /// The last failure of the vault's server.
     outage: Mutex<Option<(Instant, Error)>>,

@@ -36,7 +36,7 @@ pub use self::{
     demo::Demo,
     pages::Pages,
     pending::{End, Pending, State, WaitingCall},
-    place::{Place, PublicOrigin, PublicOriginError},
+    place::Place,
 };
 use crate::{
     account::{self, Account, Authenticated, Authenticator, RequiredCredential},

@@ -70,7 +70,7 @@ pub struct Hosted {
 
 impl Hosted {
     pub async fn new() -> Self {
-        let pages = Pages::new(PagePlace::public(ORIGIN_OF_PAGES.parse().unwrap()));
+        let pages = Pages::new(PagePlace::public(&ORIGIN_OF_PAGES.parse().unwrap()));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let bounds = Bounds { connections: 16, head_timeout: Duration::from_secs(10) };

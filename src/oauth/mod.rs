@@ -1,0 +1,115 @@
+//! The authorization server of a hosted server, without HTTP: clients, authorization requests, codes, grants, refresh
+//! and access tokens, and the metadata. One file per artefact of a specification. Everything lives in the vault, so that
+//! every replica answers every request; nothing is kept in memory but what can be read again.
+
+mod access_token;
+mod authorization_request;
+mod challenge;
+mod client;
+mod code;
+mod endpoints;
+mod error;
+mod grant;
+mod metadata;
+mod records;
+mod refresh_token;
+mod revocation;
+mod scope;
+mod signing_keys;
+mod token_request;
+
+use std::{sync::Arc, time::Duration};
+
+pub use self::{
+    access_token::{Access, AccessError},
+    authorization_request::{AuthorizationRequest, RequestError},
+    challenge::challenge,
+    client::{AddedClient, Client, ClientError, ClientKind, Clients, Network, NewClient},
+    endpoints::Endpoints,
+    error::{AuthorizationErrorCode, OAuthError},
+    grant::{EndReason, Grant, GrantId, Subject},
+    records::{Records, Versioned},
+    scope::{Scope, Scopes},
+    token_request::{Acceptance, TokenResponse},
+};
+use self::signing_keys::SigningKeys;
+use crate::{
+    clock::Clock,
+    config::PublicOrigin,
+    vault::{self, Vault},
+};
+
+/// The operator's settings.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub origin: PublicOrigin,
+    /// Lifetime of an access token, at most a day.
+    pub access_token_lifetime: Duration,
+    /// A refresh token that is not used for so long ends.
+    pub refresh_idle: Duration,
+    /// A grant ends after so long, however often it is refreshed.
+    pub refresh_absolute: Duration,
+    /// Whether authorization responses name the issuer (RFC 9207), and the metadata says so.
+    pub sends_iss: bool,
+}
+
+impl Settings {
+    #[must_use]
+    pub fn new(origin: PublicOrigin) -> Self {
+        Self {
+            origin,
+            access_token_lifetime: Duration::from_mins(15),
+            refresh_idle: Duration::from_hours(30 * 24),
+            refresh_absolute: Duration::from_hours(180 * 24),
+            sends_iss: true,
+        }
+    }
+}
+
+/// The authorization server. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct AuthorizationServer {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    settings: Settings,
+    endpoints: Endpoints,
+    records: Records,
+    clients: Clients,
+    signing_keys: SigningKeys,
+    clock: Clock,
+}
+
+impl AuthorizationServer {
+    /// Opens the server over `vault`; makes a signing key if there is none. `network` is how documents of clients are
+    /// fetched.
+    pub async fn open(
+        vault: Vault,
+        settings: Settings,
+        network: Network,
+        clock: Clock,
+    ) -> Result<Self, vault::Error> {
+        let records = Records::new(vault, settings.origin.to_string());
+        let signing_keys = SigningKeys::open(records.clone(), &settings, clock.clone()).await?;
+        let endpoints = Endpoints::new(&settings.origin);
+        let clients = Clients::new(records.clone(), &endpoints, network, clock.clone());
+        Ok(Self { inner: Arc::new(Inner { settings, endpoints, records, clients, signing_keys, clock }) })
+    }
+
+    #[must_use]
+    pub fn endpoints(&self) -> &Endpoints {
+        &self.inner.endpoints
+    }
+
+    #[must_use]
+    pub fn records(&self) -> &Records {
+        &self.inner.records
+    }
+
+    #[must_use]
+    pub fn clients(&self) -> &Clients {
+        &self.inner.clients
+    }
+}

@@ -1,0 +1,84 @@
+//! What the authorization server keeps in the vault: JSON, encrypted, found by a keyed hash of its id.
+
+use std::time::Duration;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    secret::to_secret_json,
+    vault::{self, RecordId, RecordKind, Vault},
+};
+
+/// The records of one issuer. Clones share the vault.
+#[derive(Clone, Debug)]
+pub struct Records {
+    vault: Vault,
+    issuer: String,
+}
+
+/// A record and its version, by which a change is detected.
+#[derive(Clone, Debug)]
+pub struct Versioned<T> {
+    pub value: T,
+    pub version: u64,
+}
+
+impl Records {
+    pub fn new(vault: Vault, issuer: String) -> Self {
+        Self { vault, issuer }
+    }
+
+    pub fn vault(&self) -> &Vault {
+        &self.vault
+    }
+
+    fn id(&self, kind: RecordKind, id: &str) -> RecordId {
+        RecordId { kind, owner: id.to_owned(), origin: self.issuer.clone() }
+    }
+
+    pub async fn read<T: DeserializeOwned>(
+        &self,
+        kind: RecordKind,
+        id: &str,
+    ) -> Result<Option<Versioned<T>>, vault::Error> {
+        let Some(record) = self.vault.read(&self.id(kind, id)).await? else { return Ok(None) };
+        let value = serde_json::from_slice(&record.plaintext).map_err(|_| vault::Error::Damaged)?;
+        Ok(Some(Versioned { value, version: record.version }))
+    }
+
+    /// Writes a record; `version` is the one that was read, `None` for a new record. [`vault::Error::Conflict`] means
+    /// that it was written meanwhile. It is forgotten after `lifetime`.
+    pub async fn write<T: Serialize>(
+        &self,
+        kind: RecordKind,
+        id: &str,
+        version: Option<u64>,
+        value: &T,
+        lifetime: Option<Duration>,
+    ) -> Result<u64, vault::Error> {
+        let bytes = to_secret_json(value).map_err(|_| vault::Error::Damaged)?;
+        self.vault.write(&self.id(kind, id), version, &bytes, lifetime).await
+    }
+
+    pub async fn delete(&self, kind: RecordKind, id: &str, version: u64) -> Result<(), vault::Error> {
+        self.vault.delete(&self.id(kind, id), version).await
+    }
+
+    /// Records that something was used; `false` if it was before. It is forgotten after `lifetime`.
+    pub async fn insert_once(
+        &self,
+        kind: RecordKind,
+        id: &str,
+        lifetime: Duration,
+    ) -> Result<bool, vault::Error> {
+        self.vault.insert_once(&self.id(kind, id), lifetime).await
+    }
+
+    /// Returns all records of a kind, with their ids. Reads the whole vault, so it is for operators and for sweeps.
+    pub async fn all<T: DeserializeOwned>(
+        &self,
+        kind: RecordKind,
+    ) -> Result<Vec<(String, Versioned<T>)>, vault::Error> {
+        todo!("{kind:?}")
+    }
+}

@@ -94,7 +94,7 @@ impl AuthorizationServer {
         let records = Records::new(vault, settings.origin.to_string());
         let signing_keys = SigningKeys::open(records.clone(), &settings, clock.clone()).await?;
         let endpoints = Endpoints::new(&settings.origin);
-        let clients = Clients::new(records.clone(), &endpoints, network, clock.clone());
+        let clients = Clients::open(records.clone(), &endpoints, network, clock.clone()).await?;
         Ok(Self { inner: Arc::new(Inner { settings, endpoints, records, clients, signing_keys, clock }) })
     }
 

@@ -43,7 +43,7 @@ use tracing::Instrument as _;
 pub use self::{
     accounts::Accounts,
     audit::{AuditEntry, AuditReader, KEYS_COMMAND},
-    authenticate::{Authenticated, Authenticator},
+    authenticate::{Authenticated, Authenticator, KeptSession, KeptSessionView},
     bearer::{Bearer, CredentialSource, RequiredCredential},
     error::{Error, SignInReason},
     identity::Identity,
@@ -169,6 +169,15 @@ impl Account {
     #[must_use]
     pub fn owner_name(&self) -> &str {
         &self.inner.store.id.owner
+    }
+
+    /// Returns the verified subject whose account it is; `None` for a profile.
+    #[must_use]
+    pub fn subject(&self) -> Option<&str> {
+        match &self.inner.owner {
+            Owner::Subject(subject) => Some(subject),
+            Owner::Profile(_) => None,
+        }
     }
 
     /// Base URL that requests go to.

@@ -11,7 +11,6 @@ mod endpoints;
 mod error;
 mod grant;
 mod metadata;
-mod records;
 mod refresh_token;
 mod revocation;
 mod scope;
@@ -20,6 +19,7 @@ mod token_request;
 
 use std::{sync::Arc, time::Duration};
 
+use self::signing_keys::SigningKeys;
 pub use self::{
     access_token::{Access, AccessError},
     authorization_request::{AuthorizationRequest, RequestError},
@@ -28,11 +28,10 @@ pub use self::{
     endpoints::Endpoints,
     error::{AuthorizationErrorCode, OAuthError},
     grant::{EndReason, Grant, GrantId, Subject},
-    records::{Records, Versioned},
     scope::{Scope, Scopes},
     token_request::{Acceptance, TokenResponse},
 };
-use self::signing_keys::SigningKeys;
+pub use crate::vault::{Records, Versioned};
 use crate::{
     clock::Clock,
     config::PublicOrigin,

@@ -1,6 +1,6 @@
 //! The keys that sign access tokens: in the vault, rotated, and kept as long as a token that they signed lives.
 
-use super::{Settings, records::Records};
+use super::{Records, Settings};
 use crate::{clock::Clock, vault};
 
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! The pages and the grants of a hosted server: signing in, consent, connections; and the API key at BondMCP that each
 //! grant has. Everything that outlives a request is in the vault, so that every replica answers every request.
 
+mod attempts;
 mod authorize;
 mod browser;
 mod connections;
@@ -13,7 +14,11 @@ use std::sync::Arc;
 
 use axum::Router;
 
-pub use self::{browser::Browsers, trace::Traces};
+pub use self::{
+    attempts::{Attempt, AttemptRefused, Attempts},
+    browser::Browsers,
+    trace::Traces,
+};
 use crate::{
     account::{Accounts, Usd},
     config::PublicOrigin,
@@ -59,6 +64,9 @@ impl Hosted {
 
     /// Returns the routes of the pages: `/authorize`, `/sign-in`, `/connections`.
     pub fn router(&self) -> Router {
-        Router::new().merge(self.authorize_routes()).merge(self.sign_in_routes()).merge(self.connections_routes())
+        Router::new()
+            .merge(self.authorize_routes())
+            .merge(self.sign_in_routes())
+            .merge(self.connections_routes())
     }
 }

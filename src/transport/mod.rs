@@ -1,7 +1,11 @@
 //! MCP over stdio and over streamable HTTP.
 
 mod authentication;
+pub mod client_address;
 pub mod http;
+pub mod limits;
 mod lines;
+pub mod metrics;
+pub mod request_id;
 mod sessions;
 pub mod stdio;

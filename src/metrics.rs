@@ -179,8 +179,8 @@ mod tests {
         for line in [
             "# TYPE bondmcp_tool_calls_total counter",
             "bondmcp_tool_calls_total{tool=\"a_test\",outcome=\"ok\"} 2",
-            "bondmcp_tool_call_duration_seconds_bucket{le=\"0.005\",tool=\"a_test\"} 1",
-            "bondmcp_tool_call_duration_seconds_bucket{le=\"+Inf\",tool=\"a_test\"} 2",
+            "bondmcp_tool_call_duration_seconds_bucket{tool=\"a_test\",le=\"0.005\"} 1",
+            "bondmcp_tool_call_duration_seconds_bucket{tool=\"a_test\",le=\"+Inf\"} 2",
             "bondmcp_mcp_sessions 3",
         ] {
             assert!(text.lines().any(|other| other == line), "{line}\n{text}");

@@ -204,7 +204,7 @@ mod tests {
 
     /// The counters of a replica.
     async fn replica(directory: &std::path::Path, clock: &Clock) -> Attempts {
-        let location = VaultLocation::Sqlite(directory.join("vault.db"));
+        let location = VaultLocation::Sqlite(directory.join("data").join("vault.db"));
         let key = SealingKeySource::Given("11".repeat(32).into());
         let (keyring, _) = Keyring::load(&key, directory, &location).await.unwrap();
         let vault = Vault::open(&location, keyring).await.unwrap();

@@ -20,7 +20,6 @@ mod token_request;
 
 use std::{sync::Arc, time::Duration};
 
-use self::signing_keys::SigningKeys;
 pub use self::{
     access_token::{Access, AccessError},
     authorization_request::{AuthorizationRequest, RequestError},
@@ -33,6 +32,7 @@ pub use self::{
     scope::{Scope, Scopes},
     token_request::{Acceptance, TokenResponse},
 };
+use self::signing_keys::SigningKeys;
 use crate::{
     clock::Clock,
     config::PublicOrigin,

@@ -1,6 +1,7 @@
 //! The pages and the grants of a hosted server: signing in, consent, connections; and the API key at BondMCP that each
 //! grant has. Everything that outlives a request is in the vault, so that every replica answers every request.
 
+mod attempts;
 mod authorize;
 mod browser;
 mod connections;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use axum::Router;
 
 pub use self::{
+    attempts::{Attempt, AttemptRefused, Attempts},
     browser::{Browser, Browsers},
     person::Person,
     trace::Traces,

@@ -13,7 +13,10 @@ use std::sync::Arc;
 
 use axum::Router;
 
-pub use self::{browser::Browsers, trace::Traces};
+pub use self::{
+    browser::Browsers,
+    trace::{Trace, TraceStep, Traces},
+};
 use crate::{
     account::{Accounts, Usd},
     config::PublicOrigin,
@@ -48,13 +51,18 @@ impl Hosted {
     pub fn new(server: AuthorizationServer, accounts: Accounts, settings: Settings) -> Self {
         let records: &Records = server.records();
         let browsers = Browsers::new(records.clone(), accounts.authenticator());
-        let traces = Traces::new(records.clone());
+        let traces = Traces::new(records.clone(), server.clock().clone());
         Self { inner: Arc::new(Inner { settings, server, accounts, browsers, traces }) }
     }
 
     #[must_use]
     pub fn authorization_server(&self) -> &AuthorizationServer {
         &self.inner.server
+    }
+
+    #[must_use]
+    pub fn traces(&self) -> &Traces {
+        &self.inner.traces
     }
 
     /// Returns the routes of the pages: `/authorize`, `/sign-in`, `/connections`.

@@ -152,7 +152,9 @@ impl Command {
             Self::Reveal { key, stdout: true } if !has_terminal() => {
                 Err(Error::Usage(format!("there is no terminal to ask on; {}", run(key))))
             }
-            Self::Rotate { yes: false, .. } | Self::Revoke { yes: false, .. } => prompt::refuse_without_answer(),
+            Self::Rotate { yes: false, .. } | Self::Revoke { yes: false, .. } => {
+                prompt::refuse_without_answer()
+            }
             _ => Ok(()),
         }
     }

@@ -67,6 +67,9 @@ impl Hosted {
 
     /// Returns the routes of the pages: `/authorize`, `/sign-in`, `/connections`.
     pub fn router(&self) -> Router {
-        Router::new().merge(self.authorize_routes()).merge(self.sign_in_routes()).merge(self.connections_routes())
+        Router::new()
+            .merge(self.authorize_routes())
+            .merge(self.sign_in_routes())
+            .merge(self.connections_routes())
     }
 }

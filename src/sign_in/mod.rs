@@ -37,6 +37,7 @@ pub use self::{
     pages::Pages,
     pending::{End, Pending, State, WaitingCall},
     place::Place,
+    protect::sent_by_our_page,
 };
 use crate::{
     account::{self, Account, Authenticated, Authenticator, RequiredCredential},

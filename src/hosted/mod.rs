@@ -18,7 +18,7 @@ pub use self::{
     attempts::{Attempt, AttemptRefused, Attempts},
     browser::{Browser, Browsers},
     person::Person,
-    trace::Traces,
+    trace::{Trace, TraceStep, Traces},
 };
 use crate::{
     account::{Accounts, Usd},
@@ -61,7 +61,7 @@ impl Hosted {
         let sign_in_pages =
             PublicPages::new(records.clone(), &settings.origin, accounts.authenticator(), demo);
         let browsers = Browsers::new(records.clone(), sign_in_pages.clone());
-        let traces = Traces::new(records.clone());
+        let traces = Traces::new(records.clone(), server.clock().clone());
         Self { inner: Arc::new(Inner { settings, server, accounts, sign_in_pages, browsers, traces }) }
     }
 

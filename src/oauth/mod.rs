@@ -123,4 +123,9 @@ impl AuthorizationServer {
     pub fn clients(&self) -> &Clients {
         &self.inner.clients
     }
+
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.inner.clock
+    }
 }

@@ -433,8 +433,6 @@ async fn a_firewall_that_refuses_a_host_by_its_user_agent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_firewall_that_refuses_requests_without_a_user_agent_or_with_a_challenge() {
     let edge = Edge::start().await;
-    let mut with_user_agent = Edge::start().await;
-    with_user_agent.fault = Arc::clone(&edge.fault);
     edge.break_with(|head, found| {
         // The first documents are asked for without one too.
         if !head.headers.contains_key("user-agent")

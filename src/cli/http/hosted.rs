@@ -80,15 +80,15 @@ impl HostedArgs {
         let printer = app.printer.clone();
         let (requested_to_stop, stopping) = (CancellationToken::new(), CancellationToken::new());
         stop::on_signal(requested_to_stop.clone());
-        // Nobody but the operator could open a page on loopback.
-        let serving = serving.start(app, false, stopping.clone()).await?;
-        let vault = serving.accounts.vault().await?;
-        let server = AuthorizationServer::open(vault, settings, Network::public(), serving.clock.clone());
+        let prepared = serving.prepare(app).await?;
+        let vault = prepared.accounts.vault().await?;
+        let server = AuthorizationServer::open(vault, settings, Network::public(), prepared.clock.clone());
         let server = server.await.map_err(account::Error::from)?;
-        let protection = Protection::hosted(server.clone());
         let settings =
             hosted::Settings { origin: origin.clone(), default_daily_spend: self.default_daily_spend };
-        let hosted = Hosted::new(server, serving.accounts.clone(), settings);
+        let hosted = Hosted::new(server.clone(), prepared.accounts.clone(), settings);
+        let serving = prepared.start(None, stopping.clone())?;
+        let protection = Protection::hosted(server);
         let http = HostedHttp::new(hosted, requested_to_stop, stopping);
         let router = http.router(&serving.server, protection);
         announce(&printer, &origin, address);

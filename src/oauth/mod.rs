@@ -24,7 +24,6 @@ mod token_request;
 
 use std::{sync::Arc, time::Duration};
 
-use self::signing_keys::SigningKeys;
 pub use self::{
     access_token::{Access, AccessError},
     authorization_request::{AuthorizationRequest, RequestError},

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     bondmcp::Client,
-    clock::Clock,
+    clock::{Clock, Timestamp},
     config::{EnvironmentCredentials, Profile, Settings},
     redact::Redactor,
     vault::{RecordId, RecordKind},
@@ -101,6 +101,12 @@ impl Accounts {
     pub fn authenticator(&self) -> Authenticator {
         let Shared { client, redactor, clock, tasks, .. } = &*self.shared;
         Authenticator::new(client.for_owner(redactor.scope()), clock.clone(), tasks.clone())
+    }
+
+    /// The time of day.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.shared.clock.now()
     }
 
     /// Returns a reader of the audit log: the entries of all owners and processes.

@@ -2,10 +2,16 @@
 //! grant has. Everything that outlives a request is in the vault, so that every replica answers every request.
 
 mod authorize;
+mod authorize_views;
 mod browser;
 mod connections;
+mod consent;
+mod flow_cookie;
 mod grants;
+mod pending;
 mod person;
+mod protect;
+mod release;
 mod sign_in_page;
 mod trace;
 

@@ -20,7 +20,6 @@ use super::{
     authorize_views::{self as views, Notice},
     browser::Browser,
     consent::{ConsentForm, Destination},
-    flow_cookie::FlowCookie,
     grants::AllowError,
     pending::{PendingAuthorization, State},
     protect,
@@ -48,10 +47,15 @@ impl Hosted {
     }
 
     /// Returns the authorization `id`, if this browser has begun it.
-    async fn authorization(&self, id: &str, headers: &HeaderMap) -> Result<PendingAuthorization, Failure> {
-        let cookie = FlowCookie::of(headers, &self.inner.settings.origin).ok_or(Failure::NotFound)?;
+    async fn authorization(
+        &self,
+        id: &str,
+        headers: &HeaderMap,
+    ) -> Result<(PendingAuthorization, Browser), Failure> {
+        let browser = self.inner.browsers.of(headers).ok_or(Failure::NotFound)?;
         let records = self.inner.server.records();
-        PendingAuthorization::find(records, id, &cookie, self.now()).await?.ok_or(Failure::NotFound)
+        let found = PendingAuthorization::find(records, id, &browser, self.now()).await?;
+        Ok((found.ok_or(Failure::NotFound)?, browser))
     }
 
     /// Returns the authorization that a form is about, and its fields. The form must come from a page of this browser.
@@ -63,31 +67,23 @@ impl Hosted {
         let headers = request.headers().clone();
         let fields = protect::form(request, &self.inner.settings.origin).await.map_err(Failure::Form)?;
         let form = ConsentForm::of(fields);
-        let browsers = &self.inner.browsers;
-        let browser = browsers.of(&headers).ok_or(Failure::NotFound)?;
-        if !browsers.is_form_token(&browser, &form.form_token) {
-            return Err(Failure::NotFound);
+        let (authorization, browser) = self.authorization(id, &headers).await?;
+        if self.inner.browsers.is_form_token(&browser, &form.form_token) {
+            Ok((authorization, browser, form))
+        } else {
+            Err(Failure::NotFound)
         }
-        Ok((self.authorization(id, &headers).await?, browser, form))
     }
 
     /// Sends the browser to the sign-in page, and from there back to the authorization.
     async fn sign_in_first(
         &self,
         authorization: &PendingAuthorization,
-        browser: Option<Browser>,
+        browser: &Browser,
     ) -> Result<Response, Failure> {
-        let browsers = &self.inner.browsers;
-        let (browser, cookie) = match browser {
-            Some(browser) => (browser, None),
-            None => {
-                let (browser, cookie) = browsers.new_browser();
-                (browser, Some(cookie))
-            }
-        };
-        let page = browsers.begin_sign_in(&browser, &authorization.path()).await?;
+        let page = self.inner.browsers.begin_sign_in(browser, &authorization.path()).await?;
         self.step(authorization, "sign-in shown").await;
-        Ok(with_cookie(see_other(&page), cookie.as_deref()))
+        Ok(see_other(&page))
     }
 
     async fn step(&self, authorization: &PendingAuthorization, step: &'static str) {
@@ -150,15 +146,17 @@ async fn authorize(
             return notice.response(StatusCode::BAD_REQUEST);
         }
     };
-    let origin = &hosted.inner.settings.origin;
-    let (cookie, is_new) = match FlowCookie::of(&headers, origin) {
-        Some(cookie) => (cookie, false),
-        None => (FlowCookie::new(), true),
+    let browsers = &hosted.inner.browsers;
+    let (browser, cookie) = match browsers.of(&headers) {
+        Some(browser) => (browser, None),
+        None => {
+            let (browser, cookie) = browsers.new_browser();
+            (browser, Some(cookie))
+        }
     };
-    match PendingAuthorization::begin(server.records(), request, &cookie, hosted.now()).await {
+    match PendingAuthorization::begin(server.records(), request, &browser, hosted.now()).await {
         Ok(authorization) => {
             hosted.step(&authorization, "request checked").await;
-            let cookie = is_new.then(|| cookie.header(origin));
             with_cookie(see_other(&authorization.path()), cookie.as_deref())
         }
         Err(error) => hosted.failed(&error.into()),
@@ -168,16 +166,13 @@ async fn authorize(
 /// Shows the page for the state of an authorization.
 async fn show(Shared(hosted): Shared<Hosted>, Path(id): Path<String>, headers: HeaderMap) -> Response {
     let shown = async {
-        let authorization = hosted.authorization(&id, &headers).await?;
+        let (authorization, browser) = hosted.authorization(&id, &headers).await?;
         if authorization.pending.state != State::Asking {
             return Ok(see_other(&format!("{}/done", authorization.path())));
         }
         let browsers = &hosted.inner.browsers;
-        let Some(browser) = browsers.of(&headers) else {
-            return hosted.sign_in_first(&authorization, None).await;
-        };
         let Some(person) = browsers.person(&browser).await? else {
-            return hosted.sign_in_first(&authorization, Some(browser)).await;
+            return hosted.sign_in_first(&authorization, &browser).await;
         };
         hosted.step(&authorization, "consent shown").await;
         let settings = &hosted.inner.settings;
@@ -266,7 +261,7 @@ async fn retry(Shared(hosted): Shared<Hosted>, Path(id): Path<String>, request: 
 /// Takes the answer to the client: once. The code is made here, so that its minute begins when the browser leaves.
 async fn done(Shared(hosted): Shared<Hosted>, Path(id): Path<String>, headers: HeaderMap) -> Response {
     let answered = async {
-        let mut authorization = hosted.authorization(&id, &headers).await?;
+        let (mut authorization, browser) = hosted.authorization(&id, &headers).await?;
         let reference = authorization.pending.request.reference.clone();
         let reference = Some(reference.as_str());
         match authorization.pending.state.clone() {
@@ -278,10 +273,9 @@ async fn done(Shared(hosted): Shared<Hosted>, Path(id): Path<String>, headers: H
             }
             State::Failed { problem } => {
                 let notice = hosted.notice("The app was not connected", &problem);
-                let form_token = hosted.inner.browsers.of(&headers);
-                let form_token = form_token.map(|browser| hosted.inner.browsers.form_token(&browser));
+                let form_token = hosted.inner.browsers.form_token(&browser);
                 let action = format!("{}/retry", authorization.path());
-                let retry = form_token.as_ref().map(|token| (action, token.expose_secret()));
+                let retry = Some((action, form_token.expose_secret()));
                 let notice = Notice { is_problem: true, retry, reference, ..notice };
                 Ok(notice.response(StatusCode::BAD_GATEWAY))
             }

@@ -24,6 +24,14 @@ pub struct Browser {
     id: SecretString,
 }
 
+impl Browser {
+    /// Names the browser in our records. It stays the same when somebody signs in.
+    #[must_use]
+    pub fn binding(&self) -> String {
+        todo!()
+    }
+}
+
 impl Browsers {
     pub fn new(records: Records, authenticator: Authenticator) -> Self {
         Self { records, authenticator }

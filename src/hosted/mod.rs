@@ -6,7 +6,6 @@ mod authorize_views;
 mod browser;
 mod connections;
 mod consent;
-mod flow_cookie;
 mod grants;
 mod pending;
 mod person;

@@ -7,7 +7,7 @@ use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 
-use super::flow_cookie::FlowCookie;
+use super::browser::Browser;
 use crate::{
     clock::Timestamp,
     oauth::{AuthorizationRequest, GrantId, Records, Versioned},
@@ -27,8 +27,8 @@ const INTERRUPTED_AFTER: TimeDelta = TimeDelta::minutes(2);
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Pending {
     pub request: AuthorizationRequest,
-    /// Fingerprint of the browser's cookie.
-    browser: Vec<u8>,
+    /// Binding of the browser that began it.
+    browser: String,
     began_at: Timestamp,
     pub state: State,
 }
@@ -66,33 +66,34 @@ pub struct PendingAuthorization {
 }
 
 impl PendingAuthorization {
-    /// Begins an authorization in the browser with this cookie.
+    /// Begins an authorization in this browser.
     pub async fn begin(
         records: &Records,
         request: AuthorizationRequest,
-        browser: &FlowCookie,
+        browser: &Browser,
         now: Timestamp,
     ) -> Result<Self, vault::Error> {
         let pending =
-            Pending { request, browser: browser.fingerprint(), began_at: now, state: State::Asking };
+            Pending { request, browser: browser.binding(), began_at: now, state: State::Asking };
         let id = secret::random().expose_secret().to_owned();
         let version = records.write(KIND, &id, None, &pending, Some(LIFETIME)).await?;
         Ok(Self { records: records.clone(), id, pending, version })
     }
 
-    /// Finds the authorization `id` of the browser with this cookie. One that expired, or was begun in another browser,
+    /// Finds the authorization `id` of this browser. One that expired, or was begun in another browser,
     /// is not found.
     pub async fn find(
         records: &Records,
         id: &str,
-        browser: &FlowCookie,
+        browser: &Browser,
         now: Timestamp,
     ) -> Result<Option<Self>, vault::Error> {
         let Some(Versioned { value, version }) = records.read::<Pending>(KIND, id).await? else {
             return Ok(None);
         };
         let mut found = Self { records: records.clone(), id: id.to_owned(), pending: value, version };
-        let is_of_the_browser: bool = found.pending.browser.ct_eq(&browser.fingerprint()).into();
+        let is_of_the_browser: bool =
+            found.pending.browser.as_bytes().ct_eq(browser.binding().as_bytes()).into();
         let is_in_time = (now - found.pending.began_at).to_std().is_ok_and(|age| age < LIFETIME);
         if let State::Working { since } = &found.pending.state
             && now - *since > INTERRUPTED_AFTER

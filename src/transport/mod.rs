@@ -2,6 +2,8 @@
 
 mod authentication;
 pub mod client_address;
+mod endpoint;
+pub mod hosted;
 pub mod http;
 pub mod limits;
 mod lines;

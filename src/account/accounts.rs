@@ -124,6 +124,9 @@ impl Accounts {
     /// Waits for work that must not be interrupted, of all owners, then closes the vault. The wait is short, since hosts
     /// do not wait long; the next start finds an unfinished API key change by its intent.
     pub async fn close(&self) {
+        for account in self.open.opened() {
+            self.shared.tasks.spawn(async move { account.spending.store_news().await });
+        }
         self.shared.tasks.close();
         if tokio::time::timeout(SHUTDOWN_GRACE_PERIOD, self.shared.tasks.wait()).await.is_err() {
             tracing::warn!("shutdown: a request to BondMCP did not end in time and was abandoned");

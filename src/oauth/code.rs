@@ -9,7 +9,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::{
     AuthorizationRequest, AuthorizationServer, Client, EndReason, Grant, GrantId, OAuthError, form::Form,
-    records::Versioned, token_hash::sha256,
+    Versioned, token_hash::sha256,
 };
 use crate::{
     clock::Timestamp,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    AuthorizationRequest, AuthorizationServer, ClientKind, Scopes, records::Next, server_keys::Purpose,
+    AuthorizationRequest, AuthorizationServer, ClientKind, Scopes, Next, server_keys::Purpose,
 };
 use crate::{
     account::Owner,

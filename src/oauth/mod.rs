@@ -14,7 +14,6 @@ mod form;
 mod grant;
 mod grant_states;
 mod metadata;
-mod records;
 mod refresh_token;
 mod revocation;
 mod scope;
@@ -25,6 +24,7 @@ mod token_request;
 
 use std::{sync::Arc, time::Duration};
 
+use self::signing_keys::SigningKeys;
 pub use self::{
     access_token::{Access, AccessError},
     authorization_request::{AuthorizationRequest, RequestError},
@@ -33,11 +33,11 @@ pub use self::{
     endpoints::Endpoints,
     error::{AuthorizationErrorCode, OAuthError},
     grant::{EndReason, Grant, GrantId, Subject},
-    records::{Next, Records, Versioned},
     scope::{Scope, Scopes},
     token_request::{Acceptance, TokenResponse},
 };
 use self::{grant_states::GrantStates, server_keys::ServerKeys, signing_keys::SigningKeys};
+pub use crate::vault::{Next, Records, Versioned};
 use crate::{
     clock::Clock,
     config::PublicOrigin,
@@ -122,5 +122,10 @@ impl AuthorizationServer {
     #[must_use]
     pub fn clients(&self) -> &Clients {
         &self.inner.clients
+    }
+
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.inner.clock
     }
 }

@@ -4,7 +4,7 @@ use super::{
     AuthorizationServer, Client, EndReason, Grant, GrantId, OAuthError, Scopes,
     family::{Family, Limits, Refresh},
     form::Form,
-    records::Next,
+    Next,
     refresh_token::RefreshToken,
 };
 use crate::{

@@ -219,6 +219,11 @@ impl Database {
         store!(self.lease_wait(id, seen))
     }
 
+    /// Waits until the version of the record is no longer `seen`.
+    pub async fn change_wait(&self, id: &RecordKey, seen: u64) -> Result<(), Error> {
+        store!(self.change_wait(id, seen))
+    }
+
     /// Returns the marker of the changes of a record, where the database tells them.
     pub fn change_marker(&self, id: impl FnOnce() -> RecordKey) -> Option<ChangeMarker> {
         match &self.store {

@@ -1,13 +1,13 @@
 //! MCP over stdio and over streamable HTTP, and the routes of a hosted server.
 
 mod authentication;
-pub mod client_address;
+mod client_address;
 mod endpoint;
 pub mod hosted;
 pub mod http;
-pub mod limits;
+mod limits;
 mod lines;
 pub mod metrics;
-pub mod request_id;
+mod request_id;
 mod sessions;
 pub mod stdio;

@@ -9,17 +9,21 @@ mod client;
 mod code;
 mod endpoints;
 mod error;
+mod family;
+mod form;
 mod grant;
+mod grant_states;
 mod metadata;
 mod refresh_token;
 mod revocation;
 mod scope;
+mod server_keys;
 mod signing_keys;
+mod token_hash;
 mod token_request;
 
 use std::{sync::Arc, time::Duration};
 
-use self::signing_keys::SigningKeys;
 pub use self::{
     access_token::{Access, AccessError},
     authorization_request::{AuthorizationRequest, RequestError},
@@ -31,11 +35,12 @@ pub use self::{
     scope::{Scope, Scopes},
     token_request::{Acceptance, TokenResponse},
 };
-pub use crate::vault::{Records, Versioned};
+use self::{grant_states::GrantStates, server_keys::ServerKeys, signing_keys::SigningKeys};
+pub use crate::vault::records::{Next, Records, Versioned};
 use crate::{
     clock::Clock,
     config::PublicOrigin,
-    vault::{self, Vault},
+    vault::{self, Vault, records},
 };
 
 /// The operator's settings.
@@ -77,7 +82,9 @@ struct Inner {
     endpoints: Endpoints,
     records: Records,
     clients: Clients,
+    server_keys: ServerKeys,
     signing_keys: SigningKeys,
+    grant_states: GrantStates,
     clock: Clock,
 }
 
@@ -91,10 +98,14 @@ impl AuthorizationServer {
         clock: Clock,
     ) -> Result<Self, vault::Error> {
         let records = Records::new(vault, settings.origin.to_string());
-        let signing_keys = SigningKeys::open(records.clone(), &settings, clock.clone()).await?;
+        let server_keys = ServerKeys::open(&records).await?;
+        let signing_keys = SigningKeys::open(records.clone(), clock.clone()).await?;
+        let grant_states = GrantStates::new();
         let endpoints = Endpoints::new(&settings.origin);
         let clients = Clients::new(records.clone(), &endpoints, network, clock.clone());
-        Ok(Self { inner: Arc::new(Inner { settings, endpoints, records, clients, signing_keys, clock }) })
+        let inner =
+            Inner { settings, endpoints, records, clients, server_keys, signing_keys, grant_states, clock };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     #[must_use]

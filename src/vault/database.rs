@@ -164,6 +164,17 @@ impl Database {
         store!(self.rows_after(after, limit))
     }
 
+    /// Returns at most `limit` records of a kind that have not expired, in the order of their ids, from the one after
+    /// `after`.
+    pub async fn rows_of_kind(
+        &self,
+        kind: &str,
+        after: Option<&RecordKey>,
+        limit: u32,
+    ) -> Result<Vec<Row>, Error> {
+        store!(self.rows_of_kind(kind, after, limit))
+    }
+
     /// Replaces the encrypted text of records that are as they were read; returns how many.
     pub async fn replace_sealed(&self, records: &[Resealed]) -> Result<u64, Error> {
         store!(self.replace_sealed(records))

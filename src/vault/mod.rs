@@ -10,8 +10,9 @@ pub(crate) mod files;
 mod import;
 mod keychain;
 mod keyring;
+mod list;
 mod postgres;
-mod records;
+pub mod records;
 mod rekey;
 mod seal;
 mod sealing_key;
@@ -32,7 +33,6 @@ pub use self::{
     export::{ExportFile, TransferError, is_export},
     keyring::{KeyOrigin, KeyPlace, KeychainAnswer, Keyring},
     postgres::is_in_postgres,
-    records::{Records, Versioned},
     rekey::{Progress, Rekey, Rekeyed},
     sealing_key::SealingKey,
     survey::KeySurvey,

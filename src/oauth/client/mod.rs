@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Endpoints, OAuthError, Records};
+use super::{Endpoints, OAuthError, records::Records};
 use crate::{
     clock::{Clock, Timestamp},
     secret::SecretString,

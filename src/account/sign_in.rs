@@ -172,7 +172,9 @@ impl Account {
         if is_somebody_else && self.belongs_to_a_subject() { Err(Error::AnotherUser) } else { Ok(()) }
     }
 
-    fn belongs_to_a_subject(&self) -> bool {
+    /// Whether it is a subject's, and so one of many, rather than a local profile's.
+    #[must_use]
+    pub fn belongs_to_a_subject(&self) -> bool {
         matches!(self.inner.owner, Owner::Subject(_))
     }
 }

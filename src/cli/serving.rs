@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{App, Error, sandboxed, stop};
+use super::{App, Error, sandboxed};
 use crate::{
-    account::Usd,
+    account::{Accounts, Usd},
+    clock::Clock,
     mcp::{BondMcp, Limits, Selection, Toolset},
     sandbox::RunningSandbox,
     sign_in::{LIFETIME, Options},
@@ -45,8 +46,8 @@ pub(super) struct ServingArgs {
 /// A running server with its resources.
 pub(super) struct Serving {
     pub server: BondMcp,
-    /// Cancelled by a signal that ends the server.
-    pub stopping: CancellationToken,
+    pub accounts: Accounts,
+    pub clock: Clock,
     _sandbox: Option<RunningSandbox>,
 }
 
@@ -56,12 +57,15 @@ impl ServingArgs {
         self.sandbox.sandbox
     }
 
-    /// Starts the server, with a sign-in page if the person can reach one.
-    pub async fn start(self, app: App, with_page: bool) -> Result<Serving, Error> {
+    /// Starts the server, with a sign-in page if the person can reach one. `stopping` ends its calls.
+    pub async fn start(
+        self,
+        app: App,
+        with_page: bool,
+        stopping: CancellationToken,
+    ) -> Result<Serving, Error> {
         let selection = Selection { read_only: self.read_only, toolsets: self.toolsets, tools: self.tools };
         let (app, sandbox) = self.sandbox.apply(app).await?;
-        let stopping = CancellationToken::new();
-        stop::on_signal(stopping.clone());
         let options = Options {
             port: self.sign_in_port,
             lifetime: Duration::from_secs(self.sign_in_timeout),
@@ -71,13 +75,14 @@ impl ServingArgs {
         };
         let limits = Limits { spend: self.max_spend, daily_spend: self.daily_spend, ..Limits::default() };
         let sign_in = with_page.then_some(options);
-        let server = BondMcp::new(app.accounts(), sign_in, &selection, limits, stopping.clone())
+        let accounts = app.accounts();
+        let server = BondMcp::new(accounts.clone(), sign_in, &selection, limits, stopping)
             .map_err(|error| Error::Usage(error.to_string()))?;
-        Ok(Serving { server, stopping, _sandbox: sandbox })
+        Ok(Serving { server, accounts, clock: app.clock, _sandbox: sandbox })
     }
 }
 
-fn usd(text: &str) -> Result<Usd, String> {
+pub(super) fn usd(text: &str) -> Result<Usd, String> {
     match text.parse::<f64>() {
         Ok(amount) if (0.0..=1e6).contains(&amount) => Ok(Usd::from_f64(amount)),
         _ => Err("give an amount such as 5 or 0.50".to_owned()),

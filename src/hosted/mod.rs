@@ -74,6 +74,11 @@ impl Hosted {
         &self.inner.server
     }
 
+    #[must_use]
+    pub fn traces(&self) -> &Traces {
+        &self.inner.traces
+    }
+
     /// Returns the routes of the pages: `/authorize`, `/sign-in`, `/connections`.
     pub fn router(&self) -> Router {
         Router::new()

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     bondmcp::Client,
-    clock::Clock,
+    clock::{Clock, Timestamp},
     config::{EnvironmentCredentials, Profile, Settings},
     redact::Redactor,
     vault::{RecordId, RecordKind, Vault},
@@ -108,6 +108,12 @@ impl Accounts {
         Ok(self.shared.vault.open().await?.clone())
     }
 
+    /// The time of day.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.shared.clock.now()
+    }
+
     /// Returns a reader of the audit log: the entries of all owners and processes.
     #[must_use]
     pub fn audit_reader(&self) -> AuditReader {
@@ -124,6 +130,9 @@ impl Accounts {
     /// Waits for work that must not be interrupted, of all owners, then closes the vault. The wait is short, since hosts
     /// do not wait long; the next start finds an unfinished API key change by its intent.
     pub async fn close(&self) {
+        for account in self.open.opened() {
+            self.shared.tasks.spawn(async move { account.spending.store_news().await });
+        }
         self.shared.tasks.close();
         if tokio::time::timeout(SHUTDOWN_GRACE_PERIOD, self.shared.tasks.wait()).await.is_err() {
             tracing::warn!("shutdown: a request to BondMCP did not end in time and was abandoned");

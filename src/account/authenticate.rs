@@ -10,6 +10,8 @@ use crate::{
     bondmcp::{Client, wire::User},
     clock::{Clock, Timestamp},
     config::BaseUrl,
+    error::UserFacingError,
+    metrics,
     secret::SecretString,
 };
 
@@ -89,7 +91,10 @@ impl Authenticator {
     pub async fn with_password(&self, email: &str, password: SecretString) -> Result<Authenticated, Error> {
         let (this, email) = (self.clone(), email.to_owned());
         self.run_to_completion(async move {
-            let tokens = this.client.login(&email, &password).await?;
+            let answer = this.client.login(&email, &password).await;
+            let outcome = |error| UserFacingError::from(error).kind.name();
+            metrics::sign_in(answer.as_ref().map_or_else(outcome, |_| "ok"));
+            let tokens = answer?;
             let told = tokens.user.clone();
             let session = Session::new(tokens, this.clock.now(), None);
             let user = match told {

@@ -6,8 +6,10 @@ mod announcement;
 mod audit;
 mod authenticate;
 mod bearer;
+mod budget;
 mod cache;
 mod error;
+mod grant;
 mod health;
 mod identity;
 mod keys;
@@ -19,6 +21,7 @@ mod plan;
 mod reconcile;
 mod record;
 mod regeneration;
+mod release;
 mod renewal;
 mod request_state;
 mod rotation;
@@ -45,7 +48,9 @@ pub use self::{
     audit::{AuditEntry, AuditReader, KEYS_COMMAND},
     authenticate::{Authenticated, Authenticator, KeptSession, KeptSessionView},
     bearer::{Bearer, CredentialSource, RequiredCredential},
+    budget::{DailyLimit, LimitSetBy, UsageTotals},
     error::{Error, SignInReason},
+    grant::NewGrant,
     identity::Identity,
     keys::{Key, KeyList, Unfinished},
     ledger::Settlement,
@@ -53,6 +58,7 @@ pub use self::{
     owner::Owner,
     per_owner::PerOwner,
     record::ManagedKey,
+    release::Leftovers,
     rotation_age::{AgedKey, parsed_time},
     sign_in::Registration,
     spending::{DailySpending, Reservation},

@@ -6,7 +6,7 @@ use std::iter;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::session::Session;
+use super::{grant::GrantState, session::Session};
 use crate::{
     bondmcp::wire::Permission,
     clock::Timestamp,
@@ -34,6 +34,8 @@ pub struct Record {
     pub active_key: Option<String>,
     /// Key changes that have started and not finished.
     pub intents: Vec<Intent>,
+    /// Only where the account is a grant's.
+    pub grant: Option<GrantState>,
 }
 
 /// An API key that was created here.
@@ -141,6 +143,7 @@ impl Record {
             keys: self.keys.iter().map(ManagedKeyView::of).collect(),
             active_key: self.active_key.as_deref(),
             intents: &self.intents,
+            grant: self.grant.as_ref(),
         })
     }
 }
@@ -178,6 +181,8 @@ struct RecordView<'a> {
     keys: Vec<ManagedKeyView<'a>>,
     active_key: Option<&'a str>,
     intents: &'a [Intent],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grant: Option<&'a GrantState>,
 }
 
 /// [`Session`] with its secrets exposed; used only for encryption.
@@ -255,6 +260,7 @@ mod tests {
             }],
             active_key: Some("key_1".into()),
             intents: vec![],
+            grant: None,
         }
     }
 

@@ -75,6 +75,7 @@ impl Account {
     async fn adopt_session(&self, new: &NewSession, remember: bool) -> Result<(), Error> {
         let user_id = new.user.as_ref().map(|user| user.id.clone());
         let change = |record: &mut Record| {
+            record.check_open()?;
             self.check_profile(record, &new.email)?;
             self.check_user(record, user_id.as_deref())?;
             let former = record.session.take().filter(|_| record.email.as_ref() != Some(&new.email));
@@ -85,6 +86,7 @@ impl Account {
             record.password = new.password.clone().filter(|_| remember);
             record.own_key = None;
             record.rejected = None;
+            record.use_grant_key();
             Ok(former)
         };
         let (former, _) = self.update(change).await?;
@@ -131,7 +133,8 @@ impl Account {
                 record.sign_out();
                 if forget_keys {
                     let user_id = record.user_id.take().filter(|_| account.belongs_to_a_subject());
-                    *record = Record { generation: record.generation, user_id, ..Record::default() };
+                    let (generation, grant) = (record.generation, record.grant.take());
+                    *record = Record { generation, user_id, grant, ..Record::default() };
                 }
                 Ok(former)
             };

@@ -1,11 +1,17 @@
 //! The pages and the grants of a hosted server: signing in, consent, connections; and the API key at BondMCP that each
 //! grant has. Everything that outlives a request is in the vault, so that every replica answers every request.
 
+mod attempts;
 mod authorize;
+mod authorize_views;
 mod browser;
 mod connections;
+mod consent;
 mod grants;
+mod pending;
 mod person;
+mod protect;
+mod release;
 mod sign_in_page;
 mod trace;
 
@@ -14,9 +20,10 @@ use std::sync::Arc;
 use axum::Router;
 
 pub use self::{
+    attempts::{Attempt, AttemptRefused, Attempts},
     browser::{Browser, Browsers},
     person::Person,
-    trace::Traces,
+    trace::{Trace, TraceStep, Traces},
 };
 use crate::{
     account::{Accounts, Usd},
@@ -59,7 +66,7 @@ impl Hosted {
         let sign_in_pages =
             PublicPages::new(records.clone(), &settings.origin, accounts.authenticator(), demo);
         let browsers = Browsers::new(records.clone(), sign_in_pages.clone());
-        let traces = Traces::new(records.clone());
+        let traces = Traces::new(records.clone(), server.clock().clone());
         Self { inner: Arc::new(Inner { settings, server, accounts, sign_in_pages, browsers, traces }) }
     }
 

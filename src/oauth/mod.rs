@@ -36,11 +36,11 @@ pub use self::{
     token_request::{Acceptance, TokenResponse},
 };
 use self::{grant_states::GrantStates, server_keys::ServerKeys, signing_keys::SigningKeys};
-pub use crate::vault::records::{Next, Records, Versioned};
+pub use crate::vault::{Next, Records, Versioned};
 use crate::{
     clock::Clock,
     config::PublicOrigin,
-    vault::{self, Vault, records},
+    vault::{self, Vault},
 };
 
 /// The operator's settings.
@@ -121,5 +121,10 @@ impl AuthorizationServer {
     #[must_use]
     pub fn clients(&self) -> &Clients {
         &self.inner.clients
+    }
+
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.inner.clock
     }
 }

@@ -32,6 +32,7 @@ pub use self::{
     pending::{End, Pending, State, WaitingCall},
     place::Place,
     problem::{Field, Problem},
+    protect::sent_by_our_page,
 };
 use self::{
     page_session::PageSession,

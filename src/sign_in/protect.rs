@@ -101,7 +101,7 @@ async fn with_whole_body(request: Request) -> Result<Request, StatusCode> {
 /// Whether a form comes from this page. Browsers send `Sec-Fetch-Site`, `Origin` or both; a form with neither is
 /// refused. With `Sec-Fetch-Site` they send `Origin: null`, because the page asks for no referrer (Fetch, "serializing
 /// a request origin"); without it, `null` could be any page.
-fn sent_by_our_page(headers: &HeaderMap, own_origin: &str) -> bool {
+pub fn sent_by_our_page(headers: &HeaderMap, own_origin: &str) -> bool {
     match (text(headers, &HeaderName::from_static("sec-fetch-site")), text(headers, &ORIGIN)) {
         (Some("same-origin"), None | Some("null")) => true,
         (Some("same-origin") | None, Some(origin)) => origin == own_origin,

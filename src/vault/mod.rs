@@ -12,7 +12,7 @@ mod keychain;
 mod keyring;
 mod list;
 mod postgres;
-pub mod records;
+mod records;
 mod rekey;
 mod seal;
 mod sealing_key;
@@ -33,6 +33,7 @@ pub use self::{
     export::{ExportFile, TransferError, is_export},
     keyring::{KeyOrigin, KeyPlace, KeychainAnswer, Keyring},
     postgres::is_in_postgres,
+    records::{Next, Records, Versioned},
     rekey::{Progress, Rekey, Rekeyed},
     sealing_key::SealingKey,
     survey::KeySurvey,

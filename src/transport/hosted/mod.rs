@@ -96,15 +96,17 @@ impl HostedHttp {
             .route("/token", post(endpoints::token))
             .route("/revoke", post(endpoints::revoke))
             .with_state(self.clone())
-            .fallback(not_found)
-            // Programs may run in web pages; the pages of this server must not be read by others.
-            .layer(from_fn(cors::allow_every_origin));
+            .fallback(not_found);
+        let pages = self.inner.hosted.router();
+        // What holds for both, such as limits, goes here, inside of CORS.
+        // Programs may run in web pages; the pages of this server must not be read by others.
+        let for_programs = for_programs.layer(from_fn(cors::allow_every_origin));
         let probes = Router::new()
             .route("/healthz", get(healthz))
             .route("/readyz", get(readiness::readyz))
             .with_state(self.clone());
-        // What holds for every route goes around this one.
-        for_programs.merge(self.inner.hosted.router()).merge(probes)
+        // What holds for every request, such as its id and its client's address, goes around this.
+        for_programs.merge(pages).merge(probes)
     }
 
     /// Serves until the server is requested to stop, then drains.

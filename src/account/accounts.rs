@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Account, AuditReader, Authenticator, Inner, Owner, PerOwner, audit::Audit, cache::Cache,
+    Account, AuditReader, Authenticator, Error, Inner, Owner, PerOwner, audit::Audit, cache::Cache,
     renewal::Renewals, shared_vault::SharedVault, spending::Spending, store::Store,
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     clock::{Clock, Timestamp},
     config::{EnvironmentCredentials, Profile, Settings},
     redact::Redactor,
-    vault::{RecordId, RecordKind},
+    vault::{RecordId, RecordKind, Vault},
 };
 
 /// Longest wait of a shutdown for work that must not be interrupted.
@@ -101,6 +101,11 @@ impl Accounts {
     pub fn authenticator(&self) -> Authenticator {
         let Shared { client, redactor, clock, tasks, .. } = &*self.shared;
         Authenticator::new(client.for_owner(redactor.scope()), clock.clone(), tasks.clone())
+    }
+
+    /// Returns the vault, and opens it if it is not open yet.
+    pub async fn vault(&self) -> Result<Vault, Error> {
+        Ok(self.shared.vault.open().await?.clone())
     }
 
     /// The time of day.

@@ -83,7 +83,7 @@ impl Account {
             record.email = Some(new.email.clone());
             record.user_id.clone_from(&user_id);
             record.session = Some(new.session.clone());
-            record.password = remember.then(|| new.password.clone());
+            record.password = new.password.clone().filter(|_| remember);
             record.own_key = None;
             record.rejected = None;
             record.use_grant_key();
@@ -91,7 +91,7 @@ impl Account {
         };
         let (former, _) = self.update(change).await?;
         // It opens the account whether it is stored or not.
-        self.inner.redactor.hold("typed password", [&new.password]);
+        self.inner.redactor.hold("typed password", &new.password);
         self.end_former_session(former).await;
         Ok(())
     }
@@ -175,7 +175,9 @@ impl Account {
         if is_somebody_else && self.belongs_to_a_subject() { Err(Error::AnotherUser) } else { Ok(()) }
     }
 
-    pub(super) fn belongs_to_a_subject(&self) -> bool {
+    /// Whether it is a subject's, and so one of many, rather than a local profile's.
+    #[must_use]
+    pub fn belongs_to_a_subject(&self) -> bool {
         matches!(self.inner.owner, Owner::Subject(_))
     }
 }

@@ -115,6 +115,12 @@ impl OwnerServer {
             record.end(self, CallOutcome::named("refused"));
             return Err(self.guard.error(ErrorData::invalid_params("there is no such tool", None)));
         };
+        // The transport has said so with a challenge, unless it could not tell what the request is.
+        if !served.spec.scopes().are_within(host.scopes) {
+            record.end(self, CallOutcome::named("refused"));
+            let refusal = "the access token does not allow this tool; connect again and allow it";
+            return Err(self.guard.error(ErrorData::invalid_request(refusal, None)));
+        }
         let (sent, came) = (Sent::default(), std::time::Instant::now());
         let deadline = Instant::now() + self.shared.limits.deadline;
         let call = Call {

@@ -13,7 +13,10 @@ use crate::{
     account::Authenticator,
     config::PublicOrigin,
     secret::{self, ExposeSecret as _, SecretString},
-    vault::{self, RecordKind, Records, Versioned},
+    vault::{
+        self, RecordKind,
+        records::{Records, Versioned},
+    },
 };
 
 const KIND: RecordKind = RecordKind::new("sign-in-page");

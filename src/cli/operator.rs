@@ -62,7 +62,7 @@ impl Operator {
         let server =
             AuthorizationServer::open(vault.clone(), settings, Network::public(), app.clock.clone()).await?;
         let accounts = app.accounts();
-        let settings = hosted::Settings { origin, default_daily_spend: Usd::default() };
+        let settings = hosted::Settings { origin, default_daily_spend: Usd::default(), demo: None };
         Ok(Self { hosted: Hosted::new(server, accounts.clone(), settings), accounts, vault })
     }
 

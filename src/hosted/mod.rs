@@ -3,10 +3,15 @@
 
 mod attempts;
 mod authorize;
+mod authorize_views;
 mod browser;
 mod connections;
+mod consent;
 mod grants;
+mod pending;
 mod person;
+mod protect;
+mod release;
 mod sign_in_page;
 mod trace;
 

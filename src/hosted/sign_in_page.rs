@@ -303,7 +303,7 @@ impl Visit {
                 let authenticator = self.hosted.sign_in_pages().authenticator();
                 let authenticated = authenticator.with_password(email, password).await?;
                 let user = authenticated.user_id().ok_or(Failure::Nobody)?;
-                let subject = self.hosted.inner.server.subject(user).await?;
+                let subject = self.hosted.inner.server.subject(user);
                 let person = Person { subject, email: email.to_owned() };
                 let browsers = &self.hosted.inner.browsers;
                 let cookie = browsers.sign_in(&self.browser, self.page.id(), &person, authenticated).await?;

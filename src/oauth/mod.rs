@@ -24,7 +24,6 @@ mod token_request;
 
 use std::{sync::Arc, time::Duration};
 
-use self::signing_keys::SigningKeys;
 pub use self::{
     access_token::{Access, AccessError},
     authorization_request::{AuthorizationRequest, RequestError},
@@ -103,7 +102,7 @@ impl AuthorizationServer {
         let signing_keys = SigningKeys::open(records.clone(), clock.clone()).await?;
         let grant_states = GrantStates::new();
         let endpoints = Endpoints::new(&settings.origin);
-        let clients = Clients::new(records.clone(), &endpoints, network, clock.clone());
+        let clients = Clients::open(records.clone(), &endpoints, network, clock.clone()).await?;
         let inner =
             Inner { settings, endpoints, records, clients, server_keys, signing_keys, grant_states, clock };
         Ok(Self { inner: Arc::new(inner) })

@@ -18,6 +18,7 @@ use crate::{
     hosted::{self, Hosted},
     oauth::{self, AuthorizationServer, Network},
     secret::SecretString,
+    sign_in,
     transport::{
         hosted::{Drain, HostedHttp},
         http::Protection,
@@ -96,10 +97,15 @@ impl HostedArgs {
         let vault = prepared.accounts.vault().await?;
         let server = AuthorizationServer::open(vault, settings, Network::public(), prepared.clock.clone());
         let server = server.await.map_err(account::Error::from)?;
-        let settings =
-            hosted::Settings { origin: origin.clone(), default_daily_spend: self.default_daily_spend };
+        let settings = hosted::Settings {
+            origin: origin.clone(),
+            default_daily_spend: self.default_daily_spend,
+            demo: prepared.sign_in.demo.clone(),
+        };
         let hosted = Hosted::new(server.clone(), prepared.accounts.clone(), settings);
-        let serving = prepared.start(None, stopping.clone())?;
+        let sign_in =
+            sign_in::Options { public: Some(hosted.sign_in_pages().clone()), ..prepared.sign_in.clone() };
+        let serving = prepared.start(Some(sign_in), stopping.clone())?;
         let trusted_proxies = TrustedProxies::new(self.trusted_proxy.clone());
         let protection = Protection { trusted_proxies, ..Protection::hosted(server) };
         let http = HostedHttp::new(hosted, requested_to_stop, stopping);

@@ -32,7 +32,7 @@ pub(super) async fn token(http: Http, request: Request) -> Response {
     let work = tasks.spawn(async move {
         let hosted = &http.inner.hosted;
         let authorization = authorization(&headers);
-        let accepted = async |grant: &_| hosted.acceptance(grant).await;
+        let accepted = |grant| async move { hosted.acceptance(&grant).await };
         match hosted.authorization_server().token(authorization, &form, accepted).await {
             Ok(tokens) => {
                 hosted.traces().step(&tokens.reference, "tokens issued").await;

@@ -1,10 +1,13 @@
 //! The pages and the grants of a hosted server: signing in, consent, connections; and the API key at BondMCP that each
 //! grant has. Everything that outlives a request is in the vault, so that every replica answers every request.
 
+mod audit;
 mod authorize;
 mod browser;
 mod connections;
+mod ending;
 mod grants;
+mod page;
 mod person;
 mod sign_in_page;
 mod trace;

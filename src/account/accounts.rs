@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     bondmcp::Client,
-    clock::Clock,
+    clock::{Clock, Timestamp},
     config::{EnvironmentCredentials, Profile, Settings},
     redact::Redactor,
     vault::{RecordId, RecordKind, Vault},
@@ -106,6 +106,12 @@ impl Accounts {
     /// Returns the vault, and opens it if it is not open yet.
     pub async fn vault(&self) -> Result<Vault, Error> {
         Ok(self.shared.vault.open().await?.clone())
+    }
+
+    /// The time of day.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.shared.clock.now()
     }
 
     /// Returns a reader of the audit log: the entries of all owners and processes.

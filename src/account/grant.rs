@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Account, Authenticated, Error, Usd, record::Record, release::FORGOTTEN_FOR};
+use super::{Account, Authenticated, Error, Usd, record::Record, release::FORGOTTEN_FOR, session::Session};
 use crate::bondmcp::wire::{CreateApiKey, Permission};
 
 /// What an account has because it is a grant's.
@@ -89,6 +89,14 @@ impl Account {
     pub async fn is_complete_grant(&self) -> Result<bool, Error> {
         let memory = self.reread().await?;
         Ok(memory.record.grant.as_ref().is_some_and(|grant| grant.phase == Phase::Complete))
+    }
+
+    /// Whether the account has a session that can be used now or refreshed.
+    pub async fn has_live_session(&self) -> Result<bool, Error> {
+        let memory = self.reread().await?;
+        let is_live =
+            |session: &Session| session.is_usable(self.inner.clock.now()) || session.refresh_token.is_some();
+        Ok(memory.record.session.as_ref().is_some_and(is_live))
     }
 
     /// Fails if key `id` is the one that was created for the grant: it ends with the grant, by the person's decision.

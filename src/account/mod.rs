@@ -46,7 +46,7 @@ use tracing::Instrument as _;
 pub use self::{
     accounts::Accounts,
     audit::{AuditEntry, AuditReader, KEYS_COMMAND},
-    authenticate::{Authenticated, Authenticator},
+    authenticate::{Authenticated, Authenticator, KeptSession, KeptSessionView},
     bearer::{Bearer, CredentialSource, RequiredCredential},
     budget::{DailyLimit, LimitSetBy, UsageTotals},
     error::{Error, SignInReason},
@@ -175,6 +175,15 @@ impl Account {
     #[must_use]
     pub fn owner_name(&self) -> &str {
         &self.inner.store.id.owner
+    }
+
+    /// Returns the verified subject whose account it is; `None` for a profile.
+    #[must_use]
+    pub fn subject(&self) -> Option<&str> {
+        match &self.inner.owner {
+            Owner::Subject(subject) => Some(subject),
+            Owner::Profile(_) => None,
+        }
     }
 
     /// Base URL that requests go to.

@@ -136,12 +136,7 @@ impl Record {
             email: self.email.as_deref(),
             user_id: self.user_id.as_deref(),
             generation: self.generation,
-            session: self.session.as_ref().map(|session| SessionView {
-                access_token: session.access_token.expose_secret(),
-                obtained_at: session.obtained_at,
-                expires_at: session.expires_at,
-                refresh_token: session.refresh_token.as_ref().map(ExposeSecret::expose_secret),
-            }),
+            session: self.session.as_ref().map(SessionView::of),
             password: self.password.as_ref().map(ExposeSecret::expose_secret),
             rejected: self.rejected.as_ref(),
             own_key: self.own_key.as_ref().map(ExposeSecret::expose_secret),
@@ -190,12 +185,24 @@ struct RecordView<'a> {
     grant: Option<&'a GrantState>,
 }
 
+/// [`Session`] with its secrets exposed; used only for encryption.
 #[derive(Serialize)]
-struct SessionView<'a> {
+pub struct SessionView<'a> {
     access_token: &'a str,
     obtained_at: Timestamp,
     expires_at: Timestamp,
     refresh_token: Option<&'a str>,
+}
+
+impl<'a> SessionView<'a> {
+    pub fn of(session: &'a Session) -> Self {
+        Self {
+            access_token: session.access_token.expose_secret(),
+            obtained_at: session.obtained_at,
+            expires_at: session.expires_at,
+            refresh_token: session.refresh_token.as_ref().map(ExposeSecret::expose_secret),
+        }
+    }
 }
 
 #[derive(Serialize)]

@@ -83,7 +83,7 @@ impl Account {
             record.email = Some(new.email.clone());
             record.user_id.clone_from(&user_id);
             record.session = Some(new.session.clone());
-            record.password = remember.then(|| new.password.clone());
+            record.password = new.password.clone().filter(|_| remember);
             record.own_key = None;
             record.rejected = None;
             record.use_grant_key();
@@ -91,7 +91,7 @@ impl Account {
         };
         let (former, _) = self.update(change).await?;
         // It opens the account whether it is stored or not.
-        self.inner.redactor.hold("typed password", [&new.password]);
+        self.inner.redactor.hold("typed password", &new.password);
         self.end_former_session(former).await;
         Ok(())
     }

@@ -63,18 +63,29 @@ pub enum BreakCause {
 
 /// Creates a client for `base_url`. It reads the system's trusted certificates, which takes a moment.
 pub(super) fn http_client(base_url: &BaseUrl, timing: Timing) -> Result<reqwest::Client, SetupError> {
-    let http = reqwest::Client::builder()
+    builder(base_url, timing)?
         .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
+        .https_only(base_url.is_https())
+        .build()
+        .map_err(|_| SetupError::Client)
+}
+
+/// Creates a client that examines the host of `base_url`: it sends no `User-Agent` of its own, and plain HTTP too.
+pub(super) fn examining_client(base_url: &BaseUrl, timing: Timing) -> Result<reqwest::Client, SetupError> {
+    builder(base_url, timing)?.timeout(timing.request).build().map_err(|_| SetupError::Client)
+}
+
+fn builder(base_url: &BaseUrl, timing: Timing) -> Result<reqwest::ClientBuilder, SetupError> {
+    let http = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(timing.connect)
         .dns_resolver(Resolver);
-    let http = if base_url.is_https() {
-        http.https_only(true).tls_backend_preconfigured(tls_config(verifier()?)?)
+    if base_url.is_https() {
+        Ok(http.tls_backend_preconfigured(tls_config(verifier()?)?))
     } else {
         // Plain HTTP is for loopback, which needs neither a proxy nor certificates; a proxy could read the credentials.
-        http.no_proxy().tls_certs_only([])
-    };
-    http.build().map_err(|_| SetupError::Client)
+        Ok(http.no_proxy().tls_certs_only([]))
+    }
 }
 
 /// Returns the TLS configuration in which `verifier` decides about certificates.

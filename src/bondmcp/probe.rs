@@ -14,7 +14,7 @@ use http::{
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::{
-    DigitallySignedStruct, SignatureScheme,
+    DigitallySignedStruct, ProtocolVersion, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
@@ -57,6 +57,8 @@ pub struct ProxyRoute {
 #[derive(Debug)]
 pub struct Handshake {
     pub certificate: Option<Certificate>,
+    /// The version of TLS that was agreed on.
+    pub version: Option<&'static str>,
     pub outcome: Result<(), ConnectFailure>,
 }
 
@@ -167,15 +169,30 @@ impl Client {
         let name = ServerName::try_from(self.route().upstream.0).map_err(|_| SetupError::Client)?;
         let handshake =
             tokio::time::timeout(self.shared.timing.connect, connector.connect(name, stream)).await;
+        let mut version = None;
         let outcome = match handshake {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(stream)) => {
+                version = match stream.get_ref().1.protocol_version() {
+                    Some(ProtocolVersion::TLSv1_2) => Some("TLS 1.2"),
+                    Some(ProtocolVersion::TLSv1_3) => Some("TLS 1.3"),
+                    _ => None,
+                };
+                Ok(())
+            }
             Ok(Err(error)) => {
                 tracing::debug!(causes = connection::causes(&error), "the TLS handshake failed");
                 Err(ConnectFailure::of_handshake(&error))
             }
             Err(_) => Err(ConnectFailure::TimedOut),
         };
-        Ok(Handshake { certificate: verifier.certificate(), outcome })
+        Ok(Handshake { certificate: verifier.certificate(), version, outcome })
+    }
+
+    /// Returns an HTTP client for other requests to the host: it follows no redirect and sends no `User-Agent`.
+    pub async fn examining_client(&self) -> Result<reqwest::Client, SetupError> {
+        let (base_url, timing) = (self.shared.base_url.clone(), self.shared.timing);
+        let made = tokio::task::spawn_blocking(move || connection::examining_client(&base_url, timing)).await;
+        made.unwrap_or(Err(SetupError::Client))
     }
 
     /// Makes the request `GET /health`, which is free and needs no credential.

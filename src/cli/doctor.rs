@@ -5,15 +5,16 @@ use serde::Serialize;
 use super::{Error, command_line, printer::Printer};
 use crate::{
     clock::Clock,
-    config::{ConfigError, Settings},
-    doctor::{self, Check, Fix, Status, Subject},
+    config::{ConfigError, PublicOrigin, Settings},
+    doctor::{self, Check, Fix, PublicServer, Status, Subject},
     redact::Redactor,
 };
 
 pub(super) const EXAMPLES: &str = "Examples:
   bondmcp-server doctor
   bondmcp-server doctor --json > report.json
-  bondmcp-server --profile work doctor --sign-in-port 8790";
+  bondmcp-server --profile work doctor --sign-in-port 8790
+  bondmcp-server doctor --public-url https://bond.example.com";
 
 /// Examines the set-up from the binary to BondMCP's answer and says how to fix what is broken. Shows no secret, so that
 /// its output can be pasted into a report. Makes no billed request.
@@ -25,6 +26,9 @@ pub(super) struct Args {
     /// The port to examine for the sign-in page; 0 for a free one
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     sign_in_port: u16,
+    /// Examine a hosted server from outside instead, as hosts find it: metadata, challenge, pages, firewall and TLS
+    #[arg(long, value_name = "URL", conflicts_with = "sign_in_port")]
+    public_url: Option<PublicOrigin>,
 }
 
 #[derive(Serialize)]
@@ -41,22 +45,26 @@ impl Args {
         redactor: Redactor,
         clock: Clock,
     ) -> Result<(), Error> {
-        let command_line = settings.as_ref().map(|settings| command_line(settings, &settings.profile));
-        let subject = Subject {
-            command_line: command_line.unwrap_or_default(),
-            settings,
-            sign_in_port: self.sign_in_port,
-            redactor,
-            clock,
-        };
         let mut checks = Vec::new();
-        doctor::examine(subject, &mut |check| {
+        let mut report = |check| {
             if !self.json {
                 print(&printer, &check);
             }
             checks.push(check);
-        })
-        .await;
+        };
+        if let Some(origin) = self.public_url {
+            doctor::examine_from_outside(PublicServer { origin, redactor, clock }, &mut report).await?;
+        } else {
+            let command_line = settings.as_ref().map(|settings| command_line(settings, &settings.profile));
+            let subject = Subject {
+                command_line: command_line.unwrap_or_default(),
+                settings,
+                sign_in_port: self.sign_in_port,
+                redactor,
+                clock,
+            };
+            doctor::examine(subject, &mut report).await;
+        }
         let count = |status| checks.iter().filter(|check| check.status == status).count();
         let (failed, warned) = (count(Status::Fail), count(Status::Warn));
         if self.json {

@@ -10,7 +10,10 @@ use super::{
     printer::Printer,
     prompt,
 };
-use crate::oauth::{EndReason, Grant, GrantId};
+use crate::{
+    hosted::Released,
+    oauth::{EndReason, Grant, GrantId},
+};
 
 pub(super) const EXAMPLES: &str = "Examples:
   bondmcp-server grants list
@@ -203,18 +206,16 @@ pub(super) async fn revoke(app: &App, operator: &Operator, grants: &[Grant]) -> 
         }
     }
     for grant in &ended {
-        // The account is found under the address of BondMCP alone. With another one than the server's, the key would be
+        // The account is found under the address of BondMCP alone. With another one than the server's, its key would be
         // taken for revoked.
-        let account = operator.accounts.open(&grant.owner());
-        if account.own_daily_limit().await?.is_some() {
-            hosted.release(grant).await;
-        }
-        let later = if server.grant(&grant.id).await?.is_some() {
-            " Its API key is not revoked at BondMCP yet; a running server does that."
-        } else {
-            ""
+        let is_here = operator.accounts.open(&grant.owner()).own_daily_limit().await?.is_some();
+        let released = if is_here { hosted.release(grant).await } else { Released::Not };
+        let then = match released {
+            Released::Entirely => "",
+            Released::UntilSignIn => " Its API key is revoked at BondMCP when its owner signs in again.",
+            Released::Not => " Its API key is not revoked at BondMCP yet; a running server does that.",
         };
-        app.printer.print_out(format_args!("Grant {} is revoked.{later}", grant.id));
+        app.printer.print_out(format_args!("Grant {} is revoked.{then}", grant.id));
     }
     Ok(())
 }

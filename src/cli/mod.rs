@@ -12,6 +12,7 @@ mod demo;
 mod doctor;
 mod error;
 mod grants;
+mod healthcheck;
 mod http;
 mod install;
 mod keys;
@@ -172,6 +173,9 @@ enum Command {
     /// Print a script that completes commands and flags in your shell
     #[command(after_help = completions::EXAMPLES, args = unused(ALL))]
     Completions(completions::Args),
+    /// Ask whether the server in this container is ready
+    #[command(hide = true, after_help = healthcheck::EXAMPLES, args = unused(ACCOUNT))]
+    Healthcheck(healthcheck::Args),
     /// Write the man pages, one for each command, for packages
     #[command(hide = true, after_help = man::EXAMPLES, args = unused(ALL))]
     Man(man::Args),
@@ -253,6 +257,7 @@ impl Cli {
             // These need neither a data directory nor anything from the environment.
             Command::Sandbox(args) => Box::pin(args.run(printer, clock)),
             Command::Demo(args) => Box::pin(args.run(printer, clock)),
+            Command::Healthcheck(args) => Box::pin(args.run()),
             Command::Completions(args) => {
                 args.run(&printer);
                 return Ok(());

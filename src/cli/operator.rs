@@ -39,7 +39,7 @@ impl Operator {
         let settings = oauth::Settings::new(origin.clone());
         let (vault, clock) = (accounts.vault().await?, app.clock.clone());
         let server = AuthorizationServer::open(vault, settings, Network::public(), clock).await?;
-        let settings = hosted::Settings { origin, default_daily_spend: Usd::default() };
+        let settings = hosted::Settings { origin, default_daily_spend: Usd::default(), demo: None };
         Ok(Self { hosted: Hosted::new(server, accounts.clone(), settings), accounts })
     }
 
@@ -57,6 +57,7 @@ impl Operator {
 impl From<ClientError> for Error {
     fn from(error: ClientError) -> Self {
         match error {
+            ClientError::Invalid(message) => Self::Usage(message.to_owned()),
             ClientError::Unknown(message) | ClientError::Document(message) => {
                 Self::Failed(anyhow::anyhow!(message))
             }

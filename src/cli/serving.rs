@@ -43,11 +43,20 @@ pub(super) struct ServingArgs {
     sandbox: sandboxed::SandboxFlag,
 }
 
+/// What is needed for a server.
+pub(super) struct Prepared {
+    pub accounts: Accounts,
+    pub clock: Clock,
+    /// Of sign-in pages.
+    pub sign_in: Options,
+    selection: Selection,
+    limits: Limits,
+    sandbox: Option<RunningSandbox>,
+}
+
 /// A running server with its resources.
 pub(super) struct Serving {
     pub server: BondMcp,
-    pub accounts: Accounts,
-    pub clock: Clock,
     _sandbox: Option<RunningSandbox>,
 }
 
@@ -57,16 +66,11 @@ impl ServingArgs {
         self.sandbox.sandbox
     }
 
-    /// Starts the server, with a sign-in page if the person can reach one. `stopping` ends its calls.
-    pub async fn start(
-        self,
-        app: App,
-        with_page: bool,
-        stopping: CancellationToken,
-    ) -> Result<Serving, Error> {
+    /// Prepares a server, with the sandbox if it is wanted.
+    pub async fn prepare(self, app: App) -> Result<Prepared, Error> {
         let selection = Selection { read_only: self.read_only, toolsets: self.toolsets, tools: self.tools };
         let (app, sandbox) = self.sandbox.apply(app).await?;
-        let options = Options {
+        let sign_in = Options {
             port: self.sign_in_port,
             lifetime: Duration::from_secs(self.sign_in_timeout),
             open_browser: self.open_browser,
@@ -74,11 +78,16 @@ impl ServingArgs {
             ..Options::default()
         };
         let limits = Limits { spend: self.max_spend, daily_spend: self.daily_spend, ..Limits::default() };
-        let sign_in = with_page.then_some(options);
-        let accounts = app.accounts();
-        let server = BondMcp::new(accounts.clone(), sign_in, &selection, limits, stopping)
+        Ok(Prepared { accounts: app.accounts(), clock: app.clock, sign_in, selection, limits, sandbox })
+    }
+}
+
+impl Prepared {
+    /// Starts the server; with options for sign-in pages if the person can reach one. `stopping` ends its calls.
+    pub fn start(self, sign_in: Option<Options>, stopping: CancellationToken) -> Result<Serving, Error> {
+        let server = BondMcp::new(self.accounts, sign_in, &self.selection, self.limits, stopping)
             .map_err(|error| Error::Usage(error.to_string()))?;
-        Ok(Serving { server, accounts, clock: app.clock, _sandbox: sandbox })
+        Ok(Serving { server, _sandbox: self.sandbox })
     }
 }
 

@@ -26,7 +26,9 @@ impl Args {
         }
         let stopping = CancellationToken::new();
         stop::on_signal(stopping.clone());
-        let serving = self.serving.start(app, true, stopping.clone()).await?;
+        let prepared = self.serving.prepare(app).await?;
+        let sign_in = Some(prepared.sign_in.clone());
+        let serving = prepared.start(sign_in, stopping.clone())?;
         let (input, output) = stdio_pipes();
         let server = serving.server.clone();
         let owner = server.local_owner();

@@ -9,6 +9,7 @@ mod hosts;
 mod installation;
 mod leftovers;
 mod network;
+mod outside;
 mod presentation;
 mod sign_in_port;
 mod storage;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::Instant;
 
+pub use self::outside::{PublicServer, examine as examine_from_outside};
 use self::presentation::Presentation;
 use crate::{
     account::Accounts,

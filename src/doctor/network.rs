@@ -22,7 +22,8 @@ const SOON: TimeDelta = TimeDelta::days(7);
 pub(super) async fn examine(client: &Client, clock: &Clock, findings: &mut Findings<'_>) -> bool {
     let route = client.route();
     let later = ["HTTP", "BondMCP", "clock"];
-    if let Err(failed) = connect(client, clock, &route, findings).await {
+    let solution = |failure: ConnectFailure| failure.solution();
+    if let Err(failed) = connect(client, clock, &route, solution, findings).await {
         findings.skip(&later, &format!("{failed} failed"));
         return false;
     }
@@ -43,11 +44,13 @@ pub(super) async fn examine(client: &Client, clock: &Clock, findings: &mut Findi
     is_bondmcp
 }
 
-/// Tries name, connection, proxy and TLS; returns the name of the step that failed.
-async fn connect(
+/// Tries name, connection, proxy and TLS; returns the name of the step that failed. `solution` says what to do about a
+/// failure.
+pub(super) async fn connect(
     client: &Client,
     clock: &Clock,
     route: &Route,
+    solution: impl Fn(ConnectFailure) -> &'static str,
     findings: &mut Findings<'_>,
 ) -> Result<(), &'static str> {
     let target = match &route.proxy {
@@ -66,7 +69,12 @@ async fn connect(
     let shown = |addresses: &Vec<SocketAddr>| {
         addresses.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ")
     };
-    let check = step("DNS", &format!("{host}{note}"), found.as_ref().map(shown).map_err(|failure| *failure));
+    let check = step(
+        "DNS",
+        &format!("{host}{note}"),
+        found.as_ref().map(shown).map_err(|failure| *failure),
+        &solution,
+    );
     findings.add(check.since(began));
     let Ok(addresses) = found else {
         findings.skip(&["TCP", "TLS"], "DNS failed");
@@ -74,7 +82,7 @@ async fn connect(
     };
     let began = Instant::now();
     let connected = client.connect(&addresses).await;
-    let check = step("TCP", &format!("{host}:{port}{note}"), outcome(&connected));
+    let check = step("TCP", &format!("{host}:{port}{note}"), outcome(&connected), &solution);
     findings.add(check.since(began));
     let Ok(stream) = connected else {
         findings.skip(&["TLS"], "TCP failed");
@@ -84,7 +92,7 @@ async fn connect(
         let (host, port) = &route.upstream;
         let began = Instant::now();
         let tunnelled = client.tunnel(stream).await;
-        findings.add(step("proxy", &format!("{host}:{port}"), outcome(&tunnelled)).since(began));
+        findings.add(step("proxy", &format!("{host}:{port}"), outcome(&tunnelled), &solution).since(began));
         let Ok(stream) = tunnelled else {
             findings.skip(&["TLS"], "the proxy failed");
             return Err("the proxy");
@@ -99,7 +107,7 @@ async fn connect(
     }
     let began = Instant::now();
     let check = match client.handshake(stream).await {
-        Ok(handshake) => tls(handshake, clock),
+        Ok(handshake) => tls(handshake, clock, &solution),
         Err(error) => {
             let UserFacingError { message, solution, .. } = (&bondmcp::Error::from(error)).into();
             Check::fail("TLS", message, Fix::advice(solution))
@@ -109,10 +117,15 @@ async fn connect(
 }
 
 /// Reports one step towards `target`.
-fn step(name: &'static str, target: &str, outcome: Result<String, ConnectFailure>) -> Check {
+fn step(
+    name: &'static str,
+    target: &str,
+    outcome: Result<String, ConnectFailure>,
+    solution: &impl Fn(ConnectFailure) -> &'static str,
+) -> Check {
     match outcome {
         Ok(reached) => Check::ok(name, format!("{target}: {reached}")),
-        Err(failure) => Check::fail(name, format!("{target}: {failure}"), Fix::advice(failure.solution())),
+        Err(failure) => Check::fail(name, format!("{target}: {failure}"), Fix::advice(solution(failure))),
     }
 }
 
@@ -120,7 +133,11 @@ fn outcome<T>(connected: &Result<T, ConnectFailure>) -> Result<String, ConnectFa
     connected.as_ref().map(|_| "connected".to_owned()).map_err(|failure| *failure)
 }
 
-fn tls(Handshake { certificate, outcome }: Handshake, clock: &Clock) -> Check {
+fn tls(
+    Handshake { certificate, version, outcome }: Handshake,
+    clock: &Clock,
+    solution: &impl Fn(ConnectFailure) -> &'static str,
+) -> Check {
     let shown = certificate.as_ref().map(|certificate| {
         format!(
             "certificate from {}, valid until {}",
@@ -129,9 +146,10 @@ fn tls(Handshake { certificate, outcome }: Handshake, clock: &Clock) -> Check {
         )
     });
     let shown = shown.unwrap_or_else(|| "no certificate that could be read".to_owned());
+    let shown = version.map(|version| format!("{version}, {shown}")).unwrap_or(shown);
     match (outcome, certificate) {
         (Err(failure), _) => {
-            Check::fail("TLS", format!("{failure}; {shown}"), Fix::advice(failure.solution()))
+            Check::fail("TLS", format!("{failure}; {shown}"), Fix::advice(solution(failure)))
         }
         (Ok(()), Some(certificate)) if certificate.valid_until - clock.now() < SOON => Check::warn(
             "TLS",

@@ -1,9 +1,9 @@
 //! What the audit log has besides calls: who signed in, what was allowed to which app, and how it ended.
 
-use super::Hosted;
+use super::{Hosted, person::Person};
 use crate::{
     account::{AuditEntry, Owner},
-    oauth::{EndReason, Grant, Subject},
+    oauth::{EndReason, Grant},
 };
 
 /// Name of the tool in the entries of signing in and of consent; no MCP tool has it.
@@ -13,34 +13,34 @@ const AUTHORIZE: &str = "authorize";
 const GRANT: &str = "grant";
 
 /// Something for the audit log.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) enum AuditedEvent<'a> {
-    SignedIn { subject: &'a Subject },
+    SignedIn { person: &'a Person },
     Allowed { grant: &'a Grant },
-    Denied { subject: &'a Subject, client_name: Option<&'a str> },
+    Denied { person: &'a Person, client_name: Option<String> },
     Ended { grant: &'a Grant, reason: EndReason },
 }
 
 impl Hosted {
     pub(super) fn audit(&self, event: AuditedEvent<'_>) {
-        let person = |subject: &Subject| Owner::Subject(subject.as_str().to_owned());
+        let owner_of = |person: &Person| Owner::Subject(person.subject.as_str().to_owned());
         let (owner, host, tool, action, outcome) = match event {
-            AuditedEvent::SignedIn { subject } => (person(subject), None, AUTHORIZE, "sign_in", "ok"),
+            AuditedEvent::SignedIn { person } => (owner_of(person), None, AUTHORIZE, "sign_in", "ok"),
             AuditedEvent::Allowed { grant } => {
-                (grant.owner(), grant.client_name.as_deref(), AUTHORIZE, "allow", "ok")
+                (grant.owner(), grant.client_name.clone(), AUTHORIZE, "allow", "ok")
             }
-            AuditedEvent::Denied { subject, client_name } => {
-                (person(subject), client_name, AUTHORIZE, "deny", "ok")
+            AuditedEvent::Denied { person, client_name } => {
+                (owner_of(person), client_name, AUTHORIZE, "deny", "ok")
             }
             AuditedEvent::Ended { grant, reason } => {
                 let (action, outcome) = ended(reason);
-                (grant.owner(), grant.client_name.as_deref(), GRANT, action, outcome)
+                (grant.owner(), grant.client_name.clone(), GRANT, action, outcome)
             }
         };
         self.inner.accounts.audit(&AuditEntry {
             time: self.inner.server.clock().now(),
             owner: owner.audit_name(),
-            host: host.map(ToOwned::to_owned),
+            host,
             tool: tool.to_owned(),
             action: Some(action.to_owned()),
             outcome: outcome.to_owned(),

@@ -3,10 +3,13 @@
 
 mod views;
 
+use std::sync::Arc;
+
 use axum::{
     Router,
     extract::{Form, FromRequestParts, Path, Query, State},
     http::{StatusCode, header::SET_COOKIE, request::Parts},
+    middleware,
     response::{IntoResponse, Redirect, Response},
     routing::{get, post},
 };
@@ -14,11 +17,12 @@ use serde::Deserialize;
 use tracing::Instrument as _;
 
 use self::views::{App, Notice};
-use super::{Hosted, browser::Browser, page, person::Person};
+use super::{Hosted, authorize_views::Notice as Page, browser::Browser, person::Person};
 use crate::{
     account,
     oauth::{EndReason, Grant, GrantId},
     secret::SecretString,
+    sign_in::protect,
     vault,
 };
 
@@ -27,12 +31,14 @@ const PATH: &str = "/connections";
 
 impl Hosted {
     pub(super) fn connections_routes(&self) -> Router {
+        let place = Arc::clone(self.sign_in_pages().place());
         Router::new()
             .route(PATH, get(list))
             .route("/connections/revoke", get(confirm_all).post(revoke_all))
             .route("/connections/sign-out", post(sign_out))
             .route("/connections/{grant}/budget", post(set_budget))
             .route("/connections/{grant}/revoke", get(confirm).post(revoke))
+            .layer(middleware::from_fn_with_state(place, protect::guard))
             .with_state(self.clone())
     }
 
@@ -130,7 +136,7 @@ impl Refusal {
                 (StatusCode::SERVICE_UNAVAILABLE, "This page isn't available now", "Try again in a minute.")
             }
         };
-        page::message(hosted, status, title, text)
+        said(hosted, status, title, text)
     }
 }
 
@@ -237,12 +243,7 @@ async fn sign_out(
     let outcome = async {
         signed_in.check(&hosted, &given.form_token)?;
         hosted.inner.browsers.sign_out(&signed_in.browser).await?;
-        Ok::<_, Refusal>(page::message(
-            &hosted,
-            StatusCode::OK,
-            "You are signed out",
-            "Your apps stay connected.",
-        ))
+        Ok::<_, Refusal>(said(&hosted, StatusCode::OK, "You are signed out", "Your apps stay connected."))
     };
     outcome.await.unwrap_or_else(|refusal| refusal.page(&hosted))
 }
@@ -255,6 +256,12 @@ impl Hosted {
         tokio::spawn(work.in_current_span()).await.map_err(|_| Refusal::Unavailable)??;
         Ok(())
     }
+}
+
+/// Returns a page that only says something.
+fn said(hosted: &Hosted, status: StatusCode, title: &str, text: &str) -> Response {
+    let authority = hosted.inner.settings.origin.authority();
+    Page { authority, title, text, is_problem: !status.is_success(), ..Page::default() }.response(status)
 }
 
 /// Returns to the list, which says what was done.

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 
 use super::{
-    AuthorizationRequest, AuthorizationServer, Client, EndReason, Grant, GrantId, OAuthError, form::Form,
-    records::Versioned, token_hash::sha256,
+    AuthorizationRequest, AuthorizationServer, Client, EndReason, Grant, GrantId, OAuthError, Versioned,
+    form::Form, token_hash::sha256,
 };
 use crate::{
     clock::Timestamp,

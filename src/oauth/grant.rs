@@ -6,9 +6,7 @@ use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{
-    AuthorizationRequest, AuthorizationServer, ClientKind, Scopes, records::Next, server_keys::Purpose,
-};
+use super::{AuthorizationRequest, AuthorizationServer, ClientKind, Next, Scopes, server_keys::Purpose};
 use crate::{
     account::Owner,
     clock::Timestamp,

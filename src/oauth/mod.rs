@@ -14,7 +14,6 @@ mod form;
 mod grant;
 mod grant_states;
 mod metadata;
-mod records;
 mod refresh_token;
 mod revocation;
 mod scope;
@@ -33,11 +32,11 @@ pub use self::{
     endpoints::Endpoints,
     error::{AuthorizationErrorCode, OAuthError},
     grant::{EndReason, Grant, GrantId, Subject},
-    records::{Next, Records, Versioned},
     scope::{Scope, Scopes},
     token_request::{Acceptance, TokenResponse},
 };
 use self::{grant_states::GrantStates, server_keys::ServerKeys, signing_keys::SigningKeys};
+pub use crate::vault::{Next, Records, Versioned};
 use crate::{
     clock::Clock,
     config::PublicOrigin,
@@ -103,7 +102,7 @@ impl AuthorizationServer {
         let signing_keys = SigningKeys::open(records.clone(), clock.clone()).await?;
         let grant_states = GrantStates::new();
         let endpoints = Endpoints::new(&settings.origin);
-        let clients = Clients::new(records.clone(), &endpoints, network, clock.clone());
+        let clients = Clients::open(records.clone(), &endpoints, network, clock.clone()).await?;
         let inner =
             Inner { settings, endpoints, records, clients, server_keys, signing_keys, grant_states, clock };
         Ok(Self { inner: Arc::new(inner) })

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::records::Records;
+use super::Records;
 use crate::{
     secret::{self, ExposeSecret as _, SecretString},
     vault::{self, RecordKind},

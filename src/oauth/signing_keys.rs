@@ -16,7 +16,7 @@ use jsonwebtoken::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
 
-use super::{AccessError, records::Records};
+use super::{AccessError, Records};
 use crate::{
     clock::{Clock, Timestamp},
     secret::{self, ExposeSecret as _, SecretString},

@@ -1,10 +1,9 @@
 //! The token endpoint (RFC 6749, sections 4.1.3 and 6; resource: RFC 8707).
 
 use super::{
-    AuthorizationServer, Client, EndReason, Grant, GrantId, OAuthError, Scopes,
+    AuthorizationServer, Client, EndReason, Grant, GrantId, Next, OAuthError, Scopes,
     family::{Family, Limits, Refresh},
     form::Form,
-    records::Next,
     refresh_token::RefreshToken,
 };
 use crate::{
@@ -29,6 +28,8 @@ pub struct TokenResponse {
     pub scope: Scopes,
     /// Names the authorization in logs.
     pub reference: String,
+    /// Whether they are the first tokens of their grant.
+    pub are_first: bool,
 }
 
 /// Whether BondMCP still accepts what a grant calls it with.
@@ -44,11 +45,11 @@ pub enum Acceptance {
 impl AuthorizationServer {
     /// Answers a request to `/token`. `authorization` is the header of the same name, `form` the body. `accepted` tells
     /// before a refresh whether BondMCP still accepts what the grant calls it with.
-    pub async fn token(
+    pub async fn token<Accepted: Future<Output = Acceptance>>(
         &self,
         authorization: Option<&str>,
         form: &[u8],
-        accepted: impl AsyncFn(&Grant) -> Acceptance,
+        accepted: impl Fn(Grant) -> Accepted,
     ) -> Result<TokenResponse, OAuthError> {
         let form = Form::parse(form)?;
         let client = self.clients().authenticate(authorization, form.parameters()).await?;
@@ -78,11 +79,11 @@ impl AuthorizationServer {
         self.response(&grant, scopes, &first).await
     }
 
-    async fn refresh(
+    async fn refresh<Accepted: Future<Output = Acceptance>>(
         &self,
         client: &Client,
         form: &Form,
-        accepted: impl AsyncFn(&Grant) -> Acceptance,
+        accepted: impl Fn(Grant) -> Accepted,
     ) -> Result<TokenResponse, OAuthError> {
         let text =
             form.get("refresh_token").ok_or(OAuthError::invalid_request("refresh_token is missing."))?;
@@ -96,7 +97,7 @@ impl AuthorizationServer {
         let scopes = narrowed(&grant, form)?;
         // First without a change, so that nothing has happened where BondMCP cannot be asked.
         self.present(&grant, &token, false).await?;
-        match accepted(&grant).await {
+        match accepted(grant.clone()).await {
             Acceptance::Accepted => {}
             Acceptance::Refused => return Err(self.ended(&grant.id, EndReason::Refused, REFUSED).await?),
             Acceptance::Unknown => return Err(OAuthError::temporarily_unavailable()),
@@ -147,6 +148,7 @@ impl AuthorizationServer {
             expires_in: self.inner.settings.access_token_lifetime.as_secs(),
             scope,
             reference: grant.reference.clone(),
+            are_first: refresh_token.is_first(),
         })
     }
 

@@ -92,6 +92,26 @@ pub fn refuse_exposed(path: &Path, mode: &'static str) -> Result<(), Error> {
     Ok(())
 }
 
+/// As [`refuse_exposed`], for a secret that the operator provides. It may also be as container platforms mount it: it
+/// belongs to root, and this process reads it as a member of its group.
+pub fn refuse_exposed_secret(path: &Path) -> Result<(), Error> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        let metadata = std::fs::metadata(path).map_err(|error| unusable(path, &error))?;
+        if is_mounted_secret(metadata.uid(), metadata.mode()) {
+            return Ok(());
+        }
+    }
+    refuse_exposed(path, "600")
+}
+
+/// Whether root and a group may read, and nobody else may do anything.
+#[cfg(unix)]
+fn is_mounted_secret(owner: u32, mode: u32) -> bool {
+    owner == 0 && mode & 0o077 == 0o040
+}
+
 pub fn unusable(path: &Path, error: &io::Error) -> Error {
     Error::Unusable { path: path.to_owned(), reason: error.kind() }
 }
@@ -114,4 +134,19 @@ fn private() -> OpenOptions {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mounted_secret_is_roots_and_read_by_a_group() {
+        // A Secret of Kubernetes with `defaultMode: 0440` and `fsGroup`.
+        assert!(is_mounted_secret(0, 0o100_440) && is_mounted_secret(0, 0o100_640));
+        for mode in [0o100_444, 0o100_660, 0o100_450, 0o100_441, 0o100_600] {
+            assert!(!is_mounted_secret(0, mode), "{mode:o}");
+        }
+        assert!(!is_mounted_secret(1000, 0o100_440));
+    }
 }

@@ -84,7 +84,7 @@ impl Keyring {
     ) -> Result<(Self, KeyOrigin), Error> {
         let (keys, origin) = match source {
             SealingKeySource::Given(text) => (parse(text, "in BONDMCP_SEALING_KEY")?, KeyOrigin::Environment),
-            SealingKeySource::File(path) => (from_file(path)?, KeyOrigin::KeyFile(path.clone())),
+            SealingKeySource::File(path) => (from_operator(path)?, KeyOrigin::KeyFile(path.clone())),
             SealingKeySource::KeychainOrFile => {
                 let VaultLocation::Sqlite(vault) = location else { return Err(Error::KeyNotGiven) };
                 return Self::in_place(Place::of(data_dir), vault).await;
@@ -104,7 +104,7 @@ impl Keyring {
     pub(super) async fn reload(&self) -> Result<Self, Error> {
         let keys = match &self.source {
             SealingKeySource::Given(_) => self.keys.clone(),
-            SealingKeySource::File(path) => from_file(path)?,
+            SealingKeySource::File(path) => from_operator(path)?,
             SealingKeySource::KeychainOrFile => {
                 let found = self.place.run(Place::find).await?;
                 found.map_or_else(|| self.keys.clone(), |(keys, _)| keys)
@@ -181,7 +181,7 @@ impl Keyring {
 
     /// Returns a keyring of keys that live nowhere.
     #[cfg(test)]
-    pub(super) fn of(bytes: &[u8]) -> Self {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
         Self::of_keys(bytes.iter().map(|byte| Arc::new(SealingKey::from_bytes([*byte; 32]))).collect())
     }
 
@@ -298,8 +298,19 @@ impl Place {
 /// Keys, and where they were found.
 type Found = (Vec<Arc<SealingKey>>, KeyOrigin);
 
+/// Reads a file of this program's own.
 fn from_file(path: &Path) -> Result<Vec<Arc<SealingKey>>, Error> {
     files::refuse_exposed(path, "600")?;
+    read(path)
+}
+
+/// Reads a file that the operator provides.
+fn from_operator(path: &Path) -> Result<Vec<Arc<SealingKey>>, Error> {
+    files::refuse_exposed_secret(path)?;
+    read(path)
+}
+
+fn read(path: &Path) -> Result<Vec<Arc<SealingKey>>, Error> {
     let text = std::fs::read_to_string(path).map_err(|error| files::unusable(path, &error))?;
     parse(&text.into(), &format!("in {}", path.display()))
 }

@@ -219,6 +219,22 @@ impl Postgres {
         }
     }
 
+    /// Waits until the version of the record is no longer `seen`. Its expiry is not told: the caller's wait has an end.
+    pub async fn change_wait(&self, id: &RecordKey, seen: u64) -> Result<(), Error> {
+        loop {
+            // Before the state is looked at, so that no change is missed.
+            let change = self.changes.next(id);
+            if self.state(id).await?.version != seen {
+                return Ok(());
+            }
+            if self.changes.are_heard() {
+                change.await;
+            } else {
+                let _ = timeout(POLL_INTERVAL, change).await;
+            }
+        }
+    }
+
     pub async fn acquire_lease(
         &self,
         id: &RecordKey,

@@ -358,6 +358,14 @@ impl Sqlite {
         Ok(())
     }
 
+    /// Waits until the version of the record is no longer `seen`.
+    pub async fn change_wait(&self, id: &RecordKey, seen: u64) -> Result<(), Error> {
+        while self.state(id).await?.version == seen {
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+        Ok(())
+    }
+
     /// Begins to add records, all or none.
     pub async fn import(&self) -> Result<Import, Error> {
         let transaction = self.0.begin_with("BEGIN IMMEDIATE").await;

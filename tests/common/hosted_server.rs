@@ -10,7 +10,7 @@ use bondmcp_server::{
     config::{Flags, Settings},
     hosted::{self, Hosted},
     mcp::{BondMcp, Limits, Selection},
-    oauth::{self, AuthorizationServer, Grant, Network, Scopes},
+    oauth::{self, AuthorizationRequest, AuthorizationServer, Grant, Network, Scopes},
     redact::Redactor,
     sandbox::{RunningSandbox, SandboxConfig},
     transport::{
@@ -227,12 +227,16 @@ impl HostedServer {
     /// address at which the client receives the code.
     pub async fn agree(&self, authorization: &Authorization, scopes: Scopes) -> (Grant, Url) {
         let request = self.server.authorization_request(&authorization.query()).await.unwrap();
+        self.agree_to(&request, scopes).await
+    }
+
+    pub async fn agree_to(&self, request: &AuthorizationRequest, scopes: Scopes) -> (Grant, Url) {
         let authenticator = self.accounts.authenticator();
         let signed_in = authenticator.with_password(EMAIL, self.place.password.clone()).await.unwrap();
         let subject = self.server.subject(signed_in.user_id().unwrap()).await.unwrap();
-        let grant = self.server.create_grant(&subject, &request, scopes).await.unwrap();
+        let grant = self.server.create_grant(&subject, request, scopes).await.unwrap();
         self.accounts.open(&grant.owner()).adopt(signed_in, false).await.unwrap();
-        let answer = self.server.authorization_response(&request, &grant).await.unwrap();
+        let answer = self.server.authorization_response(request, &grant).await.unwrap();
         (grant, answer)
     }
 

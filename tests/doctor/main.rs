@@ -11,6 +11,7 @@ mod database;
 mod hosts;
 mod keys;
 mod network;
+mod outside;
 mod privacy;
 mod storage;
 mod upstreams;

@@ -17,7 +17,7 @@ use super::{
 /// A installation behind TLS that is silent.
 async fn behind_tls() -> (RunningSandbox, Installation, Front) {
     let (sandbox, mut installation) = Installation::signed_out().await;
-    let front = Front::start(&sandbox, &installation.home()).await;
+    let front = Front::start(sandbox.address(), &installation.home()).await;
     installation.place.base_url = front.base_url();
     (sandbox, installation, front)
 }

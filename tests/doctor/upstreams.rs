@@ -7,14 +7,13 @@ use std::{
 };
 
 use axum::{Router, http::header::DATE, routing::get};
-use bondmcp_server::sandbox::RunningSandbox;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{ServerConfig, crypto::aws_lc_rs, pki_types::PrivateKeyDer},
 };
 
-/// TLS in front of a sandbox.
+/// TLS in front of a server.
 pub struct Front {
     pub address: SocketAddr,
     /// `None` accepts connections and says nothing.
@@ -24,9 +23,9 @@ pub struct Front {
 
 impl Front {
     /// Starts one that is silent.
-    pub async fn start(sandbox: &RunningSandbox, directory: &Path) -> Self {
+    pub async fn start(upstream: SocketAddr, directory: &Path) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (address, upstream) = (listener.local_addr().unwrap(), sandbox.address());
+        let address = listener.local_addr().unwrap();
         let identity: Arc<Mutex<Option<Arc<ServerConfig>>>> = Arc::default();
         let current = Arc::clone(&identity);
         tokio::spawn(async move {

@@ -17,6 +17,7 @@ use crate::{
     hosted::{self, Hosted},
     oauth::{self, AuthorizationServer, Network},
     secret::SecretString,
+    sign_in,
     transport::{
         hosted::{Drain, HostedHttp},
         http::Protection,
@@ -80,15 +81,20 @@ impl HostedArgs {
         let printer = app.printer.clone();
         let (requested_to_stop, stopping) = (CancellationToken::new(), CancellationToken::new());
         stop::on_signal(requested_to_stop.clone());
-        // Nobody but the operator could open a page on loopback.
-        let serving = serving.start(app, false, stopping.clone()).await?;
-        let vault = serving.accounts.vault().await?;
-        let server = AuthorizationServer::open(vault, settings, Network::public(), serving.clock.clone());
+        let prepared = serving.prepare(app).await?;
+        let vault = prepared.accounts.vault().await?;
+        let server = AuthorizationServer::open(vault, settings, Network::public(), prepared.clock.clone());
         let server = server.await.map_err(account::Error::from)?;
-        let protection = Protection::hosted(server.clone());
-        let settings =
-            hosted::Settings { origin: origin.clone(), default_daily_spend: self.default_daily_spend };
-        let hosted = Hosted::new(server, serving.accounts.clone(), settings);
+        let settings = hosted::Settings {
+            origin: origin.clone(),
+            default_daily_spend: self.default_daily_spend,
+            demo: prepared.sign_in.demo.clone(),
+        };
+        let hosted = Hosted::new(server.clone(), prepared.accounts.clone(), settings);
+        let sign_in =
+            sign_in::Options { public: Some(hosted.sign_in_pages().clone()), ..prepared.sign_in.clone() };
+        let serving = prepared.start(Some(sign_in), stopping.clone())?;
+        let protection = Protection::hosted(server);
         let http = HostedHttp::new(hosted, requested_to_stop, stopping);
         let router = http.router(&serving.server, protection);
         announce(&printer, &origin, address);

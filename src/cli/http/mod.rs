@@ -79,7 +79,9 @@ impl Args {
         let printer = app.printer.clone();
         let stopping = CancellationToken::new();
         stop::on_signal(stopping.clone());
-        let serving = self.serving.start(app, address.ip().is_loopback(), stopping.clone()).await?;
+        let prepared = self.serving.prepare(app).await?;
+        let sign_in = address.ip().is_loopback().then(|| prepared.sign_in.clone());
+        let serving = prepared.start(sign_in, stopping.clone())?;
         announce(&printer, address, token.as_ref().filter(|_| given.is_none()));
         let owner = serving.server.local_owner();
         let authentication = match token {

@@ -9,7 +9,7 @@ use super::SignedIn;
 use crate::{
     account::{UsageTotals, Usd},
     clock::Timestamp,
-    hosted::{Hosted, page},
+    hosted::{Hosted, authorize_views::rendered},
     oauth::{ClientKind, Grant, GrantId, Scope},
     secret::ExposeSecret as _,
 };
@@ -154,7 +154,7 @@ pub(super) fn list(
             .map(|_| "Give an amount such as 5 or 0.50; 0 allows nothing that is billed.");
     }
     let page = ListPage {
-        authority: hosted.authority(),
+        authority: hosted.inner.settings.origin.authority(),
         resource: &hosted.authorization_server().endpoints().resource(),
         form_token: form_token.expose_secret(),
         email: &signed_in.person.email,
@@ -162,17 +162,17 @@ pub(super) fn list(
         apps: views,
     };
     let status = if wrong.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
-    page::rendered(status, &page)
+    rendered(status, &page)
 }
 
 /// Returns the question whether to disconnect apps, whose form goes to `action`.
 pub(super) fn disconnect(hosted: &Hosted, signed_in: &SignedIn, action: &str, grants: &[Grant]) -> Response {
     let form_token = hosted.inner.browsers.form_token(&signed_in.browser);
     let page = DisconnectPage {
-        authority: hosted.authority(),
+        authority: hosted.inner.settings.origin.authority(),
         form_token: form_token.expose_secret(),
         action,
         apps: grants.iter().map(|grant| (name(grant), &*grant.redirect_host)).collect(),
     };
-    page::rendered(StatusCode::OK, &page)
+    rendered(StatusCode::OK, &page)
 }

@@ -96,15 +96,17 @@ impl HostedHttp {
             .route("/token", post(endpoints::token))
             .route("/revoke", post(endpoints::revoke))
             .with_state(self.clone())
-            .fallback(not_found)
-            // Programs may run in web pages; the pages of this server must not be read by others.
-            .layer(from_fn(cors::allow_every_origin));
+            .fallback(not_found);
+        let pages = self.inner.hosted.router();
+        // What holds for both, such as limits, goes here, inside of CORS.
+        // Programs may run in web pages; the pages of this server must not be read by others.
+        let for_programs = for_programs.layer(from_fn(cors::allow_every_origin));
         let probes = Router::new()
             .route("/healthz", get(healthz))
             .route("/readyz", get(readiness::readyz))
             .with_state(self.clone());
-        // What holds for every route goes around this one.
-        for_programs.merge(self.inner.hosted.router()).merge(probes)
+        // What holds for every request, such as its id and its client's address, goes around this.
+        for_programs.merge(pages).merge(probes)
     }
 
     /// Serves until the server is requested to stop, then drains.
@@ -145,7 +147,7 @@ impl HostedHttp {
     /// Gives back what an ended grant has at BondMCP, in the background: no client waits for that.
     fn release(&self, grant: Grant) {
         let hosted = self.inner.hosted.clone();
-        self.inner.tasks.spawn(async move { hosted.release(&grant).await });
+        self.inner.tasks.spawn(async move { hosted.ended(&grant).await });
     }
 
     /// The same for a grant by its id. What fails here is done by the next sweep.
@@ -153,7 +155,7 @@ impl HostedHttp {
         let this = self.clone();
         self.inner.tasks.spawn(async move {
             match this.server().grant(&id).await {
-                Ok(Some(grant)) => this.inner.hosted.release(&grant).await,
+                Ok(Some(grant)) => this.inner.hosted.ended(&grant).await,
                 Ok(None) => {}
                 Err(error) => tracing::warn!(%error, "an ended grant could not be read"),
             }

@@ -1,4 +1,4 @@
-//! What the authorization server keeps in the vault: JSON, encrypted, found by a keyed hash of its id.
+//! What a hosted server keeps in the vault besides accounts: JSON, encrypted, found by a keyed hash of its id.
 
 use std::time::Duration;
 
@@ -101,6 +101,17 @@ impl Records {
 
     pub async fn delete(&self, kind: RecordKind, id: &str, version: u64) -> Result<(), vault::Error> {
         self.vault.delete(&self.id(kind, id), version).await
+    }
+
+    /// Waits until the version of a record is no longer `seen` (0 for no record), but at most for `at_most`.
+    pub async fn change_wait(
+        &self,
+        kind: RecordKind,
+        id: &str,
+        seen: u64,
+        at_most: Duration,
+    ) -> Result<(), vault::Error> {
+        self.vault.change_wait(&self.id(kind, id), seen, at_most).await
     }
 
     /// Records that something was used; `false` if it was before. It is forgotten after `lifetime`.

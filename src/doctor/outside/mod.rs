@@ -1,0 +1,153 @@
+//! Examines a hosted server from outside, as hosts find it: over the network, through its proxies and firewalls, without
+//! a credential. It speaks HTTP only, and it starts no authorization.
+
+mod documents;
+mod edge;
+mod endpoint;
+mod pages;
+mod site;
+
+use super::{Check, Findings, Fix, network, presentation::Presentation, timing};
+use crate::{
+    bondmcp::{Client, ConnectFailure},
+    clock::Clock,
+    config::{BaseUrl, ConfigError, PublicOrigin},
+    redact::Redactor,
+};
+
+use self::site::Site;
+
+/// The hosted server that is examined.
+#[derive(Debug)]
+pub struct PublicServer {
+    pub origin: PublicOrigin,
+    pub redactor: Redactor,
+    pub clock: Clock,
+}
+
+/// A finding that is not as it should be.
+struct Problem {
+    is_failure: bool,
+    detail: String,
+    advice: String,
+}
+
+/// What a check found: what is right, or what is not and how to fix it.
+type Outcome = Result<String, Problem>;
+
+impl Problem {
+    fn fail(detail: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { is_failure: true, detail: detail.into(), advice: advice.into() }
+    }
+
+    fn warn(detail: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { is_failure: false, ..Self::fail(detail, advice) }
+    }
+}
+
+fn check(name: &str, outcome: Outcome) -> Check {
+    match outcome {
+        Ok(detail) => Check::ok(name, detail),
+        Err(Problem { is_failure: true, detail, advice }) => Check::fail(name, detail, Fix::advice(advice)),
+        Err(Problem { detail, advice, .. }) => Check::warn(name, detail, Fix::advice(advice)),
+    }
+}
+
+/// Examines the server and passes each finding to `report`.
+pub async fn examine(server: PublicServer, report: &mut dyn FnMut(Check)) -> Result<(), ConfigError> {
+    let PublicServer { origin, redactor, clock } = server;
+    let base_url: BaseUrl = origin.as_str().parse()?;
+    let client = Client::new(base_url, redactor, clock.clone(), timing());
+    let mut findings = Findings { presentation: Presentation::new(env!("CARGO_PKG_NAME")), report };
+    let connected = network::connect(&client, &clock, &client.route(), solution, &mut findings).await;
+    let skipped = match connected {
+        Err(failed) => Some(format!("{failed} failed")),
+        Ok(()) => match client.examining_client().await {
+            Err(error) => Some(error.to_string()),
+            Ok(http) => {
+                let site = Site::new(origin, http);
+                if findings.add(check("HTTP", site.answers().await)) {
+                    examine_site(&site, &clock, &mut findings).await;
+                    return Ok(());
+                }
+                findings.skip(&NAMES, "HTTP failed");
+                return Ok(());
+            }
+        },
+    };
+    if let Some(reason) = skipped {
+        findings.skip(&["HTTP"], &reason);
+        findings.skip(&NAMES, &reason);
+    }
+    Ok(())
+}
+
+/// The checks that need an answer of the server.
+const NAMES: [&str; 15] = [
+    "resource metadata",
+    "server metadata",
+    "signing keys",
+    "challenge",
+    "Authorization",
+    "CORS",
+    "unknown paths",
+    "authorization page",
+    "token endpoint",
+    "host user agents",
+    "forwarded headers",
+    "metrics",
+    "clock",
+    "HTTPS redirect",
+    "HSTS",
+];
+
+async fn examine_site(site: &Site, clock: &Clock, findings: &mut Findings<'_>) {
+    let outcomes = [
+        documents::resource(site).await,
+        documents::server(site).await,
+        documents::signing_keys(site).await,
+        endpoint::challenge(site).await,
+        endpoint::authorization_header(site).await,
+        endpoint::cors(site).await,
+        endpoint::unknown_paths(site).await,
+        pages::authorization(site).await,
+        pages::token(site).await,
+        edge::user_agents(site).await,
+        edge::forwarded_headers(site).await,
+        endpoint::metrics(site).await,
+        edge::clock(site, clock).await,
+    ];
+    for (name, outcome) in NAMES.iter().zip(outcomes) {
+        findings.add(check(name, outcome));
+    }
+    if site.is_https() {
+        findings.add(check("HTTPS redirect", edge::https_redirect(site).await));
+        findings.add(check("HSTS", edge::hsts(site).await));
+    } else {
+        findings.skip(&NAMES[13..], "plain HTTP on loopback, for a trial");
+    }
+}
+
+/// What the operator can do about a connection that fails.
+fn solution(failure: ConnectFailure) -> &'static str {
+    match failure {
+        ConnectFailure::Dns => "Create a DNS record for the host of the public URL, or correct --public-url.",
+        ConnectFailure::Refused | ConnectFailure::Closed => {
+            "Start the TLS proxy in front of the server, and let it listen on the port of the public URL."
+        }
+        ConnectFailure::TimedOut | ConnectFailure::NoRoute | ConnectFailure::Other => {
+            "Let firewalls and security groups accept connections to the port of the public URL."
+        }
+        ConnectFailure::CertificateExpired(_) | ConnectFailure::CertificateNotValidYet => {
+            "Renew the certificate of the TLS proxy, and reload the proxy; check this computer's clock too."
+        }
+        ConnectFailure::CertificateForAnotherName => {
+            "Give the TLS proxy a certificate for the host of the public URL."
+        }
+        ConnectFailure::CertificateNotTrusted => {
+            "Give the TLS proxy a certificate that hosts trust, with the certificates of its chain. For one of a private authority, name that with SSL_CERT_FILE here; hosts in the cloud do not accept it."
+        }
+        ConnectFailure::Tls => "Let the TLS proxy accept TLS 1.2 and 1.3 on the port of the public URL.",
+        ConnectFailure::ProxyLogin | ConnectFailure::ProxyRefused => failure.solution(),
+    }
+}

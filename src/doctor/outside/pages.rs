@@ -1,0 +1,67 @@
+//! The authorization page and the token endpoint, asked what they must refuse.
+
+use http::{Method, header::CONTENT_TYPE};
+
+use super::{
+    Outcome, Problem,
+    site::{Site, send},
+};
+
+/// An authorization request of a client that nobody knows.
+const REQUEST: &str = "/authorize?response_type=code&client_id=of-doctor&state=of-doctor&code_challenge_method=S256\
+                       &code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM\
+                       &redirect_uri=https%3A%2F%2Fof-doctor.invalid%2Fcallback";
+
+/// An unknown client is told on a page: a redirect would lead anywhere (RFC 9700, section 4.11).
+pub(super) async fn authorization(site: &Site) -> Outcome {
+    let answer = site.get(REQUEST).await?;
+    if let Some(location) = answer.header("location") {
+        let detail = if location.contains("of-doctor.invalid") {
+            "an unknown client is redirected to: an open redirect"
+        } else {
+            "it redirects instead of showing a page"
+        };
+        return Err(Problem::fail(
+            detail,
+            "Let the proxy pass /authorize to the server, without a sign-in of its own.",
+        ));
+    }
+    if !answer.status.is_client_error() || !answer.is_html() {
+        let detail = format!("/authorize: {}, not a page that refuses an unknown client", answer.shown());
+        return Err(Problem::fail(detail, "Let the proxy pass /authorize with its query to the server."));
+    }
+    let headers = "Let the proxy pass the headers of the pages as they are.";
+    if !answer.lower("content-security-policy").contains("frame-ancestors 'none'") {
+        return Err(Problem::fail(
+            "the page may be framed by others: its Content-Security-Policy is gone",
+            headers,
+        ));
+    }
+    if !answer.is_private() {
+        return Err(Problem::fail("the page may be stored: its Cache-Control is gone", headers));
+    }
+    Ok("refuses an unknown client on a page".to_owned())
+}
+
+/// RFC 6749, sections 5.1 and 5.2.
+pub(super) async fn token(site: &Site) -> Outcome {
+    let request = site
+        .request(Method::POST, &site.at("/token"))
+        .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .body("grant_type=authorization_code&code=of-doctor&client_id=of-doctor");
+    let answer = send(request).await?;
+    let is_error = answer.json().is_some_and(|body| body["error"].is_string());
+    if !matches!(answer.status.as_u16(), 400 | 401) || !is_error {
+        let detail = format!("/token: {}, not an error of OAuth", answer.shown());
+        return Err(Problem::fail(
+            detail,
+            "Let the proxy pass POST requests to /token, and serve no error pages of its own.",
+        ));
+    }
+    if !answer.is_private() {
+        let advice =
+            "Let the proxy pass Cache-Control as it is, and cache nothing but what the server allows.";
+        return Err(Problem::fail("answers of /token may be stored", advice));
+    }
+    Ok("refuses an unknown client, and nothing is stored".to_owned())
+}

@@ -1,0 +1,544 @@
+//! `doctor --public-url` against a hosted server whose edge can be broken: each test breaks one thing, finds it named with
+//! its fix, and mends it.
+
+use std::{
+    net::SocketAddr,
+    process::Stdio,
+    sync::{Arc, Mutex},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, Method, request::Parts},
+    response::Response,
+};
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use super::{Report, upstreams::Front};
+use crate::common::within;
+
+/// The names of all findings that are not about the connection.
+const NAMES: [&str; 16] = [
+    "HTTP",
+    "resource metadata",
+    "server metadata",
+    "signing keys",
+    "challenge",
+    "Authorization",
+    "CORS",
+    "unknown paths",
+    "authorization page",
+    "token endpoint",
+    "host user agents",
+    "forwarded headers",
+    "metrics",
+    "clock",
+    "HTTPS redirect",
+    "HSTS",
+];
+
+struct Answer {
+    status: u16,
+    headers: HeaderMap,
+    body: String,
+}
+
+/// What the edge does to the answer of the server.
+type Fault = Box<dyn Fn(&Parts, &mut Answer) + Send>;
+
+/// A hosted server and what stands in front of it.
+#[derive(Clone)]
+struct Edge {
+    address: SocketAddr,
+    /// The public URL.
+    origin: Arc<Mutex<String>>,
+    fault: Arc<Mutex<Option<Fault>>>,
+}
+
+impl Edge {
+    async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let origin = Arc::new(Mutex::new(format!("http://{address}")));
+        let edge = Self { address, origin, fault: Arc::default() };
+        let router = Router::new().fallback(Self::answer).with_state(edge.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        edge
+    }
+
+    async fn answer(State(edge): State<Self>, request: Request) -> Response {
+        let (head, _) = request.into_parts();
+        let mut answer = hosted(&edge.origin.lock().unwrap(), &head);
+        if let Some(fault) = &*edge.fault.lock().unwrap() {
+            fault(&head, &mut answer);
+        }
+        let mut response = Response::new(Body::from(answer.body));
+        *response.status_mut() = answer.status.try_into().unwrap();
+        *response.headers_mut() = answer.headers;
+        response
+    }
+
+    fn break_with(&self, fault: impl Fn(&Parts, &mut Answer) + Send + 'static) {
+        *self.fault.lock().unwrap() = Some(Box::new(fault));
+    }
+
+    async fn examine(&self) -> Report {
+        let url = self.origin.lock().unwrap().clone();
+        self.examine_at(&url, &[]).await
+    }
+
+    async fn examine_at(&self, url: &str, environment: &[(&str, &str)]) -> Report {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bondmcp-server"));
+        command.args(["doctor", "--json", "--public-url", url]).env_clear().stdin(Stdio::null());
+        command.envs(environment.iter().copied());
+        let output = within(command.output()).await.unwrap();
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+        Report::of(&String::from_utf8(output.stdout).unwrap(), output.status.code())
+    }
+
+    /// Finds `name` broken by `fault` and nothing else, and whole without it.
+    async fn finds(
+        &self,
+        name: &str,
+        detail: &str,
+        advice: &str,
+        fault: impl Fn(&Parts, &mut Answer) + Send + 'static,
+    ) {
+        self.break_with(fault);
+        let report = self.examine().await;
+        let check = report.failed(name, detail);
+        assert!(check.advice.contains(advice), "{check:?}");
+        *self.fault.lock().unwrap() = None;
+        assert_eq!(self.examine().await.check(name).status, "ok");
+    }
+}
+
+fn answer(status: u16, kind: &'static str, body: impl ToString) -> Answer {
+    let mut answer = Answer { status, headers: HeaderMap::new(), body: body.to_string() };
+    answer.set("content-type", kind);
+    answer
+}
+
+impl Answer {
+    fn set(&mut self, name: &'static str, value: &str) {
+        self.headers.insert(name, HeaderValue::from_str(value).unwrap());
+    }
+
+    fn remove(&mut self, name: &str) {
+        self.headers.remove(name);
+    }
+
+    /// Changes a JSON body.
+    fn edit(&mut self, change: impl FnOnce(&mut Value)) {
+        let mut body = serde_json::from_str(&self.body).unwrap();
+        change(&mut body);
+        self.body = body.to_string();
+    }
+
+    fn replace_by(&mut self, other: Self) {
+        *self = other;
+    }
+}
+
+/// The answers of a hosted server.
+fn hosted(origin: &str, head: &Parts) -> Answer {
+    const JSON: &str = "application/json";
+    let path = head.uri.path();
+    if head.method == Method::OPTIONS {
+        let mut preflight = answer(204, JSON, "");
+        preflight.set("access-control-allow-origin", "*");
+        preflight.set("access-control-allow-headers", "Authorization, Content-Type, Mcp-Protocol-Version");
+        return preflight;
+    }
+    let mut found = match path {
+        "/.well-known/oauth-protected-resource" | "/.well-known/oauth-protected-resource/mcp" => {
+            answer(200, JSON, json!({"resource": format!("{origin}/mcp"), "authorization_servers": [origin]}))
+        }
+        "/.well-known/oauth-authorization-server"
+        | "/.well-known/oauth-authorization-server/mcp"
+        | "/.well-known/openid-configuration"
+        | "/.well-known/openid-configuration/mcp" => answer(
+            200,
+            JSON,
+            json!({
+                "issuer": origin,
+                "authorization_endpoint": format!("{origin}/authorize"),
+                "token_endpoint": format!("{origin}/token"),
+                "registration_endpoint": format!("{origin}/register"),
+                "revocation_endpoint": format!("{origin}/revoke"),
+                "jwks_uri": format!("{origin}/jwks"),
+                "code_challenge_methods_supported": ["S256"],
+                "token_endpoint_auth_methods_supported": ["none", "private_key_jwt"],
+                "client_id_metadata_document_supported": true,
+            }),
+        ),
+        "/jwks" => answer(200, JSON, json!({"keys": [{"kty": "EC", "kid": "1", "x": "x", "y": "y"}]})),
+        "/mcp" => {
+            let mut challenge = answer(401, JSON, json!({"error": "invalid_token"}));
+            let error =
+                if head.headers.contains_key("authorization") { r#"error="invalid_token", "# } else { "" };
+            let metadata = format!("{origin}/.well-known/oauth-protected-resource/mcp");
+            let value = format!(r#"Bearer {error}resource_metadata="{metadata}", scope="models""#);
+            challenge.set("www-authenticate", &value);
+            challenge
+        }
+        "/authorize" => {
+            let mut page = answer(400, "text/html; charset=utf-8", "<h1>This app is not known</h1>");
+            page.set("content-security-policy", "default-src 'none'; frame-ancestors 'none'");
+            page.set("cache-control", "no-store");
+            page
+        }
+        "/token" => {
+            let mut refusal = answer(401, JSON, json!({"error": "invalid_client"}));
+            refusal.set("cache-control", "no-store");
+            refusal
+        }
+        _ => answer(404, JSON, json!({"error": "not_found"})),
+    };
+    found.set("access-control-allow-origin", "*");
+    found.set("access-control-expose-headers", "WWW-Authenticate, Mcp-Session-Id");
+    found.set("strict-transport-security", "max-age=31536000");
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_whole_has_nothing_to_mend() {
+    let report = Edge::start().await.examine().await;
+    for name in NAMES {
+        let check = report.check(name);
+        let expected = if matches!(name, "HTTPS redirect" | "HSTS") { "skip" } else { "ok" };
+        assert_eq!(check.status, expected, "{name}: {check:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_of_the_metadata_that_the_proxy_does_not_pass() {
+    let edge = Edge::start().await;
+    for (path, name) in [
+        ("/.well-known/oauth-protected-resource", "resource metadata"),
+        ("/.well-known/oauth-protected-resource/mcp", "resource metadata"),
+        ("/.well-known/oauth-authorization-server", "server metadata"),
+        ("/.well-known/oauth-authorization-server/mcp", "server metadata"),
+        ("/.well-known/openid-configuration", "server metadata"),
+        ("/.well-known/openid-configuration/mcp", "server metadata"),
+    ] {
+        edge.finds(name, &format!("{path}: status 404, an HTML page"), "every path", move |head, found| {
+            if head.uri.path() == path {
+                found.replace_by(answer(404, "text/html", "<h1>Not Found</h1>"));
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_issuer_that_differs_in_a_byte() {
+    let edge = Edge::start().await;
+    edge.finds("server metadata", "has issuer", "--public-url", |head, found| {
+        if head.uri.path() == "/.well-known/openid-configuration" {
+            found.edit(|body| body["issuer"] = format!("{}/", body["issuer"].as_str().unwrap()).into());
+        }
+    })
+    .await;
+    edge.finds("resource metadata", "has authorization_servers", "--public-url", |head, found| {
+        if head.uri.path() == "/.well-known/oauth-protected-resource" {
+            found.edit(|body| body["authorization_servers"][0] = "https://other.example".into());
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_that_does_not_say_what_hosts_need() {
+    let edge = Edge::start().await;
+    for (field, value) in [
+        ("token_endpoint_auth_methods_supported", json!(["private_key_jwt"])),
+        ("client_id_metadata_document_supported", json!(false)),
+        ("code_challenge_methods_supported", json!(["plain", "S256"])),
+        ("token_endpoint", json!("http://10.0.0.7:8787/token")),
+    ] {
+        edge.finds("server metadata", field, "--public-url", move |head, found| {
+            if head.uri.path().starts_with("/.well-known/oauth-authorization-server") {
+                found.edit(|body| body[field] = value.clone());
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_that_is_kept_for_too_long() {
+    let edge = Edge::start().await;
+    edge.finds("resource metadata", "more than a day", "Cache-Control", |_, found| {
+        found.set("cache-control", "public, max-age=604800");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_are_missing_or_private() {
+    let edge = Edge::start().await;
+    for (keys, detail) in [(json!([]), "no keys"), (json!([{"kid": "1", "d": "x"}]), "private key")] {
+        edge.finds("signing keys", detail, "", move |head, found| {
+            if head.uri.path() == "/jwks" {
+                found.edit(|body| body["keys"] = keys.clone());
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_challenge_that_does_not_arrive() {
+    let edge = Edge::start().await;
+    let on_mcp = |change: fn(&mut Answer)| {
+        move |head: &Parts, found: &mut Answer| {
+            if head.uri.path() == "/mcp" && head.method == Method::POST {
+                change(found);
+            }
+        }
+    };
+    let gone = on_mcp(|found| found.remove("www-authenticate"));
+    edge.finds("challenge", "lacks resource_metadata", "WWW-Authenticate", gone).await;
+    let renamed = on_mcp(|found| {
+        let value = found.headers.remove("www-authenticate").unwrap();
+        found.headers.insert("x-amzn-remapped-www-authenticate", value);
+    });
+    edge.finds("challenge", "renames WWW-Authenticate", "Amazon API Gateway", renamed).await;
+    let elsewhere = on_mcp(|found| {
+        let metadata = "http://10.0.0.7:8787/.well-known/oauth-protected-resource/mcp";
+        found.set("www-authenticate", &format!(r#"Bearer resource_metadata="{metadata}", scope="x""#));
+    });
+    edge.finds("challenge", "lacks resource_metadata", "--public-url", elsewhere).await;
+    let open = on_mcp(|found| found.status = 200);
+    edge.finds("challenge", "status 200", "without a token", open).await;
+    let forbidden = on_mcp(|found| found.status = 403);
+    edge.finds("challenge", "status 403", "Host header", forbidden).await;
+    let redirected = on_mcp(|found| found.status = 301);
+    edge.finds("challenge", "status 301", "without a redirect", redirected).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_takes_the_authorization_header_for_itself() {
+    let edge = Edge::start().await;
+    edge.finds("Authorization", "does not see", "pass the Authorization header", |head, found| {
+        if head.uri.path() == "/mcp" {
+            let value = found.headers.get("www-authenticate").map(|value| value.to_str().unwrap().to_owned());
+            if let Some(value) = value {
+                found.set("www-authenticate", &value.replace(r#"error="invalid_token", "#, ""));
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cors_that_the_proxy_changes() {
+    let edge = Edge::start().await;
+    edge.finds("CORS", "may not ask /token", "OPTIONS", |head, found| {
+        if head.uri.path() == "/token" && head.method == Method::OPTIONS {
+            found.status = 405;
+        }
+    })
+    .await;
+    edge.finds("CORS", "may not ask /mcp", "add none", |_, found| {
+        found.headers.append("access-control-allow-origin", HeaderValue::from_static("*"));
+    })
+    .await;
+    edge.finds("CORS", "may not ask /mcp", "add none", |_, found| {
+        found.set("access-control-allow-credentials", "true");
+    })
+    .await;
+    edge.finds("CORS", "may not read the challenge", "CORS headers", |_, found| {
+        found.remove("access-control-expose-headers");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn error_pages_of_the_proxys_own() {
+    let edge = Edge::start().await;
+    edge.finds("unknown paths", "status 404, an HTML page", "error pages", |head, found| {
+        if head.uri.path().contains("of-doctor") {
+            found.replace_by(answer(404, "text/html", "<h1>404</h1>"));
+        }
+    })
+    .await;
+    edge.finds("token endpoint", "status 401, an HTML page", "error pages", |head, found| {
+        if head.uri.path() == "/token" && head.method == Method::POST {
+            found.replace_by(answer(401, "text/html", "<h1>401</h1>"));
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_redirect() {
+    // RFC 9700, section 4.11.
+    let edge = Edge::start().await;
+    edge.finds("authorization page", "an open redirect", "/authorize", |head, found| {
+        if head.uri.path() == "/authorize" {
+            found.status = 302;
+            found.set("location", "https://of-doctor.invalid/callback?error=unauthorized_client");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_lost_its_headers() {
+    let edge = Edge::start().await;
+    for (header, detail) in [("content-security-policy", "framed"), ("cache-control", "stored")] {
+        edge.finds("authorization page", detail, "headers of the pages", move |head, found| {
+            if head.uri.path() == "/authorize" {
+                found.remove(header);
+            }
+        })
+        .await;
+    }
+    edge.finds("token endpoint", "may be stored", "Cache-Control", |head, found| {
+        if head.uri.path() == "/token" {
+            found.set("cache-control", "max-age=60");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_firewall_that_refuses_a_host_by_its_user_agent() {
+    let edge = Edge::start().await;
+    for (user_agent, named) in [
+        ("Claude-User", "Claude-User (claude.ai): status 403"),
+        ("python-httpx", "python-httpx/0.28.1"),
+        ("openai-mcp", "openai-mcp/1.0.0 (ChatGPT)"),
+        ("openai-connectors-oauth", "ChatGPT, tokens"),
+        ("codex-mcp-client", "(Codex)"),
+        ("node", "VS Code"),
+        ("Cursor", "(Cursor)"),
+        ("claude-code", "Claude Code"),
+    ] {
+        edge.finds("host user agents", named, "Block AI bots", move |head, found| {
+            let theirs = head.headers.get("user-agent").map_or("", |value| value.to_str().unwrap());
+            if theirs.starts_with(user_agent) {
+                found.replace_by(answer(403, "text/plain", "blocked"));
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_firewall_that_refuses_requests_without_a_user_agent_or_with_a_challenge() {
+    let edge = Edge::start().await;
+    edge.break_with(|head, found| {
+        // The first documents are asked for without one too.
+        if !head.headers.contains_key("user-agent")
+            && head.method == Method::POST
+            && head.uri.path() == "/mcp"
+        {
+            found.replace_by(answer(403, "text/html", "<h1>Just a moment…</h1>"));
+            found.set("cf-mitigated", "challenge");
+        }
+    });
+    let check =
+        edge.examine().await.failed("host user agents", "no User-Agent (the sign-in of several hosts)");
+    assert!(check.advice.starts_with("This is Cloudflare. "), "{check:?}");
+    assert!(
+        check.detail.contains("a challenge of Cloudflare") && !check.detail.contains("Claude-User"),
+        "{check:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_believes_forwarded_headers() {
+    let edge = Edge::start().await;
+    edge.finds("forwarded headers", "X-Forwarded-Host", "replace", |head, found| {
+        if let Some(host) = head.headers.get("x-forwarded-host") {
+            let resource = format!("https://{}/mcp", host.to_str().unwrap());
+            found.edit(|body| body["resource"] = resource.into());
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_that_everybody_reads() {
+    let edge = Edge::start().await;
+    edge.finds("metrics", "public", "--metrics-listen", |head, found| {
+        if head.uri.path() == "/metrics" {
+            found.replace_by(answer(200, "text/plain", "bondmcp_calls_total 1"));
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_wrong() {
+    let edge = Edge::start().await;
+    edge.break_with(|_, found| {
+        let late = chrono::Utc::now() - chrono::TimeDelta::minutes(9);
+        found.set("date", &httpdate::fmt_http_date(late.into()));
+    });
+    let check = edge.examine().await.warned("clock", "behind this computer's");
+    assert!(check.advice.contains("clocks"), "{check:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_without_its_server() {
+    let edge = Edge::start().await;
+    edge.break_with(|_, found| found.replace_by(answer(502, "text/html", "<h1>Bad Gateway</h1>")));
+    let report = edge.examine().await;
+    report.failed("HTTP", "status 502, an HTML page");
+    for name in &NAMES[1..] {
+        assert_eq!(report.check(name).status, "skip");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_listens() {
+    let edge = Edge::start().await;
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let report = edge.examine_at(&format!("http://{free}"), &[]).await;
+    let check = report.failed("TCP", "connection refused");
+    assert!(check.advice.contains("TLS proxy"), "{check:?}");
+    for name in NAMES {
+        assert_eq!(report.check(name).status, "skip");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_hosts_refuse_and_missing_hsts() {
+    let edge = Edge::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let front = Front::start(edge.address, directory.path()).await;
+    let origin = format!("https://{}", front.address);
+    edge.origin.lock().unwrap().clone_from(&origin);
+    let expired = front.present(true);
+    let trusting = |certificate: &std::path::Path| certificate.to_str().unwrap().to_owned();
+    let report = edge.examine_at(&origin, &[("SSL_CERT_FILE", &trusting(&expired))]).await;
+    let check = report.failed("TLS", "its certificate expired on 2021-02-03");
+    assert!(check.advice.contains("Renew the certificate"), "{check:?}");
+    let valid = trusting(&front.present(false));
+    let check = edge.examine_at(&origin, &[]).await.failed("TLS", "not from a trusted authority");
+    assert!(check.advice.contains("chain"), "{check:?}");
+    let report = edge.examine_at(&origin, &[("SSL_CERT_FILE", &valid)]).await;
+    assert!(report.check("TLS").detail.starts_with("TLS 1.3, certificate from"), "{:#}", report.0);
+    for name in NAMES {
+        assert_eq!(report.check(name).status, "ok", "{name}: {:#}", report.0);
+    }
+    edge.break_with(|_, found| found.remove("strict-transport-security"));
+    let report = edge.examine_at(&origin, &[("SSL_CERT_FILE", &valid)]).await;
+    assert!(report.warned("HSTS", "is not sent").advice.contains("max-age=31536000"));
+}
+
+#[tokio::test]
+async fn a_url_that_is_no_public_one_is_refused() {
+    for url in ["http://bond.example.com", "https://bond.example.com/mcp", "bond.example.com"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bondmcp-server"));
+        let output = within(command.args(["doctor", "--public-url", url]).output()).await.unwrap();
+        assert_eq!(output.status.code(), Some(2), "{url}");
+    }
+}

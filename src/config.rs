@@ -24,7 +24,7 @@ use crate::secret::{ExposeSecret as _, SecretString};
 pub const DEFAULT_BASE_URL: &str = "https://t9xbkyb7mg.us-east-1.awsapprunner.com/mcp";
 
 /// The environment variables that the program reads, each with its meaning; the documentation's table is made from it.
-pub const ENVIRONMENT: [(&str, &str); 11] = [
+pub const ENVIRONMENT: [(&str, &str); 12] = [
     ("BONDMCP_BASE_URL", "The BondMCP API; `https`, or `http` on loopback"),
     ("BONDMCP_PROFILE", "The local account: `default`, `work`, …"),
     ("BONDMCP_DATA_DIR", "The directory of the vault and the audit log"),
@@ -39,6 +39,7 @@ pub const ENVIRONMENT: [(&str, &str); 11] = [
     ),
     ("BONDMCP_SEALING_KEY_FILE", "A file that holds the vault's encryption key"),
     ("BONDMCP_HTTP_TOKEN", "The bearer token of `http`, 16 characters or more"),
+    ("BONDMCP_PUBLIC_URL", "The public URL of a hosted server, such as `https://bond.example.com`"),
 ];
 
 /// Errors in the configuration; every message says how to correct it.

@@ -40,6 +40,28 @@ pub enum Kind {
     Internal,
 }
 
+impl Kind {
+    /// Returns its name, as agents read it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InvalidInput => "invalid_input",
+            Self::SignInRequired => "sign_in_required",
+            Self::InvalidCredentials => "invalid_credentials",
+            Self::EmailNotVerified => "email_not_verified",
+            Self::Forbidden => "forbidden",
+            Self::InsufficientCredits => "insufficient_credits",
+            Self::NotFound => "not_found",
+            Self::Conflict => "conflict",
+            Self::RateLimited => "rate_limited",
+            Self::SpendLimit => "spend_limit",
+            Self::UpstreamUnavailable => "upstream_unavailable",
+            Self::Timeout => "timeout",
+            Self::Internal => "internal",
+        }
+    }
+}
+
 /// A failure as it is shown to users and agents: it holds neither a secret nor a raw upstream body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct UserFacingError {
@@ -111,5 +133,32 @@ pub(crate) fn reason(kind: io::ErrorKind) -> String {
         io::ErrorKind::NotFound => "no such file or directory".to_owned(),
         io::ErrorKind::AlreadyExists => "it exists already".to_owned(),
         kind => kind.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_the_name_that_agents_read() {
+        let schema = serde_json::to_value(schemars::schema_for!(Kind)).unwrap();
+        let names: Vec<_> = schema["oneOf"].as_array().unwrap().iter().map(|kind| &kind["const"]).collect();
+        let kinds = [
+            Kind::InvalidInput,
+            Kind::SignInRequired,
+            Kind::InvalidCredentials,
+            Kind::EmailNotVerified,
+            Kind::Forbidden,
+            Kind::InsufficientCredits,
+            Kind::NotFound,
+            Kind::Conflict,
+            Kind::RateLimited,
+            Kind::SpendLimit,
+            Kind::UpstreamUnavailable,
+            Kind::Timeout,
+            Kind::Internal,
+        ];
+        assert_eq!(names, kinds.map(Kind::name));
     }
 }

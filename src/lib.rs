@@ -23,7 +23,9 @@
 //! | 0 | [`config`] | the operator's configuration | all |
 //! | 0 | [`redact`] | finding secrets in text | all |
 //! | 0 | [`hosts`] | the programs that run MCP servers, and this server's entries in their files | [`cli`], [`doctor`] |
-//! | 0 | [`telemetry`] | logging, redacted | [`cli`] |
+//! | 0 | [`telemetry`] | logging, redacted | [`mcp`], [`transport`], [`cli`] |
+//! | 0 | [`metrics`] | figures for the operator | all |
+//! | 0 | [`client_address`] | the address that a request comes from | [`hosted`], [`transport`], [`cli`] |
 //! | 0 | [`listener`] | serving HTTP with limits on connections | [`sign_in`], [`transport`], [`cli`] |
 //! | – | [`sandbox`] | an embedded BondMCP API; it imports layer 0 and the wire types of [`bondmcp`] | [`cli`], tests |
 //!
@@ -34,6 +36,7 @@
 pub mod account;
 pub mod bondmcp;
 pub mod cli;
+pub mod client_address;
 pub mod clock;
 pub mod config;
 pub mod doctor;
@@ -42,6 +45,7 @@ pub mod hosted;
 pub mod hosts;
 pub mod listener;
 pub mod mcp;
+pub mod metrics;
 pub mod oauth;
 pub mod redact;
 pub mod sandbox;

@@ -3,6 +3,7 @@
 
 use std::{
     convert::Infallible,
+    net::SocketAddr,
     pin::{Pin, pin},
     sync::{
         Arc,
@@ -46,6 +47,10 @@ pub struct Bounds {
     pub head_timeout: Duration,
 }
 
+/// The address at the other end of a request's connection, which may be a proxy's. An extension of the request.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
 /// Pause after the system failed to accept a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -67,7 +72,7 @@ pub async fn serve(
             Some(_) = tasks.join_next() => connections.retain(Connection::is_open),
             // One above the limit, to detect a client that waits for a slot.
             accepted = listener.accept(), if tasks.len() <= bounds.connections => match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     // Answers are short: none waits for the client's acknowledgement of the one before.
                     if let Err(error) = stream.set_nodelay(true) {
                         tracing::debug!(%error, "a connection keeps the system's delays");
@@ -77,7 +82,8 @@ pub async fn serve(
                     }
                     let connection = Arc::new(Connection::default());
                     connections.push(Arc::clone(&connection));
-                    tasks.spawn(connection.serve(stream, router.clone(), bounds.head_timeout, stop.clone()));
+                    let peer = Peer(peer);
+                    tasks.spawn(connection.serve(stream, peer, router.clone(), bounds.head_timeout, stop.clone()));
                 }
                 Err(error) => {
                     // The process may have reached its limit of open files.
@@ -122,12 +128,14 @@ impl Connection {
     async fn serve(
         self: Arc<Self>,
         stream: TcpStream,
+        peer: Peer,
         router: Router,
         head_timeout: Duration,
         stop: CancellationToken,
     ) {
         let router = TowerToHyperService::new(router);
-        let service = service_fn(|request: Request<Incoming>| {
+        let service = service_fn(|mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
             let in_flight = InFlight(Arc::clone(&self));
             let response = router.call(request.map(|body| Asked::new(body, Arc::clone(&self))));
             async move {
@@ -242,7 +250,6 @@ impl HttpBody for Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::SocketAddr;
 
     use axum::routing::get;
     use tokio::{

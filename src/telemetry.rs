@@ -2,6 +2,8 @@
 //! too; one line per event, whatever it contains. Also the panic hook, because a panic message may quote the data that
 //! caused it.
 
+mod request_id;
+
 use std::{
     borrow::Cow,
     io::{self, Write},
@@ -17,6 +19,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
+pub use self::request_id::RequestId;
 use crate::{
     redact::Redactor,
     text::{escaped, escaped_json},

@@ -80,7 +80,11 @@ impl Service {
         let server = BondMcp::new(accounts.clone(), page, &selection, limits, stopping.clone()).unwrap();
         let names = ["ada", "grace", "eve"].map(ToOwned::to_owned).into_iter().chain(strangers());
         let tokens = names.map(|name| (token(&name).into(), owner(&name))).collect();
-        let protection = Protection { max_sessions: 2, ..Protection::new(Authentication::Tokens(tokens)) };
+        let protection = Protection {
+            max_sessions: 2,
+            max_sessions_overall: 8,
+            ..Protection::new(Authentication::Tokens(tokens))
+        };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(http::serve(listener, http::router(&server, protection, &stopping), stopping.clone()));

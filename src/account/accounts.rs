@@ -9,15 +9,15 @@ use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Account, AuditReader, Authenticator, Inner, Owner, PerOwner, audit::Audit, cache::Cache,
+    Account, AuditReader, Authenticator, Error, Inner, Owner, PerOwner, audit::Audit, cache::Cache,
     renewal::Renewals, shared_vault::SharedVault, spending::Spending, store::Store,
 };
 use crate::{
     bondmcp::Client,
-    clock::Clock,
+    clock::{Clock, Timestamp},
     config::{EnvironmentCredentials, Profile, Settings},
     redact::Redactor,
-    vault::{RecordId, RecordKind},
+    vault::{RecordId, RecordKind, Vault},
 };
 
 /// Longest wait of a shutdown for work that must not be interrupted.
@@ -103,6 +103,17 @@ impl Accounts {
         Authenticator::new(client.for_owner(redactor.scope()), clock.clone(), tasks.clone())
     }
 
+    /// Returns the vault, and opens it if it is not open yet.
+    pub async fn vault(&self) -> Result<Vault, Error> {
+        Ok(self.shared.vault.open().await?.clone())
+    }
+
+    /// The time of day.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.shared.clock.now()
+    }
+
     /// Returns a reader of the audit log: the entries of all owners and processes.
     #[must_use]
     pub fn audit_reader(&self) -> AuditReader {
@@ -119,6 +130,9 @@ impl Accounts {
     /// Waits for work that must not be interrupted, of all owners, then closes the vault. The wait is short, since hosts
     /// do not wait long; the next start finds an unfinished API key change by its intent.
     pub async fn close(&self) {
+        for account in self.open.opened() {
+            self.shared.tasks.spawn(async move { account.spending.store_news().await });
+        }
         self.shared.tasks.close();
         if tokio::time::timeout(SHUTDOWN_GRACE_PERIOD, self.shared.tasks.wait()).await.is_err() {
             tracing::warn!("shutdown: a request to BondMCP did not end in time and was abandoned");

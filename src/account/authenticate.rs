@@ -1,14 +1,17 @@
 //! Finding out who somebody is at BondMCP, before any record is touched: a page can authenticate a person whose account
 //! is not known yet. The outcome is then adopted by an account, or its session is ended at BondMCP.
 
+use serde::{Deserialize, Serialize};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
-use super::{Account, Error, Registration, session::Session};
+use super::{Account, Error, Registration, record::SessionView, session::Session};
 use crate::{
     bondmcp::{Client, wire::User},
-    clock::Clock,
+    clock::{Clock, Timestamp},
     config::BaseUrl,
+    error::UserFacingError,
+    metrics,
     secret::SecretString,
 };
 
@@ -43,10 +46,28 @@ pub(super) enum Proof {
 #[derive(Debug)]
 pub(super) struct NewSession {
     pub email: String,
-    pub password: SecretString,
+    /// What was typed; `None` for a session that was kept in a record meanwhile.
+    pub password: Option<SecretString>,
     /// The user, if the upstream says who it is.
     pub user: Option<User>,
     pub session: Session,
+}
+
+/// A session that waits in a record for an account to adopt it. It has no password.
+#[derive(Debug, Deserialize)]
+pub struct KeptSession {
+    email: String,
+    user: Option<User>,
+    session: Session,
+}
+
+/// [`KeptSession`] with its secrets exposed; used only for encryption.
+#[derive(Serialize)]
+#[expect(missing_debug_implementations, reason = "it would show the secrets")]
+pub struct KeptSessionView<'a> {
+    email: &'a str,
+    user: Option<&'a User>,
+    session: SessionView<'a>,
 }
 
 impl Authenticator {
@@ -70,7 +91,10 @@ impl Authenticator {
     pub async fn with_password(&self, email: &str, password: SecretString) -> Result<Authenticated, Error> {
         let (this, email) = (self.clone(), email.to_owned());
         self.run_to_completion(async move {
-            let tokens = this.client.login(&email, &password).await?;
+            let answer = this.client.login(&email, &password).await;
+            let outcome = |error| UserFacingError::from(error).kind.name();
+            metrics::sign_in(answer.as_ref().map_or_else(outcome, |_| "ok"));
+            let tokens = answer?;
             let told = tokens.user.clone();
             let session = Session::new(tokens, this.clock.now(), None);
             let user = match told {
@@ -82,7 +106,7 @@ impl Authenticator {
                     name: me.name,
                 }),
             };
-            let proof = Proof::Session(NewSession { email, password, user, session });
+            let proof = Proof::Session(NewSession { email, password: Some(password), user, session });
             Ok(Authenticated { authenticator: this, proof: Some(proof) })
         })
         .await
@@ -92,6 +116,20 @@ impl Authenticator {
     pub async fn with_key(&self, key: SecretString) -> Result<Authenticated, Error> {
         self.client.list_models(&key).await?;
         Ok(Authenticated { authenticator: self.clone(), proof: Some(Proof::Key(key)) })
+    }
+
+    /// Takes a session out of the record that kept it.
+    #[must_use]
+    pub fn restore(&self, kept: KeptSession) -> Authenticated {
+        let KeptSession { email, user, session } = kept;
+        let proof = Proof::Session(NewSession { email, password: None, user, session });
+        Authenticated { authenticator: self.clone(), proof: Some(proof) }
+    }
+
+    /// The time of day.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// Runs `work` to its end even when the caller is gone: a session that nobody receives must be ended.
@@ -137,12 +175,23 @@ impl Authenticated {
         }
     }
 
+    /// Returns the session for a record that keeps it; `None` for an API key. Once it is written, the session is
+    /// [kept](Self::keep) open.
+    #[must_use]
+    pub fn to_be_kept(&self) -> Option<KeptSessionView<'_>> {
+        self.session().map(|new| KeptSessionView {
+            email: &new.email,
+            user: new.user.as_ref(),
+            session: SessionView::of(&new.session),
+        })
+    }
+
     pub(super) fn proof(&self) -> Option<&Proof> {
         self.proof.as_ref()
     }
 
-    /// Keeps the session open: an account has adopted it.
-    pub(super) fn keep(mut self) {
+    /// Keeps the session open: an account has adopted it, or a record keeps it.
+    pub fn keep(mut self) {
         self.proof = None;
     }
 }

@@ -43,6 +43,9 @@ impl Account {
             return Ok(Bearer { secret: key.clone(), source: CredentialSource::EnvironmentKey });
         }
         let memory = self.record().await?;
+        if need == RequiredCredential::Api {
+            memory.record.check_open()?;
+        }
         if need == RequiredCredential::Api
             && let Some(key) = memory.record.active()
         {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Usd;
+use super::{DailyLimit, LimitSetBy, Usd};
 use crate::{
     bondmcp,
     clock::Timestamp,
@@ -58,11 +58,17 @@ pub enum Error {
     #[error("another process is starting a sign-in")]
     SignInBusy,
     /// The owner's daily limit does not allow the call; nothing was sent.
-    #[error("the call costs up to {price}; of today's limit of {limit}, {taken} are spent or reserved")]
-    DailyLimit { price: Usd, taken: Usd, limit: Usd, resets_at: Timestamp },
+    #[error("the call costs up to {price}; of today's limit of {}, {taken} are spent or reserved", limit.usd)]
+    DailyLimit { price: Usd, taken: Usd, limit: DailyLimit, resets_at: Timestamp },
     /// It is not known what was spent today; nothing was sent.
     #[error("the daily spending limit cannot be checked, so nothing was sent to BondMCP: {cause}")]
     LimitUnknown { cause: Box<Error> },
+    /// The key is the one that the app's own calls are made with.
+    #[error("this app's own API key cannot be revoked by the app")]
+    GrantKey,
+    /// The person, the operator or the app has ended what the person had allowed.
+    #[error("this app is no longer connected to BondMCP")]
+    GrantEnded,
     /// The record decrypts but cannot be parsed.
     #[error("the account's record in the vault cannot be parsed")]
     RecordUnreadable,
@@ -216,12 +222,22 @@ impl From<&Error> for UserFacingError {
                 format!("Both keys are live and {new} is stored here. Rotate {old} again to finish."),
             ),
             Error::RenewalBusy | Error::RotationBusy | Error::SignInBusy => report(Kind::Timeout, "Try again in a moment.".into()),
-            Error::DailyLimit { resets_at, .. } => report(
-                Kind::SpendLimit,
-                format!(
-                    "Tell the person. The operator sets the limit with --daily-spend; it starts anew at {}.",
-                    resets_at.format("%Y-%m-%d %H:%M UTC")
-                ),
+            Error::DailyLimit { limit, resets_at, .. } => {
+                let changed_by = match limit.set_by {
+                    LimitSetBy::Operator => "The operator sets the limit with --daily-spend",
+                    LimitSetBy::Person => "They can change this app's limit on this server's page /connections",
+                };
+                let at = resets_at.format("%Y-%m-%d %H:%M UTC");
+                report(Kind::SpendLimit, format!("Tell the person. {changed_by}; it starts anew at {at}."))
+            }
+            Error::GrantKey => report(
+                Kind::Forbidden,
+                "Rotate it to replace it. To end it, the person disconnects this app on this server's page /connections."
+                    .into(),
+            ),
+            Error::GrantEnded => report(
+                Kind::InvalidCredentials,
+                "The person connects the app again in its settings.".into(),
             ),
             Error::LimitUnknown { cause } => {
                 let Self { kind, solution, .. } = cause.as_ref().into();

@@ -103,6 +103,7 @@ impl Account {
     /// Revokes a key: requests with it are refused afterwards.
     pub async fn revoke_key(&self, id: &str) -> Result<(), Error> {
         check_id(id)?;
+        self.check_not_the_grants_key(id).await?;
         let (account, id) = (self.clone(), id.to_owned());
         self.run_to_completion(async move {
             let revoked = account.revoke_upstream(&id).await;
@@ -204,6 +205,7 @@ impl Account {
             orphans: vec![],
         };
         self.update(|record| {
+            record.check_open()?;
             record.intents.push(intent.clone());
             Ok(())
         })
@@ -233,20 +235,25 @@ impl Account {
 
     async fn store(&self, key: NewApiKey, wanted: &CreateApiKey, intent: &Intent) -> Result<Made, Error> {
         let made = Made { id: key.id.clone(), secret: key.api_key.clone(), intent: intent.id.clone() };
-        self.update(|record| {
-            record.keys.push(ManagedKey::new(&key, &wanted.permissions));
-            match record.intent(&intent.id) {
-                Some(rotation) if rotation.replaces.is_some() => {
-                    rotation.made = Some(key.id.clone());
-                    // Another process may have checked the intents after the key was created and before it was stored.
-                    rotation.orphans.clear();
+        let (is_usable, _) = self
+            .update(|record| {
+                record.keys.push(ManagedKey::new(&key, &wanted.permissions));
+                if record.revoke_if_ended() {
+                    record.end_intent(&intent.id);
+                    return Ok(false);
                 }
-                _ => record.end_intent(&intent.id),
-            }
-            Ok(())
-        })
-        .await?;
-        Ok(made)
+                match record.intent(&intent.id) {
+                    Some(rotation) if rotation.replaces.is_some() => {
+                        rotation.made = Some(key.id.clone());
+                        // Another process may have checked the intents after the key was created and before it was stored.
+                        rotation.orphans.clear();
+                    }
+                    _ => record.end_intent(&intent.id),
+                }
+                Ok(true)
+            })
+            .await?;
+        if is_usable { Ok(made) } else { Err(Error::GrantEnded) }
     }
 
     pub(super) async fn revoke_upstream(&self, id: &str) -> Result<(), Error> {

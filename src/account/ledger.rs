@@ -20,12 +20,25 @@ const ABANDONED_AFTER: TimeDelta = TimeDelta::hours(2);
 /// Number of days that are kept: calls may end after midnight, and clocks may differ.
 const MAX_DAYS: usize = 8;
 
-/// How long the record is kept after its last change: longer than any of its days lasts.
-pub const KEPT: Duration = Duration::from_hours(32 * 24);
+/// How long the record is kept after its last change: longer than any of its days lasts, and than an app is connected
+/// without being used.
+pub const KEPT: Duration = Duration::from_hours(400 * 24);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     days: BTreeMap<NaiveDate, Day>,
+    #[serde(default)]
+    totals: Totals,
+}
+
+/// What was used since the ledger was begun.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Tool calls; counted for grants only.
+    pub calls: u64,
+    /// What was spent, including what was possibly billed.
+    pub spent: Usd,
+    pub last_used: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +76,13 @@ pub struct LimitReached {
     pub taken: Usd,
     pub limit: Usd,
     pub resets_at: Timestamp,
+}
+
+/// The state of the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    pub today: Today,
+    pub totals: Totals,
 }
 
 /// The state of a day.
@@ -105,12 +125,25 @@ impl Ledger {
         if let Some((day, reserved)) =
             days.values_mut().find_map(|day| day.reserved.remove(id).map(|r| (day, r)))
         {
-            match settlement {
-                Settlement::Spent(usd) => day.spent = day.spent.plus(usd),
-                Settlement::PossiblySpent => day.possibly_spent = day.possibly_spent.plus(reserved.usd),
-                Settlement::Released => {}
-            }
+            let spent = match settlement {
+                Settlement::Spent(usd) => {
+                    day.spent = day.spent.plus(usd);
+                    usd
+                }
+                Settlement::PossiblySpent => {
+                    day.possibly_spent = day.possibly_spent.plus(reserved.usd);
+                    reserved.usd
+                }
+                Settlement::Released => Usd::default(),
+            };
+            self.totals.spent = self.totals.spent.plus(spent);
         }
+    }
+
+    /// Counts calls, of which `last` was the last one.
+    pub fn count(&mut self, calls: u64, last: Timestamp) {
+        self.totals.calls = self.totals.calls.saturating_add(calls);
+        self.totals.last_used = self.totals.last_used.max(Some(last));
     }
 
     /// Settles the reservations of processes that have died: their calls may have been billed. Returns how many there
@@ -126,14 +159,15 @@ impl Ledger {
         abandoned.len()
     }
 
-    pub fn state(&self, now: Timestamp) -> Today {
+    pub fn state(&self, now: Timestamp) -> State {
         let date = self.today(now);
         let day = self.days.get(&date);
-        Today {
+        let today = Today {
             limit: day.map(|day| day.limit),
             taken: day.map(Day::taken).unwrap_or_default(),
             resets_at: end_of(date),
-        }
+        };
+        State { today, totals: self.totals }
     }
 
     fn today(&self, now: Timestamp) -> NaiveDate {
@@ -169,7 +203,7 @@ mod tests {
     }
 
     fn taken(ledger: &Ledger, now: Timestamp) -> Usd {
-        ledger.state(now).taken
+        ledger.state(now).today.taken
     }
 
     /// Reserves and spends all of the day's limit.
@@ -195,7 +229,7 @@ mod tests {
         for id in ["a", "b", "c"] {
             ledger.settle(id, Settlement::Spent(LIMIT));
         }
-        assert_eq!(ledger.state(noon()), Today { limit: Some(LIMIT), taken: Usd::cents(4), resets_at });
+        assert_eq!(ledger.state(noon()).today, Today { limit: Some(LIMIT), taken: Usd::cents(4), resets_at });
     }
 
     #[test]
@@ -283,6 +317,30 @@ mod tests {
         use_up(&mut ledger, noon());
         assert_eq!(ledger.days.len(), MAX_DAYS);
         assert_eq!(taken(&ledger, noon()), LIMIT);
+    }
+
+    #[test]
+    fn what_was_used_in_all_outlives_its_days_and_counts_each_call_once() {
+        let mut ledger = Ledger::default();
+        for day in 0..30 {
+            use_up(&mut ledger, noon() + TimeDelta::days(day));
+        }
+        ledger.reserve("lost", PRICE, LIMIT, noon()).unwrap();
+        ledger.settle_abandoned(noon() + TimeDelta::days(1));
+        ledger.settle("lost", Settlement::Spent(LIMIT));
+        ledger.reserve("unsent", PRICE, LIMIT, noon() + TimeDelta::days(40)).unwrap();
+        ledger.settle("unsent", Settlement::Released);
+        ledger.count(2, noon());
+        ledger.count(1, noon() - TimeDelta::days(1));
+        let totals = ledger.state(noon()).totals;
+        let spent = Usd::cents(300).plus(PRICE);
+        assert_eq!(totals, Totals { calls: 3, spent, last_used: Some(noon()) });
+    }
+
+    #[test]
+    fn a_ledger_without_totals_is_read() {
+        let ledger: Ledger = serde_json::from_str(r#"{"days":{}}"#).unwrap();
+        assert_eq!(ledger, Ledger::default());
     }
 
     #[test]

@@ -6,8 +6,10 @@ mod announcement;
 mod audit;
 mod authenticate;
 mod bearer;
+mod budget;
 mod cache;
 mod error;
+mod grant;
 mod health;
 mod identity;
 mod keys;
@@ -19,6 +21,7 @@ mod plan;
 mod reconcile;
 mod record;
 mod regeneration;
+mod release;
 mod renewal;
 mod request_state;
 mod rotation;
@@ -43,9 +46,11 @@ use tracing::Instrument as _;
 pub use self::{
     accounts::Accounts,
     audit::{AuditEntry, AuditReader, KEYS_COMMAND},
-    authenticate::{Authenticated, Authenticator},
+    authenticate::{Authenticated, Authenticator, KeptSession, KeptSessionView},
     bearer::{Bearer, CredentialSource, RequiredCredential},
+    budget::{DailyLimit, LimitSetBy, UsageTotals},
     error::{Error, SignInReason},
+    grant::NewGrant,
     identity::Identity,
     keys::{Key, KeyList, Unfinished},
     ledger::Settlement,
@@ -53,6 +58,7 @@ pub use self::{
     owner::Owner,
     per_owner::PerOwner,
     record::ManagedKey,
+    release::Leftovers,
     rotation_age::{AgedKey, parsed_time},
     sign_in::Registration,
     spending::{DailySpending, Reservation},
@@ -169,6 +175,15 @@ impl Account {
     #[must_use]
     pub fn owner_name(&self) -> &str {
         &self.inner.store.id.owner
+    }
+
+    /// Returns the verified subject whose account it is; `None` for a profile.
+    #[must_use]
+    pub fn subject(&self) -> Option<&str> {
+        match &self.inner.owner {
+            Owner::Subject(subject) => Some(subject),
+            Owner::Profile(_) => None,
+        }
     }
 
     /// Base URL that requests go to.

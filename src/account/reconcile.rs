@@ -9,7 +9,7 @@ use super::{
     Account, CachedRecord, Error,
     record::{Intent, Record},
 };
-use crate::bondmcp::wire::ApiKey;
+use crate::{bondmcp::wire::ApiKey, clock::Timestamp};
 
 /// Age up to which an intent may be another process's work in progress. An older one without orphans is finished.
 const IN_PROGRESS_AGE: TimeDelta = TimeDelta::minutes(2);
@@ -51,7 +51,7 @@ impl Account {
             record.intents.retain(|intent| {
                 let ends_in_nothing = intent.orphans.is_empty()
                     && (intent.made.is_none() || intent.replaces.is_none())
-                    && now - intent.started_at > IN_PROGRESS_AGE;
+                    && !is_in_progress(intent, now);
                 !ends_in_nothing
             });
             Ok(())
@@ -76,9 +76,14 @@ impl Account {
     }
 }
 
+/// Whether another process may be making the key just now.
+pub(super) fn is_in_progress(intent: &Intent, now: Timestamp) -> bool {
+    now - intent.started_at <= IN_PROGRESS_AGE
+}
+
 /// Returns the keys that `intent` probably created: with its name, not listed before, and not stored here; or the one
 /// whose value it may have changed.
-fn orphans(intent: &Intent, listed: &[ApiKey], stored: &[String]) -> Vec<String> {
+pub(super) fn orphans(intent: &Intent, listed: &[ApiKey], stored: &[String]) -> Vec<String> {
     let made_by_it = |key: &&ApiKey| {
         key.is_active
             && key.name == intent.name
@@ -98,7 +103,6 @@ fn orphans(intent: &Intent, listed: &[ApiKey], stored: &[String]) -> Vec<String>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Timestamp;
 
     #[test]
     fn an_orphan_has_the_intents_name_is_new_and_is_not_stored() {

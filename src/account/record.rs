@@ -6,7 +6,7 @@ use std::iter;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::session::Session;
+use super::{grant::GrantState, session::Session};
 use crate::{
     bondmcp::wire::Permission,
     clock::Timestamp,
@@ -34,6 +34,8 @@ pub struct Record {
     pub active_key: Option<String>,
     /// Key changes that have started and not finished.
     pub intents: Vec<Intent>,
+    /// Only where the account is a grant's.
+    pub grant: Option<GrantState>,
 }
 
 /// An API key that was created here.
@@ -134,18 +136,14 @@ impl Record {
             email: self.email.as_deref(),
             user_id: self.user_id.as_deref(),
             generation: self.generation,
-            session: self.session.as_ref().map(|session| SessionView {
-                access_token: session.access_token.expose_secret(),
-                obtained_at: session.obtained_at,
-                expires_at: session.expires_at,
-                refresh_token: session.refresh_token.as_ref().map(ExposeSecret::expose_secret),
-            }),
+            session: self.session.as_ref().map(SessionView::of),
             password: self.password.as_ref().map(ExposeSecret::expose_secret),
             rejected: self.rejected.as_ref(),
             own_key: self.own_key.as_ref().map(ExposeSecret::expose_secret),
             keys: self.keys.iter().map(ManagedKeyView::of).collect(),
             active_key: self.active_key.as_deref(),
             intents: &self.intents,
+            grant: self.grant.as_ref(),
         })
     }
 }
@@ -183,14 +181,28 @@ struct RecordView<'a> {
     keys: Vec<ManagedKeyView<'a>>,
     active_key: Option<&'a str>,
     intents: &'a [Intent],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grant: Option<&'a GrantState>,
 }
 
+/// [`Session`] with its secrets exposed; used only for encryption.
 #[derive(Serialize)]
-struct SessionView<'a> {
+pub struct SessionView<'a> {
     access_token: &'a str,
     obtained_at: Timestamp,
     expires_at: Timestamp,
     refresh_token: Option<&'a str>,
+}
+
+impl<'a> SessionView<'a> {
+    pub fn of(session: &'a Session) -> Self {
+        Self {
+            access_token: session.access_token.expose_secret(),
+            obtained_at: session.obtained_at,
+            expires_at: session.expires_at,
+            refresh_token: session.refresh_token.as_ref().map(ExposeSecret::expose_secret),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -248,6 +260,7 @@ mod tests {
             }],
             active_key: Some("key_1".into()),
             intents: vec![],
+            grant: None,
         }
     }
 

@@ -23,6 +23,7 @@ impl Account {
             orphans: vec![],
         };
         let begin = |record: &mut Record| {
+            record.check_open()?;
             record.intents.push(intent.clone());
             Ok(())
         };
@@ -66,6 +67,8 @@ impl Record {
         if was_active {
             self.active_key = Some(new.id.clone());
         }
+        self.replace_grant_key(old, &new.id);
+        self.revoke_if_ended();
         self.intents.retain(|intent| !(intent.regenerates && intent.replaces.as_deref() == Some(old)));
     }
 }

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     bondmcp::{self, wire::Tokens},
+    metrics,
     secret::{self, SecretString},
     vault,
 };
@@ -211,6 +212,11 @@ impl Account {
                     self.inner.client.login(email, password).await
                 }
             };
+            metrics::session_renewal(match &answer {
+                Ok(_) => "ok",
+                Err(error) if rejects_refresh(error) || rejects_password(error) => "refused",
+                Err(_) => "failed",
+            });
             match (answer, method) {
                 (Ok(tokens), _) => return self.store_session(tokens, &record, stale).await,
                 (Err(error), RenewalMethod::RefreshToken(token)) if rejects_refresh(&error) => {

@@ -62,6 +62,7 @@ impl Account {
         self.switch_over(id, &made).await?;
         let change = |record: &mut Record| {
             record.forget_key(id);
+            record.replace_grant_key(id, &made.id);
             record.end_intent(&made.intent);
             Ok(())
         };

@@ -75,6 +75,7 @@ impl Account {
     async fn adopt_session(&self, new: &NewSession, remember: bool) -> Result<(), Error> {
         let user_id = new.user.as_ref().map(|user| user.id.clone());
         let change = |record: &mut Record| {
+            record.check_open()?;
             self.check_profile(record, &new.email)?;
             self.check_user(record, user_id.as_deref())?;
             let former = record.session.take().filter(|_| record.email.as_ref() != Some(&new.email));
@@ -82,14 +83,15 @@ impl Account {
             record.email = Some(new.email.clone());
             record.user_id.clone_from(&user_id);
             record.session = Some(new.session.clone());
-            record.password = remember.then(|| new.password.clone());
+            record.password = new.password.clone().filter(|_| remember);
             record.own_key = None;
             record.rejected = None;
+            record.use_grant_key();
             Ok(former)
         };
         let (former, _) = self.update(change).await?;
         // It opens the account whether it is stored or not.
-        self.inner.redactor.hold("typed password", [&new.password]);
+        self.inner.redactor.hold("typed password", &new.password);
         self.end_former_session(former).await;
         Ok(())
     }
@@ -131,7 +133,8 @@ impl Account {
                 record.sign_out();
                 if forget_keys {
                     let user_id = record.user_id.take().filter(|_| account.belongs_to_a_subject());
-                    *record = Record { generation: record.generation, user_id, ..Record::default() };
+                    let (generation, grant) = (record.generation, record.grant.take());
+                    *record = Record { generation, user_id, grant, ..Record::default() };
                 }
                 Ok(former)
             };
@@ -172,7 +175,9 @@ impl Account {
         if is_somebody_else && self.belongs_to_a_subject() { Err(Error::AnotherUser) } else { Ok(()) }
     }
 
-    fn belongs_to_a_subject(&self) -> bool {
+    /// Whether it is a subject's, and so one of many, rather than a local profile's.
+    #[must_use]
+    pub fn belongs_to_a_subject(&self) -> bool {
         matches!(self.inner.owner, Owner::Subject(_))
     }
 }

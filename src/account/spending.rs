@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use schemars::JsonSchema;
@@ -17,8 +17,9 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::{
-    Account, Error, Usd,
-    ledger::{self, Ledger, LimitReached, Settlement, Today},
+    Error, Usd,
+    budget::DailyLimit,
+    ledger::{self, Ledger, LimitReached, Settlement, State},
     shared_vault::SharedVault,
 };
 use crate::{
@@ -28,6 +29,9 @@ use crate::{
 
 /// The kind of the ledger's record.
 const KIND: RecordKind = RecordKind::new("spending");
+
+/// Time for which calls are counted before the count is stored.
+const COUNTING_TIME: Duration = Duration::from_secs(30);
 
 /// What an owner may still spend today.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
@@ -66,31 +70,20 @@ pub(super) struct Spending {
     turn: Arc<tokio::sync::Mutex<Option<(Instant, Error)>>>,
     /// Reservations that have ended; the ledger does not know yet.
     ended: Mutex<Vec<(String, Settlement)>>,
+    /// Calls that the ledger does not know yet.
+    counted: Mutex<Counted>,
+}
+
+/// Calls that are counted and not stored yet.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    calls: u64,
+    last: Option<Timestamp>,
+    /// Whether a task waits to store them.
+    is_scheduled: bool,
 }
 
 type Turn = OwnedMutexGuard<Option<(Instant, Error)>>;
-
-impl Account {
-    /// Reserves `usd` of what the owner may spend today. The limit holds for all processes and replicas together.
-    pub async fn reserve(&self, usd: Usd, limit: Usd) -> Result<Reservation, Error> {
-        self.inner.spending.reserve(usd, limit).await.map_err(|error| match error {
-            limit @ Error::DailyLimit { .. } => limit,
-            cause => Error::LimitUnknown { cause: Box::new(cause) },
-        })
-    }
-
-    /// Returns what the owner may still spend today: of `limit`, or of the limit that a server had last today; `None` if
-    /// there is neither.
-    pub async fn daily_spending(&self, limit: Option<Usd>) -> Result<Option<DailySpending>, Error> {
-        let today = self.inner.spending.today().await?;
-        let spending = |limit: Usd| DailySpending {
-            limit_usd: limit.to_f64(),
-            left_usd: limit.minus(today.taken).to_f64(),
-            resets_at: today.resets_at,
-        };
-        Ok(limit.or(today.limit).map(spending))
-    }
-}
 
 impl Reservation {
     /// Ends the reservation. Nobody waits for it to be stored.
@@ -108,7 +101,7 @@ impl Drop for Reservation {
         // Without a runtime the process is ending; what is reserved counts.
         if let Ok(runtime) = Handle::try_current() {
             let spending = self.spending.clone();
-            let work = async move { spending.store_ended().await }.in_current_span();
+            let work = async move { spending.store_news().await }.in_current_span();
             self.spending.tasks.spawn_on(work, &runtime);
         }
     }
@@ -127,10 +120,11 @@ impl Spending {
             reservations: AtomicU64::default(),
             turn: Arc::default(),
             ended: Mutex::default(),
+            counted: Mutex::default(),
         }
     }
 
-    async fn reserve(self: &Arc<Self>, usd: Usd, limit: Usd) -> Result<Reservation, Error> {
+    pub async fn reserve(self: &Arc<Self>, usd: Usd, limit: DailyLimit) -> Result<Reservation, Error> {
         let turn = self.turn().await?;
         let reservation = Reservation {
             spending: self.clone(),
@@ -142,13 +136,13 @@ impl Spending {
         // To its end even when the caller is gone, so that it is known whether there is something to release.
         let work = async move {
             let change = |ledger: &mut Ledger, now| {
-                ledger.reserve(&reservation.id, usd, limit, now)?;
+                ledger.reserve(&reservation.id, usd, limit.usd, now)?;
                 reservation.is_written.store(true, Ordering::Relaxed);
                 Ok(())
             };
             match reservation.spending.change(turn, change).await? {
                 Ok(()) => Ok(reservation),
-                Err(LimitReached { taken, limit, resets_at }) => {
+                Err(LimitReached { taken, resets_at, .. }) => {
                     Err(Error::DailyLimit { price: usd, taken, limit, resets_at })
                 }
             }
@@ -156,19 +150,46 @@ impl Spending {
         self.tasks.spawn(work.in_current_span()).await.unwrap_or(Err(Error::Interrupted))
     }
 
-    async fn today(&self) -> Result<Today, Error> {
+    pub async fn state(&self) -> Result<State, Error> {
         let turn = self.turn().await?;
-        if self.ended().is_empty() {
+        if !self.has_news() {
             return Ok(self.read().await?.0.state(self.clock.now()));
         }
         self.change(turn, |ledger, now| ledger.state(now)).await
     }
 
-    /// Stores what has ended. What cannot be stored now is stored with the next change.
-    async fn store_ended(&self) {
-        let Ok(turn) = self.turn().await else { return };
+    /// Counts a call. It is stored with the next change, or some time later.
+    pub fn count_call(self: &Arc<Self>) {
+        let mut counted = self.counted();
+        counted.calls += 1;
+        counted.last = Some(self.clock.now());
+        if !counted.is_scheduled
+            && let Ok(runtime) = Handle::try_current()
+        {
+            counted.is_scheduled = true;
+            let spending = self.clone();
+            // A shutdown does not wait for this task; it stores what is counted itself.
+            runtime.spawn(async move {
+                tokio::time::sleep(COUNTING_TIME).await;
+                spending.counted().is_scheduled = false;
+                spending.store_news().await;
+            });
+        }
+    }
+
+    /// Whether something has happened that the ledger does not know yet.
+    fn has_news(&self) -> bool {
+        !self.ended().is_empty() || self.counted().calls > 0
+    }
+
+    /// Stores what has ended and what was counted. What cannot be stored now is stored with the next change.
+    pub async fn store_news(&self) {
         // Another one's turn may have stored it.
-        if self.ended().is_empty() {
+        if !self.has_news() {
+            return;
+        }
+        let Ok(turn) = self.turn().await else { return };
+        if !self.has_news() {
             return;
         }
         if let Err(error) = self.change(turn, |_, _| ()).await {
@@ -186,7 +207,7 @@ impl Spending {
         }
     }
 
-    /// Changes the ledger, and stores what has ended. `change` runs again if another process wrote meanwhile.
+    /// Changes the ledger, and stores what has ended and what was counted. `change` runs again if another process wrote meanwhile.
     async fn change<T>(
         &self,
         mut turn: Turn,
@@ -194,10 +215,12 @@ impl Spending {
     ) -> Result<T, Error> {
         // Forgotten once it is stored, since the caller may be gone before. Meanwhile others only add to it.
         let ended = self.ended().clone();
-        let outcome = self.write(&ended, change).await;
+        let counted = *self.counted();
+        let outcome = self.write(&ended, counted, change).await;
         *turn = outcome.as_ref().err().map(|error| (Instant::now(), error.clone()));
         if outcome.is_ok() {
             self.ended().drain(..ended.len());
+            self.counted().calls -= counted.calls;
         }
         outcome
     }
@@ -205,6 +228,7 @@ impl Spending {
     async fn write<T>(
         &self,
         ended: &[(String, Settlement)],
+        counted: Counted,
         change: impl Fn(&mut Ledger, Timestamp) -> T,
     ) -> Result<T, Error> {
         loop {
@@ -212,6 +236,9 @@ impl Spending {
             let (mut ledger, now) = (before.clone(), self.clock.now());
             for (id, settlement) in ended {
                 ledger.settle(id, *settlement);
+            }
+            if let Counted { calls: calls @ 1.., last: Some(last), .. } = counted {
+                ledger.count(calls, last);
             }
             let abandoned = ledger.settle_abandoned(now);
             let outcome = change(&mut ledger, now);
@@ -250,8 +277,24 @@ impl Spending {
         }
     }
 
+    /// Deletes the ledger.
+    pub async fn forget(&self) -> Result<(), Error> {
+        let _turn = self.turn().await?;
+        loop {
+            let (_, Some(version)) = self.read().await? else { return Ok(()) };
+            match self.vault.open().await?.delete(&self.id, version).await {
+                Err(vault::Error::Conflict) => {}
+                outcome => return Ok(outcome?),
+            }
+        }
+    }
+
     fn ended(&self) -> MutexGuard<'_, Vec<(String, Settlement)>> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn counted(&self) -> MutexGuard<'_, Counted> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -263,10 +306,13 @@ mod tests {
     use futures_util::{FutureExt as _, future::join_all};
 
     use super::*;
-    use crate::config::{Flags, Settings};
+    use crate::{
+        account::LimitSetBy,
+        config::{Flags, Settings},
+    };
 
     const PRICE: Usd = Usd::cents(5);
-    const LIMIT: Usd = Usd::cents(50);
+    const LIMIT: DailyLimit = DailyLimit { usd: Usd::cents(50), set_by: LimitSetBy::Operator };
 
     /// An owner's spending in one process of several that use the vault below `directory`.
     fn process(directory: &Path, clock: &Clock) -> Arc<Spending> {
@@ -288,7 +334,7 @@ mod tests {
     }
 
     async fn taken(spending: &Spending) -> Usd {
-        spending.today().await.unwrap().taken
+        spending.state().await.unwrap().today.taken
     }
 
     /// Ends the process like a shutdown.
@@ -306,7 +352,10 @@ mod tests {
         let (granted, refused): (Vec<_>, Vec<_>) = join_all(calls).await.into_iter().partition(Result::is_ok);
         assert_eq!(granted.len(), 10);
         for refusal in refused {
-            assert!(matches!(refusal, Err(Error::DailyLimit { taken: LIMIT, .. })), "{refusal:?}");
+            assert!(
+                matches!(refusal, Err(Error::DailyLimit { taken, .. }) if taken == LIMIT.usd),
+                "{refusal:?}"
+            );
         }
         let granted: Vec<Reservation> = granted.into_iter().map(Result::unwrap).collect();
         assert_eq!(granted.iter().map(|reservation| &reservation.id).collect::<BTreeSet<_>>().len(), 10);
@@ -376,12 +425,12 @@ mod tests {
     async fn a_clock_that_is_years_off_has_one_budget_and_takes_none_from_others() {
         let directory = tempfile::tempdir().unwrap();
         let right = process(directory.path(), &Clock::system());
-        right.reserve(LIMIT, LIMIT).await.unwrap().settle(Settlement::Spent(LIMIT));
+        right.reserve(LIMIT.usd, LIMIT).await.unwrap().settle(Settlement::Spent(LIMIT.usd));
         end(&right).await;
         let wrong = process(directory.path(), &Clock::manual("1970-01-01T00:00:00Z".parse().unwrap()));
-        wrong.reserve(LIMIT, LIMIT).await.unwrap().settle(Settlement::Spent(LIMIT));
+        wrong.reserve(LIMIT.usd, LIMIT).await.unwrap().settle(Settlement::Spent(LIMIT.usd));
         assert!(matches!(wrong.reserve(PRICE, LIMIT).await, Err(Error::DailyLimit { .. })));
-        assert_eq!(taken(&process(directory.path(), &Clock::system())).await, LIMIT);
+        assert_eq!(taken(&process(directory.path(), &Clock::system())).await, LIMIT.usd);
     }
 
     #[tokio::test]
@@ -392,7 +441,7 @@ mod tests {
         let turn = spending.turn().await.unwrap();
         reservation.settle(Settlement::Spent(Usd::cents(1)));
         // The one who asks comes first, and is gone once it has begun to store.
-        let mut asks = Box::pin(spending.today());
+        let mut asks = Box::pin(spending.state());
         assert!(asks.as_mut().now_or_never().is_none());
         drop(turn);
         assert!(asks.as_mut().now_or_never().is_none());
@@ -408,8 +457,8 @@ mod tests {
         let ahead = Clock::manual("2126-11-25T00:30:00Z".parse().unwrap());
         let (right, wrong) = (process(directory.path(), &clock), process(directory.path(), &ahead));
         let spend = async |spending: &Arc<Spending>| {
-            let reservation = spending.reserve(LIMIT, LIMIT).await?;
-            reservation.settle(Settlement::Spent(LIMIT));
+            let reservation = spending.reserve(LIMIT.usd, LIMIT).await?;
+            reservation.settle(Settlement::Spent(LIMIT.usd));
             Ok::<_, Error>(())
         };
         spend(&right).await.unwrap();

@@ -53,7 +53,7 @@ impl Store {
             let before: Vec<_> = record.secrets().cloned().collect();
             let outcome = change(&mut record)?;
             let bytes = record.to_bytes().map_err(|_| Error::RecordUnreadable)?;
-            match vault.write(&self.id, (version > 0).then_some(version), &bytes, None).await {
+            match vault.write(&self.id, (version > 0).then_some(version), &bytes, record.lifetime()).await {
                 Ok(version) => {
                     let forgotten = |old: &_| !record.secrets().any(|kept| secret::same(kept, old));
                     if before.iter().any(forgotten)

@@ -1,5 +1,7 @@
 //! Amounts of money.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 /// An amount in millionths of a US dollar, so that sums are exact.
@@ -43,6 +45,31 @@ impl Usd {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an amount is dollars with at most two decimals, up to 1000000, such as 5 or 0.50")]
+pub struct UsdError;
+
+/// Reads an amount that a person has typed: dollars, with a point before at most two decimals.
+impl FromStr for Usd {
+    type Err = UsdError;
+
+    fn from_str(text: &str) -> Result<Self, UsdError> {
+        let (dollars, cents) = match text.split_once('.') {
+            Some((dollars, cents)) if matches!(cents.len(), 1 | 2) => (dollars, cents),
+            Some(_) => return Err(UsdError),
+            None => (text, "0"),
+        };
+        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty();
+        if !digits(dollars) || !digits(cents) || dollars.len() > 7 {
+            return Err(UsdError);
+        }
+        let dollars: u64 = dollars.parse().map_err(|_| UsdError)?;
+        let cents: u64 = format!("{cents:0<2}").parse().map_err(|_| UsdError)?;
+        let amount = Self::cents(dollars * 100 + cents);
+        if amount <= Self::cents(100_000_000) { Ok(amount) } else { Err(UsdError) }
+    }
+}
+
 /// As `$0.05`; with more digits where the amount has them.
 impl std::fmt::Display for Usd {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -56,6 +83,32 @@ impl std::fmt::Display for Usd {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_amount_that_a_person_types_is_read_strictly() {
+        for (text, cents) in [("5", 500), ("0", 0), ("0.5", 50), ("05.05", 505), ("1000000", 100_000_000)] {
+            assert_eq!(text.parse(), Ok(Usd::cents(cents)), "{text}");
+        }
+        for wrong in [
+            "",
+            ".",
+            "5.",
+            ".5",
+            "0.001",
+            "-1",
+            "+1",
+            "1e3",
+            "1,50",
+            "$5",
+            " 5",
+            "1000000.01",
+            "NaN",
+            "٣",
+            "99999999",
+        ] {
+            assert_eq!(wrong.parse::<Usd>(), Err(UsdError), "{wrong}");
+        }
+    }
 
     #[test]
     fn an_amount_is_shown_exactly() {

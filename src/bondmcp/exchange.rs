@@ -4,7 +4,7 @@
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use backon::{ExponentialBuilder, Retryable as _};
@@ -24,7 +24,10 @@ use super::{
     error::{Error, Refusal},
     proxy::Proxy,
 };
-use crate::secret::{ExposeSecret, SecretBytes, SecretString};
+use crate::{
+    metrics,
+    secret::{ExposeSecret, SecretBytes, SecretString},
+};
 
 /// The largest response body that is read.
 const MAX_RESPONSE_BYTES: usize = 4 << 20;
@@ -201,9 +204,13 @@ impl Client {
     }
 
     async fn attempt<T: DeserializeOwned>(&self, time: Duration, request: Request<'_>) -> Result<T, Error> {
+        let (endpoint, began) = (endpoint(request.path), Instant::now());
         let answer = tokio::time::timeout(time, self.exchange(request)).await;
-        let body = answer.unwrap_or_else(|_| Err(self.timeout()))?;
-        serde_json::from_slice(&body).map_err(|_| self.unreadable())
+        let answer = answer.unwrap_or_else(|_| Err(self.timeout()));
+        if let Some(status) = status_class(&answer) {
+            metrics::upstream_request(endpoint, status, began.elapsed());
+        }
+        serde_json::from_slice(&answer?).map_err(|_| self.unreadable())
     }
 
     async fn exchange(&self, request: Request<'_>) -> Result<SecretBytes, Error> {
@@ -282,6 +289,39 @@ impl Client {
 
     pub(super) fn timeout(&self) -> Error {
         Error::Timeout { host: self.shared.base_url.host() }
+    }
+}
+
+/// Returns the name in metrics of the endpoint at `path`, without the ids in it.
+fn endpoint(path: &[&str]) -> &'static str {
+    match path {
+        ["health"] => "/health",
+        ["auth", "register"] => "/auth/register",
+        ["auth", "login"] => "/auth/login",
+        ["auth", "refresh"] => "/auth/refresh",
+        ["auth", "logout"] => "/auth/logout",
+        ["auth", "me"] => "/auth/me",
+        ["auth", "api-keys"] => "/auth/api-keys",
+        ["auth", "api-keys", _] => "/auth/api-keys/{id}",
+        ["api", "v1", "api-keys", "usage", _] => "/api/v1/api-keys/usage/{id}",
+        ["api", "v1", "api-keys", _, "regenerate"] => "/api/v1/api-keys/{id}/regenerate",
+        ["health-ai", "models"] => "/health-ai/models",
+        ["health-ai", _] => "/health-ai/{service}",
+        _ => "other",
+    }
+}
+
+/// Returns the class of the status that BondMCP answered with; `failed` without an answer, `None` where nothing was
+/// sent.
+fn status_class<T>(answer: &Result<T, Error>) -> Option<&'static str> {
+    match answer {
+        Ok(_) => Some("2xx"),
+        Err(Error::Redirected { .. }) => Some("3xx"),
+        Err(error) => match error.status() {
+            Some(500..) => Some("5xx"),
+            Some(400..) => Some("4xx"),
+            _ => error.was_sent().then_some("failed"),
+        },
     }
 }
 

@@ -13,7 +13,7 @@ use std::{ffi::OsString, path::PathBuf, time::Instant};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use self::{
-    choose::{Choice, confirm, refuse_without_answer},
+    choose::{Choice, confirm},
     env_file::EnvFile,
 };
 pub(super) use self::{examples::KEYS as EXAMPLES, list::print_unfinished};
@@ -152,7 +152,9 @@ impl Command {
             Self::Reveal { key, stdout: true } if !has_terminal() => {
                 Err(Error::Usage(format!("there is no terminal to ask on; {}", run(key))))
             }
-            Self::Rotate { yes: false, .. } | Self::Revoke { yes: false, .. } => refuse_without_answer(),
+            Self::Rotate { yes: false, .. } | Self::Revoke { yes: false, .. } => {
+                prompt::refuse_without_answer()
+            }
             _ => Ok(()),
         }
     }
@@ -292,7 +294,7 @@ impl Keys<'_> {
                 printer.ask_on_terminal(&[&warning, question]).map_err(|_| choose::no_terminal())?
             } else {
                 printer.print_err("This prints the key on screen and may leave it in your scrollback.");
-                prompt::line(printer, question, choose::NO_TERMINAL)?
+                prompt::line(printer, question, prompt::NO_TERMINAL)?
             };
             if answer != "yes" {
                 return Err(Error::Cancelled);

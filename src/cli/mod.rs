@@ -5,10 +5,13 @@
 )]
 
 mod audit;
+mod auth;
+mod clients;
 mod completions;
 mod demo;
 mod doctor;
 mod error;
+mod grants;
 mod healthcheck;
 mod http;
 mod install;
@@ -16,6 +19,7 @@ mod keys;
 mod login;
 mod logout;
 mod man;
+mod operator;
 mod printer;
 mod process;
 mod progress;
@@ -66,7 +70,7 @@ First steps:
 
 Environment: BONDMCP_BASE_URL, BONDMCP_API_KEY, BONDMCP_EMAIL and BONDMCP_PASSWORD, BONDMCP_PROFILE,
 BONDMCP_DATA_DIR, BONDMCP_LOG, BONDMCP_VAULT, BONDMCP_SEALING_KEY or BONDMCP_SEALING_KEY_FILE,
-BONDMCP_HTTP_TOKEN. Flags override them. Exit codes: 0 success, 1 failure, 2 usage error.";
+BONDMCP_HTTP_TOKEN, BONDMCP_PUBLIC_URL. Flags override them. Exit codes: 0 success, 1 failure, 2 usage error.";
 
 /// The flags of every command. Those of the account are refused by commands that use none; see [`unused`].
 #[derive(Debug, clap::Args)]
@@ -151,6 +155,15 @@ enum Command {
     /// Change the vault's key, or move its records to another vault
     #[command(subcommand, after_help = vault::EXAMPLES)]
     Vault(vault::Command),
+    /// Manage the OAuth clients of a hosted server
+    #[command(subcommand, after_help = clients::EXAMPLES)]
+    Clients(clients::Command),
+    /// List and revoke what people have allowed the apps that they connected to a hosted server
+    #[command(subcommand, after_help = grants::EXAMPLES)]
+    Grants(grants::Command),
+    /// Find out how far somebody came who connects an app to a hosted server
+    #[command(subcommand, after_help = auth::EXAMPLES)]
+    Auth(auth::Command),
     /// Serve an embedded BondMCP API on loopback, for trying things out
     #[command(after_help = sandbox::EXAMPLES, args = unused(ACCOUNT))]
     Sandbox(sandbox::Args),
@@ -238,6 +251,9 @@ impl Cli {
             Command::Audit(args) => Box::pin(args.run(app()?)),
             Command::Keys(command) => Box::pin(command.run(app()?)),
             Command::Vault(command) => Box::pin(command.run(app()?)),
+            Command::Clients(command) => Box::pin(command.run(app()?)),
+            Command::Grants(command) => Box::pin(command.run(app()?)),
+            Command::Auth(command) => Box::pin(command.run(app()?)),
             // These need neither a data directory nor anything from the environment.
             Command::Sandbox(args) => Box::pin(args.run(printer, clock)),
             Command::Demo(args) => Box::pin(args.run(printer, clock)),

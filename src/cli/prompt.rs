@@ -70,6 +70,17 @@ impl Credentials {
 const NO_TERMINAL_FOR_EMAIL: &str =
     "there is no terminal to ask for the e-mail on; give it as an argument, with --password-stdin";
 
+pub(super) const NO_TERMINAL: &str = "there is no terminal to ask on";
+
+/// Refuses a command that asks before it acts where nobody can answer.
+pub(super) fn refuse_without_answer() -> Result<(), Error> {
+    if is_stdin_terminal() {
+        Ok(())
+    } else {
+        Err(Error::Usage(format!("{NO_TERMINAL}; add --yes to do it without a question")))
+    }
+}
+
 /// Asks for a line on stdin; `without` is the error where that is no terminal.
 pub(super) fn line(printer: &Printer, question: &str, without: &str) -> Result<String, Error> {
     if !is_stdin_terminal() {

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{App, Error, sandboxed, stop};
+use super::{App, Error, sandboxed};
 use crate::{
-    account::Usd,
+    account::{Accounts, Usd},
+    clock::Clock,
     mcp::{BondMcp, Limits, Selection, Toolset},
     sandbox::RunningSandbox,
     sign_in::{LIFETIME, Options},
@@ -42,11 +43,20 @@ pub(super) struct ServingArgs {
     sandbox: sandboxed::SandboxFlag,
 }
 
+/// What is needed for a server.
+pub(super) struct Prepared {
+    pub accounts: Accounts,
+    pub clock: Clock,
+    /// Of sign-in pages.
+    pub sign_in: Options,
+    selection: Selection,
+    limits: Limits,
+    sandbox: Option<RunningSandbox>,
+}
+
 /// A running server with its resources.
 pub(super) struct Serving {
     pub server: BondMcp,
-    /// Cancelled by a signal that ends the server.
-    pub stopping: CancellationToken,
     _sandbox: Option<RunningSandbox>,
 }
 
@@ -56,13 +66,11 @@ impl ServingArgs {
         self.sandbox.sandbox
     }
 
-    /// Starts the server, with a sign-in page if the person can reach one.
-    pub async fn start(self, app: App, with_page: bool) -> Result<Serving, Error> {
+    /// Prepares a server, with the sandbox if it is wanted.
+    pub async fn prepare(self, app: App) -> Result<Prepared, Error> {
         let selection = Selection { read_only: self.read_only, toolsets: self.toolsets, tools: self.tools };
         let (app, sandbox) = self.sandbox.apply(app).await?;
-        let stopping = CancellationToken::new();
-        stop::on_signal(stopping.clone());
-        let options = Options {
+        let sign_in = Options {
             port: self.sign_in_port,
             lifetime: Duration::from_secs(self.sign_in_timeout),
             open_browser: self.open_browser,
@@ -70,14 +78,20 @@ impl ServingArgs {
             ..Options::default()
         };
         let limits = Limits { spend: self.max_spend, daily_spend: self.daily_spend, ..Limits::default() };
-        let sign_in = with_page.then_some(options);
-        let server = BondMcp::new(app.accounts(), sign_in, &selection, limits, stopping.clone())
-            .map_err(|error| Error::Usage(error.to_string()))?;
-        Ok(Serving { server, stopping, _sandbox: sandbox })
+        Ok(Prepared { accounts: app.accounts(), clock: app.clock, sign_in, selection, limits, sandbox })
     }
 }
 
-fn usd(text: &str) -> Result<Usd, String> {
+impl Prepared {
+    /// Starts the server; with options for sign-in pages if the person can reach one. `stopping` ends its calls.
+    pub fn start(self, sign_in: Option<Options>, stopping: CancellationToken) -> Result<Serving, Error> {
+        let server = BondMcp::new(self.accounts, sign_in, &self.selection, self.limits, stopping)
+            .map_err(|error| Error::Usage(error.to_string()))?;
+        Ok(Serving { server, _sandbox: self.sandbox })
+    }
+}
+
+pub(super) fn usd(text: &str) -> Result<Usd, String> {
     match text.parse::<f64>() {
         Ok(amount) if (0.0..=1e6).contains(&amount) => Ok(Usd::from_f64(amount)),
         _ => Err("give an amount such as 5 or 0.50".to_owned()),

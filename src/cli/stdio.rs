@@ -2,8 +2,9 @@
 
 use anyhow::anyhow;
 use rmcp::transport::stdio_pipes;
+use tokio_util::sync::CancellationToken;
 
-use super::{App, Error, printer::is_stdin_terminal, serving::ServingArgs};
+use super::{App, Error, printer::is_stdin_terminal, serving::ServingArgs, stop};
 use crate::transport;
 
 pub(super) const EXAMPLES: &str = "Examples, as the command of an MCP host:
@@ -23,9 +24,13 @@ impl Args {
         if is_stdin_terminal() {
             explain(&app, self.serving.is_sandboxed());
         }
-        let serving = self.serving.start(app, true).await?;
+        let stopping = CancellationToken::new();
+        stop::on_signal(stopping.clone());
+        let prepared = self.serving.prepare(app).await?;
+        let sign_in = Some(prepared.sign_in.clone());
+        let serving = prepared.start(sign_in, stopping.clone())?;
         let (input, output) = stdio_pipes();
-        let (server, stopping) = (serving.server.clone(), serving.stopping.clone());
+        let server = serving.server.clone();
         let owner = server.local_owner();
         let outcome = transport::stdio::serve(server, owner, input, output, stopping).await;
         serving.server.close().await;

@@ -61,7 +61,7 @@ async fn open(app: &App) -> Result<Vault, Error> {
 }
 
 /// Opens the vault; an error if there is none.
-async fn open_existing(app: &App) -> Result<Vault, Error> {
+pub(super) async fn open_existing(app: &App) -> Result<Vault, Error> {
     let location = &app.settings.vault;
     if !location.exists() {
         return Err(Error::Failed(anyhow!(

@@ -36,6 +36,12 @@ impl PublicOrigin {
         &self.0
     }
 
+    /// Whether it is without TLS, and so on loopback, for a trial.
+    #[must_use]
+    pub fn is_trial(&self) -> bool {
+        self.0.starts_with("http://")
+    }
+
     /// Returns the host and port, as the `Host` header has them.
     #[must_use]
     pub fn authority(&self) -> &str {

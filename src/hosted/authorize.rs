@@ -1,11 +1,351 @@
-//! `/authorize`: from a client's request to its code, over signing in and consent.
+//! `/authorize`: from a client's request to its code, over signing in and consent (RFC 6749, section 4.1.1). Consent is
+//! asked every time. The authorization is bound to the browser that began it: another one can neither see nor finish it
+//! (RFC 9700, section 4.7). The client is answered by a redirect from a GET.
 
-use axum::Router;
+use axum::{
+    Router,
+    extract::{Path, RawQuery, Request, State as Shared},
+    http::{
+        HeaderMap, HeaderValue, StatusCode,
+        header::{LOCATION, SET_COOKIE},
+    },
+    middleware,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use url::Url;
 
-use super::Hosted;
+use super::{
+    Hosted,
+    authorize_views::{self as views, Notice},
+    browser::Browser,
+    consent::{ConsentForm, Destination},
+    grants::AllowError,
+    pending::{PendingAuthorization, State},
+    protect,
+};
+use crate::{
+    oauth::{AuthorizationErrorCode, RequestError},
+    secret::{ExposeSecret as _, SecretString},
+    vault,
+};
+
+/// What a browser is told about a page that it may not see, whatever the reason.
+const NOT_FOUND: &str =
+    "It has expired, or it was opened in another browser. Start again from the app that you want to connect.";
 
 impl Hosted {
     pub(super) fn authorize_routes(&self) -> Router {
         Router::new()
+            .route("/authorize", get(authorize))
+            .route("/authorize/{id}", get(show).post(decide))
+            .route("/authorize/{id}/account", post(change_account))
+            .route("/authorize/{id}/retry", post(retry))
+            .route("/authorize/{id}/done", get(done))
+            .layer(middleware::from_fn(protect::headers))
+            .with_state(self.clone())
     }
+
+    /// Returns the authorization `id`, if this browser has begun it.
+    async fn authorization(
+        &self,
+        id: &str,
+        headers: &HeaderMap,
+    ) -> Result<(PendingAuthorization, Browser), Failure> {
+        let browser = self.inner.browsers.of(headers).ok_or(Failure::NotFound)?;
+        let records = self.inner.server.records();
+        let found = PendingAuthorization::find(records, id, &browser, self.now()).await?;
+        Ok((found.ok_or(Failure::NotFound)?, browser))
+    }
+
+    /// Returns the authorization that a form is about, and its fields. The form must come from a page of this browser.
+    async fn submitted(
+        &self,
+        id: &str,
+        request: Request,
+    ) -> Result<(PendingAuthorization, Browser, ConsentForm), Failure> {
+        let headers = request.headers().clone();
+        let fields = protect::form(request, &self.inner.settings.origin).await.map_err(Failure::Form)?;
+        let form = ConsentForm::of(fields);
+        let (authorization, browser) = self.authorization(id, &headers).await?;
+        if self.inner.browsers.is_form_token(&browser, &form.form_token) {
+            Ok((authorization, browser, form))
+        } else {
+            Err(Failure::NotFound)
+        }
+    }
+
+    /// Sends the browser to the sign-in page, and from there back to the authorization.
+    async fn sign_in_first(
+        &self,
+        authorization: &PendingAuthorization,
+        browser: &Browser,
+    ) -> Result<Response, Failure> {
+        let page = self.inner.browsers.begin_sign_in(browser, &authorization.path()).await?;
+        self.step(authorization, "sign-in shown").await;
+        Ok(see_other(&page))
+    }
+
+    async fn step(&self, authorization: &PendingAuthorization, step: &'static str) {
+        self.inner.traces.step(&authorization.pending.request.reference, step).await;
+    }
+
+    fn notice<'a>(&'a self, title: &'a str, text: &'a str) -> Notice<'a> {
+        Notice { authority: self.inner.settings.origin.authority(), title, text, ..Notice::default() }
+    }
+
+    fn failed(&self, failure: &Failure) -> Response {
+        let (status, title, text) = match failure {
+            Failure::NotFound => (StatusCode::NOT_FOUND, "This page isn't valid", NOT_FOUND),
+            Failure::Form(status) => {
+                (*status, "This form isn't valid", "Go back, reload the page and try again.")
+            }
+            Failure::Vault(_) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "This doesn't work just now",
+                "The server cannot reach its database. Wait a moment, then reload the page.",
+            ),
+        };
+        if let Failure::Vault(error) = failure {
+            tracing::error!(%error, "a page of an authorization cannot be served");
+        }
+        Notice { is_problem: true, ..self.notice(title, text) }.response(status)
+    }
+}
+
+/// Why a page cannot be served.
+#[derive(Debug)]
+enum Failure {
+    NotFound,
+    Form(StatusCode),
+    Vault(vault::Error),
+}
+
+impl From<vault::Error> for Failure {
+    fn from(error: vault::Error) -> Self {
+        Self::Vault(error)
+    }
+}
+
+/// Begins an authorization. An error that concerns the client or its redirect URI is told to the person; others to the
+/// client (RFC 6749, section 4.1.2.1).
+async fn authorize(
+    Shared(hosted): Shared<Hosted>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let server = &hosted.inner.server;
+    let request = match server.authorization_request(&query.unwrap_or_default()).await {
+        Ok(request) => request,
+        Err(RequestError::Redirect(to)) => return to_client(&to),
+        Err(RequestError::Store(error)) => return hosted.failed(&error.into()),
+        Err(RequestError::Page(text)) => {
+            let text =
+                format!("{text} Start again from the app; if that doesn't help, tell whoever made it.");
+            let notice = Notice { is_problem: true, ..hosted.notice("This app can't be connected", &text) };
+            return notice.response(StatusCode::BAD_REQUEST);
+        }
+    };
+    let browsers = &hosted.inner.browsers;
+    let (browser, cookie) = match browsers.of(&headers) {
+        Some(browser) => (browser, None),
+        None => {
+            let (browser, cookie) = browsers.new_browser();
+            (browser, Some(cookie))
+        }
+    };
+    match PendingAuthorization::begin(server.records(), request, &browser, hosted.now()).await {
+        Ok(authorization) => {
+            hosted.step(&authorization, "request checked").await;
+            with_cookie(see_other(&authorization.path()), cookie.as_deref())
+        }
+        Err(error) => hosted.failed(&error.into()),
+    }
+}
+
+/// Shows the page for the state of an authorization.
+async fn show(Shared(hosted): Shared<Hosted>, Path(id): Path<String>, headers: HeaderMap) -> Response {
+    let shown = async {
+        let (authorization, browser) = hosted.authorization(&id, &headers).await?;
+        if authorization.pending.state != State::Asking {
+            return Ok(see_other(&format!("{}/done", authorization.path())));
+        }
+        let browsers = &hosted.inner.browsers;
+        let Some(person) = browsers.person(&browser).await? else {
+            return hosted.sign_in_first(&authorization, &browser).await;
+        };
+        hosted.step(&authorization, "consent shown").await;
+        let settings = &hosted.inner.settings;
+        let viewer = (&person, &browsers.form_token(&browser));
+        Ok(views::consent(&settings.origin, &authorization, viewer, settings.default_daily_spend, None))
+    };
+    shown.await.unwrap_or_else(|failure| hosted.failed(&failure))
+}
+
+/// Takes the person's decision. Whatever comes of it is on the page that the browser is sent to.
+async fn decide(Shared(hosted): Shared<Hosted>, Path(id): Path<String>, request: Request) -> Response {
+    let decided = async {
+        let (mut authorization, browser, form) = hosted.submitted(&id, request).await?;
+        let done = see_other(&format!("{}/done", authorization.path()));
+        if authorization.pending.state != State::Asking {
+            return Ok(done);
+        }
+        if !form.allows {
+            if authorization.set(State::Denied).await? {
+                hosted.step(&authorization, "denied").await;
+            }
+            return Ok(done);
+        }
+        let browsers = &hosted.inner.browsers;
+        let person = browsers.person(&browser).await?.filter(|person| form.has_shown(&person.subject));
+        let Some(person) = person else {
+            // Somebody else has signed in since, or nobody is any more: the page is shown anew.
+            return Ok(see_other(&authorization.path()));
+        };
+        let consent = match form.consent(authorization.pending.request.scopes) {
+            Ok(consent) => consent,
+            Err(problem) => {
+                let settings = &hosted.inner.settings;
+                let viewer = (&person, &browsers.form_token(&browser));
+                let sent = Some((&form, problem));
+                let suggested = settings.default_daily_spend;
+                return Ok(views::consent(&settings.origin, &authorization, viewer, suggested, sent));
+            }
+        };
+        // Of two forms at once, one goes on.
+        if authorization.set(State::Working { since: hosted.now() }).await? {
+            let hosted = hosted.clone();
+            // To its end even when the browser is gone.
+            let work = tokio::spawn(async move {
+                hosted.step(&authorization, "allowed").await;
+                let state = match hosted.allow(&authorization, &browser, &person, consent).await {
+                    Ok(grant) => State::Allowed { grant: grant.id },
+                    Err(AllowError::SignedOut) => State::Asking,
+                    Err(AllowError::Failed(problem)) => State::Failed { problem },
+                };
+                hosted.finish(authorization, state).await
+            });
+            work.await.unwrap_or(Ok(()))?;
+        }
+        Ok(done)
+    };
+    decided.await.unwrap_or_else(|failure| hosted.failed(&failure))
+}
+
+/// "Not you?": signs out in this browser, so that somebody else can sign in.
+async fn change_account(
+    Shared(hosted): Shared<Hosted>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Response {
+    let changed = async {
+        let (authorization, browser, _) = hosted.submitted(&id, request).await?;
+        hosted.inner.browsers.sign_out(&browser).await?;
+        Ok(see_other(&authorization.path()))
+    };
+    changed.await.unwrap_or_else(|failure| hosted.failed(&failure))
+}
+
+/// Asks again after a failure.
+async fn retry(Shared(hosted): Shared<Hosted>, Path(id): Path<String>, request: Request) -> Response {
+    let again = async {
+        let (mut authorization, _, _) = hosted.submitted(&id, request).await?;
+        if let State::Failed { .. } = authorization.pending.state {
+            authorization.set(State::Asking).await?;
+        }
+        Ok(see_other(&authorization.path()))
+    };
+    again.await.unwrap_or_else(|failure| hosted.failed(&failure))
+}
+
+/// Takes the answer to the client: once. The code is made here, so that its minute begins when the browser leaves.
+async fn done(Shared(hosted): Shared<Hosted>, Path(id): Path<String>, headers: HeaderMap) -> Response {
+    let answered = async {
+        let (mut authorization, browser) = hosted.authorization(&id, &headers).await?;
+        let reference = authorization.pending.request.reference.clone();
+        let reference = Some(reference.as_str());
+        match authorization.pending.state.clone() {
+            State::Asking => Ok(see_other(&authorization.path())),
+            State::Working { .. } => {
+                let text = "This takes a few seconds.";
+                let notice = hosted.notice("Connecting…", text);
+                Ok(Notice { reload_after: Some(1), reference, ..notice }.response(StatusCode::OK))
+            }
+            State::Failed { problem } => {
+                let notice = hosted.notice("The app was not connected", &problem);
+                let form_token = hosted.inner.browsers.form_token(&browser);
+                let action = format!("{}/retry", authorization.path());
+                let retry = Some((action, form_token.expose_secret()));
+                let notice = Notice { is_problem: true, retry, reference, ..notice };
+                Ok(notice.response(StatusCode::BAD_GATEWAY))
+            }
+            State::Denied => {
+                let denied = AuthorizationErrorCode::AccessDenied;
+                let to = hosted.inner.server.error_response(&authorization.pending.request, denied);
+                Ok(hosted.answer_client(&authorization, &to))
+            }
+            State::Allowed { grant } => {
+                let found = hosted.inner.server.grant(&grant).await?.filter(|grant| grant.ended.is_none());
+                let Some(found) = found else { return Err(Failure::NotFound) };
+                if !authorization.set(State::Answered).await? {
+                    return Ok(see_other(&format!("{}/done", authorization.path())));
+                }
+                let request = &authorization.pending.request;
+                match hosted.inner.server.authorization_response(request, &found).await {
+                    Ok(to) => {
+                        hosted.step(&authorization, "code sent").await;
+                        Ok(hosted.answer_client(&authorization, &to))
+                    }
+                    Err(error) => {
+                        let _ = authorization.set(State::Allowed { grant }).await;
+                        Err(error.into())
+                    }
+                }
+            }
+            State::Answered => {
+                let text = "You can close this tab. If the app is still waiting, start again there.";
+                let notice = hosted.notice("You have returned to the app", text);
+                Ok(Notice { reference, ..notice }.response(StatusCode::OK))
+            }
+        }
+    };
+    answered.await.unwrap_or_else(|failure| hosted.failed(&failure))
+}
+
+impl Hosted {
+    /// Answers the client. An app of the device is opened by a page, as browsers leave the last page standing then.
+    fn answer_client(&self, authorization: &PendingAuthorization, to: &Url) -> Response {
+        if Destination::of(&authorization.pending.request).is_on_the_web() {
+            return to_client(to);
+        }
+        let text = "Your browser opens the app. If it doesn't, use the link.";
+        let link = SecretString::from(to.as_str());
+        let notice = self.notice("Return to the app", text);
+        let reference = Some(authorization.pending.request.reference.as_str());
+        Notice { link: Some(link.expose_secret()), reference, ..notice }.response(StatusCode::OK)
+    }
+}
+
+/// Sends the browser to a path of this server, by GET.
+fn see_other(path: &str) -> Response {
+    redirect(StatusCode::SEE_OTHER, path)
+}
+
+/// Sends the browser to a client. Never 307, which would repeat a form (RFC 9700, section 4.12).
+fn to_client(to: &Url) -> Response {
+    redirect(StatusCode::FOUND, to.as_str())
+}
+
+fn redirect(status: StatusCode, to: &str) -> Response {
+    match HeaderValue::try_from(to) {
+        Ok(to) => (status, [(LOCATION, to)]).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+fn with_cookie(mut response: Response, cookie: Option<&str>) -> Response {
+    if let Some(cookie) = cookie.and_then(|cookie| HeaderValue::try_from(cookie).ok()) {
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
+    response
 }

@@ -1,47 +1,144 @@
-//! Browsers: each has a cookie that binds what it began to it (`__Host-`, `Secure`, `HttpOnly`, `SameSite=Lax`; without
-//! the prefix and `Secure` on loopback over http), and a record of who has signed in in it, for ten minutes.
+//! Browsers: each has a cookie that binds what began in it to it (`__Host-`, `Secure`, `HttpOnly`, `SameSite=Lax`;
+//! without the prefix and `Secure` on loopback over http), and a record of who has signed in in it, for ten minutes.
 
-use http::HeaderMap;
+use std::time::Duration;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use http::{HeaderMap, header::COOKIE};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::person::Person;
 use crate::{
-    account::{Authenticated, Authenticator},
-    oauth::Records,
-    secret::SecretString,
-    vault,
+    account::{Authenticated, Authenticator, KeptSession, KeptSessionView},
+    clock::Timestamp,
+    oauth::{Records, Subject, Versioned},
+    secret::{self, ExposeSecret as _, SecretString},
+    sign_in::public::PublicPages,
+    vault::{self, RecordKind},
 };
 
-/// The browsers that have a page open.
+const KIND: RecordKind = RecordKind::new("browser");
+
+/// Time for which somebody is signed in in a browser.
+const SIGNED_IN: Duration = Duration::from_mins(10);
+
+/// Length of each half of a cookie's value: 256 bits in base64url.
+const HALF: usize = 43;
+
+/// Path of the page of connected apps.
+const CONNECTIONS: &str = "/connections";
+
+/// The browsers that have a page open. Clones share them, as do all processes with the same vault.
 #[derive(Clone, Debug)]
 pub struct Browsers {
     records: Records,
     authenticator: Authenticator,
+    pages: PublicPages,
+    cookie: Cookie,
+}
+
+/// The cookie's name and attributes.
+#[derive(Clone, Copy, Debug)]
+struct Cookie {
+    name: &'static str,
+    attributes: &'static str,
 }
 
 /// A browser, by its cookie.
 #[derive(Clone, Debug)]
 pub struct Browser {
-    id: SecretString,
+    /// Stays the same when somebody signs in.
+    name: SecretString,
+    /// Changes when somebody signs in, so that who knew the cookie before is not signed in (session fixation).
+    secret: SecretString,
+}
+
+/// Who has signed in in a browser.
+#[derive(Deserialize)]
+struct SignedIn {
+    subject: Subject,
+    email: String,
+    expires_at: Timestamp,
+    session: Option<KeptSession>,
+}
+
+/// [`SignedIn`] with its secrets exposed; used only for encryption. The session is `None` once it was taken.
+#[derive(Serialize)]
+struct SignedInView<'a> {
+    subject: &'a Subject,
+    email: &'a str,
+    expires_at: Timestamp,
+    session: Option<KeptSessionView<'a>>,
+}
+
+impl Browser {
+    fn new() -> Self {
+        Self { name: secret::random(), secret: secret::random() }
+    }
+
+    /// Reads the value of a cookie.
+    fn parse(value: &str) -> Option<Self> {
+        let is_half = |half: &str| {
+            half.len() == HALF
+                && half.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+        };
+        let (name, secret) = value.split_once('.')?;
+        (is_half(name) && is_half(secret)).then(|| Self { name: name.into(), secret: secret.into() })
+    }
+
+    /// Names the browser in our records, such as that of an authorization which began in it. It stays the same when
+    /// somebody signs in in the browser, and gives no access.
+    #[must_use]
+    pub fn binding(&self) -> String {
+        digest(&self.name)
+    }
+}
+
+impl Browser {
+    /// Names the browser in our records. It stays the same when somebody signs in.
+    #[must_use]
+    pub fn binding(&self) -> String {
+        todo!()
+    }
 }
 
 impl Browsers {
-    pub fn new(records: Records, authenticator: Authenticator) -> Self {
-        Self { records, authenticator }
+    pub fn new(records: Records, pages: PublicPages) -> Self {
+        let cookie = if pages.place().origin().starts_with("https://") {
+            Cookie { name: "__Host-bondmcp", attributes: "; Path=/; Secure; HttpOnly; SameSite=Lax" }
+        } else {
+            Cookie { name: "bondmcp", attributes: "; Path=/; HttpOnly; SameSite=Lax" }
+        };
+        Self { records, authenticator: pages.authenticator().clone(), pages, cookie }
     }
 
     /// Returns the browser that sent these headers; `None` if it has no cookie yet.
     pub fn of(&self, headers: &HeaderMap) -> Option<Browser> {
-        todo!("{headers:?}")
+        let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
+        let mut cookies =
+            lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        cookies.find(|(name, _)| *name == self.cookie.name).and_then(|(_, value)| Browser::parse(value))
     }
 
     /// Makes a cookie for a browser without one; the second value is that of `Set-Cookie`.
     pub fn new_browser(&self) -> (Browser, String) {
-        todo!()
+        let browser = Browser::new();
+        let cookie = self.set_cookie(&browser);
+        (browser, cookie)
+    }
+
+    fn set_cookie(&self, browser: &Browser) -> String {
+        let Cookie { name, attributes } = self.cookie;
+        let (first, second) = (browser.name.expose_secret(), browser.secret.expose_secret());
+        format!("{name}={first}.{second}{attributes}")
     }
 
     /// Returns who has signed in in the browser.
     pub async fn person(&self, browser: &Browser) -> Result<Option<Person>, vault::Error> {
-        todo!("{browser:?}")
+        let found = self.read(browser).await?;
+        Ok(found.map(|Versioned { value, .. }| Person { subject: value.subject, email: value.email }))
     }
 
     /// Takes the session at BondMCP that was opened in the browser, for a grant to adopt. It can be taken once; then the
@@ -50,26 +147,120 @@ impl Browsers {
         &self,
         browser: &Browser,
     ) -> Result<Option<(Person, Authenticated)>, vault::Error> {
-        let _ = (&self.records, &self.authenticator);
-        todo!("{browser:?}")
+        let Some(Versioned { value, version }) = self.read(browser).await? else { return Ok(None) };
+        let SignedIn { subject, email, expires_at, session } = value;
+        let Some(session) = session else { return Ok(None) };
+        // Written before it is deleted: of two that take it, one gets it.
+        let taken = SignedInView { subject: &subject, email: &email, expires_at, session: None };
+        let id = digest(&browser.secret);
+        match self.records.write(KIND, &id, Some(version), &taken, Some(SIGNED_IN)).await {
+            Ok(version) => {
+                let authenticated = self.authenticator.restore(session);
+                if let Err(error) = self.records.delete(KIND, &id, version).await {
+                    tracing::debug!(%error, "the record of a browser is left to expire");
+                }
+                Ok(Some((Person { subject, email }, authenticated)))
+            }
+            Err(vault::Error::Conflict) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Signs out in the browser and ends the session at BondMCP ("not you?").
     pub async fn sign_out(&self, browser: &Browser) -> Result<(), vault::Error> {
-        todo!("{:?}", browser.id)
+        // Dropped, the session is ended.
+        self.take_session(browser).await.map(drop)
     }
 
     /// Starts a sign-in in the browser; returns the path of its page, which goes on to `next`, a path of this server.
     pub async fn begin_sign_in(&self, browser: &Browser, next: &str) -> Result<String, vault::Error> {
-        todo!("{browser:?} {next}")
+        let next = if is_own_path(next) { next } else { CONNECTIONS };
+        let page = self.pages.open_for_browser(browser.binding(), next.to_owned()).await?;
+        Ok(page.path())
+    }
+
+    /// Notes who has signed in on the page `page_id` in the browser. Returns the new value of `Set-Cookie`: the browser
+    /// is known by another cookie from now on. A form that was sent twice gives the same one twice.
+    pub(super) async fn sign_in(
+        &self,
+        browser: &Browser,
+        page_id: &SecretString,
+        person: &Person,
+        authenticated: Authenticated,
+    ) -> Result<String, vault::Error> {
+        let known = Browser { name: browser.name.clone(), secret: self.next_secret(browser, page_id) };
+        let id = digest(&known.secret);
+        loop {
+            let former = self.records.read::<SignedIn>(KIND, &id).await?;
+            let view = SignedInView {
+                subject: &person.subject,
+                email: &person.email,
+                expires_at: self.authenticator.now() + SIGNED_IN,
+                session: authenticated.to_be_kept(),
+            };
+            let version = former.as_ref().map(|former| former.version);
+            match self.records.write(KIND, &id, version, &view, Some(SIGNED_IN)).await {
+                Ok(_) => {
+                    authenticated.keep();
+                    if let Some(session) = former.and_then(|former| former.value.session) {
+                        drop(self.authenticator.restore(session));
+                    }
+                    break;
+                }
+                Err(vault::Error::Conflict) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        // Whoever was signed in in it before is not any longer.
+        if let Err(error) = self.sign_out(browser).await {
+            tracing::warn!(%error, "an earlier sign-in in a browser is left to expire");
+        }
+        Ok(self.set_cookie(&known))
     }
 
     /// A value for the forms of this browser, so that no other page can submit them.
     pub fn form_token(&self, browser: &Browser) -> SecretString {
-        todo!("{browser:?}")
+        mac(browser.secret.expose_secret().as_bytes(), &[browser.name.expose_secret(), "form"])
     }
 
     pub fn is_form_token(&self, browser: &Browser, given: &SecretString) -> bool {
-        todo!("{browser:?} {given:?}")
+        secret::same(&self.form_token(browser), given)
     }
+
+    /// Returns the secret of the browser's cookie after it has signed in on a page. Who knows the cookie before cannot
+    /// compute it.
+    fn next_secret(&self, browser: &Browser, page_id: &SecretString) -> SecretString {
+        let (key, _) = self.records.vault().derived_keys(b"the cookie of a browser after a sign-in");
+        mac(&*key, &[browser.secret.expose_secret(), page_id.expose_secret()])
+    }
+
+    /// Returns the record of somebody who is still signed in in the browser.
+    async fn read(&self, browser: &Browser) -> Result<Option<Versioned<SignedIn>>, vault::Error> {
+        let now = self.authenticator.now();
+        let found = self.records.read::<SignedIn>(KIND, &digest(&browser.secret)).await?;
+        Ok(found.filter(|found| found.value.session.is_some() && now < found.value.expires_at))
+    }
+}
+
+/// Whether a sign-in may go on to this path: the browser must take it for one of this server (open redirect; RFC 9700,
+/// section 4.11).
+fn is_own_path(path: &str) -> bool {
+    (path == CONNECTIONS || path.starts_with("/authorize/"))
+        && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
+}
+
+/// A name that can be known without knowing the secret.
+fn digest(secret: &SecretString) -> String {
+    URL_SAFE_NO_PAD.encode(Sha256::digest(secret.expose_secret()))
+}
+
+/// HMAC-SHA256.
+#[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
+fn mac(key: &[u8], parts: &[&str]) -> SecretString {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("any key fits");
+    for part in parts {
+        mac.update(&part.len().to_be_bytes());
+        mac.update(part.as_bytes());
+    }
+    URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()).into()
 }

@@ -1,22 +1,151 @@
 //! What a grant has at BondMCP: an API key of its own, or a session where the plan allows no further key.
 
-use super::Hosted;
-use crate::oauth::{Acceptance, Grant};
+use super::{
+    Hosted,
+    browser::Browser,
+    consent::Consent,
+    pending::{PendingAuthorization, State},
+    person::Person,
+};
+use crate::{
+    account::{self, NewGrant},
+    bondmcp::wire::Permission,
+    clock::Timestamp,
+    error::UserFacingError,
+    oauth::{Acceptance, EndReason, Grant, Scope, Scopes},
+    vault,
+};
+
+/// Why a grant could not be made. Nothing of it is left.
+#[derive(Debug)]
+pub(super) enum AllowError {
+    /// Nobody is signed in in the browser any more.
+    SignedOut,
+    /// The words are for the person.
+    Failed(String),
+}
 
 impl Hosted {
-    /// Whether BondMCP still accepts what the grant calls it with.
+    /// Makes the grant that the person has agreed to, with its account: the account adopts the session that was opened in
+    /// the browser, and creates its API key with it. Whatever fails, nothing is left of the grant.
+    pub(super) async fn allow(
+        &self,
+        authorization: &PendingAuthorization,
+        browser: &Browser,
+        person: &Person,
+        consent: Consent,
+    ) -> Result<Grant, AllowError> {
+        let taken = self.inner.browsers.take_session(browser).await.map_err(unavailable)?;
+        let Some((taken, session)) = taken.filter(|(taken, _)| taken.subject == person.subject) else {
+            return Err(AllowError::SignedOut);
+        };
+        let request = &authorization.pending.request;
+        let server = &self.inner.server;
+        let grant =
+            server.create_grant(&taken.subject, request, consent.scopes).await.map_err(unavailable)?;
+        let account = self.inner.accounts.open(&grant.owner());
+        let new = NewGrant {
+            key_name: authorization.key_name(self.now().date_naive()),
+            permissions: permissions(consent.scopes),
+            daily_limit: consent.daily_limit,
+        };
+        let opened = account.open_grant(session, new).await;
+        // It may have been ended meanwhile, by the operator.
+        let is_live = async { Ok(server.grant(&grant.id).await?.is_some_and(|grant| grant.ended.is_none())) };
+        match (opened, is_live.await) {
+            (Ok(()), Ok(true)) => {
+                self.step_of(&grant, "credential stored").await;
+                self.settle_in_background(&grant);
+                Ok(grant)
+            }
+            (Err(error), _) => {
+                self.step_of(&grant, "BondMCP refused").await;
+                tracing::warn!(%error, reference = grant.reference, "a grant could not be made");
+                self.abandon(&grant).await;
+                let told = UserFacingError::from(&error);
+                Err(AllowError::Failed(format!("BondMCP did not give access: {}", told.message)))
+            }
+            (Ok(()), Ok(false)) => {
+                self.abandon(&grant).await;
+                Err(AllowError::Failed("The connection was ended by whoever runs this server.".to_owned()))
+            }
+            (Ok(()), Err(error)) => {
+                self.abandon(&grant).await;
+                Err(unavailable(error))
+            }
+        }
+    }
+
+    /// Stores what has come of a decision. A grant that nobody hears of is ended.
+    pub(super) async fn finish(
+        &self,
+        mut authorization: PendingAuthorization,
+        state: State,
+    ) -> Result<(), vault::Error> {
+        let made = match &state {
+            State::Allowed { grant } => Some(grant.clone()),
+            _ => None,
+        };
+        let outcome = authorization.set(state).await;
+        if let (Some(id), Ok(false) | Err(_)) = (made, &outcome)
+            && let Ok(Some(grant)) = self.inner.server.grant(&id).await
+        {
+            self.abandon(&grant).await;
+        }
+        outcome.map(|_| ())
+    }
+
+    /// Ends a grant that has just been made. What cannot be done now is done by a sweep.
+    async fn abandon(&self, grant: &Grant) {
+        match self.inner.server.end_grant(&grant.id, EndReason::Refused).await {
+            Ok(_) => self.release(grant).await,
+            Err(error) => tracing::warn!(%error, reference = grant.reference, "a grant was not ended yet"),
+        }
+    }
+
+    /// Whether BondMCP still accepts what the grant calls it with: as it said in the last minutes, or as it says now.
     pub async fn acceptance(&self, grant: &Grant) -> Acceptance {
-        todo!("{grant:?}")
+        let account = self.inner.accounts.open(&grant.owner());
+        match account.list_models(false).await {
+            Ok(models) if models.outage.is_none() => Acceptance::Accepted,
+            Ok(_) => Acceptance::Unknown,
+            Err(error) => acceptance_after(&error),
+        }
     }
 
-    /// Revokes the API key of an ended grant, ends its session, and forgets its account. What cannot be done now is done
-    /// by a later [`sweep`](Self::sweep), or when the person signs in again.
-    pub async fn release(&self, grant: &Grant) {
-        todo!("{grant:?}")
+    pub(super) async fn step_of(&self, grant: &Grant, step: &'static str) {
+        self.inner.traces.step(&grant.reference, step).await;
     }
 
-    /// Ends what has expired and releases what has ended, of all persons. Replicas take turns.
-    pub async fn sweep(&self) {
-        todo!()
+    pub(super) fn now(&self) -> Timestamp {
+        self.inner.accounts.now()
     }
+}
+
+/// What a failure of a free request says about the credential.
+fn acceptance_after(error: &account::Error) -> Acceptance {
+    match error {
+        account::Error::GrantEnded => Acceptance::Refused,
+        // The person can sign in again, by the link that the next call shows.
+        account::Error::SignInRequired { .. } => Acceptance::Accepted,
+        error if error.is_unauthorized() => Acceptance::Refused,
+        error if error.is_outage() => Acceptance::Unknown,
+        // BondMCP has looked at the request, and asks to wait, or to pay.
+        account::Error::Upstream(_) => Acceptance::Accepted,
+        _ => Acceptance::Unknown,
+    }
+}
+
+/// Returns the least permissions that the scopes need: the health services are called by POST.
+fn permissions(scopes: Scopes) -> Vec<Permission> {
+    if scopes.contains(Scope::Health) {
+        vec![Permission::Read, Permission::Write]
+    } else {
+        vec![Permission::Read]
+    }
+}
+
+fn unavailable(error: vault::Error) -> AllowError {
+    tracing::error!(%error, "a grant could not be stored");
+    AllowError::Failed("The server cannot reach its database. Wait a moment, then try again.".to_owned())
 }

@@ -1,11 +1,17 @@
 //! The pages and the grants of a hosted server: signing in, consent, connections; and the API key at BondMCP that each
 //! grant has. Everything that outlives a request is in the vault, so that every replica answers every request.
 
+mod attempts;
 mod authorize;
+mod authorize_views;
 mod browser;
 mod connections;
+mod consent;
 mod grants;
+mod pending;
 mod person;
+mod protect;
+mod release;
 mod sign_in_page;
 mod trace;
 
@@ -13,11 +19,17 @@ use std::sync::Arc;
 
 use axum::Router;
 
-pub use self::{browser::Browsers, trace::Traces};
+pub use self::{
+    attempts::{Attempt, AttemptRefused, Attempts},
+    browser::{Browser, Browsers},
+    person::Person,
+    trace::{Trace, TraceStep, Traces},
+};
 use crate::{
     account::{Accounts, Usd},
     config::PublicOrigin,
     oauth::{AuthorizationServer, Records},
+    sign_in::{Demo, public::PublicPages},
 };
 
 /// The operator's settings.
@@ -26,6 +38,8 @@ pub struct Settings {
     pub origin: PublicOrigin,
     /// Suggested on the consent page.
     pub default_daily_spend: Usd,
+    /// The embedded sandbox, if the operator chose it as the upstream.
+    pub demo: Option<Demo>,
 }
 
 /// The hosted server without its transport. Clones share everything.
@@ -39,6 +53,7 @@ struct Inner {
     settings: Settings,
     server: AuthorizationServer,
     accounts: Accounts,
+    sign_in_pages: PublicPages,
     browsers: Browsers,
     traces: Traces,
 }
@@ -47,9 +62,18 @@ impl Hosted {
     #[must_use]
     pub fn new(server: AuthorizationServer, accounts: Accounts, settings: Settings) -> Self {
         let records: &Records = server.records();
-        let browsers = Browsers::new(records.clone(), accounts.authenticator());
-        let traces = Traces::new(records.clone());
-        Self { inner: Arc::new(Inner { settings, server, accounts, browsers, traces }) }
+        let demo = settings.demo.clone();
+        let sign_in_pages =
+            PublicPages::new(records.clone(), &settings.origin, accounts.authenticator(), demo);
+        let browsers = Browsers::new(records.clone(), sign_in_pages.clone());
+        let traces = Traces::new(records.clone(), server.clock().clone());
+        Self { inner: Arc::new(Inner { settings, server, accounts, sign_in_pages, browsers, traces }) }
+    }
+
+    /// Returns the sign-in pages, which the MCP server sends owners to as well.
+    #[must_use]
+    pub fn sign_in_pages(&self) -> &PublicPages {
+        &self.inner.sign_in_pages
     }
 
     #[must_use]
@@ -57,8 +81,16 @@ impl Hosted {
         &self.inner.server
     }
 
+    #[must_use]
+    pub fn traces(&self) -> &Traces {
+        &self.inner.traces
+    }
+
     /// Returns the routes of the pages: `/authorize`, `/sign-in`, `/connections`.
     pub fn router(&self) -> Router {
-        Router::new().merge(self.authorize_routes()).merge(self.sign_in_routes()).merge(self.connections_routes())
+        Router::new()
+            .merge(self.authorize_routes())
+            .merge(self.sign_in_routes())
+            .merge(self.connections_routes())
     }
 }

@@ -1,11 +1,376 @@
-//! `/sign-in`: the sign-in pages, which every replica serves.
+//! `/sign-in`: the sign-in pages, which every replica serves. A GET changes nothing, so link scanners do no harm. The
+//! pages work without scripts.
 
-use axum::Router;
+use axum::{
+    Router,
+    extract::{Form, FromRequestParts, Path},
+    middleware,
+    response::{IntoResponse as _, Redirect, Response},
+    routing::get,
+};
+use http::{
+    HeaderValue, StatusCode,
+    header::{CONTENT_TYPE, SET_COOKIE},
+    request::Parts,
+};
+use serde::Deserialize;
 
-use super::Hosted;
+use super::{Hosted, browser::Browser, person::Person};
+use crate::{
+    account::{self, Owner},
+    error::{Kind, UserFacingError},
+    secret::{self, SecretString},
+    sign_in::{
+        Field, Problem, SignInMethod, State, protect,
+        public::{
+            PublicPage, Purpose,
+            views::{self, Notice},
+        },
+    },
+    vault,
+};
 
 impl Hosted {
     pub(super) fn sign_in_routes(&self) -> Router {
+        let show = |method| get(move |visit: Visit| std::future::ready(visit.show(method)));
+        let file =
+            |kind, content: &'static str| get(move || std::future::ready(([(CONTENT_TYPE, kind)], content)));
+        let place = std::sync::Arc::clone(self.sign_in_pages().place());
         Router::new()
+            .route("/sign-in/{id}", show(None))
+            .route("/sign-in/{id}/sign-in", show(Some(SignInMethod::SignIn)).post(sign_in))
+            .route("/sign-in/{id}/create", show(Some(SignInMethod::CreateAccount)).post(create))
+            .route("/sign-in/{id}/demo", show(None).post(use_demo))
+            .route("/sign-in/{id}/back", show(None).post(go_back))
+            .route("/sign-in/style.css", file("text/css; charset=utf-8", views::STYLE))
+            .route("/sign-in/mark.svg", file("image/svg+xml", views::MARK))
+            .layer(middleware::from_fn_with_state(place, protect::guard))
+            .with_state(self.clone())
+    }
+}
+
+#[derive(Deserialize)]
+struct LoginForm {
+    form_token: SecretString,
+    email: String,
+    password: SecretString,
+}
+
+/// A form with nothing but its button.
+#[derive(Deserialize)]
+struct ButtonForm {
+    form_token: SecretString,
+}
+
+/// What was typed, or the demo account.
+struct Login {
+    email: String,
+    password: SecretString,
+}
+
+/// Why somebody is not signed in.
+enum Failure {
+    Account(account::Error),
+    /// BondMCP does not say who it is.
+    Nobody,
+    Vault(vault::Error),
+}
+
+impl From<account::Error> for Failure {
+    fn from(error: account::Error) -> Self {
+        Self::Account(error)
+    }
+}
+
+impl From<vault::Error> for Failure {
+    fn from(error: vault::Error) -> Self {
+        Self::Vault(error)
+    }
+}
+
+impl From<LoginForm> for Login {
+    fn from(form: LoginForm) -> Self {
+        Self { email: form.email.trim().to_owned(), password: form.password }
+    }
+}
+
+async fn sign_in(visit: Visit, Form(given): Form<LoginForm>) -> Response {
+    match visit.refusal(&given.form_token) {
+        Some(refusal) => refusal,
+        None => run_to_completion(visit.sign_in(given.into())).await,
+    }
+}
+
+async fn create(visit: Visit, Form(given): Form<LoginForm>) -> Response {
+    match visit.refusal(&given.form_token) {
+        Some(refusal) => refusal,
+        None => run_to_completion(visit.create(given.into())).await,
+    }
+}
+
+async fn use_demo(visit: Visit, Form(given): Form<ButtonForm>) -> Response {
+    let Some(demo) = visit.hosted.sign_in_pages().demo().cloned() else {
+        return visit.notice(Notice::Unknown);
+    };
+    match visit.refusal(&given.form_token) {
+        Some(refusal) => refusal,
+        None => {
+            let login = Login { email: demo.email.to_owned(), password: demo.password };
+            run_to_completion(visit.sign_in(login)).await
+        }
+    }
+}
+
+async fn go_back(visit: Visit, Form(given): Form<ButtonForm>) -> Response {
+    match visit.refusal(&given.form_token) {
+        Some(refusal) => refusal,
+        None => run_to_completion(visit.go_back()).await,
+    }
+}
+
+/// Completes `work` even if the browser closes the connection, so that no sign-in is lost.
+async fn run_to_completion(work: impl Future<Output = Response> + Send + 'static) -> Response {
+    tokio::spawn(work).await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+}
+
+/// A browser on a page.
+struct Visit {
+    hosted: Hosted,
+    page: PublicPage,
+    browser: Browser,
+    form_token: SecretString,
+    /// The cookie of a browser that had none.
+    new_cookie: Option<String>,
+}
+
+impl FromRequestParts<Hosted> for Visit {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, hosted: &Hosted) -> Result<Self, Response> {
+        let pages = hosted.sign_in_pages();
+        let id = Path::<SecretString>::from_request_parts(parts, hosted).await;
+        let Path(id) = id.map_err(|_| views::notice(pages, Notice::Unknown))?;
+        let page = match pages.find(&id).await {
+            Ok(Some(page)) => page,
+            Ok(None) => return Err(views::notice(pages, Notice::Unknown)),
+            Err(error) => return Err(hosted.unavailable(&error)),
+        };
+        let browsers = &hosted.inner.browsers;
+        let known = browsers.of(&parts.headers);
+        // Who began a sign-in in one browser must not finish it in somebody else's (login CSRF; RFC 9700, section 4.7).
+        if let Purpose::Browser { browser, .. } = page.purpose()
+            && known.as_ref().map(Browser::binding).as_ref() != Some(browser)
+        {
+            return Err(views::notice(pages, Notice::OtherBrowser));
+        }
+        let (browser, new_cookie) = match known {
+            Some(browser) => (browser, None),
+            None => {
+                let (browser, cookie) = browsers.new_browser();
+                (browser, Some(cookie))
+            }
+        };
+        let form_token = browsers.form_token(&browser);
+        Ok(Self { hosted: hosted.clone(), page, browser, form_token, new_cookie })
+    }
+}
+
+impl Visit {
+    /// Shows the page as it is now: while it is open, the form of `method` or that for signing in.
+    fn show(&self, method: Option<SignInMethod>) -> Response {
+        let answer = match (self.page.purpose(), self.page.state()) {
+            (_, State::Open) if self.page.is_open() => {
+                views::form(&self.page, &self.form_token, method.unwrap_or(SignInMethod::SignIn), None)
+            }
+            (_, State::Verifying { email }) if self.page.is_open() => {
+                views::verification(&self.page, &self.form_token, email, None)
+            }
+            (Purpose::Browser { next, .. }, State::SignedIn { .. }) => Redirect::to(next).into_response(),
+            _ => views::end(&self.page),
+        };
+        with_cookie(answer, self.new_cookie.as_deref())
+    }
+
+    /// Shows the form that was sent again, with what was wrong with it.
+    fn problem(&self, method: SignInMethod, email: &str, problem: &Problem) -> Response {
+        match self.page.state() {
+            State::Open if self.page.is_open() => {
+                views::form(&self.page, &self.form_token, method, Some((problem, email)))
+            }
+            State::Verifying { email } if self.page.is_open() => {
+                views::verification(&self.page, &self.form_token, email, Some(&problem.message))
+            }
+            _ => self.show(None),
+        }
+    }
+
+    fn notice(&self, notice: Notice) -> Response {
+        views::notice(self.hosted.sign_in_pages(), notice)
+    }
+
+    /// Returns the answer to a form that is not accepted: from another page, or of a sign-in that has ended.
+    fn refusal(&self, form_token: &SecretString) -> Option<Response> {
+        let is_ours = secret::same(&self.form_token, form_token);
+        match (self.page.purpose(), self.page.state()) {
+            // The form was sent twice: the browser has lost the first answer, and with it its new cookie.
+            (Purpose::Browser { .. }, State::SignedIn { .. }) => (!is_ours).then(|| self.show(None)),
+            _ if !is_ours => Some(self.notice(Notice::Unknown)),
+            _ => (!self.page.is_open()).then(|| self.show(None)),
+        }
+    }
+
+    /// Every attempt passes here before BondMCP is asked. Returns the answer to one that there is no more of.
+    async fn begin_attempt(&mut self, _email: &str) -> Result<(), Response> {
+        match self.page.begin_attempt().await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.show(None)),
+            Err(error) => Err(self.hosted.unavailable(&error)),
+        }
+    }
+
+    async fn sign_in(mut self, login: Login) -> Response {
+        // The address that is being verified is the one to sign in with.
+        let email = match self.page.state() {
+            State::Verifying { email } => email.clone(),
+            _ => login.email,
+        };
+        if let Err(refusal) = self.begin_attempt(&email).await {
+            return refusal;
+        }
+        match self.admitted(&email, login.password).await {
+            Ok(answer) => answer,
+            Err(failure) => match self.failed(&email, failure).await {
+                Ok(problem) => self.problem(SignInMethod::SignIn, &email, &problem),
+                Err(error) => self.hosted.unavailable(&error),
+            },
+        }
+    }
+
+    /// Signs in; returns the answer to the browser.
+    async fn admitted(&mut self, email: &str, password: SecretString) -> Result<Response, Failure> {
+        match self.page.purpose().clone() {
+            Purpose::Owner { subject, .. } => {
+                let account = self.hosted.inner.accounts.open(&Owner::Subject(subject));
+                let status = account.sign_in(email, password, false).await?;
+                self.page.set_state(State::SignedIn { email: status.email }).await?;
+                Ok(self.show(None))
+            }
+            Purpose::Browser { next, .. } => {
+                let authenticator = self.hosted.sign_in_pages().authenticator();
+                let authenticated = authenticator.with_password(email, password).await?;
+                let user = authenticated.user_id().ok_or(Failure::Nobody)?;
+                let subject = self.hosted.inner.server.subject(user);
+                let person = Person { subject, email: email.to_owned() };
+                let browsers = &self.hosted.inner.browsers;
+                let cookie = browsers.sign_in(&self.browser, self.page.id(), &person, authenticated).await?;
+                self.page.set_state(State::SignedIn { email: Some(person.email) }).await?;
+                Ok(with_cookie(Redirect::to(&next).into_response(), Some(&cookie)))
+            }
+        }
+    }
+
+    /// Notes what became of an attempt; returns what the person is told.
+    async fn failed(&mut self, email: &str, failure: Failure) -> Result<Problem, vault::Error> {
+        let error = match failure {
+            Failure::Account(error) => error,
+            Failure::Nobody => {
+                self.page.attempt_was_undecided().await?;
+                return Ok(Problem::new(Field::None, NOBODY));
+            }
+            Failure::Vault(error) => return Err(error),
+        };
+        if error.is_unauthorized() {
+            let left = self.page.attempt_was_wrong().await?;
+            return Ok(Problem::new(
+                Field::Password,
+                format!("Wrong e-mail or password. {}", attempts_left(left)),
+            ));
+        }
+        if matches!(error, account::Error::AnotherUser) {
+            self.page.attempt_was_wrong().await?;
+            return Ok(Problem::with_account(&UserFacingError::from(&error)));
+        }
+        self.page.attempt_was_undecided().await?;
+        if error.is_not_verified() {
+            if let Purpose::Browser { .. } = self.page.purpose() {
+                self.page.set_state(State::Verifying { email: email.to_owned() }).await?;
+            }
+            return Ok(Problem::new(Field::None, UNVERIFIED));
+        }
+        Ok(Problem::with_account(&UserFacingError::from(&error)))
+    }
+
+    /// Creates a BondMCP account. Its password is not kept: the person types it again when the address is verified.
+    async fn create(mut self, login: Login) -> Response {
+        if let Purpose::Owner { .. } = self.page.purpose() {
+            return self.notice(Notice::Unknown);
+        }
+        let Login { email, password } = login;
+        if let Err(refusal) = self.begin_attempt(&email).await {
+            return refusal;
+        }
+        let registered = self.hosted.sign_in_pages().authenticator().register(&email, &password).await;
+        let report = registered.as_ref().err().map(UserFacingError::from);
+        let noted = match &report {
+            // Or addresses could be tried until one has an account.
+            Some(report) if report.kind == Kind::Conflict => self.page.attempt_was_wrong().await.map(drop),
+            Some(_) => self.page.attempt_was_undecided().await,
+            None => self.now_verifying(&email).await,
+        };
+        match (noted, report) {
+            (Err(error), _) => self.hosted.unavailable(&error),
+            // The form was sent twice.
+            (Ok(()), Some(_)) if self.is_verifying(&email) => self.show(None),
+            (Ok(()), Some(report)) => {
+                self.problem(SignInMethod::CreateAccount, &email, &Problem::with_account(&report))
+            }
+            (Ok(()), None) => self.show(None),
+        }
+    }
+
+    fn is_verifying(&self, address: &str) -> bool {
+        matches!(self.page.state(), State::Verifying { email } if email == address)
+    }
+
+    async fn now_verifying(&mut self, email: &str) -> Result<(), vault::Error> {
+        self.page.attempt_was_undecided().await?;
+        self.page.set_state(State::Verifying { email: email.to_owned() }).await
+    }
+
+    /// Returns from the verification to the form.
+    async fn go_back(mut self) -> Response {
+        match self.page.set_state(State::Open).await {
+            Ok(()) => Redirect::to(&self.page.path()).into_response(),
+            Err(error) => self.hosted.unavailable(&error),
+        }
+    }
+}
+
+const NOBODY: &str = "BondMCP does not tell this server which account this is, so it cannot be connected. Tell whoever runs this server.";
+
+const UNVERIFIED: &str = "BondMCP has not confirmed the e-mail address yet. Open the link in the e-mail from BondMCP, then sign in again.";
+
+/// How many attempts are left, in words.
+fn attempts_left(left: u8) -> String {
+    match left {
+        0 => "No attempts left.".to_owned(),
+        1 => "1 attempt left.".to_owned(),
+        left => format!("{left} attempts left."),
+    }
+}
+
+/// Adds `Set-Cookie`.
+fn with_cookie(mut answer: Response, cookie: Option<&str>) -> Response {
+    if let Some(cookie) = cookie.and_then(|cookie| HeaderValue::from_str(cookie).ok()) {
+        answer.headers_mut().insert(SET_COOKIE, cookie);
+    }
+    answer
+}
+
+impl Hosted {
+    /// Returns the page for a vault that cannot be used now.
+    fn unavailable(&self, error: &vault::Error) -> Response {
+        tracing::warn!(%error, "a sign-in page cannot be served");
+        views::notice(self.sign_in_pages(), Notice::Unavailable)
     }
 }

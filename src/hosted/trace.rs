@@ -1,22 +1,163 @@
 //! Authorization references: which steps an authorization took, for an operator who helps a person. No step has
 //! personal data.
 
-use crate::oauth::Records;
+use std::{borrow::Cow, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    clock::{Clock, Timestamp},
+    oauth::Records,
+    vault::{self, RecordKind},
+};
+
+const KIND: RecordKind = RecordKind::new("trace");
+
+/// How long a trace is kept after its last step.
+const KEPT: Duration = Duration::from_hours(24);
+
+/// Largest number of steps that are kept. An authorization has about ten, with one more for each wrong password.
+const MAX_STEPS: usize = 40;
+
+/// How often a step is tried to store while other replicas write to the same trace.
+const MAX_ATTEMPTS: usize = 10;
 
 /// The steps of authorizations, kept for a day.
 #[derive(Clone, Debug)]
 pub struct Traces {
     records: Records,
+    clock: Clock,
+}
+
+/// The steps of one authorization, in the order in which they happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Trace {
+    pub steps: Vec<TraceStep>,
+    /// Number of the oldest steps that were dropped.
+    #[serde(default)]
+    pub dropped: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct TraceStep {
+    pub time: Timestamp,
+    /// What happened, with its outcome: words of this program.
+    pub step: Cow<'static, str>,
+}
+
+impl Trace {
+    fn push(&mut self, step: TraceStep) {
+        if self.steps.len() >= MAX_STEPS {
+            self.steps.remove(0);
+            self.dropped += 1;
+        }
+        self.steps.push(step);
+    }
 }
 
 impl Traces {
-    pub fn new(records: Records) -> Self {
-        Self { records }
+    pub fn new(records: Records, clock: Clock) -> Self {
+        Self { records, clock }
     }
 
     /// Notes a step, here and in the log. Never fails: what cannot be stored is logged only.
     pub async fn step(&self, reference: &str, step: &'static str) {
-        let _ = &self.records;
         tracing::info!(reference, step, "authorization");
+        if let Err(error) = self.store(reference, step).await {
+            tracing::warn!(reference, %error, "a step of an authorization is in the log only");
+        }
+    }
+
+    /// Returns the trace of an authorization; `None` if its reference is unknown or its last step is more than a day
+    /// ago.
+    pub async fn find(&self, reference: &str) -> Result<Option<Trace>, vault::Error> {
+        let stored = self.records.read(KIND, reference).await?;
+        Ok(stored.map(|stored| stored.value))
+    }
+
+    async fn store(&self, reference: &str, step: &'static str) -> Result<(), vault::Error> {
+        let step = TraceStep { time: self.clock.now(), step: step.into() };
+        let mut attempts = 1..MAX_ATTEMPTS;
+        loop {
+            let stored = self.records.read::<Trace>(KIND, reference).await?;
+            let (version, mut trace) = match stored {
+                Some(stored) => (Some(stored.version), stored.value),
+                None => (None, Trace::default()),
+            };
+            trace.push(step.clone());
+            match self.records.write(KIND, reference, version, &trace, Some(KEPT)).await {
+                Err(vault::Error::Conflict) if attempts.next().is_some() => {}
+                written => return written.map(|_| ()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+    use crate::{
+        config::{SealingKeySource, VaultLocation},
+        secret,
+        vault::{Keyring, Vault},
+    };
+
+    struct Place {
+        _directory: tempfile::TempDir,
+        clock: Clock,
+        traces: Traces,
+    }
+
+    impl Place {
+        async fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let location = VaultLocation::Sqlite(directory.path().join("data/vault.db"));
+            let key = SealingKeySource::Given(secret::random());
+            let (keyring, _) = Keyring::load(&key, directory.path(), &location).await.unwrap();
+            let vault = Vault::open(&location, keyring).await.unwrap();
+            let clock = Clock::manual(Timestamp::UNIX_EPOCH);
+            let traces = Traces::new(Records::new(vault, "https://bond.example".into()), clock.clone());
+            Self { _directory: directory, clock, traces }
+        }
+
+        async fn steps(&self, reference: &str) -> Vec<String> {
+            let trace = self.traces.find(reference).await.unwrap().unwrap();
+            trace.steps.into_iter().map(|step| step.step.into_owned()).collect()
+        }
+    }
+
+    #[tokio::test]
+    async fn the_steps_of_an_authorization_are_kept_in_their_order() {
+        let place = Place::new().await;
+        assert_eq!(place.traces.find("ABCD2345").await.unwrap(), None);
+        place.traces.step("ABCD2345", "request checked").await;
+        place.clock.advance(TimeDelta::seconds(5));
+        place.traces.step("ABCD2345", "signed in").await;
+        place.traces.step("WXYZ6789", "request checked").await;
+        assert_eq!(place.steps("ABCD2345").await, ["request checked", "signed in"]);
+        let trace = place.traces.find("ABCD2345").await.unwrap().unwrap();
+        assert_eq!(trace.steps[1].time - trace.steps[0].time, TimeDelta::seconds(5));
+    }
+
+    #[tokio::test]
+    async fn a_trace_does_not_grow_without_end() {
+        let place = Place::new().await;
+        for _ in 0..MAX_STEPS {
+            place.traces.step("ABCD2345", "sign-in refused").await;
+        }
+        place.traces.step("ABCD2345", "signed in").await;
+        let trace = place.traces.find("ABCD2345").await.unwrap().unwrap();
+        assert_eq!((trace.steps.len(), trace.dropped), (MAX_STEPS, 1));
+        assert_eq!(trace.steps.last().unwrap().step, "signed in");
+    }
+
+    #[tokio::test]
+    async fn steps_that_replicas_note_at_once_are_all_kept() {
+        let place = Place::new().await;
+        let steps = (0..6).map(|_| place.traces.step("ABCD2345", "code redeemed"));
+        futures_util::future::join_all(steps).await;
+        assert_eq!(place.steps("ABCD2345").await.len(), 6);
     }
 }

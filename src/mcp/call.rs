@@ -115,6 +115,12 @@ impl OwnerServer {
             record.end(self, CallOutcome::named("refused"));
             return Err(self.guard.error(ErrorData::invalid_params("there is no such tool", None)));
         };
+        // The transport has said so with a challenge, unless it could not tell what the request is.
+        if !served.spec.scopes().are_within(host.scopes) {
+            record.end(self, CallOutcome::named("refused"));
+            let refusal = "the access token does not allow this tool; connect again and allow it";
+            return Err(self.guard.error(ErrorData::invalid_request(refusal, None)));
+        }
         let (sent, came) = (Sent::default(), std::time::Instant::now());
         let deadline = Instant::now() + self.shared.limits.deadline;
         let call = Call {
@@ -134,6 +140,7 @@ impl OwnerServer {
             () = host.cancelled().cancelled() => aborted("cancelled", "the call was cancelled"),
             () = self.shared.stopping.cancelled() => aborted("stopped", "the server is stopping"),
         };
+        self.account.count_call();
         let outcome = match (&answer, aborted) {
             (_, Some(how)) => CallOutcome::named(how).with_possibly_billed(sent.get()),
             (Ok(Answer::Done(done)), None) => {
@@ -278,7 +285,8 @@ impl Call<'_> {
         }
         let price = self.tool.price.unwrap_or(Price::cents(0));
         let mut billed = self.server.spending.begin(self.tool.name, price, self.sent)?;
-        if let Some(limit) = self.server.shared.limits.daily_spend {
+        let limit = self.account().daily_limit(self.server.shared.limits.daily_spend).await?;
+        if let Some(limit) = limit {
             billed = billed.with(self.account().reserve(price.reserved, limit).await?);
             // The vault may have been slow.
             if self.time_left() < self.server.shared.limits.billed {

@@ -4,12 +4,12 @@
 use std::time::Instant;
 
 use rmcp::model::JsonObject;
-use serde::Serialize as _;
 
 use super::{OwnerServer, host::Host, tools::ToolSpec};
 use crate::{
     account::{AuditEntry, Usd},
     error::Kind,
+    metrics,
 };
 
 /// Stands for the name of a tool that there is not.
@@ -27,7 +27,7 @@ pub(super) struct CallRecord {
 /// The outcome of a call.
 #[derive(Debug, Default)]
 pub(super) struct CallOutcome {
-    pub name: String,
+    pub name: &'static str,
     pub cost: Option<Usd>,
     /// Whether BondMCP may have billed the call although there is no answer.
     pub possibly_billed: bool,
@@ -46,7 +46,9 @@ impl CallRecord {
 
     /// Logs and audits the call.
     pub fn end(self, server: &OwnerServer, outcome: CallOutcome) {
-        let duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let duration = self.began.elapsed();
+        metrics::tool_call(self.tool, outcome.name, duration);
+        let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         tracing::info!(
             tool = self.tool,
             outcome = outcome.name,
@@ -60,7 +62,7 @@ impl CallRecord {
             host: self.host,
             tool: self.tool.to_owned(),
             action: self.action.map(ToOwned::to_owned),
-            outcome: outcome.name,
+            outcome: outcome.name.to_owned(),
             duration_ms,
             cost: outcome.cost.map(Usd::to_f64),
             possibly_billed: outcome.possibly_billed,
@@ -70,27 +72,15 @@ impl CallRecord {
 }
 
 impl CallOutcome {
-    pub fn named(name: &str) -> Self {
-        Self { name: name.to_owned(), ..Self::default() }
+    pub fn named(name: &'static str) -> Self {
+        Self { name, ..Self::default() }
     }
 
     pub fn failed(kind: Kind) -> Self {
-        // `invalid_input` and so on, as agents read it.
-        let name = kind.serialize(serde_json::value::Serializer).unwrap_or_default();
-        Self::named(name.as_str().unwrap_or("failed"))
+        Self::named(kind.name())
     }
 
     pub fn with_possibly_billed(self, possibly_billed: bool) -> Self {
         Self { possibly_billed, ..self }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_failure_is_recorded_under_its_kind() {
-        assert_eq!(CallOutcome::failed(Kind::InsufficientCredits).name, "insufficient_credits");
     }
 }

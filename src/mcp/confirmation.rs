@@ -41,6 +41,11 @@ impl Call<'_> {
         change: &KeyChange,
         asked: Option<&PendingInput>,
     ) -> Result<Option<Answer>, ErrorData> {
+        if change.verb == "revoke"
+            && let Err(error) = self.account().check_not_the_grants_key(&change.key_id).await
+        {
+            return Ok(Some(ToolError::from(error).into()));
+        }
         let list = match self.with_permit(self.account().list_keys()).await {
             Ok(list) => list,
             Err(error) => return Ok(Some(ToolError::from(error).into())),

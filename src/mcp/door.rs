@@ -18,12 +18,12 @@ use rmcp::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    BondMcp, OwnerServer, Shared,
+    BondMcp, OwnerServer, Shared, access,
     guard::{Guard, Guarded},
     host::Host,
     tool_error::ToolError,
 };
-use crate::account::Owner;
+use crate::oauth::Scopes;
 
 /// How long a host may keep what never changes while we run, in milliseconds.
 const STATIC_TTL_MS: u64 = 5 * 60 * 1000;
@@ -41,21 +41,27 @@ fn cache_hints(
     (knows.then_some(ttl_ms), knows.then_some(scope))
 }
 
+/// Who may share a list. A subject's is shortened by the scopes of the request, so it is nobody else's.
+fn list_scope(server: &OwnerServer) -> CacheScope {
+    if server.account.belongs_to_a_subject() { CacheScope::Private } else { CacheScope::Public }
+}
+
 /// Lets out a list that is made of our own words.
 fn out<T: Serialize + DeserializeOwned>(guard: &Guard, list: Result<T, ErrorData>) -> Result<T, ErrorData> {
     guard.listing(list).map(Guarded::into_inner).map_err(Guarded::into_inner)
 }
 
 impl BondMcp {
-    /// Returns the server of the owner of a request: the transport has put the owner into the request's extensions, over
-    /// HTTP into those of the HTTP request. Without one, nobody is served.
-    fn for_owner_of(&self, context: &RequestContext<RoleServer>) -> Result<Arc<OwnerServer>, ErrorData> {
-        let of_http = || context.extensions.get::<http::request::Parts>()?.extensions.get();
-        let Some(owner) = context.extensions.get::<Owner>().or_else(of_http) else {
+    /// Returns the server of the owner of a request, and the request's scopes. Without an owner, nobody is served.
+    fn asked_by(
+        &self,
+        context: &RequestContext<RoleServer>,
+    ) -> Result<(Arc<OwnerServer>, Scopes), ErrorData> {
+        let Some((owner, scopes)) = access::of_request(&context.extensions) else {
             tracing::error!("a request has no owner");
             return Err(ErrorData::internal_error("the request has no owner", None));
         };
-        Ok(self.owners.get_or_open(owner, || OwnerServer::new(&self.shared, owner)))
+        Ok((self.owners.get_or_open(owner, || OwnerServer::new(&self.shared, owner)), scopes))
     }
 }
 
@@ -85,13 +91,14 @@ impl ServerHandler for BondMcp {
         page: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        let server = self.for_owner_of(&context)?;
+        let (server, scopes) = self.asked_by(&context)?;
         out(
             &server.guard,
             only_page(page.as_ref()).map(|()| {
-                let definitions = self.shared.tools.values().map(|tool| tool.definition.clone()).collect();
+                let served = self.shared.tools.values().filter(|tool| tool.spec.scopes().are_within(scopes));
+                let definitions = served.map(|tool| tool.definition.clone()).collect();
                 let mut list = ListToolsResult::with_all_items(definitions);
-                (list.ttl_ms, list.cache_scope) = cache_hints(&context, STATIC_TTL_MS, CacheScope::Public);
+                (list.ttl_ms, list.cache_scope) = cache_hints(&context, STATIC_TTL_MS, list_scope(&server));
                 list.meta = Some(Shared::meta());
                 list
             }),
@@ -103,12 +110,12 @@ impl ServerHandler for BondMcp {
         page: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListPromptsResult, ErrorData> {
-        let server = self.for_owner_of(&context)?;
+        let (server, scopes) = self.asked_by(&context)?;
         out(
             &server.guard,
             only_page(page.as_ref()).map(|()| {
-                let mut list = ListPromptsResult::with_all_items(self.shared.prompts());
-                (list.ttl_ms, list.cache_scope) = cache_hints(&context, STATIC_TTL_MS, CacheScope::Public);
+                let mut list = ListPromptsResult::with_all_items(self.shared.prompts(scopes));
+                (list.ttl_ms, list.cache_scope) = cache_hints(&context, STATIC_TTL_MS, list_scope(&server));
                 list
             }),
         )
@@ -119,8 +126,8 @@ impl ServerHandler for BondMcp {
         request: GetPromptRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<GetPromptResponse, ErrorData> {
-        let server = self.for_owner_of(&context)?;
-        let prompt = server.guard.prompt(self.shared.prompt(&request));
+        let (server, scopes) = self.asked_by(&context)?;
+        let prompt = server.guard.prompt(self.shared.prompt(&request, scopes));
         prompt.map(|prompt| prompt.into_inner().into()).map_err(Guarded::into_inner)
     }
 
@@ -129,11 +136,11 @@ impl ServerHandler for BondMcp {
         page: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
-        let server = self.for_owner_of(&context)?;
+        let (server, scopes) = self.asked_by(&context)?;
         out(
             &server.guard,
             only_page(page.as_ref()).map(|()| {
-                let mut list = ListResourcesResult::with_all_items(self.shared.resources());
+                let mut list = ListResourcesResult::with_all_items(self.shared.resources(scopes));
                 (list.ttl_ms, list.cache_scope) = cache_hints(&context, STATIC_TTL_MS, CacheScope::Private);
                 list
             }),
@@ -145,11 +152,12 @@ impl ServerHandler for BondMcp {
         page: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
-        let server = self.for_owner_of(&context)?;
+        let (server, scopes) = self.asked_by(&context)?;
         out(
             &server.guard,
             only_page(page.as_ref()).map(|()| {
-                let mut list = ListResourceTemplatesResult::with_all_items(self.shared.resource_templates());
+                let templates = self.shared.resource_templates(scopes);
+                let mut list = ListResourceTemplatesResult::with_all_items(templates);
                 (list.ttl_ms, list.cache_scope) = cache_hints(&context, STATIC_TTL_MS, CacheScope::Private);
                 list
             }),
@@ -162,8 +170,8 @@ impl ServerHandler for BondMcp {
         request: ReadResourceRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        let server = self.for_owner_of(&context)?;
-        let read = server.bounded(Box::pin(server.resource(&request.uri))).await;
+        let (server, scopes) = self.asked_by(&context)?;
+        let read = server.bounded(Box::pin(server.resource(&request.uri, scopes))).await;
         let read = read.map_err(ToolError::into_protocol_error).flatten().map(|mut read| {
             (read.ttl_ms, read.cache_scope) = cache_hints(&context, RESOURCE_TTL_MS, CacheScope::Private);
             read
@@ -177,8 +185,8 @@ impl ServerHandler for BondMcp {
         request: CompleteRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
-        let server = self.for_owner_of(&context)?;
-        let completed = server.bounded(Box::pin(server.completed(&request))).await;
+        let (server, scopes) = self.asked_by(&context)?;
+        let completed = server.bounded(Box::pin(server.completed(&request, scopes))).await;
         let completed = server.guard.result(completed.map_err(ToolError::into_protocol_error).flatten());
         completed.map(Guarded::into_inner).map_err(Guarded::into_inner)
     }
@@ -216,8 +224,8 @@ impl ServerHandler for BondMcp {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let server = self.for_owner_of(&context)?;
-        let host = Host::new(context, server.guard.clone());
+        let (server, scopes) = self.asked_by(&context)?;
+        let host = Host::new(context, scopes, server.guard.clone());
         server.call(request, &host).await.map(Guarded::into_inner).map_err(Guarded::into_inner)
     }
 }

@@ -15,6 +15,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::guard::Guard;
+use crate::oauth::Scopes;
 
 /// Hosts whose `accept` says that the person is done with the page, not only that they want to open it. Their dialog,
 /// and with it the link, is gone then.
@@ -28,12 +29,14 @@ const MAY_BE_ONE_SHOT: [&str; 5] =
 /// A host in the course of one request.
 pub(super) struct Host {
     context: RequestContext<RoleServer>,
+    /// What the request may use.
+    pub scopes: Scopes,
     guard: Guard,
 }
 
 impl Host {
-    pub fn new(context: RequestContext<RoleServer>, guard: Guard) -> Self {
-        Self { context, guard }
+    pub fn new(context: RequestContext<RoleServer>, scopes: Scopes, guard: Guard) -> Self {
+        Self { context, scopes, guard }
     }
 
     /// What it calls itself: a claim, not a fact.

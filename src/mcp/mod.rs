@@ -1,6 +1,7 @@
 //! MCP: the server handler, the tools and the egress guard. Requests to BondMCP and the vault go through
 //! [`crate::account`].
 
+mod access;
 mod arguments;
 mod call;
 mod call_record;
@@ -32,17 +33,19 @@ use rmcp::model::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{
-    guard::Guard, input_required::RequestStates, owner_server::OwnerServer, permits::Permits,
-    spending::Total, tools::ToolSpec,
-};
 pub use self::{
+    access::required_scopes,
     permits::Limits,
     selection::{Selection, SelectionError},
     tools::Toolset,
 };
+use self::{
+    guard::Guard, input_required::RequestStates, owner_server::OwnerServer, permits::Permits,
+    spending::Total, tools::ToolSpec,
+};
 use crate::{
     account::{Accounts, Owner, PerOwner},
+    oauth::Scopes,
     sign_in::{self, LIFETIME},
 };
 
@@ -152,8 +155,9 @@ impl BondMcp {
 }
 
 impl Shared {
-    fn has_tool(&self, name: &str) -> bool {
-        self.tools.contains_key(name)
+    /// Whether the tool is served to a request with these scopes.
+    fn serves(&self, name: &str, scopes: Scopes) -> bool {
+        self.tools.get(name).is_some_and(|tool| tool.spec.scopes().are_within(scopes))
     }
 
     fn instructions(&self) -> String {
@@ -164,13 +168,14 @@ impl Shared {
 
     fn capabilities(&self) -> ServerCapabilities {
         let mut capabilities = ServerCapabilities::builder().enable_tools().build();
-        if !self.resources().is_empty() || !self.resource_templates().is_empty() {
+        let (resources, templates) = (self.resources(Scopes::all()), self.resource_templates(Scopes::all()));
+        if !resources.is_empty() || !templates.is_empty() {
             capabilities.resources = Some(ResourcesCapability::default());
         }
-        if !self.resource_templates().is_empty() {
+        if !templates.is_empty() {
             capabilities.completions = Some(JsonObject::new());
         }
-        if !self.prompts().is_empty() {
+        if !self.prompts(Scopes::all()).is_empty() {
             capabilities.prompts = Some(PromptsCapability::default());
         }
         capabilities

@@ -12,6 +12,7 @@ use super::{
     Shared,
     tools::{MEDICATION_CHECK, SYMPTOM_ASSESSMENT},
 };
+use crate::oauth::Scopes;
 
 /// A prompt and the tool that it requires.
 struct Template {
@@ -84,19 +85,28 @@ the tool and which from you.
     },
 ];
 
+/// Returns the name of the tool on which a prompt depends.
+pub(super) fn tool_of(name: &str) -> Option<&'static str> {
+    TEMPLATES.iter().find(|template| template.name == name).map(|template| template.tool)
+}
+
 impl Shared {
     /// Returns the prompts whose tool is served.
-    fn templates(&self) -> impl Iterator<Item = &'static Template> {
-        TEMPLATES.iter().filter(|template| self.has_tool(template.tool))
+    fn templates(&self, scopes: Scopes) -> impl Iterator<Item = &'static Template> {
+        TEMPLATES.iter().filter(move |template| self.serves(template.tool, scopes))
     }
 
-    pub(super) fn prompts(&self) -> Vec<Prompt> {
-        self.templates().map(Template::face).collect()
+    pub(super) fn prompts(&self, scopes: Scopes) -> Vec<Prompt> {
+        self.templates(scopes).map(Template::face).collect()
     }
 
-    pub(super) fn prompt(&self, request: &GetPromptRequestParams) -> Result<GetPromptResult, ErrorData> {
+    pub(super) fn prompt(
+        &self,
+        request: &GetPromptRequestParams,
+        scopes: Scopes,
+    ) -> Result<GetPromptResult, ErrorData> {
         let template = self
-            .templates()
+            .templates(scopes)
             .find(|template| template.name == request.name)
             .ok_or_else(|| ErrorData::invalid_params("there is no such prompt", None))?;
         let text = template.filled_in(&request.arguments.clone().unwrap_or_default())?;

@@ -23,6 +23,7 @@ use crate::{
     account::{Key, KeyList},
     bondmcp::Allowance,
     error::Kind,
+    oauth::Scopes,
 };
 
 const MODELS: &str = "bondmcp://models";
@@ -43,25 +44,27 @@ struct Usage {
     rate_limit: Option<Allowance>,
 }
 
+/// Returns the name of the tool on which a resource depends.
+pub(super) fn tool_of(uri: &str) -> Option<&'static str> {
+    match uri {
+        MODELS => Some(LIST_MODELS),
+        ACCOUNT | USAGE => Some(AUTH_STATUS),
+        _ => uri.starts_with(KEYS).then_some(MANAGE_API_KEYS),
+    }
+}
+
 impl Shared {
     /// Returns the resources whose tool is served: a hidden tool hides its resource.
-    pub(super) fn resources(&self) -> Vec<Resource> {
-        let of = |tool: &str, uri: &str, name: &str, title: &str, description: &str| {
-            self.has_tool(tool).then(|| {
+    pub(super) fn resources(&self, scopes: Scopes) -> Vec<Resource> {
+        let of = |uri: &str, name: &str, title: &str, description: &str| {
+            tool_of(uri).is_some_and(|tool| self.serves(tool, scopes)).then(|| {
                 Resource::new(uri, name).with_title(title).with_description(description).with_mime_type(JSON)
             })
         };
         let all = [
-            of(LIST_MODELS, MODELS, "models", "BondMCP models", "The health-AI models of the account."),
+            of(MODELS, "models", "BondMCP models", "The health-AI models of the account."),
+            of(ACCOUNT, "account", "BondMCP account", "Who is signed in, how and on which plan."),
             of(
-                AUTH_STATUS,
-                ACCOUNT,
-                "account",
-                "BondMCP account",
-                "Who is signed in, how and on which plan.",
-            ),
-            of(
-                AUTH_STATUS,
                 USAGE,
                 "usage",
                 "BondMCP usage",
@@ -71,22 +74,21 @@ impl Shared {
         all.into_iter().flatten().collect()
     }
 
-    pub(super) fn resource_templates(&self) -> Vec<ResourceTemplate> {
+    pub(super) fn resource_templates(&self, scopes: Scopes) -> Vec<ResourceTemplate> {
         let key = ResourceTemplate::new(KEY_TEMPLATE, "key")
             .with_title("BondMCP API key")
             .with_description("An API key by its id: name, preview and dates, never the key itself.")
             .with_mime_type(JSON);
-        self.has_tool(MANAGE_API_KEYS).then_some(key).into_iter().collect()
+        self.serves(MANAGE_API_KEYS, scopes).then_some(key).into_iter().collect()
     }
 }
 
 impl OwnerServer {
-    pub(super) async fn resource(&self, uri: &str) -> Result<ReadResourceResult, ErrorData> {
-        let key_id = uri.strip_prefix(KEYS).filter(|_| self.shared.has_tool(MANAGE_API_KEYS));
-        if key_id.is_none() && !self.shared.resources().iter().any(|resource| resource.uri == uri) {
+    pub(super) async fn resource(&self, uri: &str, scopes: Scopes) -> Result<ReadResourceResult, ErrorData> {
+        if !tool_of(uri).is_some_and(|tool| self.shared.serves(tool, scopes)) {
             return Err(unknown());
         }
-        let content = match (uri, key_id) {
+        let content = match (uri, uri.strip_prefix(KEYS)) {
             (_, Some(id)) => json!(self.key(id).await?),
             (MODELS, _) => {
                 self.models(false).await.map_err(ToolError::into_protocol_error)?.result.into_object().into()
@@ -116,9 +118,10 @@ impl OwnerServer {
     pub(super) async fn completed(
         &self,
         request: &CompleteRequestParams,
+        scopes: Scopes,
     ) -> Result<CompleteResult, ErrorData> {
         let of_key = matches!(&request.r#ref, Reference::Resource(template) if template.uri == KEY_TEMPLATE);
-        if !of_key || request.argument.name != "key_id" || !self.shared.has_tool(MANAGE_API_KEYS) {
+        if !of_key || request.argument.name != "key_id" || !self.shared.serves(MANAGE_API_KEYS, scopes) {
             return Err(ErrorData::invalid_params(
                 "there is nothing to complete; see resources/templates/list",
                 None,

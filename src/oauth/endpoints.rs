@@ -22,6 +22,12 @@ impl Endpoints {
         &self.origin
     }
 
+    /// The host and port, as the `Host` header of a request to it has them.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        self.origin.split_once("://").map_or(&*self.origin, |(_, authority)| authority)
+    }
+
     /// The protected resource (RFC 9728), which is the audience of access tokens.
     #[must_use]
     pub fn resource(&self) -> String {

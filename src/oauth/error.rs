@@ -4,6 +4,10 @@
 use std::time::Duration;
 
 use super::GrantId;
+use crate::vault;
+
+/// When a client may try again after trouble with the store or with BondMCP.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// An error of `/token`, `/revoke` or `/register`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +22,40 @@ pub struct OAuthError {
     pub retry_after: Option<Duration>,
     /// The grant that this request has ended, whose key is to be revoked.
     pub ended: Option<GrantId>,
+}
+
+impl OAuthError {
+    /// 400, the status of most errors.
+    pub fn bad_request(code: &'static str, description: &'static str) -> Self {
+        Self { status: 400, code, description, retry_after: None, ended: None }
+    }
+
+    pub fn invalid_request(description: &'static str) -> Self {
+        Self::bad_request("invalid_request", description)
+    }
+
+    /// A code or a refresh token is not accepted: the person has to connect again.
+    pub fn invalid_grant(description: &'static str) -> Self {
+        Self::bad_request("invalid_grant", description)
+    }
+
+    /// Trouble that passes. A host that got `invalid_grant` instead would sign the person out.
+    pub fn temporarily_unavailable() -> Self {
+        Self {
+            status: 503,
+            code: "temporarily_unavailable",
+            description: "The server cannot answer now. Try again later.",
+            retry_after: Some(RETRY_AFTER),
+            ended: None,
+        }
+    }
+}
+
+impl From<vault::Error> for OAuthError {
+    fn from(error: vault::Error) -> Self {
+        tracing::error!(%error, "the vault failed in a request of a client");
+        Self::temporarily_unavailable()
+    }
 }
 
 /// An error of an authorization response.

@@ -2,10 +2,22 @@
 
 use std::fmt;
 
+use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use super::{AuthorizationRequest, AuthorizationServer, ClientKind, Scopes};
-use crate::{account::Owner, clock::Timestamp, vault};
+use super::{AuthorizationRequest, AuthorizationServer, ClientKind, Next, Scopes, server_keys::Purpose};
+use crate::{
+    account::Owner,
+    clock::Timestamp,
+    vault::{self, RecordKind},
+};
+
+const GRANT: RecordKind = RecordKind::new("grant");
+const PERSON: RecordKind = RecordKind::new("person");
+
+/// A grant whose client has no tokens after so long never gets any: its code has expired.
+const REDEEMED_WITHIN: TimeDelta = TimeDelta::minutes(10);
 
 /// A person: an opaque id, the same for all grants of one BondMCP user.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
@@ -87,49 +99,130 @@ impl Grant {
     /// Returns the owner of the requests that are made under this grant.
     #[must_use]
     pub fn owner(&self) -> Owner {
-        Owner::Subject(format!("{}.{}", self.subject.0, self.id.0))
+        Self::owner_of(&self.subject, &self.id)
+    }
+
+    pub(super) fn owner_of(subject: &Subject, id: &GrantId) -> Owner {
+        Owner::Subject(format!("{}.{}", subject.0, id.0))
     }
 }
 
+/// The grants of a person.
+#[derive(Debug, Default, Deserialize, Serialize)]
+struct Person {
+    grants: Vec<GrantId>,
+}
+
 impl AuthorizationServer {
-    /// Returns the subject of a BondMCP user: a keyed hash, whose random key is in the vault.
-    pub async fn subject(&self, user_id: &str) -> Result<Subject, vault::Error> {
-        todo!("{user_id}")
+    /// Returns the subject of a BondMCP user: half of an HMAC-SHA-256 (RFC 2104, section 5) whose random key is in the
+    /// vault.
+    #[must_use]
+    pub fn subject(&self, user_id: &str) -> Subject {
+        let hash = self.inner.server_keys.mac(Purpose::Subject, &[user_id.as_bytes()]);
+        Subject(hash[..16].iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// Stores a new grant. `scopes` are those that the person agreed to.
+    ///
+    /// The list of the person's grants is written first, so that a crash leaves an id without a grant there, which does
+    /// no harm, and never a grant that the person does not see.
     pub async fn create_grant(
         &self,
         subject: &Subject,
         request: &AuthorizationRequest,
         scopes: Scopes,
     ) -> Result<Grant, vault::Error> {
-        todo!("{subject:?} {request:?} {scopes:?}")
+        let grant = Grant {
+            id: GrantId(Uuid::new_v4().simple().to_string()),
+            subject: subject.clone(),
+            client_id: request.client.id.clone(),
+            client_name: request.client.name.clone(),
+            client_kind: request.client.kind,
+            redirect_host: request.redirect_host(),
+            scopes,
+            reference: request.reference.clone(),
+            created_at: self.inner.clock.now(),
+            ended: None,
+        };
+        let records = self.records();
+        let add = |person: Option<Person>| {
+            let mut person = person.unwrap_or_default();
+            person.grants.push(grant.id.clone());
+            (Next::Write(person, None), ())
+        };
+        records.change(PERSON, subject.as_str(), add).await?;
+        records.write(GRANT, grant.id.as_str(), None, &grant, None).await?;
+        Ok(grant)
     }
 
     /// Returns the grant, ended or not.
     pub async fn grant(&self, id: &GrantId) -> Result<Option<Grant>, vault::Error> {
-        todo!("{id:?}")
+        Ok(self.records().read(GRANT, id.as_str()).await?.map(|found| found.value))
     }
 
     /// Returns the grants of a person, without those that have ended.
     pub async fn grants_of(&self, subject: &Subject) -> Result<Vec<Grant>, vault::Error> {
-        todo!("{subject:?}")
+        let person = self.records().read::<Person>(PERSON, subject.as_str()).await?;
+        let mut grants = Vec::new();
+        for id in person.map(|person| person.value.grants).unwrap_or_default() {
+            let grant = self.grant(&id).await?;
+            grants.extend(grant.filter(|grant| grant.ended.is_none() && grant.subject == *subject));
+        }
+        Ok(grants)
     }
 
     /// Returns all grants, ended or not: for operators, and to revoke the keys of those that have ended.
     pub async fn all_grants(&self) -> Result<Vec<Grant>, vault::Error> {
-        todo!()
+        let grants = self.records().all::<Grant>(GRANT).await?;
+        Ok(grants.into_iter().map(|(_, found)| found.value).collect())
     }
 
     /// Ends a grant: its tokens are refused at once by this process, and within 30 seconds by the others. Returns it if
     /// it had not ended yet.
     pub async fn end_grant(&self, id: &GrantId, reason: EndReason) -> Result<Option<Grant>, vault::Error> {
-        todo!("{id:?} {reason:?}")
+        let ended = Some((self.inner.clock.now(), reason));
+        let end = |grant: Option<Grant>| match grant {
+            Some(grant) if grant.ended.is_none() => {
+                let grant = Grant { ended, ..grant };
+                (Next::Write(grant.clone(), None), Some(grant))
+            }
+            _ => (Next::Keep, None),
+        };
+        let grant = self.records().change(GRANT, id.as_str(), end).await?;
+        self.inner.grant_states.set_ended(id);
+        if let Some(grant) = &grant {
+            tracing::info!(grant = %id, reference = grant.reference, ?reason, "a grant has ended");
+        }
+        Ok(grant)
     }
 
-    /// Deletes the record of an ended grant whose API key is revoked.
+    /// Ends the grants whose refresh tokens have expired, and those whose code was never redeemed; returns them.
+    pub async fn end_expired_grants(&self) -> Result<Vec<Grant>, vault::Error> {
+        let mut ended = Vec::new();
+        for grant in self.all_grants().await? {
+            let age = self.inner.clock.now() - grant.created_at;
+            if grant.ended.is_none() && age > REDEEMED_WITHIN && !self.can_refresh(&grant.id).await? {
+                ended.extend(self.end_grant(&grant.id, EndReason::Expired).await?);
+            }
+        }
+        Ok(ended)
+    }
+
+    /// Deletes the record of an ended grant whose API key is revoked. It goes last, so that after a crash an ended grant
+    /// is found again.
     pub async fn forget_grant(&self, grant: &Grant) -> Result<(), vault::Error> {
-        todo!("{grant:?}")
+        let records = self.records();
+        self.forget_family(&grant.id).await?;
+        let remove = |person: Option<Person>| {
+            let Some(mut person) = person else { return (Next::Keep, ()) };
+            person.grants.retain(|id| *id != grant.id);
+            (if person.grants.is_empty() { Next::Delete } else { Next::Write(person, None) }, ())
+        };
+        records.change(PERSON, grant.subject.as_str(), remove).await?;
+        let delete = |found: Option<Grant>| match found {
+            Some(found) if found.ended.is_some() => (Next::Delete, ()),
+            _ => (Next::Keep, ()),
+        };
+        records.change(GRANT, grant.id.as_str(), delete).await
     }
 }

@@ -9,13 +9,17 @@ mod client;
 mod code;
 mod endpoints;
 mod error;
+mod family;
+mod form;
 mod grant;
+mod grant_states;
 mod metadata;
-mod records;
 mod refresh_token;
 mod revocation;
 mod scope;
+mod server_keys;
 mod signing_keys;
+mod token_hash;
 mod token_request;
 
 use std::{sync::Arc, time::Duration};
@@ -28,11 +32,11 @@ pub use self::{
     endpoints::Endpoints,
     error::{AuthorizationErrorCode, OAuthError},
     grant::{EndReason, Grant, GrantId, Subject},
-    records::{Records, Versioned},
     scope::{Scope, Scopes},
     token_request::{Acceptance, TokenResponse},
 };
-use self::signing_keys::SigningKeys;
+use self::{grant_states::GrantStates, server_keys::ServerKeys, signing_keys::SigningKeys};
+pub use crate::vault::{Next, Records, Versioned};
 use crate::{
     clock::Clock,
     config::PublicOrigin,
@@ -78,7 +82,9 @@ struct Inner {
     endpoints: Endpoints,
     records: Records,
     clients: Clients,
+    server_keys: ServerKeys,
     signing_keys: SigningKeys,
+    grant_states: GrantStates,
     clock: Clock,
 }
 
@@ -92,10 +98,14 @@ impl AuthorizationServer {
         clock: Clock,
     ) -> Result<Self, vault::Error> {
         let records = Records::new(vault, settings.origin.to_string());
-        let signing_keys = SigningKeys::open(records.clone(), &settings, clock.clone()).await?;
+        let server_keys = ServerKeys::open(&records).await?;
+        let signing_keys = SigningKeys::open(records.clone(), clock.clone()).await?;
+        let grant_states = GrantStates::new();
         let endpoints = Endpoints::new(&settings.origin);
-        let clients = Clients::new(records.clone(), &endpoints, network, clock.clone());
-        Ok(Self { inner: Arc::new(Inner { settings, endpoints, records, clients, signing_keys, clock }) })
+        let clients = Clients::open(records.clone(), &endpoints, network, clock.clone()).await?;
+        let inner =
+            Inner { settings, endpoints, records, clients, server_keys, signing_keys, grant_states, clock };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     #[must_use]
@@ -111,5 +121,10 @@ impl AuthorizationServer {
     #[must_use]
     pub fn clients(&self) -> &Clients {
         &self.inner.clients
+    }
+
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.inner.clock
     }
 }

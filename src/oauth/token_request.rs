@@ -1,7 +1,22 @@
 //! The token endpoint (RFC 6749, sections 4.1.3 and 6; resource: RFC 8707).
 
-use super::{AuthorizationServer, Grant, OAuthError, Scopes};
-use crate::secret::SecretString;
+use super::{
+    AuthorizationServer, Client, EndReason, Grant, GrantId, Next, OAuthError, Scopes,
+    family::{Family, Limits, Refresh},
+    form::Form,
+    refresh_token::RefreshToken,
+};
+use crate::{
+    secret::{ExposeSecret as _, SecretString},
+    vault::{self, RecordKind},
+};
+
+const FAMILY: RecordKind = RecordKind::new("refresh");
+
+const UNKNOWN: &str = "The refresh token is unknown, or what it allowed has ended. Connect again.";
+const REPLAYED: &str = "The refresh token was used before, so what it allowed has ended. Connect again.";
+const EXPIRED: &str = "The refresh token has expired. Connect again.";
+const REFUSED: &str = "BondMCP no longer accepts the account. Connect again.";
 
 /// A successful answer of the token endpoint (RFC 6749, section 5.1). It leaves the process only in that answer.
 #[derive(Debug)]
@@ -28,13 +43,148 @@ pub enum Acceptance {
 impl AuthorizationServer {
     /// Answers a request to `/token`. `authorization` is the header of the same name, `form` the body. `accepted` tells
     /// before a refresh whether BondMCP still accepts what the grant calls it with.
-    pub async fn token(
+    pub async fn token<Accepted: Future<Output = Acceptance>>(
         &self,
         authorization: Option<&str>,
         form: &[u8],
-        accepted: impl AsyncFn(&Grant) -> Acceptance,
+        accepted: impl Fn(Grant) -> Accepted,
     ) -> Result<TokenResponse, OAuthError> {
-        let _ = accepted;
-        todo!("{authorization:?} {form:?}")
+        let form = Form::parse(form)?;
+        let client = self.clients().authenticate(authorization, form.parameters()).await?;
+        form.check_resource(self.endpoints())?;
+        match form.get("grant_type").map(|grant_type| grant_type.expose_secret()) {
+            Some("authorization_code") => self.redeem(&client, &form).await,
+            Some("refresh_token") => self.refresh(&client, &form, accepted).await,
+            Some(_) => Err(OAuthError::bad_request(
+                "unsupported_grant_type",
+                "grant_type must be authorization_code or refresh_token.",
+            )),
+            None => Err(OAuthError::invalid_request("grant_type is missing.")),
+        }
+    }
+
+    /// The refresh token is stored before the code is used up: if that fails, the client may send the code again.
+    async fn redeem(&self, client: &Client, form: &Form) -> Result<TokenResponse, OAuthError> {
+        let redeemable = self.redeemable(client, form).await?;
+        let grant = redeemable.grant.clone();
+        let first = RefreshToken::first(&grant.id);
+        let family = Family::new(&client.id, &first, self.inner.clock.now());
+        let lifetime = family.lifetime(self.limits(), self.inner.clock.now());
+        let put = |_: Option<Family>| (Next::Write(family.clone(), Some(lifetime)), ());
+        self.records().change(FAMILY, grant.id.as_str(), put).await?;
+        self.use_up(redeemable).await?;
+        let scopes = grant.scopes;
+        self.response(&grant, scopes, &first).await
+    }
+
+    async fn refresh<Accepted: Future<Output = Acceptance>>(
+        &self,
+        client: &Client,
+        form: &Form,
+        accepted: impl Fn(Grant) -> Accepted,
+    ) -> Result<TokenResponse, OAuthError> {
+        let text =
+            form.get("refresh_token").ok_or(OAuthError::invalid_request("refresh_token is missing."))?;
+        let token = RefreshToken::parse(&self.inner.server_keys, text);
+        let token = token.ok_or(OAuthError::invalid_grant(UNKNOWN))?;
+        let grant = self.grant(&token.grant).await?.filter(|grant| grant.ended.is_none());
+        let grant = grant.ok_or(OAuthError::invalid_grant(UNKNOWN))?;
+        if grant.client_id != client.id {
+            return Err(OAuthError::invalid_grant("The refresh token was issued to another client."));
+        }
+        let scopes = narrowed(&grant, form)?;
+        // First without a change, so that nothing has happened where BondMCP cannot be asked.
+        self.present(&grant, &token, false).await?;
+        match accepted(grant.clone()).await {
+            Acceptance::Accepted => {}
+            Acceptance::Refused => return Err(self.ended(&grant.id, EndReason::Refused, REFUSED).await?),
+            Acceptance::Unknown => return Err(OAuthError::temporarily_unavailable()),
+        }
+        let token = self.present(&grant, &token, true).await?;
+        self.response(&grant, scopes, &token).await
+    }
+
+    /// Presents a token to its family, on which all replicas agree; returns the one that takes its place.
+    async fn present(
+        &self,
+        grant: &Grant,
+        token: &RefreshToken,
+        is_final: bool,
+    ) -> Result<RefreshToken, OAuthError> {
+        let (limits, now) = (self.limits(), self.inner.clock.now());
+        let present = |family: Option<Family>| {
+            let Some(mut family) = family else { return (Next::Keep, Refresh::Unknown) };
+            let refresh = family.refresh(&self.inner.server_keys, token, limits, now);
+            let lifetime = family.lifetime(limits, now);
+            match refresh {
+                Refresh::Answered { has_changed: true, .. } if is_final => {
+                    (Next::Write(family, Some(lifetime)), refresh)
+                }
+                _ => (Next::Keep, refresh),
+            }
+        };
+        match self.records().change(FAMILY, grant.id.as_str(), present).await? {
+            Refresh::Answered { token, .. } => Ok(token),
+            Refresh::Replayed => {
+                tracing::warn!(grant = %grant.id, "an old refresh token was used again");
+                Err(self.ended(&grant.id, EndReason::Replay, REPLAYED).await?)
+            }
+            Refresh::Expired => Err(self.ended(&grant.id, EndReason::Expired, EXPIRED).await?),
+            Refresh::Unknown => Err(OAuthError::invalid_grant(UNKNOWN)),
+        }
+    }
+
+    async fn response(
+        &self,
+        grant: &Grant,
+        scope: Scopes,
+        refresh_token: &RefreshToken,
+    ) -> Result<TokenResponse, OAuthError> {
+        Ok(TokenResponse {
+            access_token: self.access_token(grant, scope).await?,
+            refresh_token: Some(refresh_token.to_text(&self.inner.server_keys)),
+            expires_in: self.inner.settings.access_token_lifetime.as_secs(),
+            scope,
+            reference: grant.reference.clone(),
+        })
+    }
+
+    /// Ends a grant; returns the error that says so.
+    async fn ended(
+        &self,
+        grant: &GrantId,
+        reason: EndReason,
+        description: &'static str,
+    ) -> Result<OAuthError, vault::Error> {
+        let ended = self.end_grant(grant, reason).await?;
+        Ok(OAuthError { ended: ended.map(|grant| grant.id), ..OAuthError::invalid_grant(description) })
+    }
+
+    /// Whether a client has a refresh token for the grant that is still good.
+    pub(super) async fn can_refresh(&self, grant: &GrantId) -> Result<bool, vault::Error> {
+        let family = self.records().read::<Family>(FAMILY, grant.as_str()).await?;
+        Ok(family.is_some_and(|found| !found.value.has_expired(self.limits(), self.inner.clock.now())))
+    }
+
+    pub(super) async fn forget_family(&self, grant: &GrantId) -> Result<(), vault::Error> {
+        let delete = |_: Option<Family>| (Next::Delete, ());
+        self.records().change(FAMILY, grant.as_str(), delete).await
+    }
+
+    fn limits(&self) -> Limits {
+        let settings = &self.inner.settings;
+        Limits { idle: settings.refresh_idle, absolute: settings.refresh_absolute }
+    }
+}
+
+/// Returns the scopes of a refresh: those of the grant, or fewer (RFC 6749, section 6).
+fn narrowed(grant: &Grant, form: &Form) -> Result<Scopes, OAuthError> {
+    let wanted = form.get("scope").map(|scope| Scopes::parse(scope.expose_secret())).unwrap_or_default();
+    if wanted.is_empty() {
+        Ok(grant.scopes)
+    } else if wanted.are_within(grant.scopes) {
+        Ok(wanted)
+    } else {
+        Err(OAuthError::bad_request("invalid_scope", "The scope goes beyond what the person agreed to."))
     }
 }

@@ -48,16 +48,15 @@ struct AnnouncementView<'a> {
 }
 
 impl Announcement {
-    /// Returns the sign-in for those who wait in this process, and its page.
-    fn pending(self, account: &Account, need: RequiredCredential) -> (Pending, PeerPage) {
-        let page = PeerPage { address: address(&self.url), key: self.peer_key };
-        let is_public = page.address.is_none();
+    /// Returns the sign-in for those who wait in this process, and its page; `None` where that is not on loopback.
+    fn pending(self, account: &Account, need: RequiredCredential) -> Option<(Pending, PeerPage)> {
+        let page = PeerPage { address: address(&self.url)?, key: self.peer_key };
         // Where the clocks of the two processes differ, it is not known. The other one tells of the end, too.
         let left = (self.expires_at - account.now()).to_std().ok().filter(|left| *left <= LIFETIME);
         let left = left.unwrap_or(LIFETIME);
-        let pending = Pending::elsewhere(self.name, (self.url, is_public), self.code, left, need);
+        let pending = Pending::elsewhere(self.name, (self.url, false), self.code, left, need);
         pending.set_state(self.state);
-        (pending, page)
+        Some((pending, page))
     }
 }
 
@@ -74,14 +73,14 @@ pub async fn find_or_claim(
         }
         let mut ends_in = None;
         let (announcement, seen) = read(account).await?;
-        if let Some(announcement) = announcement.filter(|announced| announced.state.is_open()) {
-            let (pending, page) = announcement.pending(account, need);
-            if pending.is_open() {
-                if page.join(need).await {
-                    return Ok(Some((pending, page)));
-                }
-                ends_in = Some(pending.expires_in());
+        if let Some(announcement) = announcement.filter(|announced| announced.state.is_open())
+            && let Some((pending, page)) = announcement.pending(account, need)
+            && pending.is_open()
+        {
+            if page.join(need).await {
+                return Ok(Some((pending, page)));
             }
+            ends_in = Some(pending.expires_in());
         }
         if began.elapsed() > LEASE_WAIT_TIMEOUT {
             return Err(match ends_in {
@@ -102,7 +101,7 @@ pub async fn find(account: &Account, name: &str) -> Result<Option<(Pending, Peer
     if let State::SignedIn { .. } = announcement.state {
         account.reload().await?;
     }
-    Ok(Some(announcement.pending(account, RequiredCredential::Api)))
+    Ok(announcement.pending(account, RequiredCredential::Api))
 }
 
 /// Whether a page is still announced whose process ended without withdrawing it. The next page replaces it.
@@ -186,7 +185,7 @@ async fn copy_state(account: &Account, pending: &Pending) -> Result<(), account:
     if pending.is_open() { account.announcement_wait(seen).await } else { Ok(()) }
 }
 
-/// Address of a page on loopback; `None` for one under a public origin, which every process of the server has.
+/// Returns the address of a page on loopback.
 fn address(url: &SecretString) -> Option<SocketAddr> {
     let url = Url::parse(url.expose_secret()).ok()?;
     match (url.host(), url.port()) {

@@ -1,19 +1,19 @@
 //! Signing in outside the chat, on a page in the person's browser: served on loopback while a sign-in is pending, or
-//! under the public origin of a hosted server. The host learns that the person has signed in, never what was typed. The
+//! under the public origin of a hosted server ([`public`]). The host learns that the person has signed in, never what was typed. The
 //! module uses the account and does not depend on MCP.
 
-mod applicant;
 mod browser;
 mod coordination;
 mod demo;
-pub mod page;
+mod page;
 mod page_session;
 mod pages;
 mod peer;
 mod pending;
 mod place;
 mod problem;
-mod protect;
+pub mod protect;
+pub mod public;
 mod verification;
 mod views;
 
@@ -23,23 +23,25 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    net::TcpListener,
-    sync::{Mutex, oneshot},
-    task::JoinHandle,
-};
+use tokio::{net::TcpListener, sync::Mutex, task::JoinHandle};
 use uuid::Uuid;
 
-use self::{applicant::Applicant, page_session::PageSession, pages::TooManyPages, peer::PeerPage};
 pub use self::{
     coordination::is_abandoned,
     demo::Demo,
-    pages::Pages,
     pending::{End, Pending, State, WaitingCall},
     place::Place,
+    problem::{Field, Problem},
+    protect::sent_by_our_page,
+};
+use self::{
+    page_session::PageSession,
+    pages::Pages,
+    peer::PeerPage,
+    public::{PublicPage, PublicPages},
 };
 use crate::{
-    account::{self, Account, Authenticated, Authenticator, RequiredCredential},
+    account::{self, Account, RequiredCredential},
     error::{Kind, UserFacingError},
     listener::{self, Bounds},
 };
@@ -56,7 +58,7 @@ pub struct Options {
     /// Port of the page, on loopback; 0 for a free one.
     pub port: u16,
     /// The pages of a hosted server, which take the place of a page on loopback.
-    pub public: Option<Pages>,
+    pub public: Option<PublicPages>,
     /// Lifetime of a pending sign-in, at most [`LIFETIME`].
     pub lifetime: Duration,
     /// Whether the server opens the person's browser if the host cannot show the link.
@@ -117,21 +119,12 @@ pub enum SignInMethod {
 pub enum Error {
     #[error("the sign-in page cannot listen on {address}: {source}")]
     Listen { address: SocketAddr, source: std::io::Error },
-    /// Hosted: all pages are in use.
-    #[error("too many people are signing in")]
-    TooManyPages,
     /// A sign-in is pending in another process whose page cannot be reached from here. It ends at the latest in
     /// `ends_in`; `command` signs in without a page.
     #[error("a sign-in is pending in another process, probably on another computer")]
     Elsewhere { ends_in: Duration, command: String },
     #[error(transparent)]
     Account(#[from] account::Error),
-}
-
-impl From<TooManyPages> for Error {
-    fn from(_: TooManyPages) -> Self {
-        Self::TooManyPages
-    }
 }
 
 impl From<&Error> for UserFacingError {
@@ -141,11 +134,6 @@ impl From<&Error> for UserFacingError {
                 Kind::Internal,
                 format!("The sign-in page cannot listen on {address}: {source}."),
                 "Call again in a moment. If it still fails, the operator frees the port or starts the server with another --sign-in-port.",
-            ),
-            Error::TooManyPages => Self::new(
-                Kind::RateLimited,
-                "Too many people are signing in at the moment.",
-                "Call again in a minute.",
             ),
             Error::Elsewhere { ends_in, command } => Self::new(
                 Kind::SignInRequired,
@@ -189,6 +177,8 @@ enum Page {
         announcing: JoinHandle<()>,
     },
     Peer(PeerPage),
+    /// Every process of the hosted server serves it.
+    Public,
 }
 
 impl Current {
@@ -198,6 +188,7 @@ impl Current {
         match &self.page {
             Page::Own { session, .. } => session.join_here(request),
             Page::Peer(page) => self.pending.is_open() && page.join(need).await && self.pending.join(need),
+            Page::Public => false,
         }
     }
 
@@ -225,6 +216,10 @@ impl SignIn {
     pub async fn begin(&self, request: Request) -> Result<Arc<Pending>, Error> {
         let need = request.need;
         let mut current = self.current.lock().await;
+        if let Some(pages) = &self.options.public {
+            let page = pages.page_of(&self.account, &request).await?;
+            return Ok(self.follow_public(&mut current, page, need));
+        }
         if let Some(current) = &*current
             && current.join(&request).await
         {
@@ -247,6 +242,27 @@ impl SignIn {
         Current { pending, page: Page::Peer(page), task: tokio::spawn(following) }
     }
 
+    /// Follows a page that every process of the hosted server serves.
+    fn follow_public(
+        &self,
+        current: &mut Option<Current>,
+        page: PublicPage,
+        need: RequiredCredential,
+    ) -> Arc<Pending> {
+        if let Some(current) = current
+            && current.pending.name() == page.name()
+            && current.pending.is_open()
+        {
+            return Arc::clone(&current.pending);
+        }
+        if let Some(over) = current.take() {
+            over.task.abort();
+        }
+        let pending = Arc::new(page.pending(need));
+        let task = tokio::spawn(page.follow(self.account.clone(), Arc::clone(&pending)));
+        Arc::clone(&current.insert(Current { pending, page: Page::Public, task }).pending)
+    }
+
     /// Ends the pending sign-in before the process ends, so that other processes of the account learn of it at once.
     pub async fn close(&self) {
         if let Some(current) = self.current.lock().await.take() {
@@ -266,6 +282,10 @@ impl SignIn {
     /// Returns the account's sign-in with the name `name`, in this or another process, wherever that runs.
     pub async fn named(&self, name: &str) -> Result<Option<Arc<Pending>>, Error> {
         let mut current = self.current.lock().await;
+        if let Some(pages) = &self.options.public {
+            let page = pages.named(&self.account, name).await?;
+            return Ok(page.map(|page| self.follow_public(&mut current, page, RequiredCredential::Session)));
+        }
         if let Some(current) = &*current
             && (current.pending.name() == name || current.pending.is_open())
         {
@@ -290,15 +310,10 @@ impl SignIn {
     }
 
     async fn open_page(&self, request: Request) -> Result<Current, Error> {
-        let (pages, listener) = if let Some(pages) = &self.options.public {
-            (pages.clone(), None)
-        } else {
-            let (listener, address) = self.listen().await?;
-            (Pages::new(Place::loopback(address)), Some(listener))
-        };
-        let applicant = Applicant::Owner(self.account.clone());
-        let session = Arc::new(PageSession::new(applicant, pages.place(), request, &self.options));
-        pages.add(Arc::clone(&session))?;
+        let (listener, address) = self.listen().await?;
+        let pages = Pages::new(Place::loopback(address));
+        let session = Arc::new(PageSession::new(self.account.clone(), pages.place(), request, &self.options));
+        pages.add(Arc::clone(&session));
         if let Err(error) = coordination::publish(&self.account, &session).await {
             pages.remove(&session);
             return Err(error.into());
@@ -309,12 +324,7 @@ impl SignIn {
             Arc::clone(&session),
         ));
         let over = pages.clone().run(Arc::clone(&session));
-        let task = match listener {
-            Some(listener) => {
-                tokio::spawn(listener::serve(listener, page::router(pages.clone()), BOUNDS, over))
-            }
-            None => tokio::spawn(over),
-        };
+        let task = tokio::spawn(listener::serve(listener, page::router(pages.clone()), BOUNDS, over));
         Ok(Current {
             pending: Arc::clone(session.pending()),
             task,
@@ -328,33 +338,5 @@ impl SignIn {
         let listener = TcpListener::bind(address).await.map_err(broken)?;
         let address = listener.local_addr().map_err(broken)?;
         Ok((listener, address))
-    }
-}
-
-/// The sign-in of somebody who is not known yet.
-#[derive(Debug)]
-pub struct UnknownSignIn {
-    pub pending: Arc<Pending>,
-    outcome: oneshot::Receiver<Authenticated>,
-}
-
-impl UnknownSignIn {
-    /// Opens a page among `pages` for somebody who is not known yet.
-    pub fn begin(
-        pages: &Pages,
-        authenticator: Authenticator,
-        request: Request,
-        options: &Options,
-    ) -> Result<Self, Error> {
-        let (applicant, outcome) = Applicant::unknown(authenticator);
-        let session = Arc::new(PageSession::new(applicant, pages.place(), request, options));
-        pages.add(Arc::clone(&session))?;
-        tokio::spawn(pages.clone().run(Arc::clone(&session)));
-        Ok(Self { pending: Arc::clone(session.pending()), outcome })
-    }
-
-    /// Waits until it is known who signed in; `None` when the sign-in has ended without that.
-    pub async fn outcome(self) -> Option<Authenticated> {
-        self.outcome.await.ok()
     }
 }

@@ -21,12 +21,11 @@ use super::{
 };
 use crate::secret::SecretString;
 
-/// Returns the routes of `pages`, below their path.
+/// Returns the routes of `pages`.
 pub fn router(pages: Pages) -> Router {
-    let path = pages.place().path();
     let show =
         |method| get(move |Session(session): Session| std::future::ready(views::current(&session, method)));
-    let mut routes = Router::new()
+    Router::new()
         .route("/{id}", show(None))
         .route("/{id}/sign-in", show(Some(SignInMethod::SignIn)).post(sign_in))
         .route("/{id}/create", show(Some(SignInMethod::CreateAccount)).post(create))
@@ -35,18 +34,12 @@ pub fn router(pages: Pages) -> Router {
         .route("/{id}/check", show(None).post(check))
         .route("/{id}/back", show(None).post(go_back))
         .route("/{id}/state", get(state))
-        .route(
-            "/style.css",
-            get(([(CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("templates/style.css"))),
-        )
-        .route("/mark.svg", get(([(CONTENT_TYPE, "image/svg+xml")], include_str!("templates/mark.svg"))))
-        .fallback(async |Shared(pages): Shared<Pages>| views::unknown(&pages));
-    if !pages.place().is_public() {
-        routes = routes.route(JOIN_PATH, post(join));
-    }
-    let routes =
-        routes.layer(middleware::from_fn_with_state(pages.clone(), protect::guard)).with_state(pages);
-    if path.is_empty() { routes } else { Router::new().nest(path, routes) }
+        .route("/style.css", get(([(CONTENT_TYPE, "text/css; charset=utf-8")], views::STYLE)))
+        .route("/mark.svg", get(([(CONTENT_TYPE, "image/svg+xml")], views::MARK)))
+        .route(JOIN_PATH, post(join))
+        .fallback(async |Shared(pages): Shared<Pages>| views::unknown(&pages))
+        .layer(middleware::from_fn_with_state(Arc::clone(pages.place()), protect::guard))
+        .with_state(pages)
 }
 
 /// The page whose id is in the path.
@@ -83,11 +76,11 @@ struct ButtonForm {
 }
 
 impl LoginForm {
-    fn login(self, session: &PageSession) -> Login {
+    fn login(self) -> Login {
         Login {
             email: self.email.trim().to_owned(),
             password: self.password,
-            remember: self.remember.is_some() && !session.place().is_public(),
+            remember: self.remember.is_some(),
         }
     }
 }
@@ -101,7 +94,7 @@ async fn sign_in(pages: Shared<Pages>, Session(session): Session, Form(given): F
     if let Some(refusal) = refusal(&pages, &session, &given.form_token) {
         return refusal;
     }
-    let (page, login) = (Arc::clone(&session), given.login(&session));
+    let (page, login) = (Arc::clone(&session), given.login());
     session.keep_input(&login);
     let outcome = run_to_completion(async move { page.sign_in(login).await }).await;
     answer(&session, SignInMethod::SignIn, outcome)
@@ -111,7 +104,7 @@ async fn create(pages: Shared<Pages>, Session(session): Session, Form(given): Fo
     if let Some(refusal) = refusal(&pages, &session, &given.form_token) {
         return refusal;
     }
-    let (page, login) = (Arc::clone(&session), given.login(&session));
+    let (page, login) = (Arc::clone(&session), given.login());
     session.keep_input(&login);
     let outcome = run_to_completion(async move { page.create(login).await }).await;
     answer(&session, SignInMethod::CreateAccount, outcome)

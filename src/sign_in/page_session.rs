@@ -9,7 +9,6 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::{
     End, Options, Pending, Place, Request, SignInMethod, State,
-    applicant::Applicant,
     browser::RedirectFile,
     demo::Demo,
     peer::Join,
@@ -17,7 +16,7 @@ use super::{
     verification::Verification,
 };
 use crate::{
-    account::Error,
+    account::{Account, Error},
     bondmcp,
     error::UserFacingError,
     secret::{self, ExposeSecret as _, SecretString},
@@ -56,7 +55,7 @@ pub struct View {
 /// The page of one sign-in, as its forms use it.
 #[derive(Debug)]
 pub struct PageSession {
-    applicant: Applicant,
+    account: Account,
     pending: Arc<Pending>,
     place: Place,
     view: StdMutex<View>,
@@ -79,7 +78,7 @@ pub struct PageSession {
 }
 
 impl PageSession {
-    pub fn new(applicant: Applicant, place: &Place, request: Request, options: &Options) -> Self {
+    pub fn new(account: Account, place: &Place, request: Request, options: &Options) -> Self {
         let id = secret::random();
         let url = place.url(id.expose_secret());
         let view = View {
@@ -88,12 +87,12 @@ impl PageSession {
             in_terminal: request.in_terminal,
             email: request.email.unwrap_or_default(),
             email_is_typed: false,
-            remember: !place.is_public(),
+            remember: true,
             problem: None,
         };
         Self {
-            applicant,
-            pending: Arc::new(Pending::new(url.into(), place.is_public(), options.lifetime, request.need)),
+            account,
+            pending: Arc::new(Pending::new(url.into(), options.lifetime, request.need)),
             place: place.clone(),
             view: StdMutex::new(view),
             demo: options.demo.clone(),
@@ -111,8 +110,8 @@ impl PageSession {
         &self.pending
     }
 
-    pub fn applicant(&self) -> &Applicant {
-        &self.applicant
+    pub fn account(&self) -> &Account {
+        &self.account
     }
 
     pub fn place(&self) -> &Place {
@@ -140,9 +139,9 @@ impl PageSession {
         format!("{}/{}", self.place.path(), self.id.expose_secret())
     }
 
-    /// Whether an API key is good enough. On a hosted server it is not: nobody can tell whose it is.
+    /// Whether an API key is good enough.
     pub fn takes_keys(&self) -> bool {
-        !self.pending.needs_session() && !self.place.is_public()
+        !self.pending.needs_session()
     }
 
     pub fn form_token(&self) -> &str {
@@ -179,11 +178,10 @@ impl PageSession {
     /// Opens the person's browser on the page, the first time.
     pub fn open_browser(&self) {
         let mut redirect = self.redirect.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(account) = self.applicant.account() else { return };
         if redirect.is_some() || !self.pending.is_open() {
             return;
         }
-        match RedirectFile::write(account.data_dir(), self.pending.name(), self.pending.url()) {
+        match RedirectFile::write(self.account.data_dir(), self.pending.name(), self.pending.url()) {
             Ok(file) => {
                 if let Err(error) = redirect.insert(file).open() {
                     tracing::warn!(%error, "cannot open the browser; the link is in the answer");
@@ -193,11 +191,9 @@ impl PageSession {
         }
     }
 
-    /// Lets go of what outlives the page's use: the file that opened the browser, and whoever waits to learn who signed
-    /// in.
+    /// Removes the file that opened the browser.
     pub fn release(&self) {
         self.redirect.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.applicant.release();
     }
 
     /// Adds a caller in this process; `false` if the sign-in has ended.
@@ -229,7 +225,7 @@ impl PageSession {
 
     pub async fn sign_in(self: &Arc<Self>, login: Login) -> Result<(), Problem> {
         let mut wrong = self.turn().await?;
-        match self.applicant.sign_in(&login).await {
+        match self.try_login(&login).await {
             Ok(email) => {
                 self.pending.set_state(State::SignedIn { email });
                 Ok(())
@@ -246,10 +242,16 @@ impl PageSession {
         }
     }
 
+    /// Signs in; returns the e-mail address of the account.
+    pub(super) async fn try_login(&self, login: &Login) -> Result<Option<String>, Error> {
+        let Login { email, password, remember } = login;
+        Ok(self.account.sign_in(email, password.clone(), *remember).await?.email)
+    }
+
     /// Creates an account and waits for the verification of its address.
     pub async fn create(self: &Arc<Self>, login: Login) -> Result<(), Problem> {
         let _turn = self.turn().await?;
-        let created = self.applicant.register(&login).await;
+        let created = self.account.register(&login.email, &login.password).await;
         created.map_err(|error| Problem::with_account(&UserFacingError::from(&error)))?;
         self.await_verification(login, SignInMethod::CreateAccount);
         Ok(())
@@ -263,7 +265,7 @@ impl PageSession {
                 "Your assistant needs a signed-in account for this; an API key is not enough. Sign in or create an account.",
             ));
         }
-        match self.applicant.use_key(key).await {
+        match self.account.use_own_key(key).await {
             Ok(()) => {
                 self.pending.set_state(State::SignedIn { email: None });
                 Ok(())
@@ -281,8 +283,7 @@ impl PageSession {
         let Some(demo) = &self.demo else {
             return Err(Problem::new(Field::None, "There is no demo account."));
         };
-        let remember = !self.place.is_public();
-        let login = Login { email: demo.email.to_owned(), password: demo.password.clone(), remember };
+        let login = Login { email: demo.email.to_owned(), password: demo.password.clone(), remember: true };
         self.sign_in(login).await
     }
 

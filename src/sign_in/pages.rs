@@ -1,4 +1,4 @@
-//! The sign-in pages of one place, found by their ids. Each has its own lifetime, and their number is bounded.
+//! The sign-in pages of one place on loopback, found by their ids. Each has its own lifetime.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -6,12 +6,6 @@ use std::{
 };
 
 use super::{End, Place, page_session::PageSession};
-
-/// Largest number of pages in one place. Each takes a few kilobytes.
-const MAX_PAGES: usize = 1024;
-
-/// Largest number of them for people who are not known yet. Anybody can open those: the rest is for owners.
-const MAX_UNKNOWN: usize = MAX_PAGES / 2;
 
 /// Time for which a page is served after the end, so that the browser can show the outcome.
 const GRACE_PERIOD: Duration = Duration::from_secs(10);
@@ -23,10 +17,6 @@ pub struct Pages {
     sessions: Arc<Mutex<Vec<Arc<PageSession>>>>,
 }
 
-/// There are as many pages as there may be.
-#[derive(Debug)]
-pub(super) struct TooManyPages;
-
 impl Pages {
     /// Creates a place without pages.
     #[must_use]
@@ -36,22 +26,13 @@ impl Pages {
 
     /// Returns the place of the pages.
     #[must_use]
-    pub fn place(&self) -> &Place {
+    pub fn place(&self) -> &Arc<Place> {
         &self.place
     }
 
     /// Adds the page of `session`. The caller lets it [run](Self::run).
-    pub(super) fn add(&self, session: Arc<PageSession>) -> Result<(), TooManyPages> {
-        let is_unknown = |session: &Arc<PageSession>| session.applicant().account().is_none();
-        let mut sessions = self.sessions();
-        if sessions.len() >= MAX_PAGES
-            || is_unknown(&session)
-                && sessions.iter().filter(|other| is_unknown(other)).count() >= MAX_UNKNOWN
-        {
-            return Err(TooManyPages);
-        }
-        sessions.push(session);
-        Ok(())
+    pub(super) fn add(&self, session: Arc<PageSession>) {
+        self.sessions().push(session);
     }
 
     /// Waits for the end of `session` and ends it itself when its time is over; then removes its page.

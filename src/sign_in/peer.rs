@@ -51,18 +51,15 @@ impl Join {
 /// A page that another process has announced.
 #[derive(Debug)]
 pub struct PeerPage {
-    /// Its address on loopback; `None` under the public origin that its process and this one share.
-    pub address: Option<SocketAddr>,
+    /// Its address on loopback.
+    pub address: SocketAddr,
     /// Key that is known to the processes that can open the vault.
     pub key: SecretString,
 }
 
 impl PeerPage {
     /// Joins the page as a caller; `false` if it has ended or another program answers in its place.
-    /// Under a public origin there is nothing to ask: a page there takes no keys, whatever the caller needs, and its
-    /// lease tells whether it is still served.
     pub async fn join(&self, need: RequiredCredential) -> bool {
-        let Some(address) = self.address else { return true };
         let nonce = secret::random();
         let nonce = nonce.expose_secret();
         let form = form_urlencoded::Serializer::new(String::new())
@@ -70,13 +67,14 @@ impl PeerPage {
             .append_pair("needs_session", if need == RequiredCredential::Session { "true" } else { "false" })
             .append_pair("proof", &request_proof(&self.key, nonce, need))
             .finish();
-        match tokio::time::timeout(PEER_TIMEOUT, self.post(address, form)).await {
+        match tokio::time::timeout(PEER_TIMEOUT, self.post(form)).await {
             Ok(Some(answer)) => secret::same(&answer.into(), &answer_proof(&self.key, nonce).into()),
             _ => false,
         }
     }
 
-    async fn post(&self, address: SocketAddr, form: String) -> Option<String> {
+    async fn post(&self, form: String) -> Option<String> {
+        let address = self.address;
         let stream = TcpStream::connect(address).await.ok()?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
         // Ends when `sender` is dropped.

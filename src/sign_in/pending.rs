@@ -81,17 +81,12 @@ impl Drop for WaitingCall<'_> {
 }
 
 impl Pending {
-    /// Creates a sign-in whose page this process serves.
-    pub(super) fn new(
-        url: SecretString,
-        is_public: bool,
-        lifetime: Duration,
-        need: RequiredCredential,
-    ) -> Self {
-        Self::elsewhere(Uuid::new_v4().to_string(), (url, is_public), code(), lifetime, need)
+    /// Creates a sign-in whose page this process serves on loopback.
+    pub(super) fn new(url: SecretString, lifetime: Duration, need: RequiredCredential) -> Self {
+        Self::elsewhere(Uuid::new_v4().to_string(), (url, false), code(), lifetime, need)
     }
 
-    /// Creates a sign-in whose page another process serves.
+    /// Creates a sign-in whose page another process serves, or every process of a hosted server.
     pub(super) fn elsewhere(
         name: String,
         (url, is_public): (SecretString, bool),
@@ -217,7 +212,7 @@ impl Pending {
 }
 
 /// Generates two groups of three letters, which can be compared at a glance.
-fn code() -> String {
+pub(super) fn code() -> String {
     let random = Uuid::new_v4().into_bytes();
     let letters: String = random
         .iter()

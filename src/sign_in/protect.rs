@@ -1,6 +1,6 @@
 //! The checks on every request to the sign-in page, and the security headers of every answer.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, to_bytes},
@@ -16,7 +16,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-use super::{Pages, Place};
+use super::Place;
 use crate::secret::{self, ExposeSecret as _, SecretString};
 
 /// Largest accepted form, in bytes.
@@ -39,8 +39,7 @@ const FORBIDDEN: [(HeaderName, &str); 5] = [
 ];
 
 /// Refuses requests after DNS rebinding, forms from other pages, and bodies that are too large or too slow.
-pub async fn guard(State(pages): State<Pages>, request: Request, next: Next) -> Response {
-    let place = pages.place();
+pub async fn guard(State(place): State<Arc<Place>>, request: Request, next: Next) -> Response {
     let headers = request.headers();
     let allowed = text(headers, &HOST) == Some(place.authority())
         && (request.method() != Method::POST || sent_by_our_page(headers, place.origin()));
@@ -50,7 +49,7 @@ pub async fn guard(State(pages): State<Pages>, request: Request, next: Next) -> 
             Err(status) => status.into_response(),
         }
     } else {
-        (StatusCode::FORBIDDEN, refusal(place)).into_response()
+        (StatusCode::FORBIDDEN, refusal(&place)).into_response()
     };
     for (name, value) in FORBIDDEN {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
@@ -102,7 +101,7 @@ async fn with_whole_body(request: Request) -> Result<Request, StatusCode> {
 /// Whether a form comes from this page. Browsers send `Sec-Fetch-Site`, `Origin` or both; a form with neither is
 /// refused. With `Sec-Fetch-Site` they send `Origin: null`, because the page asks for no referrer (Fetch, "serializing
 /// a request origin"); without it, `null` could be any page.
-fn sent_by_our_page(headers: &HeaderMap, own_origin: &str) -> bool {
+pub fn sent_by_our_page(headers: &HeaderMap, own_origin: &str) -> bool {
     match (text(headers, &HeaderName::from_static("sec-fetch-site")), text(headers, &ORIGIN)) {
         (Some("same-origin"), None | Some("null")) => true,
         (Some("same-origin") | None, Some(origin)) => origin == own_origin,

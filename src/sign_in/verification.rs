@@ -83,7 +83,7 @@ impl PageSession {
         if verification.over.is_cancelled() || !self.pending().is_open() {
             return Ok(());
         }
-        let error = match self.applicant().sign_in(&verification.login).await {
+        let error = match self.try_login(&verification.login).await {
             Ok(email) => {
                 verification.over.cancel();
                 self.pending().set_state(State::SignedIn { email });

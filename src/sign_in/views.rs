@@ -12,19 +12,23 @@ use super::{
     problem::{Field, Problem},
     protect::Nonce,
 };
-use crate::{account::Account, config::DEFAULT_BASE_URL};
+use crate::config::DEFAULT_BASE_URL;
+
+pub const STYLE: &str = include_str!("templates/style.css");
+pub const MARK: &str = include_str!("templates/mark.svg");
 
 /// The frame of every page.
-struct Frame<'a> {
-    place: &'a Place,
+pub(super) struct Frame<'a> {
+    pub place: &'a Place,
     /// Path of the page.
-    path: String,
-    nonce: Nonce,
-    /// The state that the page's script compares with the current one; `None` for a page without a script.
-    watched: Option<&'static str>,
-    in_terminal: bool,
+    pub path: String,
+    pub nonce: Nonce,
+    pub has_script: bool,
+    /// The state that the page's script compares with the current one; `None` where it does not.
+    pub watched: Option<&'static str>,
+    pub in_terminal: bool,
     /// Whether the page signs in to an account that is known, so that whoever asked for it has its link and its code.
-    has_account: bool,
+    pub has_account: bool,
 }
 
 impl Frame<'_> {
@@ -33,11 +37,11 @@ impl Frame<'_> {
         if self.in_terminal { "Your terminal" } else { "Your assistant" }
     }
 
-    fn for_a_new_link(&self) -> &'static str {
+    pub fn for_a_new_link(&self) -> &'static str {
         if self.in_terminal {
             "Run the command again for a new link."
         } else if !self.has_account {
-            "Start again from your assistant."
+            "Start again from the app that you are connecting."
         } else {
             "Ask your assistant for a new link."
         }
@@ -46,7 +50,7 @@ impl Frame<'_> {
 
 /// The kind of address that requests go to.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum UpstreamKind {
+pub(super) enum UpstreamKind {
     Standard,
     Custom,
     Sandbox,
@@ -54,25 +58,29 @@ enum UpstreamKind {
 
 #[derive(Template)]
 #[template(path = "form.html")]
-struct FormPage<'a> {
-    frame: Frame<'a>,
-    form_token: &'a str,
+pub(super) struct FormPage<'a> {
+    pub frame: Frame<'a>,
+    pub form_token: &'a str,
     /// The code to compare; whoever signs in to an account that is not known yet has been shown none.
-    code: Option<&'a str>,
+    pub code: Option<&'a str>,
+    /// The account that is signed in to, in words that tell nobody whose it is.
+    pub account: Option<&'a str>,
     /// Name of the profile on the person's own computer.
-    profile: Option<&'a str>,
-    upstream: &'a str,
-    upstream_kind: UpstreamKind,
-    requested_by: &'a [String],
+    pub profile: Option<&'a str>,
+    pub upstream: &'a str,
+    pub upstream_kind: UpstreamKind,
+    pub requested_by: &'a [String],
     /// Description of where credentials are stored on the person's own computer.
-    vault_location: Option<String>,
-    seconds_left: u64,
-    method: SignInMethod,
+    pub vault_location: Option<String>,
+    pub seconds_left: u64,
+    pub method: SignInMethod,
+    /// Whether somebody without a BondMCP account can use the page.
+    pub offers_account: bool,
     /// Whether an API key is sufficient for the pending calls.
-    offers_key: bool,
-    email: &'a str,
-    remember: bool,
-    problem: Option<&'a Problem>,
+    pub offers_key: bool,
+    pub email: &'a str,
+    pub remember: bool,
+    pub problem: Option<&'a Problem>,
 }
 
 impl FormPage<'_> {
@@ -94,6 +102,10 @@ impl FormPage<'_> {
 
     fn time_left(&self) -> String {
         time(self.seconds_left)
+    }
+
+    fn offers_other_ways(&self) -> bool {
+        self.method != SignInMethod::SignIn || self.offers_account || self.offers_key
     }
 
     /// Returns the problem with `field`.
@@ -139,11 +151,11 @@ impl VerifyPage<'_> {
 
 #[derive(Template)]
 #[template(path = "end.html")]
-struct EndPage<'a> {
-    frame: Frame<'a>,
-    title: &'a str,
-    text: &'a str,
-    who: Option<&'a str>,
+pub(super) struct EndPage<'a> {
+    pub frame: Frame<'a>,
+    pub title: &'a str,
+    pub text: &'a str,
+    pub who: Option<&'a str>,
 }
 
 /// Returns the page for the current state of the sign-in: while it is open, the form of `method` or the one that the
@@ -186,6 +198,7 @@ pub fn unknown(pages: &Pages) -> Response {
         place: pages.place(),
         path: String::new(),
         nonce: Nonce::new(),
+        has_script: false,
         watched: None,
         in_terminal: pages.are_in_terminals(),
         has_account: true,
@@ -205,35 +218,41 @@ pub fn state(session: &PageSession) -> &'static str {
 }
 
 fn form(session: &PageSession, view: &View, method: SignInMethod, problem: Option<&Problem>) -> Response {
-    let (pending, applicant) = (session.pending(), session.applicant());
-    let upstream = applicant.upstream().as_str();
-    let is_public = session.place().is_public();
-    // There is no form for keys where none is taken, whatever was asked for.
-    let method = if is_public && method == SignInMethod::ApiKey { SignInMethod::SignIn } else { method };
-    let local_account = applicant.account().filter(|_| !is_public);
-    let upstream_kind = match session.demo() {
-        Some(_) => UpstreamKind::Sandbox,
-        None if upstream == DEFAULT_BASE_URL => UpstreamKind::Standard,
-        None => UpstreamKind::Custom,
-    };
+    let (pending, account) = (session.pending(), session.account());
+    let upstream = account.upstream().as_str();
     let page = FormPage {
         frame: frame(session, view, Some(state(session))),
         form_token: session.form_token(),
-        code: applicant.account().map(|_| pending.code()),
-        profile: local_account.map(Account::name),
+        code: Some(pending.code()),
+        account: None,
+        profile: Some(account.name()),
         upstream,
-        upstream_kind,
+        upstream_kind: upstream_kind(upstream, session.demo().is_some()),
         requested_by: &view.requested_by,
-        vault_location: local_account.map(Account::vault_location),
+        vault_location: Some(account.vault_location()),
         seconds_left: pending.expires_in().as_secs(),
         method,
+        offers_account: true,
         offers_key: session.takes_keys(),
         email: &view.email,
         remember: view.remember,
         problem,
     };
-    let status = if problem.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
-    rendered(status, page.frame.nonce.clone(), &page)
+    with_status(&page)
+}
+
+pub(super) fn upstream_kind(upstream: &str, is_sandbox: bool) -> UpstreamKind {
+    match is_sandbox {
+        true => UpstreamKind::Sandbox,
+        false if upstream == DEFAULT_BASE_URL => UpstreamKind::Standard,
+        false => UpstreamKind::Custom,
+    }
+}
+
+/// Renders a form.
+pub(super) fn with_status(page: &FormPage) -> Response {
+    let status = if page.problem.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
+    rendered(status, page.frame.nonce.clone(), page)
 }
 
 fn verification(session: &PageSession, view: &View, email: &str, message: Option<&str>) -> Response {
@@ -258,8 +277,6 @@ fn end(session: &PageSession, view: &View, state: &State) -> Response {
                 "You can close this tab. Your assistant continues by itself."
             } else if frame.in_terminal {
                 "You can close this tab and return to your terminal."
-            } else if !frame.has_account {
-                "You can return to your assistant."
             } else {
                 "You can close this tab. Then tell your assistant that you have signed in."
             };
@@ -278,14 +295,15 @@ fn frame<'a>(session: &'a PageSession, view: &View, watched: Option<&'static str
         place: session.place(),
         path: session.path(),
         nonce: Nonce::new(),
+        has_script: watched.is_some(),
         watched,
         in_terminal: view.in_terminal,
-        has_account: session.applicant().account().is_some(),
+        has_account: true,
     }
 }
 
 /// Formats the remaining time as the page's script does.
-fn time(seconds: u64) -> String {
+pub(super) fn time(seconds: u64) -> String {
     if seconds > 90 {
         format!("{} minutes", seconds.div_ceil(60))
     } else {
@@ -293,7 +311,7 @@ fn time(seconds: u64) -> String {
     }
 }
 
-fn rendered(status: StatusCode, nonce: Nonce, page: &impl Template) -> Response {
+pub(super) fn rendered(status: StatusCode, nonce: Nonce, page: &impl Template) -> Response {
     match page.render() {
         Ok(html) => (status, axum::Extension(nonce), Html(html)).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),

@@ -1,9 +1,13 @@
-//! Whose request it is. Only the HTTP headers of the request are looked at, never its body: that is the agent's.
+//! Whose request it is, and what it may use. Only the HTTP headers of the request are looked at, never its address or
+//! its body: a token in the query is none (RFC 6750, section 2.3; OAuth 2.1), and the body is the agent's.
+
+use std::borrow::Cow;
 
 use http::{HeaderMap, header::AUTHORIZATION};
 
 use crate::{
     account::Owner,
+    oauth::{self, AccessError, AuthorizationServer, Scopes},
     secret::{self, SecretString},
 };
 
@@ -14,28 +18,71 @@ pub enum Authentication {
     Open(Owner),
     /// A bearer token says who the owner is. Every request carries one.
     Tokens(Vec<(SecretString, Owner)>),
+    /// An access token says which grant's the request is. Every request carries one.
+    Grants(AuthorizationServer),
 }
 
-/// The challenge of a 401 (RFC 6750): the value of `WWW-Authenticate`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Challenge(pub &'static str);
+/// Whose a request is, and what it may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    pub owner: Owner,
+    pub scopes: Scopes,
+}
+
+/// Why a request is not served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// The token is missing or wrong: 401 with this value of `WWW-Authenticate` (RFC 6750).
+    Challenge(Cow<'static, str>),
+    /// It is not known whether the token is good: 503, never 401, or the host would sign in again.
+    Unavailable,
+}
 
 impl Authentication {
-    /// Returns the owner of a request with these headers, or what it is answered with instead.
-    pub fn verify(&self, headers: &HeaderMap) -> Result<Owner, Challenge> {
-        let tokens = match self {
-            Self::Open(owner) => return Ok(owner.clone()),
-            Self::Tokens(tokens) => tokens,
-        };
-        let given = bearer(headers).ok_or(Challenge(r#"Bearer realm="bondmcp-server""#))?;
-        // All are compared, so that the time tells nothing about any of them.
-        let mut verified = None;
-        for (token, owner) in tokens {
-            if secret::same(&given, token) {
-                verified = Some(owner);
-            }
+    /// Returns whose the request with these headers is, or what it is answered with instead.
+    pub async fn verify(&self, headers: &HeaderMap) -> Result<Caller, Rejection> {
+        match self {
+            Self::Open(owner) => Ok(Caller::operators(owner)),
+            Self::Tokens(tokens) => owner_of(tokens, headers).map(Caller::operators),
+            Self::Grants(server) => granted(server, headers).await,
         }
-        verified.cloned().ok_or(Challenge(r#"Bearer realm="bondmcp-server", error="invalid_token""#))
+    }
+}
+
+impl Caller {
+    /// A caller that the operator has configured may use everything.
+    fn operators(owner: &Owner) -> Self {
+        Self { owner: owner.clone(), scopes: Scopes::all() }
+    }
+}
+
+fn owner_of<'a>(tokens: &'a [(SecretString, Owner)], headers: &HeaderMap) -> Result<&'a Owner, Rejection> {
+    let challenge = |challenge| Rejection::Challenge(Cow::Borrowed(challenge));
+    let given = bearer(headers).ok_or(challenge(r#"Bearer realm="bondmcp-server""#))?;
+    // All are compared, so that the time tells nothing about any of them.
+    let mut verified = None;
+    for (token, owner) in tokens {
+        if secret::same(&given, token) {
+            verified = Some(owner);
+        }
+    }
+    verified.ok_or(challenge(r#"Bearer realm="bondmcp-server", error="invalid_token""#))
+}
+
+async fn granted(server: &AuthorizationServer, headers: &HeaderMap) -> Result<Caller, Rejection> {
+    let challenge =
+        |error| Rejection::Challenge(oauth::challenge(server.endpoints(), error, Scopes::all()).into());
+    let token = bearer(headers).ok_or_else(|| challenge(None))?;
+    match server.verify(&token).await {
+        Ok(access) => Ok(Caller { owner: access.owner, scopes: access.scopes }),
+        Err(AccessError::Invalid(reason)) => {
+            tracing::info!(reason, "an access token was not accepted");
+            Err(challenge(Some("invalid_token")))
+        }
+        Err(AccessError::Store(error)) => {
+            tracing::error!(%error, "access tokens cannot be checked");
+            Err(Rejection::Unavailable)
+        }
     }
 }
 
@@ -59,24 +106,32 @@ mod tests {
         HeaderMap::from_iter([(AUTHORIZATION, authorization.parse().unwrap())])
     }
 
-    #[test]
-    fn a_token_names_its_owner_and_no_other() {
+    fn challenge(verified: Result<Caller, Rejection>) -> Cow<'static, str> {
+        match verified {
+            Err(Rejection::Challenge(challenge)) => challenge,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_names_its_owner_and_no_other() {
         let tokens = [("token-of-ada", "ada"), ("token-of-grace", "grace")];
         let tokens = tokens.map(|(token, owner)| (token.into(), subject(owner)));
         let authentication = Authentication::Tokens(tokens.into());
         for owner in ["ada", "grace"] {
             let given = headers(&format!("bearer  token-of-{owner}"));
-            assert_eq!(authentication.verify(&given), Ok(subject(owner)));
+            let caller = Caller { owner: subject(owner), scopes: Scopes::all() };
+            assert_eq!(authentication.verify(&given).await, Ok(caller));
         }
         for wrong in ["Bearer token-of-ad", "Bearer token-of-ada,token-of-grace", "Bearer "] {
-            let Challenge(challenge) = authentication.verify(&headers(wrong)).unwrap_err();
+            let challenge = challenge(authentication.verify(&headers(wrong)).await);
             assert!(challenge.contains("invalid_token"), "{wrong}");
         }
         for none in [HeaderMap::new(), headers("Basic token-of-ada"), headers("token-of-ada")] {
-            let Challenge(challenge) = authentication.verify(&none).unwrap_err();
+            let challenge = challenge(authentication.verify(&none).await);
             assert!(!challenge.contains("error"), "{challenge}");
         }
-        assert!(Authentication::Tokens(vec![]).verify(&headers("Bearer x")).is_err());
+        assert!(Authentication::Tokens(vec![]).verify(&headers("Bearer x")).await.is_err());
     }
 
     #[test]

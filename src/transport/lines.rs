@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::account::Owner;
+use crate::{account::Owner, oauth::Scopes};
 
 /// Longest accepted line, in bytes.
 pub(super) const MAX_LINE_BYTES: usize = 4 << 20;
@@ -164,8 +164,9 @@ where
             self.line.clear();
             match &mut message {
                 Some(JsonRpcMessage::Request(request)) => {
-                    // From here `mcp` takes whose request it is.
+                    // From here `mcp` takes whose request it is and what it may use.
                     request.request.extensions_mut().insert(self.owner.clone());
+                    request.request.extensions_mut().insert(Scopes::all());
                     self.opened = true;
                 }
                 Some(_) if self.opened => {}

@@ -1,7 +1,13 @@
-//! MCP over stdio and over streamable HTTP.
+//! MCP over stdio and over streamable HTTP, and the routes of a hosted server.
 
 mod authentication;
+mod client_address;
+mod endpoint;
+pub mod hosted;
 pub mod http;
+mod limits;
 mod lines;
+pub mod metrics;
+mod request_id;
 mod sessions;
 pub mod stdio;

@@ -15,10 +15,7 @@ use crate::account::Owner;
 /// The header of a request that belongs to a session, and of the answer that opens one.
 const SESSION_ID: &str = "mcp-session-id";
 
-/// How many owners can have as many sessions as an owner may: all of them together have at most so many times that.
-const OWNERS_AT_ONCE: usize = 4;
-
-/// The open sessions and their owners.
+/// The open sessions and their owners. rmcp closes one that has been idle for five minutes.
 #[derive(Debug)]
 pub(super) struct Sessions {
     pub manager: Arc<LocalSessionManager>,
@@ -27,6 +24,8 @@ pub(super) struct Sessions {
     opening: Mutex<()>,
     /// Maximum number of open sessions of one owner.
     max: usize,
+    /// Maximum number of open sessions of all owners together.
+    max_overall: usize,
 }
 
 /// The right of an owner to open a session.
@@ -37,8 +36,9 @@ pub(super) struct Opening<'a> {
 }
 
 impl Sessions {
-    pub fn new(max: usize) -> Self {
-        Self { manager: Arc::default(), owners: RwLock::default(), opening: Mutex::new(()), max }
+    pub fn new(max: usize, max_overall: usize) -> Self {
+        let (owners, opening) = (RwLock::default(), Mutex::new(()));
+        Self { manager: Arc::default(), owners, opening, max, max_overall }
     }
 
     /// Whether the session that `headers` name is the owner's. What names no session is for rmcp to refuse.
@@ -55,7 +55,7 @@ impl Sessions {
         let mut owners = self.owners.write().unwrap_or_else(PoisonError::into_inner);
         owners.retain(|id, _| open.contains_key(id));
         let theirs = owners.values().filter(|of| *of == owner).count();
-        (theirs < self.max && open.len() < self.max * OWNERS_AT_ONCE).then_some(Opening {
+        (theirs < self.max && open.len() < self.max_overall).then_some(Opening {
             sessions: self,
             owner,
             _one_at_a_time: one_at_a_time,

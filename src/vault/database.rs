@@ -12,7 +12,7 @@ use super::{
     ChangeMarker, Error, RecordId, import::Import, postgres::Postgres, seal::RecordKey, sqlite,
     sqlite::Sqlite,
 };
-use crate::{clock::Timestamp, config::VaultLocation};
+use crate::{clock::Timestamp, config::VaultLocation, metrics};
 
 /// Interval at which a process that writes deletes what has expired.
 const PURGE_INTERVAL: Duration = Duration::from_mins(10);
@@ -98,6 +98,17 @@ macro_rules! store {
     };
 }
 
+/// Calls a method that both stores have and that asks the database once, and measures it.
+macro_rules! measured {
+    ($database:ident.$method:ident($($argument:expr),*)) => {{
+        let began = Instant::now();
+        let answer = store!($database.$method($($argument),*));
+        let outcome = if answer.is_ok() { "ok" } else { "error" };
+        metrics::store_operation(stringify!($method), outcome, began.elapsed());
+        answer
+    }};
+}
+
 impl Database {
     /// Opens the database; creates its tables if there are none, with `key_check` as known text. Other processes that
     /// open it wait while the lock is held.
@@ -127,7 +138,7 @@ impl Database {
 
     /// Returns the known text.
     pub async fn key_check(&self) -> Result<Vec<u8>, Error> {
-        store!(self.key_check())
+        measured!(self.key_check())
     }
 
     /// Puts `new` in the place of the known text `old`; returns whether that was there.
@@ -136,7 +147,7 @@ impl Database {
     }
 
     pub async fn read(&self, id: &RecordKey) -> Result<Option<(u64, Vec<u8>)>, Error> {
-        store!(self.read(id))
+        measured!(self.read(id))
     }
 
     /// Writes the record if its version follows the stored one (1 if there is none, or an expired one); returns whether
@@ -147,12 +158,12 @@ impl Database {
         {
             tracing::warn!(%error, "expired records were not deleted");
         }
-        store!(self.write(new))
+        measured!(self.write(new))
     }
 
     /// Deletes the record if its version is `version`; returns whether there is none now.
     pub async fn delete(&self, id: &RecordKey, version: u64) -> Result<bool, Error> {
-        Ok(store!(self.delete(id, version))? || self.state(id).await?.version == 0)
+        Ok(measured!(self.delete(id, version))? || self.state(id).await?.version == 0)
     }
 
     pub async fn count(&self) -> Result<u64, Error> {
@@ -161,7 +172,18 @@ impl Database {
 
     /// Returns at most `limit` records in the order of their ids, from the one after `after`.
     pub async fn rows_after(&self, after: Option<&RecordKey>, limit: u32) -> Result<Vec<Row>, Error> {
-        store!(self.rows_after(after, limit))
+        measured!(self.rows_after(after, limit))
+    }
+
+    /// Returns at most `limit` records of a kind that have not expired, in the order of their ids, from the one after
+    /// `after`.
+    pub async fn rows_of_kind(
+        &self,
+        kind: &str,
+        after: Option<&RecordKey>,
+        limit: u32,
+    ) -> Result<Vec<Row>, Error> {
+        store!(self.rows_of_kind(kind, after, limit))
     }
 
     /// Replaces the encrypted text of records that are as they were read; returns how many.
@@ -176,7 +198,7 @@ impl Database {
 
     /// Returns the state of a record without its content.
     pub async fn state(&self, id: &RecordKey) -> Result<State, Error> {
-        store!(self.state(id))
+        measured!(self.state(id))
     }
 
     pub async fn acquire_lease(
@@ -185,16 +207,21 @@ impl Database {
         holder: &str,
         lifetime: Duration,
     ) -> Result<bool, Error> {
-        store!(self.acquire_lease(id, holder, lifetime))
+        measured!(self.acquire_lease(id, holder, lifetime))
     }
 
     pub async fn release_lease(&self, id: &RecordKey, holder: &str) -> Result<(), Error> {
-        store!(self.release_lease(id, holder))
+        measured!(self.release_lease(id, holder))
     }
 
     /// Waits until nobody holds the lease or the version of the record is higher than `seen`.
     pub async fn lease_wait(&self, id: &RecordKey, seen: u64) -> Result<(), Error> {
         store!(self.lease_wait(id, seen))
+    }
+
+    /// Waits until the version of the record is no longer `seen`.
+    pub async fn change_wait(&self, id: &RecordKey, seen: u64) -> Result<(), Error> {
+        store!(self.change_wait(id, seen))
     }
 
     /// Returns the marker of the changes of a record, where the database tells them.
@@ -216,7 +243,7 @@ impl Database {
 
     /// Deletes expired records, and leases that ended.
     pub async fn purge_expired(&self) -> Result<(), Error> {
-        store!(self.purge_expired())
+        measured!(self.purge_expired())
     }
 
     pub async fn close(&self) {

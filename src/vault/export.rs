@@ -178,7 +178,12 @@ impl Vault {
         Ok(records)
     }
 
-    async fn open_row(&self, row: &Row, candidates: &[RecordId]) -> Result<(RecordId, SecretBytes), Error> {
+    /// Opens a row of the table; returns its identity too.
+    pub(super) async fn open_row(
+        &self,
+        row: &Row,
+        candidates: &[RecordId],
+    ) -> Result<(RecordId, SecretBytes), Error> {
         match self.sealer().open_row(&row.key, row.version, &row.sealed, candidates) {
             Err(Error::UnknownKey) => {
                 let sealer = self.refreshed_keys().await?;

@@ -181,7 +181,7 @@ impl Keyring {
 
     /// Returns a keyring of keys that live nowhere.
     #[cfg(test)]
-    pub(super) fn of(bytes: &[u8]) -> Self {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
         Self::of_keys(bytes.iter().map(|byte| Arc::new(SealingKey::from_bytes([*byte; 32]))).collect())
     }
 

@@ -10,7 +10,9 @@ pub(crate) mod files;
 mod import;
 mod keychain;
 mod keyring;
+mod list;
 mod postgres;
+mod records;
 mod rekey;
 mod seal;
 mod sealing_key;
@@ -31,6 +33,7 @@ pub use self::{
     export::{ExportFile, TransferError, is_export},
     keyring::{KeyOrigin, KeyPlace, KeychainAnswer, Keyring},
     postgres::is_in_postgres,
+    records::{Next, Records, Versioned},
     rekey::{Progress, Rekey, Rekeyed},
     sealing_key::SealingKey,
     survey::KeySurvey,
@@ -215,6 +218,14 @@ impl Vault {
     pub async fn lease_wait(&self, id: &RecordId, seen: u64, at_most: Duration) -> Result<(), Error> {
         let key = self.sealer().record_key(id);
         let wait = self.database.lease_wait(&key, seen);
+        tokio::time::timeout(at_most, wait).await.unwrap_or(Ok(()))
+    }
+
+    /// Waits until the version of a record is no longer `seen` (0 for no record), but at most for `at_most`. Writes
+    /// nothing.
+    pub async fn change_wait(&self, id: &RecordId, seen: u64, at_most: Duration) -> Result<(), Error> {
+        let key = self.sealer().record_key(id);
+        let wait = self.database.change_wait(&key, seen);
         tokio::time::timeout(at_most, wait).await.unwrap_or(Ok(()))
     }
 

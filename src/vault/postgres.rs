@@ -152,6 +152,27 @@ impl Postgres {
         rows.iter().map(|row| to_row(row).unwrap_or(Err(Error::Damaged))).collect()
     }
 
+    /// Returns at most `limit` records of a kind that have not expired, in the order of their ids, from the one after
+    /// `after`.
+    pub async fn rows_of_kind(
+        &self,
+        kind: &str,
+        after: Option<&RecordKey>,
+        limit: u32,
+    ) -> Result<Vec<Row>, Error> {
+        let query = "SELECT id, kind, version, sealed, (extract(epoch FROM expires) * 1000)::bigint FROM records \
+                     WHERE kind = $1 AND id > $2 AND (expires IS NULL OR expires > clock_timestamp()) \
+                     ORDER BY id LIMIT $3";
+        let after = after.map_or(&[][..], |key| key);
+        let rows = self.run(|pool| {
+            let statement =
+                sqlx::query(query).bind(kind.to_owned()).bind(after.to_vec()).bind(i64::from(limit));
+            async move { statement.fetch_all(&pool).await }
+        });
+        let rows = rows.await?;
+        rows.iter().map(|row| to_row(row).unwrap_or(Err(Error::Damaged))).collect()
+    }
+
     /// Replaces the encrypted text of records that are as they were read; returns how many.
     pub async fn replace_sealed(&self, records: &[Resealed]) -> Result<u64, Error> {
         let query = "UPDATE records SET sealed = new.sealed \
@@ -195,6 +216,22 @@ impl Postgres {
             let Some(left) = state.lease.filter(|_| !state.ends_wait(seen)) else { return Ok(()) };
             let longest = if self.changes.are_heard() { left } else { left.min(POLL_INTERVAL) };
             let _ = timeout(longest, change).await;
+        }
+    }
+
+    /// Waits until the version of the record is no longer `seen`. Its expiry is not told: the caller's wait has an end.
+    pub async fn change_wait(&self, id: &RecordKey, seen: u64) -> Result<(), Error> {
+        loop {
+            // Before the state is looked at, so that no change is missed.
+            let change = self.changes.next(id);
+            if self.state(id).await?.version != seen {
+                return Ok(());
+            }
+            if self.changes.are_heard() {
+                change.await;
+            } else {
+                let _ = timeout(POLL_INTERVAL, change).await;
+            }
         }
     }
 

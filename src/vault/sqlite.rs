@@ -293,6 +293,30 @@ impl Sqlite {
         rows.iter().map(|row| to_row(row).unwrap_or(Err(Error::Damaged))).collect()
     }
 
+    /// Returns at most `limit` records of a kind that have not expired, in the order of their ids, from the one after
+    /// `after`.
+    pub async fn rows_of_kind(
+        &self,
+        kind: &str,
+        after: Option<&RecordKey>,
+        limit: u32,
+    ) -> Result<Vec<Row>, Error> {
+        let query = concat!(
+            "SELECT id, kind, version, sealed, expires FROM records
+             WHERE kind = ? AND id > ? AND (expires IS NULL OR expires > ",
+            now!(),
+            ") ORDER BY id LIMIT ?"
+        );
+        let rows = sqlx::query(query)
+            .bind(kind)
+            .bind(after.map_or(&[][..], |key| key))
+            .bind(limit)
+            .fetch_all(&self.0)
+            .await
+            .map_err(|error| failure(&error))?;
+        rows.iter().map(|row| to_row(row).unwrap_or(Err(Error::Damaged))).collect()
+    }
+
     /// Replaces the encrypted text of records that are as they were read; returns how many.
     pub async fn replace_sealed(&self, records: &[Resealed]) -> Result<u64, Error> {
         let replace = async {
@@ -329,6 +353,14 @@ impl Sqlite {
     /// Waits until nobody holds the lease or the version of the record is higher than `seen`.
     pub async fn lease_wait(&self, id: &RecordKey, seen: u64) -> Result<(), Error> {
         while !self.state(id).await?.ends_wait(seen) {
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until the version of the record is no longer `seen`.
+    pub async fn change_wait(&self, id: &RecordKey, seen: u64) -> Result<(), Error> {
+        while self.state(id).await?.version == seen {
             tokio::time::sleep(POLL_INTERVAL).await;
         }
         Ok(())

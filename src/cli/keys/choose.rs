@@ -2,13 +2,14 @@
 
 use anyhow::anyhow;
 
-use super::{Error, Keys, prompt};
+use super::{
+    Error, Keys,
+    prompt::{self, NO_TERMINAL},
+};
 use crate::{
     account::{self, Key},
-    cli::printer::{Printer, is_stdin_terminal},
+    cli::printer::Printer,
 };
-
-pub(super) const NO_TERMINAL: &str = "there is no terminal to ask on";
 
 /// A key that a person has named.
 #[derive(Debug)]
@@ -97,15 +98,6 @@ fn pick(mut keys: Vec<Key>, wanted: &str) -> Pick {
 
 fn ambiguous(name: &str, ids: &[String]) -> Error {
     Error::Failed(anyhow!("{} API keys have the name {name}. Give an id: {}", ids.len(), ids.join(", ")))
-}
-
-/// Refuses a command that asks before it acts where nobody can answer.
-pub(super) fn refuse_without_answer() -> Result<(), Error> {
-    if is_stdin_terminal() {
-        Ok(())
-    } else {
-        Err(Error::Usage(format!("{NO_TERMINAL}; add --yes to do it without a question")))
-    }
 }
 
 pub(super) fn no_terminal() -> Error {

@@ -186,6 +186,12 @@ pub(super) fn all() -> BTreeMap<&'static str, &'static ToolSpec> {
     families.into_iter().flatten().map(|tool| (tool.name, tool)).collect()
 }
 
+/// Returns the tool with this name.
+pub(super) fn named(name: &str) -> Option<&'static ToolSpec> {
+    let families = [session::TOOLS, models::TOOLS, api_keys::TOOLS, health::TOOLS];
+    families.into_iter().flatten().find(|tool| tool.name == name)
+}
+
 /// The `action` of tools whose arguments name none.
 fn no_action(_: &JsonObject) -> Option<&'static str> {
     None

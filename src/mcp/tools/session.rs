@@ -233,8 +233,8 @@ impl OwnerServer {
 
     /// Returns what the owner has spent.
     pub(in crate::mcp) async fn spent(&self) -> Result<Spent, ToolError> {
-        let today = match self.shared.limits.daily_spend {
-            limit @ Some(_) => self.account.daily_spending(limit).await?,
+        let today = match self.account.daily_limit(self.shared.limits.daily_spend).await? {
+            Some(limit) => self.account.daily_spending(Some(limit.usd)).await?,
             None => None,
         };
         Ok(Spent { today, ..self.spending.spent() })

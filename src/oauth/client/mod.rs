@@ -1,13 +1,40 @@
 //! OAuth clients: identified by a metadata document, registered dynamically, or added by the operator.
 
+mod address;
+mod assertion;
+mod authentication;
+mod cache;
+mod document;
+mod fetch;
+mod freshness;
+mod jwks;
+mod redirect_uri;
+mod registered;
+mod registration;
+#[cfg(test)]
+mod testing;
+
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use super::{Endpoints, OAuthError, records::Records};
+pub use self::fetch::Network;
+use self::{
+    cache::{Cache, Hosts},
+    document::ClientDocument,
+    jwks::KeySet,
+    registered::{Registered, SecretHash},
+    registration::Registrations,
+};
+use super::{Endpoints, OAuthError, Records};
 use crate::{
     clock::{Clock, Timestamp},
     secret::SecretString,
-    vault,
+    text, vault,
 };
+
+/// Longest name of a client that is shown, in characters.
+const LONGEST_NAME: usize = 64;
 
 /// A client, as an authorization request keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -33,11 +60,16 @@ pub enum ClientKind {
 
 /// The clients of the server.
 #[derive(Debug)]
-pub struct Clients {}
-
-/// How documents of clients are fetched: from public addresses, or, for tests, from anywhere.
-#[derive(Clone, Debug)]
-pub struct Network {}
+pub struct Clients {
+    records: Records,
+    registered: Registered,
+    registrations: Registrations,
+    documents: Cache<ClientDocument>,
+    key_sets: Cache<KeySet>,
+    issuer: String,
+    token_endpoint: String,
+    clock: Clock,
+}
 
 /// A client that the operator adds.
 #[derive(Clone, Debug)]
@@ -56,64 +88,114 @@ pub struct AddedClient {
     pub created_at: Timestamp,
 }
 
-/// Why a client is not usable.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Why a client is not usable. The texts are our own.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {
-    /// There is no such client. The text is our own.
+    /// There is no such client.
+    #[error("{0}")]
     Unknown(&'static str),
-    /// Its document could not be fetched, or is not sound. The text is our own.
+    /// Its document could not be fetched, or is not sound.
+    #[error("{0}")]
     Document(&'static str),
-    Store(vault::Error),
+    /// It cannot be added like this.
+    #[error("{0}")]
+    Invalid(&'static str),
+    #[error(transparent)]
+    Store(#[from] vault::Error),
 }
 
-impl Network {
-    /// Public addresses only.
-    #[must_use]
-    pub fn public() -> Self {
-        todo!()
-    }
+/// A client, with what it is authenticated by.
+struct Known {
+    client: Client,
+    authentication: Authentication,
+}
+
+/// What authenticates a client.
+enum Authentication {
+    /// Nothing: it is public.
+    None,
+    /// A secret.
+    Secret(SecretHash),
+    /// What its metadata document says.
+    Document(Arc<ClientDocument>),
 }
 
 impl Clients {
-    pub fn new(records: Records, endpoints: &Endpoints, network: Network, clock: Clock) -> Self {
-        todo!("{records:?} {endpoints:?} {network:?} {clock:?}")
+    /// Opens the clients; makes the key of dynamic registrations if there is none.
+    pub async fn open(
+        records: Records,
+        endpoints: &Endpoints,
+        network: Network,
+        clock: Clock,
+    ) -> Result<Self, vault::Error> {
+        let registrations = Registrations::open(&records).await?;
+        let hosts = Arc::new(Hosts::new());
+        Ok(Self {
+            registered: Registered::new(records.clone()),
+            records,
+            registrations,
+            documents: Cache::new(network.clone(), hosts.clone(), clock.clone()),
+            key_sets: Cache::new(network, hosts, clock.clone()),
+            issuer: endpoints.issuer().to_owned(),
+            token_endpoint: endpoints.token(),
+            clock,
+        })
     }
 
     /// Finds a client by its id. `redirect_uri` is the one of the request: a document that is known without it is
     /// fetched again.
     pub async fn find(&self, id: &str, redirect_uri: Option<&str>) -> Result<Client, ClientError> {
-        todo!("{id} {redirect_uri:?}")
+        let suffices = |document: &ClientDocument| redirect_uri.is_none_or(|uri| document.allows_redirect(uri));
+        Ok(self.known(id, suffices).await?.client)
+    }
+
+    /// Finds a client. A document that is known but does not suffice is fetched again.
+    async fn known(
+        &self,
+        id: &str,
+        suffices: impl Fn(&ClientDocument) -> bool,
+    ) -> Result<Known, ClientError> {
+        const UNKNOWN: ClientError = ClientError::Unknown(
+            "This app is not known here. Remove the connection in the app that you came from, and add it again.",
+        );
+
+        if id.starts_with(registration::PREFIX) {
+            let client = self.registrations.client(id).ok_or(UNKNOWN)?;
+            return Ok(Known { client, authentication: Authentication::None });
+        }
+        if id.starts_with("https:") {
+            let url = document::client_id_url(id).ok_or(UNKNOWN)?;
+            // This server has no such document; looking there would make it ask itself.
+            if url.origin().ascii_serialization() == self.issuer {
+                return Err(UNKNOWN);
+            }
+            let found = self.documents.get(&url, suffices).await;
+            let found = found.map_err(|error| ClientError::Document(document::told(error)))?;
+            return Ok(Known { client: found.client(id), authentication: Authentication::Document(found) });
+        }
+        let (client, secret) = self.registered.client(id).await?.ok_or(UNKNOWN)?;
+        Ok(Known { client, authentication: secret.map_or(Authentication::None, Authentication::Secret) })
     }
 
     /// Registers a client dynamically (RFC 7591); returns the answer's body. Nothing is stored: the id is the sealed
     /// registration.
     pub fn register(&self, body: &[u8]) -> Result<serde_json::Value, OAuthError> {
-        todo!("{body:?}")
-    }
-
-    /// Authenticates the client of a request to `/token` or `/revoke` (RFC 6749, section 2.3; RFC 7523). `form` are the
-    /// decoded parameters.
-    pub async fn authenticate(
-        &self,
-        authorization: Option<&str>,
-        form: &[(String, SecretString)],
-    ) -> Result<Client, OAuthError> {
-        todo!("{authorization:?} {form:?}")
+        self.registrations.register(body, self.clock.now())
     }
 
     /// Adds a client for an operator.
     pub async fn add(&self, new: NewClient) -> Result<AddedClient, ClientError> {
-        todo!("{new:?}")
+        self.registered.add(new, &self.clock).await
     }
 
-    /// Returns the clients that operators have added, with the time of their addition.
+    /// Returns the clients that operators have added, the oldest first, with the time of their addition.
     pub async fn registered(&self) -> Result<Vec<(Client, Timestamp)>, vault::Error> {
-        todo!()
+        self.registered.all().await
     }
 
     /// Removes a client that an operator has added; `false` if there is none.
     pub async fn remove(&self, id: &str) -> Result<bool, vault::Error> {
-        todo!("{id}")
+        self.registered.remove(id).await
     }
 }
 
@@ -121,6 +203,12 @@ impl Client {
     /// Whether the client may be answered at `redirect_uri`.
     #[must_use]
     pub fn allows_redirect(&self, redirect_uri: &str) -> bool {
-        todo!("{redirect_uri}")
+        self.redirect_uris.iter().any(|registered| redirect_uri::matches(registered, redirect_uri))
     }
+}
+
+/// Returns the name that a client claims, made safe to display; `None` if nothing of it is left.
+fn display_name(claimed: &str) -> Option<String> {
+    let name = text::excerpt(claimed.trim(), LONGEST_NAME);
+    (!name.trim().is_empty()).then_some(name)
 }

@@ -36,4 +36,5 @@ const look = async () => {
   document.getElementById("gone").hidden = failures < 3;
   setTimeout(look, 2000);
 };
-setTimeout(look, 2000);
+// A page of a hosted server changes by its forms alone.
+if (page) setTimeout(look, 2000);

@@ -1,17 +1,23 @@
-//! `bondmcp-server http`: MCP for clients that speak HTTP.
+//! `bondmcp-server http`: MCP for clients that speak HTTP, with one account for all of them or, under a public URL, for
+//! everybody's own.
+
+mod hosted;
 
 use anyhow::anyhow;
 use std::{env::VarError, net::SocketAddr};
 
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     App, Error,
     printer::{Printer, reveal_err},
     serving::ServingArgs,
+    stop,
 };
 use crate::{
+    config::PublicOrigin,
     secret::{self, ExposeSecret as _, SecretString},
     transport::http::{self, Authentication, Protection},
 };
@@ -19,15 +25,24 @@ use crate::{
 pub(super) const EXAMPLES: &str = "Examples:
   bondmcp-server http
   bondmcp-server http --listen 127.0.0.1:9000 --read-only
-  bondmcp-server http --sandbox --no-auth";
+  bondmcp-server http --sandbox --no-auth
+  bondmcp-server http --sandbox --public-url http://localhost:8787
+  bondmcp-server http --public-url https://bond.example.com --default-daily-spend 2";
 
 /// Serves MCP over streamable HTTP at /mcp, with one account for all callers. Every request carries a bearer token:
-/// BONDMCP_HTTP_TOKEN, or one generated at startup and printed once to stderr.
+/// BONDMCP_HTTP_TOKEN, or one generated at startup and printed once to stderr. With --public-url it serves everybody's
+/// own account: people add it as a connector in their hosts and sign in on its page.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Where to listen; put a TLS proxy in front of anything but loopback
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8787")]
     listen: SocketAddr,
+    /// Host the server for many people under this origin, such as https://bond.example.com; http:// for a trial on
+    /// loopback
+    #[arg(long, value_name = "URL", conflicts_with_all = ["no_auth", "allow_host", "allow_origin", "sign_in_port", "open_browser"])]
+    public_url: Option<PublicOrigin>,
+    #[command(flatten)]
+    hosted: hosted::HostedArgs,
     /// Accept requests without a token; on loopback only
     #[arg(long)]
     no_auth: bool,
@@ -44,6 +59,10 @@ pub(super) struct Args {
 impl Args {
     pub async fn run(self, app: App) -> Result<(), Error> {
         let given = token_from_environment()?;
+        if let Some(origin) = self.public_url {
+            hosted::check_environment(&app, given.as_ref())?;
+            return self.hosted.run(origin, self.listen, self.serving, app).await;
+        }
         if self.no_auth && given.is_some() {
             return Err(Error::Usage("--no-auth and BONDMCP_HTTP_TOKEN contradict each other".to_owned()));
         }
@@ -52,16 +71,16 @@ impl Args {
                 "--no-auth is for loopback only; leave it out, or listen on 127.0.0.1".to_owned(),
             ));
         }
-        let listener =
-            TcpListener::bind(self.listen).await.map_err(|error| Error::listening(self.listen, &error))?;
-        let address = listener
-            .local_addr()
-            .map_err(|error| Error::Failed(anyhow!("The socket has no address: {error}.")))?;
+        let (listener, address) = listen(self.listen).await?;
         let token = (!self.no_auth).then(|| given.clone().unwrap_or_else(secret::random));
         app.redactor.hold("HTTP token", &token);
         // Only a person on this machine can open a page on loopback, so a remote server has none.
         let printer = app.printer.clone();
-        let serving = self.serving.start(app, address.ip().is_loopback()).await?;
+        let stopping = CancellationToken::new();
+        stop::on_signal(stopping.clone());
+        let prepared = self.serving.prepare(app).await?;
+        let sign_in = address.ip().is_loopback().then(|| prepared.sign_in.clone());
+        let serving = prepared.start(sign_in, stopping.clone())?;
         announce(&printer, address, token.as_ref().filter(|_| given.is_none()));
         let owner = serving.server.local_owner();
         let authentication = match token {
@@ -73,11 +92,19 @@ impl Args {
             allowed_origins: self.allow_origin.into_iter().chain(own_origins(address)).collect(),
             ..Protection::new(authentication)
         };
-        let router = http::router(&serving.server, protection, &serving.stopping);
-        http::serve(listener, router, serving.stopping.clone()).await;
+        let router = http::router(&serving.server, protection, &stopping);
+        http::serve(listener, router, stopping).await;
         serving.server.close().await;
         Ok(())
     }
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+    let listener = TcpListener::bind(address).await.map_err(|error| Error::listening(address, &error))?;
+    let address = listener
+        .local_addr()
+        .map_err(|error| Error::Failed(anyhow!("The socket has no address: {error}.")))?;
+    Ok((listener, address))
 }
 
 /// Returns the origins of this server.

@@ -1,0 +1,146 @@
+//! The account of a grant: what a person has allowed an app has an API key of its own, whose name no other key has, and
+//! a limit on what it spends. The grant is complete once it has what its calls are made with; one that is not was
+//! interrupted.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Account, Authenticated, Error, Usd, record::Record, release::FORGOTTEN_FOR, session::Session};
+use crate::bondmcp::wire::{CreateApiKey, Permission};
+
+/// What an account has because it is a grant's.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct GrantState {
+    /// Limit on what is spent in a day.
+    pub daily_limit: Usd,
+    /// Name of the API key that is created for the grant. It is unique, so that the key is found after a crash.
+    pub key_name: String,
+    /// Id of that key; `None` where the plan allows none.
+    pub key_id: Option<String>,
+    pub phase: Phase,
+    /// Ids of the keys that are to be revoked at BondMCP. Their values are deleted.
+    pub to_revoke: Vec<String>,
+}
+
+/// How far a grant is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// It has no credential yet.
+    #[default]
+    Begun,
+    Complete,
+    /// It has ended: its account does nothing but revoke its keys.
+    Ended,
+    /// Nothing is left of it.
+    Forgotten,
+}
+
+/// What a grant's account is made of.
+#[derive(Clone, Debug)]
+pub struct NewGrant {
+    /// Name of the grant's API key, at most 100 characters. No other key may have it.
+    pub key_name: String,
+    pub permissions: Vec<Permission>,
+    pub daily_limit: Usd,
+}
+
+impl Account {
+    /// Makes this the account of a grant: it adopts the session of whoever agreed to it and creates the grant's API key
+    /// with it. Where the plan allows no further key, calls use the session. If this fails, the account is to be
+    /// [released](Self::release).
+    pub async fn open_grant(&self, authenticated: Authenticated, new: NewGrant) -> Result<(), Error> {
+        let account = self.clone();
+        self.run_to_completion(async move {
+            let begin = |record: &mut Record| {
+                record.check_open()?;
+                record.grant = Some(GrantState {
+                    daily_limit: new.daily_limit,
+                    key_name: new.key_name.clone(),
+                    ..GrantState::default()
+                });
+                Ok(())
+            };
+            account.update(begin).await?;
+            account.adopt(authenticated, false).await?;
+            let wanted = CreateApiKey { name: new.key_name, description: None, permissions: new.permissions };
+            let key = match account.create_key(wanted).await {
+                Ok(key) => Some(key.id),
+                Err(Error::Upstream(error)) if error.is_about_key_limit() => None,
+                Err(error) => return Err(error),
+            };
+            let complete = |record: &mut Record| {
+                record.check_open()?;
+                if let Some(grant) = &mut record.grant {
+                    grant.phase = Phase::Complete;
+                    grant.key_id.clone_from(&key);
+                    record.active_key.clone_from(&key);
+                }
+                Ok(())
+            };
+            account.update(complete).await.map(|_| ())
+        })
+        .await
+    }
+
+    /// Whether the account is that of a complete grant.
+    pub async fn is_complete_grant(&self) -> Result<bool, Error> {
+        let memory = self.reread().await?;
+        Ok(memory.record.grant.as_ref().is_some_and(|grant| grant.phase == Phase::Complete))
+    }
+
+    /// Whether the account has a session that can be used now or refreshed.
+    pub async fn has_live_session(&self) -> Result<bool, Error> {
+        let memory = self.reread().await?;
+        let is_live =
+            |session: &Session| session.is_usable(self.inner.clock.now()) || session.refresh_token.is_some();
+        Ok(memory.record.session.as_ref().is_some_and(is_live))
+    }
+
+    /// Fails if key `id` is the one that was created for the grant: it ends with the grant, by the person's decision.
+    pub async fn check_not_the_grants_key(&self, id: &str) -> Result<(), Error> {
+        let memory = self.record().await?;
+        match &memory.record.grant {
+            Some(grant) if grant.key_id.as_deref() == Some(id) => Err(Error::GrantKey),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Record {
+    /// Fails if the account was that of a grant that has ended.
+    pub fn check_open(&self) -> Result<(), Error> {
+        match &self.grant {
+            Some(GrantState { phase: Phase::Ended | Phase::Forgotten, .. }) => Err(Error::GrantEnded),
+            _ => Ok(()),
+        }
+    }
+
+    /// How long the record is kept; always, unless nothing is left of its grant.
+    pub fn lifetime(&self) -> Option<Duration> {
+        let phase = self.grant.as_ref().map(|grant| grant.phase);
+        (phase == Some(Phase::Forgotten)).then_some(FORGOTTEN_FOR)
+    }
+
+    /// Makes `new` the grant's key if `old` was it.
+    pub fn replace_grant_key(&mut self, old: &str, new: &str) {
+        if let Some(grant) = &mut self.grant
+            && grant.key_id.as_deref() == Some(old)
+        {
+            grant.key_id = Some(new.to_owned());
+        }
+    }
+
+    /// Makes calls use the grant's key, if there is one and no other was chosen: whoever signs in again after signing out
+    /// has it back.
+    pub fn use_grant_key(&mut self) {
+        if let Some(id) = self.grant.as_ref().and_then(|grant| grant.key_id.clone())
+            && self.active_key.is_none()
+            && self.key(&id).is_some()
+        {
+            self.active_key = Some(id);
+        }
+    }
+}

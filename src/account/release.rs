@@ -1,0 +1,190 @@
+//! Ending the grant of an account: the values of its keys are deleted at once, then the keys are revoked at BondMCP.
+//! That needs a session; without one, what is left is for the person's next sign-in. Every step can be repeated, so a
+//! crash loses nothing.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Account, Error,
+    grant::{GrantState, Phase},
+    reconcile::{self, is_in_progress},
+    record::{Intent, Record},
+};
+use crate::clock::Timestamp;
+
+/// How long the account of an ended grant refuses to be used again. Calls and sign-in pages that began before the end
+/// are over by then.
+pub const FORGOTTEN_FOR: Duration = Duration::from_hours(1);
+
+/// Keys at BondMCP that nobody uses any more and that are not revoked yet.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Leftovers {
+    /// Ids of keys.
+    pub keys: Vec<String>,
+    /// Requests that may have created a key; it is found by its name.
+    intents: Vec<Intent>,
+}
+
+impl Leftovers {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.intents.is_empty()
+    }
+
+    /// Adds those of another grant.
+    pub fn add(&mut self, others: Self) {
+        for key in others.keys {
+            if !self.keys.contains(&key) {
+                self.keys.push(key);
+            }
+        }
+        for intent in others.intents {
+            if self.intents.iter().all(|known| known.id != intent.id) {
+                self.intents.push(intent);
+            }
+        }
+    }
+
+    /// Removes those that were seen to.
+    pub fn remove(&mut self, done: &Self) {
+        self.keys.retain(|key| !done.keys.contains(key));
+        self.intents.retain(|intent| done.intents.iter().all(|other| other.id != intent.id));
+    }
+}
+
+impl Account {
+    /// Ends the grant of this account: deletes the values of its keys, and revokes them at BondMCP and ends its session as
+    /// far as there is one. Returns what is left for the person's next sign-in. Fails if BondMCP or the vault cannot be
+    /// reached; then this is to be repeated.
+    pub async fn release(&self) -> Result<Leftovers, Error> {
+        let account = self.clone();
+        self.run_to_completion(async move {
+            // Nothing is stored, so nothing was made.
+            if account.reread().await?.version == 0 {
+                return Ok(Leftovers::default());
+            }
+            let now = account.now();
+            let ((), memory) = account.update(|record| end(record, now)).await?;
+            account.clear_model_cache();
+            match account.revoke_own(&leftovers(&memory.record)).await {
+                Err(error) if !needs_the_person(&error) => return Err(error),
+                _ => {}
+            }
+            let memory = account.reread().await?;
+            if memory.record.intents.iter().any(|intent| is_in_progress(intent, now)) {
+                // Whoever makes the key has not stored it yet.
+                return Err(Error::Interrupted);
+            }
+            let left = leftovers(&memory.record);
+            account.sign_out(false).await?;
+            Ok(left)
+        })
+        .await
+    }
+
+    /// Deletes what is left of a grant that is released, and what it has spent.
+    pub async fn forget_grant(&self) -> Result<(), Error> {
+        let account = self.clone();
+        self.run_to_completion(async move {
+            if account.reread().await?.version > 0 {
+                account.update(forget).await?;
+            }
+            account.inner.spending.forget().await
+        })
+        .await
+    }
+
+    /// Revokes keys of other grants of the same person, with the session of this account.
+    pub async fn revoke_leftovers(&self, left: Leftovers) -> Result<(), Error> {
+        let account = self.clone();
+        self.run_to_completion(async move { account.revoke(&left).await.map(|_| ()) }).await
+    }
+
+    async fn revoke_own(&self, left: &Leftovers) -> Result<(), Error> {
+        let revoked = self.revoke(left).await?;
+        let now = self.now();
+        let done = |record: &mut Record| {
+            let is_done = |intent: &Intent| left.intents.iter().any(|known| known.id == intent.id);
+            record.intents.retain(|intent| !is_done(intent) || is_in_progress(intent, now));
+            if let Some(grant) = &mut record.grant {
+                grant.to_revoke.retain(|id| !revoked.contains(id));
+            }
+            Ok(())
+        };
+        self.update(done).await.map(|_| ())
+    }
+
+    /// Revokes the keys of `left`, and those that its intents have created. Returns their ids.
+    async fn revoke(&self, left: &Leftovers) -> Result<Vec<String>, Error> {
+        let mut keys = left.keys.clone();
+        if !left.intents.is_empty() {
+            let listed = self.upstream_keys().await?;
+            keys.extend(left.intents.iter().flat_map(|intent| reconcile::orphans(intent, &listed, &[])));
+        }
+        for id in &keys {
+            match self.revoke_upstream(id).await {
+                Err(error) if !error.is_not_found() => return Err(error),
+                _ => tracing::info!(key_id = id, "the API key of a grant that has ended is revoked"),
+            }
+        }
+        Ok(keys)
+    }
+}
+
+impl Record {
+    /// Where the grant of the account has ended, deletes the values of the keys that were made meanwhile: they are to be
+    /// revoked. Returns whether it has ended.
+    pub fn revoke_if_ended(&mut self) -> bool {
+        let has_ended = self.check_open().is_err();
+        if has_ended {
+            self.delete_keys();
+        }
+        has_ended
+    }
+
+    fn delete_keys(&mut self) {
+        let keys = self.keys.drain(..).map(|key| key.id);
+        let grant = self.grant.get_or_insert_default();
+        grant.to_revoke.extend(keys);
+        // It was forgotten too early: something is left of it after all.
+        grant.phase = Phase::Ended;
+        self.active_key = None;
+    }
+}
+
+/// Ends the grant: nothing can be done with its account any more but revoking what was made.
+fn end(record: &mut Record, now: Timestamp) -> Result<(), Error> {
+    (record.own_key, record.password) = (None, None);
+    record.generation += 1;
+    record.delete_keys();
+    // Another grant of the same person may have a key with the name that an agent chose.
+    let key_name = record.grant.as_ref().map(|grant| grant.key_name.clone()).unwrap_or_default();
+    record.intents.retain(|intent| {
+        let is_kept = intent.name == key_name || is_in_progress(intent, now);
+        if !is_kept && !intent.orphans.is_empty() {
+            tracing::warn!(key_ids = ?intent.orphans, "API keys that an app has created may be left at BondMCP");
+        }
+        is_kept
+    });
+    Ok(())
+}
+
+fn leftovers(record: &Record) -> Leftovers {
+    let Some(grant) = &record.grant else { return Leftovers::default() };
+    let intents = record.intents.iter().filter(|intent| intent.name == grant.key_name);
+    Leftovers { keys: grant.to_revoke.clone(), intents: intents.cloned().collect() }
+}
+
+fn forget(record: &mut Record) -> Result<(), Error> {
+    let grant = GrantState { phase: Phase::Forgotten, ..GrantState::default() };
+    *record = Record { generation: record.generation + 1, grant: Some(grant), ..Record::default() };
+    Ok(())
+}
+
+/// Whether nothing can be done before the person signs in.
+fn needs_the_person(error: &Error) -> bool {
+    matches!(error, Error::SignInRequired { .. }) || error.is_unauthorized()
+}

@@ -1,0 +1,220 @@
+//! `bondmcp-server grants …`: what people have allowed the apps that they connected.
+
+use std::collections::HashSet;
+
+use anyhow::anyhow;
+
+use super::{
+    App, Error,
+    operator::{Operator, PublicUrl},
+    printer::Printer,
+    prompt,
+};
+use crate::oauth::{EndReason, Grant, GrantId};
+
+pub(super) const EXAMPLES: &str = "Examples:
+  bondmcp-server grants list
+  bondmcp-server grants revoke GRANT_ID
+  bondmcp-server grants revoke --owner SUBJECT";
+
+const LIST_EXAMPLES: &str = "Examples:
+  bondmcp-server grants list
+  bondmcp-server grants list --owner SUBJECT --json
+  bondmcp-server grants list --client https://claude.ai/oauth/mcp-oauth-client-metadata";
+
+const REVOKE_EXAMPLES: &str = "Examples:
+  bondmcp-server grants revoke GRANT_ID
+  bondmcp-server grants revoke --owner SUBJECT
+  bondmcp-server grants revoke --client CLIENT_ID --yes";
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// List the grants: who has connected which app, and since when
+    ///
+    /// The owner of a grant is an opaque id, the same for all grants of one BondMCP user. A grant that has ended is listed
+    /// until its API key is revoked at BondMCP.
+    #[command(after_help = LIST_EXAMPLES)]
+    List(List),
+    /// Revoke grants: their apps lose access within 30 seconds, and their API keys are revoked at BondMCP
+    ///
+    /// A key that BondMCP does not let us revoke now is revoked by a running server, at the latest when its owner signs in
+    /// again. It cannot be used through this server any more.
+    #[command(after_help = REVOKE_EXAMPLES)]
+    Revoke(Revoke),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct List {
+    /// Only those of this owner
+    #[arg(long, value_name = "SUBJECT")]
+    owner: Option<String>,
+    /// Only those of the client with this id
+    #[arg(long, value_name = "ID")]
+    client: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    public_url: PublicUrl,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Revoke {
+    /// The grants' ids
+    #[arg(
+        value_name = "ID",
+        required_unless_present_any = ["owner", "client"],
+        conflicts_with_all = ["owner", "client"]
+    )]
+    ids: Vec<String>,
+    /// Those of this owner
+    #[arg(long, value_name = "SUBJECT")]
+    owner: Option<String>,
+    /// Those of the client with this id
+    #[arg(long, value_name = "ID")]
+    client: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    public_url: PublicUrl,
+}
+
+impl Command {
+    pub async fn run(self, app: App) -> Result<(), Error> {
+        match self {
+            Self::List(args) => args.run(&app).await,
+            Self::Revoke(args) => args.run(&app).await,
+        }
+    }
+}
+
+impl List {
+    async fn run(self, app: &App) -> Result<(), Error> {
+        let operator = Operator::open(app, &self.public_url).await?;
+        let grants = operator.server().all_grants().await.map_err(Error::from);
+        let mut grants = operator.close(grants).await?;
+        retain(&mut grants, self.owner.as_deref(), self.client.as_deref());
+        grants.sort_by_key(|grant| grant.created_at);
+        let printer = &app.printer;
+        if self.json {
+            printer.print_json(&serde_json::json!({ "grants": grants }));
+        } else if grants.is_empty() {
+            printer.print_out("No grants.");
+        } else {
+            let head = HEAD.map(ToOwned::to_owned);
+            printer.print_table(std::iter::once(head).chain(grants.iter().map(|grant| row(printer, grant))));
+        }
+        Ok(())
+    }
+}
+
+const HEAD: [&str; 8] = ["ID", "OWNER", "APP", "HOST", "SCOPES", "SINCE (UTC)", "REFERENCE", "STATE"];
+
+fn row(printer: &Printer, grant: &Grant) -> [String; 8] {
+    [
+        grant.id.to_string(),
+        grant.subject.as_str().to_owned(),
+        printer.short(grant.client_name.as_deref().unwrap_or("-")),
+        printer.short(&grant.redirect_host),
+        grant.scopes.to_string().replace(' ', ","),
+        grant.created_at.format("%Y-%m-%d %H:%M").to_string(),
+        grant.reference.clone(),
+        state(grant).to_owned(),
+    ]
+}
+
+/// Returns whether a grant is active, or why it ended.
+pub(super) fn state(grant: &Grant) -> &'static str {
+    match grant.ended {
+        None => "active",
+        Some((_, EndReason::Person)) => "ended by its owner",
+        Some((_, EndReason::Operator)) => "ended by an operator",
+        Some((_, EndReason::Client)) => "ended by its app",
+        Some((_, EndReason::Replay)) => "ended: a code or token was replayed",
+        Some((_, EndReason::Expired)) => "ended: expired",
+        Some((_, EndReason::Refused)) => "ended: refused by BondMCP",
+    }
+}
+
+/// Keeps the grants of the owner and of the client, where these are given.
+fn retain(grants: &mut Vec<Grant>, owner: Option<&str>, client: Option<&str>) {
+    grants.retain(|grant| {
+        owner.is_none_or(|owner| grant.subject.as_str() == owner)
+            && client.is_none_or(|client| grant.client_id == client)
+    });
+}
+
+impl Revoke {
+    async fn run(self, app: &App) -> Result<(), Error> {
+        if !self.yes {
+            prompt::refuse_without_answer()?;
+        }
+        let operator = Operator::open(app, &self.public_url).await?;
+        let outcome = self.revoke(app, &operator).await;
+        operator.close(outcome).await
+    }
+
+    async fn revoke(&self, app: &App, operator: &Operator) -> Result<(), Error> {
+        let grants = self.chosen(app, operator).await?;
+        if grants.is_empty() {
+            app.printer.print_out("No grants.");
+            return Ok(());
+        }
+        if !self.yes {
+            app.printer.print_err(format_args!("Revoke {}?", people(&grants)));
+            if prompt::line(&app.printer, "Type yes: ", prompt::NO_TERMINAL)? != "yes" {
+                return Err(Error::Cancelled);
+            }
+        }
+        revoke(app, operator, &grants).await
+    }
+
+    /// Returns the grants that are meant; an error if one of them does not exist.
+    async fn chosen(&self, app: &App, operator: &Operator) -> Result<Vec<Grant>, Error> {
+        let server = operator.server();
+        if self.ids.is_empty() {
+            let mut grants = server.all_grants().await?;
+            retain(&mut grants, self.owner.as_deref(), self.client.as_deref());
+            return Ok(grants);
+        }
+        let mut grants = Vec::new();
+        for id in &self.ids {
+            let grant = server.grant(&GrantId::given(id)).await?.ok_or_else(|| {
+                Error::Failed(anyhow!("No grant {id}. List them: `{}`", app.command(&["grants", "list"])))
+            })?;
+            grants.push(grant);
+        }
+        Ok(grants)
+    }
+}
+
+/// Describes how many grants of how many people there are.
+pub(super) fn people(grants: &[Grant]) -> String {
+    let owners = grants.iter().map(|grant| &grant.subject).collect::<HashSet<_>>().len();
+    let of = |count: usize, one, many| format!("{count} {}", if count == 1 { one } else { many });
+    format!("{} of {}", of(grants.len(), "grant", "grants"), of(owners, "person", "people"))
+}
+
+/// Ends the grants and revokes their API keys. All are ended before the first key is revoked, since BondMCP may be slow.
+pub(super) async fn revoke(app: &App, operator: &Operator, grants: &[Grant]) -> Result<(), Error> {
+    let server = operator.server();
+    let mut ended = Vec::new();
+    for grant in grants {
+        // One that had ended before may have a key that is still to be revoked.
+        ended.extend(match server.end_grant(&grant.id, EndReason::Operator).await? {
+            Some(ended) => Some(ended),
+            None => server.grant(&grant.id).await?,
+        });
+    }
+    for grant in &ended {
+        operator.hosted.release(grant).await;
+        let later = if server.grant(&grant.id).await?.is_some() {
+            " Its API key could not be revoked at BondMCP yet; a running server does it later."
+        } else {
+            ""
+        };
+        app.printer.print_out(format_args!("Grant {} is revoked.{later}", grant.id));
+    }
+    Ok(())
+}

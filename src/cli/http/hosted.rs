@@ -1,0 +1,141 @@
+//! `http --public-url`: a server for many people, each with an account of their own.
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use super::listen;
+use crate::{
+    account::{self, Usd},
+    cli::{
+        App, Error,
+        printer::Printer,
+        serving::{ServingArgs, usd},
+        stop,
+    },
+    config::PublicOrigin,
+    hosted::{self, Hosted},
+    oauth::{self, AuthorizationServer, Network},
+    secret::SecretString,
+    sign_in,
+    transport::{
+        hosted::{Drain, HostedHttp},
+        http::Protection,
+    },
+};
+
+/// The flags of a hosted server.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Options with --public-url")]
+pub(super) struct HostedArgs {
+    /// The daily budget, in US dollars, that the consent page suggests; each person can change it for each app
+    #[arg(long, value_name = "USD", default_value = "5", value_parser = usd, requires = "public_url")]
+    default_daily_spend: Usd,
+    /// How long an access token is good for; raise it for hosts that lose access when one expires
+    #[arg(long, value_name = "SECONDS", default_value_t = 900, value_parser = clap::value_parser!(u64).range(60..=86_400), requires = "public_url")]
+    access_token_lifetime: u64,
+    /// After how many days without use an app must be connected again
+    #[arg(long, value_name = "DAYS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=365), requires = "public_url")]
+    refresh_idle_days: u64,
+    /// After how many days an app must be connected again, however often it is used
+    #[arg(long, value_name = "DAYS", default_value_t = 180, value_parser = clap::value_parser!(u64).range(1..=3650), requires = "public_url")]
+    refresh_absolute_days: u64,
+    /// Leave the issuer out of authorization responses, for hosts that fail on it (Codex 0.143 to 0.146)
+    #[arg(long, requires = "public_url")]
+    no_iss: bool,
+    /// On a signal to stop, how long /readyz fails before connections are refused [default: 5; 0 on loopback]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=600), requires = "public_url")]
+    drain_delay: Option<u64>,
+    /// After that, how long requests in flight may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(0..=600), requires = "public_url")]
+    drain_timeout: u64,
+}
+
+/// Refuses what is one account's in a server for many.
+pub(super) fn check_environment(app: &App, http_token: Option<&SecretString>) -> Result<(), Error> {
+    if app.settings.environment.secrets().next().is_some() {
+        return Err(Error::Usage(
+            "BONDMCP_EMAIL, BONDMCP_PASSWORD and BONDMCP_API_KEY are one person's, and with --public-url everybody signs in for themselves; unset them"
+                .to_owned(),
+        ));
+    }
+    if http_token.is_some() {
+        return Err(Error::Usage(
+            "BONDMCP_HTTP_TOKEN has no meaning with --public-url, where hosts get tokens of their own; unset it"
+                .to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+impl HostedArgs {
+    pub async fn run(
+        self,
+        origin: PublicOrigin,
+        address: SocketAddr,
+        serving: ServingArgs,
+        app: App,
+    ) -> Result<(), Error> {
+        let settings = self.settings(&origin)?;
+        let (listener, address) = listen(address).await?;
+        let printer = app.printer.clone();
+        let (requested_to_stop, stopping) = (CancellationToken::new(), CancellationToken::new());
+        stop::on_signal(requested_to_stop.clone());
+        let prepared = serving.prepare(app).await?;
+        let vault = prepared.accounts.vault().await?;
+        let server = AuthorizationServer::open(vault, settings, Network::public(), prepared.clock.clone());
+        let server = server.await.map_err(account::Error::from)?;
+        let settings = hosted::Settings {
+            origin: origin.clone(),
+            default_daily_spend: self.default_daily_spend,
+            demo: prepared.sign_in.demo.clone(),
+        };
+        let hosted = Hosted::new(server.clone(), prepared.accounts.clone(), settings);
+        let sign_in =
+            sign_in::Options { public: Some(hosted.sign_in_pages().clone()), ..prepared.sign_in.clone() };
+        let serving = prepared.start(Some(sign_in), stopping.clone())?;
+        let protection = Protection::hosted(server);
+        let http = HostedHttp::new(hosted, requested_to_stop, stopping);
+        let router = http.router(&serving.server, protection);
+        announce(&printer, &origin, address);
+        http.serve(listener, router, self.drain(&origin)).await;
+        serving.server.close().await;
+        Ok(())
+    }
+
+    fn settings(&self, origin: &PublicOrigin) -> Result<oauth::Settings, Error> {
+        if self.refresh_idle_days > self.refresh_absolute_days {
+            return Err(Error::Usage(
+                "--refresh-idle-days must not be more than --refresh-absolute-days".to_owned(),
+            ));
+        }
+        let days = |days: u64| Duration::from_hours(24 * days);
+        Ok(oauth::Settings {
+            access_token_lifetime: Duration::from_secs(self.access_token_lifetime),
+            refresh_idle: days(self.refresh_idle_days),
+            refresh_absolute: days(self.refresh_absolute_days),
+            sends_iss: !self.no_iss,
+            ..oauth::Settings::new(origin.clone())
+        })
+    }
+
+    fn drain(&self, origin: &PublicOrigin) -> Drain {
+        // A trial on loopback has no load balancer that must notice.
+        let delay = self.drain_delay.unwrap_or(if origin.is_trial() { 0 } else { 5 });
+        Drain { delay: Duration::from_secs(delay), timeout: Duration::from_secs(self.drain_timeout) }
+    }
+}
+
+/// Prints where the server listens and what to add in a host, on stderr.
+fn announce(printer: &Printer, origin: &PublicOrigin, address: SocketAddr) {
+    printer.print_err(format_args!("Serving MCP at {origin}/mcp, listening on {address}"));
+    printer.print_err("Add it to a host; the host opens the page on which you sign in and agree:");
+    printer.print_err(format_args!("  claude mcp add --transport http bondmcp {origin}/mcp"));
+    if origin.is_trial() {
+        printer.print_err("This is a trial: only hosts on this computer can reach it.");
+    } else {
+        printer.print_err(format_args!(
+            "  claude.ai, ChatGPT and others: add a custom connector with the URL {origin}/mcp"
+        ));
+    }
+}

@@ -1,0 +1,316 @@
+//! Limits on log-ins with a wrong password, by e-mail address and by client address (OWASP ASVS 5.0, 6.3.1). The
+//! counters are in the vault, so that guesses spread over replicas are counted together. An attempt counts before BondMCP
+//! is asked: neither parallel forms nor closed connections give more of them.
+//!
+//! Whoever knows somebody's e-mail address can keep them from signing in with wrong guesses, as with every such limit:
+//! for [`WINDOW`] at a time, and only on these pages. What is connected already keeps working.
+
+use std::{fmt::Write as _, time::Duration};
+
+use chrono::TimeDelta;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+
+use crate::{
+    client_address::ClientAddress,
+    clock::{Clock, Timestamp},
+    oauth::{Records, Versioned},
+    vault::{self, RecordKind},
+};
+
+const KIND: RecordKind = RecordKind::new("sign-in-attempts");
+
+/// The time in which attempts are counted.
+pub const WINDOW: Duration = Duration::from_mins(15);
+
+/// Most wrong attempts for one e-mail address in a window: 40 an hour try a thousand common passwords in a day.
+pub const PER_EMAIL: usize = 10;
+
+/// Most wrong attempts from one client address in a window. An office of a thousand people behind one address mistypes
+/// that often while all of them sign in.
+pub const PER_CLIENT: usize = 100;
+
+/// How often a counter is written again that others write at the same time.
+const MAX_CONFLICTS: usize = 50;
+
+/// The wait of an attempt that was not counted because of so many others at the same time.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// The counters of attempts. Clones share the vault.
+#[derive(Clone, Debug)]
+pub struct Attempts {
+    records: Records,
+    clock: Clock,
+}
+
+/// An attempt that is counted as a wrong one until it is [withdrawn](Self::withdraw).
+#[derive(Debug)]
+#[must_use]
+pub struct Attempt {
+    attempts: Attempts,
+    counted: Vec<(String, Timestamp)>,
+}
+
+/// Why an attempt must not be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AttemptRefused {
+    /// There were too many; another one is possible after so long.
+    Limited(Duration),
+    /// It cannot be counted.
+    Store(vault::Error),
+}
+
+/// The times of the counted attempts, in order; those of other replicas may be off by the difference of the clocks.
+#[derive(Debug, Default, Deserialize, Serialize)]
+struct Counter {
+    times: Vec<Timestamp>,
+}
+
+impl Attempts {
+    #[must_use]
+    pub fn new(records: Records, clock: Clock) -> Self {
+        Self { records, clock }
+    }
+
+    /// Counts an attempt to sign in with `email` from `client`. It is for every attempt, before BondMCP is asked.
+    ///
+    /// # Errors
+    /// [`AttemptRefused`]: the attempt must not be made.
+    pub async fn begin(&self, email: &str, client: ClientAddress) -> Result<Attempt, AttemptRefused> {
+        let mut attempt = Attempt { attempts: self.clone(), counted: Vec::new() };
+        let email = email.trim().to_lowercase();
+        // The client's first, so that one who has used up its attempts no longer locks others out.
+        for (name, limit) in [
+            (self.counter("client", &client.ip().to_string()), PER_CLIENT),
+            (self.counter("email", &email), PER_EMAIL),
+        ] {
+            match self.count(&name, limit).await {
+                Ok(time) => attempt.counted.push((name, time)),
+                Err(refused) => {
+                    attempt.withdraw().await;
+                    return Err(refused);
+                }
+            }
+        }
+        Ok(attempt)
+    }
+
+    /// Returns the name of a counter: a keyed hash, so that whoever reads names learns no address. After a change of the
+    /// sealing key counting starts anew.
+    fn counter(&self, of: &str, value: &str) -> String {
+        let (key, _) = self.records.vault().derived_keys(b"names of sign-in counters");
+        #[expect(clippy::expect_used, reason = "HMAC takes keys of any length (RFC 2104)")]
+        let mut mac = Hmac::<Sha256>::new_from_slice(&*key).expect("a key of any length");
+        mac.update(of.as_bytes());
+        mac.update(&[0]);
+        mac.update(value.as_bytes());
+        mac.finalize().into_bytes().iter().fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+    }
+
+    /// Counts an attempt under `name`; returns its time.
+    async fn count(&self, name: &str, limit: usize) -> Result<Timestamp, AttemptRefused> {
+        let change = |counter: &mut Counter, now: Timestamp| {
+            counter.forget_before(now);
+            if let Some(&oldest) = counter.times.len().checked_sub(limit).and_then(|at| counter.times.get(at))
+            {
+                let wait = (oldest + window() - now).to_std().unwrap_or_default();
+                return Err(AttemptRefused::Limited(wait.max(Duration::from_secs(1))));
+            }
+            counter.times.push(now);
+            Ok(now)
+        };
+        self.update(name, change).await
+    }
+
+    /// Changes the counter `name`, however many others do at the same time.
+    async fn update<T>(
+        &self,
+        name: &str,
+        mut change: impl FnMut(&mut Counter, Timestamp) -> Result<T, AttemptRefused>,
+    ) -> Result<T, AttemptRefused> {
+        for _ in 0..MAX_CONFLICTS {
+            let read: Option<Versioned<Counter>> =
+                self.records.read(KIND, name).await.map_err(AttemptRefused::Store)?;
+            let (mut counter, version) =
+                read.map_or_else(Default::default, |read| (read.value, Some(read.version)));
+            let changed = change(&mut counter, self.clock.now())?;
+            match self.records.write(KIND, name, version, &counter, Some(WINDOW)).await {
+                Ok(_) => return Ok(changed),
+                Err(vault::Error::Conflict) => {}
+                Err(error) => return Err(AttemptRefused::Store(error)),
+            }
+        }
+        Err(AttemptRefused::Limited(BUSY))
+    }
+}
+
+impl Attempt {
+    /// Ends an attempt that BondMCP refused. It stays counted, as one does that is dropped.
+    pub fn failed(self) {
+        drop(self);
+    }
+
+    /// Ends an attempt that BondMCP accepted. The others stay counted: a right password of one's own must not give
+    /// anybody more guesses at others'.
+    pub async fn succeeded(self) {
+        self.withdraw().await;
+    }
+
+    /// Ends an attempt that BondMCP has certainly not looked at, because it could not be reached.
+    pub async fn withdraw(self) {
+        for (name, time) in &self.counted {
+            let forget = |counter: &mut Counter, _| {
+                if let Some(at) = counter.times.iter().rposition(|counted| counted == time) {
+                    counter.times.remove(at);
+                }
+                Ok(())
+            };
+            if self.attempts.update(name, forget).await.is_err() {
+                tracing::info!("an attempt to sign in stays counted");
+            }
+        }
+    }
+}
+
+impl Counter {
+    /// Leaves the attempts of the window that ends at `now`. One that lies in the future by this clock was made now.
+    fn forget_before(&mut self, now: Timestamp) {
+        self.times.retain(|&time| time + window() > now);
+        for time in &mut self.times {
+            *time = (*time).min(now);
+        }
+    }
+}
+
+fn window() -> TimeDelta {
+    TimeDelta::from_std(WINDOW).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+
+    use super::*;
+    use crate::{
+        config::{SealingKeySource, VaultLocation},
+        vault::{Keyring, Vault},
+    };
+
+    const EMAIL: &str = "ada@example.com";
+
+    /// The counters of a replica.
+    async fn replica(directory: &std::path::Path, clock: &Clock) -> Attempts {
+        let location = VaultLocation::Sqlite(directory.join("data").join("vault.db"));
+        let key = SealingKeySource::Given("11".repeat(32).into());
+        let (keyring, _) = Keyring::load(&key, directory, &location).await.unwrap();
+        let vault = Vault::open(&location, keyring).await.unwrap();
+        Attempts::new(Records::new(vault, "https://bond.example.com".to_owned()), clock.clone())
+    }
+
+    fn client(last: u8) -> ClientAddress {
+        ClientAddress::new([192, 0, 2, last].into())
+    }
+
+    /// Returns the wait of an attempt that is refused.
+    async fn refused(attempts: &Attempts, email: &str, client: ClientAddress) -> Duration {
+        match attempts.begin(email, client).await {
+            Err(AttemptRefused::Limited(wait)) => wait,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    // `hosted.md`, "Attacks": log-in guesses spread over replicas. The address of each guess is another one.
+    #[tokio::test]
+    async fn guesses_at_one_address_are_counted_over_replicas_and_writings() {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(Timestamp::UNIX_EPOCH);
+        let replicas = [replica(directory.path(), &clock).await, replica(directory.path(), &clock).await];
+        for (guess, from) in (0..10).enumerate() {
+            let email = ["ada@example.com", " Ada@Example.com "][guess % 2];
+            replicas[guess % 2].begin(email, client(from)).await.unwrap().failed();
+            clock.advance(TimeDelta::minutes(1));
+        }
+        for replica in &replicas {
+            assert_eq!(refused(replica, EMAIL, client(200)).await, Duration::from_mins(5));
+        }
+        replicas[0].begin("grace@example.com", client(1)).await.unwrap().failed();
+        // The first guess is over.
+        clock.advance(TimeDelta::minutes(5));
+        replicas[1].begin(EMAIL, client(200)).await.unwrap().failed();
+        assert_eq!(refused(&replicas[0], EMAIL, client(200)).await, Duration::from_mins(1));
+    }
+
+    #[tokio::test]
+    async fn guesses_from_one_client_are_limited_whomever_they_are_at() {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(Timestamp::UNIX_EPOCH);
+        let attempts = replica(directory.path(), &clock).await;
+        for guess in 0..PER_CLIENT {
+            attempts.begin(&format!("{guess}@example.com"), client(1)).await.unwrap().failed();
+        }
+        assert_eq!(refused(&attempts, EMAIL, client(1)).await, WINDOW);
+        // What is refused counts nowhere: the person can still sign in from elsewhere.
+        for _ in 0..PER_EMAIL {
+            assert_eq!(refused(&attempts, EMAIL, client(1)).await, WINDOW);
+        }
+        attempts.begin(EMAIL, client(2)).await.unwrap().succeeded().await;
+    }
+
+    #[tokio::test]
+    async fn forms_that_are_sent_at_once_give_no_further_guesses() {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(Timestamp::UNIX_EPOCH);
+        let attempts = replica(directory.path(), &clock).await;
+        let outcomes = join_all((0..40).map(|_| attempts.begin(EMAIL, client(1)))).await;
+        assert!(outcomes.iter().filter(|outcome| outcome.is_ok()).count() <= PER_EMAIL);
+        // Closed connections drop their attempts.
+        drop(outcomes);
+        while let Ok(attempt) = attempts.begin(EMAIL, client(1)).await {
+            attempt.failed();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_right_password_takes_back_its_own_attempt_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(Timestamp::UNIX_EPOCH);
+        let attempts = replica(directory.path(), &clock).await;
+        for _ in 0..PER_EMAIL - 1 {
+            attempts.begin(EMAIL, client(1)).await.unwrap().failed();
+        }
+        for _ in 0..20 {
+            attempts.begin(EMAIL, client(1)).await.unwrap().succeeded().await;
+            attempts.begin(EMAIL, client(1)).await.unwrap().withdraw().await;
+        }
+        attempts.begin(EMAIL, client(1)).await.unwrap().failed();
+        assert_eq!(refused(&attempts, EMAIL, client(1)).await, WINDOW);
+    }
+
+    #[tokio::test]
+    async fn a_replica_whose_clock_is_ahead_locks_nobody_out_for_longer() {
+        let directory = tempfile::tempdir().unwrap();
+        let (clock, ahead) = (Clock::manual(Timestamp::UNIX_EPOCH), Clock::manual(Timestamp::UNIX_EPOCH));
+        ahead.advance(TimeDelta::hours(2));
+        let attempts = replica(directory.path(), &ahead).await;
+        for _ in 0..PER_EMAIL {
+            attempts.begin(EMAIL, client(1)).await.unwrap().failed();
+        }
+        let attempts = replica(directory.path(), &clock).await;
+        assert_eq!(refused(&attempts, EMAIL, client(1)).await, WINDOW);
+    }
+
+    #[tokio::test]
+    async fn counters_are_named_by_no_address() {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(Timestamp::UNIX_EPOCH);
+        let attempts = replica(directory.path(), &clock).await;
+        let attempt = attempts.begin(EMAIL, client(1)).await.unwrap();
+        let shown = format!("{attempt:?}");
+        assert!(!shown.contains("ada@") && !shown.contains("192.0.2"), "{shown}");
+        attempt.failed();
+    }
+}

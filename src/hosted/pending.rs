@@ -1,0 +1,124 @@
+//! Authorizations in progress: what a client has asked for, bound to the browser that began it. The record lives for ten
+//! minutes, and every step is a compare-and-swap, so that a form that is sent twice takes effect once.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq as _;
+
+use super::browser::Browser;
+use crate::{
+    clock::Timestamp,
+    oauth::{AuthorizationRequest, GrantId, Records, Versioned},
+    secret::{self, ExposeSecret as _},
+    vault::{self, RecordKind},
+};
+
+const KIND: RecordKind = RecordKind::new("authorization");
+
+/// Time that a person has to sign in and to decide.
+const LIFETIME: Duration = Duration::from_mins(10);
+
+/// Age from which work on a decision is that of a process that has died.
+const INTERRUPTED_AFTER: TimeDelta = TimeDelta::minutes(2);
+
+/// An authorization in progress.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Pending {
+    pub request: AuthorizationRequest,
+    /// Binding of the browser that began it.
+    browser: String,
+    began_at: Timestamp,
+    pub state: State,
+}
+
+/// How far an authorization is.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// The person has not decided yet.
+    Asking,
+    /// The person agreed; the grant is being made.
+    Working {
+        since: Timestamp,
+    },
+    /// The grant could not be made, and nothing of it is left. The text is our own.
+    Failed {
+        problem: String,
+    },
+    /// The grant is made; the client has no code yet.
+    Allowed {
+        grant: GrantId,
+    },
+    Denied,
+    /// The client was answered.
+    Answered,
+}
+
+/// An authorization as it was read or written last.
+#[derive(Clone, Debug)]
+pub struct PendingAuthorization {
+    records: Records,
+    id: String,
+    pub pending: Pending,
+    version: u64,
+}
+
+impl PendingAuthorization {
+    /// Begins an authorization in this browser.
+    pub async fn begin(
+        records: &Records,
+        request: AuthorizationRequest,
+        browser: &Browser,
+        now: Timestamp,
+    ) -> Result<Self, vault::Error> {
+        let pending =
+            Pending { request, browser: browser.binding(), began_at: now, state: State::Asking };
+        let id = secret::random().expose_secret().to_owned();
+        let version = records.write(KIND, &id, None, &pending, Some(LIFETIME)).await?;
+        Ok(Self { records: records.clone(), id, pending, version })
+    }
+
+    /// Finds the authorization `id` of this browser. One that expired, or was begun in another browser,
+    /// is not found.
+    pub async fn find(
+        records: &Records,
+        id: &str,
+        browser: &Browser,
+        now: Timestamp,
+    ) -> Result<Option<Self>, vault::Error> {
+        let Some(Versioned { value, version }) = records.read::<Pending>(KIND, id).await? else {
+            return Ok(None);
+        };
+        let mut found = Self { records: records.clone(), id: id.to_owned(), pending: value, version };
+        let is_of_the_browser: bool =
+            found.pending.browser.as_bytes().ct_eq(browser.binding().as_bytes()).into();
+        let is_in_time = (now - found.pending.began_at).to_std().is_ok_and(|age| age < LIFETIME);
+        if let State::Working { since } = &found.pending.state
+            && now - *since > INTERRUPTED_AFTER
+        {
+            let problem = "Connecting was interrupted.".to_owned();
+            found.pending.state = State::Failed { problem };
+        }
+        Ok((is_of_the_browser && is_in_time).then_some(found))
+    }
+
+    /// Returns the path of its page.
+    pub fn path(&self) -> String {
+        format!("/authorize/{}", self.id)
+    }
+
+    /// Changes the state; `false` if it was changed meanwhile.
+    pub async fn set(&mut self, state: State) -> Result<bool, vault::Error> {
+        let pending = Pending { state, ..self.pending.clone() };
+        match self.records.write(KIND, &self.id, Some(self.version), &pending, Some(LIFETIME)).await {
+            Ok(version) => {
+                (self.pending, self.version) = (pending, version);
+                Ok(true)
+            }
+            Err(vault::Error::Conflict) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! What becomes of a grant that has ended: its credential is deleted here at once, its API key is revoked at BondMCP, and
+//! nothing is left of it. Revoking needs a session of the person; without one, the key waits in a record of the person
+//! for the next session. A sweep finds what was interrupted.
+
+use std::time::Duration;
+
+use super::Hosted;
+use crate::{
+    account::{self, Account, Leftovers},
+    oauth::{EndReason, Grant, Next, Subject},
+    secret::{self, ExposeSecret as _},
+    vault::{self, RecordId, RecordKind},
+};
+
+/// The keys of a person that wait to be revoked.
+const REVOCATIONS: RecordKind = RecordKind::new("revocations");
+
+/// What the lease of a sweep is on.
+const SWEEP: RecordKind = RecordKind::new("sweep");
+
+/// Life of that lease without being extended: how long others wait for a replica that died.
+const SWEEP_LEASE: Duration = Duration::from_mins(5);
+
+/// Age from which a grant that is not complete is one whose process has died.
+const INCOMPLETE_AFTER: chrono::TimeDelta = chrono::TimeDelta::minutes(10);
+
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Account(#[from] account::Error),
+    #[error(transparent)]
+    Vault(#[from] vault::Error),
+}
+
+impl Hosted {
+    /// Revokes the API key of an ended grant, ends its session, and forgets its account. What cannot be done now is done
+    /// by a later [`sweep`](Self::sweep), or when the person signs in again.
+    pub async fn release(&self, grant: &Grant) {
+        if let Err(error) = self.released(grant).await {
+            tracing::warn!(%error, reference = grant.reference, "a grant has ended and is not released yet; this is repeated");
+        }
+    }
+
+    /// Each step can be repeated, and the record of the grant goes last: it leads a sweep here after a crash.
+    async fn released(&self, grant: &Grant) -> Result<(), Error> {
+        let server = &self.inner.server;
+        // Nothing of a grant that lives is ever released.
+        if server.grant(&grant.id).await?.is_some_and(|grant| grant.ended.is_none()) {
+            return Ok(());
+        }
+        let account = self.inner.accounts.open(&grant.owner());
+        let left = account.release().await?;
+        if !left.is_empty() {
+            tracing::warn!(
+                key_ids = ?left.keys,
+                reference = grant.reference,
+                "API keys of a grant that has ended are revoked when the person signs in again"
+            );
+            self.add_revocations(&grant.subject, left).await?;
+            self.step_of(grant, "ended; its key waits to be revoked").await;
+        } else {
+            self.step_of(grant, "ended; its key is revoked").await;
+        }
+        account.forget_grant().await?;
+        server.forget_grant(grant).await?;
+        self.settle(&grant.subject).await
+    }
+
+    async fn add_revocations(&self, subject: &Subject, left: Leftovers) -> Result<(), vault::Error> {
+        let add = |waiting: Option<Leftovers>| {
+            let mut waiting = waiting.unwrap_or_default();
+            waiting.add(left.clone());
+            (Next::Write(waiting, None), ())
+        };
+        self.inner.server.records().change(REVOCATIONS, subject.as_str(), add).await
+    }
+
+    /// Revokes the keys of the person that wait for that, with the session of any grant that has one.
+    async fn settle(&self, subject: &Subject) -> Result<(), Error> {
+        let waiting = self.inner.server.records().read::<Leftovers>(REVOCATIONS, subject.as_str()).await?;
+        let Some(waiting) = waiting.map(|found| found.value).filter(|waiting| !waiting.is_empty()) else {
+            return Ok(());
+        };
+        for grant in self.inner.server.grants_of(subject).await? {
+            let account = self.inner.accounts.open(&grant.owner());
+            if account.has_live_session().await? {
+                return self.revoke_waiting(subject, &waiting, &account).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn revoke_waiting(
+        &self,
+        subject: &Subject,
+        waiting: &Leftovers,
+        account: &Account,
+    ) -> Result<(), Error> {
+        account.revoke_leftovers(waiting.clone()).await?;
+        let done = |left: Option<Leftovers>| {
+            let Some(mut left) = left else { return (Next::Keep, ()) };
+            left.remove(waiting);
+            (if left.is_empty() { Next::Delete } else { Next::Write(left, None) }, ())
+        };
+        Ok(self.inner.server.records().change(REVOCATIONS, subject.as_str(), done).await?)
+    }
+
+    /// Revokes what waits for the person of a new grant, which has just brought a session.
+    pub(super) fn settle_in_background(&self, grant: &Grant) {
+        let (hosted, grant) = (self.clone(), grant.clone());
+        tokio::spawn(async move {
+            if let Err(error) = hosted.settle(&grant.subject).await {
+                tracing::warn!(%error, reference = grant.reference, "API keys of ended grants are not revoked yet");
+            }
+        });
+    }
+
+    /// Ends what has expired and releases what has ended, of all persons. Replicas take turns.
+    pub async fn sweep(&self) {
+        let holder = secret::random().expose_secret().to_owned();
+        let swept = async {
+            if self.holds_sweep(&holder).await? {
+                self.sweep_as(&holder).await?;
+                let vault = self.inner.server.records().vault();
+                vault.release_lease(&self.sweep_lease(), &holder).await?;
+            }
+            Ok::<_, vault::Error>(())
+        };
+        if let Err(error) = swept.await {
+            tracing::warn!(%error, "ended grants were not looked for; this is repeated");
+        }
+    }
+
+    async fn sweep_as(&self, holder: &str) -> Result<(), vault::Error> {
+        let server = &self.inner.server;
+        server.end_expired_grants().await?;
+        for grant in server.all_grants().await? {
+            if !self.holds_sweep(holder).await? {
+                return Ok(());
+            }
+            if grant.ended.is_some() {
+                self.release(&grant).await;
+            } else if self.is_incomplete(&grant).await {
+                server.end_grant(&grant.id, EndReason::Expired).await?;
+                self.release(&grant).await;
+            }
+        }
+        for (subject, _) in server.records().all::<Leftovers>(REVOCATIONS).await? {
+            if !self.holds_sweep(holder).await? {
+                return Ok(());
+            }
+            if let Err(error) = self.settle(&Subject::new(subject)).await {
+                tracing::warn!(%error, "API keys of ended grants are not revoked yet");
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the process that made the grant has died meanwhile.
+    async fn is_incomplete(&self, grant: &Grant) -> bool {
+        self.now() - grant.created_at > INCOMPLETE_AFTER
+            && self
+                .inner
+                .accounts
+                .open(&grant.owner())
+                .is_complete_grant()
+                .await
+                .is_ok_and(|complete| !complete)
+    }
+
+    /// Takes or extends the turn of this replica.
+    async fn holds_sweep(&self, holder: &str) -> Result<bool, vault::Error> {
+        self.inner.server.records().vault().acquire_lease(&self.sweep_lease(), holder, SWEEP_LEASE).await
+    }
+
+    fn sweep_lease(&self) -> RecordId {
+        let origin = self.inner.settings.origin.to_string();
+        RecordId { kind: SWEEP, owner: String::new(), origin }
+    }
+}

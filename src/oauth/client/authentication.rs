@@ -1,0 +1,205 @@
+//! Authenticating clients at `/token` and `/revoke`: `none`, `client_secret_basic` and `client_secret_post` (RFC 6749,
+//! section 2.3), `private_key_jwt` (RFC 7523, section 2.2).
+
+use std::time::Duration;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use percent_encoding::percent_decode_str;
+use zeroize::Zeroizing;
+
+use super::{
+    Authentication, Client, ClientError, Clients, Known,
+    assertion::{self, Assertion},
+    document::{ClientDocument, Keys},
+    registered::SecretHash,
+};
+use crate::{
+    oauth::OAuthError,
+    secret::{ExposeSecret as _, SecretString},
+    vault::RecordKind,
+};
+
+/// The ids of used assertions.
+const USED: RecordKind = RecordKind::new("client-assertion");
+
+/// When to try again after trouble that may pass.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// How much longer the id of a used assertion is kept than the assertion is valid, for clocks that differ.
+const KEPT_LONGER: Duration = Duration::from_mins(5);
+
+/// What a request says about its client.
+struct Credentials<'a> {
+    client_id: String,
+    proof: Proof<'a>,
+}
+
+/// What a client authenticates with.
+enum Proof<'a> {
+    None,
+    Secret(SecretString),
+    Assertion(Assertion<'a>),
+}
+
+impl Clients {
+    /// Authenticates the client of a request to `/token` or `/revoke` (RFC 6749, section 2.3; RFC 7523). `form` are the
+    /// decoded parameters.
+    pub async fn authenticate(
+        &self,
+        authorization: Option<&str>,
+        form: &[(String, SecretString)],
+    ) -> Result<Client, OAuthError> {
+        let Credentials { client_id, proof } = Credentials::of(authorization, form)?;
+        let suffices = |document: &ClientDocument| match &proof {
+            Proof::Assertion(assertion) => document.is_enough_for(assertion),
+            Proof::None | Proof::Secret(_) => true,
+        };
+        let Known { client, authentication } = match self.known(&client_id, suffices).await {
+            Ok(known) => known,
+            Err(ClientError::Unknown(_) | ClientError::Invalid(_)) => return Err(unknown_client(&proof)),
+            Err(ClientError::Document(_) | ClientError::Store(_)) => return Err(unavailable()),
+        };
+        match (authentication, proof) {
+            (Authentication::None, Proof::None) => {}
+            (Authentication::Secret(hash), Proof::Secret(secret)) if hash.is_of(&secret) => {}
+            (Authentication::Document(document), Proof::None) if document.is_public => {}
+            // One that is sent is verified, whether the client needs it or not.
+            (Authentication::Document(document), Proof::Assertion(assertion)) => {
+                self.use_assertion(&assertion, &client, &document).await?;
+            }
+            _ => return Err(failed()),
+        }
+        Ok(client)
+    }
+
+    /// Verifies an assertion and uses it: its id is accepted once (RFC 7523, section 3).
+    async fn use_assertion(
+        &self,
+        assertion: &Assertion<'_>,
+        client: &Client,
+        document: &ClientDocument,
+    ) -> Result<(), OAuthError> {
+        let audiences = [&*self.issuer, &*self.token_endpoint];
+        let verify = |keys| assertion.verify(keys, &client.id, &audiences, self.clock.now());
+        let verified = match document.keys.as_ref().ok_or_else(failed)? {
+            Keys::Inline(keys) => verify(keys),
+            Keys::At(url) => {
+                let found = self.key_sets.get(url, |keys| assertion.is_for(keys)).await;
+                verify(&*found.map_err(|_| unavailable())?)
+            }
+        };
+        let verified = verified.ok_or_else(failed)?;
+        let id = format!("{} {}", client.id, verified.id);
+        let is_new = self.records.insert_once(USED, &id, verified.remaining + KEPT_LONGER).await;
+        if is_new.map_err(|_| unavailable())? { Ok(()) } else { Err(failed()) }
+    }
+}
+
+impl<'a> Credentials<'a> {
+    fn of(authorization: Option<&str>, form: &'a [(String, SecretString)]) -> Result<Self, OAuthError> {
+        let (basic_id, basic_secret) = authorization.and_then(basic).transpose()?.unzip();
+        let form_id = parameter(form, "client_id")?.map(|id| id.expose_secret().to_owned());
+        let proofs = (basic_secret.flatten(), parameter(form, "client_secret")?, assertion(form)?);
+        let proof = match proofs {
+            (None, None, None) => Proof::None,
+            (Some(secret), None, None) => Proof::Secret(secret),
+            (None, Some(secret), None) => Proof::Secret(secret.clone()),
+            (None, None, Some(assertion)) => Proof::Assertion(assertion),
+            // RFC 6749, section 2.3
+            _ => return Err(invalid_request("Authenticate the client in one way only.")),
+        };
+        let claimed_id = match &proof {
+            Proof::Assertion(assertion) => assertion.claimed_client(),
+            Proof::None | Proof::Secret(_) => None,
+        };
+        let mut ids = [basic_id, form_id, claimed_id].into_iter().flatten();
+        let client_id = ids.next().ok_or_else(|| invalid_request("The request needs a client_id."))?;
+        if ids.any(|other| other != client_id) {
+            return Err(invalid_request("The request names more than one client."));
+        }
+        Ok(Self { client_id, proof })
+    }
+}
+
+/// Returns the assertion of the request (RFC 7521, section 4.2).
+fn assertion(form: &[(String, SecretString)]) -> Result<Option<Assertion<'_>>, OAuthError> {
+    let (jwt, kind) = (parameter(form, "client_assertion")?, parameter(form, "client_assertion_type")?);
+    let Some(jwt) = jwt else { return Ok(None) };
+    if kind.is_none_or(|kind| kind.expose_secret() != assertion::TYPE) {
+        return Err(failed());
+    }
+    Assertion::read(jwt).map(Some).ok_or_else(failed)
+}
+
+/// Returns the client id and the secret of the `Basic` scheme (RFC 6749, section 2.3.1); `None` for another scheme, which
+/// does not authenticate clients.
+fn basic(authorization: &str) -> Option<Result<(String, Option<SecretString>), OAuthError>> {
+    let (scheme, encoded) = authorization.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("basic").then(|| {
+        basic_credentials(encoded.trim()).ok_or(OAuthError {
+            status: 401,
+            ..invalid_request("The Authorization header is not valid Basic authentication.")
+        })
+    })
+}
+
+fn basic_credentials(encoded: &str) -> Option<(String, Option<SecretString>)> {
+    let decoded = Zeroizing::new(STANDARD.decode(encoded).ok()?);
+    let (id, secret) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
+    let secret = form_decoded(secret)?;
+    Some((form_decoded(id)?.to_string(), (!secret.is_empty()).then(|| SecretString::from(secret.as_str()))))
+}
+
+/// Decodes a value that is encoded as in a form.
+fn form_decoded(text: &str) -> Option<Zeroizing<String>> {
+    let spaced = Zeroizing::new(text.replace('+', " "));
+    Some(Zeroizing::new(percent_decode_str(&spaced).decode_utf8().ok()?.into_owned()))
+}
+
+/// Returns a parameter, which may be there once; an empty one counts as absent (RFC 6749, section 3.2).
+fn parameter<'a>(
+    form: &'a [(String, SecretString)],
+    name: &str,
+) -> Result<Option<&'a SecretString>, OAuthError> {
+    let mut values = form.iter().filter(|(key, _)| key == name).map(|(_, value)| value);
+    let value = values.next();
+    if values.next().is_some() {
+        return Err(invalid_request("A parameter of the client's authentication is repeated."));
+    }
+    Ok(value.filter(|value| !value.expose_secret().is_empty()))
+}
+
+/// Answers for a client that does not exist, in the same time and words as for a wrong secret if there is a secret.
+fn unknown_client(proof: &Proof) -> OAuthError {
+    match proof {
+        Proof::None => invalid_client("This client is not known. Register it again."),
+        Proof::Secret(secret) => {
+            let _ = SecretHash::of_none().is_of(secret);
+            failed()
+        }
+        Proof::Assertion(_) => failed(),
+    }
+}
+
+fn failed() -> OAuthError {
+    invalid_client("The client could not be authenticated.")
+}
+
+fn invalid_client(description: &'static str) -> OAuthError {
+    OAuthError { status: 401, code: "invalid_client", description, retry_after: None, ended: None }
+}
+
+fn invalid_request(description: &'static str) -> OAuthError {
+    OAuthError { status: 400, code: "invalid_request", description, retry_after: None, ended: None }
+}
+
+/// Answers for trouble that may pass. The client may be sound: it must not be told to register again.
+fn unavailable() -> OAuthError {
+    OAuthError {
+        status: 503,
+        code: "temporarily_unavailable",
+        description: "The client cannot be looked up now. Try again later.",
+        retry_after: Some(RETRY_AFTER),
+        ended: None,
+    }
+}

@@ -1,0 +1,156 @@
+//! What was fetched, in memory: for as long as its headers allow, and errors never. One fetch of a URL runs at a time, and
+//! few fetches of a host, so that nobody can make this server hammer one.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use url::Url;
+
+use super::{
+    fetch::{FetchError, Network},
+    freshness,
+};
+use crate::clock::{Clock, Timestamp};
+
+/// Largest number of URLs that are remembered.
+const CAPACITY: u64 = 512;
+
+/// Largest number of hosts whose fetches are counted.
+const HOSTS: u64 = 4096;
+
+/// Largest number of fetches of one host in [`WINDOW`].
+const FETCHES_PER_HOST: u32 = 60;
+
+const WINDOW: Duration = Duration::from_mins(1);
+
+/// Shortest time between two fetches of what is known and fresh, but lacks what was looked for.
+const BETWEEN_FETCHES: Duration = Duration::from_secs(30);
+
+/// Something that is made from what was fetched.
+pub trait Document: Sized {
+    /// Reads it; the error is our own text for the person.
+    fn parse(url: &str, body: &[u8]) -> Result<Self, &'static str>;
+}
+
+/// Documents of one kind, by their URLs.
+pub struct Cache<T> {
+    network: Network,
+    hosts: Arc<Hosts>,
+    clock: Clock,
+    entries: moka::sync::Cache<String, Arc<Entry<T>>>,
+}
+
+struct Entry<T> {
+    /// Number of fetches that have ended.
+    ended: AtomicU64,
+    /// Held during a fetch.
+    latest: tokio::sync::Mutex<Option<Latest<T>>>,
+}
+
+/// The outcome of the latest fetch.
+struct Latest<T> {
+    outcome: Result<Arc<T>, CacheError>,
+    fetched_at: Timestamp,
+    fresh_until: Timestamp,
+}
+
+/// Why there is no document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheError {
+    Fetch(FetchError),
+    /// The text is our own.
+    Unsound(&'static str),
+    /// It, or others of its host, were fetched too often.
+    TooOften,
+}
+
+impl<T: Document + Send + Sync + 'static> Cache<T> {
+    pub fn new(network: Network, hosts: Arc<Hosts>, clock: Clock) -> Self {
+        Self { network, hosts, clock, entries: moka::sync::Cache::new(CAPACITY) }
+    }
+
+    /// Returns the document at `url`. One that is known but does not suffice is fetched again, unless it was fetched a
+    /// moment ago.
+    pub async fn get(&self, url: &Url, suffices: impl Fn(&T) -> bool) -> Result<Arc<T>, CacheError> {
+        let entry = self.entries.get_with(url.as_str().to_owned(), Default::default);
+        let ended = entry.ended.load(Ordering::Acquire);
+        let mut latest = entry.latest.lock().await;
+        let now = self.clock.now();
+        let known = match &*latest {
+            // A fetch that this request has waited for.
+            Some(latest) if entry.ended.load(Ordering::Acquire) != ended => return latest.outcome.clone(),
+            Some(Latest { outcome: Ok(document), fetched_at, fresh_until }) if now < *fresh_until => {
+                if suffices(document) || now < *fetched_at + BETWEEN_FETCHES {
+                    return Ok(document.clone());
+                }
+                Some((document.clone(), *fresh_until))
+            }
+            _ => None,
+        };
+        let fetched = self.fetch(url, now).await;
+        entry.ended.fetch_add(1, Ordering::Release);
+        let (outcome, fresh_until) = match (fetched, known) {
+            (Ok((document, lifetime)), _) => (Ok(document), now + lifetime),
+            // What is known stays as good as it was.
+            (Err(_), Some((document, fresh_until))) => (Ok(document), fresh_until),
+            (Err(error), None) => (Err(error), now),
+        };
+        latest.insert(Latest { outcome, fetched_at: now, fresh_until }).outcome.clone()
+    }
+
+    async fn fetch(&self, url: &Url, now: Timestamp) -> Result<(Arc<T>, Duration), CacheError> {
+        if !self.hosts.admit(url.host_str().unwrap_or_default(), now) {
+            return Err(CacheError::TooOften);
+        }
+        let fetched = self.network.fetch(url).await.map_err(CacheError::Fetch)?;
+        let document = T::parse(url.as_str(), &fetched.body).map_err(CacheError::Unsound)?;
+        Ok((Arc::new(document), freshness::lifetime(&fetched.headers)))
+    }
+}
+
+impl<T> Default for Entry<T> {
+    fn default() -> Self {
+        Self { ended: AtomicU64::new(0), latest: tokio::sync::Mutex::new(None) }
+    }
+}
+
+impl<T> std::fmt::Debug for Cache<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cache").field("network", &self.network).finish_non_exhaustive()
+    }
+}
+
+/// Counts the fetches of each host.
+#[derive(Debug)]
+pub struct Hosts {
+    windows: moka::sync::Cache<String, Arc<Mutex<Window>>>,
+}
+
+#[derive(Debug)]
+struct Window {
+    since: Timestamp,
+    fetches: u32,
+}
+
+impl Hosts {
+    pub fn new() -> Self {
+        Self { windows: moka::sync::Cache::new(HOSTS) }
+    }
+
+    /// Counts a fetch; `false` if there were too many.
+    fn admit(&self, host: &str, now: Timestamp) -> bool {
+        let new = || Arc::new(Mutex::new(Window { since: now, fetches: 0 }));
+        let window = self.windows.get_with(host.to_owned(), new);
+        let mut window = window.lock().unwrap_or_else(PoisonError::into_inner);
+        if now >= window.since + WINDOW {
+            *window = Window { since: now, fetches: 0 };
+        }
+        window.fetches += 1;
+        window.fetches <= FETCHES_PER_HOST
+    }
+}

@@ -1,0 +1,165 @@
+//! What the tests of clients stand on: clients over a vault of their own, and a server that publishes documents.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use rustls::{ServerConfig, pki_types::PrivateKeyDer};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpListener,
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::{Clients, Network};
+use crate::{
+    clock::Clock,
+    config::VaultLocation,
+    oauth::{Endpoints, Records},
+    secret::SecretString,
+    vault::{Keyring, Vault},
+};
+
+pub const ISSUER: &str = "https://bond.example.com";
+
+pub struct World {
+    pub clients: Clients,
+    pub clock: Clock,
+    pub network: Network,
+    _directory: TempDir,
+    location: VaultLocation,
+}
+
+impl World {
+    pub async fn new(network: Network) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let location = VaultLocation::Sqlite(directory.path().join("data/vault.db"));
+        let clock = Clock::manual("2026-11-29T10:00:00Z".parse().unwrap());
+        let clients = Self::open(&location, &network, &clock).await;
+        Self { clients, clock, network, _directory: directory, location }
+    }
+
+    /// Another process on the same vault.
+    pub async fn replica(&self) -> Clients {
+        Self::open(&self.location, &self.network, &self.clock).await
+    }
+
+    async fn open(location: &VaultLocation, network: &Network, clock: &Clock) -> Clients {
+        let vault = Vault::open(location, Keyring::of(&[1])).await.unwrap();
+        let records = Records::new(vault, ISSUER.to_owned());
+        let endpoints = Endpoints::new(&ISSUER.parse().unwrap());
+        Clients::open(records, &endpoints, network.clone(), clock.clone()).await.unwrap()
+    }
+}
+
+/// The decoded parameters of a request.
+pub fn form(parameters: &[(&str, &str)]) -> Vec<(String, SecretString)> {
+    parameters.iter().map(|(name, value)| ((*name).to_owned(), SecretString::from(*value))).collect()
+}
+
+/// A server on loopback with TLS, for `localhost`, `127.0.0.1` and `client.example`.
+pub struct Server {
+    pub address: SocketAddr,
+    /// Its certificate, in DER.
+    pub certificate: Vec<u8>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// The answers by path. Where there is none, there is no answer at all, and the connection stays open.
+    answers: Mutex<HashMap<String, Vec<u8>>>,
+    connections: AtomicUsize,
+    requests: AtomicUsize,
+}
+
+impl Server {
+    pub async fn start() -> Self {
+        let names = ["localhost", "127.0.0.1", "client.example"].map(str::to_owned);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared: Arc<Shared> = Arc::default();
+        tokio::spawn(serve(listener, TlsAcceptor::from(Arc::new(tls)), shared.clone()));
+        Self { address, certificate: certificate.der().to_vec(), shared }
+    }
+
+    pub fn network(&self) -> Network {
+        Network::loopback(&self.certificate)
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("https://localhost:{}{path}", self.address.port())
+    }
+
+    /// Publishes JSON.
+    pub fn publish(&self, path: &str, headers: &str, body: &Value) {
+        self.answer(path, &format!("200 OK\r\ncontent-type: application/json\r\n{headers}"), &body.to_string());
+    }
+
+    /// Answers with a status, headers and a body.
+    pub fn answer(&self, path: &str, head: &str, body: &str) {
+        let head = head.trim_end();
+        let answer =
+            format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+        self.shared.answers.lock().unwrap().insert(path.to_owned(), answer.into_bytes());
+    }
+
+    pub fn withdraw(&self, path: &str) {
+        self.answer(path, "503 Service Unavailable", "");
+    }
+
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    pub fn requests(&self) -> usize {
+        self.shared.requests.load(Ordering::SeqCst)
+    }
+}
+
+async fn serve(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>) {
+    loop {
+        let (connection, _) = listener.accept().await.unwrap();
+        shared.connections.fetch_add(1, Ordering::SeqCst);
+        let (acceptor, shared) = (acceptor.clone(), shared.clone());
+        tokio::spawn(async move {
+            let Ok(connection) = acceptor.accept(connection).await else { return };
+            let mut connection = BufReader::new(connection);
+            let (mut head, mut line) = (String::new(), String::new());
+            while line != "\r\n" {
+                line.clear();
+                if connection.read_line(&mut line).await.unwrap_or(0) == 0 {
+                    return;
+                }
+                head.push_str(&line);
+            }
+            shared.requests.fetch_add(1, Ordering::SeqCst);
+            let path = head.split(' ').nth(1).unwrap_or_default();
+            let answer = shared.answers.lock().unwrap().get(path).cloned();
+            match answer {
+                Some(answer) => {
+                    let _ = connection.write_all(&answer).await;
+                    let _ = connection.shutdown().await;
+                }
+                None => std::future::pending().await,
+            }
+        });
+    }
+}

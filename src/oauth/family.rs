@@ -1,0 +1,149 @@
+//! The refresh tokens of a grant: rotation that forgives (RFC 9700, section 4.14.2).
+//!
+//! Hosts refresh in several processes at once, retry after a lost answer, or never store the new token, so a strict
+//! detection of reuse would sign everybody out. Here
+//! - the current token is rotated;
+//! - the one before it gets the current one again, as long as that has not been used;
+//! - an older one gets the current one too, within ten minutes of its own rotation: a straggler comes along;
+//! - any other old token ends the family, since somebody has copied it.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq as _;
+
+use super::{refresh_token::RefreshToken, server_keys::ServerKeys};
+use crate::clock::Timestamp;
+
+/// For how long a token is still answered after its successor was used.
+const STRAGGLERS: TimeDelta = TimeDelta::minutes(10);
+
+/// Number of rotations that are remembered for stragglers.
+const MAX_STRAGGLERS: usize = 32;
+
+/// A use that rotates nothing is noted at most this often.
+const NOTED_EVERY: TimeDelta = TimeDelta::hours(1);
+
+/// How long refresh tokens live.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Since the last use.
+    pub idle: Duration,
+    /// Since the first token.
+    pub absolute: Duration,
+}
+
+/// The record of a family.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Family {
+    pub client_id: String,
+    /// Of the current token.
+    generation: u64,
+    /// Hash of the current token.
+    current: String,
+    created_at: Timestamp,
+    used_at: Timestamp,
+    /// The latest rotations, the newest last.
+    rotations: Vec<Rotation>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+struct Rotation {
+    /// Of the token that was presented.
+    generation: u64,
+    at: Timestamp,
+}
+
+/// What becomes of a refresh token that is presented.
+#[derive(Debug)]
+pub enum Refresh {
+    /// The client gets this token. The family is to be written if it has changed.
+    Answered { token: RefreshToken, has_changed: bool },
+    /// Somebody has copied the token: the family ends.
+    Replayed,
+    /// The family was not used for too long, or is too old.
+    Expired,
+    /// Not a token of this family as the vault knows it, such as after the vault was restored from a backup.
+    Unknown,
+}
+
+impl Family {
+    pub fn new(client_id: &str, first: &RefreshToken, now: Timestamp) -> Self {
+        Self {
+            client_id: client_id.to_owned(),
+            generation: first.generation,
+            current: first.hash(),
+            created_at: now,
+            used_at: now,
+            rotations: Vec::new(),
+        }
+    }
+
+    /// Presents a token of this family.
+    pub fn refresh(
+        &mut self,
+        keys: &ServerKeys,
+        token: &RefreshToken,
+        limits: Limits,
+        now: Timestamp,
+    ) -> Refresh {
+        if self.has_expired(limits, now) {
+            return Refresh::Expired;
+        }
+        if token.generation > self.generation {
+            return Refresh::Unknown;
+        }
+        if token.generation < self.generation && !self.is_forgiven(token.generation, now) {
+            return Refresh::Replayed;
+        }
+        let is_current = token.generation == self.generation;
+        let mut current = token.clone();
+        while current.generation < self.generation {
+            current = current.successor(keys);
+        }
+        if !bool::from(current.hash().as_bytes().ct_eq(self.current.as_bytes())) {
+            return Refresh::Unknown;
+        }
+        if is_current {
+            return Refresh::Answered { token: self.rotate(keys, &current, now), has_changed: true };
+        }
+        let has_changed = now - self.used_at >= NOTED_EVERY;
+        if has_changed {
+            self.used_at = now;
+        }
+        Refresh::Answered { token: current, has_changed }
+    }
+
+    /// Returns for how long the vault has to keep the family.
+    pub fn lifetime(&self, limits: Limits, now: Timestamp) -> Duration {
+        let age = (now - self.created_at).to_std().unwrap_or_default();
+        let noted_later = NOTED_EVERY.to_std().unwrap_or_default();
+        limits.absolute.saturating_sub(age).min(limits.idle + noted_later)
+    }
+
+    fn rotate(&mut self, keys: &ServerKeys, token: &RefreshToken, now: Timestamp) -> RefreshToken {
+        let next = token.successor(keys);
+        self.rotations.retain(|rotation| now - rotation.at < STRAGGLERS);
+        if self.rotations.len() == MAX_STRAGGLERS {
+            self.rotations.remove(0);
+        }
+        self.rotations.push(Rotation { generation: token.generation, at: now });
+        (self.generation, self.current, self.used_at) = (next.generation, next.hash(), now);
+        next
+    }
+
+    /// Whether an old token is answered still.
+    fn is_forgiven(&self, generation: u64, now: Timestamp) -> bool {
+        let is_lately_rotated =
+            |rotation: &Rotation| rotation.generation == generation && now - rotation.at < STRAGGLERS;
+        generation + 1 == self.generation || self.rotations.iter().any(is_lately_rotated)
+    }
+
+    pub fn has_expired(&self, limits: Limits, now: Timestamp) -> bool {
+        let is_past = |since: Timestamp, limit: Duration| {
+            TimeDelta::from_std(limit).is_ok_and(|limit| now - since >= limit)
+        };
+        is_past(self.used_at, limits.idle) || is_past(self.created_at, limits.absolute)
+    }
+}

@@ -1,0 +1,310 @@
+//! The `/mcp` endpoint: rmcp's service behind the authentication, the scopes and the owners of sessions, which rmcp
+//! lacks.
+
+use std::{borrow::Cow, sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    body::{Body, Bytes, to_bytes},
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+use futures_util::StreamExt as _;
+use http::{
+    HeaderMap, Method, StatusCode,
+    header::{CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE},
+    request::Parts,
+};
+use rmcp::transport::{
+    StreamableHttpServerConfig, StreamableHttpService,
+    streamable_http_server::session::local::LocalSessionManager,
+};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    authentication::{Authentication, Caller, Rejection},
+    http::{Protection, TOKEN_WANTED},
+    sessions::Sessions,
+};
+use crate::{
+    account::Owner,
+    mcp::{BondMcp, required_scopes},
+    oauth::{self, Scopes},
+};
+
+/// Largest accepted request body, in bytes.
+pub const MAX_BODY_BYTES: usize = 4 << 20;
+
+/// Longest wait for a complete request body. There is no time-out afterwards: a call has its own deadline, and an
+/// aborted response would not say whether the call was billed.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a request is told whose access token is missing or no longer good.
+const CONNECT: &str = "Connect this server in the host: it opens a page on which you sign in and agree.";
+
+/// What a request is told when access tokens cannot be checked.
+const UNAVAILABLE: &str = "The server cannot check access tokens now. Try again in a few seconds.";
+
+/// What a request is told whose access token does not allow what it asks for.
+const NOT_ALLOWED: &str = "The access token does not allow this. Connect again in the host and allow it.";
+
+/// The endpoint.
+pub(super) struct Endpoint {
+    authentication: Authentication,
+    /// The service that opens no sessions.
+    stateless: StreamableHttpService<BondMcp, LocalSessionManager>,
+    /// The service that opens a session for each `initialize`.
+    with_sessions: StreamableHttpService<BondMcp, LocalSessionManager>,
+    sessions: Sessions,
+    /// Ends the streams that wait for messages of a session; they would keep the server from stopping.
+    draining: CancellationToken,
+}
+
+impl Endpoint {
+    /// `stopping` ends everything, `draining` only what would go on for ever.
+    pub fn new(
+        server: &BondMcp,
+        protection: Protection,
+        stopping: &CancellationToken,
+        draining: CancellationToken,
+    ) -> Arc<Self> {
+        let loopback = ["localhost", "127.0.0.1", "::1"].map(ToOwned::to_owned);
+        let config = StreamableHttpServerConfig::default()
+            .with_json_response(true)
+            .with_max_request_body_bytes(MAX_BODY_BYTES)
+            .with_allowed_hosts(loopback.into_iter().chain(protection.allowed_hosts))
+            .with_cancellation_token(stopping.child_token());
+        let config = match protection.authentication {
+            Authentication::Grants(_) => config,
+            Authentication::Open(_) | Authentication::Tokens(_) => {
+                config.with_allowed_origins(protection.allowed_origins).enforce_origin_validation()
+            }
+        };
+        let sessions = Sessions::new(protection.max_sessions, protection.max_sessions_overall);
+        let service = |config| {
+            let server = server.clone();
+            StreamableHttpService::new(move || Ok(server.clone()), Arc::clone(&sessions.manager), config)
+        };
+        Arc::new(Self {
+            authentication: protection.authentication,
+            stateless: service(config.clone().with_legacy_session_mode(false)),
+            with_sessions: service(config),
+            sessions,
+            draining,
+        })
+    }
+
+    pub async fn answer(State(endpoint): State<Arc<Self>>, request: Request) -> Response {
+        let Caller { owner, scopes } = match endpoint.authentication.verify(request.headers()).await {
+            Ok(caller) => caller,
+            Err(rejection) => return endpoint.rejected(rejection),
+        };
+        let (mut head, body) = request.into_parts();
+        // Read before any lock is taken, so that a slow body blocks no other request.
+        let body = match read_body(body, MAX_BODY_BYTES).await {
+            Ok(body) => body,
+            Err((status, reason)) => return refusal(status, reason),
+        };
+        if let Some(refused) = endpoint.beyond_scopes(scopes, &body) {
+            return refused;
+        }
+        let route = Route::of(&head, &body);
+        // From here `mcp` takes whose request it is and what it may use.
+        head.extensions.insert(owner.clone());
+        head.extensions.insert(scopes);
+        let waits = head.method == Method::GET;
+        let request = Request::from_parts(head, Body::from(body));
+        match route {
+            Route::Stateless => endpoint.stateless.handle(request).await.map(Body::new),
+            Route::Session if endpoint.sessions.is_theirs(&owner, request.headers()) => {
+                let response = endpoint.with_sessions.handle(request).await.map(Body::new);
+                if waits { response.map(|body| endpoint.until_draining(body)) } else { response }
+            }
+            // Not 401, or the host would sign in again; and the same for a session of somebody else as for none.
+            Route::Session => refusal(StatusCode::NOT_FOUND, "there is no such session"),
+            Route::NewSession => {
+                // To its end even when the client is gone, or the session would be nobody's and not counted.
+                let opening = tokio::spawn(async move { endpoint.open_session(&owner, request).await });
+                opening.await.unwrap_or_else(|_| {
+                    refusal(StatusCode::INTERNAL_SERVER_ERROR, "the session cannot be opened")
+                })
+            }
+        }
+    }
+
+    fn rejected(&self, rejection: Rejection) -> Response {
+        let description = match self.authentication {
+            Authentication::Grants(_) => CONNECT,
+            Authentication::Open(_) | Authentication::Tokens(_) => TOKEN_WANTED,
+        };
+        match rejection {
+            // RFC 6750: 401 with a challenge where the token is missing or wrong.
+            Rejection::Challenge(challenge) => {
+                let body = error("invalid_token", description);
+                (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, &*challenge)], body).into_response()
+            }
+            Rejection::Unavailable => {
+                let body = error("temporarily_unavailable", UNAVAILABLE);
+                (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "5")], body).into_response()
+            }
+        }
+    }
+
+    /// Refuses a request for more than its scopes (RFC 6750, section 3.1; MCP authorization, "Scope Challenge
+    /// Handling"). The body says what it asks for, not its headers.
+    fn beyond_scopes(&self, scopes: Scopes, body: &[u8]) -> Option<Response> {
+        let Authentication::Grants(server) = &self.authentication else { return None };
+        if scopes == Scopes::all() {
+            return None;
+        }
+        let required = required_scopes(body);
+        (!required.are_within(scopes)).then(|| {
+            tracing::info!(%scopes, %required, "a request was beyond its scopes");
+            let challenge = oauth::challenge(server.endpoints(), Some("insufficient_scope"), required);
+            let body = error("insufficient_scope", NOT_ALLOWED);
+            (StatusCode::FORBIDDEN, [(WWW_AUTHENTICATE, challenge)], body).into_response()
+        })
+    }
+
+    async fn open_session(&self, owner: &Owner, request: Request) -> Response {
+        let Some(opening) = self.sessions.open(owner).await else {
+            let full = "too many sessions are open; close one or try again later";
+            let refusal = refusal(StatusCode::SERVICE_UNAVAILABLE, full);
+            return ([(RETRY_AFTER, "30")], refusal).into_response();
+        };
+        let response = self.with_sessions.handle(request).await.map(Body::new);
+        opening.opened(response.headers());
+        response
+    }
+
+    fn until_draining(&self, body: Body) -> Body {
+        let draining = self.draining.clone().cancelled_owned();
+        Body::from_stream(body.into_data_stream().take_until(draining))
+    }
+}
+
+/// Reads a request's body, or says why it is refused.
+pub(super) async fn read_body(body: Body, max_bytes: usize) -> Result<Bytes, (StatusCode, &'static str)> {
+    match timeout(BODY_TIMEOUT, to_bytes(body, max_bytes)).await {
+        Ok(Ok(body)) => Ok(body),
+        // Or the client has disconnected and does not receive this.
+        Ok(Err(_)) => Err((StatusCode::PAYLOAD_TOO_LARGE, "the request's body is too large")),
+        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the request's body took too long")),
+    }
+}
+
+/// The body of an OAuth error.
+pub(super) fn error(code: &str, description: &str) -> impl IntoResponse {
+    let body = json!({ "error": code, "error_description": description });
+    ([(CACHE_CONTROL, "no-store")], Json(body))
+}
+
+fn refusal(status: StatusCode, reason: &str) -> Response {
+    (status, Json(json!({ "error": reason }))).into_response()
+}
+
+/// Returns the service for a request.
+enum Route {
+    Stateless,
+    Session,
+    NewSession,
+}
+
+impl Route {
+    /// Only `initialize` opens a session. Hosts of older revisions without a session are served too.
+    fn of(head: &Parts, body: &[u8]) -> Self {
+        if is_stateless(&head.headers) {
+            Self::Stateless
+        } else if head.method != Method::POST || head.headers.contains_key("mcp-session-id") {
+            Self::Session
+        } else if is_initialize(body) {
+            Self::NewSession
+        } else {
+            Self::Stateless
+        }
+    }
+}
+
+/// The versions are dates, so they compare as text.
+fn is_stateless(headers: &HeaderMap) -> bool {
+    headers.get("mcp-protocol-version").is_some_and(|version| version.as_bytes() >= &b"2026-07-28"[..])
+}
+
+/// Whether the body is an `initialize` request. An unreadable body is not one and opens no session.
+fn is_initialize(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Message<'a> {
+        #[serde(borrow)]
+        method: Cow<'a, str>,
+    }
+    serde_json::from_slice::<Message>(body).is_ok_and(|message| message.method == "initialize")
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::{
+        account::Accounts,
+        bondmcp::{Client, Timing},
+        clock::Clock,
+        config::{Flags, Settings},
+        mcp::{Limits, Selection},
+        redact::Redactor,
+    };
+
+    /// Returns an endpoint where an owner can have one session, and the server behind it.
+    fn endpoint(directory: &std::path::Path) -> Arc<Endpoint> {
+        let flags = Flags { data_dir: Some(directory.to_owned()), ..Flags::default() };
+        let settings = Settings::load(flags, None, |_| None).unwrap();
+        let (redactor, clock) = (Redactor::default(), Clock::system());
+        let client =
+            Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), Timing::default());
+        let accounts = Accounts::new(&settings, "bondmcp-server".into(), client, clock, redactor);
+        let stopping = CancellationToken::new();
+        let server =
+            BondMcp::new(accounts, None, &Selection::default(), Limits::default(), stopping.clone()).unwrap();
+        let tokens = ["ada", "eve"].map(|name| (name.into(), Owner::Subject(name.into())));
+        let protection = Protection {
+            max_sessions: 1,
+            max_sessions_overall: 4,
+            ..Protection::new(Authentication::Tokens(tokens.into()))
+        };
+        Endpoint::new(&server, protection, &stopping, stopping.clone())
+    }
+
+    fn initialize(name: &str) -> Request {
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+            "protocolVersion": "2025-11-25", "capabilities": {},
+            "clientInfo": {"name": name, "version": "1"}}});
+        let request = Request::builder().method(Method::POST).uri("/mcp").header("host", "localhost");
+        let request = request.header("authorization", format!("Bearer {name}"));
+        let request = request.header("content-type", "application/json");
+        let request = request.header("accept", "application/json, text/event-stream");
+        request.body(Body::from(body.to_string())).unwrap()
+    }
+
+    #[tokio::test]
+    async fn whoever_opens_sessions_and_is_gone_takes_none_of_the_others() {
+        let directory = tempfile::tempdir().unwrap();
+        // They are gone at another step each time, whichever it is.
+        for steps in 0..30 {
+            let endpoint = endpoint(directory.path());
+            for _ in 0..10 {
+                let mut opening = Box::pin(Endpoint::answer(State(Arc::clone(&endpoint)), initialize("eve")));
+                for _ in 0..steps {
+                    if opening.as_mut().now_or_never().is_some() {
+                        break;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            }
+            let response = Endpoint::answer(State(Arc::clone(&endpoint)), initialize("ada")).await;
+            assert_eq!(response.status(), StatusCode::OK, "{steps}");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The HTTP side of a hosted server: the metadata, the endpoints of the authorization server, the pages, `/mcp`, and the
+//! probes of a load balancer. Only routes: what they do is in [`oauth`](crate::oauth) and [`hosted`](crate::hosted).
+
+mod cors;
+mod endpoints;
+mod metadata;
+mod readiness;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::State,
+    middleware::from_fn,
+    response::{IntoResponse, Response},
+    routing::{any, get, post},
+};
+use http::StatusCode;
+use tokio::{net::TcpListener, time};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::readiness::Readiness;
+use super::{
+    endpoint::{Endpoint, error},
+    http::{Protection, healthz},
+};
+use crate::{
+    hosted::Hosted,
+    listener::{self, Bounds},
+    mcp::BondMcp,
+    oauth::{AuthorizationServer, Grant, GrantId},
+};
+
+/// Limits on connections; silent ones are closed. A stream of a session is a connection.
+const BOUNDS: Bounds = Bounds { connections: 4096, head_timeout: Duration::from_secs(30) };
+
+/// Pause between two searches for what has expired or was left behind.
+const SWEEP_INTERVAL: Duration = Duration::from_hours(1);
+
+/// Time for the answers to calls that are ended because the server stops, and for what it does in the background.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// How the server stops.
+#[derive(Clone, Copy, Debug)]
+pub struct Drain {
+    /// From the request to stop until connections are no longer accepted. Meanwhile `/readyz` fails, so that a load
+    /// balancer sends its requests elsewhere.
+    pub delay: Duration,
+    /// From then on, the time for requests in flight.
+    pub timeout: Duration,
+}
+
+/// The routes of a hosted server, and what runs beside them. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct HostedHttp {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    hosted: Hosted,
+    readiness: Readiness,
+    /// Releases of grants, which run to their end.
+    tasks: TaskTracker,
+    /// Cancelled when the server was requested to stop.
+    requested_to_stop: CancellationToken,
+    /// Cancelled when connections are no longer accepted.
+    draining: CancellationToken,
+    /// Cancelled when calls in flight are ended.
+    stopping: CancellationToken,
+}
+
+impl HostedHttp {
+    /// Creates the routes of a server that ends its calls when `stopping` is cancelled. `requested_to_stop` begins the
+    /// shutdown.
+    #[must_use]
+    pub fn new(hosted: Hosted, requested_to_stop: CancellationToken, stopping: CancellationToken) -> Self {
+        let (readiness, tasks, draining) =
+            (Readiness::default(), TaskTracker::new(), CancellationToken::new());
+        let inner = Inner { hosted, readiness, tasks, requested_to_stop, draining, stopping };
+        Self { inner: Arc::new(inner) }
+    }
+
+    fn server(&self) -> &AuthorizationServer {
+        self.inner.hosted.authorization_server()
+    }
+
+    /// Returns all routes.
+    pub fn router(&self, server: &BondMcp, protection: Protection) -> Router {
+        let endpoint = Endpoint::new(server, protection, &self.inner.stopping, self.inner.draining.clone());
+        let mcp = Router::new().route("/mcp", any(Endpoint::answer)).with_state(endpoint);
+        let for_programs = Router::new()
+            .merge(mcp)
+            .merge(metadata::routes().with_state(self.clone()))
+            .route("/register", post(endpoints::register))
+            .route("/token", post(endpoints::token))
+            .route("/revoke", post(endpoints::revoke))
+            .with_state(self.clone())
+            .fallback(not_found);
+        let pages = self.inner.hosted.router();
+        // What holds for both, such as limits, goes here, inside of CORS.
+        // Programs may run in web pages; the pages of this server must not be read by others.
+        let for_programs = for_programs.layer(from_fn(cors::allow_every_origin));
+        let probes = Router::new()
+            .route("/healthz", get(healthz))
+            .route("/readyz", get(readiness::readyz))
+            .with_state(self.clone());
+        // What holds for every request, such as its id and its client's address, goes around this.
+        for_programs.merge(pages).merge(probes)
+    }
+
+    /// Serves until the server is requested to stop, then drains.
+    pub async fn serve(&self, listener: TcpListener, router: Router, drain: Drain) {
+        let sweeping = self.inner.tasks.spawn(self.clone().sweep());
+        let inner = &*self.inner;
+        let graceful = listener::serve(listener, router, BOUNDS, inner.draining.cancelled());
+        tokio::select! {
+            () = graceful => {}
+            () = self.stop(drain) => tracing::warn!("requests in flight were given up"),
+        }
+        sweeping.abort();
+        inner.tasks.close();
+        if time::timeout(LAST_ANSWERS, inner.tasks.wait()).await.is_err() {
+            tracing::warn!("grants that have ended are released at the next start");
+        }
+    }
+
+    /// Stops step by step; completes when what is still in flight is given up.
+    async fn stop(&self, drain: Drain) {
+        let inner = &*self.inner;
+        inner.requested_to_stop.cancelled().await;
+        time::sleep(drain.delay).await;
+        inner.draining.cancel();
+        time::sleep(drain.timeout).await;
+        inner.stopping.cancel();
+        time::sleep(LAST_ANSWERS).await;
+    }
+
+    /// Looks for what has expired or was left behind, now and every hour.
+    async fn sweep(self) {
+        loop {
+            self.inner.hosted.sweep().await;
+            time::sleep(SWEEP_INTERVAL).await;
+        }
+    }
+
+    /// Gives back what an ended grant has at BondMCP, in the background: no client waits for that.
+    fn release(&self, grant: Grant) {
+        let hosted = self.inner.hosted.clone();
+        self.inner.tasks.spawn(async move { hosted.release(&grant).await });
+    }
+
+    /// The same for a grant by its id. What fails here is done by the next sweep.
+    fn release_by_id(&self, id: GrantId) {
+        let this = self.clone();
+        self.inner.tasks.spawn(async move {
+            match this.server().grant(&id).await {
+                Ok(Some(grant)) => this.inner.hosted.release(&grant).await,
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "an ended grant could not be read"),
+            }
+        });
+    }
+}
+
+/// Anything but the routes, in JSON: hosts look for documents that this server does not have.
+async fn not_found() -> Response {
+    (StatusCode::NOT_FOUND, error("not_found", "There is nothing here.")).into_response()
+}
+
+/// The state of the handlers.
+type Http = State<HostedHttp>;

@@ -1,0 +1,218 @@
+//! Limits on requests of anybody, so that nobody can keep the others out: per client address and overall, in this
+//! process. What is refused gets 429 with `Retry-After` (RFC 6585, section 4). A request with a valid token is not
+//! counted here: it is its owner's, who has limits in [`crate::mcp`].
+
+mod bucket;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::{Request, State},
+    middleware::{self, Next},
+    response::{Html, IntoResponse as _, Response},
+};
+use http::{
+    Method, StatusCode,
+    header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS},
+};
+use moka::sync::Cache;
+use serde_json::json;
+use tokio::time::Instant;
+
+use self::bucket::{Bucket, Rate};
+use crate::{client_address::ClientAddress, metrics};
+
+/// A kind of request with limits of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Class {
+    Authorize,
+    Page,
+    Register,
+    Token,
+    Revoke,
+    Mcp,
+}
+
+/// The limits of a class.
+struct Limit {
+    per_client: Rate,
+    overall: Rate,
+    counts: Counts,
+}
+
+/// Which requests are counted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Counts {
+    All,
+    /// Those that are answered with an error of the client (400 or 401). The others are known clients': large hosts send
+    /// those of thousands of people from a few addresses.
+    Mistakes,
+}
+
+/// Most client addresses that are remembered, about 100 bytes each. Whoever comes from more of them meets the overall
+/// limits.
+const MAX_CLIENTS: u64 = 100_000;
+
+/// Time after which an address is forgotten; every bucket is full again by then.
+const FORGOTTEN_AFTER: Duration = Duration::from_mins(10);
+
+impl Class {
+    /// The limits. A company's people share one address, and so do all people of a host such as claude.ai: those per
+    /// client keep out programs, not people. Those overall keep the database usable.
+    const fn limit(self) -> Limit {
+        let (per_client, overall, counts) = match self {
+            // Each writes a record. Who adds a connector sends one or two; an office adds it after the same e-mail.
+            Self::Authorize => (Rate::new(120, 4), Rate::new(1000, 100), Counts::All),
+            // A sign-in with consent is about ten requests; an office signs in within minutes.
+            Self::Page => (Rate::new(600, 20), Rate::new(4000, 400), Counts::All),
+            // Stores nothing, but encrypts. Hosts register from their own addresses, some once for each person.
+            Self::Register => (Rate::new(300, 20), Rate::new(1000, 200), Counts::All),
+            // A host refreshes four times an hour for each of its people, which is not counted. A wrong code or refresh
+            // token now and then is a race of the host's; a thousand of them are guesses.
+            Self::Token => (Rate::new(1000, 20), Rate::new(8000, 1000), Counts::Mistakes),
+            // An unknown token is no error here (RFC 7009, section 2.2), so all are counted.
+            Self::Revoke => (Rate::new(300, 20), Rate::new(1000, 200), Counts::All),
+            // A person's token runs out four times an hour, and a host of many thousands gets a 401 each time.
+            Self::Mcp => (Rate::new(2000, 100), Rate::new(8000, 1000), Counts::Mistakes),
+        };
+        Limit { per_client, overall, counts }
+    }
+
+    /// Metadata, keys, health and what does not exist are cheap and not limited; nor are preflights.
+    fn of(method: &Method, path: &str) -> Option<Self> {
+        if method == Method::OPTIONS {
+            return None;
+        }
+        let first = path.split('/').nth(1)?;
+        match (path, first) {
+            ("/authorize", _) => Some(Self::Authorize),
+            ("/register", _) => Some(Self::Register),
+            ("/token", _) => Some(Self::Token),
+            ("/revoke", _) => Some(Self::Revoke),
+            ("/mcp", _) => Some(Self::Mcp),
+            (_, "authorize" | "sign-in" | "connections") => Some(Self::Page),
+            _ => None,
+        }
+    }
+
+    /// Its name in metrics.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Authorize => "authorize",
+            Self::Page => "page",
+            Self::Register => "register",
+            Self::Token => "token",
+            Self::Revoke => "revoke",
+            Self::Mcp => "mcp",
+        }
+    }
+}
+
+/// The counters of this process.
+#[derive(Debug)]
+struct Limits {
+    began: Instant,
+    overall: Cache<Class, Arc<Bucket>>,
+    clients: Cache<(Class, ClientAddress), Arc<Bucket>>,
+}
+
+/// Refuses requests to `router` beyond the limits. It belongs inside of what notes the client addresses, and of CORS.
+pub fn limited(router: Router) -> Router {
+    let clients = Cache::builder().max_capacity(MAX_CLIENTS).time_to_idle(FORGOTTEN_AFTER).build();
+    let limits = Limits { began: Instant::now(), overall: Cache::new(64), clients };
+    router.layer(middleware::from_fn_with_state(Arc::new(limits), limit))
+}
+
+async fn limit(State(limits): State<Arc<Limits>>, request: Request, next: Next) -> Response {
+    let Some(class) = Class::of(request.method(), request.uri().path()) else {
+        return next.run(request).await;
+    };
+    let counted = limits.of(class, ClientAddress::of(request.extensions()));
+    if class.limit().counts == Counts::All {
+        return match counted.take() {
+            Ok(()) => next.run(request).await,
+            Err(wait) => too_many(class, wait),
+        };
+    }
+    // Whoever has a valid token is let in, however many mistakes others make at the same address.
+    let may_be_known = class == Class::Mcp && request.headers().contains_key(AUTHORIZATION);
+    if !may_be_known && let Err(wait) = counted.peek() {
+        return too_many(class, wait);
+    }
+    let response = next.run(request).await;
+    match response.status() {
+        StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED => match counted.take() {
+            Ok(()) => response,
+            Err(wait) => too_many(class, wait),
+        },
+        _ => response,
+    }
+}
+
+/// The buckets that a request is counted in.
+struct Counted {
+    limit: Limit,
+    now: Duration,
+    client: Arc<Bucket>,
+    overall: Arc<Bucket>,
+}
+
+impl Limits {
+    fn of(&self, class: Class, client: ClientAddress) -> Counted {
+        Counted {
+            limit: class.limit(),
+            now: self.began.elapsed(),
+            client: self.clients.get_with((class, client), Arc::default),
+            overall: self.overall.get_with(class, Arc::default),
+        }
+    }
+}
+
+impl Counted {
+    /// Whether another request would be within the limits; otherwise the wait until one is.
+    fn peek(&self) -> Result<(), Duration> {
+        self.client.peek(&self.limit.per_client, self.now)?;
+        self.overall.peek(&self.limit.overall, self.now)
+    }
+
+    /// Counts the request. One that is beyond its client's limit does not count for the others.
+    fn take(&self) -> Result<(), Duration> {
+        self.client.take(&self.limit.per_client, self.now)?;
+        self.overall.take(&self.limit.overall, self.now)
+    }
+}
+
+/// Answers with 429: a page where a person looks at it, otherwise JSON in the shape of an OAuth error, which hosts show.
+fn too_many(class: Class, wait: Duration) -> Response {
+    metrics::limited_request(class.name());
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    let headers = [(RETRY_AFTER, seconds.to_string()), (CACHE_CONTROL, "no-store".to_owned())];
+    let body = match class {
+        Class::Authorize | Class::Page => page(seconds),
+        Class::Register | Class::Token | Class::Revoke | Class::Mcp => Json(json!({
+            "error": "temporarily_unavailable",
+            "error_description": format!("There are too many requests; try again in {seconds} s."),
+        }))
+        .into_response(),
+    };
+    (StatusCode::TOO_MANY_REQUESTS, headers, body).into_response()
+}
+
+/// A page without anything that would have to be loaded, since that would be refused, too.
+fn page(seconds: u64) -> Response {
+    let html = format!(
+        "<!doctype html><html lang=en><meta charset=utf-8>\
+         <meta name=viewport content=\"width=device-width\"><meta name=color-scheme content=\"light dark\">\
+         <title>Too many requests</title><main><h1>Too many requests</h1>\
+         <p>Too many requests come from your network at the moment. Wait {seconds} s, then reload this page.</p></main></html>"
+    );
+    let headers = [
+        (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, Html(html)).into_response()
+}
+
+#[cfg(test)]
+mod tests;

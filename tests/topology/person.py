@@ -98,9 +98,12 @@ class Person:
         self.apps.append(app)
         return app
 
-    async def agree(self, path):
+    async def agree(self, path, redirect=REDIRECT):
         """Goes through the pages; returns the address at which the app gets its code."""
-        answer = await self.browser.open(path, until=lambda location: location.startswith(REDIRECT))
+        def is_the_apps(location):
+            return location.startswith(redirect)
+
+        answer = await self.browser.open(path, until=is_the_apps)
         for _ in range(6):
             if isinstance(answer, str):
                 return answer
@@ -113,7 +116,7 @@ class Person:
             else:
                 text = re.sub(r"<[^>]*>|\s+", " ", answer.text)
                 raise Refused(f"an unexpected page, status {answer.status}: {text}")
-            answer = await self.browser.open(form.action, fields, until=lambda location: location.startswith(REDIRECT))
+            answer = await self.browser.open(form.action, fields, until=is_the_apps)
         raise Refused("the pages have no end")
 
     def page(self, answer):

@@ -42,6 +42,8 @@ class Person:
         self.apps = []
         # Answered billed calls, and those whose answer was lost.
         self.billed = self.uncertain = 0
+        # Consents whose answer was lost. A sweep removes what is left of one that was cut short, after ten minutes.
+        self.interrupted = 0
         # Everything that must appear in no log.
         self.secrets = {self.password}
 
@@ -92,8 +94,17 @@ class Person:
         given = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(location).query))
         assert given["state"] == state and given["iss"] == self.origin, sorted(given)
         self.secrets.add(given["code"])
-        await self.tokens(app, grant_type="authorization_code", code=given["code"], redirect_uri=REDIRECT,
-                          code_verifier=verifier)
+        redemption = {"grant_type": "authorization_code", "code": given["code"], "redirect_uri": REDIRECT,
+                      "code_verifier": verifier}
+        try:
+            await self.tokens(app, **redemption)
+        except Lost as lost:
+            # The code was used, and using it again ends the grant; or it was not.
+            self.report.lost(lost)
+            try:
+                await self.tokens(app, **redemption)
+            except Refused:
+                return self.report.count("grants ended since their code was sent twice")
         self.report.took("connect an app", time.monotonic() - began)
         self.apps.append(app)
         return app
@@ -103,11 +114,19 @@ class Person:
         def is_the_apps(location):
             return location.startswith(redirect)
 
-        answer = await self.browser.open(path, until=is_the_apps)
-        for _ in range(6):
-            if isinstance(answer, str):
-                return answer
-            self.page(answer)
+        fields = None
+        for _ in range(10):
+            try:
+                answer = await self.browser.open(path, fields, is_the_apps)
+                if isinstance(answer, str):
+                    return answer
+                self.page(answer)
+            except Lost as lost:
+                # As a person reloads the page.
+                self.report.lost(lost)
+                self.interrupted += fields is not None and ("decision", "allow") in fields
+                path, fields = self.browser.path, None
+                continue
             page = Page(answer.text)
             if form := page.form_with("password"):
                 fields = dict(form.fields) | {"email": self.email, "password": self.password}
@@ -116,7 +135,7 @@ class Person:
             else:
                 text = re.sub(r"<[^>]*>|\s+", " ", answer.text)
                 raise Refused(f"an unexpected page, status {answer.status}: {text}")
-            answer = await self.browser.open(form.action, fields, until=is_the_apps)
+            path = form.action
         raise Refused("the pages have no end")
 
     def page(self, answer):

@@ -134,14 +134,13 @@ class Browser:
             headers = [("accept", "text/html")]
             if self.cookies:
                 headers.append(("cookie", "; ".join(f"{name}={value}" for name, value in self.cookies.items())))
-            body = b""
+            body, self.path = b"", path
             if fields is not None:
                 body = urllib.parse.urlencode(fields).encode()
                 headers += [("content-type", "application/x-www-form-urlencoded"), ("origin", self.origin),
                             ("sec-fetch-site", "same-origin")]
             answer = await self.connection.ask("GET" if fields is None else "POST", path, headers, body)
             self.remember(answer)
-            self.path = path
             location = answer.header("location")
             if location is None:
                 page = Page(answer.text)

@@ -81,9 +81,9 @@ impl Operator {
 impl From<ClientError> for Error {
     fn from(error: ClientError) -> Self {
         match error {
-            ClientError::Unknown(message) | ClientError::Document(message) => {
-                Self::Failed(anyhow::anyhow!(message))
-            }
+            ClientError::Unknown(message)
+            | ClientError::Document(message)
+            | ClientError::Invalid(message) => Self::Failed(anyhow::anyhow!(message)),
             ClientError::Store(error) => error.into(),
         }
     }

@@ -6,7 +6,10 @@ use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header};
 use serde::Deserialize;
 
 use super::jwks::KeySet;
-use crate::{clock::Timestamp, secret::{ExposeSecret as _, SecretString}};
+use crate::{
+    clock::Timestamp,
+    secret::{ExposeSecret as _, SecretString},
+};
 
 /// The value of `client_assertion_type`.
 pub const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";

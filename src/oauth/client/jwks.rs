@@ -22,7 +22,8 @@ impl KeySet {
     /// Reads a JWK set, without the keys that are not understood.
     pub fn of(set: &Value) -> Option<Self> {
         let keys = set.get("keys")?.as_array()?.iter();
-        let keys = keys.filter_map(|key| Jwk::deserialize(key).ok()).filter(|key| algorithm_of(key).is_some());
+        let keys =
+            keys.filter_map(|key| Jwk::deserialize(key).ok()).filter(|key| algorithm_of(key).is_some());
         Some(Self { keys: keys.take(MOST_KEYS).collect() })
     }
 

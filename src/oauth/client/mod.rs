@@ -145,7 +145,8 @@ impl Clients {
     /// Finds a client by its id. `redirect_uri` is the one of the request: a document that is known without it is
     /// fetched again.
     pub async fn find(&self, id: &str, redirect_uri: Option<&str>) -> Result<Client, ClientError> {
-        let suffices = |document: &ClientDocument| redirect_uri.is_none_or(|uri| document.allows_redirect(uri));
+        let suffices =
+            |document: &ClientDocument| redirect_uri.is_none_or(|uri| document.allows_redirect(uri));
         Ok(self.known(id, suffices).await?.client)
     }
 

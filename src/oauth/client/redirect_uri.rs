@@ -15,7 +15,9 @@ const KNOWN_SCHEMES: [&str; 4] = ["claude", "cursor", "vscode", "vscode-insiders
 /// section 7.1) or of a known host. It has no user name and no fragment.
 pub fn is_acceptable(uri: &str) -> bool {
     let is_plain = uri.len() <= LONGEST
-        && uri.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'\\' | b'"' | b'<' | b'>'));
+        && uri
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'\\' | b'"' | b'<' | b'>'));
     let Some((scheme, rest)) = uri.split_once(':').filter(|_| is_plain) else { return false };
     if has_user_name(rest) {
         return false;

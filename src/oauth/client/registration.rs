@@ -271,7 +271,9 @@ mod tests {
             let error = register(&world, &json!({"redirect_uris": uris})).unwrap_err();
             assert_eq!((error.status, error.code), (400, "invalid_redirect_uri"), "{uris}");
         }
-        for body in [&b""[..], b"{", b"[]", b"null", b"\xff", br#"{"redirect_uris": "https://client.example/"}"#] {
+        for body in
+            [&b""[..], b"{", b"[]", b"null", b"\xff", br#"{"redirect_uris": "https://client.example/"}"#]
+        {
             let error = world.clients.register(body).unwrap_err();
             assert_eq!((error.status, error.code), (400, "invalid_client_metadata"));
         }
@@ -291,7 +293,10 @@ mod tests {
         let huge = json!({"redirect_uris": ["https://client.example/"], "client_name": "x".repeat(5 << 20)});
         assert_eq!(register(&world, &huge).unwrap_err().code, "invalid_client_metadata");
         let endless: Vec<_> = (0..2000).map(|n| format!("javascript:{n}")).collect();
-        assert_eq!(register(&world, &json!({"redirect_uris": endless})).unwrap_err().code, "invalid_redirect_uri");
+        assert_eq!(
+            register(&world, &json!({"redirect_uris": endless})).unwrap_err().code,
+            "invalid_redirect_uri"
+        );
     }
 
     #[tokio::test]
@@ -354,7 +359,8 @@ mod tests {
             assert!(matches!(found, Err(ClientError::Unknown(_))), "{changed}");
         }
         for changed in ids.iter().filter(|id| !id.is_empty()).rev().take(20) {
-            let refused = world.clients.authenticate(None, &form(&[("client_id", changed)])).await.unwrap_err();
+            let refused =
+                world.clients.authenticate(None, &form(&[("client_id", changed)])).await.unwrap_err();
             assert_eq!((refused.status, refused.code), (401, "invalid_client"));
         }
         assert!(world.clients.find(id, None).await.is_ok());

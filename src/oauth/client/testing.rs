@@ -110,7 +110,11 @@ impl Server {
 
     /// Publishes JSON.
     pub fn publish(&self, path: &str, headers: &str, body: &Value) {
-        self.answer(path, &format!("200 OK\r\ncontent-type: application/json\r\n{headers}"), &body.to_string());
+        self.answer(
+            path,
+            &format!("200 OK\r\ncontent-type: application/json\r\n{headers}"),
+            &body.to_string(),
+        );
     }
 
     /// Answers with a status, headers and a body.

@@ -92,7 +92,9 @@ async fn the_address_that_is_checked_is_the_one_connected_to() {
 async fn redirects_are_not_followed() {
     let server = Server::start().await;
     server.publish("/secret.json", "", &json!({}));
-    for status in ["301 Moved", "302 Found", "303 See Other", "307 Temporary Redirect", "308 Permanent Redirect"] {
+    for status in
+        ["301 Moved", "302 Found", "303 See Other", "307 Temporary Redirect", "308 Permanent Redirect"]
+    {
         server.answer("/client.json", &format!("{status}\r\nlocation: /secret.json"), "");
         assert_eq!(fetch(&server.network(), &server.url("/client.json")).await, Err(FetchError::Status));
     }

@@ -65,7 +65,10 @@ async fn every_host_finds_the_metadata_where_it_looks_for_it() {
             }
         }
         let head = server.send(server.http.head(server.at(path))).await;
-        assert_eq!((head.status().as_u16(), header(&head, "content-type").as_str()), (200, "application/json"));
+        assert_eq!(
+            (head.status().as_u16(), header(&head, "content-type").as_str()),
+            (200, "application/json")
+        );
     }
     assert!(server.json("/jwks").await["keys"][0]["kid"].is_string());
     // ChatGPT leaves the path out when it looks for documents, others add theirs.
@@ -92,12 +95,18 @@ async fn addresses_come_from_the_operator_whatever_a_request_says() {
         let response = within(spoofed(server.http.get(server.at(path))).send()).await.unwrap();
         let (status, document) = status_and_json(response).await;
         assert_eq!(status, 200);
-        assert!(!document.to_string().contains("evil") && document.to_string().contains(&origin), "{document}");
+        assert!(
+            !document.to_string().contains("evil") && document.to_string().contains(&origin),
+            "{document}"
+        );
     }
     let response = within(spoofed(server.http.post(server.at("/mcp"))).send()).await.unwrap();
     assert_eq!(response.status(), 401);
     let challenge = header(&response, "www-authenticate");
-    assert!(challenge.contains(&format!("{origin}/.well-known/")) && !challenge.contains("evil"), "{challenge}");
+    assert!(
+        challenge.contains(&format!("{origin}/.well-known/")) && !challenge.contains("evil"),
+        "{challenge}"
+    );
 }
 
 /// RFC 6750, sections 2.3 and 3; MCP authorization, "Access Token Usage": tokens stand in the header alone, and those
@@ -133,7 +142,8 @@ async fn without_a_good_token_there_is_a_challenge_and_nothing_else() {
 async fn a_client_goes_from_discovery_to_tools_to_revocation() {
     let server = HostedServer::start().await;
     let client_id = server.register(&["http://127.0.0.1/callback"]).await;
-    let authorization = Authorization { scope: Some(" models health".into()), ..Authorization::of(client_id) };
+    let authorization =
+        Authorization { scope: Some(" models health".into()), ..Authorization::of(client_id) };
     let (grant, answer) = server.agree(&authorization, Scopes::parse("models health")).await;
     assert_eq!(answer.origin().ascii_serialization(), "http://127.0.0.1:3118");
     assert_eq!(parameter(&answer, "state"), "the-state");
@@ -205,7 +215,8 @@ async fn answers_of_the_endpoints_are_not_stored_and_errors_name_what_is_wrong()
 #[tokio::test(flavor = "multi_thread")]
 async fn programs_in_web_pages_may_call_and_read_what_they_need() {
     let server = HostedServer::start().await;
-    for path in WELL_KNOWN.into_iter().chain(["/register", "/token", "/revoke", "/mcp", "/.well-known/other"]) {
+    for path in WELL_KNOWN.into_iter().chain(["/register", "/token", "/revoke", "/mcp", "/.well-known/other"])
+    {
         let preflight = server
             .http
             .request(Method::OPTIONS, server.at(path))
@@ -263,7 +274,10 @@ async fn what_is_beyond_the_scopes_is_hidden_and_refused() {
         let response = ask(method, Some(what), params).await;
         assert_eq!(response.status(), 403, "{what}");
         let challenge = header(&response, "www-authenticate");
-        assert!(challenge.starts_with(r#"Bearer error="insufficient_scope", resource_metadata=""#), "{challenge}");
+        assert!(
+            challenge.starts_with(r#"Bearer error="insufficient_scope", resource_metadata=""#),
+            "{challenge}"
+        );
         assert!(challenge.ends_with(&format!(r#", scope="{scope}""#)), "{challenge}");
     }
     assert_eq!(server.sandbox.count("POST /health-ai/analyze"), 0);
@@ -280,7 +294,8 @@ async fn a_lie_about_the_tool_does_not_widen_the_scopes() {
     assert_eq!(server.send(lie).await.status(), 403);
     // As a request of an earlier revision, which has no such header, in a session and without one.
     let legacy = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
-    let request = server.mcp(token, &legacy).header("mcp-name", "list_models").header("mcp-method", "tools/list");
+    let request =
+        server.mcp(token, &legacy).header("mcp-name", "list_models").header("mcp-method", "tools/list");
     assert_eq!(server.send(request).await.status(), 403);
     let session = open_session(&server, token).await;
     let request = server.mcp(token, &legacy).header("mcp-session-id", session);
@@ -334,7 +349,10 @@ async fn what_one_replica_began_another_finishes() {
     let (status, tokens) = second.redeem(&authorization, &parameter(&answer, "code")).await;
     assert_eq!(status, 200, "{tokens}");
     for replica in [&first, &second] {
-        assert_eq!(replica.call(text_of(&tokens, "access_token"), "list_models", json!({})).await["count"], 3);
+        assert_eq!(
+            replica.call(text_of(&tokens, "access_token"), "list_models", json!({})).await["count"],
+            3
+        );
     }
 }
 

@@ -96,14 +96,6 @@ impl Browser {
     }
 }
 
-impl Browser {
-    /// Names the browser in our records. It stays the same when somebody signs in.
-    #[must_use]
-    pub fn binding(&self) -> String {
-        todo!()
-    }
-}
-
 impl Browsers {
     pub fn new(records: Records, pages: PublicPages) -> Self {
         let cookie = if pages.place().origin().starts_with("https://") {

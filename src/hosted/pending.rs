@@ -73,8 +73,7 @@ impl PendingAuthorization {
         browser: &Browser,
         now: Timestamp,
     ) -> Result<Self, vault::Error> {
-        let pending =
-            Pending { request, browser: browser.binding(), began_at: now, state: State::Asking };
+        let pending = Pending { request, browser: browser.binding(), began_at: now, state: State::Asking };
         let id = secret::random().expose_secret().to_owned();
         let version = records.write(KIND, &id, None, &pending, Some(LIFETIME)).await?;
         Ok(Self { records: records.clone(), id, pending, version })

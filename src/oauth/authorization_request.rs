@@ -85,7 +85,9 @@ impl AuthorizationServer {
         let id = once("client_id")?.ok_or(RequestError::Page("The request does not name the app."))?;
         let given = once("redirect_uri")?;
         let client = self.clients().find(&id, given.as_deref()).await.map_err(|error| match error {
-            ClientError::Unknown(text) | ClientError::Document(text) => RequestError::Page(text),
+            ClientError::Unknown(text) | ClientError::Document(text) | ClientError::Invalid(text) => {
+                RequestError::Page(text)
+            }
             ClientError::Store(error) => RequestError::Store(error),
         })?;
         let uri = match (given, &client.redirect_uris[..]) {

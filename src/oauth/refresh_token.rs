@@ -32,6 +32,11 @@ impl RefreshToken {
         Self { grant: grant.clone(), generation: 1, secret: secret::random() }
     }
 
+    /// Whether it is the first one of its grant.
+    pub fn is_first(&self) -> bool {
+        self.generation == 1
+    }
+
     /// Reads a token; `None` if it is none of this server's.
     pub fn parse(keys: &ServerKeys, text: &SecretString) -> Option<Self> {
         let mut parts = text.expose_secret().split('.');

@@ -12,7 +12,7 @@ mod keychain;
 mod keyring;
 mod list;
 mod postgres;
-pub mod records;
+mod records;
 mod rekey;
 mod seal;
 mod sealing_key;

@@ -13,10 +13,7 @@ use crate::{
     account::Authenticator,
     config::PublicOrigin,
     secret::{self, ExposeSecret as _, SecretString},
-    vault::{
-        self, RecordKind,
-        records::{Records, Versioned},
-    },
+    vault::{self, RecordKind, Records, Versioned},
 };
 
 const KIND: RecordKind = RecordKind::new("sign-in-page");

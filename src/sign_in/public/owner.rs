@@ -10,7 +10,7 @@ use crate::{
     account::{self, Account, RequiredCredential},
     secret::{ExposeSecret as _, SecretString},
     sign_in::{End, LIFETIME, Pending, Request, State, public::Purpose},
-    vault::{self, RecordKind, records::Versioned},
+    vault::{self, RecordKind, Versioned},
 };
 
 /// Which page an owner has.

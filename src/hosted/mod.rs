@@ -2,11 +2,13 @@
 //! grant has. Everything that outlives a request is in the vault, so that every replica answers every request.
 
 mod attempts;
+mod audit;
 mod authorize;
 mod authorize_views;
 mod browser;
 mod connections;
 mod consent;
+mod ending;
 mod grants;
 mod pending;
 mod person;
@@ -23,6 +25,7 @@ pub use self::{
     attempts::{Attempt, AttemptRefused, Attempts},
     browser::{Browser, Browsers},
     person::Person,
+    release::Released,
     trace::{Trace, TraceStep, Traces},
 };
 use crate::{

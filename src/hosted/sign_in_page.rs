@@ -17,7 +17,7 @@ use http::{
 };
 use serde::Deserialize;
 
-use super::{Attempt, AttemptRefused, Hosted, browser::Browser, person::Person};
+use super::{Attempt, AttemptRefused, Hosted, audit::AuditedEvent, browser::Browser, person::Person};
 use crate::{
     account::{self, Owner},
     client_address::ClientAddress,
@@ -307,6 +307,7 @@ impl Visit {
                 let person = Person { subject, email: email.to_owned() };
                 let browsers = &self.hosted.inner.browsers;
                 let cookie = browsers.sign_in(&self.browser, self.page.id(), &person, authenticated).await?;
+                self.hosted.audit(AuditedEvent::SignedIn { person: &person });
                 self.page.set_state(State::SignedIn { email: Some(person.email) }).await?;
                 Ok(with_cookie(Redirect::to(&next).into_response(), Some(&cookie)))
             }

@@ -29,6 +29,8 @@ pub struct TokenResponse {
     pub scope: Scopes,
     /// Names the authorization in logs.
     pub reference: String,
+    /// Whether they are the first tokens of their grant.
+    pub are_first: bool,
 }
 
 /// Whether BondMCP still accepts what a grant calls it with.
@@ -156,6 +158,7 @@ impl AuthorizationServer {
             expires_in: self.inner.settings.access_token_lifetime.as_secs(),
             scope,
             reference: grant.reference.clone(),
+            are_first: refresh_token.is_first(),
         })
     }
 

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     App, Error,
+    operator::PUBLIC_URL,
     printer::{Printer, reveal_err},
     serving::ServingArgs,
     stop,
@@ -39,8 +40,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8787")]
     listen: SocketAddr,
     /// Host the server for many people under this origin, such as https://bond.example.com; http:// for a trial on
-    /// loopback
-    #[arg(long, value_name = "URL", conflicts_with_all = ["no_auth", "allow_host", "allow_origin", "sign_in_port", "open_browser"])]
+    /// loopback [default: BONDMCP_PUBLIC_URL]
+    #[arg(long, value_name = "URL", env = PUBLIC_URL, hide_env = true, conflicts_with_all = ["no_auth", "allow_host", "allow_origin", "sign_in_port", "open_browser"])]
     public_url: Option<PublicOrigin>,
     #[command(flatten)]
     hosted: hosted::HostedArgs,

@@ -181,7 +181,7 @@ impl HostedHttp {
     /// Gives back what an ended grant has at BondMCP, in the background: no client waits for that.
     fn release(&self, grant: Grant) {
         let hosted = self.inner.hosted.clone();
-        self.inner.tasks.spawn(async move { hosted.release(&grant).await });
+        self.inner.tasks.spawn(async move { hosted.ended(&grant).await });
     }
 
     /// The same for a grant by its id. What fails here is done by the next sweep.
@@ -189,7 +189,7 @@ impl HostedHttp {
         let this = self.clone();
         self.inner.tasks.spawn(async move {
             match this.server().grant(&id).await {
-                Ok(Some(grant)) => this.inner.hosted.release(&grant).await,
+                Ok(Some(grant)) => this.inner.hosted.ended(&grant).await,
                 Ok(None) => {}
                 Err(error) => tracing::warn!(%error, "an ended grant could not be read"),
             }

@@ -5,6 +5,8 @@
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
+    net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -213,4 +215,28 @@ fn the_log_of_nginx_has_neither_queries_nor_ids_of_pages() {
     }
     // A POST that was sent may have been billed.
     assert!(settings.contains("\nproxy_next_upstream error timeout;\n"));
+}
+
+#[test]
+fn the_health_check_of_the_image_asks_whether_the_server_is_ready() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let healthcheck = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bondmcp-server"));
+        command.args(["healthcheck", &address]).env_clear().output().unwrap().status.code()
+    };
+    let server = std::thread::spawn(move || {
+        for status in ["200 OK", "503 Service Unavailable"] {
+            let (mut connection, _) = listener.accept().unwrap();
+            let mut head = [0; 512];
+            let length = connection.read(&mut head).unwrap();
+            assert!(head[..length].starts_with(b"GET /readyz HTTP/1.1\r\n"));
+            write!(connection, "HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").unwrap();
+        }
+    });
+    assert_eq!(healthcheck(), Some(0));
+    assert_eq!(healthcheck(), Some(1));
+    server.join().unwrap();
+    // Nothing listens any more.
+    assert_eq!(healthcheck(), Some(1));
 }

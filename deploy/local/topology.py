@@ -28,8 +28,7 @@ class Topology:
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="bondmcp-", dir="/tmp"))
         # Others may pass, as PostgreSQL's user must, but not look.
         self.directory.chmod(0o711)
-        self.processes = {}
-        self.files = []
+        self.processes, self.files, self.keeps = {}, [], False
         ports = free_ports(replicas * 2 + 3)
         self.port, self.postgres_port, self.sandbox_port, *ports = ports
         self.public_url = f"http://localhost:{self.port}"
@@ -53,14 +52,17 @@ class Topology:
         key = self.directory / "sealing.key"
         private(key, secrets.token_hex(32))
         self.create_postgres()
-        sandbox = ["--listen", f"127.0.0.1:{self.sandbox_port}", "--state-file", self.directory / "accounts.json"]
-        self.spawn("sandbox", [self.binary, "sandbox", *sandbox])
-        self.wait("sandbox", f"{self.base_url}/health")
+        self.start_sandbox()
         # One after the other: the first one creates the tables.
         for index in range(len(self.addresses)):
             self.start_replica(index)
             self.wait_for_replica(index)
         self.start_nginx()
+
+    def start_sandbox(self):
+        flags = ["--listen", f"127.0.0.1:{self.sandbox_port}", "--state-file", self.directory / "accounts.json"]
+        self.spawn("sandbox", [self.binary, "sandbox", *flags])
+        self.wait("sandbox", f"{self.base_url}/health")
 
     # PostgreSQL
 
@@ -222,7 +224,8 @@ class Topology:
             self.stop_postgres("immediate")
         for file in self.files:
             file.close()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        if not self.keeps:
+            shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def private(path, text):

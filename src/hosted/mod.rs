@@ -58,6 +58,7 @@ struct Inner {
     accounts: Accounts,
     sign_in_pages: PublicPages,
     browsers: Browsers,
+    attempts: Attempts,
     traces: Traces,
 }
 
@@ -69,8 +70,9 @@ impl Hosted {
         let sign_in_pages =
             PublicPages::new(records.clone(), &settings.origin, accounts.authenticator(), demo);
         let browsers = Browsers::new(records.clone(), sign_in_pages.clone());
+        let attempts = Attempts::new(records.clone(), server.clock().clone());
         let traces = Traces::new(records.clone(), server.clock().clone());
-        Self { inner: Arc::new(Inner { settings, server, accounts, sign_in_pages, browsers, traces }) }
+        Self { inner: Arc::new(Inner { settings, server, accounts, sign_in_pages, browsers, attempts, traces }) }
     }
 
     /// Returns the sign-in pages, which the MCP server sends owners to as well.

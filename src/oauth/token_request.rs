@@ -7,6 +7,7 @@ use super::{
     refresh_token::RefreshToken,
 };
 use crate::{
+    metrics,
     secret::{ExposeSecret as _, SecretString},
     vault::{self, RecordKind},
 };
@@ -42,6 +43,15 @@ pub enum Acceptance {
     Unknown,
 }
 
+/// Counts the outcome of a request in the metrics.
+fn counted(
+    grant_type: &'static str,
+    answer: Result<TokenResponse, OAuthError>,
+) -> Result<TokenResponse, OAuthError> {
+    metrics::token_request(grant_type, answer.as_ref().map_or_else(|error| error.code, |_| "ok"));
+    answer
+}
+
 impl AuthorizationServer {
     /// Answers a request to `/token`. `authorization` is the header of the same name, `form` the body. `accepted` tells
     /// before a refresh whether BondMCP still accepts what the grant calls it with.
@@ -55,8 +65,8 @@ impl AuthorizationServer {
         let client = self.clients().authenticate(authorization, form.parameters()).await?;
         form.check_resource(self.endpoints())?;
         match form.get("grant_type").map(|grant_type| grant_type.expose_secret()) {
-            Some("authorization_code") => self.redeem(&client, &form).await,
-            Some("refresh_token") => self.refresh(&client, &form, accepted).await,
+            Some("authorization_code") => counted("code", self.redeem(&client, &form).await),
+            Some("refresh_token") => counted("refresh", self.refresh(&client, &form, accepted).await),
             Some(_) => Err(OAuthError::bad_request(
                 "unsupported_grant_type",
                 "grant_type must be authorization_code or refresh_token.",

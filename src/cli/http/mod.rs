@@ -28,7 +28,8 @@ pub(super) const EXAMPLES: &str = "Examples:
   bondmcp-server http --listen 127.0.0.1:9000 --read-only
   bondmcp-server http --sandbox --no-auth
   bondmcp-server http --sandbox --public-url http://localhost:8787
-  bondmcp-server http --public-url https://bond.example.com --default-daily-spend 2";
+  bondmcp-server http --public-url https://bond.example.com --default-daily-spend 2
+  bondmcp-server http --public-url https://bond.example.com --trusted-proxy 10.0.0.0/8 --metrics-listen 127.0.0.1:9464";
 
 /// Serves MCP over streamable HTTP at /mcp, with one account for all callers. Every request carries a bearer token:
 /// BONDMCP_HTTP_TOKEN, or one generated at startup and printed once to stderr. With --public-url it serves everybody's

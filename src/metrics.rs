@@ -44,7 +44,17 @@ struct Outcome {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Step {
     step: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TokenRequest {
+    grant_type: &'static str,
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Ended {
+    reason: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -67,6 +77,8 @@ struct Metrics {
     renewals: Family<Outcome, Counter>,
     sign_ins: Family<Outcome, Counter>,
     authorization: Family<Step, Counter>,
+    token_requests: Family<TokenRequest, Counter>,
+    ended: Family<Ended, Counter>,
     limited: Family<Limited, Counter>,
     store: Durations<Operation>,
     sessions: Gauge,
@@ -84,6 +96,8 @@ impl Metrics {
             renewals: Family::default(),
             sign_ins: Family::default(),
             authorization: Family::default(),
+            token_requests: Family::default(),
+            ended: Family::default(),
             limited: Family::default(),
             store: Family::new_with_constructor(histogram),
             sessions: Gauge::default(),
@@ -108,6 +122,10 @@ impl Metrics {
         registry.register("session_renewals", "Renewals of sessions at BondMCP", self.renewals.clone());
         registry.register("sign_ins", "Log-ins at BondMCP with e-mail and password", self.sign_ins.clone());
         registry.register("authorization_steps", "Steps of OAuth authorizations", self.authorization.clone());
+        let help = "Requests to /token by their outcome: ok, or the OAuth error";
+        registry.register("token_requests", help, self.token_requests.clone());
+        let help = "Grants that have ended, and why; replay is a code or refresh token that was used again";
+        registry.register("grants_ended", help, self.ended.clone());
         registry.register("limited_requests", "Requests that were refused by a limit", self.limited.clone());
         let help = "Time of an operation on the vault";
         registry.register("store_operation_duration_seconds", help, self.store.clone());
@@ -136,9 +154,17 @@ pub fn sign_in(outcome: &'static str) {
     METRICS.sign_ins.get_or_create(&Outcome { outcome }).inc();
 }
 
-/// Counts a step of an authorization, such as a consent or a refresh.
-pub fn authorization_step(step: &'static str, outcome: &'static str) {
-    METRICS.authorization.get_or_create(&Step { step, outcome }).inc();
+/// Counts a step of an authorization, such as a consent that was given or denied.
+pub fn authorization_step(step: &'static str) {
+    METRICS.authorization.get_or_create(&Step { step }).inc();
+}
+
+pub fn token_request(grant_type: &'static str, outcome: &'static str) {
+    METRICS.token_requests.get_or_create(&TokenRequest { grant_type, outcome }).inc();
+}
+
+pub fn grant_ended(reason: &'static str) {
+    METRICS.ended.get_or_create(&Ended { reason }).inc();
 }
 
 pub fn limited_request(class: &'static str) {

@@ -9,8 +9,8 @@ use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Account, AuditReader, Authenticator, Error, Inner, Owner, PerOwner, audit::Audit, cache::Cache,
-    renewal::Renewals, shared_vault::SharedVault, spending::Spending, store::Store,
+    Account, AuditEntry, AuditReader, Authenticator, Error, Inner, Owner, PerOwner, audit::Audit,
+    cache::Cache, renewal::Renewals, shared_vault::SharedVault, spending::Spending, store::Store,
 };
 use crate::{
     bondmcp::Client,
@@ -118,6 +118,11 @@ impl Accounts {
     #[must_use]
     pub fn audit_reader(&self) -> AuditReader {
         self.shared.audit.reader()
+    }
+
+    /// Records something that no tool call has done.
+    pub fn audit(&self, entry: &AuditEntry) {
+        self.shared.audit.note(entry);
     }
 
     /// Returns the process-wide redactor. It finds the secrets of all owners: what it has redacted is for the operator,

@@ -94,7 +94,7 @@ impl Audit {
         AuditReader::new(self.directory.clone())
     }
 
-    fn note(&self, entry: &AuditEntry) {
+    pub fn note(&self, entry: &AuditEntry) {
         let Ok(mut line) = serde_json::to_vec(entry) else { return };
         line.push(b'\n');
         let mut writer = lock(&self.writer);

@@ -7,7 +7,7 @@ use anyhow::anyhow;
 use super::printer::Printer;
 use crate::{
     account::{self, SignInReason},
-    config::ConfigError,
+    config::{ConfigError, VaultLocation},
     error::UserFacingError,
 };
 
@@ -64,6 +64,13 @@ impl Error {
             }
             _ => anyhow!("Cannot listen on {address}: {error}."),
         })
+    }
+
+    /// Creates the error for a vault that does not exist.
+    pub fn no_vault(location: &VaultLocation) -> Self {
+        Self::Failed(anyhow!(
+            "There is no vault at {location} yet. Name another one with --data-dir or BONDMCP_VAULT."
+        ))
     }
 
     /// Prints the error and returns the exit code. `command_line` runs this program for the same account.

@@ -10,7 +10,10 @@ use super::{
     printer::Printer,
     prompt,
 };
-use crate::oauth::{EndReason, Grant, GrantId};
+use crate::{
+    hosted::Released,
+    oauth::{EndReason, Grant, GrantId},
+};
 
 pub(super) const EXAMPLES: &str = "Examples:
   bondmcp-server grants list
@@ -126,15 +129,7 @@ fn row(printer: &Printer, grant: &Grant) -> [String; 8] {
 
 /// Returns whether a grant is active, or why it ended.
 pub(super) fn state(grant: &Grant) -> &'static str {
-    match grant.ended {
-        None => "active",
-        Some((_, EndReason::Person)) => "ended by its owner",
-        Some((_, EndReason::Operator)) => "ended by an operator",
-        Some((_, EndReason::Client)) => "ended by its app",
-        Some((_, EndReason::Replay)) => "ended: a code or token was replayed",
-        Some((_, EndReason::Expired)) => "ended: expired",
-        Some((_, EndReason::Refused)) => "ended: refused by BondMCP",
-    }
+    grant.ended.map_or("active", |(_, reason)| reason.described())
 }
 
 /// Keeps the grants of the owner and of the client, where these are given.
@@ -198,23 +193,29 @@ pub(super) fn people(grants: &[Grant]) -> String {
 
 /// Ends the grants and revokes their API keys. All are ended before the first key is revoked, since BondMCP may be slow.
 pub(super) async fn revoke(app: &App, operator: &Operator, grants: &[Grant]) -> Result<(), Error> {
-    let server = operator.server();
+    let (server, hosted) = (operator.server(), &operator.hosted);
     let mut ended = Vec::new();
     for grant in grants {
-        // One that had ended before may have a key that is still to be revoked.
-        ended.extend(match server.end_grant(&grant.id, EndReason::Operator).await? {
-            Some(ended) => Some(ended),
-            None => server.grant(&grant.id).await?,
-        });
+        match server.end_grant(&grant.id, EndReason::Operator).await? {
+            Some(grant) => {
+                hosted.note_end(&grant).await;
+                ended.push(grant);
+            }
+            // It had ended before, and may have a key that is still to be revoked.
+            None => ended.extend(server.grant(&grant.id).await?),
+        }
     }
     for grant in &ended {
-        operator.hosted.release(grant).await;
-        let later = if server.grant(&grant.id).await?.is_some() {
-            " Its API key could not be revoked at BondMCP yet; a running server does it later."
-        } else {
-            ""
+        // The account is found under the address of BondMCP alone. With another one than the server's, its key would be
+        // taken for revoked.
+        let is_here = operator.accounts.open(&grant.owner()).own_daily_limit().await?.is_some();
+        let released = if is_here { hosted.release(grant).await } else { Released::Not };
+        let then = match released {
+            Released::Entirely => "",
+            Released::UntilSignIn => " Its API key is revoked at BondMCP when its owner signs in again.",
+            Released::Not => " Its API key is not revoked at BondMCP yet; a running server does that.",
         };
-        app.printer.print_out(format_args!("Grant {} is revoked.{later}", grant.id));
+        app.printer.print_out(format_args!("Grant {} is revoked.{then}", grant.id));
     }
     Ok(())
 }

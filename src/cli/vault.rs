@@ -3,8 +3,6 @@
 mod rekey;
 mod transfer;
 
-use anyhow::anyhow;
-
 use super::{App, Error};
 use crate::{
     error::UserFacingError,
@@ -61,12 +59,10 @@ async fn open(app: &App) -> Result<Vault, Error> {
 }
 
 /// Opens the vault; an error if there is none.
-pub(super) async fn open_existing(app: &App) -> Result<Vault, Error> {
+async fn open_existing(app: &App) -> Result<Vault, Error> {
     let location = &app.settings.vault;
     if !location.exists() {
-        return Err(Error::Failed(anyhow!(
-            "There is no vault at {location} yet. Name another one with --data-dir or BONDMCP_VAULT."
-        )));
+        return Err(Error::no_vault(location));
     }
     open(app).await
 }

@@ -15,7 +15,8 @@ use sha2::Sha256;
 use crate::{
     client_address::ClientAddress,
     clock::{Clock, Timestamp},
-    oauth::{Records, Versioned},
+    metrics,
+    oauth::{Next, Records},
     vault::{self, RecordKind},
 };
 
@@ -31,10 +32,7 @@ pub const PER_EMAIL: usize = 10;
 /// that often while all of them sign in.
 pub const PER_CLIENT: usize = 100;
 
-/// How often a counter is written again that others write at the same time.
-const MAX_CONFLICTS: usize = 50;
-
-/// The wait of an attempt that was not counted because of so many others at the same time.
+/// The wait of an attempt that was not counted because there were so many others at the same time.
 const BUSY: Duration = Duration::from_secs(5);
 
 /// The counters of attempts. Clones share the vault.
@@ -44,7 +42,7 @@ pub struct Attempts {
     clock: Clock,
 }
 
-/// An attempt that is counted as a wrong one until it is [withdrawn](Self::withdraw).
+/// An attempt, which is counted as a wrong one unless it is [taken back](Self::take_back).
 #[derive(Debug)]
 #[must_use]
 pub struct Attempt {
@@ -88,7 +86,8 @@ impl Attempts {
             match self.count(&name, limit).await {
                 Ok(time) => attempt.counted.push((name, time)),
                 Err(refused) => {
-                    attempt.withdraw().await;
+                    attempt.take_back().await;
+                    metrics::limited_request("sign_in");
                     return Err(refused);
                 }
             }
@@ -113,64 +112,45 @@ impl Attempts {
 
     /// Counts an attempt under `name`; returns its time.
     async fn count(&self, name: &str, limit: usize) -> Result<Timestamp, AttemptRefused> {
-        let change = |counter: &mut Counter, now: Timestamp| {
+        let count = |counter: Option<Counter>| {
+            let (mut counter, now) = (counter.unwrap_or_default(), self.clock.now());
             counter.forget_before(now);
-            if let Some(&oldest) = counter.times.len().checked_sub(limit).and_then(|at| counter.times.get(at))
-            {
-                let wait = (oldest + window() - now).to_std().unwrap_or_default();
-                return Err(AttemptRefused::Limited(wait.max(Duration::from_secs(1))));
+            match counter.wait(limit, now) {
+                Some(wait) => (Next::Keep, Err(AttemptRefused::Limited(wait))),
+                None => {
+                    counter.times.push(now);
+                    (Next::Write(counter, Some(WINDOW)), Ok(now))
+                }
             }
-            counter.times.push(now);
-            Ok(now)
         };
-        self.update(name, change).await
+        match self.records.change(KIND, name, count).await {
+            Ok(counted) => counted,
+            Err(vault::Error::Conflict) => Err(AttemptRefused::Limited(BUSY)),
+            Err(error) => Err(AttemptRefused::Store(error)),
+        }
     }
 
-    /// Changes the counter `name`, however many others do at the same time.
-    async fn update<T>(
-        &self,
-        name: &str,
-        mut change: impl FnMut(&mut Counter, Timestamp) -> Result<T, AttemptRefused>,
-    ) -> Result<T, AttemptRefused> {
-        for _ in 0..MAX_CONFLICTS {
-            let read: Option<Versioned<Counter>> =
-                self.records.read(KIND, name).await.map_err(AttemptRefused::Store)?;
-            let (mut counter, version) =
-                read.map_or_else(Default::default, |read| (read.value, Some(read.version)));
-            let changed = change(&mut counter, self.clock.now())?;
-            match self.records.write(KIND, name, version, &counter, Some(WINDOW)).await {
-                Ok(_) => return Ok(changed),
-                Err(vault::Error::Conflict) => {}
-                Err(error) => return Err(AttemptRefused::Store(error)),
-            }
-        }
-        Err(AttemptRefused::Limited(BUSY))
+    /// Takes back the attempt that was counted under `name` at `time`.
+    async fn take_back(&self, name: &str, time: Timestamp) -> Result<(), vault::Error> {
+        let take_back = |counter: Option<Counter>| {
+            let Some(mut counter) = counter else { return (Next::Keep, ()) };
+            let Some(at) = counter.times.iter().rposition(|&counted| counted == time) else {
+                return (Next::Keep, ());
+            };
+            counter.times.remove(at);
+            (Next::Write(counter, Some(WINDOW)), ())
+        };
+        self.records.change(KIND, name, take_back).await
     }
 }
 
 impl Attempt {
-    /// Ends an attempt that BondMCP refused. It stays counted, as one does that is dropped.
-    pub fn failed(self) {
-        drop(self);
-    }
-
-    /// Ends an attempt that BondMCP accepted. The others stay counted: a right password of one's own must not give
-    /// anybody more guesses at others'.
-    pub async fn succeeded(self) {
-        self.withdraw().await;
-    }
-
-    /// Ends an attempt that BondMCP has certainly not looked at, because it could not be reached.
-    pub async fn withdraw(self) {
+    /// Ends an attempt that was no wrong guess: BondMCP has accepted the password, or has certainly not looked at it. The
+    /// other attempts stay counted: a right password of one's own must not give anybody more guesses at others'.
+    pub async fn take_back(self) {
         for (name, time) in &self.counted {
-            let forget = |counter: &mut Counter, _| {
-                if let Some(at) = counter.times.iter().rposition(|counted| counted == time) {
-                    counter.times.remove(at);
-                }
-                Ok(())
-            };
-            if self.attempts.update(name, forget).await.is_err() {
-                tracing::info!("an attempt to sign in stays counted");
+            if let Err(error) = self.attempts.take_back(name, *time).await {
+                tracing::info!(%error, "an attempt to sign in stays counted");
             }
         }
     }
@@ -183,6 +163,13 @@ impl Counter {
         for time in &mut self.times {
             *time = (*time).min(now);
         }
+    }
+
+    /// Returns the time until another attempt is possible, if none is now.
+    fn wait(&self, limit: usize, now: Timestamp) -> Option<Duration> {
+        let oldest = self.times.get(self.times.len().checked_sub(limit)?)?;
+        let wait = (*oldest + window() - now).to_std().unwrap_or_default();
+        Some(wait.max(Duration::from_secs(1)))
     }
 }
 
@@ -231,16 +218,16 @@ mod tests {
         let replicas = [replica(directory.path(), &clock).await, replica(directory.path(), &clock).await];
         for (guess, from) in (0..10).enumerate() {
             let email = ["ada@example.com", " Ada@Example.com "][guess % 2];
-            replicas[guess % 2].begin(email, client(from)).await.unwrap().failed();
+            replicas[guess % 2].begin(email, client(from)).await.unwrap();
             clock.advance(TimeDelta::minutes(1));
         }
         for replica in &replicas {
             assert_eq!(refused(replica, EMAIL, client(200)).await, Duration::from_mins(5));
         }
-        replicas[0].begin("grace@example.com", client(1)).await.unwrap().failed();
+        replicas[0].begin("grace@example.com", client(1)).await.unwrap();
         // The first guess is over.
         clock.advance(TimeDelta::minutes(5));
-        replicas[1].begin(EMAIL, client(200)).await.unwrap().failed();
+        replicas[1].begin(EMAIL, client(200)).await.unwrap();
         assert_eq!(refused(&replicas[0], EMAIL, client(200)).await, Duration::from_mins(1));
     }
 
@@ -250,14 +237,14 @@ mod tests {
         let clock = Clock::manual(Timestamp::UNIX_EPOCH);
         let attempts = replica(directory.path(), &clock).await;
         for guess in 0..PER_CLIENT {
-            attempts.begin(&format!("{guess}@example.com"), client(1)).await.unwrap().failed();
+            attempts.begin(&format!("{guess}@example.com"), client(1)).await.unwrap();
         }
         assert_eq!(refused(&attempts, EMAIL, client(1)).await, WINDOW);
         // What is refused counts nowhere: the person can still sign in from elsewhere.
         for _ in 0..PER_EMAIL {
             assert_eq!(refused(&attempts, EMAIL, client(1)).await, WINDOW);
         }
-        attempts.begin(EMAIL, client(2)).await.unwrap().succeeded().await;
+        attempts.begin(EMAIL, client(2)).await.unwrap().take_back().await;
     }
 
     #[tokio::test]
@@ -270,7 +257,7 @@ mod tests {
         // Closed connections drop their attempts.
         drop(outcomes);
         while let Ok(attempt) = attempts.begin(EMAIL, client(1)).await {
-            attempt.failed();
+            attempt;
         }
     }
 
@@ -280,13 +267,13 @@ mod tests {
         let clock = Clock::manual(Timestamp::UNIX_EPOCH);
         let attempts = replica(directory.path(), &clock).await;
         for _ in 0..PER_EMAIL - 1 {
-            attempts.begin(EMAIL, client(1)).await.unwrap().failed();
+            attempts.begin(EMAIL, client(1)).await.unwrap();
         }
         for _ in 0..20 {
-            attempts.begin(EMAIL, client(1)).await.unwrap().succeeded().await;
-            attempts.begin(EMAIL, client(1)).await.unwrap().withdraw().await;
+            attempts.begin(EMAIL, client(1)).await.unwrap().take_back().await;
+            attempts.begin(EMAIL, client(1)).await.unwrap().take_back().await;
         }
-        attempts.begin(EMAIL, client(1)).await.unwrap().failed();
+        attempts.begin(EMAIL, client(1)).await.unwrap();
         assert_eq!(refused(&attempts, EMAIL, client(1)).await, WINDOW);
     }
 
@@ -297,7 +284,7 @@ mod tests {
         ahead.advance(TimeDelta::hours(2));
         let attempts = replica(directory.path(), &ahead).await;
         for _ in 0..PER_EMAIL {
-            attempts.begin(EMAIL, client(1)).await.unwrap().failed();
+            attempts.begin(EMAIL, client(1)).await.unwrap();
         }
         let attempts = replica(directory.path(), &clock).await;
         assert_eq!(refused(&attempts, EMAIL, client(1)).await, WINDOW);
@@ -311,6 +298,6 @@ mod tests {
         let attempt = attempts.begin(EMAIL, client(1)).await.unwrap();
         let shown = format!("{attempt:?}");
         assert!(!shown.contains("ada@") && !shown.contains("192.0.2"), "{shown}");
-        attempt.failed();
+        attempt;
     }
 }

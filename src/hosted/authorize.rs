@@ -17,6 +17,7 @@ use url::Url;
 
 use super::{
     Hosted,
+    audit::AuditedEvent,
     authorize_views::{self as views, Notice},
     browser::Browser,
     consent::{ConsentForm, Destination},
@@ -193,6 +194,10 @@ async fn decide(Shared(hosted): Shared<Hosted>, Path(id): Path<String>, request:
         if !form.allows {
             if authorization.set(State::Denied).await? {
                 hosted.step(&authorization, "denied").await;
+                if let Some(person) = hosted.inner.browsers.person(&browser).await? {
+                    let client_name = authorization.client_name();
+                    hosted.audit(AuditedEvent::Denied { person: &person, client_name });
+                }
             }
             return Ok(done);
         }

@@ -98,7 +98,7 @@ pub fn consent(
     rendered(status, &page)
 }
 
-fn rendered(status: StatusCode, page: &impl Template) -> Response {
+pub fn rendered(status: StatusCode, page: &impl Template) -> Response {
     match page.render() {
         Ok(html) => (status, Html(html)).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),

@@ -1,11 +1,270 @@
-//! `/connections`: the apps that a person has connected.
+//! `/connections`: the apps that a person has connected, with what each has used. A person changes an app's budget and
+//! disconnects apps. A GET changes nothing; every form has the token of its browser.
 
-use axum::Router;
+mod views;
 
-use super::Hosted;
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{Form, FromRequestParts, Path, Query, State},
+    http::{StatusCode, header::SET_COOKIE, request::Parts},
+    middleware,
+    response::{IntoResponse, Redirect, Response},
+    routing::{get, post},
+};
+use serde::Deserialize;
+use tracing::Instrument as _;
+
+use self::views::{App, Notice};
+use super::{Hosted, authorize_views::Notice as Page, browser::Browser, person::Person};
+use crate::{
+    account,
+    oauth::{EndReason, Grant, GrantId},
+    secret::SecretString,
+    sign_in::protect,
+    vault,
+};
+
+/// Path of the page.
+const PATH: &str = "/connections";
 
 impl Hosted {
     pub(super) fn connections_routes(&self) -> Router {
+        let place = Arc::clone(self.sign_in_pages().place());
         Router::new()
+            .route(PATH, get(list))
+            .route("/connections/revoke", get(confirm_all).post(revoke_all))
+            .route("/connections/sign-out", post(sign_out))
+            .route("/connections/{grant}/budget", post(set_budget))
+            .route("/connections/{grant}/revoke", get(confirm).post(revoke))
+            .layer(middleware::from_fn_with_state(place, protect::guard))
+            .with_state(self.clone())
     }
+
+    /// Returns the app with the grant `id`, if it is one of the person's; a page otherwise.
+    async fn own_grant(&self, person: &Person, id: &str) -> Result<Grant, Refusal> {
+        let grant = self.inner.server.grant(&GrantId::given(id)).await?;
+        grant
+            .filter(|grant| grant.subject == person.subject && grant.ended.is_none())
+            .ok_or(Refusal::NotFound)
+    }
+
+    async fn app(&self, grant: Grant) -> Result<App, Refusal> {
+        let account = self.inner.accounts.open(&grant.owner());
+        let budget = account.own_daily_limit().await?.unwrap_or_default();
+        Ok(App { budget, totals: account.usage_totals().await?, grant })
+    }
+
+    /// Returns the apps of a person, the newest first.
+    async fn apps(&self, person: &Person) -> Result<Vec<App>, Refusal> {
+        let mut grants = self.inner.server.grants_of(&person.subject).await?;
+        grants.sort_by_key(|grant| std::cmp::Reverse(grant.created_at));
+        let mut apps = Vec::new();
+        for grant in grants {
+            apps.push(self.app(grant).await?);
+        }
+        Ok(apps)
+    }
+}
+
+/// Who has signed in in the browser. Whoever has not is sent to the sign-in page, and comes back to the list.
+struct SignedIn {
+    browser: Browser,
+    person: Person,
+}
+
+impl FromRequestParts<Hosted> for SignedIn {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, hosted: &Hosted) -> Result<Self, Response> {
+        let browsers = &hosted.inner.browsers;
+        let (browser, new_cookie) = match browsers.of(&parts.headers) {
+            Some(browser) => (browser, None),
+            None => {
+                let (browser, cookie) = browsers.new_browser();
+                (browser, Some(cookie))
+            }
+        };
+        let refused = |error: vault::Error| Refusal::from(error).page(hosted);
+        if let Some(person) = browsers.person(&browser).await.map_err(refused)? {
+            return Ok(Self { browser, person });
+        }
+        let page = browsers.begin_sign_in(&browser, PATH).await.map_err(refused)?;
+        let cookie = new_cookie.map(|cookie| [(SET_COOKIE, cookie)]);
+        Err((cookie, Redirect::to(&page)).into_response())
+    }
+}
+
+/// Why something is not done.
+#[derive(Debug)]
+enum Refusal {
+    /// There is no such app, or it is somebody else's.
+    NotFound,
+    /// The form is not one of this browser.
+    Form,
+    /// The vault fails.
+    Unavailable,
+}
+
+impl From<vault::Error> for Refusal {
+    fn from(error: vault::Error) -> Self {
+        tracing::warn!(%error, "the connections page is not available");
+        Self::Unavailable
+    }
+}
+
+impl From<account::Error> for Refusal {
+    fn from(error: account::Error) -> Self {
+        tracing::warn!(%error, "the connections page is not available");
+        Self::Unavailable
+    }
+}
+
+impl Refusal {
+    fn page(self, hosted: &Hosted) -> Response {
+        let (status, title, text) = match self {
+            Self::NotFound => {
+                (StatusCode::NOT_FOUND, "This app isn't connected", "It may have been disconnected already.")
+            }
+            Self::Form => (
+                StatusCode::FORBIDDEN,
+                "This form has expired",
+                "Nothing was changed. Open the page again and repeat what you did.",
+            ),
+            Self::Unavailable => {
+                (StatusCode::SERVICE_UNAVAILABLE, "This page isn't available now", "Try again in a minute.")
+            }
+        };
+        said(hosted, status, title, text)
+    }
+}
+
+/// A form with nothing but its button.
+#[derive(Deserialize)]
+struct ButtonForm {
+    form_token: SecretString,
+}
+
+#[derive(Deserialize)]
+struct BudgetForm {
+    form_token: SecretString,
+    budget: String,
+}
+
+/// What was just done.
+#[derive(Deserialize)]
+struct Done {
+    done: Option<Notice>,
+}
+
+impl SignedIn {
+    fn check(&self, hosted: &Hosted, form_token: &SecretString) -> Result<(), Refusal> {
+        let is_ours = hosted.inner.browsers.is_form_token(&self.browser, form_token);
+        if is_ours { Ok(()) } else { Err(Refusal::Form) }
+    }
+}
+
+async fn list(State(hosted): State<Hosted>, signed_in: SignedIn, Query(done): Query<Done>) -> Response {
+    match hosted.apps(&signed_in.person).await {
+        Ok(apps) => views::list(&hosted, &signed_in, &apps, done.done, None),
+        Err(refusal) => refusal.page(&hosted),
+    }
+}
+
+async fn set_budget(
+    State(hosted): State<Hosted>,
+    signed_in: SignedIn,
+    Path(id): Path<String>,
+    Form(given): Form<BudgetForm>,
+) -> Response {
+    let outcome = async {
+        signed_in.check(&hosted, &given.form_token)?;
+        let grant = hosted.own_grant(&signed_in.person, &id).await?;
+        let Ok(budget) = given.budget.trim().parse() else {
+            let apps = hosted.apps(&signed_in.person).await?;
+            return Ok(views::list(&hosted, &signed_in, &apps, None, Some(&grant.id)));
+        };
+        hosted.inner.accounts.open(&grant.owner()).set_daily_limit(budget).await?;
+        Ok::<_, Refusal>(after(Notice::Saved))
+    };
+    outcome.await.unwrap_or_else(|refusal| refusal.page(&hosted))
+}
+
+async fn confirm(State(hosted): State<Hosted>, signed_in: SignedIn, Path(id): Path<String>) -> Response {
+    match hosted.own_grant(&signed_in.person, &id).await {
+        Ok(grant) => views::disconnect(&hosted, &signed_in, &format!("{PATH}/{id}/revoke"), &[grant]),
+        Err(refusal) => refusal.page(&hosted),
+    }
+}
+
+async fn revoke(
+    State(hosted): State<Hosted>,
+    signed_in: SignedIn,
+    Path(id): Path<String>,
+    Form(given): Form<ButtonForm>,
+) -> Response {
+    let outcome = async {
+        signed_in.check(&hosted, &given.form_token)?;
+        let grant = hosted.own_grant(&signed_in.person, &id).await?;
+        hosted.disconnect(vec![grant.id]).await?;
+        Ok::<_, Refusal>(after(Notice::Disconnected))
+    };
+    outcome.await.unwrap_or_else(|refusal| refusal.page(&hosted))
+}
+
+async fn confirm_all(State(hosted): State<Hosted>, signed_in: SignedIn) -> Response {
+    match hosted.inner.server.grants_of(&signed_in.person.subject).await {
+        Ok(grants) if grants.is_empty() => Redirect::to(PATH).into_response(),
+        Ok(grants) => views::disconnect(&hosted, &signed_in, "/connections/revoke", &grants),
+        Err(error) => Refusal::from(error).page(&hosted),
+    }
+}
+
+async fn revoke_all(
+    State(hosted): State<Hosted>,
+    signed_in: SignedIn,
+    Form(given): Form<ButtonForm>,
+) -> Response {
+    let outcome = async {
+        signed_in.check(&hosted, &given.form_token)?;
+        let grants = hosted.inner.server.grants_of(&signed_in.person.subject).await?;
+        hosted.disconnect(grants.into_iter().map(|grant| grant.id).collect()).await?;
+        Ok::<_, Refusal>(after(Notice::Disconnected))
+    };
+    outcome.await.unwrap_or_else(|refusal| refusal.page(&hosted))
+}
+
+async fn sign_out(
+    State(hosted): State<Hosted>,
+    signed_in: SignedIn,
+    Form(given): Form<ButtonForm>,
+) -> Response {
+    let outcome = async {
+        signed_in.check(&hosted, &given.form_token)?;
+        hosted.inner.browsers.sign_out(&signed_in.browser).await?;
+        Ok::<_, Refusal>(said(&hosted, StatusCode::OK, "You are signed out", "Your apps stay connected."))
+    };
+    outcome.await.unwrap_or_else(|refusal| refusal.page(&hosted))
+}
+
+impl Hosted {
+    /// Ends grants for their owner, to the end even when the browser closes the connection.
+    async fn disconnect(&self, grants: Vec<GrantId>) -> Result<(), Refusal> {
+        let hosted = self.clone();
+        let work = async move { hosted.end(&grants, EndReason::Person).await };
+        tokio::spawn(work.in_current_span()).await.map_err(|_| Refusal::Unavailable)??;
+        Ok(())
+    }
+}
+
+/// Returns a page that only says something.
+fn said(hosted: &Hosted, status: StatusCode, title: &str, text: &str) -> Response {
+    let authority = hosted.inner.settings.origin.authority();
+    Page { authority, title, text, is_problem: !status.is_success(), ..Page::default() }.response(status)
+}
+
+/// Returns to the list, which says what was done.
+fn after(done: Notice) -> Response {
+    Redirect::to(&format!("{PATH}?done={}", done.as_str())).into_response()
 }

@@ -2,6 +2,7 @@
 
 use super::{
     Hosted,
+    audit::AuditedEvent,
     browser::Browser,
     consent::Consent,
     pending::{PendingAuthorization, State},
@@ -54,6 +55,7 @@ impl Hosted {
         let is_live = async { Ok(server.grant(&grant.id).await?.is_some_and(|grant| grant.ended.is_none())) };
         match (opened, is_live.await) {
             (Ok(()), Ok(true)) => {
+                self.audit(AuditedEvent::Allowed { grant: &grant });
                 self.step_of(&grant, "credential stored").await;
                 self.settle_in_background(&grant);
                 Ok(grant)
@@ -98,7 +100,9 @@ impl Hosted {
     /// Ends a grant that has just been made. What cannot be done now is done by a sweep.
     async fn abandon(&self, grant: &Grant) {
         match self.inner.server.end_grant(&grant.id, EndReason::Refused).await {
-            Ok(_) => self.release(grant).await,
+            Ok(_) => {
+                self.release(grant).await;
+            }
             Err(error) => tracing::warn!(%error, reference = grant.reference, "a grant was not ended yet"),
         }
     }

@@ -2,11 +2,13 @@
 //! grant has. Everything that outlives a request is in the vault, so that every replica answers every request.
 
 mod attempts;
+mod audit;
 mod authorize;
 mod authorize_views;
 mod browser;
 mod connections;
 mod consent;
+mod ending;
 mod grants;
 mod pending;
 mod person;
@@ -23,6 +25,7 @@ pub use self::{
     attempts::{Attempt, AttemptRefused, Attempts},
     browser::{Browser, Browsers},
     person::Person,
+    release::Released,
     trace::{Trace, TraceStep, Traces},
 };
 use crate::{
@@ -55,6 +58,7 @@ struct Inner {
     accounts: Accounts,
     sign_in_pages: PublicPages,
     browsers: Browsers,
+    attempts: Attempts,
     traces: Traces,
 }
 
@@ -66,8 +70,9 @@ impl Hosted {
         let sign_in_pages =
             PublicPages::new(records.clone(), &settings.origin, accounts.authenticator(), demo);
         let browsers = Browsers::new(records.clone(), sign_in_pages.clone());
+        let attempts = Attempts::new(records.clone(), server.clock().clone());
         let traces = Traces::new(records.clone(), server.clock().clone());
-        Self { inner: Arc::new(Inner { settings, server, accounts, sign_in_pages, browsers, traces }) }
+        Self { inner: Arc::new(Inner { settings, server, accounts, sign_in_pages, browsers, attempts, traces }) }
     }
 
     /// Returns the sign-in pages, which the MCP server sends owners to as well.

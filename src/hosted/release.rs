@@ -24,6 +24,17 @@ const SWEEP_LEASE: Duration = Duration::from_mins(5);
 /// Age from which a grant that is not complete is one whose process has died.
 const INCOMPLETE_AFTER: chrono::TimeDelta = chrono::TimeDelta::minutes(10);
 
+/// How far a grant that has ended is released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Released {
+    /// Nothing is left of it.
+    Entirely,
+    /// An API key waits to be revoked at BondMCP: its owner must sign in again for that.
+    UntilSignIn,
+    /// A sweep repeats it.
+    Not,
+}
+
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error(transparent)]
@@ -35,21 +46,23 @@ enum Error {
 impl Hosted {
     /// Revokes the API key of an ended grant, ends its session, and forgets its account. What cannot be done now is done
     /// by a later [`sweep`](Self::sweep), or when the person signs in again.
-    pub async fn release(&self, grant: &Grant) {
-        if let Err(error) = self.released(grant).await {
+    pub async fn release(&self, grant: &Grant) -> Released {
+        self.released(grant).await.unwrap_or_else(|error| {
             tracing::warn!(%error, reference = grant.reference, "a grant has ended and is not released yet; this is repeated");
-        }
+            Released::Not
+        })
     }
 
     /// Each step can be repeated, and the record of the grant goes last: it leads a sweep here after a crash.
-    async fn released(&self, grant: &Grant) -> Result<(), Error> {
+    async fn released(&self, grant: &Grant) -> Result<Released, Error> {
         let server = &self.inner.server;
         // Nothing of a grant that lives is ever released.
         if server.grant(&grant.id).await?.is_some_and(|grant| grant.ended.is_none()) {
-            return Ok(());
+            return Ok(Released::Not);
         }
         let account = self.inner.accounts.open(&grant.owner());
         let left = account.release().await?;
+        let released = if left.is_empty() { Released::Entirely } else { Released::UntilSignIn };
         if !left.is_empty() {
             tracing::warn!(
                 key_ids = ?left.keys,
@@ -63,7 +76,8 @@ impl Hosted {
         }
         account.forget_grant().await?;
         server.forget_grant(grant).await?;
-        self.settle(&grant.subject).await
+        self.settle(&grant.subject).await?;
+        Ok(released)
     }
 
     async fn add_revocations(&self, subject: &Subject, left: Leftovers) -> Result<(), vault::Error> {
@@ -133,7 +147,9 @@ impl Hosted {
 
     async fn sweep_as(&self, holder: &str) -> Result<(), vault::Error> {
         let server = &self.inner.server;
-        server.end_expired_grants().await?;
+        for grant in server.end_expired_grants().await? {
+            self.note_end(&grant).await;
+        }
         for grant in server.all_grants().await? {
             if !self.holds_sweep(holder).await? {
                 return Ok(());

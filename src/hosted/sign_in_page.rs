@@ -1,6 +1,8 @@
 //! `/sign-in`: the sign-in pages, which every replica serves. A GET changes nothing, so link scanners do no harm. The
 //! pages work without scripts.
 
+use std::time::Duration;
+
 use axum::{
     Router,
     extract::{Form, FromRequestParts, Path},
@@ -10,14 +12,15 @@ use axum::{
 };
 use http::{
     HeaderValue, StatusCode,
-    header::{CONTENT_TYPE, SET_COOKIE},
+    header::{CONTENT_TYPE, RETRY_AFTER, SET_COOKIE},
     request::Parts,
 };
 use serde::Deserialize;
 
-use super::{Hosted, browser::Browser, person::Person};
+use super::{Attempt, AttemptRefused, Hosted, audit::AuditedEvent, browser::Browser, person::Person};
 use crate::{
     account::{self, Owner},
+    client_address::ClientAddress,
     error::{Kind, UserFacingError},
     secret::{self, SecretString},
     sign_in::{
@@ -141,6 +144,9 @@ struct Visit {
     form_token: SecretString,
     /// The cookie of a browser that had none.
     new_cookie: Option<String>,
+    client: ClientAddress,
+    /// The attempt in progress.
+    attempt: Option<Attempt>,
 }
 
 impl FromRequestParts<Hosted> for Visit {
@@ -171,7 +177,8 @@ impl FromRequestParts<Hosted> for Visit {
             }
         };
         let form_token = browsers.form_token(&browser);
-        Ok(Self { hosted: hosted.clone(), page, browser, form_token, new_cookie })
+        let client = ClientAddress::of(&parts.extensions);
+        Ok(Self { hosted: hosted.clone(), page, browser, form_token, new_cookie, client, attempt: None })
     }
 }
 
@@ -220,12 +227,46 @@ impl Visit {
     }
 
     /// Every attempt passes here before BondMCP is asked. Returns the answer to one that there is no more of.
-    async fn begin_attempt(&mut self, _email: &str) -> Result<(), Response> {
+    async fn begin_attempt(&mut self, method: SignInMethod, email: &str) -> Result<(), Response> {
+        match self.hosted.inner.attempts.begin(email, self.client).await {
+            Ok(attempt) => self.attempt = Some(attempt),
+            Err(AttemptRefused::Limited(wait)) => return Err(self.limited(method, email, wait)),
+            Err(AttemptRefused::Store(error)) => return Err(self.hosted.unavailable(&error)),
+        }
         match self.page.begin_attempt().await {
             Ok(true) => Ok(()),
-            Ok(false) => Err(self.show(None)),
+            Ok(false) => {
+                self.take_back().await;
+                Err(self.show(None))
+            }
             Err(error) => Err(self.hosted.unavailable(&error)),
         }
+    }
+
+    /// The attempt in progress was no guess at a password.
+    async fn take_back(&mut self) {
+        if let Some(attempt) = self.attempt.take() {
+            attempt.take_back().await;
+        }
+    }
+
+    /// BondMCP has not decided about the attempt in progress.
+    async fn undecided(&mut self) -> Result<(), vault::Error> {
+        self.take_back().await;
+        self.page.attempt_was_undecided().await
+    }
+
+    /// Answers an attempt that is one too many for its e-mail address or its client.
+    fn limited(&self, method: SignInMethod, email: &str, wait: Duration) -> Response {
+        let minutes = wait.as_secs().div_ceil(60);
+        let unit = if minutes == 1 { "minute" } else { "minutes" };
+        let message = format!(
+            "There were too many attempts with this e-mail address or from your network. Try again in {minutes} {unit}."
+        );
+        let mut answer = self.problem(method, email, &Problem::new(Field::None, message));
+        *answer.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+        answer.headers_mut().insert(RETRY_AFTER, wait.as_secs().into());
+        answer
     }
 
     async fn sign_in(mut self, login: Login) -> Response {
@@ -234,11 +275,14 @@ impl Visit {
             State::Verifying { email } => email.clone(),
             _ => login.email,
         };
-        if let Err(refusal) = self.begin_attempt(&email).await {
+        if let Err(refusal) = self.begin_attempt(SignInMethod::SignIn, &email).await {
             return refusal;
         }
         match self.admitted(&email, login.password).await {
-            Ok(answer) => answer,
+            Ok(answer) => {
+                self.take_back().await;
+                answer
+            }
             Err(failure) => match self.failed(&email, failure).await {
                 Ok(problem) => self.problem(SignInMethod::SignIn, &email, &problem),
                 Err(error) => self.hosted.unavailable(&error),
@@ -263,6 +307,7 @@ impl Visit {
                 let person = Person { subject, email: email.to_owned() };
                 let browsers = &self.hosted.inner.browsers;
                 let cookie = browsers.sign_in(&self.browser, self.page.id(), &person, authenticated).await?;
+                self.hosted.audit(AuditedEvent::SignedIn { person: &person });
                 self.page.set_state(State::SignedIn { email: Some(person.email) }).await?;
                 Ok(with_cookie(Redirect::to(&next).into_response(), Some(&cookie)))
             }
@@ -274,7 +319,7 @@ impl Visit {
         let error = match failure {
             Failure::Account(error) => error,
             Failure::Nobody => {
-                self.page.attempt_was_undecided().await?;
+                self.undecided().await?;
                 return Ok(Problem::new(Field::None, NOBODY));
             }
             Failure::Vault(error) => return Err(error),
@@ -287,10 +332,11 @@ impl Visit {
             ));
         }
         if matches!(error, account::Error::AnotherUser) {
+            self.take_back().await;
             self.page.attempt_was_wrong().await?;
             return Ok(Problem::with_account(&UserFacingError::from(&error)));
         }
-        self.page.attempt_was_undecided().await?;
+        self.undecided().await?;
         if error.is_not_verified() {
             if let Purpose::Browser { .. } = self.page.purpose() {
                 self.page.set_state(State::Verifying { email: email.to_owned() }).await?;
@@ -306,7 +352,7 @@ impl Visit {
             return self.notice(Notice::Unknown);
         }
         let Login { email, password } = login;
-        if let Err(refusal) = self.begin_attempt(&email).await {
+        if let Err(refusal) = self.begin_attempt(SignInMethod::CreateAccount, &email).await {
             return refusal;
         }
         let registered = self.hosted.sign_in_pages().authenticator().register(&email, &password).await;
@@ -314,7 +360,7 @@ impl Visit {
         let noted = match &report {
             // Or addresses could be tried until one has an account.
             Some(report) if report.kind == Kind::Conflict => self.page.attempt_was_wrong().await.map(drop),
-            Some(_) => self.page.attempt_was_undecided().await,
+            Some(_) => self.undecided().await,
             None => self.now_verifying(&email).await,
         };
         match (noted, report) {
@@ -333,7 +379,7 @@ impl Visit {
     }
 
     async fn now_verifying(&mut self, email: &str) -> Result<(), vault::Error> {
-        self.page.attempt_was_undecided().await?;
+        self.undecided().await?;
         self.page.set_state(State::Verifying { email: email.to_owned() }).await
     }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::{Clock, Timestamp},
+    metrics,
     oauth::Records,
     vault::{self, RecordKind},
 };
@@ -63,6 +64,7 @@ impl Traces {
     /// Notes a step, here and in the log. Never fails: what cannot be stored is logged only.
     pub async fn step(&self, reference: &str, step: &'static str) {
         tracing::info!(reference, step, "authorization");
+        metrics::authorization_step(step);
         if let Err(error) = self.store(reference, step).await {
             tracing::warn!(reference, %error, "a step of an authorization is in the log only");
         }

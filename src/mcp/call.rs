@@ -96,7 +96,8 @@ impl OwnerServer {
         let served = self.shared.tools.get(&*request.name);
         let id = CALLS.fetch_add(1, Ordering::Relaxed);
         let tool = served.map_or(UNKNOWN, |tool| tool.spec.name);
-        let span = tracing::info_span!("call", id, tool, owner = self.account.name());
+        let (owner, request_id) = (self.account.name(), host.request_id());
+        let span = tracing::info_span!("call", id, tool, owner, request_id);
         self.answer_call(served, request, host).instrument(span).await
     }
 

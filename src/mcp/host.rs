@@ -3,6 +3,7 @@
 //! `RequestContext` or `Peer`: `clippy.toml` disallows them.
 #![expect(clippy::disallowed_types, reason = "here and in `door` messages leave for the host")]
 
+use http::request::Parts;
 use rmcp::{
     RoleServer,
     model::{
@@ -15,7 +16,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::guard::Guard;
-use crate::oauth::Scopes;
+use crate::{oauth::Scopes, telemetry::RequestId};
 
 /// Hosts whose `accept` says that the person is done with the page, not only that they want to open it. Their dialog,
 /// and with it the link, is gone then.
@@ -42,6 +43,11 @@ impl Host {
     /// What it calls itself: a claim, not a fact.
     pub fn name(&self) -> Option<String> {
         self.context.client_info().map(|host| self.guard.name(&host.name))
+    }
+
+    /// The name of the HTTP request in the log, if it came over HTTP.
+    pub fn request_id(&self) -> Option<&str> {
+        self.context.extensions.get::<Parts>()?.extensions.get().map(RequestId::as_str)
     }
 
     fn is_one_of(&self, names: &[&str]) -> bool {

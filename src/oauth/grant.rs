@@ -10,6 +10,7 @@ use super::{AuthorizationRequest, AuthorizationServer, ClientKind, Next, Scopes,
 use crate::{
     account::Owner,
     clock::Timestamp,
+    metrics,
     vault::{self, RecordKind},
 };
 
@@ -62,6 +63,20 @@ pub enum EndReason {
     Expired,
     /// BondMCP no longer accepts the key or the account.
     Refused,
+}
+
+impl EndReason {
+    /// Its name in metrics.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Person => "person",
+            Self::Operator => "operator",
+            Self::Client => "client",
+            Self::Replay => "replay",
+            Self::Expired => "expired",
+            Self::Refused => "refused",
+        }
+    }
 }
 
 impl Subject {
@@ -192,6 +207,7 @@ impl AuthorizationServer {
         self.inner.grant_states.set_ended(id);
         if let Some(grant) = &grant {
             tracing::info!(grant = %id, reference = grant.reference, ?reason, "a grant has ended");
+            metrics::grant_ended(reason.name());
         }
         Ok(grant)
     }

@@ -22,6 +22,9 @@ mod signing_keys;
 mod token_hash;
 mod token_request;
 
+#[cfg(test)]
+mod tests;
+
 use std::{sync::Arc, time::Duration};
 
 pub use self::{

@@ -6,7 +6,6 @@
 //! of the current one; and nobody gets from a token to its successor without the server.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::{
@@ -33,6 +32,11 @@ impl RefreshToken {
         Self { grant: grant.clone(), generation: 1, secret: secret::random() }
     }
 
+    /// Whether it is the first one of its grant.
+    pub fn is_first(&self) -> bool {
+        self.generation == 1
+    }
+
     /// Reads a token; `None` if it is none of this server's.
     pub fn parse(keys: &ServerKeys, text: &SecretString) -> Option<Self> {
         let mut parts = text.expose_secret().split('.');
@@ -41,10 +45,10 @@ impl RefreshToken {
         else {
             return None;
         };
-        let (secret, mark) = rest.split_at_checked(rest.len().checked_sub(MARK_CHARS)?)?;
+        let (secret, _mark) = rest.split_at_checked(rest.len().checked_sub(MARK_CHARS)?)?;
         let (grant, generation) = (GrantId::given(grant), generation.parse().ok()?);
         let token = Self { grant, generation, secret: secret.into() };
-        bool::from(token.mark(keys).as_bytes().ct_eq(mark.as_bytes())).then_some(token)
+        secret::same(&token.to_text(keys), text).then_some(token)
     }
 
     pub fn to_text(&self, keys: &ServerKeys) -> SecretString {

@@ -65,7 +65,7 @@ impl ServerKeys {
         Ok(found.map(|found| Self::of(&found.value.secret)))
     }
 
-    fn of(secret: &SecretString) -> Self {
+    pub fn of(secret: &SecretString) -> Self {
         Self { secret: Hkdf::new(None, secret.expose_secret().as_bytes()) }
     }
 

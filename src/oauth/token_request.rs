@@ -7,6 +7,7 @@ use super::{
     refresh_token::RefreshToken,
 };
 use crate::{
+    metrics,
     secret::{ExposeSecret as _, SecretString},
     vault::{self, RecordKind},
 };
@@ -28,6 +29,8 @@ pub struct TokenResponse {
     pub scope: Scopes,
     /// Names the authorization in logs.
     pub reference: String,
+    /// Whether they are the first tokens of their grant.
+    pub are_first: bool,
 }
 
 /// Whether BondMCP still accepts what a grant calls it with.
@@ -38,6 +41,15 @@ pub enum Acceptance {
     Refused,
     /// It cannot be found out now.
     Unknown,
+}
+
+/// Counts the outcome of a request in the metrics.
+fn counted(
+    grant_type: &'static str,
+    answer: Result<TokenResponse, OAuthError>,
+) -> Result<TokenResponse, OAuthError> {
+    metrics::token_request(grant_type, answer.as_ref().map_or_else(|error| error.code, |_| "ok"));
+    answer
 }
 
 impl AuthorizationServer {
@@ -53,8 +65,8 @@ impl AuthorizationServer {
         let client = self.clients().authenticate(authorization, form.parameters()).await?;
         form.check_resource(self.endpoints())?;
         match form.get("grant_type").map(|grant_type| grant_type.expose_secret()) {
-            Some("authorization_code") => self.redeem(&client, &form).await,
-            Some("refresh_token") => self.refresh(&client, &form, accepted).await,
+            Some("authorization_code") => counted("code", self.redeem(&client, &form).await),
+            Some("refresh_token") => counted("refresh", self.refresh(&client, &form, accepted).await),
             Some(_) => Err(OAuthError::bad_request(
                 "unsupported_grant_type",
                 "grant_type must be authorization_code or refresh_token.",
@@ -146,6 +158,7 @@ impl AuthorizationServer {
             expires_in: self.inner.settings.access_token_lifetime.as_secs(),
             scope,
             reference: grant.reference.clone(),
+            are_first: refresh_token.is_first(),
         })
     }
 

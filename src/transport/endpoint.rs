@@ -63,6 +63,12 @@ pub(super) struct Endpoint {
     draining: CancellationToken,
 }
 
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint").field("sessions", &self.sessions).finish_non_exhaustive()
+    }
+}
+
 impl Endpoint {
     /// `stopping` ends everything, `draining` only what would go on for ever.
     pub fn new(
@@ -133,6 +139,11 @@ impl Endpoint {
                 })
             }
         }
+    }
+
+    /// Returns the number of open sessions.
+    pub async fn open_sessions(&self) -> usize {
+        self.sessions.manager.sessions.read().await.len()
     }
 
     fn rejected(&self, rejection: Rejection) -> Response {

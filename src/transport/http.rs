@@ -20,6 +20,7 @@ pub use super::{
     endpoint::MAX_BODY_BYTES,
 };
 use crate::{
+    client_address::TrustedProxies,
     listener::{self, Bounds},
     mcp::BondMcp,
     oauth::AuthorizationServer,
@@ -45,6 +46,8 @@ pub struct Protection {
     pub max_sessions: usize,
     /// Maximum number of open sessions of all owners together.
     pub max_sessions_overall: usize,
+    /// Who may say for whom a request of a hosted server is forwarded; nobody by default.
+    pub trusted_proxies: TrustedProxies,
 }
 
 impl Protection {
@@ -57,6 +60,7 @@ impl Protection {
             allowed_origins: vec![],
             max_sessions: 64,
             max_sessions_overall: 256,
+            trusted_proxies: TrustedProxies::default(),
         }
     }
 
@@ -69,6 +73,7 @@ impl Protection {
             allowed_origins: vec![],
             max_sessions: 16,
             max_sessions_overall: 4096,
+            trusted_proxies: TrustedProxies::default(),
         }
     }
 }

@@ -109,22 +109,15 @@ impl Class {
     }
 }
 
-/// The counters of this process.
-#[derive(Debug)]
-struct Limits {
+/// The counters of this process. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Limits {
     began: Instant,
     overall: Cache<Class, Arc<Bucket>>,
     clients: Cache<(Class, ClientAddress), Arc<Bucket>>,
 }
 
-/// Refuses requests to `router` beyond the limits. It belongs inside of what notes the client addresses, and of CORS.
-pub fn limited(router: Router) -> Router {
-    let clients = Cache::builder().max_capacity(MAX_CLIENTS).time_to_idle(FORGOTTEN_AFTER).build();
-    let limits = Limits { began: Instant::now(), overall: Cache::new(64), clients };
-    router.layer(middleware::from_fn_with_state(Arc::new(limits), limit))
-}
-
-async fn limit(State(limits): State<Arc<Limits>>, request: Request, next: Next) -> Response {
+async fn limit(State(limits): State<Limits>, request: Request, next: Next) -> Response {
     let Some(class) = Class::of(request.method(), request.uri().path()) else {
         return next.run(request).await;
     };
@@ -159,6 +152,17 @@ struct Counted {
 }
 
 impl Limits {
+    pub fn new() -> Self {
+        let clients = Cache::builder().max_capacity(MAX_CLIENTS).time_to_idle(FORGOTTEN_AFTER).build();
+        Self { began: Instant::now(), overall: Cache::new(64), clients }
+    }
+
+    /// Refuses requests to `router` beyond the limits. It belongs inside of what notes the client addresses, and of
+    /// CORS.
+    pub fn protect(&self, router: Router) -> Router {
+        router.layer(middleware::from_fn_with_state(self.clone(), limit))
+    }
+
     fn of(&self, class: Class, client: ClientAddress) -> Counted {
         Counted {
             limit: class.limit(),

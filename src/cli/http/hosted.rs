@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::listen;
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
         serving::{ServingArgs, usd},
         stop,
     },
+    client_address::{TrustedProxies, TrustedProxy},
     config::PublicOrigin,
     hosted::{self, Hosted},
     oauth::{self, AuthorizationServer, Network},
@@ -49,6 +50,13 @@ pub(super) struct HostedArgs {
     /// After that, how long requests in flight may take
     #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(0..=600), requires = "public_url")]
     drain_timeout: u64,
+    /// A proxy in front whose X-Forwarded-For says who the client is, such as 10.0.0.0/8; repeatable. Without one,
+    /// requests through a proxy are all counted as the proxy's against the limits per client
+    #[arg(long, value_name = "CIDR", requires = "public_url")]
+    trusted_proxy: Vec<TrustedProxy>,
+    /// Serve metrics for Prometheus at /metrics on this address, apart from everything else; keep it private
+    #[arg(long, value_name = "ADDR", requires = "public_url")]
+    metrics_listen: Option<SocketAddr>,
 }
 
 /// Refuses what is one account's in a server for many.
@@ -78,6 +86,10 @@ impl HostedArgs {
     ) -> Result<(), Error> {
         let settings = self.settings(&origin)?;
         let (listener, address) = listen(address).await?;
+        let metrics_listener = match self.metrics_listen {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        };
         let printer = app.printer.clone();
         let (requested_to_stop, stopping) = (CancellationToken::new(), CancellationToken::new());
         stop::on_signal(requested_to_stop.clone());
@@ -94,10 +106,16 @@ impl HostedArgs {
         let sign_in =
             sign_in::Options { public: Some(hosted.sign_in_pages().clone()), ..prepared.sign_in.clone() };
         let serving = prepared.start(Some(sign_in), stopping.clone())?;
-        let protection = Protection::hosted(server);
+        let trusted_proxies = TrustedProxies::new(self.trusted_proxy.clone());
+        let protection = Protection { trusted_proxies, ..Protection::hosted(server) };
         let http = HostedHttp::new(hosted, requested_to_stop, stopping);
         let router = http.router(&serving.server, protection);
         announce(&printer, &origin, address);
+        let _serving_metrics = metrics_listener.map(|(listener, address)| {
+            printer.print_err(format_args!("Serving metrics at http://{address}/metrics"));
+            let http = http.clone();
+            AbortOnDropHandle::new(tokio::spawn(async move { http.serve_metrics(listener).await }))
+        });
         http.serve(listener, router, self.drain(&origin)).await;
         serving.server.close().await;
         Ok(())

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     App, Error,
+    operator::PUBLIC_URL,
     printer::{Printer, reveal_err},
     serving::ServingArgs,
     stop,
@@ -27,7 +28,8 @@ pub(super) const EXAMPLES: &str = "Examples:
   bondmcp-server http --listen 127.0.0.1:9000 --read-only
   bondmcp-server http --sandbox --no-auth
   bondmcp-server http --sandbox --public-url http://localhost:8787
-  bondmcp-server http --public-url https://bond.example.com --default-daily-spend 2";
+  bondmcp-server http --public-url https://bond.example.com --default-daily-spend 2
+  bondmcp-server http --public-url https://bond.example.com --trusted-proxy 10.0.0.0/8 --metrics-listen 127.0.0.1:9464";
 
 /// Serves MCP over streamable HTTP at /mcp, with one account for all callers. Every request carries a bearer token:
 /// BONDMCP_HTTP_TOKEN, or one generated at startup and printed once to stderr. With --public-url it serves everybody's
@@ -38,8 +40,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8787")]
     listen: SocketAddr,
     /// Host the server for many people under this origin, such as https://bond.example.com; http:// for a trial on
-    /// loopback
-    #[arg(long, value_name = "URL", conflicts_with_all = ["no_auth", "allow_host", "allow_origin", "sign_in_port", "open_browser"])]
+    /// loopback [default: BONDMCP_PUBLIC_URL]
+    #[arg(long, value_name = "URL", env = PUBLIC_URL, hide_env = true, conflicts_with_all = ["no_auth", "allow_host", "allow_origin", "sign_in_port", "open_browser"])]
     public_url: Option<PublicOrigin>,
     #[command(flatten)]
     hosted: hosted::HostedArgs,

@@ -85,7 +85,10 @@ impl Clients {
             Keys::Inline(keys) => verify(keys),
             Keys::At(url) => {
                 let found = self.key_sets.get(url, |keys| assertion.is_for(keys)).await;
-                verify(&*found.map_err(|_| unavailable())?)
+                verify(&*found.map_err(|error| {
+                    tracing::info!(?error, "the keys of a client cannot be used");
+                    unavailable()
+                })?)
             }
         };
         let verified = verified.ok_or_else(failed)?;
@@ -136,10 +139,9 @@ fn assertion(form: &[(String, SecretString)]) -> Result<Option<Assertion<'_>>, O
 fn basic(authorization: &str) -> Option<Result<(String, Option<SecretString>), OAuthError>> {
     let (scheme, encoded) = authorization.split_once(' ')?;
     scheme.eq_ignore_ascii_case("basic").then(|| {
-        basic_credentials(encoded.trim()).ok_or(OAuthError {
-            status: 401,
-            ..invalid_request("The Authorization header is not valid Basic authentication.")
-        })
+        let credentials = basic_credentials(encoded.trim());
+        credentials
+            .ok_or_else(|| invalid_client("The Authorization header is not valid Basic authentication."))
     })
 }
 
@@ -203,3 +205,6 @@ fn unavailable() -> OAuthError {
         ended: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

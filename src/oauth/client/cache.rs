@@ -154,3 +154,6 @@ impl Hosts {
         window.fetches <= FETCHES_PER_HOST
     }
 }
+
+#[cfg(test)]
+mod tests;

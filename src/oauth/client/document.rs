@@ -12,7 +12,7 @@ use super::{
     display_name,
     fetch::FetchError,
     jwks::KeySet,
-    redirect_uri,
+    metadata, redirect_uri,
 };
 
 /// Longest id, in bytes.
@@ -93,8 +93,7 @@ impl ClientDocument {
 
 impl Document for ClientDocument {
     fn parse(url: &str, body: &[u8]) -> Result<Self, &'static str> {
-        let metadata: Metadata =
-            serde_json::from_slice(body).map_err(|_| "The app's metadata document is not valid.")?;
+        let metadata: Metadata = metadata(body).ok_or("The app's metadata document is not valid.")?;
         if metadata.client_id != url {
             return Err("The app's metadata document is for another app.");
         }
@@ -157,3 +156,6 @@ pub fn told(error: CacheError) -> &'static str {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,7 @@ mod testing;
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use self::fetch::Network;
 use self::{
@@ -171,7 +171,10 @@ impl Clients {
                 return Err(UNKNOWN);
             }
             let found = self.documents.get(&url, suffices).await;
-            let found = found.map_err(|error| ClientError::Document(document::told(error)))?;
+            let found = found.map_err(|error| {
+                tracing::info!(?error, "the metadata document of a client cannot be used");
+                ClientError::Document(document::told(error))
+            })?;
             return Ok(Known { client: found.client(id), authentication: Authentication::Document(found) });
         }
         let (client, secret) = self.registered.client(id).await?.ok_or(UNKNOWN)?;
@@ -206,6 +209,13 @@ impl Client {
     pub fn allows_redirect(&self, redirect_uri: &str) -> bool {
         self.redirect_uris.iter().any(|registered| redirect_uri::matches(registered, redirect_uri))
     }
+}
+
+/// Reads client metadata, which is a JSON object (RFC 7591, section 2).
+fn metadata<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
+    // A structure could be read from an array, too.
+    let is_object = body.trim_ascii_start().starts_with(b"{");
+    is_object.then(|| serde_json::from_slice(body).ok()).flatten()
 }
 
 /// Returns the name that a client claims, made safe to display; `None` if nothing of it is left.

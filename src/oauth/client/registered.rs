@@ -118,3 +118,6 @@ impl Registered {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

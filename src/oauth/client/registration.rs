@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::{Client, ClientKind, display_name, redirect_uri};
+use super::{Client, ClientKind, display_name, metadata, redirect_uri};
 use crate::{
     clock::Timestamp,
     oauth::{OAuthError, Records},
@@ -95,8 +95,8 @@ impl Registrations {
         if body.len() > LONGEST_BODY {
             return Err(invalid_metadata("The registration is too large."));
         }
-        let metadata: Metadata = serde_json::from_slice(body)
-            .map_err(|_| invalid_metadata("The registration must be a JSON object with redirect_uris."))?;
+        let metadata: Metadata = metadata(body)
+            .ok_or_else(|| invalid_metadata("The registration must be a JSON object with redirect_uris."))?;
         let given = metadata.redirect_uris.iter().take(MOST_REDIRECT_URIS).filter_map(Value::as_str);
         let redirect_uris = redirect_uri::acceptable(given);
         if redirect_uris.is_empty() {
@@ -271,9 +271,15 @@ mod tests {
             let error = register(&world, &json!({"redirect_uris": uris})).unwrap_err();
             assert_eq!((error.status, error.code), (400, "invalid_redirect_uri"), "{uris}");
         }
-        for body in
-            [&b""[..], b"{", b"[]", b"null", b"\xff", br#"{"redirect_uris": "https://client.example/"}"#]
-        {
+        for body in [
+            &b""[..],
+            b"{",
+            b"[]",
+            br#"[["https://client.example/"]]"#,
+            b"null",
+            b"\xff",
+            br#"{"redirect_uris": "https://client.example/"}"#,
+        ] {
             let error = world.clients.register(body).unwrap_err();
             assert_eq!((error.status, error.code), (400, "invalid_client_metadata"));
         }

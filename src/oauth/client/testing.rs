@@ -9,8 +9,10 @@ use std::{
     },
 };
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, jwk::Jwk};
 use rustls::{ServerConfig, pki_types::PrivateKeyDer};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
@@ -46,6 +48,10 @@ impl World {
         Self { clients, clock, network, _directory: directory, location }
     }
 
+    pub fn records(&self) -> &Records {
+        &self.clients.records
+    }
+
     /// Another process on the same vault.
     pub async fn replica(&self) -> Clients {
         Self::open(&self.location, &self.network, &self.clock).await
@@ -62,6 +68,56 @@ impl World {
 /// The decoded parameters of a request.
 pub fn form(parameters: &[(&str, &str)]) -> Vec<(String, SecretString)> {
     parameters.iter().map(|(name, value)| ((*name).to_owned(), SecretString::from(*value))).collect()
+}
+
+/// A key that a client signs assertions with.
+pub struct SigningKey {
+    pub kid: String,
+    algorithm: Algorithm,
+    key: EncodingKey,
+    /// The public key, as in a JWK set.
+    pub jwk: Value,
+}
+
+impl SigningKey {
+    pub fn new(kid: &str, algorithm: Algorithm) -> Self {
+        let made_for = match algorithm {
+            Algorithm::ES256 => &rcgen::PKCS_ECDSA_P256_SHA256,
+            Algorithm::EdDSA => &rcgen::PKCS_ED25519,
+            _ => &rcgen::PKCS_RSA_SHA256,
+        };
+        let pair = rcgen::KeyPair::generate_for(made_for).unwrap();
+        let (private, public) = (pair.serialize_der(), pair.public_key_raw());
+        let encoded = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let (key, mut jwk) = match algorithm {
+            Algorithm::ES256 => {
+                let jwk = json!({"kty": "EC", "crv": "P-256", "x": encoded(&public[1..33]), "y": encoded(&public[33..])});
+                (EncodingKey::from_ec_der(&private), jwk)
+            }
+            Algorithm::EdDSA => (
+                EncodingKey::from_ed_der(&private),
+                json!({"kty": "OKP", "crv": "Ed25519", "x": encoded(public)}),
+            ),
+            _ => {
+                // PKCS #8 has 26 bytes before a key of 2048 bits in PKCS #1.
+                let key = EncodingKey::from_rsa_der(&private[26..]);
+                let jwk = Jwk::from_encoding_key(&key, Algorithm::RS256).unwrap();
+                let jwk = serde_json::to_value(jwk.algorithm).unwrap();
+                (key, jwk)
+            }
+        };
+        (jwk["kid"], jwk["use"]) = (kid.into(), "sig".into());
+        Self { kid: kid.to_owned(), algorithm, key, jwk }
+    }
+
+    pub fn sign(&self, claims: &Value) -> String {
+        let header = Header { kid: Some(self.kid.clone()), ..Header::new(self.algorithm) };
+        self.sign_with(&header, claims)
+    }
+
+    pub fn sign_with(&self, header: &Header, claims: &Value) -> String {
+        jsonwebtoken::encode(header, claims, &self.key).unwrap()
+    }
 }
 
 /// A server on loopback with TLS, for `localhost`, `127.0.0.1` and `client.example`.

@@ -35,7 +35,9 @@ pub(super) async fn token(http: Http, request: Request) -> Response {
         let accepted = |grant| async move { hosted.acceptance(&grant).await };
         match hosted.authorization_server().token(authorization, &form, accepted).await {
             Ok(tokens) => {
-                hosted.traces().step(&tokens.reference, "tokens issued").await;
+                if tokens.are_first {
+                    hosted.traces().step(&tokens.reference, "code redeemed").await;
+                }
                 tokens_response(&tokens)
             }
             Err(failure) => {
@@ -58,7 +60,6 @@ pub(super) async fn revoke(http: Http, request: Request) -> Response {
     match http.server().revoke(authorization(&headers), &form).await {
         Ok(ended) => {
             if let Some(grant) = ended {
-                http.inner.hosted.traces().step(&grant.reference, "revoked by the client").await;
                 http.release(grant);
             }
             not_stored(StatusCode::OK)

@@ -6,7 +6,10 @@ mod endpoints;
 mod metadata;
 mod readiness;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -21,13 +24,17 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::readiness::Readiness;
 use super::{
+    client_address::with_client_addresses,
     endpoint::{Endpoint, error},
     http::{Protection, healthz},
+    limits::Limits,
+    request_id::with_request_ids,
 };
 use crate::{
     hosted::Hosted,
     listener::{self, Bounds},
     mcp::BondMcp,
+    metrics,
     oauth::{AuthorizationServer, Grant, GrantId},
 };
 
@@ -60,6 +67,8 @@ pub struct HostedHttp {
 struct Inner {
     hosted: Hosted,
     readiness: Readiness,
+    /// The endpoint of the router, once there is one.
+    endpoint: OnceLock<Arc<Endpoint>>,
     /// Releases of grants, which run to their end.
     tasks: TaskTracker,
     /// Cancelled when the server was requested to stop.
@@ -77,7 +86,8 @@ impl HostedHttp {
     pub fn new(hosted: Hosted, requested_to_stop: CancellationToken, stopping: CancellationToken) -> Self {
         let (readiness, tasks, draining) =
             (Readiness::default(), TaskTracker::new(), CancellationToken::new());
-        let inner = Inner { hosted, readiness, tasks, requested_to_stop, draining, stopping };
+        let endpoint = OnceLock::new();
+        let inner = Inner { hosted, readiness, endpoint, tasks, requested_to_stop, draining, stopping };
         Self { inner: Arc::new(inner) }
     }
 
@@ -86,8 +96,10 @@ impl HostedHttp {
     }
 
     /// Returns all routes.
-    pub fn router(&self, server: &BondMcp, protection: Protection) -> Router {
+    pub fn router(&self, server: &BondMcp, mut protection: Protection) -> Router {
+        let proxies = Arc::new(std::mem::take(&mut protection.trusted_proxies));
         let endpoint = Endpoint::new(server, protection, &self.inner.stopping, self.inner.draining.clone());
+        let _ = self.inner.endpoint.set(Arc::clone(&endpoint));
         let mcp = Router::new().route("/mcp", any(Endpoint::answer)).with_state(endpoint);
         let for_programs = Router::new()
             .merge(mcp)
@@ -97,16 +109,38 @@ impl HostedHttp {
             .route("/revoke", post(endpoints::revoke))
             .with_state(self.clone())
             .fallback(not_found);
-        let pages = self.inner.hosted.router();
-        // What holds for both, such as limits, goes here, inside of CORS.
+        // Inside of CORS, so that programs in web pages can read why they are refused.
+        let limits = Limits::new();
+        let for_programs = limits.protect(for_programs);
+        let pages = limits.protect(self.inner.hosted.router());
         // Programs may run in web pages; the pages of this server must not be read by others.
         let for_programs = for_programs.layer(from_fn(cors::allow_every_origin));
         let probes = Router::new()
             .route("/healthz", get(healthz))
             .route("/readyz", get(readiness::readyz))
             .with_state(self.clone());
-        // What holds for every request, such as its id and its client's address, goes around this.
-        for_programs.merge(pages).merge(probes)
+        let routes = with_client_addresses(for_programs.merge(pages).merge(probes), Arc::clone(&proxies));
+        with_request_ids(routes, proxies)
+    }
+
+    /// Serves the operator's metrics, until the server ends.
+    pub async fn serve_metrics(&self, listener: TcpListener) {
+        let this = self.clone();
+        let look = move || {
+            let this = this.clone();
+            async move {
+                metrics::set_ready(this.is_ready().await);
+                if let Some(endpoint) = this.inner.endpoint.get() {
+                    metrics::set_mcp_sessions(endpoint.open_sessions().await);
+                }
+            }
+        };
+        super::metrics::serve(listener, look, self.inner.stopping.clone()).await;
+    }
+
+    /// Whether requests should be sent here.
+    async fn is_ready(&self) -> bool {
+        !self.inner.requested_to_stop.is_cancelled() && self.inner.readiness.check(self.server()).await
     }
 
     /// Serves until the server is requested to stop, then drains.
@@ -147,7 +181,7 @@ impl HostedHttp {
     /// Gives back what an ended grant has at BondMCP, in the background: no client waits for that.
     fn release(&self, grant: Grant) {
         let hosted = self.inner.hosted.clone();
-        self.inner.tasks.spawn(async move { hosted.release(&grant).await });
+        self.inner.tasks.spawn(async move { hosted.ended(&grant).await });
     }
 
     /// The same for a grant by its id. What fails here is done by the next sweep.
@@ -155,7 +189,7 @@ impl HostedHttp {
         let this = self.clone();
         self.inner.tasks.spawn(async move {
             match this.server().grant(&id).await {
-                Ok(Some(grant)) => this.inner.hosted.release(&grant).await,
+                Ok(Some(grant)) => this.inner.hosted.ended(&grant).await,
                 Ok(None) => {}
                 Err(error) => tracing::warn!(%error, "an ended grant could not be read"),
             }

@@ -27,7 +27,7 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 pub(super) struct Readiness(Mutex<Option<(Instant, bool)>>);
 
 impl Readiness {
-    async fn check(&self, server: &AuthorizationServer) -> bool {
+    pub async fn check(&self, server: &AuthorizationServer) -> bool {
         let mut last = self.0.lock().await;
         if let Some((at, ready)) = *last
             && at.elapsed() < HOLDS
@@ -53,7 +53,7 @@ impl Readiness {
 pub(super) async fn readyz(http: Http) -> Response {
     let (status, word) = if http.inner.requested_to_stop.is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping")
-    } else if http.inner.readiness.check(http.server()).await {
+    } else if http.is_ready().await {
         (StatusCode::OK, "ready")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "unavailable")

@@ -19,7 +19,7 @@ impl Server {
             let status = request.uri().query().unwrap_or("200").parse::<u16>().unwrap();
             StatusCode::from_u16(status).unwrap()
         };
-        Self(TowerToHyperService::new(limited(Router::new().fallback(any(answer)))))
+        Self(TowerToHyperService::new(Limits::new().protect(Router::new().fallback(any(answer)))))
     }
 
     async fn send(&self, client: u32, request: http::request::Builder) -> Response {

@@ -1,0 +1,298 @@
+//! Assertions. How secrets authenticate is tested with the clients that have some.
+
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::TimeDelta;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Value, json};
+
+use super::{
+    super::testing::{ISSUER, Server, SigningKey, World, form},
+    *,
+};
+
+/// A client whose document and keys are published.
+struct Signer {
+    server: Server,
+    world: World,
+    id: String,
+    key: SigningKey,
+}
+
+impl Signer {
+    async fn new(algorithm: Algorithm) -> Self {
+        let server = Server::start().await;
+        let world = World::new(server.network()).await;
+        let (id, key) = (server.url("/oauth/abc/client.json"), SigningKey::new("one", algorithm));
+        let signer = Self { server, world, id, key };
+        // As ChatGPT publishes it.
+        signer.publish(&json!({
+            "token_endpoint_auth_method": "private_key_jwt",
+            "token_endpoint_auth_methods_supported": ["none", "private_key_jwt"],
+            "jwks_uri": signer.server.url("/oauth/jwks.json"),
+        }));
+        signer.publish_keys(&[&signer.key]);
+        signer
+    }
+
+    fn publish(&self, metadata: &Value) {
+        let mut document = metadata.clone();
+        document["client_id"] = self.id.as_str().into();
+        document["redirect_uris"] = json!(["https://chatgpt.com/connector/oauth/abc"]);
+        self.server.publish("/oauth/abc/client.json", "cache-control: max-age=86400", &document);
+    }
+
+    fn publish_keys(&self, keys: &[&SigningKey]) {
+        let keys: Vec<_> = keys.iter().map(|key| &key.jwk).collect();
+        self.server.publish("/oauth/jwks.json", "cache-control: max-age=86400", &json!({ "keys": keys }));
+    }
+
+    /// Claims that are accepted, with a new `jti`.
+    fn claims(&self) -> Value {
+        let now = self.world.clock.now().timestamp();
+        let jti = uuid::Uuid::new_v4().to_string();
+        json!({"iss": self.id, "sub": self.id, "aud": ISSUER, "iat": now, "exp": now + 300, "jti": jti})
+    }
+
+    fn claims_with(&self, name: &str, value: Value) -> Value {
+        let mut claims = self.claims();
+        claims[name] = value;
+        claims
+    }
+
+    async fn send(&self, assertion: &str) -> Result<Client, OAuthError> {
+        self.send_to(&self.world.clients, assertion).await
+    }
+
+    async fn send_to(&self, clients: &Clients, assertion: &str) -> Result<Client, OAuthError> {
+        let parameters = [
+            ("client_id", &*self.id),
+            ("client_assertion_type", assertion::TYPE),
+            ("client_assertion", assertion),
+        ];
+        clients.authenticate(None, &form(&parameters)).await
+    }
+
+    async fn is_refused(&self, assertion: &str) -> bool {
+        self.send(assertion).await.is_err_and(|error| (error.status, error.code) == (401, "invalid_client"))
+    }
+}
+
+#[tokio::test]
+async fn a_client_authenticates_with_what_it_has_signed() {
+    for algorithm in [Algorithm::RS256, Algorithm::PS256, Algorithm::ES256, Algorithm::EdDSA] {
+        let signer = Signer::new(algorithm).await;
+        let token_endpoint = json!(format!("{ISSUER}/token"));
+        for audience in [json!(ISSUER), token_endpoint.clone(), json!([ISSUER, token_endpoint])] {
+            let assertion = signer.key.sign(&signer.claims_with("aud", audience.clone()));
+            let client = signer.send(&assertion).await;
+            assert_eq!(client.unwrap().id, signer.id, "{algorithm:?} {audience}");
+        }
+        // RFC 7521, section 4.2: the client id may be left to the assertion.
+        let assertion = signer.key.sign(&signer.claims());
+        let parameters = [("client_assertion_type", assertion::TYPE), ("client_assertion", &*assertion)];
+        assert!(signer.world.clients.authenticate(None, &form(&parameters)).await.is_ok());
+        // The document and the keys were fetched once each.
+        assert_eq!(signer.server.requests(), 2);
+    }
+}
+
+#[tokio::test]
+async fn an_assertion_is_needed_only_where_none_is_not_listed_but_is_always_verified() {
+    let signer = Signer::new(Algorithm::ES256).await;
+    let without = form(&[("client_id", &signer.id)]);
+    assert!(signer.world.clients.authenticate(None, &without).await.is_ok());
+    assert!(signer.is_refused("x.y.z").await);
+    let by_another = SigningKey::new("one", Algorithm::ES256).sign(&signer.claims());
+    assert!(signer.is_refused(&by_another).await);
+
+    let signer = Signer::new(Algorithm::ES256).await;
+    signer.publish(&json!({
+        "token_endpoint_auth_method": "private_key_jwt",
+        "jwks": {"keys": [signer.key.jwk]},
+    }));
+    let without = form(&[("client_id", &signer.id)]);
+    let error = signer.world.clients.authenticate(None, &without).await.unwrap_err();
+    assert_eq!((error.status, error.code), (401, "invalid_client"));
+    assert!(signer.send(&signer.key.sign(&signer.claims())).await.is_ok());
+}
+
+// RFC 7523, section 3, item 7
+#[tokio::test]
+async fn an_assertion_is_accepted_once_by_all_replicas() {
+    let signer = Signer::new(Algorithm::ES256).await;
+    let replica = signer.world.replica().await;
+    let assertion = signer.key.sign(&signer.claims());
+    assert!(signer.send(&assertion).await.is_ok());
+    assert!(signer.is_refused(&assertion).await);
+    assert!(signer.send_to(&replica, &assertion).await.is_err());
+
+    // Also at the same time.
+    let assertion = signer.key.sign(&signer.claims());
+    let sent = (0..10).map(|_| signer.send_to(&replica, &assertion));
+    let sent = futures_util::future::join_all(sent).await;
+    assert_eq!(sent.iter().filter(|sent| sent.is_ok()).count(), 1);
+}
+
+#[tokio::test]
+async fn what_is_refused_does_not_use_up_an_id() {
+    let signer = Signer::new(Algorithm::ES256).await;
+    let claims = signer.claims();
+    let mut for_another = claims.clone();
+    for_another["aud"] = json!("https://evil.test");
+    assert!(signer.is_refused(&signer.key.sign(&for_another)).await);
+    assert!(signer.is_refused(&SigningKey::new("one", Algorithm::ES256).sign(&claims)).await);
+    assert!(signer.send(&signer.key.sign(&claims)).await.is_ok());
+}
+
+// RFC 7523, section 3; RFC 9700, section 4.8.1 (audience)
+#[tokio::test]
+async fn an_assertion_with_wrong_claims_is_refused() {
+    let signer = Signer::new(Algorithm::ES256).await;
+    let now = signer.world.clock.now().timestamp();
+    for (name, value) in [
+        ("aud", json!("https://evil.test")),
+        ("aud", json!([ISSUER, "https://evil.test"])),
+        ("aud", json!([])),
+        ("aud", json!(format!("{ISSUER}/"))),
+        ("aud", json!(format!("{ISSUER}/mcp"))),
+        ("aud", Value::Null),
+        ("iss", json!("https://evil.test/client.json")),
+        ("iss", Value::Null),
+        ("exp", json!(now - 61)),
+        ("exp", json!(now + 3600 + 121)),
+        ("exp", json!(i64::MAX)),
+        ("exp", json!(i64::MIN)),
+        ("exp", json!("soon")),
+        ("exp", Value::Null),
+        ("nbf", json!(now + 61)),
+        ("iat", json!(now + 61)),
+        ("jti", json!("")),
+        ("jti", Value::Null),
+    ] {
+        let assertion = signer.key.sign(&signer.claims_with(name, value.clone()));
+        assert!(signer.is_refused(&assertion).await, "{name} {value}");
+    }
+    for (name, value) in [("exp", now - 59), ("exp", now + 3600), ("nbf", now + 59), ("iat", now - 86400)] {
+        let assertion = signer.key.sign(&signer.claims_with(name, json!(value)));
+        assert!(signer.send(&assertion).await.is_ok(), "{name} {}", value - now);
+    }
+    // Of another client than the request names.
+    let assertion = signer.key.sign(&signer.claims_with("sub", json!("https://evil.test/client.json")));
+    assert_eq!(signer.send(&assertion).await.unwrap_err().code, "invalid_request");
+}
+
+// RFC 8725, sections 3.1 and 3.2
+#[tokio::test]
+async fn an_assertion_with_a_wrong_algorithm_is_refused() {
+    let signer = Signer::new(Algorithm::RS256).await;
+    let claims = signer.claims();
+    let encoded = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let [_, payload, signature] =
+        <[String; 3]>::try_from(signer.key.sign(&claims).split('.').map(str::to_owned).collect::<Vec<_>>())
+            .unwrap();
+    for algorithm in ["none", "None", "HS256", "RS512", "ES384", "x"] {
+        let header = encoded(&json!({"alg": algorithm, "kid": "one"}));
+        assert!(signer.is_refused(&format!("{header}.{payload}.")).await);
+        assert!(signer.is_refused(&format!("{header}.{payload}.{signature}")).await);
+    }
+    // With the public key as the secret.
+    let public = signer.key.jwk["n"].as_str().unwrap();
+    for secret in [public.as_bytes(), &URL_SAFE_NO_PAD.decode(public).unwrap()] {
+        let header = Header { kid: Some("one".to_owned()), ..Header::new(Algorithm::HS256) };
+        let forged = jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(secret)).unwrap();
+        assert!(signer.is_refused(&forged).await);
+    }
+    // An extension that must be understood.
+    let header = Header {
+        kid: Some("one".to_owned()),
+        crit: Some(vec!["exp".to_owned()]),
+        ..Header::new(Algorithm::RS256)
+    };
+    assert!(signer.is_refused(&signer.key.sign_with(&header, &claims)).await);
+    for broken in ["", ".", "..", "x", "x.y", "x.y.z.w"] {
+        let sent = signer.send(broken).await;
+        // An empty one counts as absent.
+        assert_eq!(sent.is_ok(), broken.is_empty(), "{broken}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_key_is_found_and_an_old_one_forgotten() {
+    let signer = Signer::new(Algorithm::ES256).await;
+    assert!(signer.send(&signer.key.sign(&signer.claims())).await.is_ok());
+    let new = SigningKey::new("two", Algorithm::ES256);
+    signer.publish_keys(&[&new]);
+    // Not at once, so that unknown key ids cannot make this server hammer the host.
+    assert!(signer.is_refused(&new.sign(&signer.claims())).await);
+    signer.world.clock.advance(TimeDelta::seconds(30));
+    assert!(signer.send(&new.sign(&signer.claims())).await.is_ok());
+    assert!(signer.is_refused(&signer.key.sign(&signer.claims())).await);
+    // The same for keys in the document.
+    signer.publish(&json!({"token_endpoint_auth_method": "private_key_jwt", "jwks": {"keys": [new.jwk]}}));
+    signer.world.clock.advance(TimeDelta::days(1));
+    assert!(signer.send(&new.sign(&signer.claims())).await.is_ok());
+    let newer = SigningKey::new("three", Algorithm::EdDSA);
+    signer.publish(&json!({"token_endpoint_auth_method": "private_key_jwt", "jwks": {"keys": [newer.jwk]}}));
+    signer.world.clock.advance(TimeDelta::seconds(30));
+    assert!(signer.send(&newer.sign(&signer.claims())).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_key_signs_as_it_says_and_without_a_key_id_each_is_tried() {
+    let signer = Signer::new(Algorithm::RS256).await;
+    let mut other = SigningKey::new("two", Algorithm::RS256);
+    other.jwk["use"] = json!("enc");
+    let mut for_pss = SigningKey::new("three", Algorithm::RS256);
+    for_pss.jwk["alg"] = json!("PS256");
+    let odd = json!({"kty": "x"});
+    let keys = json!({"keys": [odd, other.jwk, for_pss.jwk, signer.key.jwk]});
+    signer.server.publish("/oauth/jwks.json", "", &keys);
+    let unnamed = Header::new(Algorithm::RS256);
+    assert!(signer.send(&signer.key.sign_with(&unnamed, &signer.claims())).await.is_ok());
+    for wrong in [&other, &for_pss] {
+        assert!(signer.is_refused(&wrong.sign(&signer.claims())).await, "{}", wrong.kid);
+        assert!(signer.is_refused(&wrong.sign_with(&unnamed, &signer.claims())).await, "{}", wrong.kid);
+    }
+}
+
+#[tokio::test]
+async fn trouble_with_the_keys_passes() {
+    let signer = Signer::new(Algorithm::ES256).await;
+    signer.server.withdraw("/oauth/jwks.json");
+    let error = signer.send(&signer.key.sign(&signer.claims())).await.unwrap_err();
+    assert_eq!((error.status, error.code), (503, "temporarily_unavailable"));
+    signer.publish_keys(&[&signer.key]);
+    assert!(signer.send(&signer.key.sign(&signer.claims())).await.is_ok());
+}
+
+#[tokio::test]
+async fn other_clients_and_other_types_of_assertion_are_refused() {
+    let signer = Signer::new(Algorithm::ES256).await;
+    let assertion = signer.key.sign(&signer.claims());
+    for kind in ["", "urn:ietf:params:oauth:client-assertion-type:saml2-bearer"] {
+        let parameters =
+            [("client_id", &*signer.id), ("client_assertion_type", kind), ("client_assertion", &*assertion)];
+        let error = signer.world.clients.authenticate(None, &form(&parameters)).await.unwrap_err();
+        assert_eq!((error.status, error.code), (401, "invalid_client"), "{kind}");
+    }
+    // A client without keys.
+    let registered = json!({"redirect_uris": ["https://client.example/"]}).to_string();
+    let registered = signer.world.clients.register(registered.as_bytes()).unwrap();
+    let id = registered["client_id"].as_str().unwrap();
+    let mut claims = signer.claims();
+    (claims["iss"], claims["sub"]) = (id.into(), id.into());
+    let assertion = signer.key.sign(&claims);
+    let parameters =
+        [("client_assertion_type", assertion::TYPE), ("client_assertion", &*assertion), ("client_id", id)];
+    let error = signer.world.clients.authenticate(None, &form(&parameters)).await.unwrap_err();
+    assert_eq!((error.status, error.code), (401, "invalid_client"));
+    // RFC 6749, section 2.3: one way only.
+    let parameters = [
+        ("client_id", &*signer.id),
+        ("client_secret", "x"),
+        ("client_assertion_type", assertion::TYPE),
+        ("client_assertion", &*assertion),
+    ];
+    let error = signer.world.clients.authenticate(None, &form(&parameters)).await.unwrap_err();
+    assert_eq!((error.status, error.code), (400, "invalid_request"));
+}

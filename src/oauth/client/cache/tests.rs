@@ -1,0 +1,116 @@
+use serde_json::json;
+
+use super::{super::testing::Server, *};
+
+/// The body of a document that is sound unless it is `false`.
+#[derive(Debug)]
+struct Text(String);
+
+impl Document for Text {
+    fn parse(_url: &str, body: &[u8]) -> Result<Self, &'static str> {
+        if body == b"false" { Err("unsound") } else { Ok(Self(String::from_utf8_lossy(body).into_owned())) }
+    }
+}
+
+struct World {
+    server: Server,
+    clock: Clock,
+    cache: Cache<Text>,
+    url: Url,
+}
+
+impl World {
+    async fn new() -> Self {
+        let server = Server::start().await;
+        let clock = Clock::manual("2026-11-29T10:00:00Z".parse().unwrap());
+        let cache = Cache::new(server.network(), Arc::new(Hosts::new()), clock.clone());
+        let url = server.url("/client.json").parse().unwrap();
+        Self { server, clock, cache, url }
+    }
+
+    async fn get(&self, wanted: &str) -> Result<String, CacheError> {
+        self.cache.get(&self.url, |text| text.0.contains(wanted)).await.map(|text| text.0.clone())
+    }
+
+    fn pass(&self, seconds: i64) {
+        self.clock.advance(chrono::TimeDelta::seconds(seconds));
+    }
+}
+
+#[tokio::test]
+async fn a_document_is_fetched_again_when_its_headers_say_so() {
+    let world = World::new().await;
+    world.server.publish("/client.json", "cache-control: max-age=600", &json!("one"));
+    assert_eq!(world.get("").await.unwrap(), "\"one\"");
+    world.server.publish("/client.json", "cache-control: max-age=600", &json!("two"));
+    world.pass(599);
+    assert_eq!(world.get("").await.unwrap(), "\"one\"");
+    world.pass(1);
+    assert_eq!(world.get("").await.unwrap(), "\"two\"");
+    assert_eq!(world.server.requests(), 2);
+}
+
+#[tokio::test]
+async fn an_error_is_not_remembered() {
+    let world = World::new().await;
+    world.server.withdraw("/client.json");
+    assert_eq!(world.get("").await, Err(CacheError::Fetch(FetchError::Status)));
+    world.server.publish("/client.json", "", &json!(false));
+    assert_eq!(world.get("").await, Err(CacheError::Unsound("unsound")));
+    world.server.publish("/client.json", "", &json!("one"));
+    assert_eq!(world.get("").await.unwrap(), "\"one\"");
+}
+
+#[tokio::test]
+async fn a_document_that_does_not_suffice_is_fetched_again_but_not_at_once() {
+    let world = World::new().await;
+    world.server.publish("/client.json", "", &json!("one"));
+    assert_eq!(world.get("one").await.unwrap(), "\"one\"");
+    world.server.publish("/client.json", "", &json!("one two"));
+    for _ in 0..10 {
+        assert_eq!(world.get("two").await.unwrap(), "\"one\"");
+    }
+    world.pass(30);
+    assert_eq!(world.get("two").await.unwrap(), "\"one two\"");
+    assert_eq!(world.server.requests(), 2);
+
+    // What is known is not lost when the fetch fails, and that fetch counts.
+    world.server.withdraw("/client.json");
+    world.pass(30);
+    for _ in 0..10 {
+        assert_eq!(world.get("three").await.unwrap(), "\"one two\"");
+    }
+    assert_eq!(world.server.requests(), 3);
+}
+
+#[tokio::test]
+async fn concurrent_requests_share_one_fetch_and_its_outcome() {
+    let world = World::new().await;
+    world.server.publish("/client.json", "", &json!("one"));
+    let all = futures_util::future::join_all((0..100).map(|_| world.get(""))).await;
+    assert!(all.iter().all(|text| text.as_deref() == Ok("\"one\"")));
+    assert_eq!(world.server.requests(), 1);
+
+    let world = World::new().await;
+    world.server.withdraw("/client.json");
+    let all = futures_util::future::join_all((0..100).map(|_| world.get(""))).await;
+    assert!(all.iter().all(|text| *text == Err(CacheError::Fetch(FetchError::Status))));
+    assert_eq!(world.server.requests(), 1);
+}
+
+// draft-ietf-oauth-client-id-metadata-document, "Server Side Request Forgery (SSRF) Attacks": no amplifier.
+#[tokio::test]
+async fn nobody_can_make_this_server_hammer_a_host() {
+    let world = World::new().await;
+    for n in 0..200 {
+        let path = format!("/{n}.json");
+        world.server.withdraw(&path);
+        let url = world.server.url(&path).parse().unwrap();
+        assert!(world.cache.get(&url, |_| true).await.is_err());
+    }
+    assert_eq!(world.server.requests(), FETCHES_PER_HOST as usize);
+    world.server.publish("/client.json", "", &json!("one"));
+    assert_eq!(world.get("").await, Err(CacheError::TooOften));
+    world.pass(60);
+    assert_eq!(world.get("").await.unwrap(), "\"one\"");
+}

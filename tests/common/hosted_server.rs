@@ -233,7 +233,7 @@ impl HostedServer {
     pub async fn agree_to(&self, request: &AuthorizationRequest, scopes: Scopes) -> (Grant, Url) {
         let authenticator = self.accounts.authenticator();
         let signed_in = authenticator.with_password(EMAIL, self.place.password.clone()).await.unwrap();
-        let subject = self.server.subject(signed_in.user_id().unwrap()).await.unwrap();
+        let subject = self.server.subject(signed_in.user_id().unwrap());
         let grant = self.server.create_grant(&subject, request, scopes).await.unwrap();
         self.accounts.open(&grant.owner()).adopt(signed_in, false).await.unwrap();
         let answer = self.server.authorization_response(request, &grant).await.unwrap();

@@ -117,7 +117,8 @@ impl HostedServer {
         let public_origin: bondmcp_server::config::PublicOrigin = origin.parse().unwrap();
         let settings = oauth::Settings::new(public_origin.clone());
         let server = AuthorizationServer::open(vault_of_accounts, settings, network, clock).await.unwrap();
-        let settings = hosted::Settings { origin: public_origin, default_daily_spend: Usd::from_f64(5.0) };
+        let default_daily_spend = Usd::from_f64(5.0);
+        let settings = hosted::Settings { origin: public_origin, default_daily_spend, demo: None };
         let hosted = Hosted::new(server.clone(), accounts.clone(), settings);
         let (requested_to_stop, stopping) = (CancellationToken::new(), CancellationToken::new());
         let selection = Selection::default();

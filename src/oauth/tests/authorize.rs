@@ -23,7 +23,8 @@ async fn redirect_error(hosting: &Hosting, query: &str) -> String {
 #[tokio::test]
 async fn a_sound_request_is_read() {
     let hosting = Hosting::new().await;
-    let request = hosting.request(&[("prompt", "consent"), ("nonce", "x"), ("response_mode", "fragment")]).await;
+    let request =
+        hosting.request(&[("prompt", "consent"), ("nonce", "x"), ("response_mode", "fragment")]).await;
     assert_eq!(request.client.id, hosting.client);
     assert_eq!((&*request.redirect_uri, &*request.code_challenge), (REDIRECT_URI, CHALLENGE));
     assert_eq!(request.state.as_deref(), Some("a state & more"));
@@ -49,7 +50,8 @@ async fn scopes_are_reduced_to_ours_and_all_where_none_of_ours_was_asked_for() {
 #[tokio::test]
 async fn the_resource_is_ours_or_absent() {
     let hosting = Hosting::new().await;
-    for ours in ["", "https://bond.example.com", "https://bond.example.com/", "https://bond.example.com/mcp/"] {
+    for ours in ["", "https://bond.example.com", "https://bond.example.com/", "https://bond.example.com/mcp/"]
+    {
         hosting.request(&[("resource", ours)]).await;
     }
     // RFC 8707, section 2: it may occur more than once.
@@ -98,7 +100,9 @@ async fn nothing_is_redirected_before_client_and_redirect_uri_are_known() {
 async fn an_error_of_the_client_is_told_to_it_with_state_and_issuer() {
     let hosting = Hosting::new().await;
     let query = hosting.query(&[("response_type", "token")]);
-    let Err(RequestError::Redirect(url)) = hosting.server.authorization_request(&query).await else { panic!() };
+    let Err(RequestError::Redirect(url)) = hosting.server.authorization_request(&query).await else {
+        panic!()
+    };
     assert_eq!(parameter(&url, "state").as_deref(), Some("a state & more"));
     assert_eq!(redirect_error(&hosting, &query).await, "unsupported_response_type");
     // RFC 7636, section 4.4.1, and RFC 9700, section 2.1.1: PKCE, and not `plain`.

@@ -319,5 +319,5 @@ async fn the_hosted_server_must_be_named_and_have_a_vault() {
     // Another server in the same vault has none of these.
     operated.connect(&operated.register().await, EMAIL).await;
     let other = ["grants", "list", "--public-url", "https://other.example.com"];
-    assert_eq!(operated.ok(&other).await, "No grants.\n");
+    assert_eq!(operated.ok(&other).await, "No grants at https://other.example.com.\n");
 }

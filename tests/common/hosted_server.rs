@@ -13,6 +13,7 @@ use bondmcp_server::{
     oauth::{self, AuthorizationRequest, AuthorizationServer, Grant, Network, Scopes},
     redact::Redactor,
     sandbox::{RunningSandbox, SandboxConfig},
+    sign_in::Options,
     transport::{
         hosted::{Drain, HostedHttp},
         http::Protection,
@@ -116,12 +117,15 @@ impl HostedServer {
         let public_origin: bondmcp_server::config::PublicOrigin = origin.parse().unwrap();
         let settings = oauth::Settings::new(public_origin.clone());
         let server = AuthorizationServer::open(vault_of_accounts, settings, network, clock).await.unwrap();
-        let settings = hosted::Settings { origin: public_origin, default_daily_spend: Usd::from_f64(5.0) };
+        let settings =
+            hosted::Settings { origin: public_origin, default_daily_spend: Usd::from_f64(5.0), demo: None };
         let hosted = Hosted::new(server.clone(), accounts.clone(), settings);
         let (requested_to_stop, stopping) = (CancellationToken::new(), CancellationToken::new());
         let selection = Selection::default();
+        let sign_in = Options { public: Some(hosted.sign_in_pages().clone()), ..Options::default() };
         let mcp =
-            BondMcp::new(accounts.clone(), None, &selection, Limits::default(), stopping.clone()).unwrap();
+            BondMcp::new(accounts.clone(), Some(sign_in), &selection, Limits::default(), stopping.clone())
+                .unwrap();
         let http = HostedHttp::new(hosted.clone(), requested_to_stop.clone(), stopping);
         let router = http.router(&mcp, Protection::hosted(server.clone()));
         let address = listener.local_addr().unwrap();
@@ -233,7 +237,7 @@ impl HostedServer {
     pub async fn agree_to(&self, request: &AuthorizationRequest, scopes: Scopes) -> (Grant, Url) {
         let authenticator = self.accounts.authenticator();
         let signed_in = authenticator.with_password(EMAIL, self.place.password.clone()).await.unwrap();
-        let subject = self.server.subject(signed_in.user_id().unwrap()).await.unwrap();
+        let subject = self.server.subject(signed_in.user_id().unwrap());
         let grant = self.server.create_grant(&subject, request, scopes).await.unwrap();
         self.accounts.open(&grant.owner()).adopt(signed_in, false).await.unwrap();
         let answer = self.server.authorization_response(request, &grant).await.unwrap();

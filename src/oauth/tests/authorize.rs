@@ -1,5 +1,7 @@
 //! Authorization requests.
 
+use serde_json::json;
+
 use super::*;
 
 async fn page_error(hosting: &Hosting, others: &[(&str, &str)]) -> &'static str {
@@ -161,8 +163,29 @@ async fn the_issuer_is_named_and_advertised_unless_the_operator_stops_both() {
 #[tokio::test]
 async fn the_metadata_is_as_hosts_need_it() {
     let hosting = Hosting::new().await;
-    insta::assert_json_snapshot!("authorization_server", hosting.server.authorization_server_metadata());
-    insta::assert_json_snapshot!("protected_resource", hosting.server.protected_resource_metadata());
+    let metadata = hosting.server.authorization_server_metadata();
+    for (name, value) in [
+        // RFC 8414, section 3.3: the issuer is compared byte by byte.
+        ("issuer", json!("https://bond.example.com")),
+        // claude.ai takes these three without looking.
+        ("authorization_endpoint", json!("https://bond.example.com/authorize")),
+        ("token_endpoint", json!("https://bond.example.com/token")),
+        ("registration_endpoint", json!("https://bond.example.com/register")),
+        // MCP: a client must not go on without it.
+        ("code_challenge_methods_supported", json!(["S256"])),
+        // Claude uses its metadata document only where both are said.
+        ("client_id_metadata_document_supported", json!(true)),
+        (
+            "token_endpoint_auth_methods_supported",
+            json!(["none", "client_secret_basic", "client_secret_post", "private_key_jwt"]),
+        ),
+        ("scopes_supported", json!(["models", "health", "keys"])),
+    ] {
+        assert_eq!(metadata[name], value, "{name}");
+    }
+    let resource = hosting.server.protected_resource_metadata();
+    assert_eq!(resource["resource"], "https://bond.example.com/mcp");
+    assert_eq!(resource["authorization_servers"], json!(["https://bond.example.com"]));
     hosting.server.check_ready().await.unwrap();
     assert_eq!(hosting.server.jwks().await.unwrap()["keys"].as_array().unwrap().len(), 1);
 }

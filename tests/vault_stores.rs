@@ -112,6 +112,7 @@ macro_rules! over_both {
 over_both! {
     a_record_has_versions_and_is_deleted
     many_writers_lose_no_write
+    the_records_of_one_kind_are_listed_without_those_that_have_expired
     a_lease_is_held_by_one_and_runs_out
     who_waits_for_a_lease_goes_on_when_it_is_released_or_ends_or_the_record_is_written
     what_is_used_once_is_used_by_one
@@ -174,6 +175,29 @@ async fn many_writers_lose_no_write(place: Place) {
     }
     let record = place.open().await.read(&id).await.unwrap().unwrap();
     assert_eq!((record.plaintext[0], record.version), (100, 100));
+}
+
+async fn the_records_of_one_kind_are_listed_without_those_that_have_expired(place: Place) {
+    let vault = place.open().await;
+    let of_kind = |kind: &'static str, owner: &str| RecordId { kind: RecordKind::new(kind), ..id(owner) };
+    for number in 0..150 {
+        vault.write(&id(&number.to_string()), None, b"content", None).await.unwrap();
+    }
+    vault.write(&of_kind("other", "o"), None, b"content", None).await.unwrap();
+    vault.write(&id("expired"), None, b"content", Some(Duration::ZERO)).await.unwrap();
+    vault.write(&id("later"), None, b"content", Some(LONG)).await.unwrap();
+    vault.write(&id("7"), Some(1), b"changed", None).await.unwrap();
+
+    let listed = place.open().await.list(&KIND).await.unwrap();
+    assert_eq!(listed.len(), 151);
+    let (_, seventh) = listed.iter().find(|(found, _)| *found == id("7")).unwrap();
+    assert_eq!((seventh.version, &seventh.plaintext[..]), (2, &b"changed"[..]));
+    assert_eq!(vault.list(&RecordKind::new("other")).await.unwrap()[0].0, of_kind("other", "o"));
+    assert!(vault.list(&RecordKind::new("none")).await.unwrap().is_empty());
+
+    let damage = "UPDATE records SET version = 9 WHERE version = 2";
+    place.sql(damage).await;
+    assert_eq!(vault.list(&KIND).await.unwrap().len(), 150, "a damaged record does not hide the others");
 }
 
 async fn a_lease_is_held_by_one_and_runs_out(place: Place) {

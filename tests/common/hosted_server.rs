@@ -13,6 +13,7 @@ use bondmcp_server::{
     oauth::{self, AuthorizationRequest, AuthorizationServer, Grant, Network, Scopes},
     redact::Redactor,
     sandbox::{RunningSandbox, SandboxConfig},
+    sign_in::Options,
     transport::{
         hosted::{Drain, HostedHttp},
         http::Protection,
@@ -42,6 +43,7 @@ pub struct HostedServer {
     pub http: reqwest::Client,
     pub requested_to_stop: CancellationToken,
     pub serving: JoinHandle<()>,
+    pub clock: Clock,
     /// `BONDMCP_VAULT`; SQLite in the place's directory without one.
     vault: Option<String>,
 }
@@ -53,12 +55,19 @@ pub struct Setup {
     pub vault: Option<String>,
     pub network: Network,
     pub drain: Drain,
+    pub clock: Clock,
 }
 
 impl Default for Setup {
     fn default() -> Self {
         let drain = Drain { delay: Duration::ZERO, timeout: Duration::from_secs(5) };
-        Self { sandbox: like_the_seed(), vault: None, network: Network::public(), drain }
+        Self {
+            sandbox: like_the_seed(),
+            vault: None,
+            network: Network::public(),
+            drain,
+            clock: Clock::system(),
+        }
     }
 }
 
@@ -79,7 +88,8 @@ impl HostedServer {
         let place = Arc::new(Place::new(&sandbox));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let origin = format!("http://localhost:{}", listener.local_addr().unwrap().port());
-        Self::run(sandbox, place, origin, listener, setup.vault, setup.network, setup.drain).await
+        let Setup { vault, network, drain, clock, .. } = setup;
+        Self::run(sandbox, place, origin, listener, vault, network, drain, clock).await
     }
 
     /// Starts another replica: with the same vault and origin, elsewhere.
@@ -87,9 +97,11 @@ impl HostedServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (sandbox, place) = (Arc::clone(&self.sandbox), Arc::clone(&self.place));
         let Setup { network, drain, .. } = Setup::default();
-        Self::run(sandbox, place, self.origin.clone(), listener, self.vault.clone(), network, drain).await
+        let (origin, vault, clock) = (self.origin.clone(), self.vault.clone(), self.clock.clone());
+        Self::run(sandbox, place, origin, listener, vault, network, drain, clock).await
     }
 
+    #[allow(clippy::too_many_arguments, reason = "what replicas share and what they do not")]
     async fn run(
         sandbox: Arc<RunningSandbox>,
         place: Arc<Place>,
@@ -98,6 +110,7 @@ impl HostedServer {
         vault: Option<String>,
         network: Network,
         drain: Drain,
+        clock: Clock,
     ) -> Self {
         let settings = Settings::load(Flags::default(), None, |name| match name {
             "BONDMCP_BASE_URL" => Some(place.base_url.clone().into()),
@@ -107,7 +120,7 @@ impl HostedServer {
             _ => None,
         })
         .unwrap();
-        let (redactor, clock) = (Redactor::default(), Clock::system());
+        let redactor = Redactor::default();
         let client =
             Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), Timing::default());
         let accounts =
@@ -115,13 +128,17 @@ impl HostedServer {
         let vault_of_accounts = accounts.vault().await.unwrap();
         let public_origin: bondmcp_server::config::PublicOrigin = origin.parse().unwrap();
         let settings = oauth::Settings::new(public_origin.clone());
-        let server = AuthorizationServer::open(vault_of_accounts, settings, network, clock).await.unwrap();
-        let settings = hosted::Settings { origin: public_origin, default_daily_spend: Usd::from_f64(5.0) };
+        let server =
+            AuthorizationServer::open(vault_of_accounts, settings, network, clock.clone()).await.unwrap();
+        let settings =
+            hosted::Settings { origin: public_origin, default_daily_spend: Usd::from_f64(5.0), demo: None };
         let hosted = Hosted::new(server.clone(), accounts.clone(), settings);
         let (requested_to_stop, stopping) = (CancellationToken::new(), CancellationToken::new());
         let selection = Selection::default();
+        let sign_in = Options { public: Some(hosted.sign_in_pages().clone()), ..Options::default() };
         let mcp =
-            BondMcp::new(accounts.clone(), None, &selection, Limits::default(), stopping.clone()).unwrap();
+            BondMcp::new(accounts.clone(), Some(sign_in), &selection, Limits::default(), stopping.clone());
+        let mcp = mcp.unwrap();
         let http = HostedHttp::new(hosted.clone(), requested_to_stop.clone(), stopping);
         let router = http.router(&mcp, Protection::hosted(server.clone()));
         let address = listener.local_addr().unwrap();
@@ -142,6 +159,7 @@ impl HostedServer {
             http: client,
             requested_to_stop,
             serving,
+            clock,
             vault,
         }
     }
@@ -233,7 +251,7 @@ impl HostedServer {
     pub async fn agree_to(&self, request: &AuthorizationRequest, scopes: Scopes) -> (Grant, Url) {
         let authenticator = self.accounts.authenticator();
         let signed_in = authenticator.with_password(EMAIL, self.place.password.clone()).await.unwrap();
-        let subject = self.server.subject(signed_in.user_id().unwrap()).await.unwrap();
+        let subject = self.server.subject(signed_in.user_id().unwrap());
         let grant = self.server.create_grant(&subject, request, scopes).await.unwrap();
         self.accounts.open(&grant.owner()).adopt(signed_in, false).await.unwrap();
         let answer = self.server.authorization_response(request, &grant).await.unwrap();

@@ -10,6 +10,7 @@ use crate::{
     cli::{
         App, Error,
         printer::Printer,
+        process,
         serving::{ServingArgs, usd},
         stop,
     },
@@ -85,6 +86,7 @@ impl HostedArgs {
         app: App,
     ) -> Result<(), Error> {
         let settings = self.settings(&origin)?;
+        process::allow_many_connections();
         let (listener, address) = listen(address).await?;
         let metrics_listener = match self.metrics_listen {
             Some(address) => Some(listen(address).await?),

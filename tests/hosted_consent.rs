@@ -1,0 +1,604 @@
+//! From a client's request to its code, over signing in and consent, with a browser of our own; and the attacks on it.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::{cell::RefCell, collections::BTreeMap};
+
+use bondmcp_server::{
+    clock::Clock,
+    oauth::{EndReason, Grant},
+    sandbox::{Fault, Plan},
+    secret::SecretString,
+};
+use chrono::TimeDelta;
+use common::{
+    EMAIL,
+    hosted_server::{Authorization, HostedServer, Setup, parameter},
+    secrets, within,
+};
+use futures_util::future::join;
+use reqwest::{RequestBuilder, Response, StatusCode};
+use serde_json::json;
+use url::Url;
+
+const CREATE: &str = "POST /auth/api-keys";
+const REVOKE: &str = "DELETE /auth/api-keys/{id}";
+const LOGOUT: &str = "POST /auth/logout";
+
+const GRACE: &str = "grace@example.com";
+
+/// A browser with its cookies, which sends each request to the next of the replicas.
+struct Browser<'a> {
+    replicas: Vec<&'a HostedServer>,
+    sent: RefCell<usize>,
+    cookies: RefCell<BTreeMap<String, String>>,
+}
+
+impl<'a> Browser<'a> {
+    fn new(replicas: &[&'a HostedServer]) -> Self {
+        Self { replicas: replicas.to_vec(), sent: RefCell::default(), cookies: RefCell::default() }
+    }
+
+    fn next(&self) -> &'a HostedServer {
+        let mut sent = self.sent.borrow_mut();
+        *sent += 1;
+        self.replicas[*sent % self.replicas.len()]
+    }
+
+    fn path_of(&self, to: &str) -> String {
+        to.strip_prefix(&self.replicas[0].origin).unwrap_or(to).to_owned()
+    }
+
+    async fn send(&self, server: &HostedServer, request: RequestBuilder) -> Response {
+        let cookies: Vec<_> =
+            self.cookies.borrow().iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let response = server.send(request.header("cookie", cookies.join("; "))).await;
+        for cookie in response.headers().get_all("set-cookie") {
+            let cookie = cookie.to_str().unwrap();
+            assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Lax"), "{cookie}");
+            let (name, value) = cookie.split(';').next().unwrap().split_once('=').unwrap();
+            self.cookies.borrow_mut().insert(name.to_owned(), value.to_owned());
+        }
+        response
+    }
+
+    async fn get(&self, to: &str) -> Response {
+        let server = self.next();
+        self.send(server, server.http.get(server.at(&self.path_of(to)))).await
+    }
+
+    /// Sends a form as the page in this browser does.
+    async fn post(&self, to: &str, fields: &[(&str, &str)]) -> Response {
+        let server = self.next();
+        let request = self.form(server, to, fields).header("sec-fetch-site", "same-origin");
+        self.send(server, request.header("origin", "null")).await
+    }
+
+    fn form(&self, server: &HostedServer, to: &str, fields: &[(&str, &str)]) -> RequestBuilder {
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        server
+            .http
+            .post(server.at(&self.path_of(to)))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(body)
+    }
+
+    /// Begins an authorization; returns the path of its page.
+    async fn authorize(&self, authorization: &Authorization) -> String {
+        location(&self.get(&format!("/authorize?{}", authorization.query())).await)
+    }
+
+    /// Signs in on the page that the authorization leads to.
+    async fn sign_in(&self, page: &str, email: &str, password: &SecretString) {
+        let sign_in = location(&self.get(page).await);
+        assert!(sign_in.starts_with("/sign-in/"), "{sign_in}");
+        let form_token = form_token(&text(self.get(&sign_in).await).await);
+        let password = secrets::text(password);
+        let fields = [("form_token", form_token.as_str()), ("email", email), ("password", password)];
+        let answer = self.post(&format!("{sign_in}/sign-in"), &fields).await;
+        assert_eq!(location(&answer), page);
+    }
+
+    /// Comes to the consent page, signed in as Ada; returns its path and its form.
+    async fn consent(&self, authorization: &Authorization) -> (String, Form) {
+        let page = self.authorize(authorization).await;
+        self.sign_in(&page, EMAIL, &self.replicas[0].place.password).await;
+        let response = self.get(&page).await;
+        assert_eq!(response.status(), 200);
+        (page, Form::of(text(response).await))
+    }
+
+    async fn decide(&self, page: &str, form: &Form, decision: &str) -> Response {
+        self.post(page, &form.fields(&[("decision", decision)])).await
+    }
+
+    /// Agrees to everything; returns the address that takes the code to the client.
+    async fn allow(&self, authorization: &Authorization) -> Url {
+        let (page, form) = self.consent(authorization).await;
+        let done = location(&self.decide(&page, &form, "allow").await);
+        let answer = self.get(&done).await;
+        assert_eq!(answer.status(), 302, "{}", text(answer).await);
+        location(&answer).parse().unwrap()
+    }
+}
+
+/// The form of a consent page.
+struct Form {
+    html: String,
+    form_token: String,
+    shown: String,
+}
+
+impl Form {
+    fn of(html: String) -> Self {
+        let (form_token, shown) = (form_token(&html), value(&html, "shown"));
+        Self { html, form_token, shown }
+    }
+
+    /// Returns the fields as a browser sends them, with everything ticked.
+    fn fields<'a>(&'a self, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+        let mut fields = self.identity();
+        fields.extend([("scope", "models"), ("scope", "health"), ("scope", "keys"), ("daily_limit", "0.50")]);
+        fields.extend(more);
+        fields
+    }
+
+    fn identity(&self) -> Vec<(&str, &str)> {
+        vec![("form_token", self.form_token.as_str()), ("shown", self.shown.as_str())]
+    }
+}
+
+fn form_token(html: &str) -> String {
+    value(html, "form_token")
+}
+
+fn value(html: &str, name: &str) -> String {
+    let (_, rest) =
+        html.split_once(&format!(r#"name="{name}" value=""#)).unwrap_or_else(|| panic!("{name} in {html}"));
+    rest.split_once('"').unwrap().0.to_owned()
+}
+
+fn location(response: &Response) -> String {
+    let to = response.headers().get("location").unwrap_or_else(|| panic!("{response:?}"));
+    to.to_str().unwrap().to_owned()
+}
+
+async fn text(response: Response) -> String {
+    within(response.text()).await.unwrap()
+}
+
+async fn authorization(server: &HostedServer) -> Authorization {
+    Authorization::of(server.register(&["http://127.0.0.1/callback"]).await)
+}
+
+async fn authorization_for(server: &HostedServer, redirect_uri: &str) -> Authorization {
+    let client_id = server.register(&[redirect_uri]).await;
+    Authorization { redirect_uri: redirect_uri.to_owned(), ..Authorization::of(client_id) }
+}
+
+/// A server whose clock stands still.
+async fn at_a_time() -> HostedServer {
+    HostedServer::start_with(Setup { clock: Clock::manual(chrono::Utc::now()), ..Setup::default() }).await
+}
+
+fn keys(server: &HostedServer) -> Vec<String> {
+    server.sandbox.live_keys(EMAIL).into_iter().map(|(_, name)| name).collect()
+}
+
+async fn grants(server: &HostedServer) -> Vec<Grant> {
+    server.server.all_grants().await.unwrap()
+}
+
+async fn nothing_was_made(server: &HostedServer) {
+    assert!(grants(server).await.is_empty());
+    assert!(keys(server).is_empty());
+    assert_eq!(server.sandbox.count(CREATE), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_signs_in_agrees_and_the_client_has_tokens_over_two_replicas() {
+    let server = HostedServer::start().await;
+    let other = server.replica().await;
+    let authorization = authorization(&server).await;
+    let browser = Browser::new(&[&server, &other]);
+    let answer = browser.allow(&authorization).await;
+    assert_eq!(answer.origin().ascii_serialization(), "http://127.0.0.1:3118");
+    assert_eq!(
+        (parameter(&answer, "state"), parameter(&answer, "iss")),
+        ("the-state".into(), server.origin.clone())
+    );
+
+    let (status, tokens) = other.redeem(&authorization, &parameter(&answer, "code")).await;
+    assert_eq!(status, 200, "{tokens}");
+    let token = tokens["access_token"].as_str().unwrap();
+    let [key] = &keys(&server)[..] else { panic!("one key") };
+    assert!(key.starts_with("Test client (this computer) 20"), "{key}");
+    // The session is not what calls are made with.
+    server.sandbox.expire_tokens();
+    for replica in [&server, &other] {
+        assert_eq!(replica.call(token, "list_models", json!({})).await["count"], 3);
+        let status = replica.call(token, "auth_status", json!({})).await;
+        assert_eq!(status["spent"]["today"]["limit_usd"], 0.5, "{status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_limit_that_the_person_set_holds_for_the_apps_calls() {
+    let server = HostedServer::start().await;
+    let authorization = authorization(&server).await;
+    let browser = Browser::new(&[&server]);
+    let (page, form) = browser.consent(&authorization).await;
+    let mut fields = form.identity();
+    fields.extend([("scope", "health"), ("daily_limit", "0.05"), ("decision", "allow")]);
+    let done = location(&browser.post(&page, &fields).await);
+    let answer: Url = location(&browser.get(&done).await).parse().unwrap();
+    let (_, tokens) = server.redeem(&authorization, &parameter(&answer, "code")).await;
+    assert_eq!(tokens["scope"], "health");
+    let check = async || {
+        let arguments = json!({"medications": [{"name": "aspirin"}]});
+        server.call(tokens["access_token"].as_str().unwrap(), "medication_check", arguments).await
+    };
+    assert_eq!(check().await["cost"], 0.03);
+    assert!(check().await.is_null(), "a second one does not fit");
+    assert_eq!(server.sandbox.count("POST /health-ai/medication-check"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_denies_makes_nothing_and_the_client_is_told() {
+    let server = HostedServer::start().await;
+    let browser = Browser::new(&[&server]);
+    let (page, form) = browser.consent(&authorization(&server).await).await;
+    let mut fields = form.identity();
+    fields.push(("decision", "deny"));
+    let done = location(&browser.post(&page, &fields).await);
+    let answer: Url = location(&browser.get(&done).await).parse().unwrap();
+    assert_eq!(parameter(&answer, "error"), "access_denied");
+    assert_eq!(
+        (parameter(&answer, "state"), parameter(&answer, "iss")),
+        ("the-state".into(), server.origin.clone())
+    );
+    // Nobody agrees afterwards.
+    assert_eq!(location(&browser.decide(&page, &form, "allow").await), done);
+    nothing_was_made(&server).await;
+}
+
+/// RFC 9700, section 4.7: an attacker cannot have somebody else finish what the attacker's browser began, nor finish
+/// what somebody else's began.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_browser_can_neither_see_nor_finish_an_authorization() {
+    let server = HostedServer::start().await;
+    let (ada, eve) = (Browser::new(&[&server]), Browser::new(&[&server]));
+    let (page, form) = ada.consent(&authorization(&server).await).await;
+    let (own_page, own_form) = eve.consent(&authorization(&server).await).await;
+    let unknown = text(eve.get("/authorize/unknown").await).await;
+    for path in [page.clone(), format!("{page}/done")] {
+        let response = eve.get(&path).await;
+        assert_eq!(response.status(), 404);
+        assert_eq!(text(response).await, unknown, "it is not told from one that does not exist");
+        assert_eq!(Browser::new(&[&server]).get(&path).await.status(), 404);
+    }
+    let stolen =
+        Form { html: String::new(), form_token: own_form.form_token.clone(), shown: form.shown.clone() };
+    for sent in [&form, &own_form, &stolen] {
+        assert_eq!(eve.decide(&page, sent, "allow").await.status(), 404);
+        assert_eq!(eve.post(&format!("{page}/account"), &sent.identity()).await.status(), 404);
+    }
+    nothing_was_made(&server).await;
+    // Each can go on with what is theirs.
+    ada.decide(&page, &form, "allow").await;
+    assert_eq!(ada.get(&format!("{page}/done")).await.status(), 302);
+    eve.decide(&own_page, &own_form, "allow").await;
+    assert_eq!(grants(&server).await.len(), 2);
+}
+
+/// RFC 9700, section 4.7 (CSRF): only our own page in this browser decides.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_of_another_page_decides_nothing() {
+    let server = HostedServer::start().await;
+    let browser = Browser::new(&[&server]);
+    let (page, form) = browser.consent(&authorization(&server).await).await;
+    let fields = form.fields(&[("decision", "allow")]);
+    for (name, value) in [
+        ("origin", "https://evil.test"),
+        ("origin", "null"),
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-site", "same-site"),
+        ("sec-fetch-site", "none"),
+        ("x-nothing", "said"),
+    ] {
+        let request = browser.form(&server, &page, &fields).header(name, value);
+        assert_eq!(browser.send(&server, request).await.status(), 403, "{name}: {value}");
+    }
+    let other = Form { form_token: "guessed".into(), ..Form::of(form.html.clone()) };
+    assert_eq!(browser.decide(&page, &other, "allow").await.status(), 404);
+    let huge = "x".repeat(20_000);
+    assert_eq!(browser.post(&page, &form.fields(&[("x", &huge)])).await.status(), 413);
+    nothing_was_made(&server).await;
+}
+
+/// RFC 9700, section 4.16 (clickjacking); and the way back to a client on another origin, which `form-action` would
+/// block.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_are_not_framed_not_stored_and_do_not_stop_the_way_back() {
+    let server = HostedServer::start().await;
+    let browser = Browser::new(&[&server]);
+    let (page, form) = browser.consent(&authorization(&server).await).await;
+    let answers = [
+        browser.get(&page).await,
+        browser.decide(&page, &form, "allow").await,
+        browser.get(&format!("{page}/done")).await,
+        browser.get("/authorize").await,
+        browser.get("/authorize/unknown").await,
+    ];
+    for answer in answers {
+        let header = |name: &str| answer.headers()[name].to_str().unwrap();
+        let policy = header("content-security-policy");
+        assert!(
+            policy.contains("frame-ancestors 'none'") && policy.contains("default-src 'none'"),
+            "{policy}"
+        );
+        assert!(!policy.contains("form-action"), "{policy}");
+        assert_eq!(header("x-frame-options"), "DENY");
+        assert_eq!((header("cache-control"), header("referrer-policy")), ("no-store", "no-referrer"));
+        assert!(answer.headers().get("access-control-allow-origin").is_none());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_that_is_sent_twice_makes_one_grant_one_key_and_one_code() {
+    let server = HostedServer::start().await;
+    let other = server.replica().await;
+    let browser = Browser::new(&[&server, &other]);
+    let (page, form) = browser.consent(&authorization(&server).await).await;
+    let (one, two) =
+        within(join(browser.decide(&page, &form, "allow"), browser.decide(&page, &form, "allow"))).await;
+    assert_eq!(location(&one), location(&two));
+    assert_eq!(location(&browser.decide(&page, &form, "deny").await), location(&one), "too late");
+    assert_eq!((grants(&server).await.len(), keys(&server).len()), (1, 1));
+    let answers = within(join(browser.get(&location(&one)), browser.get(&location(&one)))).await;
+    let codes = [answers.0, answers.1].iter().filter(|answer| answer.status() == StatusCode::FOUND).count();
+    assert_eq!(codes, 1);
+    let last = browser.get(&location(&one)).await;
+    assert_eq!(last.status(), 200);
+    assert!(!text(last).await.contains("code="));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_agrees_to_nothing_or_to_more_than_was_asked_for() {
+    let server = HostedServer::start().await;
+    let browser = Browser::new(&[&server]);
+    let asked = Authorization { scope: Some("models health".into()), ..authorization(&server).await };
+    let (page, form) = browser.consent(&asked).await;
+    assert!(!form.html.contains(r#"value="keys""#) && form.html.contains(r#"value="5.00""#), "{}", form.html);
+    for (scope, limit, message) in [
+        ("keys", "5", "at least one"),
+        ("models", "5,00", "US dollars"),
+        ("models", "-1", "US dollars"),
+        ("models", "", "US dollars"),
+    ] {
+        let mut fields = form.identity();
+        fields.extend([("scope", scope), ("daily_limit", limit), ("decision", "allow")]);
+        let response = browser.post(&page, &fields).await;
+        assert_eq!(response.status(), 422, "{scope} {limit}");
+        let html = text(response).await;
+        assert!(html.contains(message) && html.contains(&format!(r#"value="{limit}""#)), "{html}");
+    }
+    nothing_was_made(&server).await;
+    browser.decide(&page, &form, "allow").await;
+    assert_eq!(grants(&server).await[0].scopes.to_string(), "models health");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn not_you_signs_out_and_somebody_else_can_sign_in() {
+    let server = HostedServer::start().await;
+    let password = common::random_password();
+    server.sandbox.add_account(GRACE, &password, Plan::Unlimited, true);
+    let browser = Browser::new(&[&server]);
+    let (page, form) = browser.consent(&authorization(&server).await).await;
+    assert!(form.html.contains(EMAIL));
+    assert_eq!(location(&browser.post(&format!("{page}/account"), &form.identity()).await), page);
+    within(server.sandbox.faults().arrived(LOGOUT, 1)).await;
+    browser.sign_in(&page, GRACE, &password).await;
+    let graces = Form::of(text(browser.get(&page).await).await);
+    assert!(graces.html.contains(GRACE) && !graces.html.contains(EMAIL));
+    // A page that is still open in another tab has shown Ada's account.
+    let old = Form { shown: form.shown.clone(), ..Form::of(graces.html.clone()) };
+    assert_eq!(location(&browser.decide(&page, &old, "allow").await), page);
+    nothing_was_made(&server).await;
+    browser.decide(&page, &graces, "allow").await;
+    assert_eq!((keys(&server).len(), server.sandbox.live_keys(GRACE).len()), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_bondmcp_fails_nothing_is_left_and_the_person_can_try_again() {
+    let server = HostedServer::start().await;
+    let browser = Browser::new(&[&server]);
+    let authorization = authorization(&server).await;
+    let (page, form) = browser.consent(&authorization).await;
+    server.sandbox.faults().always(CREATE, Fault::Status(503));
+    let done = location(&browser.decide(&page, &form, "allow").await);
+    let failed = browser.get(&done).await;
+    assert_eq!(failed.status(), 502);
+    let html = text(failed).await;
+    assert!(html.contains("Try again") && html.contains("Reference"), "{html}");
+    server.sandbox.faults().clear();
+    server.hosted.sweep().await;
+    assert!(keys(&server).is_empty());
+    for grant in grants(&server).await {
+        assert!(grant.ended.is_some(), "{grant:?}");
+    }
+
+    let again =
+        location(&browser.post(&format!("{page}/retry"), &[("form_token", &form_token(&html))]).await);
+    browser.sign_in(&again, EMAIL, &server.place.password).await;
+    let form = Form::of(text(browser.get(&again).await).await);
+    browser.decide(&page, &form, "allow").await;
+    let answer = browser.get(&done).await;
+    assert_eq!(answer.status(), 302);
+    assert_eq!(keys(&server).len(), 1);
+}
+
+/// RFC 9700, section 4.11 (open redirect); and nothing that a request says is shown.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_not_sound_is_a_page_without_its_words_and_leads_nowhere() {
+    let server = HostedServer::start().await;
+    let sound = authorization(&server).await;
+    let browser = Browser::new(&[&server]);
+    for (client_id, redirect_uri) in [
+        ("<script>canary</script>", "http://127.0.0.1:3118/callback"),
+        ("", "http://127.0.0.1:3118/callback"),
+        (sound.client_id.as_str(), "https://canary.evil.test/callback"),
+        (sound.client_id.as_str(), "http://127.0.0.1:3118/canary"),
+        (sound.client_id.as_str(), "javascript:canary"),
+    ] {
+        let wrong = Authorization {
+            client_id: client_id.into(),
+            redirect_uri: redirect_uri.into(),
+            ..Authorization::of(String::new())
+        };
+        let response = browser.get(&format!("/authorize?{}", wrong.query())).await;
+        assert_eq!(response.status(), 400, "{client_id} {redirect_uri}");
+        assert!(response.headers().get("location").is_none());
+        let html = text(response).await;
+        assert!(html.starts_with("<!doctype html>") && !html.contains("canary"), "{html}");
+    }
+    let wrong = sound.query().replace("S256", "plain");
+    let answer: Url = location(&browser.get(&format!("/authorize?{wrong}")).await).parse().unwrap();
+    assert_eq!(
+        (answer.host_str(), parameter(&answer, "error")),
+        (Some("127.0.0.1"), "invalid_request".into())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_of_the_device_is_opened_by_a_page_once() {
+    let server = HostedServer::start().await;
+    let browser = Browser::new(&[&server]);
+    let asked = authorization_for(&server, "cursor://anysphere.cursor-mcp/oauth/callback").await;
+    let (page, form) = browser.consent(&asked).await;
+    assert!(
+        form.html.contains("<strong>cursor:</strong>") && form.html.contains("on your device"),
+        "{}",
+        form.html
+    );
+    let done = location(&browser.decide(&page, &form, "allow").await);
+    let html = text(browser.get(&done).await).await;
+    let (_, link) = html.split_once(r#"<a href="cursor://"#).unwrap();
+    let link = link.split_once('"').unwrap().0.replace("&#38;", "&").replace("&amp;", "&");
+    let link: Url = format!("cursor://{link}").parse().unwrap();
+    let (status, tokens) = server.redeem(&asked, &parameter(&link, "code")).await;
+    assert_eq!(status, 200, "{tokens}");
+    assert!(!text(browser.get(&done).await).await.contains("code="));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_tells_what_is_a_claim_and_where_the_code_goes() {
+    let server = HostedServer::start().await;
+    let browser = Browser::new(&[&server]);
+    let (_, form) = browser.consent(&authorization(&server).await).await;
+    let html = &form.html;
+    assert!(html.contains("“Test client”") && html.contains("Nobody has verified it"), "{html}");
+    assert!(
+        html.contains("<strong>an app on your own computer</strong>") && html.contains("Any program"),
+        "{html}"
+    );
+
+    let asked = authorization_for(&server, "https://app.example.com/callback").await;
+    let browser = Browser::new(&[&server]);
+    let (_, form) = browser.consent(&asked).await;
+    assert!(form.html.contains("<strong>app.example.com</strong>"), "{}", form.html);
+    assert!(!form.html.contains("your own computer") && !form.html.contains("your device"), "{}", form.html);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authorization_expires() {
+    let server = at_a_time().await;
+    let browser = Browser::new(&[&server]);
+    let (page, form) = browser.consent(&authorization(&server).await).await;
+    server.clock.advance(TimeDelta::minutes(10));
+    assert_eq!(browser.decide(&page, &form, "allow").await.status(), 404);
+    assert_eq!(browser.get(&page).await.status(), 404);
+    nothing_was_made(&server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_code_that_nobody_redeems_leaves_no_key() {
+    let server = at_a_time().await;
+    let other = server.replica().await;
+    Browser::new(&[&server]).allow(&authorization(&server).await).await;
+    server.hosted.sweep().await;
+    assert_eq!(keys(&server).len(), 1);
+    server.clock.advance(TimeDelta::minutes(11));
+    within(join(server.hosted.sweep(), other.hosted.sweep())).await;
+    assert!(keys(&server).is_empty());
+    assert!(grants(&server).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_crash_has_left_is_found_by_the_next_sweep() {
+    let server = at_a_time().await;
+    let asked = authorization(&server).await;
+    let request = server.server.authorization_request(&asked.query()).await.unwrap();
+    // The process died before the account was opened, before the key was made, and after the grant had ended.
+    let subject = server.server.subject("usr_1");
+    server.server.create_grant(&subject, &request, request.scopes).await.unwrap();
+    server.agree_to(&request, request.scopes).await;
+    let used = Browser::new(&[&server]).allow(&asked).await;
+    assert_eq!(server.redeem(&asked, &parameter(&used, "code")).await.0, 200);
+    Browser::new(&[&server]).allow(&asked).await;
+    let all = grants(&server).await;
+    let ended = all.iter().max_by_key(|grant| grant.created_at).unwrap();
+    server.server.end_grant(&ended.id, EndReason::Operator).await.unwrap();
+    assert_eq!((all.len(), keys(&server).len()), (4, 2));
+
+    server.clock.advance(TimeDelta::minutes(11));
+    server.replica().await.hosted.sweep().await;
+    assert_eq!((grants(&server).await.len(), keys(&server).len()), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_could_not_be_revoked_is_when_the_person_connects_again() {
+    let server = HostedServer::start().await;
+    let asked = authorization(&server).await;
+    let first = Browser::new(&[&server]).allow(&asked).await;
+    assert_eq!(server.redeem(&asked, &parameter(&first, "code")).await.0, 200);
+    let old = server.sandbox.live_keys(EMAIL)[0].0.clone();
+    server.sandbox.expire_tokens();
+    let grant =
+        server.server.end_grant(&grants(&server).await[0].id, EndReason::Person).await.unwrap().unwrap();
+    server.hosted.release(&grant).await;
+    assert_eq!(server.sandbox.live_keys(EMAIL)[0].0, old, "nobody can revoke it now");
+    assert!(grants(&server).await.is_empty());
+
+    Browser::new(&[&server]).allow(&asked).await;
+    within(server.sandbox.faults().arrived(REVOKE, 1)).await;
+    server.hosted.sweep().await;
+    let keys = server.sandbox.live_keys(EMAIL);
+    assert_eq!(keys.len(), 1);
+    assert_ne!(keys[0].0, old);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_bondmcp_refuses_for_good_ends_the_grant_and_an_outage_does_not() {
+    let server = HostedServer::start().await;
+    let asked = authorization(&server).await;
+    let answer = Browser::new(&[&server]).allow(&asked).await;
+    let (_, tokens) = server.redeem(&asked, &parameter(&answer, "code")).await;
+    let refresh = async |from: &HostedServer| {
+        let token = tokens["refresh_token"].as_str().unwrap();
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("refresh_token", token),
+            ("client_id", asked.client_id.as_str()),
+        ];
+        from.post_form("/token", &form).await
+    };
+    server.sandbox.faults().always("GET /health-ai/models", Fault::Status(503));
+    let (status, told) = refresh(&server).await;
+    assert_eq!((status, &told["error"]), (503, &json!("temporarily_unavailable")));
+    server.sandbox.faults().clear();
+    server.sandbox.revoke_key(&server.sandbox.live_keys(EMAIL)[0].0);
+    let (status, told) = refresh(&server.replica().await).await;
+    assert_eq!((status, &told["error"]), (400, &json!("invalid_grant")));
+}

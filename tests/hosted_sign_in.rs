@@ -9,7 +9,9 @@ use std::sync::Arc;
 use bondmcp_server::{account::Owner, clock::Clock, hosted::Browser, sandbox::Fault, sign_in::Demo};
 use common::{
     EMAIL,
-    hosted::{Hosted, LOCAL_WORDS, LOGIN, LOGOUT, ORIGIN_OF_PAGES, OTHER_EMAIL, Replica, Visitor, form_token},
+    hosted::{
+        Hosted, LOCAL_WORDS, LOGIN, LOGOUT, ORIGIN_OF_PAGES, OTHER_EMAIL, Replica, Visitor, form_token,
+    },
     hosted_server::{HostedServer, Setup},
     secrets, within,
 };
@@ -247,7 +249,10 @@ async fn a_wrong_address_is_corrected_and_a_known_one_cannot_be_guessed_for_long
     let path = back.headers()[LOCATION].to_str().unwrap().to_owned();
     assert_eq!(path.strip_suffix("/create"), url.strip_prefix(ORIGIN_OF_PAGES));
     let page = visitor.page(&format!("{ORIGIN_OF_PAGES}{path}")).await;
-    assert!(page.contains("Create a BondMCP account") && page.contains(r#"value="nwe@example.com""#), "{page}");
+    assert!(
+        page.contains("Create a BondMCP account") && page.contains(r#"value="nwe@example.com""#),
+        "{page}"
+    );
     let short = visitor.post(&url, "create", &[NEW[0], ("password", "short")]).await;
     assert!(short.text().await.unwrap().contains("Password needs at least 8 characters"));
     for _ in 0..5 {

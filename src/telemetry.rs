@@ -2,6 +2,8 @@
 //! too; one line per event, whatever it contains. Also the panic hook, because a panic message may quote the data that
 //! caused it.
 
+#[cfg(feature = "otlp")]
+mod otlp;
 mod request_id;
 
 use std::{
@@ -16,9 +18,12 @@ use tracing_subscriber::{
     filter::Targets,
     fmt::{self, MakeWriter},
     layer::SubscriberExt as _,
+    registry::LookupSpan,
     util::SubscriberInitExt as _,
 };
 
+#[cfg(feature = "otlp")]
+pub use self::otlp::{continue_trace, flush};
 pub use self::request_id::RequestId;
 use crate::{
     redact::Redactor,
@@ -39,11 +44,23 @@ pub enum LogFormat {
 /// `error`: some print whole requests, results and SQL at lower levels.
 #[expect(clippy::disallowed_methods, reason = "what passes here is escaped and redacted")]
 pub fn init(level: LevelFilter, format: LogFormat, redactor: Redactor) {
-    if subscriber(level, format, redactor, io::stderr).try_init().is_ok() {
+    #[cfg(feature = "otlp")]
+    let (otlp, problem) = match otlp::layer(redactor.clone()) {
+        Ok(layer) => (layer, None),
+        Err(problem) => (None, Some(problem)),
+    };
+    let subscriber = subscriber(level, format, redactor, io::stderr);
+    #[cfg(feature = "otlp")]
+    let subscriber = subscriber.with(otlp);
+    if subscriber.try_init().is_ok() {
         std::panic::set_hook(Box::new(|panic| {
             let place = panic.location().map(ToString::to_string);
             tracing::error!(place, "a panic was caught; this is a bug, please report it");
         }));
+    }
+    #[cfg(feature = "otlp")]
+    if let Some(problem) = problem {
+        tracing::error!(%problem, "OpenTelemetry");
     }
 }
 
@@ -53,7 +70,7 @@ fn subscriber<W: Write>(
     format: LogFormat,
     redactor: Redactor,
     sink: impl Fn() -> W + Send + Sync + 'static,
-) -> impl Subscriber + Send + Sync {
+) -> impl Subscriber + for<'span> LookupSpan<'span> + Send + Sync {
     let filter = Targets::new()
         .with_default(level.min(LevelFilter::ERROR))
         .with_target(env!("CARGO_CRATE_NAME"), level);

@@ -6,7 +6,7 @@ mod common;
 
 use std::net::{Ipv4Addr, TcpListener};
 
-use common::{EMAIL, Place, like_the_seed, sandbox};
+use common::{EMAIL, Place, like_the_seed, run, sandbox};
 use rexpect::session::spawn_command;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -20,6 +20,38 @@ async fn a_port_in_use_is_named_with_the_flag_that_chooses_another() {
         let wanted = format!("error: Port {} is in use; choose another with --listen.\n", address.port());
         assert_eq!((code, err), (Some(1), wanted));
     }
+}
+
+/// A server for many people has no account of its own, and its hosts get tokens of their own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hosted_server_refuses_what_is_one_persons() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    let serve = ["http", "--public-url", "http://localhost:8787"];
+    for (environment, named) in [
+        (&[("BONDMCP_EMAIL", EMAIL), ("BONDMCP_PASSWORD", "Canary-1-password")][..], "BONDMCP_EMAIL"),
+        (&[("BONDMCP_API_KEY", "bmcp_sk_canary")], "BONDMCP_API_KEY"),
+        (&[("BONDMCP_HTTP_TOKEN", "canary-canary-canary")], "BONDMCP_HTTP_TOKEN"),
+    ] {
+        let mut command = place.command(&serve);
+        let (code, _, err) = run(command.envs(environment.iter().copied()), "").await;
+        assert!(code == Some(2) && err.contains(named) && err.contains("unset"), "{err}");
+        assert!(!err.contains("canary") && !err.contains("Canary"), "{err}");
+    }
+    for flags in [
+        &["--no-auth"][..],
+        &["--allow-host", "bond.example.com"],
+        &["--open-browser"],
+        &["--refresh-idle-days", "90", "--refresh-absolute-days", "60"],
+        &["--access-token-lifetime", "59"],
+    ] {
+        let (code, _, err) = place.run(&[&serve[..], flags].concat()).await;
+        assert!(code == Some(2) && err.contains(flags[0]), "{err}");
+    }
+    let (code, _, err) = place.run(&["http", "--public-url", "http://bond.example.com"]).await;
+    assert!(code == Some(2) && err.contains("https://"), "{err}");
+    let (code, _, err) = place.run(&["http", "--no-iss"]).await;
+    assert!(code == Some(2) && err.contains("--public-url"), "{err}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

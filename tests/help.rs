@@ -40,9 +40,8 @@ async fn man_pages_are_written_for_each_command() {
     let directory = place.directory.path().join("man/man1");
     let (code, _, err) = place.run(&["man", directory.to_str().unwrap()]).await;
     assert_eq!(code, Some(0), "{err}");
-    for page in
-        ["bondmcp-server-audit", "bondmcp-server-login", "bondmcp-server-keys", "bondmcp-server-keys-run"]
-    {
+    for page in ["audit", "login", "keys", "keys-run", "clients-add", "grants-revoke", "auth-trace"] {
+        let page = format!("bondmcp-server-{page}");
         let text = std::fs::read_to_string(directory.join(format!("{page}.1"))).unwrap();
         assert!(text.contains(".TH") && text.contains("Examples"), "{page}");
     }

@@ -85,7 +85,8 @@ class Topology:
         configuration = home / "data/postgresql.auto.conf"
         configuration.write_text(re.sub(r"^ +", "", settings, flags=re.M))
         self.start_postgres()
-        self.psql("postgres", f"CREATE ROLE bondmcp LOGIN PASSWORD '{self.password}'")
+        # PostgreSQL logs its statements, so that the logs can be searched for secrets; this one is ours.
+        self.psql("postgres", "SET log_statement = none", f"CREATE ROLE bondmcp LOGIN PASSWORD '{self.password}'")
         self.psql("postgres", "CREATE DATABASE bondmcp OWNER bondmcp")
 
     def start_postgres(self):
@@ -94,10 +95,11 @@ class Topology:
     def stop_postgres(self, mode="fast"):
         self.postgres("pg_ctl", "stop", "-w", "-s", "-m", mode)
 
-    def psql(self, database, sql):
+    def psql(self, database, *statements):
         home = self.directory / "postgres"
-        command = [self.programs / "psql", "-h", home, "-p", str(self.postgres_port), "-U", "postgres", "-At", "-c", sql]
-        done = subprocess.run([*command, database], capture_output=True, text=True, timeout=PATIENCE, **unprivileged())
+        command = [self.programs / "psql", "-h", home, "-p", str(self.postgres_port), "-U", "postgres", "-At"]
+        words = [word for statement in statements for word in ("-c", statement)]
+        done = subprocess.run([*command, *words, database], capture_output=True, text=True, timeout=PATIENCE, **unprivileged())
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()
 

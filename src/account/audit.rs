@@ -1,6 +1,7 @@
-//! The audit log: one JSON line per call of a tool or change of a key, with the caller, the time and the outcome, in a
-//! file that only its owner can read. It never holds arguments or results. Several processes write to one file; a
-//! background thread writes a few times a second, so that no call waits for the disk.
+//! The audit log: one JSON line per call of a tool, change of a key, or sign-in, consent and end of a grant on a hosted
+//! server, with the caller, the time and the outcome, in a file that only its owner can read. It never holds arguments or
+//! results. Several processes write to one file; a background thread writes a few times a second, so that no call waits
+//! for the disk.
 
 use std::{
     fs::{File, OpenOptions},
@@ -29,7 +30,7 @@ pub const KEYS_COMMAND: &str = "keys";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AuditEntry {
     pub time: Timestamp,
-    /// Name of the owner: that of the profile.
+    /// Name of the owner: that of the profile, or an opaque one of a hosted server.
     pub owner: String,
     /// The name that the host gave itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]

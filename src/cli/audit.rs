@@ -28,7 +28,8 @@ pub(super) struct Args {
     /// Number of entries to show, newest last
     #[arg(long, value_name = "N", default_value_t = 50)]
     lines: usize,
-    /// Only these tools; `keys` stands for the keys commands of this program
+    /// Only these tools; `keys` stands for the keys commands of this program, `authorize` for sign-ins and consents on a
+    /// hosted server, `grant` for how what was allowed there ended
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     tool: Vec<String>,
     /// Only these outcomes: ok, cancelled, a kind of error such as rate_limited; or failed for all but ok
@@ -204,7 +205,7 @@ fn ended(written: io::Result<()>) -> Result<(), Error> {
     written.map_err(|_| Error::Child(0))
 }
 
-const HEAD: [&str; 8] = ["TIME (UTC)", "PROFILE", "HOST", "TOOL", "OUTCOME", "MS", "COST", "KEY"];
+const HEAD: [&str; 8] = ["TIME (UTC)", "OWNER", "HOST", "TOOL", "OUTCOME", "MS", "COST", "KEY"];
 
 fn row(printer: &Printer, entry: &AuditEntry) -> [String; 8] {
     let tool = match &entry.action {

@@ -161,7 +161,8 @@ impl List {
         if self.json {
             printer.print_json(&serde_json::json!({ "clients": rows }));
         } else if rows.is_empty() {
-            printer.print_out("No client was added. Most apps register themselves.");
+            let at = self.public_url.required()?;
+            printer.print_out(format_args!("No client was added at {at}. Most apps register themselves."));
         } else {
             let head = ["CLIENT ID", "NAME", "ADDED", "REDIRECT URIS"].map(ToOwned::to_owned);
             printer.print_table(std::iter::once(head).chain(rows.iter().map(|row| row.cells(printer))));

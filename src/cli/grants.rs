@@ -103,7 +103,8 @@ impl List {
         if self.json {
             printer.print_json(&serde_json::json!({ "grants": grants }));
         } else if grants.is_empty() {
-            printer.print_out("No grants.");
+            // One who mistypes the URL would take it for good news.
+            printer.print_out(format_args!("No grants at {}.", self.public_url.required()?));
         } else {
             let head = HEAD.map(ToOwned::to_owned);
             printer.print_table(std::iter::once(head).chain(grants.iter().map(|grant| row(printer, grant))));
@@ -153,7 +154,7 @@ impl Revoke {
     async fn revoke(&self, app: &App, operator: &Operator) -> Result<(), Error> {
         let grants = self.chosen(app, operator).await?;
         if grants.is_empty() {
-            app.printer.print_out("No grants.");
+            app.printer.print_out(format_args!("No grants at {}.", self.public_url.required()?));
             return Ok(());
         }
         if !self.yes {

@@ -212,7 +212,10 @@ impl Cli {
         let settings = self.global.settings();
         let command_line = settings.as_ref().map(|settings| command_line(settings, &settings.profile));
         let command_line = command_line.unwrap_or_default();
-        match self.start(settings, redactor, printer.clone()).await {
+        let outcome = self.start(settings, redactor, printer.clone()).await;
+        #[cfg(feature = "otlp")]
+        telemetry::flush().await;
+        match outcome {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => error.report(&printer, &command_line),
         }

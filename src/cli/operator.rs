@@ -19,6 +19,15 @@ pub(super) struct PublicUrl {
     public_url: Option<PublicOrigin>,
 }
 
+impl PublicUrl {
+    /// Returns the URL; an error if none is given.
+    pub fn required(&self) -> Result<&PublicOrigin, Error> {
+        self.public_url.as_ref().ok_or_else(|| {
+            Error::Usage(format!("name the hosted server with --public-url URL or {PUBLIC_URL}"))
+        })
+    }
+}
+
 /// The records of a hosted server, opened for one command.
 pub(super) struct Operator {
     pub hosted: Hosted,
@@ -28,9 +37,7 @@ pub(super) struct Operator {
 impl Operator {
     /// Opens the records of the server at `url`; an error if there is no vault.
     pub async fn open(app: &App, url: &PublicUrl) -> Result<Self, Error> {
-        let origin = url.public_url.clone().ok_or_else(|| {
-            Error::Usage(format!("name the hosted server with --public-url URL or {PUBLIC_URL}"))
-        })?;
+        let origin = url.required()?.clone();
         let location = &app.settings.vault;
         if !location.exists() {
             return Err(Error::no_vault(location));

@@ -25,3 +25,18 @@ pub fn forbid_core_dumps() -> io::Result<()> {
 pub fn forbid_core_dumps() -> io::Result<()> {
     Ok(())
 }
+
+/// Lets this process open as many files and connections as its hard limit allows. Systems start processes with a soft
+/// limit that is much lower, for old programs that use `select`.
+#[cfg(unix)]
+pub(super) fn allow_many_connections() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, "the limit on open files stays as it is");
+    }
+}
+
+/// Other systems have no such limit.
+#[cfg(not(unix))]
+pub(super) fn allow_many_connections() {}

@@ -53,8 +53,6 @@ impl SandboxFlag {
         }
         app.printer.print_err(format_args!("BondMCP sandbox at {}", sandbox.base_url()));
         app.printer.print_err(format_args!("Demo account: {DEMO_EMAIL}, password {DEMO_PASSWORD}"));
-        app.printer
-            .print_err(format_args!("Sign in: {}", app.accounts().local().login_command(Some(DEMO_EMAIL))));
         Ok((app, Some(sandbox)))
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{App, Error, sandboxed};
+use super::{App, Error, printer::Printer, sandboxed};
 use crate::{
     account::{Accounts, Usd},
     clock::Clock,
@@ -83,6 +83,14 @@ impl ServingArgs {
 }
 
 impl Prepared {
+    /// Tells a person how to sign in to the sandbox, if there is one, in a terminal.
+    pub fn say_how_to_sign_in(&self, printer: &Printer) {
+        if let Some(demo) = &self.sign_in.demo {
+            let command = self.accounts.local().login_command(Some(demo.email));
+            printer.print_err(format_args!("Sign in: {command}"));
+        }
+    }
+
     /// Starts the server; with options for sign-in pages if the person can reach one. `stopping` ends its calls.
     pub fn start(self, sign_in: Option<Options>, stopping: CancellationToken) -> Result<Serving, Error> {
         let server = BondMcp::new(self.accounts, sign_in, &self.selection, self.limits, stopping)

@@ -26,7 +26,9 @@ impl Args {
         }
         let stopping = CancellationToken::new();
         stop::on_signal(stopping.clone());
+        let printer = app.printer.clone();
         let prepared = self.serving.prepare(app).await?;
+        prepared.say_how_to_sign_in(&printer);
         let sign_in = Some(prepared.sign_in.clone());
         let serving = prepared.start(sign_in, stopping.clone())?;
         let (input, output) = stdio_pipes();

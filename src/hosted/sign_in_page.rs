@@ -278,7 +278,12 @@ impl Visit {
         if let Err(refusal) = self.begin_attempt(SignInMethod::SignIn, &email).await {
             return refusal;
         }
-        match self.admitted(&email, login.password).await {
+        let outcome = self.admitted(&email, login.password).await;
+        let step = step_of(&outcome);
+        if let Purpose::Browser { next, .. } = self.page.purpose() {
+            self.hosted.step_at(next, &self.browser, step).await;
+        }
+        match outcome {
             Ok(answer) => {
                 self.take_back().await;
                 answer
@@ -385,8 +390,8 @@ impl Visit {
 
     /// Returns from the verification to the form.
     async fn go_back(mut self) -> Response {
-        match self.page.set_state(State::Open).await {
-            Ok(()) => Redirect::to(&self.page.path()).into_response(),
+        match self.page.go_back().await {
+            Ok(()) => Redirect::to(&format!("{}/create", self.page.path())).into_response(),
             Err(error) => self.hosted.unavailable(&error),
         }
     }
@@ -395,6 +400,20 @@ impl Visit {
 const NOBODY: &str = "BondMCP does not tell this server which account this is, so it cannot be connected. Tell whoever runs this server.";
 
 const UNVERIFIED: &str = "BondMCP has not confirmed the e-mail address yet. Open the link in the e-mail from BondMCP, then sign in again.";
+
+/// Describes how an attempt ended, for the trace of the authorization that it is for.
+fn step_of(outcome: &Result<Response, Failure>) -> &'static str {
+    match outcome {
+        Ok(_) => "signed in",
+        Err(Failure::Account(error)) if error.is_unauthorized() => {
+            "sign-in refused: wrong e-mail or password"
+        }
+        Err(Failure::Account(error)) if error.is_not_verified() => "sign-in refused: e-mail not verified",
+        Err(Failure::Account(_)) => "sign-in failed at BondMCP",
+        Err(Failure::Nobody) => "sign-in refused: BondMCP does not tell the account",
+        Err(Failure::Vault(_)) => "sign-in failed: no database",
+    }
+}
 
 /// How many attempts are left, in words.
 fn attempts_left(left: u8) -> String {

@@ -5,6 +5,7 @@ use std::{borrow::Cow, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use super::{Hosted, browser::Browser, pending::PendingAuthorization};
 use crate::{
     clock::{Clock, Timestamp},
     metrics,
@@ -91,6 +92,17 @@ impl Traces {
                 Err(vault::Error::Conflict) if attempts.next().is_some() => {}
                 written => return written.map(|_| ()),
             }
+        }
+    }
+}
+
+impl Hosted {
+    /// Notes a step of the authorization that this browser has begun and whose page is at `path`; of none if there is none.
+    pub(super) async fn step_at(&self, path: &str, browser: &Browser, step: &'static str) {
+        let Some(id) = path.strip_prefix("/authorize/") else { return };
+        let records = self.inner.server.records();
+        if let Ok(Some(found)) = PendingAuthorization::find(records, id, browser, self.now()).await {
+            self.traces().step(&found.pending.request.reference, step).await;
         }
     }
 }

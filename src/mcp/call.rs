@@ -98,6 +98,8 @@ impl OwnerServer {
         let tool = served.map_or(UNKNOWN, |tool| tool.spec.name);
         let (owner, request_id) = (self.account.name(), host.request_id());
         let span = tracing::info_span!("call", id, tool, owner, request_id);
+        #[cfg(feature = "otlp")]
+        crate::telemetry::continue_trace(&span, |field| host.trace_field(field));
         self.answer_call(served, request, host).instrument(span).await
     }
 

@@ -50,6 +50,12 @@ impl Host {
         self.context.extensions.get::<Parts>()?.extensions.get().map(RequestId::as_str)
     }
 
+    /// Returns a field of the W3C trace context that the host has sent.
+    #[cfg(feature = "otlp")]
+    pub fn trace_field(&self, name: &str) -> Option<&str> {
+        self.context.meta.get(name)?.as_str()
+    }
+
     fn is_one_of(&self, names: &[&str]) -> bool {
         self.context.client_info().is_some_and(|host| names.contains(&host.name.as_str()))
     }

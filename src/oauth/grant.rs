@@ -228,6 +228,9 @@ impl AuthorizationServer {
     /// is found again.
     pub async fn forget_grant(&self, grant: &Grant) -> Result<(), vault::Error> {
         let records = self.records();
+        if self.grant(&grant.id).await?.is_some_and(|grant| grant.ended.is_none()) {
+            return Ok(());
+        }
         self.forget_family(&grant.id).await?;
         let remove = |person: Option<Person>| {
             let Some(mut person) = person else { return (Next::Keep, ()) };
@@ -235,10 +238,6 @@ impl AuthorizationServer {
             (if person.grants.is_empty() { Next::Delete } else { Next::Write(person, None) }, ())
         };
         records.change(PERSON, grant.subject.as_str(), remove).await?;
-        let delete = |found: Option<Grant>| match found {
-            Some(found) if found.ended.is_some() => (Next::Delete, ()),
-            _ => (Next::Keep, ()),
-        };
-        records.change(GRANT, grant.id.as_str(), delete).await
+        records.change(GRANT, grant.id.as_str(), |_: Option<Grant>| (Next::Delete, ())).await
     }
 }

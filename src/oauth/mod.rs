@@ -105,7 +105,7 @@ impl AuthorizationServer {
         let signing_keys = SigningKeys::open(records.clone(), clock.clone()).await?;
         let grant_states = GrantStates::new();
         let endpoints = Endpoints::new(&settings.origin);
-        let clients = Clients::open(records.clone(), &endpoints, network, clock.clone()).await?;
+        let clients = Clients::new(records.clone(), &server_keys, &endpoints, network, clock.clone());
         let inner =
             Inner { settings, endpoints, records, clients, server_keys, signing_keys, grant_states, clock };
         Ok(Self { inner: Arc::new(inner) })

@@ -21,6 +21,8 @@ const SERVER_SECRET: RecordKind = RecordKind::new("server-secret");
 /// What a key is for; no two uses share one.
 #[derive(Clone, Copy, Debug)]
 pub enum Purpose {
+    /// Sealing dynamic registrations.
+    Registration,
     /// Making subjects of BondMCP's user ids.
     Subject,
     /// Recognising refresh tokens of this server.
@@ -92,6 +94,7 @@ impl ServerKeys {
 impl Purpose {
     fn name(self) -> &'static [u8] {
         match self {
+            Self::Registration => b"registration",
             Self::Subject => b"subject",
             Self::RefreshMark => b"refresh mark",
             Self::RefreshSuccessor => b"refresh successor",

@@ -4,7 +4,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock},
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -14,6 +14,7 @@ use jsonwebtoken::{
     jwk::{Jwk, KeyAlgorithm, PublicKeyUse, ThumbprintHash},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
 use super::{AccessError, Records};
@@ -135,9 +136,9 @@ impl SigningKeys {
         }
     }
 
-    /// Returns the keys that verify tokens (RFC 7517), read anew.
+    /// Returns the keys that verify tokens (RFC 7517).
     pub async fn public(&self) -> Result<Vec<Jwk>, vault::Error> {
-        self.read().await?;
+        self.read_lately(|_| false).await?;
         Ok(self.known().keys.iter().map(|key| key.public.clone()).collect())
     }
 
@@ -206,22 +207,31 @@ impl SigningKeys {
     /// Returns the keys; reads them again if the key `id` is not among them, unless that was done a moment ago.
     async fn knowing(&self, id: &str) -> Result<Arc<Known>, vault::Error> {
         let known = self.known();
-        if known.keys.iter().any(|key| key.id == id) || !self.may_read() {
+        if known.has(id) {
             return Ok(known);
         }
-        self.read().await?;
+        self.read_lately(|known| known.has(id)).await?;
         Ok(self.known())
     }
 
-    fn may_read(&self) -> bool {
+    /// Reads the keys unless that was done a moment ago, or what was read meanwhile is `enough`. Those who wait for the
+    /// same read do not repeat it.
+    async fn read_lately(&self, enough: impl Fn(&Known) -> bool) -> Result<(), vault::Error> {
+        let mut read_at = self.read_at.lock().await;
         let now = self.clock.now();
-        let mut read_at = self.read_at.lock().unwrap_or_else(PoisonError::into_inner);
         // A clock that was set back must not prevent it.
-        let may_read = (now - *read_at).abs() >= READ_INTERVAL;
-        if may_read {
+        let is_due = (now - *read_at).abs() >= READ_INTERVAL;
+        if is_due && !enough(&self.known()) {
+            self.read().await?;
             *read_at = now;
         }
-        may_read
+        Ok(())
+    }
+}
+
+impl Known {
+    fn has(&self, id: &str) -> bool {
+        self.keys.iter().any(|key| key.id == id)
     }
 }
 

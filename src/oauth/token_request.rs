@@ -75,18 +75,18 @@ impl AuthorizationServer {
         }
     }
 
-    /// The refresh token is stored before the code is used up: if that fails, the client may send the code again.
+    /// The code is used up last: until then, a client that meets trouble can send it again.
     async fn redeem(&self, client: &Client, form: &Form) -> Result<TokenResponse, OAuthError> {
         let redeemable = self.redeemable(client, form).await?;
         let grant = redeemable.grant.clone();
         let first = RefreshToken::first(&grant.id);
-        let family = Family::new(&client.id, &first, self.inner.clock.now());
+        let family = Family::new(&first, self.inner.clock.now());
         let lifetime = family.lifetime(self.limits(), self.inner.clock.now());
         let put = |_: Option<Family>| (Next::Write(family.clone(), Some(lifetime)), ());
         self.records().change(FAMILY, grant.id.as_str(), put).await?;
+        let response = self.response(&grant, grant.scopes, &first).await?;
         self.use_up(redeemable).await?;
-        let scopes = grant.scopes;
-        self.response(&grant, scopes, &first).await
+        Ok(response)
     }
 
     async fn refresh<Accepted: Future<Output = Acceptance>>(
@@ -125,7 +125,8 @@ impl AuthorizationServer {
     ) -> Result<RefreshToken, OAuthError> {
         let (limits, now) = (self.limits(), self.inner.clock.now());
         let present = |family: Option<Family>| {
-            let Some(mut family) = family else { return (Next::Keep, Refresh::Unknown) };
+            // The vault has forgotten it, since it has expired.
+            let Some(mut family) = family else { return (Next::Keep, Refresh::Expired) };
             let refresh = family.refresh(&self.inner.server_keys, token, limits, now);
             let lifetime = family.lifetime(limits, now);
             match refresh {

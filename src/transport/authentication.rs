@@ -44,7 +44,8 @@ impl Authentication {
         match self {
             Self::Open(owner) => Ok(Caller::operators(owner)),
             Self::Tokens(tokens) => owner_of(tokens, headers).map(Caller::operators),
-            Self::Grants(server) => granted(server, headers).await,
+            // Boxed, or the future of every request would have its size.
+            Self::Grants(server) => Box::pin(granted(server, headers)).await,
         }
     }
 }

@@ -28,39 +28,3 @@ impl Vault {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::{config::VaultLocation, vault::Keyring};
-
-    fn id(kind: &'static str, owner: &str) -> RecordId {
-        RecordId {
-            kind: RecordKind::new(kind),
-            owner: owner.to_owned(),
-            origin: "https://a.example".to_owned(),
-        }
-    }
-
-    #[tokio::test]
-    async fn the_records_of_one_kind_are_listed_without_those_that_have_expired() {
-        let directory = tempfile::tempdir().unwrap();
-        let location = VaultLocation::Sqlite(directory.path().join("data/vault.db"));
-        let vault = Vault::open(&location, Keyring::of(&[1])).await.unwrap();
-        for number in 0..250 {
-            vault.write(&id("one", &number.to_string()), None, b"content", None).await.unwrap();
-        }
-        vault.write(&id("other", "1"), None, b"content", None).await.unwrap();
-        vault.write(&id("one", "expired"), None, b"content", Some(Duration::ZERO)).await.unwrap();
-        let version = vault.write(&id("one", "7"), Some(1), b"changed", None).await.unwrap();
-
-        let listed = vault.list(&RecordKind::new("one")).await.unwrap();
-        assert_eq!(listed.len(), 250);
-        let (_, seventh) = listed.iter().find(|(found, _)| *found == id("one", "7")).unwrap();
-        assert_eq!((seventh.version, &seventh.plaintext[..]), (version, &b"changed"[..]));
-        assert_eq!(vault.list(&RecordKind::new("other")).await.unwrap().len(), 1);
-        assert!(vault.list(&RecordKind::new("none")).await.unwrap().is_empty());
-    }
-}

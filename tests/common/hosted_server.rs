@@ -13,6 +13,7 @@ use bondmcp_server::{
     oauth::{self, AuthorizationRequest, AuthorizationServer, Grant, Network, Scopes},
     redact::Redactor,
     sandbox::{RunningSandbox, SandboxConfig},
+    sign_in::Options,
     transport::{
         hosted::{Drain, HostedHttp},
         http::Protection,
@@ -134,8 +135,10 @@ impl HostedServer {
         let hosted = Hosted::new(server.clone(), accounts.clone(), settings);
         let (requested_to_stop, stopping) = (CancellationToken::new(), CancellationToken::new());
         let selection = Selection::default();
+        let sign_in = Options { public: Some(hosted.sign_in_pages().clone()), ..Options::default() };
         let mcp =
-            BondMcp::new(accounts.clone(), None, &selection, Limits::default(), stopping.clone()).unwrap();
+            BondMcp::new(accounts.clone(), Some(sign_in), &selection, Limits::default(), stopping.clone());
+        let mcp = mcp.unwrap();
         let http = HostedHttp::new(hosted.clone(), requested_to_stop.clone(), stopping);
         let router = http.router(&mcp, Protection::hosted(server.clone()));
         let address = listener.local_addr().unwrap();

@@ -5,6 +5,7 @@
 
 pub mod browser;
 pub mod hosted;
+pub mod hosted_process;
 pub mod hosted_server;
 pub mod hostile;
 #[cfg(unix)]

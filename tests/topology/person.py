@@ -9,7 +9,7 @@ import secrets
 import time
 import urllib.parse
 
-from wire import Browser, Connection, Lost, Page
+from wire import Browser, Connection, Lost, Page, Stuck
 
 REDIRECT = "http://127.0.0.1:7777/callback"
 # What people write, and their e-mail addresses, name them.
@@ -90,7 +90,12 @@ class Person:
         query = {"response_type": "code", "client_id": app.client_id, "redirect_uri": REDIRECT, "state": state,
                  "code_challenge": challenge, "code_challenge_method": "S256", "resource": f"{self.origin}/mcp",
                  "scope": "models health keys"}
-        location = await self.agree("/authorize?" + urllib.parse.urlencode(query))
+        try:
+            location = await self.agree("/authorize?" + urllib.parse.urlencode(query))
+        except Stuck:
+            # The killed replica was making the grant. The page asks again after two minutes; this person begins anew.
+            assert self.interrupted, "a page is stuck though no replica was killed"
+            return self.report.count("consents given up, which the killed replica was carrying out")
         given = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(location).query))
         assert given["state"] == state and given["iss"] == self.origin, sorted(given)
         self.secrets.add(given["code"])

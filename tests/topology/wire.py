@@ -11,7 +11,11 @@ PATIENCE = 90
 
 
 class Lost(Exception):
-    """The connection ended before the answer was complete."""
+    """There was no answer, or the connection ended before it was complete."""
+
+
+class Stuck(Exception):
+    """A page says again and again that it is at work."""
 
 
 @dataclasses.dataclass
@@ -64,14 +68,17 @@ class Connection:
     async def body(self, answer):
         if answer.header("transfer-encoding") == "chunked":
             body = b""
-            while size := int((await self.reader.readline()).split(b";")[0] or b"0", 16):
+            while size := int((await self.line()).split(b";")[0], 16):
                 body += await self.reader.readexactly(size)
-                await self.reader.readline()
-            await self.reader.readline()
+                await self.line()
+            await self.line()
             return body
         if answer.status in (204, 304):
             return b""
         return await self.reader.readexactly(int(answer.header("content-length") or 0))
+
+    async def line(self):
+        return await self.reader.readuntil(b"\n")
 
     def close(self):
         if self.writer is not None:
@@ -130,7 +137,8 @@ class Browser:
 
     async def open(self, path, fields=None, until=lambda _: False):
         """Opens a path, or posts a form to it. Returns the last answer, or the address that `until` accepts."""
-        for _ in range(20):
+        reloads = 0
+        for _ in range(30):
             headers = [("accept", "text/html")]
             if self.cookies:
                 headers.append(("cookie", "; ".join(f"{name}={value}" for name, value in self.cookies.items())))
@@ -146,6 +154,9 @@ class Browser:
                 page = Page(answer.text)
                 if page.refresh is None:
                     return answer
+                reloads += 1
+                if reloads > 10:
+                    raise Stuck(path.rpartition("/")[2])
                 wait, _, target = page.refresh.partition(";")
                 await asyncio.sleep(min(float(wait), 2))
                 location = target.strip().partition("=")[2] or path

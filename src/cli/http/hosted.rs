@@ -10,6 +10,7 @@ use crate::{
     cli::{
         App, Error,
         printer::Printer,
+        process,
         serving::{ServingArgs, usd},
         stop,
     },
@@ -85,6 +86,7 @@ impl HostedArgs {
         app: App,
     ) -> Result<(), Error> {
         let settings = self.settings(&origin)?;
+        process::allow_many_connections();
         let (listener, address) = listen(address).await?;
         let metrics_listener = match self.metrics_listen {
             Some(address) => Some(listen(address).await?),
@@ -111,6 +113,11 @@ impl HostedArgs {
         let http = HostedHttp::new(hosted, requested_to_stop, stopping);
         let router = http.router(&serving.server, protection);
         announce(&printer, &origin, address);
+        if !origin.is_trial() && self.trusted_proxy.is_empty() {
+            printer.print_err(
+                "Without --trusted-proxy, everybody behind the TLS proxy counts as one client against the limits.",
+            );
+        }
         let _serving_metrics = metrics_listener.map(|(listener, address)| {
             printer.print_err(format_args!("Serving metrics at http://{address}/metrics"));
             let http = http.clone();

@@ -81,6 +81,7 @@ impl Args {
         let stopping = CancellationToken::new();
         stop::on_signal(stopping.clone());
         let prepared = self.serving.prepare(app).await?;
+        prepared.say_how_to_sign_in(&printer);
         let sign_in = address.ip().is_loopback().then(|| prepared.sign_in.clone());
         let serving = prepared.start(sign_in, stopping.clone())?;
         announce(&printer, address, token.as_ref().filter(|_| given.is_none()));

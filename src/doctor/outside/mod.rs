@@ -59,31 +59,27 @@ pub async fn examine(server: PublicServer, report: &mut dyn FnMut(Check)) -> Res
     let base_url: BaseUrl = origin.as_str().parse()?;
     let client = Client::new(base_url, redactor, clock.clone(), timing());
     let mut findings = Findings { presentation: Presentation::new(env!("CARGO_PKG_NAME")), report };
-    let connected = network::connect(&client, &clock, &client.route(), solution, &mut findings).await;
-    let skipped = match connected {
-        Err(failed) => Some(format!("{failed} failed")),
+    let why = match network::connect(&client, &clock, &client.route(), solution, &mut findings).await {
+        Err(failed) => format!("{failed} failed"),
         Ok(()) => match client.examining_client().await {
-            Err(error) => Some(error.to_string()),
+            Err(error) => error.to_string(),
             Ok(http) => {
                 let site = Site::new(origin, http);
                 if findings.add(check("HTTP", site.answers().await)) {
                     examine_site(&site, &clock, &mut findings).await;
-                    return Ok(());
+                } else {
+                    findings.skip(&[&NAMES[..], &HTTPS_NAMES].concat(), "HTTP failed");
                 }
-                findings.skip(&NAMES, "HTTP failed");
                 return Ok(());
             }
         },
     };
-    if let Some(reason) = skipped {
-        findings.skip(&["HTTP"], &reason);
-        findings.skip(&NAMES, &reason);
-    }
+    findings.skip(&[&["HTTP"][..], &NAMES, &HTTPS_NAMES].concat(), &why);
     Ok(())
 }
 
 /// The checks that need an answer of the server.
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 13] = [
     "resource metadata",
     "server metadata",
     "signing keys",
@@ -97,9 +93,10 @@ const NAMES: [&str; 15] = [
     "forwarded headers",
     "metrics",
     "clock",
-    "HTTPS redirect",
-    "HSTS",
 ];
+
+/// Those that need HTTPS, too.
+const HTTPS_NAMES: [&str; 2] = ["HTTPS redirect", "HSTS"];
 
 async fn examine_site(site: &Site, clock: &Clock, findings: &mut Findings<'_>) {
     let outcomes = [
@@ -120,11 +117,12 @@ async fn examine_site(site: &Site, clock: &Clock, findings: &mut Findings<'_>) {
     for (name, outcome) in NAMES.iter().zip(outcomes) {
         findings.add(check(name, outcome));
     }
-    if site.is_https() {
-        findings.add(check("HTTPS redirect", edge::https_redirect(site).await));
-        findings.add(check("HSTS", edge::hsts(site).await));
-    } else {
-        findings.skip(&NAMES[13..], "plain HTTP on loopback, for a trial");
+    if !site.is_https() {
+        return findings.skip(&HTTPS_NAMES, "plain HTTP on loopback, for a trial");
+    }
+    for (name, outcome) in HTTPS_NAMES.iter().zip([edge::https_redirect(site).await, edge::hsts(site).await])
+    {
+        findings.add(check(name, outcome));
     }
 }
 

@@ -64,7 +64,7 @@ struct DisconnectPage<'a> {
     authority: &'a str,
     form_token: &'a str,
     action: &'a str,
-    apps: Vec<(&'a str, &'a str)>,
+    apps: Vec<(&'a str, String)>,
 }
 
 struct AppView<'a> {
@@ -72,7 +72,7 @@ struct AppView<'a> {
     name: &'a str,
     /// Whether nobody has verified the name.
     is_claim: bool,
-    host: &'a str,
+    host: String,
     /// Host of the client's document, which is a fact.
     published_by: Option<String>,
     scopes: Vec<&'static str>,
@@ -101,7 +101,7 @@ impl<'a> AppView<'a> {
             id: grant.id.as_str(),
             name: name(grant),
             is_claim: grant.client_name.is_some() && grant.client_kind != ClientKind::Registered,
-            host: &grant.redirect_host,
+            host: host(grant),
             published_by: published_by(grant),
             scopes: grant.scopes.iter().map(allows).collect(),
             since: time(grant.created_at),
@@ -118,6 +118,14 @@ impl<'a> AppView<'a> {
 /// Returns the name of the app, as it calls itself.
 fn name(grant: &Grant) -> &str {
     grant.client_name.as_deref().unwrap_or(&grant.redirect_host)
+}
+
+/// Returns where the app is answered.
+fn host(grant: &Grant) -> String {
+    match &*grant.redirect_host {
+        host @ ("localhost" | "127.0.0.1" | "[::1]") => format!("{host}, an app on your own computer"),
+        host => host.to_owned(),
+    }
 }
 
 fn published_by(grant: &Grant) -> Option<String> {
@@ -172,7 +180,7 @@ pub(super) fn disconnect(hosted: &Hosted, signed_in: &SignedIn, action: &str, gr
         authority: hosted.inner.settings.origin.authority(),
         form_token: form_token.expose_secret(),
         action,
-        apps: grants.iter().map(|grant| (name(grant), &*grant.redirect_host)).collect(),
+        apps: grants.iter().map(|grant| (name(grant), host(grant))).collect(),
     };
     rendered(StatusCode::OK, &page)
 }

@@ -22,9 +22,6 @@ use crate::{
 /// The ids of used assertions.
 const USED: RecordKind = RecordKind::new("client-assertion");
 
-/// When to try again after trouble that may pass.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
-
 /// How much longer the id of a used assertion is kept than the assertion is valid, for clocks that differ.
 const KEPT_LONGER: Duration = Duration::from_mins(5);
 
@@ -57,7 +54,9 @@ impl Clients {
         let Known { client, authentication } = match self.known(&client_id, suffices).await {
             Ok(known) => known,
             Err(ClientError::Unknown(_) | ClientError::Invalid(_)) => return Err(unknown_client(&proof)),
-            Err(ClientError::Document(_) | ClientError::Store(_)) => return Err(unavailable()),
+            // The client may be sound: it must not be told to register again.
+            Err(ClientError::Document(_)) => return Err(OAuthError::temporarily_unavailable()),
+            Err(ClientError::Store(error)) => return Err(error.into()),
         };
         match (authentication, proof) {
             (Authentication::None, Proof::None) => {}
@@ -87,14 +86,14 @@ impl Clients {
                 let found = self.key_sets.get(url, |keys| assertion.is_for(keys)).await;
                 verify(&*found.map_err(|error| {
                     tracing::info!(?error, "the keys of a client cannot be used");
-                    unavailable()
+                    OAuthError::temporarily_unavailable()
                 })?)
             }
         };
         let verified = verified.ok_or_else(failed)?;
         let id = format!("{} {}", client.id, verified.id);
-        let is_new = self.records.insert_once(USED, &id, verified.remaining + KEPT_LONGER).await;
-        if is_new.map_err(|_| unavailable())? { Ok(()) } else { Err(failed()) }
+        let is_new = self.records.insert_once(USED, &id, verified.remaining + KEPT_LONGER).await?;
+        if is_new { Ok(()) } else { Err(failed()) }
     }
 }
 
@@ -109,16 +108,17 @@ impl<'a> Credentials<'a> {
             (None, Some(secret), None) => Proof::Secret(secret.clone()),
             (None, None, Some(assertion)) => Proof::Assertion(assertion),
             // RFC 6749, section 2.3
-            _ => return Err(invalid_request("Authenticate the client in one way only.")),
+            _ => return Err(OAuthError::invalid_request("Authenticate the client in one way only.")),
         };
         let claimed_id = match &proof {
             Proof::Assertion(assertion) => assertion.claimed_client(),
             Proof::None | Proof::Secret(_) => None,
         };
         let mut ids = [basic_id, form_id, claimed_id].into_iter().flatten();
-        let client_id = ids.next().ok_or_else(|| invalid_request("The request needs a client_id."))?;
+        let client_id =
+            ids.next().ok_or_else(|| OAuthError::invalid_request("The request needs a client_id."))?;
         if ids.any(|other| other != client_id) {
-            return Err(invalid_request("The request names more than one client."));
+            return Err(OAuthError::invalid_request("The request names more than one client."));
         }
         Ok(Self { client_id, proof })
     }
@@ -166,7 +166,7 @@ fn parameter<'a>(
     let mut values = form.iter().filter(|(key, _)| key == name).map(|(_, value)| value);
     let value = values.next();
     if values.next().is_some() {
-        return Err(invalid_request("A parameter of the client's authentication is repeated."));
+        return Err(OAuthError::invalid_request("A parameter of the client's authentication is repeated."));
     }
     Ok(value.filter(|value| !value.expose_secret().is_empty()))
 }
@@ -189,21 +189,6 @@ fn failed() -> OAuthError {
 
 fn invalid_client(description: &'static str) -> OAuthError {
     OAuthError { status: 401, code: "invalid_client", description, retry_after: None, ended: None }
-}
-
-fn invalid_request(description: &'static str) -> OAuthError {
-    OAuthError { status: 400, code: "invalid_request", description, retry_after: None, ended: None }
-}
-
-/// Answers for trouble that may pass. The client may be sound: it must not be told to register again.
-fn unavailable() -> OAuthError {
-    OAuthError {
-        status: 503,
-        code: "temporarily_unavailable",
-        description: "The client cannot be looked up now. Try again later.",
-        retry_after: Some(RETRY_AFTER),
-        ended: None,
-    }
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use self::{
     registered::{Registered, SecretHash},
     registration::Registrations,
 };
-use super::{Endpoints, OAuthError, Records};
+use super::{Endpoints, OAuthError, Records, server_keys::ServerKeys};
 use crate::{
     clock::{Clock, Timestamp},
     secret::SecretString,
@@ -121,25 +121,25 @@ enum Authentication {
 }
 
 impl Clients {
-    /// Opens the clients; makes the key of dynamic registrations if there is none.
-    pub async fn open(
+    #[must_use]
+    pub fn new(
         records: Records,
+        keys: &ServerKeys,
         endpoints: &Endpoints,
         network: Network,
         clock: Clock,
-    ) -> Result<Self, vault::Error> {
-        let registrations = Registrations::open(&records).await?;
+    ) -> Self {
         let hosts = Arc::new(Hosts::new());
-        Ok(Self {
+        Self {
             registered: Registered::new(records.clone()),
             records,
-            registrations,
+            registrations: Registrations::new(keys),
             documents: Cache::new(network.clone(), hosts.clone(), clock.clone()),
             key_sets: Cache::new(network, hosts, clock.clone()),
             issuer: endpoints.issuer().to_owned(),
             token_endpoint: endpoints.token(),
             clock,
-        })
+        }
     }
 
     /// Finds a client by its id. `redirect_uri` is the one of the request: a document that is known without it is

@@ -8,16 +8,16 @@ use chacha20poly1305::{
     XChaCha20Poly1305,
     aead::{AeadInOut as _, KeyInit as _},
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
-use zeroize::Zeroizing;
 
 use super::{Client, ClientKind, display_name, metadata, redirect_uri};
 use crate::{
     clock::Timestamp,
-    oauth::{OAuthError, Records},
-    secret::{self, ExposeSecret as _, SecretString},
-    vault::{self, RecordKind},
+    oauth::{
+        OAuthError,
+        server_keys::{Purpose, ServerKeys},
+    },
 };
 
 /// Start of the ids of these clients.
@@ -33,12 +33,6 @@ const LONGEST_ID: usize = 2048;
 const MOST_REDIRECT_URIS: usize = 32;
 
 const NONCE_BYTES: usize = 24;
-
-/// Authenticated with each id, so that nothing else that the key may encrypt one day is an id.
-const PURPOSE: &[u8] = b"dynamic client registration 1";
-
-/// The key of the registrations. It is random and has a record of its own, so that ids survive a change of the sealing key.
-const KEY: RecordKind = RecordKind::new("client-registration-key");
 
 /// Seals and opens registrations.
 pub struct Registrations {
@@ -58,34 +52,10 @@ struct Metadata {
 }
 
 impl Registrations {
-    /// Reads the key; makes one if there is none.
-    pub async fn open(records: &Records) -> Result<Self, vault::Error> {
-        #[derive(Deserialize)]
-        struct Stored {
-            key: SecretString,
-        }
-        #[derive(Serialize)]
-        struct New<'a> {
-            key: &'a str,
-        }
-
-        loop {
-            if let Some(stored) = records.read::<Stored>(KEY, "").await? {
-                return Self::with_key(&stored.value.key);
-            }
-            let key = secret::random();
-            match records.write(KEY, "", None, &New { key: key.expose_secret() }, None).await {
-                // Another replica made one.
-                Err(vault::Error::Conflict) => {}
-                written => return written.and_then(|_| Self::with_key(&key)),
-            }
-        }
-    }
-
-    fn with_key(key: &SecretString) -> Result<Self, vault::Error> {
-        let bytes = URL_SAFE_NO_PAD.decode(key.expose_secret()).map(Zeroizing::new);
-        let cipher = bytes.ok().and_then(|bytes| XChaCha20Poly1305::new_from_slice(&bytes).ok());
-        Ok(Self { cipher: cipher.ok_or(vault::Error::Damaged)? })
+    /// The key comes from the server's secret, so that ids survive a change of the sealing key.
+    pub fn new(keys: &ServerKeys) -> Self {
+        let key = keys.mac(Purpose::Registration, &[]);
+        Self { cipher: XChaCha20Poly1305::new((&*key).into()) }
     }
 
     /// Answers a registration request (RFC 7591, section 3). Every client becomes a public one, whatever it asked for:
@@ -100,14 +70,11 @@ impl Registrations {
         let given = metadata.redirect_uris.iter().take(MOST_REDIRECT_URIS).filter_map(Value::as_str);
         let redirect_uris = redirect_uri::acceptable(given);
         if redirect_uris.is_empty() {
-            return Err(OAuthError {
-                status: 400,
-                code: "invalid_redirect_uri",
-                description: "Register at least one redirect URI: https, http on loopback, or a private-use scheme with \
-                              a dot, without a user name and a fragment.",
-                retry_after: None,
-                ended: None,
-            });
+            return Err(OAuthError::bad_request(
+                "invalid_redirect_uri",
+                "Register at least one redirect URI: https, http on loopback, or a private-use scheme with a dot, without a \
+                 user name and a fragment.",
+            ));
         }
         let name = metadata.client_name.as_str().and_then(display_name);
         let registration: Sealed = (now.timestamp(), name, redirect_uris);
@@ -140,7 +107,7 @@ impl Registrations {
         let mut buffer = serde_json::to_vec(registration).ok()?;
         let mut nonce = [0; NONCE_BYTES];
         getrandom::fill(&mut nonce).ok()?;
-        self.cipher.encrypt_in_place(&nonce.into(), PURPOSE, &mut buffer).ok()?;
+        self.cipher.encrypt_in_place(&nonce.into(), &[], &mut buffer).ok()?;
         let id = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode([&nonce[..], &buffer].concat()));
         (id.len() <= LONGEST_ID).then_some(id)
     }
@@ -150,7 +117,7 @@ impl Registrations {
         let sealed = URL_SAFE_NO_PAD.decode(encoded).ok()?;
         let (nonce, ciphertext) = sealed.split_first_chunk::<NONCE_BYTES>()?;
         let mut buffer = ciphertext.to_vec();
-        self.cipher.decrypt_in_place(nonce.into(), PURPOSE, &mut buffer).ok()?;
+        self.cipher.decrypt_in_place(nonce.into(), &[], &mut buffer).ok()?;
         serde_json::from_slice(&buffer).ok()
     }
 }
@@ -162,7 +129,7 @@ impl fmt::Debug for Registrations {
 }
 
 fn invalid_metadata(description: &'static str) -> OAuthError {
-    OAuthError { status: 400, code: "invalid_client_metadata", description, retry_after: None, ended: None }
+    OAuthError::bad_request("invalid_client_metadata", description)
 }
 
 #[cfg(test)]
@@ -234,6 +201,59 @@ mod tests {
         assert!(!client.allows_redirect("http://127.0.0.1:61234/other"));
         let authenticated = replica.authenticate(None, &form(&[("client_id", id(&answer))])).await.unwrap();
         assert_eq!(authenticated, client);
+    }
+
+    #[tokio::test]
+    async fn hosts_are_registered_as_they_ask() {
+        let world = world().await;
+        for (name, registered, method, used) in [
+            (
+                "Claude",
+                "https://claude.ai/api/mcp/auth_callback",
+                "client_secret_post",
+                "https://claude.ai/api/mcp/auth_callback",
+            ),
+            (
+                "Claude Code (bond)",
+                "http://localhost:54545/callback",
+                "none",
+                "http://localhost:61000/callback",
+            ),
+            (
+                "ChatGPT",
+                "https://chatgpt.com/connector_platform_oauth_redirect",
+                "client_secret_basic",
+                "https://chatgpt.com/connector_platform_oauth_redirect",
+            ),
+            ("Codex", "http://127.0.0.1:41234/callback", "none", "http://127.0.0.1:41234/callback"),
+            (
+                "MCP CLI Proxy",
+                "http://localhost:3334/oauth/callback",
+                "none",
+                "http://localhost:40000/oauth/callback",
+            ),
+            (
+                "MCP Inspector",
+                "http://localhost:6274/oauth/callback/debug",
+                "none",
+                "http://localhost:6274/oauth/callback/debug",
+            ),
+        ] {
+            let metadata = json!({
+                "client_name": name,
+                "redirect_uris": [registered],
+                "token_endpoint_auth_method": method,
+                "grant_types": ["authorization_code", "refresh_token"],
+                "response_types": ["code"],
+                "scope": " models health keys offline_access",
+                "software_id": "2e6dc280-f3c3-4e01-99a7-8181dbd1d23d",
+                "contacts": [],
+            });
+            let answer = register(&world, &metadata).unwrap();
+            let client = world.clients.find(id(&answer), Some(used)).await.unwrap();
+            assert_eq!(client.name.as_deref(), Some(name));
+            assert!(client.allows_redirect(used), "{name}");
+        }
     }
 
     #[tokio::test]

@@ -24,7 +24,7 @@ use super::{Clients, Network};
 use crate::{
     clock::Clock,
     config::VaultLocation,
-    oauth::{Endpoints, Records},
+    oauth::{Endpoints, Records, server_keys::ServerKeys},
     secret::SecretString,
     vault::{Keyring, Vault},
 };
@@ -61,7 +61,8 @@ impl World {
         let vault = Vault::open(location, Keyring::of(&[1])).await.unwrap();
         let records = Records::new(vault, ISSUER.to_owned());
         let endpoints = Endpoints::new(&ISSUER.parse().unwrap());
-        Clients::open(records, &endpoints, network.clone(), clock.clone()).await.unwrap()
+        let keys = ServerKeys::open(&records).await.unwrap();
+        Clients::new(records, &keys, &endpoints, network.clone(), clock.clone())
     }
 }
 

@@ -141,7 +141,8 @@ async fn a_token_is_good_from_its_issue_to_its_expiry() {
     hosting.wait(TimeDelta::seconds(1));
     assert_eq!(reason(&hosting.server, tokens.access_token.expose_secret()).await, "expired");
 
-    let long = hosting.replica_with(|settings| settings.access_token_lifetime = Duration::from_hours(24)).await;
+    let long =
+        hosting.replica_with(|settings| settings.access_token_lifetime = Duration::from_hours(24)).await;
     let (code, _) = hosting.code().await;
     let tokens = long.ask(&hosting.redemption(&code, &[])).await.unwrap();
     hosting.wait(TimeDelta::hours(23));

@@ -1,5 +1,7 @@
 //! Authorization requests.
 
+use serde_json::json;
+
 use super::*;
 
 async fn page_error(hosting: &Hosting, others: &[(&str, &str)]) -> &'static str {
@@ -23,7 +25,8 @@ async fn redirect_error(hosting: &Hosting, query: &str) -> String {
 #[tokio::test]
 async fn a_sound_request_is_read() {
     let hosting = Hosting::new().await;
-    let request = hosting.request(&[("prompt", "consent"), ("nonce", "x"), ("response_mode", "fragment")]).await;
+    let request =
+        hosting.request(&[("prompt", "consent"), ("nonce", "x"), ("response_mode", "fragment")]).await;
     assert_eq!(request.client.id, hosting.client);
     assert_eq!((&*request.redirect_uri, &*request.code_challenge), (REDIRECT_URI, CHALLENGE));
     assert_eq!(request.state.as_deref(), Some("a state & more"));
@@ -49,7 +52,8 @@ async fn scopes_are_reduced_to_ours_and_all_where_none_of_ours_was_asked_for() {
 #[tokio::test]
 async fn the_resource_is_ours_or_absent() {
     let hosting = Hosting::new().await;
-    for ours in ["", "https://bond.example.com", "https://bond.example.com/", "https://bond.example.com/mcp/"] {
+    for ours in ["", "https://bond.example.com", "https://bond.example.com/", "https://bond.example.com/mcp/"]
+    {
         hosting.request(&[("resource", ours)]).await;
     }
     // RFC 8707, section 2: it may occur more than once.
@@ -98,7 +102,9 @@ async fn nothing_is_redirected_before_client_and_redirect_uri_are_known() {
 async fn an_error_of_the_client_is_told_to_it_with_state_and_issuer() {
     let hosting = Hosting::new().await;
     let query = hosting.query(&[("response_type", "token")]);
-    let Err(RequestError::Redirect(url)) = hosting.server.authorization_request(&query).await else { panic!() };
+    let Err(RequestError::Redirect(url)) = hosting.server.authorization_request(&query).await else {
+        panic!()
+    };
     assert_eq!(parameter(&url, "state").as_deref(), Some("a state & more"));
     assert_eq!(redirect_error(&hosting, &query).await, "unsupported_response_type");
     // RFC 7636, section 4.4.1, and RFC 9700, section 2.1.1: PKCE, and not `plain`.
@@ -157,8 +163,29 @@ async fn the_issuer_is_named_and_advertised_unless_the_operator_stops_both() {
 #[tokio::test]
 async fn the_metadata_is_as_hosts_need_it() {
     let hosting = Hosting::new().await;
-    insta::assert_json_snapshot!("authorization_server", hosting.server.authorization_server_metadata());
-    insta::assert_json_snapshot!("protected_resource", hosting.server.protected_resource_metadata());
+    let metadata = hosting.server.authorization_server_metadata();
+    for (name, value) in [
+        // RFC 8414, section 3.3: the issuer is compared byte by byte.
+        ("issuer", json!("https://bond.example.com")),
+        // claude.ai takes these three without looking.
+        ("authorization_endpoint", json!("https://bond.example.com/authorize")),
+        ("token_endpoint", json!("https://bond.example.com/token")),
+        ("registration_endpoint", json!("https://bond.example.com/register")),
+        // MCP: a client must not go on without it.
+        ("code_challenge_methods_supported", json!(["S256"])),
+        // Claude uses its metadata document only where both are said.
+        ("client_id_metadata_document_supported", json!(true)),
+        (
+            "token_endpoint_auth_methods_supported",
+            json!(["none", "client_secret_basic", "client_secret_post", "private_key_jwt"]),
+        ),
+        ("scopes_supported", json!(["models", "health", "keys"])),
+    ] {
+        assert_eq!(metadata[name], value, "{name}");
+    }
+    let resource = hosting.server.protected_resource_metadata();
+    assert_eq!(resource["resource"], "https://bond.example.com/mcp");
+    assert_eq!(resource["authorization_servers"], json!(["https://bond.example.com"]));
     hosting.server.check_ready().await.unwrap();
     assert_eq!(hosting.server.jwks().await.unwrap()["keys"].as_array().unwrap().len(), 1);
 }

@@ -131,7 +131,7 @@ impl Hosting {
 impl AuthorizationServer {
     /// Asks `/token` while BondMCP accepts everything.
     async fn ask(&self, form: &str) -> Result<TokenResponse, OAuthError> {
-        self.token(None, form.as_bytes(), async |_| Acceptance::Accepted).await
+        self.token(None, form.as_bytes(), |_| async { Acceptance::Accepted }).await
     }
 }
 

@@ -65,9 +65,12 @@ async fn a_token_is_good_for_its_client_and_its_scopes_alone() {
         let refusal = hosting.server.ask(&form).await.unwrap_err();
         assert_eq!((refusal.code, refusal.ended), (error, None), "{wrong:?}");
     }
-    for (asked, given) in
-        [("health", "health"), ("", "models health"), ("offline_access", "models health"), ("models", "models")]
-    {
+    for (asked, given) in [
+        ("health", "health"),
+        ("", "models health"),
+        ("offline_access", "models health"),
+        ("models", "models"),
+    ] {
         let form = hosting.renewal(tokens.refresh(), &[("scope", asked)]);
         let renewed = hosting.server.ask(&form).await.unwrap();
         assert_eq!(renewed.scope.to_string(), given, "{asked}");
@@ -80,7 +83,7 @@ async fn what_bondmcp_refuses_ends_and_what_cannot_be_asked_goes_on() {
     let hosting = Hosting::new().await;
     let (tokens, grant) = hosting.tokens().await;
     let form = hosting.renewal(tokens.refresh(), &[]);
-    let ask = async |acceptance| hosting.server.token(None, form.as_bytes(), async |_| acceptance).await;
+    let ask = async |acceptance| hosting.server.token(None, form.as_bytes(), |_| async { acceptance }).await;
     let unknown = ask(Acceptance::Unknown).await.unwrap_err();
     assert_eq!((unknown.status, unknown.code, unknown.ended), (503, "temporarily_unavailable", None));
     ask(Acceptance::Accepted).await.unwrap();
@@ -97,5 +100,10 @@ async fn a_token_that_expires_ends_its_grant() {
     let renewed = hosting.renew(idle.refresh()).await.unwrap();
     hosting.wait(TimeDelta::days(30));
     let expired = hosting.renew(renewed.refresh()).await.unwrap_err();
+    assert_eq!((expired.code, expired.ended), ("invalid_grant", Some(grant.id)));
+
+    let (forgotten, grant) = hosting.tokens().await;
+    hosting.server.forget_family(&grant.id).await.unwrap();
+    let expired = hosting.renew(forgotten.refresh()).await.unwrap_err();
     assert_eq!((expired.code, expired.ended), ("invalid_grant", Some(grant.id)));
 }

@@ -144,6 +144,21 @@ async fn a_removed_client_is_unknown() {
 }
 
 #[tokio::test]
+async fn clients_are_listed_with_the_oldest_first() {
+    let world = world().await;
+    let mut added = Vec::new();
+    for is_confidential in [true, false, true] {
+        let AddedClient { client, created_at, .. } = world.clients.add(new(is_confidential)).await.unwrap();
+        added.push((client, created_at));
+        world.clock.advance(chrono::TimeDelta::minutes(1));
+    }
+    assert_eq!(world.replica().await.registered().await.unwrap(), added);
+    assert!(world.clients.remove(&added[1].0.id).await.unwrap());
+    added.remove(1);
+    assert_eq!(world.clients.registered().await.unwrap(), added);
+}
+
+#[tokio::test]
 async fn a_secret_is_kept_as_its_hash() {
     let world = world().await;
     let AddedClient { client, secret, created_at } = world.clients.add(new(true)).await.unwrap();

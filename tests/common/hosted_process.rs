@@ -1,0 +1,187 @@
+//! `http --public-url` as a process, behind a proxy that ends TLS: its listeners, its log, and a browser on its pages.
+
+use std::{collections::BTreeMap, net::SocketAddr, process::Stdio};
+
+use reqwest::{RequestBuilder, Response, redirect::Policy};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
+    process::Child,
+    task::JoinHandle,
+};
+
+use super::{Place, secrets, within};
+
+pub const PUBLIC_HOST: &str = "bond.example.com";
+const ORIGIN: &str = "https://bond.example.com";
+
+/// A running replica.
+pub struct Process {
+    pub address: SocketAddr,
+    pub metrics: SocketAddr,
+    child: Child,
+    log: JoinHandle<String>,
+    http: reqwest::Client,
+}
+
+impl Process {
+    /// Starts a replica for the vault of `place`; `arguments` are further ones.
+    pub async fn start(place: &Place, arguments: &[&str]) -> Self {
+        Self::start_with(place, arguments, &[]).await
+    }
+
+    pub async fn start_with(place: &Place, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut command = place.command(&["--log", "debug", "--log-format", "json", "http"]);
+        command
+            .args(["--public-url", ORIGIN, "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"])
+            .args(["--drain-delay", "0", "--drain-timeout", "1"])
+            .args(arguments)
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut log = String::new();
+        // The addresses are announced, that of the metrics last.
+        while !log.contains("Serving metrics at") {
+            let read = within(stderr.read_line(&mut log)).await.unwrap();
+            assert!(read > 0, "{log}");
+        }
+        let after = |words: &str| {
+            let (_, rest) = log.split_once(words).unwrap_or_else(|| panic!("{log}"));
+            rest.split(|c: char| c.is_whitespace() || c == '/').next().unwrap().parse().unwrap()
+        };
+        let (address, metrics) = (after("listening on "), after("Serving metrics at http://"));
+        let log = tokio::spawn(async move {
+            let _ = stderr.read_to_string(&mut log).await;
+            log
+        });
+        let http = reqwest::Client::builder().redirect(Policy::none()).build().unwrap();
+        Self { address, metrics, child, log, http }
+    }
+
+    pub fn get(&self, path: &str) -> RequestBuilder {
+        self.proxied(self.http.get(format!("http://{}{path}", self.address)))
+    }
+
+    pub fn post(&self, path: &str) -> RequestBuilder {
+        self.proxied(self.http.post(format!("http://{}{path}", self.address)))
+    }
+
+    pub fn post_form(&self, path: &str, form: &[(&str, &str)]) -> RequestBuilder {
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        self.post(path).header("content-type", "application/x-www-form-urlencoded").body(body)
+    }
+
+    fn proxied(&self, request: RequestBuilder) -> RequestBuilder {
+        request.header("host", PUBLIC_HOST)
+    }
+
+    /// Returns the figures, by their names with labels.
+    pub async fn figures(&self) -> BTreeMap<String, f64> {
+        let text = self.metrics_text().await;
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines
+            .map(|line| line.rsplit_once(' ').unwrap())
+            .map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
+            .collect()
+    }
+
+    pub async fn metrics_text(&self) -> String {
+        let response =
+            within(self.http.get(format!("http://{}/metrics", self.metrics)).send()).await.unwrap();
+        assert_eq!(response.status(), 200);
+        within(response.text()).await.unwrap()
+    }
+
+    /// Registers a client and opens the page on which a person signs in for it, in a browser of its own.
+    pub async fn browser(&self) -> Browser {
+        let body = json!({"client_name": "Test", "redirect_uris": ["https://client.example/callback"], "token_endpoint_auth_method": "none"});
+        let request =
+            self.post("/register").header("content-type", "application/json").body(body.to_string());
+        let registered = json_of(within(request.send()).await.unwrap()).await;
+        let client_id = registered["client_id"].as_str().unwrap_or_else(|| panic!("{registered}")).to_owned();
+        self.authorize(&client_id).await
+    }
+
+    async fn authorize(&self, client_id: &str) -> Browser {
+        let query = url::form_urlencoded::Serializer::new(String::new())
+            .extend_pairs([
+                ("response_type", "code"),
+                ("client_id", client_id),
+                ("redirect_uri", "https://client.example/callback"),
+                ("state", "the-state"),
+                ("code_challenge", "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"),
+                ("code_challenge_method", "S256"),
+            ])
+            .finish();
+        let mut browser =
+            Browser { cookie: None, page: format!("/authorize?{query}"), form_token: String::new() };
+        browser.open(self).await;
+        browser
+    }
+
+    /// Stops the process; returns its log.
+    pub async fn end(mut self) -> String {
+        self.child.kill().await.unwrap();
+        within(self.log).await.unwrap()
+    }
+}
+
+pub async fn json_of(response: Response) -> Value {
+    let text = within(response.text()).await.unwrap();
+    serde_json::from_str(&text).unwrap_or(Value::String(text))
+}
+
+/// A browser that follows redirects within the server, to a page with a form.
+pub struct Browser {
+    cookie: Option<String>,
+    /// Path of the page.
+    pub page: String,
+    form_token: String,
+}
+
+impl Browser {
+    async fn open(&mut self, process: &Process) {
+        loop {
+            let response = within(self.with_cookie(process.get(&self.page)).send()).await.unwrap();
+            self.keep_cookie(&response);
+            let Some(next) = response.headers().get("location") else {
+                assert_eq!(response.status(), 200, "{}", self.page);
+                let page = within(response.text()).await.unwrap();
+                let (_, rest) =
+                    page.split_once(r#"name="form_token" value=""#).unwrap_or_else(|| panic!("{page}"));
+                rest.split_once('"').unwrap().0.clone_into(&mut self.form_token);
+                return;
+            };
+            let next = next.to_str().unwrap();
+            next.strip_prefix(ORIGIN).unwrap_or(next).clone_into(&mut self.page);
+        }
+    }
+
+    /// Sends the sign-in form to `process`.
+    pub fn sign_in(&self, process: &Process, email: &str, password: &str) -> RequestBuilder {
+        let form = [("form_token", self.form_token.as_str()), ("email", email), ("password", password)];
+        let request = process.post_form(&format!("{}/sign-in", self.page), &form);
+        self.with_cookie(request.header("origin", ORIGIN))
+    }
+
+    fn with_cookie(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.cookie {
+            Some(cookie) => request.header("cookie", cookie),
+            None => request,
+        }
+    }
+
+    fn keep_cookie(&mut self, response: &Response) {
+        if let Some(cookie) = response.headers().get("set-cookie") {
+            let cookie = cookie.to_str().unwrap();
+            self.cookie = Some(cookie.split(';').next().unwrap().to_owned());
+        }
+    }
+}
+
+/// The password of the place's account.
+pub fn password(place: &Place) -> &str {
+    secrets::text(&place.password)
+}

@@ -1,0 +1,92 @@
+//! Traces reach a collector when the process ends, as part of the caller's trace, and without secrets.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::{
+    net::Ipv4Addr,
+    process::Stdio,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{Router, body::Bytes, extract::State, http::HeaderMap, routing::post};
+use bondmcp_server::listener::{self, Bounds};
+use common::{EMAIL, Place, like_the_seed, raw::modern, sandbox, secrets, within};
+use serde_json::json;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpListener,
+};
+
+type Received = Arc<Mutex<Vec<u8>>>;
+
+/// Starts a collector; returns its base URL and what it receives.
+async fn collector() -> (String, Received) {
+    let received = Received::default();
+    let receive = async |State(received): State<Received>, headers: HeaderMap, body: Bytes| {
+        assert_eq!(headers["content-type"], "application/x-protobuf");
+        received.lock().unwrap().extend_from_slice(&body);
+    };
+    let router = Router::new().route("/v1/traces", post(receive)).with_state(Arc::clone(&received));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let bounds = Bounds { connections: 16, head_timeout: Duration::from_secs(10) };
+    tokio::spawn(listener::serve(listener, router, bounds, std::future::pending()));
+    (url, received)
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+/// Makes two calls, with a trace and with something that is none, and ends the server.
+async fn calls_with_a_collector_at(url: &str) -> Place {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    let mut child = place
+        .command(&["stdio"])
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+        .env("BONDMCP_EMAIL", EMAIL)
+        .env("BONDMCP_PASSWORD", secrets::text(&place.password))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut call = modern(1, "tools/call", json!({"name": "list_models", "arguments": {}}));
+    call["params"]["_meta"]["traceparent"] = json!("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    let arguments = json!({"symptoms": ["canary-symptom"], "canary": "canary-value"});
+    let mut other = modern(2, "tools/call", json!({"name": "symptom_assessment", "arguments": arguments}));
+    other["params"]["_meta"]["traceparent"] = json!("canary-trace");
+    let (mut stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    stdin.write_all(format!("{call}\n{other}\n").as_bytes()).await.unwrap();
+    let mut answers = BufReader::new(stdout).lines();
+    for _ in 0..2 {
+        within(answers.next_line()).await.unwrap().unwrap();
+    }
+    drop(stdin);
+    assert!(within(child.wait()).await.unwrap().success());
+    place
+}
+
+#[tokio::test]
+async fn a_call_is_a_span_of_the_callers_trace_without_what_it_was_about() {
+    let (url, received) = collector().await;
+    let place = calls_with_a_collector_at(&url).await;
+    let received = received.lock().unwrap();
+    let (trace, parent) = (0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c_u128, 0xb7ad_6b71_6920_3331_u64);
+    assert!(contains(&received, &trace.to_be_bytes()) && contains(&received, &parent.to_be_bytes()));
+    for told in ["bondmcp-server", "call", "list_models", "symptom_assessment"] {
+        assert!(contains(&received, told.as_bytes()), "{told}");
+    }
+    for secret in [secrets::text(&place.password), "canary", "eyJ"] {
+        assert!(!contains(&received, secret.as_bytes()), "{secret}");
+    }
+}
+
+#[tokio::test]
+async fn a_collector_that_is_down_or_misnamed_changes_nothing() {
+    for url in ["http://127.0.0.1:9", "not a url"] {
+        calls_with_a_collector_at(url).await;
+    }
+}

@@ -62,8 +62,8 @@ impl World {
         let (_, client) = status_and_json(self.server.send(register).await).await;
         let authorization = Authorization::of(client["client_id"].as_str().unwrap().to_owned());
         let request = server.authorization_request(&authorization.query()).await.unwrap();
-        let signed_in = accounts.authenticator().with_password(email, self.password(email).clone());
-        let signed_in = within(signed_in).await.unwrap();
+        let authenticator = accounts.authenticator();
+        let signed_in = within(authenticator.with_password(email, self.password(email).clone())).await.unwrap();
         let subject = server.subject(signed_in.user_id().unwrap());
         let grant = server.create_grant(&subject, &request, Scopes::all()).await.unwrap();
         let new = NewGrant {
@@ -257,6 +257,18 @@ async fn a_person_disconnects_one_app_after_a_question() {
     let page = browser.get("/connections").await;
     assert!(page.text.contains("Cursor") && !page.text.contains("Claude"), "{}", page.text);
     assert_eq!(browser.get(&path).await.status, 404);
+
+    let accounts = &world.server.accounts;
+    within(accounts.close()).await;
+    let entries = accounts.audit_reader().read().unwrap();
+    let audited = |tool: &str, action: &str, owner: &str| {
+        entries.iter().any(|entry| {
+            (&*entry.tool, entry.action.as_deref(), &*entry.owner) == (tool, Some(action), owner)
+        })
+    };
+    assert!(audited("authorize", "sign_in", &format!("subject:{}", grant.subject.as_str())), "{entries:?}");
+    assert!(audited("grant", "ended_by_owner", &grant.owner().audit_name()), "{entries:?}");
+    assert!(!format!("{entries:?}").contains('@'), "nothing personal");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -310,7 +310,7 @@ async fn the_hosted_server_must_be_named_and_have_a_vault() {
     let mut wrong = operated.command(&["grants", "list"]);
     wrong.env("BONDMCP_PUBLIC_URL", "http://bond.example.com");
     let (code, _, err) = run(&mut wrong, "").await;
-    assert!(code == Some(2) && err.contains("BONDMCP_PUBLIC_URL"), "{err}");
+    assert!(code == Some(2) && err.contains("--public-url"), "{err}");
     let elsewhere = tempfile::tempdir().unwrap();
     let mut command = operated.command(&["grants", "list"]);
     command.env("BONDMCP_DATA_DIR", elsewhere.path().join("data"));

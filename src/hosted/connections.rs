@@ -166,6 +166,7 @@ impl SignedIn {
 }
 
 async fn list(State(hosted): State<Hosted>, signed_in: SignedIn, Query(done): Query<Done>) -> Response {
+    hosted.settle_in_background(&signed_in.browser);
     match hosted.apps(&signed_in.person).await {
         Ok(apps) => views::list(&hosted, &signed_in, &apps, done.done, None),
         Err(refusal) => refusal.page(&hosted),

@@ -8,7 +8,7 @@ COPY Cargo.toml Cargo.lock askama.toml ./
 COPY src src
 # Cargo.toml names these targets, so that Cargo wants their files.
 COPY benches benches
-COPY tests/zz_not_run.rs tests/
+COPY tests/otlp.rs tests/zz_not_run.rs tests/
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
     cargo build --locked --profile dist --bin bondmcp-server \

@@ -13,6 +13,8 @@ use common::{
     hosted_server::{Authorization, HostedServer, Setup, parameter, status_and_json},
     secrets, within,
 };
+#[cfg(unix)]
+use common::postgres;
 use reqwest::Method;
 use rmcp::{
     ServiceExt as _,
@@ -342,13 +344,49 @@ async fn a_session_of_another_grant_is_none() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_replica_began_another_finishes() {
-    let first = HostedServer::start().await;
+    begins_here_and_finishes_there(&HostedServer::start().await).await;
+}
+
+/// In an outage of the database, a client is told to try again and loses nothing.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_share_nothing_but_postgresql_and_outlast_its_outage() {
+    let Some(cluster) = postgres::cluster() else { return };
+    let database = cluster.database();
+    let vault = Some(format!("{}?sslmode=disable", database.url));
+    let server = HostedServer::start_with(Setup { vault, ..Setup::default() }).await;
+    begins_here_and_finishes_there(&server).await;
+    let authorization = Authorization::of(server.register(&["http://127.0.0.1/callback"]).await);
+    let (_, answer) = server.agree(&authorization, Scopes::all()).await;
+    let (_, tokens) = server.redeem(&authorization, &parameter(&answer, "code")).await;
+    let refresh = [
+        ("grant_type", "refresh_token"),
+        ("refresh_token", text_of(&tokens, "refresh_token")),
+        ("client_id", &authorization.client_id),
+    ];
+
+    cluster.stop(postgres::Stop::Immediate);
+    let message = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"});
+    let response = server.send(server.mcp(text_of(&tokens, "access_token"), &message)).await;
+    assert_eq!((response.status().as_u16(), header(&response, "retry-after").as_str()), (503, "5"));
+    let (status, failed) = server.post_form("/token", &refresh).await;
+    assert_eq!((status, &failed["error"]), (503, &json!("temporarily_unavailable")));
+    assert_eq!(server.get("/readyz").await.status(), 503);
+
+    cluster.start_again();
+    within(async { while server.get("/readyz").await.status() != 200 {} }).await;
+    let (status, refreshed) = server.post_form("/token", &refresh).await;
+    assert_eq!(status, 200, "{refreshed}");
+    assert_eq!(server.call(text_of(&refreshed, "access_token"), "list_models", json!({})).await["count"], 3);
+}
+
+async fn begins_here_and_finishes_there(first: &HostedServer) {
     let second = first.replica().await;
     let authorization = Authorization::of(first.register(&["http://127.0.0.1/callback"]).await);
     let (_, answer) = first.agree(&authorization, Scopes::all()).await;
     let (status, tokens) = second.redeem(&authorization, &parameter(&answer, "code")).await;
     assert_eq!(status, 200, "{tokens}");
-    for replica in [&first, &second] {
+    for replica in [first, &second] {
         assert_eq!(
             replica.call(text_of(&tokens, "access_token"), "list_models", json!({})).await["count"],
             3

@@ -1,22 +1,14 @@
-//! Finding out who somebody is before there is a record: by its own, and on a page for people who are not known yet.
+//! Finding out who somebody is before there is a record.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 
-use std::{sync::Arc, time::Duration};
-
-use bondmcp_server::{
-    account::Error,
-    bondmcp::wire::CreateApiKey,
-    sandbox::Fault,
-    sign_in::{self, LIFETIME, Options, Pages, Place as PagePlace, UnknownSignIn},
-};
+use bondmcp_server::{account::Error, bondmcp::wire::CreateApiKey, sandbox::Fault};
 use common::{
-    EMAIL, Place, accounts,
-    hosted::{Hosted, LOCAL_WORDS, LOGIN, LOGOUT, ORIGIN_OF_PAGES, OTHER_EMAIL, World, request},
-    like_the_seed, sandbox, secrets, within,
+    EMAIL,
+    hosted::{LOGIN, LOGOUT, OTHER_EMAIL, World},
+    secrets, within,
 };
-use reqwest::{StatusCode, header::ORIGIN};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,127 +120,4 @@ async fn what_somebody_types_is_redacted_while_it_is_in_use_and_tells_owners_not
 
     within(world.subject("ada").adopt(somebody, false)).await.unwrap();
     assert_eq!(world.subject("ada").redactor().redact(&typed), "[redacted]");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_page_for_nobody_hands_over_who_has_signed_in() {
-    let hosted = Hosted::new().await;
-    let unknown = hosted.begin_unknown();
-    let pending = Arc::clone(&unknown.pending);
-    let page = hosted.page(pending.url()).await;
-    // Nothing has shown the person a code to compare.
-    assert!(!page.contains(pending.code()) && !page.contains("compare"), "{page}");
-    for word in LOCAL_WORDS {
-        assert!(!page.contains(word), "{word}");
-    }
-    let wrong =
-        hosted.form(pending.url(), &hosted.form_token(pending.url()).await, EMAIL, &"wrong-one-1".into());
-    let wrong = within(wrong.header(ORIGIN, ORIGIN_OF_PAGES).send()).await.unwrap();
-    assert_eq!(wrong.status(), StatusCode::UNPROCESSABLE_ENTITY);
-    assert_eq!(hosted.sign_in(pending.url(), EMAIL).await.status(), StatusCode::OK);
-    let somebody = within(unknown.outcome()).await.unwrap();
-    assert_eq!(somebody.email(), Some(EMAIL));
-    assert!(!hosted.world.place.data_dir().join("vault.db").exists(), "there is no record yet");
-
-    let account = hosted.world.subject(somebody.user_id().unwrap());
-    within(account.adopt(somebody, false)).await.unwrap();
-    assert!(account.status().await.unwrap().signed_in);
-    within(hosted.world.accounts.close()).await;
-    assert_eq!(hosted.world.sandbox.count(LOGOUT), 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn somebody_new_creates_an_account_on_a_page_for_nobody() {
-    let hosted = Hosted::new().await;
-    let unknown = hosted.begin_unknown();
-    let url = unknown.pending.url().to_owned();
-    let token = hosted.form_token(&url).await;
-    let form = hosted.form_to("create", &url, &token, "new@example.com", &"a-new-password-1".into());
-    let answer = within(form.header(ORIGIN, ORIGIN_OF_PAGES).send()).await.unwrap();
-    let page = answer.text().await.unwrap();
-    assert!(page.contains("Check your e-mail"), "{page}");
-    hosted.world.sandbox.verify("new@example.com");
-    assert_eq!(within(unknown.outcome()).await.unwrap().email(), Some("new@example.com"));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn nobody_is_signed_in_when_nobody_waits_any_more() {
-    let hosted = Hosted::new().await;
-    let unknown = hosted.begin_unknown();
-    let pending = Arc::clone(&unknown.pending);
-    drop(unknown);
-    let answer = hosted.sign_in(pending.url(), EMAIL).await;
-    assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
-    assert!(!answer.text().await.unwrap().contains("You are signed in"));
-    within(hosted.world.sandbox.faults().arrived(LOGOUT, 1)).await;
-    assert!(!hosted.world.last_token_works().await);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_bondmcp_says_of_what_somebody_typed_is_shown_without_it() {
-    let hosted = Hosted::new().await;
-    let unknown = hosted.begin_unknown();
-    hosted.world.sandbox.faults().next(LOGIN, Fault::Echo);
-    let answer = hosted.sign_in(unknown.pending.url(), EMAIL).await;
-    assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
-    let page = answer.text().await.unwrap();
-    assert!(page.contains("[redacted]"), "{page}");
-    let password = std::slice::from_ref(&hosted.world.place.password);
-    secrets::assert_absent(password, page.as_bytes(), "the page");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn five_wrong_passwords_end_a_page_for_nobody_too() {
-    let hosted = Hosted::new().await;
-    let unknown = hosted.begin_unknown();
-    let url = unknown.pending.url().to_owned();
-    let token = hosted.form_token(&url).await;
-    for _ in 0..5 {
-        let form = hosted.form(&url, &token, EMAIL, &"wrong-password-1".into());
-        within(form.header(ORIGIN, ORIGIN_OF_PAGES).send()).await.unwrap();
-    }
-    assert!(within(unknown.outcome()).await.is_none());
-    assert_eq!(hosted.get(&url).await.status(), StatusCode::GONE);
-}
-
-#[tokio::test(start_paused = true)]
-async fn pages_for_nobody_are_bounded_and_each_ends_by_itself() {
-    let sandbox = sandbox(like_the_seed()).await;
-    let (accounts, _) = accounts(&Place::new(&sandbox));
-    let pages = Pages::new(PagePlace::public(ORIGIN_OF_PAGES.parse().unwrap()));
-    let begin = |lifetime| {
-        let options = Options { public: Some(pages.clone()), lifetime, ..Options::default() };
-        UnknownSignIn::begin(&pages, accounts.authenticator(), request(), &options)
-    };
-    let short = begin(Duration::from_mins(1)).unwrap();
-    let mut long = vec![];
-    loop {
-        match begin(LIFETIME) {
-            Ok(page) => long.push(page),
-            Err(sign_in::Error::TooManyPages) => break,
-            Err(other) => panic!("{other}"),
-        }
-    }
-    assert_eq!(long.len(), 511);
-    assert!(short.outcome().await.is_none());
-    // It is shown for a little longer.
-    tokio::time::sleep(Duration::from_secs(11)).await;
-    long.push(begin(LIFETIME).unwrap());
-    assert!(matches!(begin(LIFETIME), Err(sign_in::Error::TooManyPages)));
-    for page in long {
-        assert!(page.outcome().await.is_none());
-    }
-    tokio::time::sleep(Duration::from_secs(11)).await;
-    assert!(begin(LIFETIME).is_ok());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn whoever_opens_all_pages_for_nobody_keeps_no_owner_from_theirs() {
-    let hosted = Hosted::new().await;
-    let unknown: Vec<_> = (0..512).map(|_| hosted.begin_unknown()).collect();
-    let (sign_in, pending) = hosted.begin("ada").await;
-    assert!(hosted.page(pending.url()).await.contains(pending.code()));
-    assert!(hosted.page(unknown[511].pending.url()).await.contains("Sign in to BondMCP"));
-    within(sign_in.close()).await;
-    assert_eq!(hosted.get(pending.url()).await.status(), StatusCode::NOT_FOUND);
 }

@@ -115,6 +115,7 @@ over_both! {
     the_records_of_one_kind_are_listed_without_those_that_have_expired
     a_lease_is_held_by_one_and_runs_out
     who_waits_for_a_lease_goes_on_when_it_is_released_or_ends_or_the_record_is_written
+    who_waits_for_a_change_goes_on_when_the_record_is_written_or_deleted_and_not_before
     what_is_used_once_is_used_by_one
     what_has_expired_is_not_there_and_is_deleted_by_whoever_comes_by
     a_thief_of_the_database_learns_kinds_and_nothing_else
@@ -249,6 +250,33 @@ async fn who_waits_for_a_lease_goes_on_when_it_is_released_or_ends_or_the_record
     assert!(vault.acquire_lease(&id, "holder", Duration::from_millis(50)).await.unwrap());
     within(vault.lease_wait(&id, 1, LONG)).await.unwrap();
     assert!(!vault.is_leased(&id).await.unwrap());
+}
+
+async fn who_waits_for_a_change_goes_on_when_the_record_is_written_or_deleted_and_not_before(place: Place) {
+    let (vault, id) = (place.open().await, id("o"));
+    let waiting = async |seen: u64| {
+        let others = join_all((0..3).map(|_| place.open())).await;
+        let waiting = others.into_iter().map(|other| {
+            let id = id.clone();
+            tokio::spawn(async move { other.change_wait(&id, seen, LONG).await })
+        });
+        let waiting: Vec<_> = waiting.collect();
+        // Nothing has changed, whoever looks.
+        vault.change_wait(&id, seen, Duration::from_millis(10)).await.unwrap();
+        assert!(waiting.iter().all(|waiting| !waiting.is_finished()));
+        waiting
+    };
+    let for_the_first = waiting(0).await;
+    let version = vault.write(&id, None, b"x", None).await.unwrap();
+    for waiting in for_the_first {
+        within(waiting).await.unwrap().unwrap();
+    }
+    within(vault.change_wait(&id, 0, LONG)).await.unwrap();
+    let for_the_end = waiting(version).await;
+    vault.delete(&id, version).await.unwrap();
+    for waiting in for_the_end {
+        within(waiting).await.unwrap().unwrap();
+    }
 }
 
 async fn what_is_used_once_is_used_by_one(place: Place) {

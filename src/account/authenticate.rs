@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
-use super::{Account, Error, Registration, record::SessionView, session::Session};
+use super::{Account, Error, Leftovers, Registration, record::SessionView, session::Session};
 use crate::{
     bondmcp::{Client, wire::User},
     clock::{Clock, Timestamp},
@@ -124,6 +124,23 @@ impl Authenticator {
         let KeptSession { email, user, session } = kept;
         let proof = Proof::Session(NewSession { email, password: None, user, session });
         Authenticated { authenticator: self.clone(), proof: Some(proof) }
+    }
+
+    /// Revokes API keys of grants that have ended, with a session that a record keeps.
+    pub async fn revoke_leftovers(&self, kept: &KeptSession, left: &Leftovers) -> Result<(), Error> {
+        let token = &kept.session.access_token;
+        let keys = if left.needs_list() {
+            left.all_keys(&self.client.list_api_keys(token).await?)
+        } else {
+            left.keys.clone()
+        };
+        for id in &keys {
+            match self.client.revoke_api_key(token, id).await {
+                Err(error) if !error.is_not_found() => return Err(error.into()),
+                _ => tracing::info!(key_id = id, "the API key of a grant that has ended is revoked"),
+            }
+        }
+        Ok(())
     }
 
     /// The time of day.

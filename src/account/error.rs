@@ -13,9 +13,9 @@ use crate::{
 /// Errors of an account.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// The person must sign in; `command` does that in a terminal.
+    /// The person must sign in; `command` does that in a terminal, where the owner has one.
     #[error("{why}")]
-    SignInRequired { why: SignInReason, command: String },
+    SignInRequired { why: SignInReason, command: Option<String> },
     #[error(transparent)]
     Upstream(#[from] bondmcp::Error),
     #[error(transparent)]
@@ -152,7 +152,10 @@ impl std::fmt::Display for SignInReason {
 }
 
 impl SignInReason {
-    fn solution(self, command: &str) -> String {
+    fn solution(self, command: Option<&str>) -> String {
+        let Some(command) = command else {
+            return "The person signs in outside the chat, on the page whose link `login` gives; then call again. If that does not help, they connect this app again in the settings of their host.".into();
+        };
         match self {
             Self::EnvironmentRejected => format!(
                 "Correct the two variables in the server's configuration and restart it, or unset them and run `{command}` in a terminal."
@@ -167,7 +170,7 @@ impl From<&Error> for UserFacingError {
         let report = |kind, next: String| Self::new(kind, sentence(&error.to_string()), next);
         match error {
             Error::SignInRequired { why, command } => {
-                Self::new(Kind::SignInRequired, why.to_string(), why.solution(command))
+                Self::new(Kind::SignInRequired, why.to_string(), why.solution(command.as_deref()))
             }
             Error::Upstream(error) => error.into(),
             Error::Vault(error) => error.into(),

@@ -147,6 +147,12 @@ impl Account {
         self.inner.store.first_version_records()
     }
 
+    /// Whether the owner can run this program in a terminal. Whoever uses a hosted server cannot.
+    #[must_use]
+    pub fn has_terminal(&self) -> bool {
+        self.subject().is_none()
+    }
+
     /// Returns the command that signs in from a terminal.
     #[must_use]
     pub fn login_command(&self, email: Option<&str>) -> String {
@@ -230,7 +236,7 @@ impl Account {
     }
 
     fn sign_in_required(&self, why: SignInReason) -> Error {
-        Error::SignInRequired { why, command: self.login_command(None) }
+        Error::SignInRequired { why, command: self.has_terminal().then(|| self.login_command(None)) }
     }
 
     /// Reads the record again if another process has changed it, so that the redactor knows the newest secrets. Cheap

@@ -12,7 +12,7 @@ use super::{
     reconcile::{self, is_in_progress},
     record::{Intent, Record},
 };
-use crate::clock::Timestamp;
+use crate::{bondmcp::wire::ApiKey, clock::Timestamp};
 
 /// How long the account of an ended grant refuses to be used again. Calls and sign-in pages that began before the end
 /// are over by then.
@@ -32,6 +32,17 @@ impl Leftovers {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty() && self.intents.is_empty()
+    }
+
+    /// Whether the keys are known only together with a list of the keys at BondMCP.
+    pub(super) fn needs_list(&self) -> bool {
+        !self.intents.is_empty()
+    }
+
+    /// Returns the ids of the keys, with those that BondMCP lists and that the requests have probably created.
+    pub(super) fn all_keys(&self, listed: &[ApiKey]) -> Vec<String> {
+        let created = self.intents.iter().flat_map(|intent| reconcile::orphans(intent, listed, &[]));
+        self.keys.iter().cloned().chain(created).collect()
     }
 
     /// Adds those of another grant.
@@ -119,11 +130,8 @@ impl Account {
 
     /// Revokes the keys of `left`, and those that its intents have created. Returns their ids.
     async fn revoke(&self, left: &Leftovers) -> Result<Vec<String>, Error> {
-        let mut keys = left.keys.clone();
-        if !left.intents.is_empty() {
-            let listed = self.upstream_keys().await?;
-            keys.extend(left.intents.iter().flat_map(|intent| reconcile::orphans(intent, &listed, &[])));
-        }
+        let keys =
+            if left.needs_list() { left.all_keys(&self.upstream_keys().await?) } else { left.keys.clone() };
         for id in &keys {
             match self.revoke_upstream(id).await {
                 Err(error) if !error.is_not_found() => return Err(error),

@@ -44,7 +44,6 @@ pub struct Attempts {
 
 /// An attempt, which is counted as a wrong one unless it is [taken back](Self::take_back).
 #[derive(Debug)]
-#[must_use]
 pub struct Attempt {
     attempts: Attempts,
     counted: Vec<(String, Timestamp)>,

@@ -175,6 +175,7 @@ async fn show(Shared(hosted): Shared<Hosted>, Path(id): Path<String>, headers: H
         let Some(person) = browsers.person(&browser).await? else {
             return hosted.sign_in_first(&authorization, &browser).await;
         };
+        hosted.settle_in_background(&browser);
         hosted.step(&authorization, "consent shown").await;
         let settings = &hosted.inner.settings;
         let viewer = (&person, &browsers.form_token(&browser));

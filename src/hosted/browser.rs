@@ -133,6 +133,15 @@ impl Browsers {
         Ok(found.map(|Versioned { value, .. }| Person { subject: value.subject, email: value.email }))
     }
 
+    /// Returns who has signed in in the browser, with the session at BondMCP that was opened in it, which stays there.
+    pub(super) async fn session(
+        &self,
+        browser: &Browser,
+    ) -> Result<Option<(Subject, KeptSession)>, vault::Error> {
+        let found = self.read(browser).await?;
+        Ok(found.and_then(|Versioned { value, .. }| Some((value.subject, value.session?))))
+    }
+
     /// Takes the session at BondMCP that was opened in the browser, for a grant to adopt. It can be taken once; then the
     /// person is no longer signed in in it.
     pub async fn take_session(

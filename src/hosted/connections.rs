@@ -161,6 +161,7 @@ impl SignedIn {
 
 async fn list(State(hosted): State<Hosted>, signed_in: SignedIn, RawQuery(query): RawQuery) -> Response {
     let done = query.as_deref().and_then(Notice::of_query);
+    hosted.settle_in_background(&signed_in.browser);
     match hosted.apps(&signed_in.person).await {
         Ok(apps) => views::list(&hosted, &signed_in, &apps, done, None),
         Err(refusal) => refusal.page(&hosted),

@@ -57,7 +57,6 @@ impl Hosted {
             (Ok(()), Ok(true)) => {
                 self.audit(AuditedEvent::Allowed { grant: &grant });
                 self.step_of(&grant, "credential stored").await;
-                self.settle_in_background(&grant);
                 Ok(grant)
             }
             (Err(error), _) => {

@@ -72,13 +72,20 @@ impl Hosted {
         let browsers = Browsers::new(records.clone(), sign_in_pages.clone());
         let attempts = Attempts::new(records.clone(), server.clock().clone());
         let traces = Traces::new(records.clone(), server.clock().clone());
-        Self { inner: Arc::new(Inner { settings, server, accounts, sign_in_pages, browsers, attempts, traces }) }
+        Self {
+            inner: Arc::new(Inner { settings, server, accounts, sign_in_pages, browsers, attempts, traces }),
+        }
     }
 
     /// Returns the sign-in pages, which the MCP server sends owners to as well.
     #[must_use]
     pub fn sign_in_pages(&self) -> &PublicPages {
         &self.inner.sign_in_pages
+    }
+
+    #[must_use]
+    pub fn browsers(&self) -> &Browsers {
+        &self.inner.browsers
     }
 
     #[must_use]

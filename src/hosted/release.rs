@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use super::Hosted;
+use super::{Hosted, browser::Browser};
 use crate::{
-    account::{self, Account, Leftovers},
+    account::{self, Leftovers},
     oauth::{EndReason, Grant, Next, Subject},
     secret::{self, ExposeSecret as _},
     vault::{self, RecordId, RecordKind},
@@ -62,22 +62,28 @@ impl Hosted {
         }
         let account = self.inner.accounts.open(&grant.owner());
         let left = account.release().await?;
-        let released = if left.is_empty() { Released::Entirely } else { Released::UntilSignIn };
+        let keys = left.keys.clone();
         if !left.is_empty() {
+            self.add_revocations(&grant.subject, left).await?;
+            // Another app of the person may have a session.
+            if let Err(error) = self.settle(&grant.subject).await {
+                tracing::warn!(%error, reference = grant.reference, "an API key is not revoked yet");
+            }
+        }
+        let waits = !keys.is_empty() && self.revocations(&grant.subject).await?.is_some();
+        account.forget_grant().await?;
+        server.forget_grant(grant).await?;
+        if waits {
             tracing::warn!(
-                key_ids = ?left.keys,
+                key_ids = ?keys,
                 reference = grant.reference,
                 "API keys of a grant that has ended are revoked when the person signs in again"
             );
-            self.add_revocations(&grant.subject, left).await?;
             self.step_of(grant, "ended; its key waits to be revoked").await;
-        } else {
-            self.step_of(grant, "ended; its key is revoked").await;
+            return Ok(Released::UntilSignIn);
         }
-        account.forget_grant().await?;
-        server.forget_grant(grant).await?;
-        self.settle(&grant.subject).await?;
-        Ok(released)
+        self.step_of(grant, "ended; its key is revoked").await;
+        Ok(Released::Entirely)
     }
 
     async fn add_revocations(&self, subject: &Subject, left: Leftovers) -> Result<(), vault::Error> {
@@ -91,42 +97,46 @@ impl Hosted {
 
     /// Revokes the keys of the person that wait for that, with the session of any grant that has one.
     async fn settle(&self, subject: &Subject) -> Result<(), Error> {
-        let waiting = self.inner.server.records().read::<Leftovers>(REVOCATIONS, subject.as_str()).await?;
-        let Some(waiting) = waiting.map(|found| found.value).filter(|waiting| !waiting.is_empty()) else {
-            return Ok(());
-        };
+        let Some(waiting) = self.revocations(subject).await? else { return Ok(()) };
         for grant in self.inner.server.grants_of(subject).await? {
             let account = self.inner.accounts.open(&grant.owner());
             if account.has_live_session().await? {
-                return self.revoke_waiting(subject, &waiting, &account).await;
+                account.revoke_leftovers(waiting.clone()).await?;
+                return Ok(self.remove_revocations(subject, &waiting).await?);
             }
         }
         Ok(())
     }
 
-    async fn revoke_waiting(
-        &self,
-        subject: &Subject,
-        waiting: &Leftovers,
-        account: &Account,
-    ) -> Result<(), Error> {
-        account.revoke_leftovers(waiting.clone()).await?;
-        let done = |left: Option<Leftovers>| {
-            let Some(mut left) = left else { return (Next::Keep, ()) };
-            left.remove(waiting);
-            (if left.is_empty() { Next::Delete } else { Next::Write(left, None) }, ())
-        };
-        Ok(self.inner.server.records().change(REVOCATIONS, subject.as_str(), done).await?)
-    }
-
-    /// Revokes what waits for the person of a new grant, which has just brought a session.
-    pub(super) fn settle_in_background(&self, grant: &Grant) {
-        let (hosted, grant) = (self.clone(), grant.clone());
+    /// Revokes the keys that wait for the person who has signed in in a browser. Nobody waits for that.
+    pub(super) fn settle_in_background(&self, browser: &Browser) {
+        let (hosted, browser) = (self.clone(), browser.clone());
         tokio::spawn(async move {
-            if let Err(error) = hosted.settle(&grant.subject).await {
-                tracing::warn!(%error, reference = grant.reference, "API keys of ended grants are not revoked yet");
+            if let Err(error) = hosted.settle_in(&browser).await {
+                tracing::warn!(%error, "API keys of grants that have ended are not revoked yet");
             }
         });
+    }
+
+    async fn settle_in(&self, browser: &Browser) -> Result<(), Error> {
+        let Some((subject, session)) = self.inner.browsers.session(browser).await? else { return Ok(()) };
+        let Some(waiting) = self.revocations(&subject).await? else { return Ok(()) };
+        self.inner.accounts.authenticator().revoke_leftovers(&session, &waiting).await?;
+        Ok(self.remove_revocations(&subject, &waiting).await?)
+    }
+
+    async fn revocations(&self, subject: &Subject) -> Result<Option<Leftovers>, vault::Error> {
+        let found = self.inner.server.records().read::<Leftovers>(REVOCATIONS, subject.as_str()).await?;
+        Ok(found.map(|found| found.value))
+    }
+
+    async fn remove_revocations(&self, subject: &Subject, done: &Leftovers) -> Result<(), vault::Error> {
+        let remove = |waiting: Option<Leftovers>| {
+            let Some(mut waiting) = waiting else { return (Next::Keep, ()) };
+            waiting.remove(done);
+            (if waiting.is_empty() { Next::Delete } else { Next::Write(waiting, None) }, ())
+        };
+        self.inner.server.records().change(REVOCATIONS, subject.as_str(), remove).await
     }
 
     /// Ends what has expired and releases what has ended, of all persons. Replicas take turns.

@@ -390,8 +390,8 @@ impl Visit {
 
     /// Returns from the verification to the form.
     async fn go_back(mut self) -> Response {
-        match self.page.set_state(State::Open).await {
-            Ok(()) => Redirect::to(&self.page.path()).into_response(),
+        match self.page.go_back().await {
+            Ok(()) => Redirect::to(&format!("{}/create", self.page.path())).into_response(),
             Err(error) => self.hosted.unavailable(&error),
         }
     }

@@ -101,13 +101,18 @@ impl Call<'_> {
 
     /// A host without a terminal answers for the person, so there is a way that does not depend on the host.
     fn unconfirmed(&self, change: &KeyChange) -> ToolError {
-        let command = self.account().key_command(change.verb, &change.key_id);
+        let account = self.account();
+        let next = if account.has_terminal() {
+            let command = account.key_command(change.verb, &change.key_id);
+            format!("If the person was not asked or wants it after all, they run `{command}` in a terminal.")
+        } else {
+            "If the person was not asked, this app cannot ask them; another app that is connected to this server may."
+                .to_owned()
+        };
         ToolError::new(
             Kind::Forbidden,
             "The person did not confirm it, so nothing was done.",
-            format!(
-                "Leave the key as it is. If the person was not asked or wants it after all, they run `{command}` in a terminal."
-            ),
+            format!("Leave the key as it is. {next}"),
         )
     }
 

@@ -49,31 +49,50 @@ use crate::{
     sign_in::{self, LIFETIME},
 };
 
-/// Instructions for agents, each with the toolset that it requires.
-const INSTRUCTIONS: [(&str, Option<Toolset>); 6] = [
+/// The servers that give an instruction. Whoever uses a hosted one has no terminal with this program.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum GivenBy {
+    All,
+    Local,
+    Hosted,
+}
+
+/// Instructions for agents, each with the toolset that it requires and the servers that give it.
+const INSTRUCTIONS: [(&str, Option<Toolset>, GivenBy); 7] = [
     (
         "Tools for BondMCP, a health-AI API. You never see or handle credentials: this server holds them. Sessions are renewed by the server; you need not sign in before other calls.",
         None,
+        GivenBy::All,
     ),
     (
         "If a call says `sign_in_required`, tell the person what to do: it is in `next` or `solution`, with a link or a command that they need exactly as it is. Signing in happens outside the chat. Afterwards, simply call again.",
         None,
+        GivenBy::All,
     ),
     (
         "Never ask the person for a password, a token or an API key, never accept one in the chat and never put one into a tool call. If they offer one, tell them not to share it and to sign in as described.",
         None,
+        GivenBy::All,
     ),
     (
         "API keys are named by their ids; their values never appear here. A person can use one in a terminal with `bondmcp-server keys run ID -- COMMAND`.",
         Some(Toolset::Keys),
+        GivenBy::Local,
+    ),
+    (
+        "API keys are named by their ids; their values never appear here.",
+        Some(Toolset::Keys),
+        GivenBy::Hosted,
     ),
     (
         "The health tools are billed to the account, and their answers state the `cost`. Ask the person before repeating a call that may have been processed. Their answers are not a diagnosis: tell the person so when you pass them on.",
         Some(Toolset::Health),
+        GivenBy::All,
     ),
     (
         "The last line of a failed call is JSON `{\"error\": {kind, message, solution, retry_after_seconds?}}`: follow `solution`.",
         None,
+        GivenBy::All,
     ),
 ];
 
@@ -162,8 +181,12 @@ impl Shared {
 
     fn instructions(&self) -> String {
         let served = |toolset| self.tools.values().any(|tool| tool.spec.toolset == toolset);
-        let said = INSTRUCTIONS.iter().filter(|(_, about)| about.is_none_or(served));
-        said.map(|(text, _)| format!("- {text}")).collect::<Vec<_>>().join("\n")
+        let is_hosted = self.sign_in.as_ref().is_some_and(|options| options.public.is_some());
+        let here = if is_hosted { GivenBy::Hosted } else { GivenBy::Local };
+        let said = INSTRUCTIONS
+            .iter()
+            .filter(|(_, about, by)| about.is_none_or(served) && [GivenBy::All, here].contains(by));
+        said.map(|(text, ..)| format!("- {text}")).collect::<Vec<_>>().join("\n")
     }
 
     fn capabilities(&self) -> ServerCapabilities {

@@ -128,7 +128,7 @@ impl HttpClient for Http {
             let body = response.bytes().await?;
             let mut response = http::Response::new(body);
             *response.status_mut() = status;
-            Ok(response)
+            Ok::<_, HttpError>(response)
         });
         Box::pin(async move { sending.await? })
     }
@@ -186,5 +186,43 @@ impl<E> Redacting<E> {
 
     fn clean_text(&self, text: &mut StringValue) {
         *text = self.redactor.redact(text.as_str()).into_owned().into();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    use super::*;
+
+    /// An exporter that keeps what it is given.
+    #[derive(Clone, Debug, Default)]
+    struct Kept(Arc<Mutex<Vec<SpanData>>>);
+
+    impl SpanExporter for Kept {
+        async fn export(&self, spans: Vec<SpanData>) -> OTelSdkResult {
+            self.0.lock().unwrap().extend(spans);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn spans_and_their_events_leave_without_secrets() {
+        let (exporter, redactor) = (Kept::default(), Redactor::default());
+        redactor.remember(&"correct horse".into());
+        let kept = exporter.0.clone();
+        let exporter = Redacting { exporter, redactor };
+        let provider = SdkTracerProvider::builder().with_simple_exporter(exporter).build();
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let span = tracing::info_span!("call", text = "a correct horse", shown = ?["correct horse"]);
+            let _entered = span.enter();
+            tracing::error!(error = "no correct horse", "message correct horse");
+        });
+        let spans = format!("{:?}", kept.lock().unwrap());
+        assert!(!spans.contains("correct horse"), "{spans}");
+        assert!(spans.matches("[redacted]").count() >= 4, "{spans}");
     }
 }

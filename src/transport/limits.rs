@@ -113,7 +113,8 @@ impl Class {
 #[derive(Clone, Debug)]
 pub struct Limits {
     began: Instant,
-    overall: Cache<Class, Arc<Bucket>>,
+    /// By class.
+    overall: Arc<[Bucket; 6]>,
     clients: Cache<(Class, ClientAddress), Arc<Bucket>>,
 }
 
@@ -144,17 +145,17 @@ async fn limit(State(limits): State<Limits>, request: Request, next: Next) -> Re
 }
 
 /// The buckets that a request is counted in.
-struct Counted {
+struct Counted<'a> {
     limit: Limit,
-    now: Duration,
+    began: Instant,
     client: Arc<Bucket>,
-    overall: Arc<Bucket>,
+    overall: &'a Bucket,
 }
 
 impl Limits {
     pub fn new() -> Self {
         let clients = Cache::builder().max_capacity(MAX_CLIENTS).time_to_idle(FORGOTTEN_AFTER).build();
-        Self { began: Instant::now(), overall: Cache::new(64), clients }
+        Self { began: Instant::now(), overall: Arc::default(), clients }
     }
 
     /// Refuses requests to `router` beyond the limits. It belongs inside of what notes the client addresses, and of
@@ -163,27 +164,29 @@ impl Limits {
         router.layer(middleware::from_fn_with_state(self.clone(), limit))
     }
 
-    fn of(&self, class: Class, client: ClientAddress) -> Counted {
+    fn of(&self, class: Class, client: ClientAddress) -> Counted<'_> {
         Counted {
             limit: class.limit(),
-            now: self.began.elapsed(),
+            began: self.began,
             client: self.clients.get_with((class, client), Arc::default),
-            overall: self.overall.get_with(class, Arc::default),
+            overall: &self.overall[class as usize],
         }
     }
 }
 
-impl Counted {
+impl Counted<'_> {
     /// Whether another request would be within the limits; otherwise the wait until one is.
     fn peek(&self) -> Result<(), Duration> {
-        self.client.peek(&self.limit.per_client, self.now)?;
-        self.overall.peek(&self.limit.overall, self.now)
+        let now = self.began.elapsed();
+        self.client.peek(&self.limit.per_client, now)?;
+        self.overall.peek(&self.limit.overall, now)
     }
 
     /// Counts the request. One that is beyond its client's limit does not count for the others.
     fn take(&self) -> Result<(), Duration> {
-        self.client.take(&self.limit.per_client, self.now)?;
-        self.overall.take(&self.limit.overall, self.now)
+        let now = self.began.elapsed();
+        self.client.take(&self.limit.per_client, now)?;
+        self.overall.take(&self.limit.overall, now)
     }
 }
 

@@ -1,17 +1,25 @@
-//! Two people with BondMCP accounts, one vault, and a hosted server's sign-in pages.
+//! Two people with BondMCP accounts, one vault, and the pages of a hosted server on one or several replicas.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bondmcp_server::{
-    account::{Account, Accounts, Authenticated, Owner, RequiredCredential},
+    account::{Account, Accounts, Authenticated, Owner, RequiredCredential, Usd},
+    clock::Clock,
+    config::PublicOrigin,
+    hosted,
     listener::{self, Bounds},
+    oauth::{self, AuthorizationServer, Network},
     sandbox::{Plan, RunningSandbox},
     secret::SecretString,
-    sign_in::{Options, Pages, Pending, Place as PagePlace, Request, SignIn, UnknownSignIn, page},
+    sign_in::{Demo, Options, Pending, Request, SignIn},
 };
 use reqwest::{
     RequestBuilder, Response,
-    header::{HOST, ORIGIN},
+    header::{COOKIE, HOST, ORIGIN, SET_COOKIE},
 };
 use tokio::net::TcpListener;
 
@@ -43,9 +51,13 @@ impl World {
         Self { sandbox, place, accounts, other_password }
     }
 
+    pub fn password(&self, email: &str) -> &SecretString {
+        if email == EMAIL { &self.place.password } else { &self.other_password }
+    }
+
     pub async fn authenticated(&self, email: &str) -> Authenticated {
-        let password = if email == EMAIL { &self.place.password } else { &self.other_password };
-        within(self.accounts.authenticator().with_password(email, password.clone())).await.unwrap()
+        let password = self.password(email).clone();
+        within(self.accounts.authenticator().with_password(email, password)).await.unwrap()
     }
 
     pub fn subject(&self, name: &str) -> Account {
@@ -60,96 +72,176 @@ impl World {
     }
 }
 
-/// The pages of a hosted server behind a proxy that ends TLS. The browser is a client of what stands behind the proxy.
+/// A process of a hosted server, behind a proxy that ends TLS.
+pub struct Replica {
+    pub accounts: Accounts,
+    pub hosted: hosted::Hosted,
+    pub address: SocketAddr,
+}
+
+impl Replica {
+    async fn start(accounts: Accounts, origin: &str, demo: Option<Demo>) -> Self {
+        let origin: PublicOrigin = origin.parse().unwrap();
+        let vault = accounts.vault().await.unwrap();
+        let settings = oauth::Settings::new(origin.clone());
+        let opened = AuthorizationServer::open(vault, settings, Network::public(), Clock::system());
+        let settings = hosted::Settings { origin, default_daily_spend: Usd::from_f64(5.0), demo };
+        let hosted = hosted::Hosted::new(within(opened).await.unwrap(), accounts.clone(), settings);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let bounds = Bounds { connections: 64, head_timeout: Duration::from_secs(10) };
+        tokio::spawn(listener::serve(listener, hosted.router(), bounds, std::future::pending()));
+        Self { accounts, hosted, address }
+    }
+
+    pub fn options(&self) -> Options {
+        Options { public: Some(self.hosted.sign_in_pages().clone()), ..Options::default() }
+    }
+
+    /// Starts the sign-in of a subject, as a call on this replica does.
+    pub async fn begin(&self, subject: &str) -> (SignIn, Arc<Pending>) {
+        let account = self.accounts.open(&Owner::Subject(subject.to_owned()));
+        let sign_in = SignIn::new(account, self.options());
+        let pending = within(sign_in.begin(request())).await.unwrap();
+        (sign_in, pending)
+    }
+}
+
+/// The pages of a hosted server.
 pub struct Hosted {
     pub world: World,
-    pub pages: Pages,
-    pub address: std::net::SocketAddr,
-    pub http: reqwest::Client,
+    pub replica: Replica,
+    origin: String,
 }
 
 impl Hosted {
     pub async fn new() -> Self {
-        let pages = Pages::new(PagePlace::public(&ORIGIN_OF_PAGES.parse().unwrap()));
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let bounds = Bounds { connections: 16, head_timeout: Duration::from_secs(10) };
-        let router = page::router(pages.clone());
-        tokio::spawn(listener::serve(listener, router, bounds, std::future::pending()));
-        Self { world: World::new().await, pages, address, http: reqwest::Client::new() }
+        Self::at(ORIGIN_OF_PAGES, None).await
     }
 
-    pub fn options(&self) -> Options {
-        Options {
-            public: Some(self.pages.clone()),
-            verification_poll: Duration::from_millis(5),
-            ..Options::default()
-        }
+    pub async fn at(origin: &str, demo: Option<Demo>) -> Self {
+        let world = World::new().await;
+        let replica = Replica::start(world.accounts.clone(), origin, demo).await;
+        Self { world, replica, origin: origin.to_owned() }
     }
 
-    /// Starts the sign-in of a subject.
+    /// Starts another process with the same vault.
+    pub async fn another_replica(&self) -> Replica {
+        let (accounts, _) = accounts(&self.world.place);
+        Replica::start(accounts, &self.origin, None).await
+    }
+
     pub async fn begin(&self, subject: &str) -> (SignIn, Arc<Pending>) {
-        let sign_in = SignIn::new(self.world.subject(subject), self.options());
-        let pending = within(sign_in.begin(request())).await.unwrap();
-        (sign_in, pending)
+        self.replica.begin(subject).await
     }
 
-    pub fn begin_unknown(&self) -> UnknownSignIn {
-        let authenticator = self.world.accounts.authenticator();
-        UnknownSignIn::begin(&self.pages, authenticator, request(), &self.options()).unwrap()
+    pub fn visitor(&self) -> Visitor {
+        Visitor::at(&self.replica)
+    }
+
+    /// Begins a sign-in in a new browser, as the page of connections does; returns its page too.
+    pub async fn visitor_to_sign_in(&self, next: &str) -> (Visitor, String) {
+        let visitor = self.visitor();
+        let browsers = self.replica.hosted.browsers();
+        let (browser, cookie) = browsers.new_browser();
+        visitor.keep(&cookie);
+        let path = within(browsers.begin_sign_in(&browser, next)).await.unwrap();
+        (visitor, format!("{}{path}", self.origin))
+    }
+}
+
+/// A browser, with its cookie, before the proxy.
+pub struct Visitor {
+    pub http: reqwest::Client,
+    address: Mutex<SocketAddr>,
+    cookie: Mutex<Option<String>>,
+}
+
+impl Visitor {
+    pub fn at(replica: &Replica) -> Self {
+        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        Self { http, address: Mutex::new(replica.address), cookie: Mutex::default() }
+    }
+
+    /// From now on the proxy sends its requests to another replica.
+    pub fn moves_to(&self, replica: &Replica) {
+        *self.address.lock().unwrap() = replica.address;
+    }
+
+    /// Returns the cookie, as the browser sends it.
+    pub fn cookie(&self) -> Option<String> {
+        self.cookie.lock().unwrap().clone()
+    }
+
+    /// Keeps a value of `Set-Cookie`.
+    pub fn keep(&self, set_cookie: &str) {
+        *self.cookie.lock().unwrap() = set_cookie.split(';').next().map(ToOwned::to_owned);
     }
 
     /// Returns the address behind the proxy of a page's address.
     pub fn behind(&self, url: &str) -> String {
-        url.replace(ORIGIN_OF_PAGES, &format!("http://{}", self.address))
+        let (_, rest) = url.split_once("://").unwrap();
+        let path = rest.find('/').map_or("/", |at| &rest[at..]);
+        format!("http://{}{path}", self.address.lock().unwrap())
+    }
+
+    fn as_sent(&self, request: RequestBuilder, url: &str) -> RequestBuilder {
+        let host = url.split("://").nth(1).unwrap().split('/').next().unwrap();
+        let request = request.header(HOST, host);
+        match self.cookie() {
+            Some(cookie) => request.header(COOKIE, format!("other=1; {cookie}")),
+            None => request,
+        }
+    }
+
+    pub async fn send(&self, request: RequestBuilder) -> Response {
+        let answer = within(request.send()).await.unwrap();
+        if let Some(cookie) = answer.headers().get(SET_COOKIE) {
+            self.keep(cookie.to_str().unwrap());
+        }
+        answer
     }
 
     pub async fn get(&self, url: &str) -> Response {
-        within(self.http.get(self.behind(url)).header(HOST, HOST_OF_PAGES).send()).await.unwrap()
+        self.send(self.as_sent(self.http.get(self.behind(url)), url)).await
     }
 
     pub async fn page(&self, url: &str) -> String {
-        // The address of BondMCP is not the page's; here it is that of the sandbox.
-        self.get(url).await.text().await.unwrap().replace(&self.world.place.base_url, "BASE_URL")
+        self.get(url).await.text().await.unwrap()
     }
 
     pub async fn form_token(&self, url: &str) -> String {
-        let page = self.page(url).await;
-        let (_, rest) = page.split_once(r#"name="form_token" value=""#).unwrap();
-        rest.split_once('"').unwrap().0.to_owned()
+        form_token(&self.page(url).await)
     }
 
-    /// Returns a sign-in form as a browser sends it.
-    pub fn form(&self, url: &str, form_token: &str, email: &str, password: &SecretString) -> RequestBuilder {
-        self.form_to("sign-in", url, form_token, email, password)
+    /// Returns a form as a browser sends it, but for `Origin` and `Sec-Fetch-Site`.
+    pub fn form(&self, url: &str, way: &str, fields: &[(&str, &str)]) -> RequestBuilder {
+        let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        let request = self.http.post(format!("{}/{way}", self.behind(url)));
+        let request = self.as_sent(request, url);
+        request.header("content-type", "application/x-www-form-urlencoded").body(form)
     }
 
-    pub fn form_to(
-        &self,
-        way: &str,
-        url: &str,
-        form_token: &str,
-        email: &str,
-        password: &SecretString,
-    ) -> RequestBuilder {
-        let mut form = url::form_urlencoded::Serializer::new(String::new());
-        form.append_pair("form_token", form_token)
-            .append_pair("email", email)
-            .append_pair("password", secrets::text(password))
-            .append_pair("remember", "yes");
-        self.http
-            .post(format!("{}/{way}", self.behind(url)))
-            .header(HOST, HOST_OF_PAGES)
-            .header("content-type", "application/x-www-form-urlencoded")
-            .body(form.finish())
+    /// Sends a form of the page.
+    pub async fn post(&self, url: &str, way: &str, fields: &[(&str, &str)]) -> Response {
+        let token = self.form_token(url).await;
+        self.post_with(url, way, &token, fields).await
     }
 
-    pub async fn sign_in(&self, url: &str, email: &str) -> Response {
-        let world = &self.world;
-        let password = if email == EMAIL { &world.place.password } else { &world.other_password };
-        let form = self.form(url, &self.form_token(url).await, email, password);
-        within(form.header(ORIGIN, ORIGIN_OF_PAGES).send()).await.unwrap()
+    pub async fn post_with(&self, url: &str, way: &str, token: &str, fields: &[(&str, &str)]) -> Response {
+        let fields = [&[("form_token", token)], fields].concat();
+        let form = self.form(url, way, &fields);
+        self.send(form.header("sec-fetch-site", "same-origin").header(ORIGIN, "null")).await
     }
+
+    pub async fn sign_in(&self, url: &str, email: &str, password: &SecretString) -> Response {
+        self.post(url, "sign-in", &[("email", email), ("password", secrets::text(password))]).await
+    }
+}
+
+pub fn form_token(page: &str) -> String {
+    let (_, rest) = page.split_once(r#"name="form_token" value=""#).expect(page);
+    rest.split_once('"').unwrap().0.to_owned()
 }
 
 pub fn request() -> Request {

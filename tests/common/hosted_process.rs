@@ -81,11 +81,15 @@ impl Process {
     pub async fn figures(&self) -> BTreeMap<String, f64> {
         let text = self.metrics_text().await;
         let lines = text.lines().filter(|line| !line.starts_with('#'));
-        lines.map(|line| line.rsplit_once(' ').unwrap()).map(|(name, value)| (name.to_owned(), value.parse().unwrap())).collect()
+        lines
+            .map(|line| line.rsplit_once(' ').unwrap())
+            .map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
+            .collect()
     }
 
     pub async fn metrics_text(&self) -> String {
-        let response = within(self.http.get(format!("http://{}/metrics", self.metrics)).send()).await.unwrap();
+        let response =
+            within(self.http.get(format!("http://{}/metrics", self.metrics)).send()).await.unwrap();
         assert_eq!(response.status(), 200);
         within(response.text()).await.unwrap()
     }
@@ -93,7 +97,8 @@ impl Process {
     /// Registers a client and opens the page on which a person signs in for it, in a browser of its own.
     pub async fn browser(&self) -> Browser {
         let body = json!({"client_name": "Test", "redirect_uris": ["https://client.example/callback"], "token_endpoint_auth_method": "none"});
-        let request = self.post("/register").header("content-type", "application/json").body(body.to_string());
+        let request =
+            self.post("/register").header("content-type", "application/json").body(body.to_string());
         let registered = json_of(within(request.send()).await.unwrap()).await;
         let client_id = registered["client_id"].as_str().unwrap_or_else(|| panic!("{registered}")).to_owned();
         self.authorize(&client_id).await
@@ -110,7 +115,8 @@ impl Process {
                 ("code_challenge_method", "S256"),
             ])
             .finish();
-        let mut browser = Browser { cookie: None, page: format!("/authorize?{query}"), form_token: String::new() };
+        let mut browser =
+            Browser { cookie: None, page: format!("/authorize?{query}"), form_token: String::new() };
         browser.open(self).await;
         browser
     }
@@ -143,7 +149,8 @@ impl Browser {
             let Some(next) = response.headers().get("location") else {
                 assert_eq!(response.status(), 200, "{}", self.page);
                 let page = within(response.text()).await.unwrap();
-                let (_, rest) = page.split_once(r#"name="form_token" value=""#).unwrap_or_else(|| panic!("{page}"));
+                let (_, rest) =
+                    page.split_once(r#"name="form_token" value=""#).unwrap_or_else(|| panic!("{page}"));
                 rest.split_once('"').unwrap().0.clone_into(&mut self.form_token);
                 return;
             };

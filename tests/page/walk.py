@@ -9,6 +9,7 @@ import sys
 import urllib.request
 
 from browser import Browser
+from hosted import signing_in_hosted, signing_in_hosted_without_scripts
 from server import Server
 
 TOOLS = pathlib.Path(sys.argv[2])
@@ -243,8 +244,17 @@ def being_framed():
     server.end()
 
 
+def signing_in_on_a_hosted_server():
+    signing_in_hosted(browser, fill, DEMO, NEW)
+
+
+def signing_in_on_a_hosted_server_without_scripts():
+    signing_in_hosted_without_scripts(browser, DEMO)
+
+
 PICTURES.mkdir(parents=True, exist_ok=True)
 for check in [looking, signing_in, using_up_the_attempts, using_the_demo_account, creating_an_account,
-              doing_without_scripts, using_a_key, waiting_for_a_call, meeting_an_outage, expiring, being_framed]:
+              doing_without_scripts, using_a_key, waiting_for_a_call, meeting_an_outage, expiring, being_framed,
+              signing_in_on_a_hosted_server, signing_in_on_a_hosted_server_without_scripts]:
     check()
     print(f"Chromium, {check.__name__.replace('_', ' ')}: ok", flush=True)

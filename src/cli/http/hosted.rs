@@ -113,6 +113,11 @@ impl HostedArgs {
         let http = HostedHttp::new(hosted, requested_to_stop, stopping);
         let router = http.router(&serving.server, protection);
         announce(&printer, &origin, address);
+        if !origin.is_trial() && self.trusted_proxy.is_empty() {
+            printer.print_err(
+                "Without --trusted-proxy, everybody behind the TLS proxy counts as one client against the limits.",
+            );
+        }
         let _serving_metrics = metrics_listener.map(|(listener, address)| {
             printer.print_err(format_args!("Serving metrics at http://{address}/metrics"));
             let http = http.clone();

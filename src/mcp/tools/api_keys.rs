@@ -111,12 +111,15 @@ impl ManageApiKeysResult {
 
     fn with_key(mut self, key: Key, account: &Account) -> Result<Outcome, ToolError> {
         let id = key.id.clone();
-        let command = account.key_command("run", &id);
         self.keys = Some(vec![key]);
-        self.with_next(format!(
-            "The key is stored here and its value is not shown. `use` makes API calls with it; a person can run a program with it: `{command} -- COMMAND`."
-        ))
-        .map(|done| done.with_key(id))
+        let next = "The key is stored here and its value is not shown. `use` makes API calls with it";
+        let next = if account.has_terminal() {
+            let command = account.key_command("run", &id);
+            format!("{next}; a person can run a program with it: `{command} -- COMMAND`.")
+        } else {
+            format!("{next}.")
+        };
+        self.with_next(next).map(|done| done.with_key(id))
     }
 
     fn with_next(mut self, next: impl Into<String>) -> Result<Outcome, ToolError> {

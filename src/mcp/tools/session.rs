@@ -163,12 +163,8 @@ async fn register(call: &Call<'_>) -> Result<Outcome, ToolError> {
         });
     }
     let page = call.sign_in_page(email, SignInMethod::CreateAccount).await?;
-    let (status, next) = next_step(
-        page.as_deref(),
-        "create the account",
-        &call.account().register_command(None),
-        call.host.may_be_one_shot(),
-    );
+    let (status, next) =
+        next_step(call, page.as_deref(), "create the account", &call.account().register_command(None));
     Outcome::of(&RegisterResult {
         status,
         user_id: None,
@@ -196,12 +192,7 @@ async fn login(call: &Call<'_>) -> Result<Outcome, ToolError> {
         Err(why) => why,
     };
     let page = call.sign_in_page(email, SignInMethod::SignIn).await?;
-    let (status, next) = next_step(
-        page.as_deref(),
-        "sign in",
-        &call.account().login_command(None),
-        call.host.may_be_one_shot(),
-    );
+    let (status, next) = next_step(call, page.as_deref(), "sign in", &call.account().login_command(None));
     Outcome::of(&LoginResult {
         status,
         account: None,
@@ -252,12 +243,18 @@ impl OwnerServer {
 
 /// Returns the state of signing in, and what the person does next.
 fn next_step(
+    call: &Call<'_>,
     page: Option<&Pending>,
     purpose: &str,
     command: &str,
-    is_one_shot: bool,
 ) -> (SignInStatus, String) {
     match page {
+        None if !call.account().has_terminal() => (
+            SignInStatus::SignInRequired,
+            format!(
+                "To {purpose}, the person connects this app again in the settings of their host. Then call again."
+            ),
+        ),
         None => (
             SignInStatus::SignInRequired,
             format!(
@@ -269,7 +266,9 @@ fn next_step(
             "The account is created. The person opens the link in the e-mail from BondMCP; then call again."
                 .to_owned(),
         ),
-        Some(page) => (SignInStatus::SignInRequired, link_in_words(page, command, is_one_shot)),
+        Some(page) => {
+            (SignInStatus::SignInRequired, link_in_words(page, command, call.host.may_be_one_shot()))
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header};
+use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
 use serde::Deserialize;
 
 use super::jwks::KeySet;
@@ -26,7 +26,9 @@ const LEEWAY: Duration = Duration::from_mins(1);
 /// An assertion whose signature is not verified yet.
 pub struct Assertion<'a> {
     jwt: &'a SecretString,
-    header: Header,
+    algorithm: Algorithm,
+    /// The id of the key that signed it.
+    kid: Option<String>,
 }
 
 /// A verified assertion.
@@ -61,7 +63,8 @@ impl<'a> Assertion<'a> {
     pub fn read(jwt: &'a SecretString) -> Option<Self> {
         let header = decode_header(jwt.expose_secret()).ok()?;
         // An extension that must be understood is not (RFC 7515, section 4.1.11).
-        (ALGORITHMS.contains(&header.alg) && header.crit.is_none()).then_some(Self { jwt, header })
+        let is_understood = ALGORITHMS.contains(&header.alg) && header.crit.is_none();
+        is_understood.then_some(Self { jwt, algorithm: header.alg, kid: header.kid })
     }
 
     /// Returns the client that it claims to be of; not verified.
@@ -76,7 +79,7 @@ impl<'a> Assertion<'a> {
 
     /// Whether there is a key that may have signed it.
     pub fn is_for(&self, keys: &KeySet) -> bool {
-        keys.has(self.header.alg, self.header.kid.as_deref())
+        !keys.for_signature(self.algorithm, self.kid.as_deref()).is_empty()
     }
 
     /// Verifies that the client has signed it, for one of `audiences`, and that it is valid now. Its id is still to be used.
@@ -88,10 +91,10 @@ impl<'a> Assertion<'a> {
         now: Timestamp,
     ) -> Option<Verified> {
         // Times are judged by our own clock, and the rest below.
-        let mut validation = Validation::new(self.header.alg);
+        let mut validation = Validation::new(self.algorithm);
         validation.required_spec_claims.clear();
         (validation.validate_exp, validation.validate_aud) = (false, false);
-        let keys = keys.for_signature(self.header.alg, self.header.kid.as_deref());
+        let keys = keys.for_signature(self.algorithm, self.kid.as_deref());
         let jwt = self.jwt.expose_secret();
         let verified = keys.iter().find_map(|key| decode::<Claims>(jwt, key, &validation).ok())?;
         verified.claims.check(client_id, audiences, now)

@@ -22,8 +22,9 @@ const LONGEST_BODY: usize = 64 * 1024;
 /// Time for a fetch over all, from the lookup of the name to the last byte.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Largest number of concurrent fetches.
-const CONCURRENT: usize = 32;
+/// Largest number of concurrent fetches. A lookup of a name may occupy one of the runtime's threads for longer than a fetch
+/// lasts, and there are 512.
+const CONCURRENT: usize = 64;
 
 /// How documents of clients are fetched: from public addresses, or, for tests, from loopback. Clones share everything.
 #[derive(Clone)]

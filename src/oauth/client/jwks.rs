@@ -39,11 +39,6 @@ impl KeySet {
         };
         self.keys.iter().filter(fits).filter_map(|key| DecodingKey::from_jwk(key).ok()).collect()
     }
-
-    /// Whether there is a key for such a signature.
-    pub fn has(&self, algorithm: Algorithm, kid: Option<&str>) -> bool {
-        !self.for_signature(algorithm, kid).is_empty()
-    }
 }
 
 impl Document for KeySet {

@@ -121,6 +121,7 @@ enum Authentication {
 }
 
 impl Clients {
+    #[must_use]
     pub fn new(
         records: Records,
         keys: &ServerKeys,

@@ -204,6 +204,59 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn hosts_are_registered_as_they_ask() {
+        let world = world().await;
+        for (name, registered, method, used) in [
+            (
+                "Claude",
+                "https://claude.ai/api/mcp/auth_callback",
+                "client_secret_post",
+                "https://claude.ai/api/mcp/auth_callback",
+            ),
+            (
+                "Claude Code (bond)",
+                "http://localhost:54545/callback",
+                "none",
+                "http://localhost:61000/callback",
+            ),
+            (
+                "ChatGPT",
+                "https://chatgpt.com/connector_platform_oauth_redirect",
+                "client_secret_basic",
+                "https://chatgpt.com/connector_platform_oauth_redirect",
+            ),
+            ("Codex", "http://127.0.0.1:41234/callback", "none", "http://127.0.0.1:41234/callback"),
+            (
+                "MCP CLI Proxy",
+                "http://localhost:3334/oauth/callback",
+                "none",
+                "http://localhost:40000/oauth/callback",
+            ),
+            (
+                "MCP Inspector",
+                "http://localhost:6274/oauth/callback/debug",
+                "none",
+                "http://localhost:6274/oauth/callback/debug",
+            ),
+        ] {
+            let metadata = json!({
+                "client_name": name,
+                "redirect_uris": [registered],
+                "token_endpoint_auth_method": method,
+                "grant_types": ["authorization_code", "refresh_token"],
+                "response_types": ["code"],
+                "scope": " models health keys offline_access",
+                "software_id": "2e6dc280-f3c3-4e01-99a7-8181dbd1d23d",
+                "contacts": [],
+            });
+            let answer = register(&world, &metadata).unwrap();
+            let client = world.clients.find(id(&answer), Some(used)).await.unwrap();
+            assert_eq!(client.name.as_deref(), Some(name));
+            assert!(client.allows_redirect(used), "{name}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_strange_redirect_uri_is_left_out() {
         let world = world().await;
         // As Cursor registers, with something strange among them.

@@ -152,6 +152,11 @@ impl PublicPage {
         self.change(|page| page.set_state(state.clone())).await
     }
 
+    /// Returns from the verification of an address to the form.
+    pub async fn go_back(&mut self) -> Result<(), vault::Error> {
+        self.change(Page::go_back).await
+    }
+
     /// Changes the record by compare-and-swap: `change` runs again on a newer one, so it must have no other effect. The
     /// state is what others wait for, so it is kept for a while after the end.
     async fn change<T>(&mut self, mut change: impl FnMut(&mut Page) -> T) -> Result<T, vault::Error> {

@@ -88,6 +88,14 @@ impl Page {
         }
     }
 
+    /// Returns from the verification of an address to the form, which shows the address.
+    pub fn go_back(&mut self) {
+        if let State::Verifying { email } = &self.state {
+            self.email.clone_from(email);
+            self.state = State::Open;
+        }
+    }
+
     /// Names another host that asks for the sign-in.
     pub fn add_host(&mut self, host: &str) {
         if let Purpose::Owner { requested_by, .. } = &mut self.purpose

@@ -69,6 +69,50 @@ fn a_document_describes_its_client() {
     assert!(parsed(&with("token_endpoint_auth_method", Value::Null)).unwrap().is_public);
 }
 
+#[test]
+fn documents_of_hosts_are_understood() {
+    for (id, registered, used, methods) in [
+        (
+            CLAUDE,
+            "https://claude.ai/api/mcp/auth_callback",
+            "https://claude.ai/api/mcp/auth_callback",
+            json!(["none"]),
+        ),
+        (
+            "https://claude.ai/oauth/claude-code-client-metadata",
+            "http://localhost/callback",
+            "http://localhost:54545/callback",
+            Value::Null,
+        ),
+        (
+            "https://chatgpt.com/oauth/68a1b2c3/client.json",
+            "https://chatgpt.com/connector/oauth/68a1b2c3",
+            "https://chatgpt.com/connector/oauth/68a1b2c3",
+            json!(["none", "private_key_jwt"]),
+        ),
+        (
+            "https://opencode.ai/oauth/opencode/client.json",
+            "http://127.0.0.1/callback",
+            "http://127.0.0.1:19876/callback",
+            json!(["none"]),
+        ),
+        (
+            "https://vscode.dev/oauth/client-metadata.json",
+            "http://127.0.0.1:33418/",
+            "http://127.0.0.1:50123/",
+            Value::Null,
+        ),
+    ] {
+        let mut metadata = with("client_id", json!(id));
+        metadata["redirect_uris"] = json!([registered]);
+        metadata["token_endpoint_auth_methods_supported"] = methods;
+        metadata["jwks_uri"] = json!("https://chatgpt.com/oauth/jwks.json");
+        metadata["application_type"] = json!("native");
+        let client = parsed(&metadata).unwrap().client(id);
+        assert!(client_id_url(id).is_some() && client.allows_redirect(used), "{id}");
+    }
+}
+
 // draft-ietf-oauth-client-id-metadata-document, "Client Information Metadata Document"
 #[test]
 fn an_unsound_document_is_refused() {

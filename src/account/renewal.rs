@@ -195,7 +195,7 @@ impl Account {
                 }
             }
         };
-        with_heartbeat(store::LEASE / 3, extend, self.renew_upstream(&memory.record, stale)).await
+        with_heartbeat(store::LEASE / 3, extend, Box::pin(self.renew_upstream(&memory.record, stale))).await
     }
 
     async fn renew_upstream(&self, record: &Record, stale: Option<&SecretString>) -> Outcome {

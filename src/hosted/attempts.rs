@@ -114,13 +114,11 @@ impl Attempts {
         let count = |counter: Option<Counter>| {
             let (mut counter, now) = (counter.unwrap_or_default(), self.clock.now());
             counter.forget_before(now);
-            match counter.wait(limit, now) {
-                Some(wait) => (Next::Keep, Err(AttemptRefused::Limited(wait))),
-                None => {
-                    counter.times.push(now);
-                    (Next::Write(counter, Some(WINDOW)), Ok(now))
-                }
+            if let Some(wait) = counter.wait(limit, now) {
+                return (Next::Keep, Err(AttemptRefused::Limited(wait)));
             }
+            counter.times.push(now);
+            (Next::Write(counter, Some(WINDOW)), Ok(now))
         };
         match self.records.change(KIND, name, count).await {
             Ok(counted) => counted,

@@ -122,7 +122,7 @@ mod tests {
         proxies.client(peer.parse().unwrap(), &headers(values)).ip().to_string()
     }
 
-    // `hosted.md`, "Attacks": `X-Forwarded-*` from anyone.
+    // `X-Forwarded-For` from anyone (OWASP ASVS 5.0, 4.1.3).
     #[test]
     fn only_a_trusted_proxy_says_who_the_client_is() {
         let proxies = proxies(&["10.0.0.0/8", "fd00::/8", "192.0.2.7"]);

@@ -126,14 +126,14 @@ impl<'a> Browser<'a> {
 /// The form of a consent page.
 struct Form {
     html: String,
-    form_token: String,
+    token: String,
     shown: String,
 }
 
 impl Form {
     fn of(html: String) -> Self {
-        let (form_token, shown) = (form_token(&html), value(&html, "shown"));
-        Self { html, form_token, shown }
+        let (token, shown) = (form_token(&html), value(&html, "shown"));
+        Self { html, token, shown }
     }
 
     /// Returns the fields as a browser sends them, with everything ticked.
@@ -145,7 +145,7 @@ impl Form {
     }
 
     fn identity(&self) -> Vec<(&str, &str)> {
-        vec![("form_token", self.form_token.as_str()), ("shown", self.shown.as_str())]
+        vec![("form_token", self.token.as_str()), ("shown", self.shown.as_str())]
     }
 }
 
@@ -288,8 +288,7 @@ async fn another_browser_can_neither_see_nor_finish_an_authorization() {
         assert_eq!(text(response).await, unknown, "it is not told from one that does not exist");
         assert_eq!(Browser::new(&[&server]).get(&path).await.status(), 404);
     }
-    let stolen =
-        Form { html: String::new(), form_token: own_form.form_token.clone(), shown: form.shown.clone() };
+    let stolen = Form { html: String::new(), token: own_form.token.clone(), shown: form.shown.clone() };
     for sent in [&form, &own_form, &stolen] {
         assert_eq!(eve.decide(&page, sent, "allow").await.status(), 404);
         assert_eq!(eve.post(&format!("{page}/account"), &sent.identity()).await.status(), 404);
@@ -320,7 +319,7 @@ async fn a_form_of_another_page_decides_nothing() {
         let request = browser.form(&server, &page, &fields).header(name, value);
         assert_eq!(browser.send(&server, request).await.status(), 403, "{name}: {value}");
     }
-    let other = Form { form_token: "guessed".into(), ..Form::of(form.html.clone()) };
+    let other = Form { token: "guessed".into(), ..Form::of(form.html.clone()) };
     assert_eq!(browser.decide(&page, &other, "allow").await.status(), 404);
     let huge = "x".repeat(20_000);
     assert_eq!(browser.post(&page, &form.fields(&[("x", &huge)])).await.status(), 413);
@@ -539,7 +538,7 @@ async fn a_code_that_nobody_redeems_leaves_no_key() {
     server.hosted.sweep().await;
     assert_eq!(keys(&server).len(), 1);
     server.clock.advance(TimeDelta::minutes(11));
-    within(join(sweep_until(&server, 0), sweep_until(&other, 0))).await;
+    within(Box::pin(join(sweep_until(&server, 0), sweep_until(&other, 0)))).await;
     assert!(keys(&server).is_empty());
 }
 

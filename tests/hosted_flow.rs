@@ -8,13 +8,13 @@ mod common;
 use std::time::Duration;
 
 use bondmcp_server::{oauth::Scopes, sandbox::Fault, transport::hosted::Drain};
+#[cfg(unix)]
+use common::postgres;
 use common::{
     EMAIL,
     hosted_server::{Authorization, HostedServer, Setup, parameter, status_and_json},
     secrets, within,
 };
-#[cfg(unix)]
-use common::postgres;
 use reqwest::Method;
 use rmcp::{
     ServiceExt as _,

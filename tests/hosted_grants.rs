@@ -293,7 +293,7 @@ async fn the_grants_key_can_be_rotated_and_not_revoked() {
     let told = UserFacingError::from(&refused);
     assert!(told.solution.contains("/connections"), "{told:?}");
 
-    let second = within(grant.rotate_key(&first)).await.unwrap().id;
+    let second = within(Box::pin(grant.rotate_key(&first))).await.unwrap().id;
     assert_eq!(world.only_key(), second);
     assert!(matches!(within(grant.revoke_key(&second)).await, Err(Error::GrantKey)));
     models(&grant).await.unwrap();

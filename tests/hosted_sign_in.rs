@@ -81,10 +81,10 @@ async fn whoever_signs_in_is_known_in_that_browser_on_every_replica_and_its_sess
         let (browsers, browser) = (replica.hosted.browsers().clone(), known.clone());
         tokio::spawn(async move { browsers.take_session(&browser).await.unwrap() })
     };
-    let taken = [takes(&hosted.replica), takes(&other), takes(&hosted.replica)];
+    let attempts = [takes(&hosted.replica), takes(&other), takes(&hosted.replica)];
     let mut sessions = vec![];
-    for take in taken {
-        sessions.extend(within(take).await.unwrap());
+    for attempt in attempts {
+        sessions.extend(within(attempt).await.unwrap());
     }
     assert_eq!(sessions.len(), 1);
     let (person, session) = sessions.pop().unwrap();

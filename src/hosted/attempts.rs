@@ -207,7 +207,7 @@ mod tests {
         }
     }
 
-    // `hosted.md`, "Attacks": log-in guesses spread over replicas. The address of each guess is another one.
+    // Log-in guesses spread over replicas. The address of each guess is another one.
     #[tokio::test]
     async fn guesses_at_one_address_are_counted_over_replicas_and_writings() {
         let directory = tempfile::tempdir().unwrap();

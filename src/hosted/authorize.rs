@@ -148,12 +148,7 @@ async fn authorize(
         }
     };
     let browsers = &hosted.inner.browsers;
-    let (browser, cookie) = if let Some(browser) = browsers.of(&headers) {
-        (browser, None)
-    } else {
-        let (browser, cookie) = browsers.new_browser();
-        (browser, Some(cookie))
-    };
+    let (browser, cookie) = browsers.known_or_new(browsers.of(&headers));
     match PendingAuthorization::begin(server.records(), request, &browser, hosted.now()).await {
         Ok(authorization) => {
             hosted.step(&authorization, "request checked").await;

@@ -97,6 +97,7 @@ impl Browser {
 }
 
 impl Browsers {
+    #[must_use]
     pub fn new(records: Records, pages: PublicPages) -> Self {
         let cookie = if pages.place().origin().starts_with("https://") {
             Cookie { name: "__Host-bondmcp", attributes: "; Path=/; Secure; HttpOnly; SameSite=Lax" }
@@ -115,10 +116,20 @@ impl Browsers {
     }
 
     /// Makes a cookie for a browser without one; the second value is that of `Set-Cookie`.
+    #[must_use]
     pub fn new_browser(&self) -> (Browser, String) {
         let browser = Browser::new();
         let cookie = self.set_cookie(&browser);
         (browser, cookie)
+    }
+
+    /// Returns the browser `known`, or a new one with the value of `Set-Cookie`.
+    pub(super) fn known_or_new(&self, known: Option<Browser>) -> (Browser, Option<String>) {
+        if let Some(browser) = known {
+            return (browser, None);
+        }
+        let (browser, cookie) = self.new_browser();
+        (browser, Some(cookie))
     }
 
     fn set_cookie(&self, browser: &Browser) -> String {
@@ -220,10 +231,12 @@ impl Browsers {
     }
 
     /// A value for the forms of this browser, so that no other page can submit them.
+    #[must_use]
     pub fn form_token(&self, browser: &Browser) -> SecretString {
         mac(browser.secret.expose_secret().as_bytes(), &[browser.name.expose_secret(), "form"])
     }
 
+    #[must_use]
     pub fn is_form_token(&self, browser: &Browser, given: &SecretString) -> bool {
         secret::same(&self.form_token(browser), given)
     }

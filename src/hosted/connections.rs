@@ -79,13 +79,7 @@ impl FromRequestParts<Hosted> for SignedIn {
 
     async fn from_request_parts(parts: &mut Parts, hosted: &Hosted) -> Result<Self, Response> {
         let browsers = &hosted.inner.browsers;
-        let (browser, new_cookie) = match browsers.of(&parts.headers) {
-            Some(browser) => (browser, None),
-            None => {
-                let (browser, cookie) = browsers.new_browser();
-                (browser, Some(cookie))
-            }
-        };
+        let (browser, new_cookie) = browsers.known_or_new(browsers.of(&parts.headers));
         let refused = |error: vault::Error| Refusal::from(error).page(hosted);
         if let Some(person) = browsers.person(&browser).await.map_err(refused)? {
             return Ok(Self { browser, person });

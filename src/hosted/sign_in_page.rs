@@ -115,13 +115,11 @@ async fn use_demo(visit: Visit, Form(given): Form<ButtonForm>) -> Response {
     let Some(demo) = visit.hosted.sign_in_pages().demo().cloned() else {
         return visit.notice(Notice::Unknown);
     };
-    match visit.refusal(&given.form_token) {
-        Some(refusal) => refusal,
-        None => {
-            let login = Login { email: demo.email.to_owned(), password: demo.password };
-            run_to_completion(visit.sign_in(login)).await
-        }
+    if let Some(refusal) = visit.refusal(&given.form_token) {
+        return refusal;
     }
+    let login = Login { email: demo.email.to_owned(), password: demo.password };
+    run_to_completion(visit.sign_in(login)).await
 }
 
 async fn go_back(visit: Visit, Form(given): Form<ButtonForm>) -> Response {
@@ -169,13 +167,7 @@ impl FromRequestParts<Hosted> for Visit {
         {
             return Err(views::notice(pages, Notice::OtherBrowser));
         }
-        let (browser, new_cookie) = match known {
-            Some(browser) => (browser, None),
-            None => {
-                let (browser, cookie) = browsers.new_browser();
-                (browser, Some(cookie))
-            }
-        };
+        let (browser, new_cookie) = browsers.known_or_new(known);
         let form_token = browsers.form_token(&browser);
         let client = ClientAddress::of(&parts.extensions);
         Ok(Self { hosted: hosted.clone(), page, browser, form_token, new_cookie, client, attempt: None })

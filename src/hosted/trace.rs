@@ -58,6 +58,7 @@ impl Trace {
 }
 
 impl Traces {
+    #[must_use]
     pub fn new(records: Records, clock: Clock) -> Self {
         Self { records, clock }
     }

@@ -82,14 +82,14 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn required(method: &str, params: Value) -> String {
+    fn required(method: &str, params: &Value) -> String {
         let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
         required_scopes(body.to_string().as_bytes()).to_string()
     }
 
     #[test]
     fn a_call_needs_the_scopes_of_its_tool() {
-        let of_call = |tool: &str| required("tools/call", json!({"name": tool, "arguments": {"name": "x"}}));
+        let of_call = |tool: &str| required("tools/call", &json!({"name": tool, "arguments": {"name": "x"}}));
         for spec in tools::all().values() {
             assert_eq!(of_call(spec.name), spec.scopes().to_string());
         }
@@ -102,11 +102,11 @@ mod tests {
 
     #[test]
     fn prompts_and_resources_need_what_their_tools_need() {
-        assert_eq!(required("prompts/get", json!({"name": "triage"})), "health");
-        assert_eq!(required("resources/read", json!({"uri": "bondmcp://models"})), "models");
-        assert_eq!(required("resources/read", json!({"uri": "bondmcp://keys/key_1"})), "keys");
-        assert_eq!(required("resources/read", json!({"uri": "bondmcp://account"})), "");
-        assert_eq!(required("tools/list", json!({})), "");
+        assert_eq!(required("prompts/get", &json!({"name": "triage"})), "health");
+        assert_eq!(required("resources/read", &json!({"uri": "bondmcp://models"})), "models");
+        assert_eq!(required("resources/read", &json!({"uri": "bondmcp://keys/key_1"})), "keys");
+        assert_eq!(required("resources/read", &json!({"uri": "bondmcp://account"})), "");
+        assert_eq!(required("tools/list", &json!({})), "");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::{
 
 const CODE: RecordKind = RecordKind::new("code");
 
-const LIFETIME: Duration = Duration::from_secs(60);
+const LIFETIME: Duration = Duration::from_mins(1);
 
 const UNKNOWN: &str = "The code is unknown or has expired.";
 const USED: &str = "The code was used before, so what it allowed has ended.";
@@ -31,7 +31,7 @@ struct Code {
     grant: GrantId,
     client_id: String,
     redirect_uri: String,
-    code_challenge: String,
+    challenge: String,
     expires_at: Timestamp,
     is_used: bool,
 }
@@ -55,7 +55,7 @@ impl AuthorizationServer {
             grant: grant.id.clone(),
             client_id: request.client.id.clone(),
             redirect_uri: request.redirect_uri.clone(),
-            code_challenge: request.code_challenge.clone(),
+            challenge: request.code_challenge.clone(),
             expires_at: self.inner.clock.now() + LIFETIME,
             is_used: false,
         };
@@ -85,7 +85,7 @@ impl AuthorizationServer {
             return Err(OAuthError::invalid_grant("redirect_uri is not that of the authorization request."));
         }
         let challenge = sha256(verifier.expose_secret());
-        if !bool::from(challenge.as_bytes().ct_eq(bound.code_challenge.as_bytes())) {
+        if !bool::from(challenge.as_bytes().ct_eq(bound.challenge.as_bytes())) {
             return Err(OAuthError::invalid_grant("code_verifier does not match code_challenge."));
         }
         if self.inner.clock.now() >= bound.expires_at {

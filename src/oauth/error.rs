@@ -26,20 +26,24 @@ pub struct OAuthError {
 
 impl OAuthError {
     /// 400, the status of most errors.
+    #[must_use]
     pub fn bad_request(code: &'static str, description: &'static str) -> Self {
         Self { status: 400, code, description, retry_after: None, ended: None }
     }
 
+    #[must_use]
     pub fn invalid_request(description: &'static str) -> Self {
         Self::bad_request("invalid_request", description)
     }
 
     /// A code or a refresh token is not accepted: the person has to connect again.
+    #[must_use]
     pub fn invalid_grant(description: &'static str) -> Self {
         Self::bad_request("invalid_grant", description)
     }
 
     /// Trouble that passes. A host that got `invalid_grant` instead would sign the person out.
+    #[must_use]
     pub fn temporarily_unavailable() -> Self {
         Self {
             status: 503,

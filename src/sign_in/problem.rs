@@ -25,6 +25,7 @@ impl Problem {
     }
 
     /// Describes an error of signing in with an e-mail address and a password, or of creating an account.
+    #[must_use]
     pub fn with_account(error: &UserFacingError) -> Self {
         let field = match error.kind {
             Kind::InvalidInput => named_field(&error.message),
@@ -36,6 +37,7 @@ impl Problem {
     }
 
     /// Describes an error of using an API key.
+    #[must_use]
     pub fn with_key(error: &UserFacingError) -> Self {
         let field = match error.kind {
             Kind::InvalidCredentials | Kind::InvalidInput => Field::Key,

@@ -80,10 +80,12 @@ fn refusal(place: &Place) -> String {
 pub struct Nonce(SecretString);
 
 impl Nonce {
-    pub fn new() -> Self {
+    #[must_use]
+    pub fn random() -> Self {
         Self(secret::random())
     }
 
+    #[must_use]
     pub fn as_str(&self) -> &str {
         self.0.expose_secret()
     }
@@ -101,6 +103,7 @@ async fn with_whole_body(request: Request) -> Result<Request, StatusCode> {
 /// Whether a form comes from this page. Browsers send `Sec-Fetch-Site`, `Origin` or both; a form with neither is
 /// refused. With `Sec-Fetch-Site` they send `Origin: null`, because the page asks for no referrer (Fetch, "serializing
 /// a request origin"); without it, `null` could be any page.
+#[must_use]
 pub fn sent_by_our_page(headers: &HeaderMap, own_origin: &str) -> bool {
     match (text(headers, &HeaderName::from_static("sec-fetch-site")), text(headers, &ORIGIN)) {
         (Some("same-origin"), None | Some("null")) => true,

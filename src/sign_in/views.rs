@@ -197,7 +197,7 @@ pub fn unknown(pages: &Pages) -> Response {
     let frame = Frame {
         place: pages.place(),
         path: String::new(),
-        nonce: Nonce::new(),
+        nonce: Nonce::random(),
         has_script: false,
         watched: None,
         in_terminal: pages.are_in_terminals(),
@@ -294,7 +294,7 @@ fn frame<'a>(session: &'a PageSession, view: &View, watched: Option<&'static str
     Frame {
         place: session.place(),
         path: session.path(),
-        nonce: Nonce::new(),
+        nonce: Nonce::random(),
         has_script: watched.is_some(),
         watched,
         in_terminal: view.in_terminal,

@@ -36,10 +36,12 @@ pub enum Next<T> {
 }
 
 impl Records {
+    #[must_use]
     pub fn new(vault: Vault, issuer: String) -> Self {
         Self { vault, issuer }
     }
 
+    #[must_use]
     pub fn vault(&self) -> &Vault {
         &self.vault
     }

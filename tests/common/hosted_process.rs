@@ -61,20 +61,16 @@ impl Process {
     }
 
     pub fn get(&self, path: &str) -> RequestBuilder {
-        self.proxied(self.http.get(format!("http://{}{path}", self.address)))
+        proxied(self.http.get(format!("http://{}{path}", self.address)))
     }
 
     pub fn post(&self, path: &str) -> RequestBuilder {
-        self.proxied(self.http.post(format!("http://{}{path}", self.address)))
+        proxied(self.http.post(format!("http://{}{path}", self.address)))
     }
 
     pub fn post_form(&self, path: &str, form: &[(&str, &str)]) -> RequestBuilder {
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
         self.post(path).header("content-type", "application/x-www-form-urlencoded").body(body)
-    }
-
-    fn proxied(&self, request: RequestBuilder) -> RequestBuilder {
-        request.header("host", PUBLIC_HOST)
     }
 
     /// Returns the figures, by their names with labels.
@@ -184,4 +180,9 @@ impl Browser {
 /// The password of the place's account.
 pub fn password(place: &Place) -> &str {
     secrets::text(&place.password)
+}
+
+/// As a proxy passes it on.
+fn proxied(request: RequestBuilder) -> RequestBuilder {
+    request.header("host", PUBLIC_HOST)
 }

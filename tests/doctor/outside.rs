@@ -69,6 +69,7 @@ impl Edge {
         edge
     }
 
+    #[expect(clippy::unused_async, reason = "a handler")]
     async fn answer(State(edge): State<Self>, request: Request) -> Response {
         let (head, _) = request.into_parts();
         let mut answer = hosted(&edge.origin.lock().unwrap(), &head);
@@ -116,7 +117,7 @@ impl Edge {
     }
 }
 
-fn answer(status: u16, kind: &'static str, body: impl ToString) -> Answer {
+fn answer(status: u16, kind: &'static str, body: &(impl ToString + ?Sized)) -> Answer {
     let mut answer = Answer { status, headers: HeaderMap::new(), body: body.to_string() };
     answer.set("content-type", kind);
     answer
@@ -154,16 +155,18 @@ fn hosted(origin: &str, head: &Parts) -> Answer {
         return preflight;
     }
     let mut found = match path {
-        "/.well-known/oauth-protected-resource" | "/.well-known/oauth-protected-resource/mcp" => {
-            answer(200, JSON, json!({"resource": format!("{origin}/mcp"), "authorization_servers": [origin]}))
-        }
+        "/.well-known/oauth-protected-resource" | "/.well-known/oauth-protected-resource/mcp" => answer(
+            200,
+            JSON,
+            &json!({"resource": format!("{origin}/mcp"), "authorization_servers": [origin]}),
+        ),
         "/.well-known/oauth-authorization-server"
         | "/.well-known/oauth-authorization-server/mcp"
         | "/.well-known/openid-configuration"
         | "/.well-known/openid-configuration/mcp" => answer(
             200,
             JSON,
-            json!({
+            &json!({
                 "issuer": origin,
                 "authorization_endpoint": format!("{origin}/authorize"),
                 "token_endpoint": format!("{origin}/token"),
@@ -175,9 +178,9 @@ fn hosted(origin: &str, head: &Parts) -> Answer {
                 "client_id_metadata_document_supported": true,
             }),
         ),
-        "/jwks" => answer(200, JSON, json!({"keys": [{"kty": "EC", "kid": "1", "x": "x", "y": "y"}]})),
+        "/jwks" => answer(200, JSON, &json!({"keys": [{"kty": "EC", "kid": "1", "x": "x", "y": "y"}]})),
         "/mcp" => {
-            let mut challenge = answer(401, JSON, json!({"error": "invalid_token"}));
+            let mut challenge = answer(401, JSON, &json!({"error": "invalid_token"}));
             let error =
                 if head.headers.contains_key("authorization") { r#"error="invalid_token", "# } else { "" };
             let metadata = format!("{origin}/.well-known/oauth-protected-resource/mcp");
@@ -192,11 +195,11 @@ fn hosted(origin: &str, head: &Parts) -> Answer {
             page
         }
         "/token" => {
-            let mut refusal = answer(401, JSON, json!({"error": "invalid_client"}));
+            let mut refusal = answer(401, JSON, &json!({"error": "invalid_client"}));
             refusal.set("cache-control", "no-store");
             refusal
         }
-        _ => answer(404, JSON, json!({"error": "not_found"})),
+        _ => answer(404, JSON, &json!({"error": "not_found"})),
     };
     found.set("access-control-allow-origin", "*");
     found.set("access-control-expose-headers", "WWW-Authenticate, Mcp-Session-Id");

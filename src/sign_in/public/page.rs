@@ -49,11 +49,13 @@ pub enum Purpose {
 }
 
 impl Page {
+    #[must_use]
     pub fn new(purpose: Purpose, email: String, code: String, expires_at: Timestamp) -> Self {
         let name = Uuid::new_v4().to_string();
         Self { purpose, name, code, email, state: State::Open, attempts: 0, expires_at }
     }
 
+    #[must_use]
     pub fn expires_in(&self, now: Timestamp) -> Duration {
         // A replica whose clock is slow gives no page more time.
         (self.expires_at - now).to_std().unwrap_or_default().min(LIFETIME)

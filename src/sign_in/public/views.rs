@@ -147,7 +147,7 @@ pub fn notice(pages: &PublicPages, notice: Notice) -> Response {
     let frame = Frame {
         place: pages.place(),
         path: String::new(),
-        nonce: Nonce::new(),
+        nonce: Nonce::random(),
         has_script: false,
         watched: None,
         in_terminal: false,
@@ -160,7 +160,7 @@ fn frame(page: &PublicPage, has_script: bool) -> Frame<'_> {
     Frame {
         place: page.pages.place(),
         path: page.path(),
-        nonce: Nonce::new(),
+        nonce: Nonce::random(),
         has_script,
         watched: None,
         in_terminal: false,

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::Http;
 use crate::{
     oauth::{OAuthError, TokenResponse},
-    secret::{ExposeSecret as _, to_secret_json},
+    secret::{ExposeSecret, to_secret_json},
     transport::endpoint::{error, read_body},
 };
 
@@ -108,7 +108,7 @@ fn tokens_response(tokens: &TokenResponse) -> Response {
         access_token: tokens.access_token.expose_secret(),
         token_type: "Bearer",
         expires_in: tokens.expires_in,
-        refresh_token: tokens.refresh_token.as_ref().map(|token| token.expose_secret()),
+        refresh_token: tokens.refresh_token.as_ref().map(ExposeSecret::expose_secret),
         scope: tokens.scope.to_string(),
     });
     match body {

@@ -1,5 +1,5 @@
 //! The metadata documents. Hosts look for them under several addresses: with the path of the resource (RFC 8414,
-//! section 3.1; RFC 9728, section 3.1) and without, and as OpenID Connect Discovery has them.
+//! section 3.1; RFC 9728, section 3.1) and without, and as `OpenID` Connect Discovery has them.
 
 use axum::{
     Json, Router,

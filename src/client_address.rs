@@ -38,7 +38,7 @@ impl ClientAddress {
     pub fn new(address: IpAddr) -> Self {
         Self(match address.to_canonical() {
             IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
-            address => address,
+            IpAddr::V4(address) => address.into(),
         })
     }
 

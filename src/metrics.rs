@@ -136,14 +136,14 @@ impl Metrics {
 }
 
 /// Counts a call of a tool, or of one that there is not, which has the name `unknown`.
-pub fn tool_call(tool: &'static str, outcome: &'static str, took: Duration) {
+pub fn tool_call(tool: &'static str, outcome: &'static str, duration: Duration) {
     METRICS.calls.get_or_create(&Call { tool, outcome }).inc();
-    METRICS.call_durations.get_or_create(&Tool { tool }).observe(took.as_secs_f64());
+    METRICS.call_durations.get_or_create(&Tool { tool }).observe(duration.as_secs_f64());
 }
 
 /// Counts a request to BondMCP. `endpoint` is a template of a path, `status` a class such as `2xx`.
-pub fn upstream_request(endpoint: &'static str, status: &'static str, took: Duration) {
-    METRICS.exchanges.get_or_create(&Exchange { endpoint, status }).observe(took.as_secs_f64());
+pub fn upstream_request(endpoint: &'static str, status: &'static str, duration: Duration) {
+    METRICS.exchanges.get_or_create(&Exchange { endpoint, status }).observe(duration.as_secs_f64());
 }
 
 pub fn session_renewal(outcome: &'static str) {
@@ -171,8 +171,8 @@ pub fn limited_request(class: &'static str) {
     METRICS.limited.get_or_create(&Limited { class }).inc();
 }
 
-pub fn store_operation(operation: &'static str, outcome: &'static str, took: Duration) {
-    METRICS.store.get_or_create(&Operation { operation, outcome }).observe(took.as_secs_f64());
+pub fn store_operation(operation: &'static str, outcome: &'static str, duration: Duration) {
+    METRICS.store.get_or_create(&Operation { operation, outcome }).observe(duration.as_secs_f64());
 }
 
 pub fn set_mcp_sessions(open: usize) {

@@ -63,7 +63,8 @@ impl World {
         let authorization = Authorization::of(client["client_id"].as_str().unwrap().to_owned());
         let request = server.authorization_request(&authorization.query()).await.unwrap();
         let authenticator = accounts.authenticator();
-        let signed_in = within(authenticator.with_password(email, self.password(email).clone())).await.unwrap();
+        let signed_in =
+            within(authenticator.with_password(email, self.password(email).clone())).await.unwrap();
         let subject = server.subject(signed_in.user_id().unwrap());
         let grant = server.create_grant(&subject, &request, Scopes::all()).await.unwrap();
         let new = NewGrant {
@@ -222,6 +223,10 @@ async fn a_person_changes_the_budget_of_an_app() {
         "{}",
         page.text
     );
+
+    // Nothing of a query is shown.
+    let page = browser.get("/connections?done=evil&x=%3Cb%3E").await;
+    assert!(page.status == 200 && !page.text.contains("evil"), "{}", page.text);
 
     for wrong in ["", "-1", "1e3", "a lot", "0.001", "99999999"] {
         let page = browser.post(&path, &token, &[("budget", wrong)]).await;

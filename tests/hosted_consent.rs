@@ -190,6 +190,16 @@ async fn grants(server: &HostedServer) -> Vec<Grant> {
     server.server.all_grants().await.unwrap()
 }
 
+/// Sweeps until so many grants are left; a replica that starts may have the turn.
+async fn sweep_until(server: &HostedServer, left: usize) {
+    let swept = async {
+        while grants(server).await.len() != left {
+            server.hosted.sweep().await;
+        }
+    };
+    within(swept).await;
+}
+
 async fn nothing_was_made(server: &HostedServer) {
     assert!(grants(server).await.is_empty());
     assert!(keys(server).is_empty());
@@ -423,7 +433,6 @@ async fn when_bondmcp_fails_nothing_is_left_and_the_person_can_try_again() {
     let html = text(failed).await;
     assert!(html.contains("Try again") && html.contains("Reference"), "{html}");
     server.sandbox.faults().clear();
-    server.hosted.sweep().await;
     assert!(keys(&server).is_empty());
     for grant in grants(&server).await {
         assert!(grant.ended.is_some(), "{grant:?}");
@@ -530,9 +539,8 @@ async fn a_code_that_nobody_redeems_leaves_no_key() {
     server.hosted.sweep().await;
     assert_eq!(keys(&server).len(), 1);
     server.clock.advance(TimeDelta::minutes(11));
-    within(join(server.hosted.sweep(), other.hosted.sweep())).await;
+    within(join(sweep_until(&server, 0), sweep_until(&other, 0))).await;
     assert!(keys(&server).is_empty());
-    assert!(grants(&server).await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -553,8 +561,8 @@ async fn what_a_crash_has_left_is_found_by_the_next_sweep() {
     assert_eq!((all.len(), keys(&server).len()), (4, 2));
 
     server.clock.advance(TimeDelta::minutes(11));
-    server.replica().await.hosted.sweep().await;
-    assert_eq!((grants(&server).await.len(), keys(&server).len()), (1, 1));
+    sweep_until(&server.replica().await, 1).await;
+    assert_eq!(keys(&server).len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

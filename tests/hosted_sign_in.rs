@@ -6,10 +6,13 @@ mod common;
 
 use std::sync::Arc;
 
-use bondmcp_server::{account::Owner, hosted::Browser, sandbox::Fault, sign_in::Demo};
+use bondmcp_server::{account::Owner, clock::Clock, hosted::Browser, sandbox::Fault, sign_in::Demo};
 use common::{
     EMAIL,
-    hosted::{Hosted, LOCAL_WORDS, LOGIN, LOGOUT, ORIGIN_OF_PAGES, OTHER_EMAIL, Replica, Visitor, form_token},
+    hosted::{
+        Hosted, LOCAL_WORDS, LOGIN, LOGOUT, ORIGIN_OF_PAGES, OTHER_EMAIL, Replica, Visitor, form_token,
+    },
+    hosted_server::{HostedServer, Setup},
     secrets, within,
 };
 use reqwest::{
@@ -246,7 +249,10 @@ async fn a_wrong_address_is_corrected_and_a_known_one_cannot_be_guessed_for_long
     let path = back.headers()[LOCATION].to_str().unwrap().to_owned();
     assert_eq!(path.strip_suffix("/create"), url.strip_prefix(ORIGIN_OF_PAGES));
     let page = visitor.page(&format!("{ORIGIN_OF_PAGES}{path}")).await;
-    assert!(page.contains("Create a BondMCP account") && page.contains(r#"value="nwe@example.com""#), "{page}");
+    assert!(
+        page.contains("Create a BondMCP account") && page.contains(r#"value="nwe@example.com""#),
+        "{page}"
+    );
     let short = visitor.post(&url, "create", &[NEW[0], ("password", "short")]).await;
     assert!(short.text().await.unwrap().contains("Password needs at least 8 characters"));
     for _ in 0..5 {
@@ -338,4 +344,37 @@ async fn cookies_that_are_not_ours_are_no_browser() {
         of(format!("__Host-bondmcp={half}.{other}"))
             .is_some_and(|browser| !format!("{browser:?}").contains(&half))
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_and_a_sign_in_end_after_ten_minutes() {
+    let clock = Clock::manual(chrono::Utc::now());
+    let server = HostedServer::start_with(Setup { clock: clock.clone(), ..Setup::default() }).await;
+    let browsers = server.hosted.browsers();
+    let begin = async || {
+        let visitor = Visitor::before(server.address);
+        let (browser, cookie) = browsers.new_browser();
+        visitor.keep(&cookie);
+        let path = within(browsers.begin_sign_in(&browser, "/connections")).await.unwrap();
+        (visitor, format!("{}{path}", server.origin))
+    };
+    let (visitor, url) = begin().await;
+    let (late, late_url) = begin().await;
+    let token = late.form_token(&late_url).await;
+    assert_goes_on(&visitor.sign_in(&url, EMAIL, &server.place.password).await, "/connections");
+    let mut headers = http::HeaderMap::new();
+    headers.insert("cookie", visitor.cookie().unwrap().parse().unwrap());
+    let known = browsers.of(&headers).unwrap();
+
+    clock.advance(chrono::TimeDelta::seconds(599));
+    assert!(within(browsers.person(&known)).await.unwrap().is_some());
+    clock.advance(chrono::TimeDelta::seconds(1));
+    assert!(within(browsers.person(&known)).await.unwrap().is_none());
+    assert!(within(browsers.take_session(&known)).await.unwrap().is_none());
+    let asked = server.sandbox.count(LOGIN);
+    let login = [("email", EMAIL), ("password", secrets::text(&server.place.password))];
+    let answer = late.post_with(&late_url, "sign-in", &token, &login).await;
+    assert_eq!(answer.status(), StatusCode::GONE);
+    assert!(answer.text().await.unwrap().contains("This sign-in link has expired"));
+    assert_eq!(server.sandbox.count(LOGIN), asked);
 }

@@ -56,11 +56,8 @@ impl Account {
         self.run_to_completion(async move {
             let begin = |record: &mut Record| {
                 record.check_open()?;
-                record.grant = Some(GrantState {
-                    daily_limit: new.daily_limit,
-                    key_name: new.key_name.clone(),
-                    ..GrantState::default()
-                });
+                let (daily_limit, key_name) = (new.daily_limit, new.key_name.clone());
+                record.grant = Some(Box::new(GrantState { daily_limit, key_name, ..GrantState::default() }));
                 Ok(())
             };
             account.update(begin).await?;
@@ -112,8 +109,8 @@ impl Account {
 impl Record {
     /// Fails if the account was that of a grant that has ended.
     pub fn check_open(&self) -> Result<(), Error> {
-        match &self.grant {
-            Some(GrantState { phase: Phase::Ended | Phase::Forgotten, .. }) => Err(Error::GrantEnded),
+        match self.grant.as_ref().map(|grant| grant.phase) {
+            Some(Phase::Ended | Phase::Forgotten) => Err(Error::GrantEnded),
             _ => Ok(()),
         }
     }

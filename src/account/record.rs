@@ -35,7 +35,7 @@ pub struct Record {
     /// Key changes that have started and not finished.
     pub intents: Vec<Intent>,
     /// Only where the account is a grant's.
-    pub grant: Option<GrantState>,
+    pub grant: Option<Box<GrantState>>,
 }
 
 /// An API key that was created here.
@@ -143,7 +143,7 @@ impl Record {
             keys: self.keys.iter().map(ManagedKeyView::of).collect(),
             active_key: self.active_key.as_deref(),
             intents: &self.intents,
-            grant: self.grant.as_ref(),
+            grant: self.grant.as_deref(),
         })
     }
 }

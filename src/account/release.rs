@@ -78,7 +78,12 @@ impl Account {
                 return Ok(Leftovers::default());
             }
             let now = account.now();
-            let ((), memory) = account.update(|record| end(record, now)).await?;
+            let ((), memory) = account
+                .update(|record| {
+                    end(record, now);
+                    Ok(())
+                })
+                .await?;
             account.clear_model_cache();
             match account.revoke_own(&leftovers(&memory.record)).await {
                 Err(error) if !needs_the_person(&error) => return Err(error),
@@ -101,7 +106,11 @@ impl Account {
         let account = self.clone();
         self.run_to_completion(async move {
             if account.reread().await?.version > 0 {
-                account.update(forget).await?;
+                let change = |record: &mut Record| {
+                    forget(record);
+                    Ok(())
+                };
+                account.update(change).await?;
             }
             account.inner.spending.forget().await
         })
@@ -164,7 +173,7 @@ impl Record {
 }
 
 /// Ends the grant: nothing can be done with its account any more but revoking what was made.
-fn end(record: &mut Record, now: Timestamp) -> Result<(), Error> {
+fn end(record: &mut Record, now: Timestamp) {
     (record.own_key, record.password) = (None, None);
     record.generation += 1;
     record.delete_keys();
@@ -177,7 +186,6 @@ fn end(record: &mut Record, now: Timestamp) -> Result<(), Error> {
         }
         is_kept
     });
-    Ok(())
 }
 
 fn leftovers(record: &Record) -> Leftovers {
@@ -186,10 +194,9 @@ fn leftovers(record: &Record) -> Leftovers {
     Leftovers { keys: grant.to_revoke.clone(), intents: intents.cloned().collect() }
 }
 
-fn forget(record: &mut Record) -> Result<(), Error> {
-    let grant = GrantState { phase: Phase::Forgotten, ..GrantState::default() };
+fn forget(record: &mut Record) {
+    let grant = Box::new(GrantState { phase: Phase::Forgotten, ..GrantState::default() });
     *record = Record { generation: record.generation + 1, grant: Some(grant), ..Record::default() };
-    Ok(())
 }
 
 /// Whether nothing can be done before the person signs in.

@@ -141,7 +141,7 @@ impl Account {
     async fn join_renewal(&self, stale: Option<&SecretString>) -> Outcome {
         let (account, stale) = (self.clone(), stale.cloned());
         let work = async move {
-            let outcome = account.renewal(stale.as_ref()).await;
+            let outcome = Box::pin(account.renewal(stale.as_ref())).await;
             match &outcome {
                 Ok(session) => tracing::debug!(expires_at = %session.expires_at, "the session is renewed"),
                 Err(error) => tracing::debug!(%error, "the session was not renewed"),
@@ -195,7 +195,7 @@ impl Account {
                 }
             }
         };
-        with_heartbeat(store::LEASE / 3, extend, self.renew_upstream(&memory.record, stale)).await
+        with_heartbeat(store::LEASE / 3, extend, Box::pin(self.renew_upstream(&memory.record, stale))).await
     }
 
     async fn renew_upstream(&self, record: &Record, stale: Option<&SecretString>) -> Outcome {

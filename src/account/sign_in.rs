@@ -134,7 +134,7 @@ impl Account {
                 if forget_keys {
                     let user_id = record.user_id.take().filter(|_| account.belongs_to_a_subject());
                     let (generation, grant) = (record.generation, record.grant.take());
-                    *record = Record { generation, user_id, grant, ..Record::default() };
+                    *record = Record { user_id, generation, grant, ..Record::default() };
                 }
                 Ok(former)
             };

@@ -114,13 +114,11 @@ impl Attempts {
         let count = |counter: Option<Counter>| {
             let (mut counter, now) = (counter.unwrap_or_default(), self.clock.now());
             counter.forget_before(now);
-            match counter.wait(limit, now) {
-                Some(wait) => (Next::Keep, Err(AttemptRefused::Limited(wait))),
-                None => {
-                    counter.times.push(now);
-                    (Next::Write(counter, Some(WINDOW)), Ok(now))
-                }
+            if let Some(wait) = counter.wait(limit, now) {
+                return (Next::Keep, Err(AttemptRefused::Limited(wait)));
             }
+            counter.times.push(now);
+            (Next::Write(counter, Some(WINDOW)), Ok(now))
         };
         match self.records.change(KIND, name, count).await {
             Ok(counted) => counted,
@@ -255,9 +253,7 @@ mod tests {
         assert!(outcomes.iter().filter(|outcome| outcome.is_ok()).count() <= PER_EMAIL);
         // Closed connections drop their attempts.
         drop(outcomes);
-        while let Ok(attempt) = attempts.begin(EMAIL, client(1)).await {
-            attempt;
-        }
+        while attempts.begin(EMAIL, client(1)).await.is_ok() {}
     }
 
     #[tokio::test]
@@ -297,6 +293,5 @@ mod tests {
         let attempt = attempts.begin(EMAIL, client(1)).await.unwrap();
         let shown = format!("{attempt:?}");
         assert!(!shown.contains("ada@") && !shown.contains("192.0.2"), "{shown}");
-        attempt;
     }
 }

@@ -148,12 +148,11 @@ async fn authorize(
         }
     };
     let browsers = &hosted.inner.browsers;
-    let (browser, cookie) = match browsers.of(&headers) {
-        Some(browser) => (browser, None),
-        None => {
-            let (browser, cookie) = browsers.new_browser();
-            (browser, Some(cookie))
-        }
+    let (browser, cookie) = if let Some(browser) = browsers.of(&headers) {
+        (browser, None)
+    } else {
+        let (browser, cookie) = browsers.new_browser();
+        (browser, Some(cookie))
     };
     match PendingAuthorization::begin(server.records(), request, &browser, hosted.now()).await {
         Ok(authorization) => {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::{Form, FromRequestParts, Path, Query, State},
+    extract::{Form, FromRequestParts, Path, RawQuery, State},
     http::{StatusCode, header::SET_COOKIE, request::Parts},
     middleware,
     response::{IntoResponse, Redirect, Response},
@@ -152,12 +152,6 @@ struct BudgetForm {
     budget: String,
 }
 
-/// What was just done.
-#[derive(Deserialize)]
-struct Done {
-    done: Option<Notice>,
-}
-
 impl SignedIn {
     fn check(&self, hosted: &Hosted, form_token: &SecretString) -> Result<(), Refusal> {
         let is_ours = hosted.inner.browsers.is_form_token(&self.browser, form_token);
@@ -165,10 +159,11 @@ impl SignedIn {
     }
 }
 
-async fn list(State(hosted): State<Hosted>, signed_in: SignedIn, Query(done): Query<Done>) -> Response {
+async fn list(State(hosted): State<Hosted>, signed_in: SignedIn, RawQuery(query): RawQuery) -> Response {
+    let done = query.as_deref().and_then(Notice::of_query);
     hosted.settle_in_background(&signed_in.browser);
     match hosted.apps(&signed_in.person).await {
-        Ok(apps) => views::list(&hosted, &signed_in, &apps, done.done, None),
+        Ok(apps) => views::list(&hosted, &signed_in, &apps, done, None),
         Err(refusal) => refusal.page(&hosted),
     }
 }
@@ -267,5 +262,5 @@ fn said(hosted: &Hosted, status: StatusCode, title: &str, text: &str) -> Respons
 
 /// Returns to the list, which says what was done.
 fn after(done: Notice) -> Response {
-    Redirect::to(&format!("{PATH}?done={}", done.as_str())).into_response()
+    Redirect::to(&format!("{PATH}?{}", done.query())).into_response()
 }

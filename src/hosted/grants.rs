@@ -148,6 +148,7 @@ fn permissions(scopes: Scopes) -> Vec<Permission> {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it maps errors")]
 fn unavailable(error: vault::Error) -> AllowError {
     tracing::error!(%error, "a grant could not be stored");
     AllowError::Failed("The server cannot reach its database. Wait a moment, then try again.".to_owned())

@@ -95,8 +95,8 @@ impl ServerHandler for BondMcp {
         out(
             &server.guard,
             only_page(page.as_ref()).map(|()| {
-                let served = self.shared.tools.values().filter(|tool| tool.spec.scopes().are_within(scopes));
-                let definitions = served.map(|tool| tool.definition.clone()).collect();
+                let allowed = self.shared.tools.values().filter(|tool| tool.spec.scopes().are_within(scopes));
+                let definitions = allowed.map(|tool| tool.definition.clone()).collect();
                 let mut list = ListToolsResult::with_all_items(definitions);
                 (list.ttl_ms, list.cache_scope) = cache_hints(&context, STATIC_TTL_MS, list_scope(&server));
                 list.meta = Some(Shared::meta());

@@ -1,6 +1,6 @@
 //! Grants: what a person has allowed a client. A grant has an account of its own, with its own API key and budget.
 
-use std::fmt;
+use std::{array, fmt};
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
@@ -134,7 +134,7 @@ impl AuthorizationServer {
     #[must_use]
     pub fn subject(&self, user_id: &str) -> Subject {
         let hash = self.inner.server_keys.mac(Purpose::Subject, &[user_id.as_bytes()]);
-        Subject(hash[..16].iter().map(|byte| format!("{byte:02x}")).collect())
+        Subject(format!("{:032x}", u128::from_be_bytes(array::from_fn(|index| hash[index]))))
     }
 
     /// Stores a new grant. `scopes` are those that the person agreed to.

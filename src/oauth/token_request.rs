@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     metrics,
-    secret::{ExposeSecret as _, SecretString},
+    secret::{ExposeSecret, SecretString},
     vault::{self, RecordKind},
 };
 
@@ -64,7 +64,7 @@ impl AuthorizationServer {
         let form = Form::parse(form)?;
         let client = self.clients().authenticate(authorization, form.parameters()).await?;
         form.check_resource(self.endpoints())?;
-        match form.get("grant_type").map(|grant_type| grant_type.expose_secret()) {
+        match form.get("grant_type").map(ExposeSecret::expose_secret) {
             Some("authorization_code") => counted("code", self.redeem(&client, &form).await),
             Some("refresh_token") => counted("refresh", self.refresh(&client, &form, accepted).await),
             Some(_) => Err(OAuthError::bad_request(

@@ -41,7 +41,7 @@ pub(super) struct SetupError;
 /// Returns what sends spans to the collector; `None` if the operator named none. Runs in a tokio runtime.
 pub(super) fn layer<S>(redactor: Redactor) -> Result<Option<impl Layer<S> + Send + Sync>, SetupError>
 where
-    S: Subscriber + for<'span> LookupSpan<'span>,
+    S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
 {
     let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     if !ENDPOINTS.iter().any(|name| is_set(name)) {
@@ -89,20 +89,30 @@ pub async fn flush() {
 
 /// Makes `span` part of the trace that a caller names (W3C Trace Context, carried in `_meta`: MCP 2026-07-28). What is no
 /// valid context is ignored.
-pub fn continue_trace<'a>(span: &Span, field: impl Fn(&str) -> Option<&'a str>) {
-    struct Fields<F>(F);
-    impl<'a, F: Fn(&str) -> Option<&'a str>> Extractor for Fields<F> {
-        fn get(&self, key: &str) -> Option<&str> {
-            (self.0)(key)
-        }
+pub fn continue_trace(span: &Span, traceparent: Option<&str>, tracestate: Option<&str>) {
+    if PROVIDER.get().is_some() {
+        let context = TraceContextPropagator::new().extract(&TraceFields { traceparent, tracestate });
+        // Fails for a span that is filtered out.
+        let _ = span.set_parent(context);
+    }
+}
 
-        fn keys(&self) -> Vec<&str> {
-            vec!["traceparent", "tracestate"]
+struct TraceFields<'a> {
+    traceparent: Option<&'a str>,
+    tracestate: Option<&'a str>,
+}
+
+impl Extractor for TraceFields<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        match key {
+            "traceparent" => self.traceparent,
+            "tracestate" => self.tracestate,
+            _ => None,
         }
     }
-    if PROVIDER.get().is_some() {
-        // Fails for a span that is filtered out.
-        let _ = span.set_parent(TraceContextPropagator::new().extract(&Fields(field)));
+
+    fn keys(&self) -> Vec<&str> {
+        vec!["traceparent", "tracestate"]
     }
 }
 

@@ -66,13 +66,12 @@ impl Class {
             Self::Authorize => (Rate::new(120, 4), Rate::new(1000, 100), Counts::All),
             // A sign-in with consent is about ten requests; an office signs in within minutes.
             Self::Page => (Rate::new(600, 20), Rate::new(4000, 400), Counts::All),
-            // Stores nothing, but encrypts. Hosts register from their own addresses, some once for each person.
-            Self::Register => (Rate::new(300, 20), Rate::new(1000, 200), Counts::All),
+            // Registering stores nothing, but encrypts; hosts do it from their own addresses, some once for each person. At
+            // `/revoke` an unknown token is no error (RFC 7009, section 2.2), so all are counted.
+            Self::Register | Self::Revoke => (Rate::new(300, 20), Rate::new(1000, 200), Counts::All),
             // A host refreshes four times an hour for each of its people, which is not counted. A wrong code or refresh
             // token now and then is a race of the host's; a thousand of them are guesses.
             Self::Token => (Rate::new(1000, 20), Rate::new(8000, 1000), Counts::Mistakes),
-            // An unknown token is no error here (RFC 7009, section 2.2), so all are counted.
-            Self::Revoke => (Rate::new(300, 20), Rate::new(1000, 200), Counts::All),
             // A person's token runs out four times an hour, and a host of many thousands gets a 401 each time.
             Self::Mcp => (Rate::new(2000, 100), Rate::new(8000, 1000), Counts::Mistakes),
         };

@@ -159,8 +159,12 @@ pub struct Visitor {
 
 impl Visitor {
     pub fn at(replica: &Replica) -> Self {
+        Self::before(replica.address)
+    }
+
+    pub fn before(address: SocketAddr) -> Self {
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        Self { http, address: Mutex::new(replica.address), cookie: Mutex::default() }
+        Self { http, address: Mutex::new(address), cookie: Mutex::default() }
     }
 
     /// From now on the proxy sends its requests to another replica.

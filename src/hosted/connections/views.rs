@@ -2,7 +2,6 @@
 
 use askama::Template;
 use axum::{http::StatusCode, response::Response};
-use serde::Deserialize;
 use url::Url;
 
 use super::SignedIn;
@@ -24,19 +23,23 @@ pub(super) struct App {
 }
 
 /// What was just done.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Notice {
     Saved,
     Disconnected,
 }
 
 impl Notice {
-    pub fn as_str(self) -> &'static str {
+    /// Returns the query with which the page says so.
+    pub fn query(self) -> &'static str {
         match self {
-            Self::Saved => "saved",
-            Self::Disconnected => "disconnected",
+            Self::Saved => "done=saved",
+            Self::Disconnected => "done=disconnected",
         }
+    }
+
+    pub fn of_query(query: &str) -> Option<Self> {
+        [Self::Saved, Self::Disconnected].into_iter().find(|notice| notice.query() == query)
     }
 
     fn text(self) -> &'static str {

@@ -152,11 +152,12 @@ async fn the_issuer_is_named_and_advertised_unless_the_operator_stops_both() {
     let hosting = Hosting::new().await;
     let silent = hosting.replica_with(|settings| settings.sends_iss = false).await;
     let (request, grant) = hosting.grant().await;
-    const ADVERTISED: &str = "authorization_response_iss_parameter_supported";
     for (server, iss) in [(&hosting.server, Some(ORIGIN)), (&silent, None)] {
         let answer = server.authorization_response(&request, &grant).await.unwrap();
         assert_eq!(parameter(&answer, "iss").as_deref(), iss);
-        assert_eq!(server.authorization_server_metadata()[ADVERTISED].as_bool(), iss.map(|_| true));
+        let metadata = server.authorization_server_metadata();
+        let advertised = metadata["authorization_response_iss_parameter_supported"].as_bool();
+        assert_eq!(advertised, iss.map(|_| true));
     }
 }
 

@@ -110,7 +110,9 @@ impl Page {
 /// Returns an e-mail address that its owner recognises and nobody else learns.
 pub fn masked(email: &str) -> String {
     match email.split_once('@') {
-        Some((local, domain)) => format!("{}…@{domain}", local.chars().next().unwrap_or_default()),
+        Some((local, domain)) => {
+            format!("{}…@{domain}", local.chars().next().map(String::from).unwrap_or_default())
+        }
         None => "…".to_owned(),
     }
 }
@@ -159,7 +161,7 @@ mod tests {
     #[test]
     fn a_masked_address_is_recognised_and_not_learnt() {
         assert_eq!(masked("ada@example.com"), "a…@example.com");
-        assert_eq!(masked("@example.com"), "\0…@example.com".trim_start_matches('\0'));
+        assert_eq!(masked("@example.com"), "…@example.com");
         assert_eq!(masked("nobody"), "…");
     }
 }

@@ -106,7 +106,7 @@ pub fn refuse_exposed_secret(path: &Path) -> Result<(), Error> {
     refuse_exposed(path, "600")
 }
 
-/// Whether the file is root's, and this process, which is not root's, may at most read it by its group.
+/// Whether the file is root's, and this process, which does not run as root, may at most read it by its group.
 #[cfg(unix)]
 fn is_mounted_secret(owner: u32, user: u32, mode: u32) -> bool {
     owner == 0 && user != 0 && mode & 0o077 == 0o040

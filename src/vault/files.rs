@@ -99,17 +99,17 @@ pub fn refuse_exposed_secret(path: &Path) -> Result<(), Error> {
     {
         use std::os::unix::fs::MetadataExt as _;
         let metadata = std::fs::metadata(path).map_err(|error| unusable(path, &error))?;
-        if is_mounted_secret(metadata.uid(), metadata.mode()) {
+        if is_mounted_secret(metadata.uid(), rustix::process::geteuid().as_raw(), metadata.mode()) {
             return Ok(());
         }
     }
     refuse_exposed(path, "600")
 }
 
-/// Whether root and a group may read, and nobody else may do anything.
+/// Whether the file is root's, and this process, which does not run as root, may at most read it by its group.
 #[cfg(unix)]
-fn is_mounted_secret(owner: u32, mode: u32) -> bool {
-    owner == 0 && mode & 0o077 == 0o040
+fn is_mounted_secret(owner: u32, user: u32, mode: u32) -> bool {
+    owner == 0 && user != 0 && mode & 0o077 == 0o040
 }
 
 pub fn unusable(path: &Path, error: &io::Error) -> Error {
@@ -143,10 +143,10 @@ mod tests {
     #[test]
     fn a_mounted_secret_is_roots_and_read_by_a_group() {
         // A Secret of Kubernetes with `defaultMode: 0440` and `fsGroup`.
-        assert!(is_mounted_secret(0, 0o100_440) && is_mounted_secret(0, 0o100_640));
+        assert!(is_mounted_secret(0, 65532, 0o100_440) && is_mounted_secret(0, 65532, 0o100_640));
         for mode in [0o100_444, 0o100_660, 0o100_450, 0o100_441, 0o100_600] {
-            assert!(!is_mounted_secret(0, mode), "{mode:o}");
+            assert!(!is_mounted_secret(0, 65532, mode), "{mode:o}");
         }
-        assert!(!is_mounted_secret(1000, 0o100_440));
+        assert!(!is_mounted_secret(1000, 65532, 0o100_440) && !is_mounted_secret(0, 0, 0o100_440));
     }
 }

@@ -1,0 +1,76 @@
+"""A hosted server of its own behind a tap, with an embedded BondMCP, everything logged."""
+
+import base64
+import json
+import os
+import pathlib
+import re
+import ssl
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+
+from browsers import PASSWORD
+from tap import Tap, tls
+
+# The embedded BondMCP tells the person how to sign in to it.
+TOLD = re.compile(r"Demo account: .*")
+# What BondMCP gives to the server: sessions and keys.
+UPSTREAM = re.compile(r"eyJ[\w-]{8,}\.[\w-]{8,}|bcp_[\w-]{12,}")
+
+
+class Server:
+    def __init__(self, binary, directory, secure=False, flags=()):
+        self.binary, self.directory = binary, pathlib.Path(directory)
+        self.directory.mkdir()
+        context, self.authority = tls(self.directory) if secure else (None, None)
+        self.tap = Tap(context)
+        self.origin = f"{'https' if secure else 'http'}://localhost:{self.tap.port}"
+        self.url = f"{self.origin}/mcp"
+        self.log = self.directory / "log"
+        self.environment = {"PATH": os.environ["PATH"], "HOME": str(self.directory), "BONDMCP_LOG": "trace"}
+        command = [binary, "http", "--sandbox", "--public-url", self.origin, "--listen", "127.0.0.1:0", *flags]
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(command, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        deadline = time.monotonic() + 60
+        while not (found := re.search(r"listening on 127\.0\.0\.1:(\d+)", self.log.read_text())):
+            assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.1)
+        self.tap.target = int(found[1])
+
+    def client_context(self):
+        """What trusts the authority of this server, and no other."""
+        return self.authority and ssl.create_default_context(cafile=self.authority)
+
+    def add_client(self, name, redirect_uri):
+        """Adds a client as an operator does; returns its id."""
+        vault = self.directory / ".local/share/bondmcp-server/sandbox"
+        command = [self.binary, "--data-dir", vault, "clients", "add", name, "--redirect-uri", redirect_uri, "--json",
+                   "--public-url", self.origin]
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done
+        return json.loads(done.stdout)["client_id"]
+
+    def revoke(self, token, client_id):
+        """Ends a grant, for clients that do not (RFC 7009)."""
+        body = urllib.parse.urlencode({"token": token, "client_id": client_id}).encode()
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.tap.target}/revoke", body, timeout=30) as answer:
+            assert answer.status == 200
+
+    def end(self):
+        """Ends the server. Its log holds no secret that passed, plain or encoded."""
+        self.process.terminate()
+        self.process.wait(timeout=30)
+        self.tap.close()
+        log = TOLD.sub("", self.log.read_text())
+        assert " DEBUG " in log and "bondmcp_server::hosted::trace" in log, "the log is not a full one"
+        secrets = self.tap.secrets()
+        found = UPSTREAM.search(log)
+        assert not found, f"a secret of BondMCP's is in the log: {found[0][:8]}…"
+        for secret in secrets | {PASSWORD}:
+            whole = urllib.parse.unquote(secret).encode()
+            encoded = [base64.b64encode(b"x" * shift + whole).decode()[4:-4] for shift in range(3)]
+            for form in {secret, urllib.parse.unquote(secret), whole.hex(), *encoded}:
+                assert form not in log, f"a secret is in the log: {secret[:6]}…, {log[max(0, log.index(form) - 200):][:200]}"
+        return len(secrets), len(log.splitlines())

@@ -2,12 +2,9 @@
 
 import asyncio
 import json
-import os
 import pathlib
 import re
 import sys
-import threading
-import time
 
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
@@ -22,7 +19,7 @@ from model import DONE, Model  # noqa: E402
 
 class CommandLine:
     def __init__(self, server, browser, tools, home):
-        self.server, self.browser, self.home = server, browser, pathlib.Path(home)
+        self.server, self.browser, self.tools, self.home = server, browser, tools, pathlib.Path(home)
         self.home.mkdir()
         bins = [f"{tools}/oauth_clients/node_modules/.bin", f"{tools}/node_modules/.bin", "/usr/bin", "/bin"]
         # No reports to the clients' makers, and no browser but the person's.
@@ -74,16 +71,30 @@ class CommandLine:
         path.write_text(json.dumps(kept))
 
 
+def spoiled(token):
+    """A token whose signature is wrong, as one that has been revoked."""
+    return token[:-6] + ("AAAAAA" if token[-6:] != "AAAAAA" else "BBBBBB")
+
+
 def inspector(it):
     base = ["mcp-inspector", "--cli", "--server-url", it.server.url, "--transport", "http"]
     call = ["--method", "tools/call", "--tool-name", "list_models"]
     assert '"manage_api_keys"' in it.sign_in(*base, "--method", "tools/list")
     for era in ("legacy", "modern"):
         assert "sandbox-general-1" in it.run(*base, *call, "--stored-auth-only", "--protocol-era", era)
-    revoked = it.asked("/revoke")
-    # It disconnects before it connects anew.
-    it.sign_in(*base, *call, "--relogin")
-    assert it.asked("/revoke") > revoked
+
+    def spoil(kept):
+        secrets = kept["secrets"]
+        for name in [name for name in secrets if ":tokens:" in name]:
+            tokens = json.loads(secrets[name])
+            secrets[name] = json.dumps({**tokens, "access_token": spoiled(tokens["access_token"])})
+
+    tokens = it.asked("/token")
+    it.edit(".mcp-inspector/secrets.json", spoil)
+    assert "sandbox-general-1" in it.run(*base, *call, "--stored-auth-only")
+    assert it.asked("/token") > tokens
+    # It forgets its tokens, and connects anew.
+    assert "sandbox-general-1" in it.sign_in(*base, *call, "--relogin")
 
 
 def claude_code(it):
@@ -108,22 +119,75 @@ def claude_code(it):
     it.plays(host)
     assert it.asked("/token") > tokens
     it.run("claude", "mcp", "logout", "bondmcp")
-    assert it.asked("/revoke")
-    assert "Needs authentication" in re.sub(r"\s+", " ", it.run("claude", "mcp", "list"))
-
-
-class Codex(hosts.Codex):
-    def configure(self):
-        """Keeps the entry of the server, which codex wrote."""
+    # It has revoked what it had.
+    assert not it.server.live_tokens()
+    # It moves the cursor where a blank would be.
+    assert "Needsauthentication" in re.sub(r"\s+", "", it.run("claude", "mcp", "list"))
 
 
 def codex(it):
-    host = hosts.Codex(it.home, "http://127.0.0.1:9")
+    entry = f'[mcp_servers.bondmcp]\nurl = "{it.server.url}"\n'
+
+    class Configured(hosts.Codex):
+        def write(self, settings):
+            """Keeps its tokens in a file, as there is no keychain."""
+            super().write(f'mcp_oauth_credentials_store = "file"\n{settings}\n{entry}')
+
+    host = Configured(it.home, "http://127.0.0.1:9")
     host.configure()
-    config = it.home / host.file
-    # Without a keychain.
-    config.write_text('mcp_oauth_credentials_store = "file"\n' + config.read_text())
-    shown = it.shows("codex", "mcp", "add", "bondmcp", "--url", it.server.url)
+    shown = it.shows("codex", "mcp", "login", "bondmcp")
     assert "client_id=https%3A%2F%2Fchatgpt.com%2Foauth%2Fcodex%2Fclient.json&" in shown, shown
     it.sign_in("codex", "mcp", "login", "bondmcp", "--oauth-client-registration", "dcr")
     assert "OAuth" in it.run("codex", "mcp", "list")
+    it.plays(host)
+
+    def expire(kept):
+        for tokens in kept.values():
+            tokens["expires_at"] = 1
+
+    tokens = it.asked("/token")
+    it.edit(".codex/.credentials.json", expire)
+    it.plays(host)
+    assert it.asked("/token") > tokens
+    # It forgets its tokens, and revokes nothing.
+    it.run("codex", "mcp", "logout", "bondmcp")
+    assert it.server.live_tokens()
+
+
+def typescript_sdk(it, generation):
+    it.sign_in("node", f"{it.tools}/oauth_typescript_sdk.mjs", it.server.url, generation)
+
+
+def mcp_remote(it):
+    """An MCP host's server over stdio, which is the client of ours."""
+    client = StdioServerParameters(command="mcp-remote", args=[it.server.url], env=it.environment, cwd=it.home)
+
+    async def call(shown):
+        with shown.open("w") as log:
+            async with Client(stdio_client(client, log), mode="legacy") as host:
+                assert "manage_api_keys" in {tool.name for tool in (await host.list_tools()).tools}
+                result = await host.call_tool("list_models", {"refresh": True})
+                assert result.structured_content["count"] == 3, result
+
+    async def person(shown):
+        while not (url := re.search(rf"^{re.escape(it.server.origin)}/authorize\?\S+$", shown.read_text(), re.MULTILINE)):
+            await asyncio.sleep(0.1)
+        await asyncio.to_thread(it.browser.visit, url[0])
+
+    async def connect():
+        shown = it.home / "first"
+        shown.touch()
+        await asyncio.gather(call(shown), person(shown))
+
+    asyncio.run(asyncio.wait_for(connect(), terminal.LIMIT))
+    file, = it.home.glob(".mcp-auth/*/*_tokens.json")
+
+    def spoil(kept):
+        kept["access_token"] = spoiled(kept["access_token"])
+
+    tokens = it.asked("/token")
+    it.edit(file.relative_to(it.home), spoil)
+    again = it.home / "second"
+    asyncio.run(asyncio.wait_for(call(again), terminal.LIMIT))
+    assert it.asked("/token") > tokens
+    assert "/authorize?" not in again.read_text()

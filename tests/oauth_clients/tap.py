@@ -51,10 +51,6 @@ class Tap:
             pump(server, client, answered)
             thread.join()
 
-    def mark(self):
-        """From here on, what `requests` returns is new."""
-        return sum(len(REQUEST.findall(asked)) for asked in self.asked)
-
     def requests(self):
         """All requests so far, as "METHOD target"; in order within each connection."""
         return [b" ".join(found).decode() for asked in self.asked for found in REQUEST.findall(asked)]
@@ -63,6 +59,11 @@ class Tap:
         """Every secret that passed."""
         text = b"\n".join(bytes(part) for part in [*self.asked, *self.answered])
         return {value.decode() for found in SECRETS.findall(text) for value in found if len(value) >= 8}
+
+    def access_tokens(self):
+        """Every access token that the server gave out."""
+        text = b"\n".join(bytes(part) for part in self.answered)
+        return {found.decode() for found in re.findall(rb'"access_token":\s*"([^"]+)"', text)}
 
     def close(self):
         self.listener.shutdown()

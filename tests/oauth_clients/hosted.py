@@ -8,6 +8,7 @@ import re
 import ssl
 import subprocess
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 
@@ -52,17 +53,42 @@ class Server:
         assert done.returncode == 0, done
         return json.loads(done.stdout)["client_id"]
 
-    def revoke(self, token, client_id):
-        """Ends a grant, for clients that do not (RFC 7009)."""
-        body = urllib.parse.urlencode({"token": token, "client_id": client_id}).encode()
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.tap.target}/revoke", body, timeout=30) as answer:
-            assert answer.status == 200
+    def post(self, path, body, **headers):
+        """Asks the server itself; returns the status and what it answers."""
+        url = f"http://127.0.0.1:{self.tap.target}{path}"
+        request = urllib.request.Request(url, body, {"host": urllib.parse.urlsplit(self.origin).netloc, **headers})
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def live_tokens(self):
+        """The access tokens that were given out and are still good."""
+        return [token for token in self.tap.access_tokens() if self.is_good(token)]
+
+    def is_good(self, token):
+        accept = "application/json, text/event-stream"
+        ping = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping"}).encode()
+        status, _ = self.post("/mcp", ping, authorization=f"Bearer {token}", accept=accept, **{"content-type": "application/json"})
+        return status != 401
+
+    def revoke_all(self):
+        """Ends all grants, for clients that do not (RFC 7009)."""
+        for token in self.live_tokens():
+            claims = token.split(".")[1]
+            client = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["client_id"]
+            body = urllib.parse.urlencode({"token": token, "client_id": client}).encode()
+            assert self.post("/revoke", body)[0] == 200
+        assert not self.live_tokens(), "a revoked token is still good"
 
     def end(self):
-        """Ends the server. Its log holds no secret that passed, plain or encoded."""
         self.process.terminate()
         self.process.wait(timeout=30)
         self.tap.close()
+
+    def search_log(self):
+        """No secret that passed is in the log, plain or encoded; returns how many there were, and the lines of the log."""
         log = TOLD.sub("", self.log.read_text())
         assert " DEBUG " in log and "bondmcp_server::hosted::trace" in log, "the log is not a full one"
         secrets = self.tap.secrets()

@@ -154,6 +154,31 @@ def codex(it):
     assert it.server.live_tokens()
 
 
+def opencode(it):
+    server = {"bondmcp": {"type": "remote", "url": it.server.url, "enabled": True}}
+
+    class Configured(hosts.OpenCode):
+        def write(self, settings):
+            super().write({**settings, "mcp": server})
+
+    host = Configured(it.home, "http://127.0.0.1:9")
+    host.configure()
+    it.sign_in("opencode", "mcp", "auth", "bondmcp")
+    it.plays(host)
+
+    def spoil(kept):
+        for entry in kept.values():
+            entry["tokens"]["accessToken"] = spoiled(entry["tokens"]["accessToken"])
+
+    tokens = it.asked("/token")
+    it.edit(".local/share/opencode/mcp-auth.json", spoil)
+    it.plays(host)
+    assert it.asked("/token") > tokens
+    # It forgets its tokens, and revokes nothing.
+    it.run("opencode", "mcp", "logout", "bondmcp")
+    assert it.server.live_tokens()
+
+
 def typescript_sdk(it, generation):
     it.sign_in("node", f"{it.tools}/oauth_typescript_sdk.mjs", it.server.url, generation)
 

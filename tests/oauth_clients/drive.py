@@ -32,19 +32,19 @@ CLIENTS = {
     "mcp-remote": (True, Forms, command(command_line.mcp_remote)),
     "Claude Code": (True, Forms, command(command_line.claude_code)),
     "Claude Code, on this computer": (False, Forms, command(command_line.claude_code)),
+    "opencode": (True, Forms, command(command_line.opencode)),
     "Codex": (True, Forms, command(command_line.codex)),
     "Codex, on this computer": (False, Forms, command(command_line.codex)),
 }
 
 
-def drive(binary, tools, wanted, secure, directory):
-    server = Server(binary, directory / f"server-{secure}", secure)
+def drive(binary, tools, clients, secure, directory):
+    server = Server(binary, directory / "server", secure)
     try:
-        for number, (title, (has_https, browser, client)) in enumerate(CLIENTS.items()):
-            if has_https == secure and (not wanted or title in wanted):
-                client(server, browser(server.origin, server.client_context()), tools, directory / f"home-{number}")
-                server.revoke_all()
-                print(f"{title}, {'https' if secure else 'http'}: ok", flush=True)
+        for number, (title, (_, browser, client)) in enumerate(clients.items()):
+            client(server, browser(server.origin, server.client_context()), tools, directory / f"home-{number}")
+            server.revoke_all()
+            print(f"{title}, {'https' if secure else 'http'}: ok", flush=True)
     finally:
         server.end()
     secrets, lines = server.search_log()
@@ -55,9 +55,11 @@ def main(binary, tools, *wanted):
     end_on_signals()
     unknown = set(wanted) - set(CLIENTS)
     assert not unknown, f"the clients are: {', '.join(CLIENTS)}"
-    with tempfile.TemporaryDirectory() as directory:
-        for secure in (False, True):
-            drive(binary, tools, wanted, secure, pathlib.Path(directory))
+    for secure in (False, True):
+        clients = {title: client for title, client in CLIENTS.items() if client[0] == secure and title in (wanted or CLIENTS)}
+        if clients:
+            with tempfile.TemporaryDirectory() as directory:
+                drive(binary, tools, clients, secure, pathlib.Path(directory))
 
 
 if __name__ == "__main__":

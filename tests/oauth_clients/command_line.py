@@ -5,6 +5,7 @@ import json
 import pathlib
 import re
 import sys
+from concurrent import futures
 
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
@@ -118,6 +119,12 @@ def claude_code(it):
     it.edit(".claude/.credentials.json", expire)
     it.plays(host)
     assert it.asked("/token") > tokens
+    # Several processes find the same token expired, and each of them may refresh it.
+    it.edit(".claude/.credentials.json", expire)
+    with futures.ThreadPoolExecutor() as pool:
+        for listed in [pool.submit(it.run, "claude", "mcp", "list") for _ in range(3)]:
+            assert "Connected" in listed.result()
+    assert "Connected" in it.run("claude", "mcp", "list")
     it.run("claude", "mcp", "logout", "bondmcp")
     # It has revoked what it had.
     assert not it.server.live_tokens()

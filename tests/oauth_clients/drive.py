@@ -14,8 +14,8 @@ from hosted import Server  # noqa: E402
 from topology import end_on_signals  # noqa: E402
 
 
-def python(mode):
-    return lambda server, browser, *_: asyncio.run(python_sdk.connect(server, browser, mode))
+def python(*arguments):
+    return lambda server, browser, *_: asyncio.run(python_sdk.connect(server, browser, *arguments))
 
 
 def command(client, *arguments):
@@ -26,6 +26,8 @@ def command(client, *arguments):
 CLIENTS = {
     "Python SDK, 2026-07-28, in Chromium": (False, Chromium, python("auto")),
     "Python SDK, legacy": (True, Forms, python("legacy")),
+    "Python SDK, with a secret, basic": (True, Forms, python("auto", "client_secret_basic")),
+    "Python SDK, with a secret, post": (False, Forms, python("legacy", "client_secret_post")),
     "TypeScript SDK 1": (False, Forms, command(command_line.typescript_sdk, "sdk")),
     "TypeScript SDK 2": (True, Forms, command(command_line.typescript_sdk, "client")),
     "Inspector": (True, Forms, command(command_line.inspector)),

@@ -12,6 +12,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+import terminal
 from browsers import PASSWORD
 from tap import Tap, tls
 
@@ -25,6 +26,7 @@ class Server:
     def __init__(self, binary, directory, secure=False, flags=()):
         self.binary, self.directory = binary, pathlib.Path(directory)
         self.directory.mkdir()
+        self.client_secrets = {}
         context, self.authority = tls(self.directory) if secure else (None, None)
         self.tap = Tap(context)
         self.origin = f"{'https' if secure else 'http'}://localhost:{self.tap.port}"
@@ -44,14 +46,21 @@ class Server:
         """What trusts the authority of this server, and no other."""
         return self.authority and ssl.create_default_context(cafile=self.authority)
 
-    def add_client(self, name, redirect_uri):
-        """Adds a client as an operator does; returns its id."""
-        vault = self.directory / ".local/share/bondmcp-server/sandbox"
-        command = [self.binary, "--data-dir", vault, "clients", "add", name, "--redirect-uri", redirect_uri, "--json",
-                   "--public-url", self.origin]
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done
-        return json.loads(done.stdout)["client_id"]
+    def add_client(self, name, redirect_uri, confidential=False):
+        """Adds a client as an operator does; returns its id. A secret is shown on a terminal only, and kept for `credentials`."""
+        vault = str(self.directory / ".local/share/bondmcp-server/sandbox")
+        command = [self.binary, "--data-dir", vault, "clients", "add", name, "--redirect-uri", redirect_uri,
+                   "--public-url", self.origin, *(["--confidential"] if confidential else [])]
+        shown = terminal.run(command, self.environment, self.directory)
+        client = re.search(r"Client id: (\S+)", shown)[1]
+        if confidential:
+            self.client_secrets[client] = shown.split()[-1]
+        return client
+
+    def credentials(self, client):
+        """What a client sends at /token and /revoke in its form."""
+        secret = self.client_secrets.get(client)
+        return {"client_id": client} | ({"client_secret": secret} if secret else {})
 
     def post(self, path, body, **headers):
         """Asks the server itself; returns the status and what it answers."""
@@ -78,7 +87,7 @@ class Server:
         for token in self.live_tokens():
             claims = token.split(".")[1]
             client = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["client_id"]
-            body = urllib.parse.urlencode({"token": token, "client_id": client}).encode()
+            body = urllib.parse.urlencode({"token": token, **self.credentials(client)}).encode()
             assert self.post("/revoke", body)[0] == 200
         assert not self.live_tokens(), "a revoked token is still good"
 
@@ -91,7 +100,7 @@ class Server:
         """No secret that passed is in the log, plain or encoded; returns how many there were, and the lines of the log."""
         log = TOLD.sub("", self.log.read_text())
         assert " DEBUG " in log and "bondmcp_server::hosted::trace" in log, "the log is not a full one"
-        secrets = self.tap.secrets()
+        secrets = self.tap.secrets() | set(self.client_secrets.values())
         found = UPSTREAM.search(log)
         assert not found, f"a secret of BondMCP's is in the log: {found[0][:8]}…"
         for secret in secrets | {PASSWORD}:

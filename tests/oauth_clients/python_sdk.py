@@ -9,7 +9,7 @@ import httpx2
 from mcp import Client
 from mcp.client.auth import OAuthClientProvider
 from mcp.client.streamable_http import streamable_http_client
-from mcp.shared.auth import AuthorizationCodeResult, OAuthClientMetadata
+from mcp.shared.auth import AuthorizationCodeResult, OAuthClientInformationFull, OAuthClientMetadata
 
 from callback import ARRIVED, Callback
 
@@ -34,8 +34,13 @@ class AskedAgain(Exception):
     """The client asks its person to connect once more."""
 
 
-async def connect(server, browser, mode):
+async def connect(server, browser, mode, method="none"):
+    """`method` is how the client authenticates at /token. With a secret, an operator has added it; else it registers itself."""
     callback, storage, asked = Callback(), Storage(), []
+    if method != "none":
+        client = server.add_client("Ward assistant", callback.url, confidential=True)
+        storage.client = OAuthClientInformationFull(redirect_uris=[callback.url], token_endpoint_auth_method=method,
+                                                    **server.credentials(client))
 
     async def redirect(url):
         asked.append(url)
@@ -70,7 +75,7 @@ async def connect(server, browser, mode):
                 assert server.live_tokens()
                 server.revoke_all()
                 fields = {"grant_type": "refresh_token", "refresh_token": storage.tokens.refresh_token,
-                          "client_id": storage.client.client_id}
+                          **server.credentials(storage.client.client_id)}
                 status, refused = server.post("/token", urllib.parse.urlencode(fields).encode())
                 assert status == 400 and json.loads(refused)["error"] == "invalid_grant", refused
                 # Nothing but a new consent helps from now on.

@@ -1,9 +1,8 @@
 """A proxy in front of the server, which keeps every byte: what a client asked for, and the secrets to search the logs for. It
 ends TLS for clients that want https."""
 
+import asyncio
 import re
-import socket
-import socketserver
 import ssl
 import threading
 
@@ -19,37 +18,19 @@ class Tap:
     """Listens on a free port of loopback; `context` ends TLS there."""
 
     def __init__(self, context=None):
-        self.asked, self.answered, self.target, self.context = [], [], None, context
-        tap = self
+        self.asked, self.answered, self.target = [], [], None
+        self.loop = asyncio.new_event_loop()
+        threading.Thread(target=self.loop.run_forever, daemon=True).start()
+        start = asyncio.start_server(self.serve, "127.0.0.1", 0, ssl=context)
+        self.listener = asyncio.run_coroutine_threadsafe(start, self.loop).result()
+        self.port = self.listener.sockets[0].getsockname()[1]
 
-        class Handler(socketserver.BaseRequestHandler):
-            def handle(self):
-                tap.serve(self.request)
-
-        class Listener(socketserver.ThreadingTCPServer):
-            daemon_threads, request_queue_size = True, 64
-
-            def handle_error(self, *_):
-                # A client that gives up is no error of ours.
-                pass
-
-        self.listener = Listener(("127.0.0.1", 0), Handler)
-        self.port = self.listener.server_address[1]
-        threading.Thread(target=self.listener.serve_forever, daemon=True).start()
-
-    def serve(self, client):
-        if self.context is not None:
-            client.settimeout(30)
-            client = self.context.wrap_socket(client, server_side=True)
-            client.settimeout(None)
+    async def serve(self, reader, writer):
         asked, answered = bytearray(), bytearray()
         self.asked.append(asked)
         self.answered.append(answered)
-        with client, socket.create_connection(("127.0.0.1", self.target)) as server:
-            thread = threading.Thread(target=pump, args=(client, server, asked), daemon=True)
-            thread.start()
-            pump(server, client, answered)
-            thread.join()
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", self.target)
+        await asyncio.gather(pump(reader, to_server, asked), pump(from_server, writer, answered))
 
     def requests(self):
         """All requests so far, as "METHOD target"; in order within each connection."""
@@ -66,22 +47,20 @@ class Tap:
         return {found.decode() for found in re.findall(rb'"access_token":\s*"([^"]+)"', text)}
 
     def close(self):
-        self.listener.shutdown()
-        self.listener.server_close()
+        self.loop.call_soon_threadsafe(self.listener.close)
+        self.loop.call_soon_threadsafe(self.loop.stop)
 
 
-def pump(source, target, kept):
+async def pump(source, target, kept):
     """Passes on what comes until the end, which it passes on too."""
     try:
-        while part := source.recv(65536):
+        while part := await source.read(65536):
             kept += part
-            target.sendall(part)
+            target.write(part)
+            await target.drain()
     except OSError:
         pass
-    try:
-        target.shutdown(socket.SHUT_WR)
-    except OSError:
-        pass
+    target.close()
 
 
 def tls(directory):

@@ -8,6 +8,7 @@ import tempfile
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path += [str(HERE.parents[1] / "deploy/local")]
 import command_line  # noqa: E402
+import late_body  # noqa: E402
 import python_sdk  # noqa: E402
 from browsers import Chromium, Forms  # noqa: E402
 from hosted import Server  # noqa: E402
@@ -24,6 +25,7 @@ def command(client, *arguments):
 
 # By their titles: whether the server has https, who shows the pages, and what the client does.
 CLIENTS = {
+    "A client whose body comes late": (False, Forms, late_body.connect),
     "Python SDK, 2026-07-28, in Chromium": (False, Chromium, python("auto")),
     "Python SDK, legacy": (True, Forms, python("legacy")),
     "Python SDK, with a secret, basic": (True, Forms, python("auto", "client_secret_basic")),

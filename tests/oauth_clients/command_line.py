@@ -102,7 +102,8 @@ def claude_code(it):
     add = ["claude", "mcp", "add", "--transport", "http"]
     it.run(*add, "bondmcp", it.server.url)
     # Its client id is its metadata document, which a server without network cannot fetch.
-    assert "client_id=https%3A%2F%2Fclaude.ai%2Foauth%2Fclaude-code-client-metadata&" in it.shows("claude", "mcp", "login", "bondmcp")
+    shown = it.shows("claude", "mcp", "login", "bondmcp")
+    assert "client_id=https%3A%2F%2Fclaude.ai%2Foauth%2Fclaude-code-client-metadata&" in shown, shown
     it.run("claude", "mcp", "remove", "bondmcp")
     client = it.server.add_client("Claude Code", "http://localhost/callback")
     it.run(*add, "--client-id", client, "bondmcp", it.server.url)

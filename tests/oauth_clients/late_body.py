@@ -1,4 +1,4 @@
-"""A client whose request arrives in two parts, as those of the Python SDK do: its body comes when the challenge may be there already."""
+"""A client whose request arrives in two parts, as those of the Python SDK do: the challenge may be there before its body."""
 
 import json
 import select

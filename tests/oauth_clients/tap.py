@@ -9,8 +9,8 @@ import threading
 REQUEST = re.compile(rb"^(GET|POST|DELETE|OPTIONS) (\S+) HTTP/1\.1\r$", re.MULTILINE)
 # What must appear in no log, wherever it passes: tokens in answers and headers, codes, cookies, the secrets of forms.
 SECRETS = re.compile(rb'"(?:access_token|refresh_token|client_secret|registration_access_token)":\s*"([^"]+)"|'
-                     rb"[?&](?:code|code_verifier|refresh_token|client_secret|client_assertion|token|form_token|password)=([^&\s\"]+)|"
-                     rb"^(?:code|code_verifier|refresh_token|token|form_token|password)=([^&\s]+)|"
+                     rb"(?:^|[?&])(?:code|code_verifier|refresh_token|client_secret|client_assertion|token|form_token|password)"
+                     rb"=([^&\s\"]+)|"
                      rb"^authorization: (?:Bearer|Basic) (\S+)\r$|^set-cookie: [^=]+=([^;\s]+)", re.MULTILINE | re.IGNORECASE)
 
 

@@ -260,6 +260,9 @@ async fn a_dump_of_postgresql_tells_a_thief_nothing() {
     let (dump, records) = postgres_dump(&database);
     assert!(records > 10, "{records}");
     secrets::assert_absent(&canaries.0, &dump, "the dump");
+    database.psql(&format!("CREATE TABLE planted AS SELECT convert_to('{EMAIL}', 'UTF8') AS value"));
+    let planted = postgres_dump(&database).0;
+    assert!(memchr::memmem::find(&planted, EMAIL.as_bytes()).is_some(), "what is there is found");
     for (path, bytes) in files(&server.place.data_dir()) {
         secrets::assert_absent(&canaries.0, &bytes, &path.display().to_string());
     }

@@ -369,7 +369,7 @@ async fn a_code_that_is_used_twice_ends_what_it_allowed() {
     }
     within(async {
         while server.sandbox.live_keys(EMAIL).len() == keys {
-            tokio::task::yield_now().await
+            tokio::task::yield_now().await;
         }
     })
     .await;

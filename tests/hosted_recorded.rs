@@ -36,7 +36,7 @@ use tokio_rustls::TlsAcceptor;
 
 const HOSTS: [&str; 7] = ["claude_ai", "claude_code", "chatgpt", "cursor", "vs_code", "codex", "mcp_remote"];
 
-/// The form of the id of ChatGPT's key (engram-app/Engram, issue 1633).
+/// The form of the id of `ChatGPT`'s key (engram-app/Engram, issue 1633).
 const KEY_ID: &str = "cimd-20260428030119";
 
 const ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -61,7 +61,7 @@ struct Publisher {
     port: u16,
     certificate: Vec<u8>,
     answers: Arc<Mutex<HashMap<String, String>>>,
-    /// What ChatGPT signs its assertions with.
+    /// What `ChatGPT` signs its assertions with.
     key: EncodingKey,
 }
 
@@ -280,7 +280,7 @@ fn form(parameters: &Map<String, Value>) -> String {
 }
 
 /// What hosts need to find before they come as they were recorded: Claude uses a document only where `none` is listed
-/// too, ChatGPT signs only where `private_key_jwt` is.
+/// too, `ChatGPT` signs only where `private_key_jwt` is.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_metadata_leads_hosts_to_what_was_recorded() {
     let server = HostedServer::start().await;
@@ -445,7 +445,7 @@ async fn chatgpt_signs_and_nobody_signs_for_it() {
     assert_eq!(status, 200, "and nothing has ended: {again}");
 }
 
-/// ChatGPT's stable document lists `none`, too: without a signature it is as good as any public client.
+/// `ChatGPT`'s stable document lists `none`, too: without a signature it is as good as any public client.
 #[tokio::test(flavor = "multi_thread")]
 async fn chatgpt_may_come_without_a_signature_where_its_document_says_so() {
     let world = World::new().await;

@@ -91,7 +91,9 @@ async fn lived_in(server: &HostedServer) -> Canaries {
     canaries.add(secrets::text(&server.place.password));
     canaries.add(secrets::text(&server.place.sealing_key));
     canaries.add(PROMPT);
-    MISTYPED.iter().for_each(|mistyped| canaries.add(mistyped));
+    for mistyped in MISTYPED {
+        canaries.add(mistyped);
+    }
 
     // A browser that signs in, agrees and gets its client a code; the grant has a key of its own, and calls.
     let asked = Authorization::of(server.register(&["http://127.0.0.1/callback"]).await);

@@ -1,5 +1,7 @@
 //! What was fetched, in memory: for as long as its headers allow, and errors never. One fetch of a URL runs at a time, and
-//! few fetches of a host, so that nobody can make this server hammer one.
+//! few fetches of a host, so that nobody can make this server hammer one. Where a fetch fails, what was fetched within
+//! the last day stands in (RFC 9111, section 4.2.4): some hosts answer servers in data centres with a challenge for
+//! browsers now and then, and that is no reason to stop everybody who uses them.
 
 use std::{
     sync::{
@@ -31,6 +33,12 @@ const WINDOW: Duration = Duration::from_mins(1);
 /// Shortest time between two fetches of what is known and fresh, but lacks what was looked for.
 const BETWEEN_FETCHES: Duration = Duration::from_secs(30);
 
+/// For so long after it was fetched, a document stands in where it cannot be fetched again. No header gives more.
+const STANDS_IN: Duration = Duration::from_hours(24);
+
+/// Time between two attempts to fetch what another document stands in for.
+const BETWEEN_ATTEMPTS: Duration = Duration::from_mins(1);
+
 /// Something that is made from what was fetched.
 pub trait Document: Sized {
     /// Reads it; the error is our own text for the person.
@@ -57,6 +65,8 @@ struct Latest<T> {
     outcome: Result<Arc<T>, CacheError>,
     fetched_at: Timestamp,
     fresh_until: Timestamp,
+    /// The document that was fetched last, and when. It is kept when fetches fail.
+    obtained: Option<(Arc<T>, Timestamp)>,
 }
 
 /// Why there is no document.
@@ -84,7 +94,7 @@ impl<T: Document + Send + Sync + 'static> Cache<T> {
         let known = match &*latest {
             // A fetch that this request has waited for.
             Some(latest) if entry.ended.load(Ordering::Acquire) != ended => return latest.outcome.clone(),
-            Some(Latest { outcome: Ok(document), fetched_at, fresh_until }) if now < *fresh_until => {
+            Some(Latest { outcome: Ok(document), fetched_at, fresh_until, .. }) if now < *fresh_until => {
                 if suffices(document) || now < *fetched_at + BETWEEN_FETCHES {
                     return Ok(document.clone());
                 }
@@ -92,15 +102,30 @@ impl<T: Document + Send + Sync + 'static> Cache<T> {
             }
             _ => None,
         };
+        // Not taken: a request that is given up must lose nothing.
+        let mut obtained = latest.as_ref().and_then(|latest| latest.obtained.clone());
+        let stands_in = obtained.as_ref().and_then(|(document, at)| {
+            let until = *at + STANDS_IN;
+            (now < until && suffices(document)).then(|| (document.clone(), until.min(now + BETWEEN_ATTEMPTS)))
+        });
         let fetched = self.fetch(url, now).await;
         entry.ended.fetch_add(1, Ordering::Release);
-        let (outcome, fresh_until) = match (fetched, known) {
-            (Ok((document, lifetime)), _) => (Ok(document), now + lifetime),
+        let (outcome, fresh_until) = match (fetched, known, stands_in) {
+            (Ok((document, lifetime)), ..) => {
+                obtained = Some((document.clone(), now));
+                (Ok(document), now + lifetime)
+            }
             // What is known stays as good as it was.
-            (Err(_), Some((document, fresh_until))) => (Ok(document), fresh_until),
-            (Err(error), None) => (Err(error), now),
+            (Err(_), Some((document, fresh_until)), _) => (Ok(document), fresh_until),
+            // What is published now counts, even if it cannot be used.
+            (Err(error @ CacheError::Unsound(_)), None, _) => {
+                obtained = None;
+                (Err(error), now)
+            }
+            (Err(_), None, Some((document, until))) => (Ok(document), until),
+            (Err(error), None, None) => (Err(error), now),
         };
-        latest.insert(Latest { outcome, fetched_at: now, fresh_until }).outcome.clone()
+        latest.insert(Latest { outcome, fetched_at: now, fresh_until, obtained }).outcome.clone()
     }
 
     async fn fetch(&self, url: &Url, now: Timestamp) -> Result<(Arc<T>, Duration), CacheError> {

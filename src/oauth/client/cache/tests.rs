@@ -62,6 +62,36 @@ async fn an_error_is_not_remembered() {
 }
 
 #[tokio::test]
+async fn a_document_stands_in_for_a_day_where_it_cannot_be_fetched() {
+    let world = World::new().await;
+    world.server.publish("/client.json", "cache-control: max-age=600", &json!("one"));
+    assert_eq!(world.get("one").await.unwrap(), "\"one\"");
+    world.server.withdraw("/client.json");
+    world.pass(600);
+    for _ in 0..10 {
+        assert_eq!(world.get("one").await.unwrap(), "\"one\"");
+    }
+    assert_eq!(world.server.requests(), 2);
+    // Not for what it does not have: that is trouble, and no answer.
+    world.pass(60);
+    assert_eq!(world.get("two").await, Err(CacheError::Fetch(FetchError::Status)));
+    // Nor can anybody make it forgotten by asking for that.
+    world.pass(86_399 - 660);
+    assert_eq!(world.get("one").await.unwrap(), "\"one\"");
+    world.pass(1);
+    assert_eq!(world.get("one").await, Err(CacheError::Fetch(FetchError::Status)));
+
+    // What is published in its place counts.
+    world.server.publish("/client.json", "cache-control: max-age=600", &json!("one"));
+    assert_eq!(world.get("one").await.unwrap(), "\"one\"");
+    world.server.publish("/client.json", "", &json!(false));
+    world.pass(600);
+    assert_eq!(world.get("one").await, Err(CacheError::Unsound("unsound")));
+    world.server.withdraw("/client.json");
+    assert_eq!(world.get("one").await, Err(CacheError::Fetch(FetchError::Status)));
+}
+
+#[tokio::test]
 async fn a_document_that_does_not_suffice_is_fetched_again_but_not_at_once() {
     let world = World::new().await;
     world.server.publish("/client.json", "", &json!("one"));

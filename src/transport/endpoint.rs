@@ -38,6 +38,11 @@ use crate::{
 /// Largest accepted request body, in bytes.
 pub const MAX_BODY_BYTES: usize = 4 << 20;
 
+/// Largest body of a request without a good token that is read, in bytes, and the longest wait for it: short, as anybody
+/// can send one.
+const MAX_REJECTED_BYTES: usize = 64 << 10;
+const REJECTED_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Longest wait for a complete request body. There is no time-out afterwards: a call has its own deadline, and an
 /// aborted response would not say whether the call was billed.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -106,7 +111,12 @@ impl Endpoint {
     pub async fn answer(State(endpoint): State<Arc<Self>>, request: Request) -> Response {
         let Caller { owner, scopes } = match endpoint.authentication.verify(request.headers()).await {
             Ok(caller) => caller,
-            Err(rejection) => return endpoint.rejected(rejection),
+            Err(rejection) => {
+                // A connection whose request was not read is closed, and a client that is still sending sees that and not
+                // the challenge.
+                let _ = timeout(REJECTED_TIMEOUT, to_bytes(request.into_body(), MAX_REJECTED_BYTES)).await;
+                return endpoint.rejected(rejection);
+            }
         };
         let (mut head, body) = request.into_parts();
         // Read before any lock is taken, so that a slow body blocks no other request.

@@ -126,7 +126,7 @@ enum Command {
     Stdio(stdio::Args),
     /// Serve MCP over streamable HTTP
     #[command(after_help = http::EXAMPLES)]
-    Http(http::Args),
+    Http(Box<http::Args>),
     /// Add this server to Claude Desktop, Claude Code, Cursor and other MCP hosts
     Install(install::Install),
     /// Remove this server from MCP hosts

@@ -11,8 +11,8 @@ use axum::{
 };
 use futures_util::StreamExt as _;
 use http::{
-    HeaderMap, Method, StatusCode,
-    header::{CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE},
+    HeaderMap, HeaderValue, Method, StatusCode,
+    header::{CACHE_CONTROL, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE},
     request::Parts,
 };
 use rmcp::transport::{
@@ -41,7 +41,7 @@ pub const MAX_BODY_BYTES: usize = 4 << 20;
 /// Largest body of a request without a good token that is read, in bytes, and the longest wait for it: short, as anybody
 /// can send one.
 const MAX_REJECTED_BYTES: usize = 64 << 10;
-const REJECTED_TIMEOUT: Duration = Duration::from_secs(1);
+const REJECTED_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest wait for a complete request body. There is no time-out afterwards: a call has its own deadline, and an
 /// aborted response would not say whether the call was billed.
@@ -114,8 +114,12 @@ impl Endpoint {
             Err(rejection) => {
                 // A connection whose request was not read is closed, and a client that is still sending sees that and not
                 // the challenge.
-                let _ = timeout(REJECTED_TIMEOUT, to_bytes(request.into_body(), MAX_REJECTED_BYTES)).await;
-                return endpoint.rejected(rejection);
+                let read = timeout(REJECTED_TIMEOUT, to_bytes(request.into_body(), MAX_REJECTED_BYTES)).await;
+                let mut response = endpoint.rejected(rejection);
+                if !matches!(read, Ok(Ok(_))) {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                return response;
             }
         };
         let (mut head, body) = request.into_parts();

@@ -43,7 +43,7 @@ pub(super) fn layer<S>(redactor: Redactor) -> Result<Option<impl Layer<S> + Send
 where
     S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
 {
-    let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     if !ENDPOINTS.iter().any(|name| is_set(name)) {
         return Ok(None);
     }
@@ -58,7 +58,7 @@ where
         .build()
         .map_err(|_| SetupError)?;
     let mut resource = Resource::builder();
-    if !is_set(&"OTEL_SERVICE_NAME") {
+    if !is_set("OTEL_SERVICE_NAME") {
         resource = resource.with_service_name(env!("CARGO_PKG_NAME"));
     }
     let provider = SdkTracerProvider::builder()

@@ -103,7 +103,7 @@ impl List {
         if self.json {
             printer.print_json(&serde_json::json!({ "grants": grants }));
         } else if grants.is_empty() {
-            // One who mistypes the URL would take it for good news.
+            // So that a mistyped URL does not look like an empty list.
             printer.print_out(format_args!("No grants at {}.", self.public_url.required()?));
         } else {
             let head = HEAD.map(ToOwned::to_owned);

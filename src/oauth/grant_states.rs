@@ -10,7 +10,7 @@ use crate::{clock::Timestamp, vault};
 /// Number of grants that are remembered.
 const CAPACITY: u64 = 50_000;
 
-/// For how long an entry takes room; whether it still counts is decided by the injected clock.
+/// How long an entry stays in memory; whether it still counts is decided by the injected clock.
 const KEPT: Duration = Duration::from_mins(5);
 
 #[derive(Debug)]

@@ -37,7 +37,7 @@ pub struct TokenResponse {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Acceptance {
     Accepted,
-    /// For good: the grant ends.
+    /// Permanently: the grant ends.
     Refused,
     /// It cannot be found out now.
     Unknown,

@@ -47,12 +47,6 @@ struct Step {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct TokenRequest {
-    grant_type: &'static str,
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Ended {
     reason: &'static str,
 }
@@ -77,7 +71,7 @@ struct Metrics {
     renewals: Family<Outcome, Counter>,
     sign_ins: Family<Outcome, Counter>,
     authorization: Family<Step, Counter>,
-    token_requests: Family<TokenRequest, Counter>,
+    token_requests: Family<Outcome, Counter>,
     ended: Family<Ended, Counter>,
     limited: Family<Limited, Counter>,
     store: Durations<Operation>,
@@ -159,8 +153,8 @@ pub fn authorization_step(step: &'static str) {
     METRICS.authorization.get_or_create(&Step { step }).inc();
 }
 
-pub fn token_request(grant_type: &'static str, outcome: &'static str) {
-    METRICS.token_requests.get_or_create(&TokenRequest { grant_type, outcome }).inc();
+pub fn token_request(outcome: &'static str) {
+    METRICS.token_requests.get_or_create(&Outcome { outcome }).inc();
 }
 
 pub fn grant_ended(reason: &'static str) {

@@ -83,7 +83,7 @@ async fn ask(server: &AuthorizationServer, form: &str) -> Result<TokenResponse, 
 }
 
 fn refresh_token(tokens: &TokenResponse) -> &SecretString {
-    tokens.refresh_token.as_ref().unwrap()
+    &tokens.refresh_token
 }
 
 /// Makes a test for each store.

@@ -9,7 +9,7 @@ use super::{Hosted, browser::Browser, pending::PendingAuthorization};
 use crate::{
     clock::{Clock, Timestamp},
     metrics,
-    oauth::Records,
+    oauth::{Next, Records},
     vault::{self, RecordKind},
 };
 
@@ -21,8 +21,8 @@ const KEPT: Duration = Duration::from_hours(24);
 /// Largest number of steps that are kept. An authorization has about ten, with one more for each wrong password.
 const MAX_STEPS: usize = 40;
 
-/// How often a step is tried to store while other replicas write to the same trace.
-const MAX_ATTEMPTS: usize = 10;
+/// How long one is kept in which nobody has signed in. Anybody can begin one: it costs hardly more than the authorization.
+const KEPT_OF_NOBODY: Duration = Duration::from_mins(30);
 
 /// The steps of authorizations, kept for a day.
 #[derive(Clone, Debug)]
@@ -55,6 +55,11 @@ impl Trace {
         }
         self.steps.push(step);
     }
+
+    /// Whether nobody has signed in or tried to.
+    fn is_nobodys(&self) -> bool {
+        self.steps.iter().all(|step| matches!(&*step.step, "request checked" | "sign-in shown"))
+    }
 }
 
 impl Traces {
@@ -81,19 +86,13 @@ impl Traces {
 
     async fn store(&self, reference: &str, step: &'static str) -> Result<(), vault::Error> {
         let step = TraceStep { time: self.clock.now(), step: step.into() };
-        let mut attempts = 1..MAX_ATTEMPTS;
-        loop {
-            let stored = self.records.read::<Trace>(KIND, reference).await?;
-            let (version, mut trace) = match stored {
-                Some(stored) => (Some(stored.version), stored.value),
-                None => (None, Trace::default()),
-            };
+        let add = |trace: Option<Trace>| {
+            let mut trace = trace.unwrap_or_default();
             trace.push(step.clone());
-            match self.records.write(KIND, reference, version, &trace, Some(KEPT)).await {
-                Err(vault::Error::Conflict) if attempts.next().is_some() => {}
-                written => return written.map(|_| ()),
-            }
-        }
+            let kept = if trace.is_nobodys() { KEPT_OF_NOBODY } else { KEPT };
+            (Next::Write(trace, Some(kept)), ())
+        };
+        self.records.change(KIND, reference, add).await
     }
 }
 

@@ -99,11 +99,7 @@ impl OwnerServer {
         let (owner, request_id) = (self.account.name(), host.request_id());
         let span = tracing::info_span!("call", id, tool, owner, request_id);
         #[cfg(feature = "otlp")]
-        crate::telemetry::continue_trace(
-            &span,
-            host.trace_field("traceparent"),
-            host.trace_field("tracestate"),
-        );
+        crate::telemetry::continue_trace(&span, host.trace_field("traceparent"));
         self.answer_call(served, request, host).instrument(span).await
     }
 

@@ -128,5 +128,5 @@ impl AuthorizationServer {
 }
 
 fn to_time(seconds: i64) -> Result<Timestamp, AccessError> {
-    DateTime::from_timestamp_secs(seconds).ok_or(AccessError::Invalid("a time that is none"))
+    DateTime::from_timestamp_secs(seconds).ok_or(AccessError::Invalid("a time out of range"))
 }

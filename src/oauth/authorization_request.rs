@@ -34,12 +34,12 @@ pub enum RequestError {
 }
 
 impl AuthorizationRequest {
-    /// The host of the redirect URI, or its scheme where that is an app's own: who gets the code.
+    /// The host of the redirect URI, or its scheme with the colon where that is an app's own: who gets the code.
     #[must_use]
     pub fn redirect_host(&self) -> String {
         let Ok(uri) = Url::parse(&self.redirect_uri) else { return String::new() };
         let host = uri.host_str().filter(|_| matches!(uri.scheme(), "https" | "http"));
-        host.unwrap_or(uri.scheme()).to_owned()
+        host.map_or_else(|| format!("{}:", uri.scheme()), ToOwned::to_owned)
     }
 }
 

@@ -64,6 +64,11 @@ impl AuthorizationServer {
         Ok(code)
     }
 
+    /// Whether a code was issued here and would not have expired yet.
+    pub(super) async fn is_code(&self, code: &SecretString) -> Result<bool, vault::Error> {
+        Ok(self.records().read::<Code>(CODE, &sha256(code.expose_secret())).await?.is_some())
+    }
+
     /// Checks a code against the request (RFC 6749, section 4.1.3; RFC 7636, section 4.6) without using it up. The second
     /// use of a code ends its grant (RFC 9700, section 4.5). A redirect URI that is absent is not missed: OAuth 2.1 has
     /// removed it, since PKCE protects better.

@@ -3,7 +3,7 @@
 use crate::config::PublicOrigin;
 
 /// Path of the MCP endpoint.
-pub const RESOURCE_PATH: &str = "/mcp";
+const RESOURCE_PATH: &str = "/mcp";
 
 #[derive(Clone, Debug)]
 pub struct Endpoints {

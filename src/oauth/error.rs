@@ -69,8 +69,6 @@ pub enum AuthorizationErrorCode {
     UnsupportedResponseType,
     InvalidTarget,
     AccessDenied,
-    ServerError,
-    TemporarilyUnavailable,
 }
 
 impl AuthorizationErrorCode {
@@ -81,8 +79,6 @@ impl AuthorizationErrorCode {
             Self::UnsupportedResponseType => "unsupported_response_type",
             Self::InvalidTarget => "invalid_target",
             Self::AccessDenied => "access_denied",
-            Self::ServerError => "server_error",
-            Self::TemporarilyUnavailable => "temporarily_unavailable",
         }
     }
 }

@@ -4,7 +4,7 @@
 //! detection of reuse would sign everybody out. Here
 //! - the current token is rotated;
 //! - the one before it gets the current one again, as long as that has not been used;
-//! - an older one gets the current one too, until ten minutes after its successor was used: a straggler comes along;
+//! - an older one gets the current one too, until ten minutes after its successor was used: for clients whose processes refresh at different times;
 //! - any other old token ends the family, since somebody has copied it.
 
 #[cfg(test)]
@@ -20,10 +20,10 @@ use super::{refresh_token::RefreshToken, server_keys::ServerKeys};
 use crate::clock::Timestamp;
 
 /// For how long a token is still answered after its successor was used.
-const STRAGGLERS: TimeDelta = TimeDelta::minutes(10);
+const REUSE_GRACE_PERIOD: TimeDelta = TimeDelta::minutes(10);
 
 /// Number of rotations within that time. A client that refreshes still more often keeps its token meanwhile, so that no
-/// straggler is forgotten.
+/// rotation of that time is forgotten.
 const MAX_ROTATIONS: usize = 16;
 
 /// A use that rotates nothing is noted at most this often.
@@ -41,7 +41,7 @@ pub struct Limits {
 /// The record of a family.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Family {
-    /// Of the current token.
+    /// Generation of the current token.
     generation: u64,
     /// Hash of the current token.
     current: String,
@@ -53,7 +53,7 @@ pub struct Family {
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 struct Rotation {
-    /// Of the token that was used.
+    /// Generation of the token that was used.
     generation: u64,
     at: Timestamp,
 }
@@ -107,7 +107,7 @@ impl Family {
         if !bool::from(current.hash().as_bytes().ct_eq(self.current.as_bytes())) {
             return Refresh::Unknown;
         }
-        self.rotations.retain(|rotation| now - rotation.at < STRAGGLERS);
+        self.rotations.retain(|rotation| now - rotation.at < REUSE_GRACE_PERIOD);
         if is_current && self.rotations.len() < MAX_ROTATIONS {
             return Refresh::Answered { token: self.rotate(keys, &current, now), has_changed: true };
         }
@@ -132,11 +132,11 @@ impl Family {
         next
     }
 
-    /// Whether an old token is answered still.
+    /// Whether an old token is still accepted.
     fn is_forgiven(&self, generation: u64, now: Timestamp) -> bool {
         let successor = generation + 1;
         let was_lately_used =
-            |rotation: &Rotation| rotation.generation == successor && now - rotation.at < STRAGGLERS;
+            |rotation: &Rotation| rotation.generation == successor && now - rotation.at < REUSE_GRACE_PERIOD;
         successor == self.generation || self.rotations.iter().any(was_lately_used)
     }
 

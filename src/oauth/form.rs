@@ -3,6 +3,9 @@
 use super::{Endpoints, OAuthError};
 use crate::secret::{ExposeSecret as _, SecretString};
 
+/// Largest number of parameters; a request has about ten. Each is compared with all before it.
+const MAX_PARAMETERS: usize = 64;
+
 /// Decoded parameters: any of them may be a secret. Those without a value count as absent (RFC 6749, section 3.2).
 #[derive(Debug)]
 pub struct Form(Vec<(String, SecretString)>);
@@ -15,6 +18,9 @@ impl Form {
         for (name, value) in url::form_urlencoded::parse(body) {
             if value.is_empty() {
                 continue;
+            }
+            if parameters.len() == MAX_PARAMETERS {
+                return Err(OAuthError::invalid_request("There are too many parameters."));
             }
             if name != "resource" && parameters.iter().any(|(other, _)| *other == name) {
                 return Err(OAuthError::invalid_request("A parameter occurs twice."));
@@ -55,6 +61,14 @@ mod tests {
         assert_eq!(form.parameters().len(), 3);
         assert!(!format!("{form:?}").contains("a+b"));
         assert_eq!(Form::parse(b"code=a&code=a").unwrap_err().code, "invalid_request");
+    }
+
+    // Comparing 10,000 names with each other would take a third of a second.
+    #[test]
+    fn there_are_few_parameters() {
+        let form = |count| (0..count).map(|n| format!("{n}=1")).collect::<Vec<_>>().join("&");
+        assert!(Form::parse(form(MAX_PARAMETERS).as_bytes()).is_ok());
+        assert_eq!(Form::parse(form(MAX_PARAMETERS + 1).as_bytes()).unwrap_err().code, "invalid_request");
     }
 
     #[test]

@@ -17,8 +17,9 @@ use crate::{
 const GRANT: RecordKind = RecordKind::new("grant");
 const PERSON: RecordKind = RecordKind::new("person");
 
-/// A grant whose client has no tokens after so long never gets any: its code has expired.
-const REDEEMED_WITHIN: TimeDelta = TimeDelta::minutes(10);
+/// A grant whose client has no tokens after so long never gets any: an authorization lasts ten minutes, and its code one
+/// minute more.
+const REDEEMED_WITHIN: TimeDelta = TimeDelta::minutes(15);
 
 /// A person: an opaque id, the same for all grants of one BondMCP user.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]

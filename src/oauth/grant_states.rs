@@ -67,3 +67,18 @@ impl AuthorizationServer {
         Ok(is_live)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_read_a_grant_before_its_end_does_not_revive_it() {
+        let (states, grant, now) = (GrantStates::new(), GrantId::given("grant"), Timestamp::UNIX_EPOCH);
+        states.set_live(&grant, now);
+        assert_eq!(states.is_live(&grant, now), Some(true));
+        states.set_ended(&grant);
+        states.set_live(&grant, now);
+        assert_eq!(states.is_live(&grant, now), Some(false));
+    }
+}

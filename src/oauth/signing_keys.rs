@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
-use super::{AccessError, Records};
+use super::{AccessError, Records, Versioned};
 use crate::{
     clock::{Clock, Timestamp},
     secret::{self, ExposeSecret as _, SecretString},
@@ -167,7 +167,7 @@ impl SigningKeys {
         if is_fit(&self.known()) {
             return Ok(self.known());
         }
-        match self.rotate(stored.unwrap_or(Stored { keys: Vec::new() })).await {
+        match self.rotate(stored).await {
             // Another process was faster; its key is as good.
             Err(vault::Error::Conflict) => self.read().await.map(|_| ())?,
             rotated => rotated?,
@@ -176,23 +176,25 @@ impl SigningKeys {
     }
 
     /// Adds a new key to the `stored` ones and leaves out those whose tokens have all expired.
-    async fn rotate(&self, stored: Stored) -> Result<(), vault::Error> {
+    async fn rotate(&self, stored: Option<Versioned<Stored>>) -> Result<(), vault::Error> {
         let now = self.clock.now();
-        let known = self.known();
+        // The version is that of these keys, so that none which was added meanwhile is lost.
+        let (stored, version) = stored.map(|found| (found.value.keys, found.version)).unzip();
         let new = StoredKey { private: secret::random(), created_at: now };
-        let kept = stored.keys.into_iter().filter(|key| now - key.created_at < VERIFIES_FOR);
+        let kept = stored.into_iter().flatten().filter(|key| now - key.created_at < VERIFIES_FOR);
         let keys: Vec<_> = std::iter::once(new).chain(kept).collect();
-        let version = (known.version > 0).then_some(known.version);
         let view = StoredView { keys: keys.iter().map(StoredKey::view).collect() };
         let version = self.records.write(SIGNING_KEYS, "", version, &view, None).await?;
         tracing::info!("a new key signs access tokens");
         self.keep(&keys, version)
     }
 
-    async fn read(&self) -> Result<Option<Stored>, vault::Error> {
-        let Some(found) = self.records.read::<Stored>(SIGNING_KEYS, "").await? else { return Ok(None) };
-        self.keep(&found.value.keys, found.version)?;
-        Ok(Some(found.value))
+    async fn read(&self) -> Result<Option<Versioned<Stored>>, vault::Error> {
+        let found = self.records.read::<Stored>(SIGNING_KEYS, "").await?;
+        if let Some(found) = &found {
+            self.keep(&found.value.keys, found.version)?;
+        }
+        Ok(found)
     }
 
     fn keep(&self, keys: &[StoredKey], version: u64) -> Result<(), vault::Error> {

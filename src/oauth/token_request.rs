@@ -23,7 +23,7 @@ const REFUSED: &str = "BondMCP no longer accepts the account. Connect again.";
 #[derive(Debug)]
 pub struct TokenResponse {
     pub access_token: SecretString,
-    pub refresh_token: Option<SecretString>,
+    pub refresh_token: SecretString,
     /// Seconds.
     pub expires_in: u64,
     pub scope: Scopes,
@@ -43,15 +43,6 @@ pub enum Acceptance {
     Unknown,
 }
 
-/// Counts the outcome of a request in the metrics.
-fn counted(
-    grant_type: &'static str,
-    answer: Result<TokenResponse, OAuthError>,
-) -> Result<TokenResponse, OAuthError> {
-    metrics::token_request(grant_type, answer.as_ref().map_or_else(|error| error.code, |_| "ok"));
-    answer
-}
-
 impl AuthorizationServer {
     /// Answers a request to `/token`. `authorization` is the header of the same name, `form` the body. `accepted` tells
     /// before a refresh whether BondMCP still accepts what the grant calls it with.
@@ -61,17 +52,48 @@ impl AuthorizationServer {
         form: &[u8],
         accepted: impl Fn(Grant) -> Accepted,
     ) -> Result<TokenResponse, OAuthError> {
+        let answer = self.token_response(authorization, form, accepted).await;
+        metrics::token_request(answer.as_ref().map_or_else(|error| error.code, |_| "ok"));
+        answer
+    }
+
+    async fn token_response<Accepted: Future<Output = Acceptance>>(
+        &self,
+        authorization: Option<&str>,
+        form: &[u8],
+        accepted: impl Fn(Grant) -> Accepted,
+    ) -> Result<TokenResponse, OAuthError> {
         let form = Form::parse(form)?;
+        // Anybody can name a document. It is fetched only for whoever has a code or a token of this server.
+        if self.clients().names_a_document(authorization, form.parameters())?
+            && !self.issued_what_is_in(&form).await?
+        {
+            return Err(OAuthError::invalid_grant(
+                "The code or the refresh token is unknown or has expired.",
+            ));
+        }
         let client = self.clients().authenticate(authorization, form.parameters()).await?;
         form.check_resource(self.endpoints())?;
         match form.get("grant_type").map(ExposeSecret::expose_secret) {
-            Some("authorization_code") => counted("code", self.redeem(&client, &form).await),
-            Some("refresh_token") => counted("refresh", self.refresh(&client, &form, accepted).await),
+            Some("authorization_code") => self.redeem(&client, &form).await,
+            Some("refresh_token") => self.refresh(&client, &form, accepted).await,
             Some(_) => Err(OAuthError::bad_request(
                 "unsupported_grant_type",
                 "grant_type must be authorization_code or refresh_token.",
             )),
             None => Err(OAuthError::invalid_request("grant_type is missing.")),
+        }
+    }
+
+    /// Whether this server has issued the refresh token or the code of a request, which need not be good any more.
+    async fn issued_what_is_in(&self, form: &Form) -> Result<bool, OAuthError> {
+        let token = form.get("refresh_token");
+        if token.is_some_and(|token| RefreshToken::parse(&self.inner.server_keys, token).is_some()) {
+            return Ok(true);
+        }
+        match form.get("code") {
+            Some(code) => Ok(self.is_code(code).await?),
+            None => Ok(false),
         }
     }
 
@@ -155,7 +177,7 @@ impl AuthorizationServer {
     ) -> Result<TokenResponse, OAuthError> {
         Ok(TokenResponse {
             access_token: self.access_token(grant, scope).await?,
-            refresh_token: Some(refresh_token.to_text(&self.inner.server_keys)),
+            refresh_token: refresh_token.to_text(&self.inner.server_keys),
             expires_in: self.inner.settings.access_token_lifetime.as_secs(),
             scope,
             reference: grant.reference.clone(),

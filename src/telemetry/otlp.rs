@@ -89,30 +89,24 @@ pub async fn flush() {
 
 /// Makes `span` part of the trace that a caller names (W3C Trace Context, carried in `_meta`: MCP 2026-07-28). What is no
 /// valid context is ignored.
-pub fn continue_trace(span: &Span, traceparent: Option<&str>, tracestate: Option<&str>) {
+pub fn continue_trace(span: &Span, traceparent: Option<&str>) {
     if PROVIDER.get().is_some() {
-        let context = TraceContextPropagator::new().extract(&TraceFields { traceparent, tracestate });
+        let context = TraceContextPropagator::new().extract(&TraceParent(traceparent));
         // Fails for a span that is filtered out.
         let _ = span.set_parent(context);
     }
 }
 
-struct TraceFields<'a> {
-    traceparent: Option<&'a str>,
-    tracestate: Option<&'a str>,
-}
+/// Ids only: `tracestate` is text of the caller, which would be sent on.
+struct TraceParent<'a>(Option<&'a str>);
 
-impl Extractor for TraceFields<'_> {
+impl Extractor for TraceParent<'_> {
     fn get(&self, key: &str) -> Option<&str> {
-        match key {
-            "traceparent" => self.traceparent,
-            "tracestate" => self.tracestate,
-            _ => None,
-        }
+        self.0.filter(|_| key == "traceparent")
     }
 
     fn keys(&self) -> Vec<&str> {
-        vec!["traceparent", "tracestate"]
+        vec!["traceparent"]
     }
 }
 

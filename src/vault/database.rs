@@ -183,7 +183,7 @@ impl Database {
         after: Option<&RecordKey>,
         limit: u32,
     ) -> Result<Vec<Row>, Error> {
-        store!(self.rows_of_kind(kind, after, limit))
+        measured!(self.rows_of_kind(kind, after, limit))
     }
 
     /// Replaces the encrypted text of records that are as they were read; returns how many.

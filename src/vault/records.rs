@@ -126,7 +126,8 @@ impl Records {
         self.vault.insert_once(&self.id(kind, id), lifetime).await
     }
 
-    /// Returns all records of a kind, with their ids. Reads the whole vault, so it is for operators and for sweeps.
+    /// Returns all records of a kind, with their ids: for operators and for sweeps. One that this version cannot read is
+    /// left out, with a warning, so that it does not hide the others.
     pub async fn all<T: DeserializeOwned>(
         &self,
         kind: RecordKind,
@@ -134,8 +135,12 @@ impl Records {
         let mut found = Vec::new();
         for (id, record) in self.vault.list(&kind).await? {
             if id.origin == self.issuer {
-                let value = serde_json::from_slice(&record.plaintext).map_err(|_| vault::Error::Damaged)?;
-                found.push((id.owner, Versioned { value, version: record.version }));
+                match serde_json::from_slice(&record.plaintext) {
+                    Ok(value) => found.push((id.owner, Versioned { value, version: record.version })),
+                    Err(_) => {
+                        tracing::warn!(kind = kind.as_str(), "a record that cannot be read is left out")
+                    }
+                }
             }
         }
         Ok(found)

@@ -180,16 +180,16 @@ fn write_numbers_plainly(value: &mut Value) {
     }
 }
 
+const FAMILIES: [&[ToolSpec]; 4] = [session::TOOLS, models::TOOLS, api_keys::TOOLS, health::TOOLS];
+
 /// All tools, by name.
 pub(super) fn all() -> BTreeMap<&'static str, &'static ToolSpec> {
-    let families = [session::TOOLS, models::TOOLS, api_keys::TOOLS, health::TOOLS];
-    families.into_iter().flatten().map(|tool| (tool.name, tool)).collect()
+    FAMILIES.into_iter().flatten().map(|tool| (tool.name, tool)).collect()
 }
 
 /// Returns the tool with this name.
 pub(super) fn named(name: &str) -> Option<&'static ToolSpec> {
-    let families = [session::TOOLS, models::TOOLS, api_keys::TOOLS, health::TOOLS];
-    families.into_iter().flatten().find(|tool| tool.name == name)
+    FAMILIES.into_iter().flatten().find(|tool| tool.name == name)
 }
 
 /// The `action` of tools whose arguments name none.

@@ -17,6 +17,9 @@ pub const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 /// Algorithms of signatures. Neither `none` nor one with a shared secret is among them.
 const ALGORITHMS: [Algorithm; 4] = [Algorithm::RS256, Algorithm::PS256, Algorithm::ES256, Algorithm::EdDSA];
 
+/// Largest id of an assertion, in bytes: it is stored.
+const MAX_ID_BYTES: usize = 256;
+
 /// Longest time that an assertion may still be valid.
 const LONGEST_VALIDITY: Duration = Duration::from_hours(1);
 
@@ -113,7 +116,7 @@ impl Claims {
             && has_begun(self.iat)
             && remaining > 0
             && remaining <= LONGEST_VALIDITY.as_secs().cast_signed() + 2 * leeway
-            && !self.jti.is_empty();
+            && (1..=MAX_ID_BYTES).contains(&self.jti.len());
         let remaining = Duration::from_secs(remaining.try_into().ok()?);
         is_valid.then_some(Verified { id: self.jti, remaining })
     }

@@ -71,6 +71,15 @@ impl Clients {
         Ok(client)
     }
 
+    /// Whether the client of a request has its metadata in a document, which may have to be fetched.
+    pub fn names_a_document(
+        &self,
+        authorization: Option<&str>,
+        form: &[(String, SecretString)],
+    ) -> Result<bool, OAuthError> {
+        Ok(Credentials::of(authorization, form)?.client_id.starts_with("https:"))
+    }
+
     /// Verifies an assertion and uses it: its id is accepted once (RFC 7523, section 3).
     async fn use_assertion(
         &self,

@@ -25,8 +25,9 @@ const CAPACITY: u64 = 512;
 /// Largest number of hosts whose fetches are counted.
 const HOSTS: u64 = 4096;
 
-/// Largest number of fetches of one host in [`WINDOW`].
-const FETCHES_PER_HOST: u32 = 60;
+/// Largest number of fetches of one host in [`WINDOW`], of URLs that never had a document. They are counted for all clients
+/// of the host together, so that limit is far above what one address may ask for; and far below what hurts a host.
+const FETCHES_PER_HOST: u32 = 1200;
 
 const WINDOW: Duration = Duration::from_mins(1);
 
@@ -108,7 +109,7 @@ impl<T: Document + Send + Sync + 'static> Cache<T> {
             let until = *at + STANDS_IN;
             (now < until && suffices(document)).then(|| (document.clone(), until.min(now + BETWEEN_ATTEMPTS)))
         });
-        let fetched = self.fetch(url, now).await;
+        let fetched = self.fetch(url, now, obtained.is_some()).await;
         entry.ended.fetch_add(1, Ordering::Release);
         let (outcome, fresh_until) = match (fetched, known, stands_in) {
             (Ok((document, lifetime)), ..) => {
@@ -125,11 +126,21 @@ impl<T: Document + Send + Sync + 'static> Cache<T> {
             (Err(_), None, Some((document, until))) => (Ok(document), until),
             (Err(error), None, None) => (Err(error), now),
         };
+        if obtained.is_none() {
+            // What was never obtained takes no place from what was. Those who wait for this fetch have the entry.
+            self.entries.invalidate(url.as_str());
+        }
         latest.insert(Latest { outcome, fetched_at: now, fresh_until, obtained }).outcome.clone()
     }
 
-    async fn fetch(&self, url: &Url, now: Timestamp) -> Result<(Arc<T>, Duration), CacheError> {
-        if !self.hosts.admit(url.host_str().unwrap_or_default(), now) {
+    /// Fetches a document. One that was obtained before is not limited by what others ask the host for.
+    async fn fetch(
+        &self,
+        url: &Url,
+        now: Timestamp,
+        was_obtained: bool,
+    ) -> Result<(Arc<T>, Duration), CacheError> {
+        if !was_obtained && !self.hosts.admit(url.host_str().unwrap_or_default(), now) {
             return Err(CacheError::TooOften);
         }
         let fetched = self.network.fetch(url).await.map_err(CacheError::Fetch)?;

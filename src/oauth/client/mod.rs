@@ -12,7 +12,7 @@ mod redirect_uri;
 mod registered;
 mod registration;
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;
 
 use std::sync::Arc;
 

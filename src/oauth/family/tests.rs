@@ -257,7 +257,7 @@ proptest! {
         play(&mut server, &steps);
         let stolen = pick.index(server.tokens.len());
         let successor_used_at = server.tokens.get(stolen + 1).and_then(|(_, used_at)| *used_at);
-        let is_old = successor_used_at.is_some_and(|at| server.now - at >= STRAGGLERS);
+        let is_old = successor_used_at.is_some_and(|at| server.now - at >= REUSE_GRACE_PERIOD);
         match server.present(&server.text(stolen)) {
             Refresh::Answered { token, .. } => {
                 prop_assert!(!is_old);

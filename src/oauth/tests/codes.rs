@@ -48,7 +48,6 @@ async fn a_code_is_good_for_what_it_is_bound_to_alone() {
     ] {
         let refusal = refused(&hosting, &hosting.redemption(&code, &[wrong])).await;
         assert_eq!((refusal.code, refusal.ended), (error, None), "{wrong:?}");
-        assert!(!refusal.description.contains(wrong.1) || wrong.1.is_empty(), "what was sent is not shown");
     }
     let twice = format!("{}&code_verifier=x", hosting.redemption(&code, &[]));
     assert_eq!(refused(&hosting, &twice).await.code, "invalid_request");

@@ -59,7 +59,7 @@ async fn grants_end_that_nobody_can_use_any_more() {
     let (_, unredeemed) = hosting.code().await;
     let (_, used) = hosting.tokens().await;
     assert!(hosting.server.end_expired_grants().await.unwrap().is_empty());
-    hosting.wait(TimeDelta::minutes(11));
+    hosting.wait(TimeDelta::minutes(16));
     let ended = |grants: Vec<Grant>| grants.into_iter().map(|grant| grant.id).collect::<Vec<_>>();
     assert_eq!(ended(hosting.server.end_expired_grants().await.unwrap()), [unredeemed.id]);
     hosting.wait(TimeDelta::days(30));

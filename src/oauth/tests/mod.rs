@@ -3,6 +3,7 @@
 mod access;
 mod authorize;
 mod codes;
+mod documents;
 mod grants;
 mod refresh;
 mod revocation;
@@ -137,16 +138,26 @@ impl AuthorizationServer {
 
 impl TokenResponse {
     fn refresh(&self) -> &SecretString {
-        self.refresh_token.as_ref().unwrap()
+        &self.refresh_token
     }
 }
 
 async fn open(directory: &tempfile::TempDir, clock: &Clock, settings: Settings) -> AuthorizationServer {
+    open_with(directory, clock, settings, Network::public()).await
+}
+
+/// Opens a replica that fetches documents over `network`.
+async fn open_with(
+    directory: &tempfile::TempDir,
+    clock: &Clock,
+    settings: Settings,
+    network: Network,
+) -> AuthorizationServer {
     let location = VaultLocation::Sqlite(directory.path().join("data/vault.db"));
     let key = SealingKeySource::Given("ab".repeat(32).into());
     let (keyring, _) = Keyring::load(&key, directory.path(), &location).await.unwrap();
     let vault = Vault::open(&location, keyring).await.unwrap();
-    AuthorizationServer::open(vault, settings, Network::public(), clock.clone()).await.unwrap()
+    AuthorizationServer::open(vault, settings, network, clock.clone()).await.unwrap()
 }
 
 /// Registers a public client dynamically; returns its id.

@@ -11,11 +11,12 @@ use http::{
     header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, PRAGMA, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use serde::Serialize;
+use tracing::Instrument as _;
 
 use super::Http;
 use crate::{
     oauth::{OAuthError, TokenResponse},
-    secret::{ExposeSecret, to_secret_json},
+    secret::{ExposeSecret as _, to_secret_json},
     transport::endpoint::{error, read_body},
 };
 
@@ -29,43 +30,54 @@ pub(super) async fn token(http: Http, request: Request) -> Response {
         Err(refusal) => return refusal,
     };
     let tasks = http.inner.tasks.clone();
-    let work = tasks.spawn(async move {
-        let hosted = &http.inner.hosted;
-        let authorization = authorization(&headers);
-        let accepted = |grant| async move { hosted.acceptance(&grant).await };
-        match hosted.authorization_server().token(authorization, &form, accepted).await {
-            Ok(tokens) => {
-                if tokens.are_first {
-                    hosted.traces().step(&tokens.reference, "code redeemed").await;
+    let work = tasks.spawn(
+        async move {
+            let hosted = &http.inner.hosted;
+            let authorization = authorization(&headers);
+            let accepted = |grant| async move { hosted.acceptance(&grant).await };
+            match hosted.authorization_server().token(authorization, &form, accepted).await {
+                Ok(tokens) => {
+                    if tokens.are_first {
+                        hosted.traces().step(&tokens.reference, "code redeemed").await;
+                    }
+                    tokens_response(&tokens)
                 }
-                tokens_response(&tokens)
-            }
-            Err(failure) => {
-                if let Some(grant) = &failure.ended {
-                    http.release_by_id(grant.clone());
+                Err(failure) => {
+                    if let Some(grant) = &failure.ended {
+                        http.release_by_id(grant.clone());
+                    }
+                    failed(&failure, &headers)
                 }
-                failed(&failure, &headers)
             }
         }
-    });
+        .in_current_span(),
+    );
     work.await.unwrap_or_else(|_| unavailable())
 }
 
-/// Answers a revocation. An unknown token is no error.
+/// Answers a revocation, to its end even when the client is gone: an ended grant is to be released. An unknown token is
+/// no error.
 pub(super) async fn revoke(http: Http, request: Request) -> Response {
     let (headers, form) = match parts(request).await {
         Ok(parts) => parts,
         Err(refusal) => return refusal,
     };
-    match http.server().revoke(authorization(&headers), &form).await {
-        Ok(ended) => {
-            if let Some(grant) = ended {
-                http.release(grant);
+    let tasks = http.inner.tasks.clone();
+    let work = tasks.spawn(
+        async move {
+            match http.server().revoke(authorization(&headers), &form).await {
+                Ok(ended) => {
+                    if let Some(grant) = ended {
+                        http.release(grant);
+                    }
+                    not_stored(StatusCode::OK)
+                }
+                Err(failure) => failed(&failure, &headers),
             }
-            not_stored(StatusCode::OK)
         }
-        Err(failure) => failed(&failure, &headers),
-    }
+        .in_current_span(),
+    );
+    work.await.unwrap_or_else(|_| unavailable())
 }
 
 /// Registers a client.
@@ -100,15 +112,14 @@ fn tokens_response(tokens: &TokenResponse) -> Response {
         access_token: &'a str,
         token_type: &'static str,
         expires_in: u64,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        refresh_token: Option<&'a str>,
+        refresh_token: &'a str,
         scope: String,
     }
     let body = to_secret_json(&Tokens {
         access_token: tokens.access_token.expose_secret(),
         token_type: "Bearer",
         expires_in: tokens.expires_in,
-        refresh_token: tokens.refresh_token.as_ref().map(ExposeSecret::expose_secret),
+        refresh_token: tokens.refresh_token.expose_secret(),
         scope: tokens.scope.to_string(),
     });
     match body {

@@ -21,6 +21,7 @@ use axum::{
 use http::StatusCode;
 use tokio::{net::TcpListener, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument as _;
 
 use self::readiness::Readiness;
 use super::{
@@ -181,7 +182,7 @@ impl HostedHttp {
     /// Gives back what an ended grant has at BondMCP, in the background: no client waits for that.
     fn release(&self, grant: Grant) {
         let hosted = self.inner.hosted.clone();
-        self.inner.tasks.spawn(async move { hosted.ended(&grant).await });
+        self.inner.tasks.spawn(async move { hosted.ended(&grant).await }.in_current_span());
     }
 
     /// The same for a grant by its id. What fails here is done by the next sweep.

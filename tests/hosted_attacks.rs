@@ -668,6 +668,8 @@ async fn nobody_spends_the_budget_of_another_owner() {
 async fn no_spelling_of_a_call_goes_beyond_the_scopes() {
     let server = HostedServer::start().await;
     let ada = adas(&server, "models").await;
+    // Or the budget would refuse what the scopes should.
+    server.accounts.open(&ada.grant.owner()).set_daily_limit(Usd::cents(500)).await.unwrap();
     let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"health_analyze","arguments":{"prompt":"x","analysis_type":"general"}}}"#;
     let ping = r#"{"jsonrpc":"2.0","id":2,"method":"ping"}"#;
     for body in [

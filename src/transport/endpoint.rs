@@ -21,7 +21,10 @@ use rmcp::transport::{
 };
 use serde::Deserialize;
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -42,6 +45,12 @@ pub const MAX_BODY_BYTES: usize = 4 << 20;
 /// can send one.
 const MAX_REJECTED_BYTES: usize = 64 << 10;
 const REJECTED_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A body from this size on, in bytes, is many times as large once it is parsed. Few are in work at a time, and one waits
+/// for its turn at most [`LARGE_TIMEOUT`].
+const LARGE_BYTES: usize = 256 << 10;
+const LARGE_AT_ONCE: usize = 4;
+const LARGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest wait for a complete request body. There is no time-out afterwards: a call has its own deadline, and an
 /// aborted response would not say whether the call was billed.
@@ -64,6 +73,10 @@ pub(super) struct Endpoint {
     /// The service that opens a session for each `initialize`.
     with_sessions: StreamableHttpService<BondMcp, LocalSessionManager>,
     sessions: Sessions,
+    /// For streams that wait for messages of a session: rmcp allows several to each, and they must leave room for requests.
+    streams: Arc<Semaphore>,
+    /// For requests with a large body.
+    large: Arc<Semaphore>,
     /// Ends the streams that wait for messages of a session; they would keep the server from stopping.
     draining: CancellationToken,
 }
@@ -104,6 +117,8 @@ impl Endpoint {
             stateless: service(config.clone().with_legacy_session_mode(false)),
             with_sessions: service(config),
             sessions,
+            streams: Arc::new(Semaphore::new(protection.max_sessions_overall / 2)),
+            large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
             draining,
         })
     }
@@ -114,9 +129,9 @@ impl Endpoint {
             Err(rejection) => {
                 // A connection whose request was not read is closed, and a client that is still sending sees that and not
                 // the challenge.
-                let read = timeout(REJECTED_TIMEOUT, to_bytes(request.into_body(), MAX_REJECTED_BYTES)).await;
+                let read = timeout(REJECTED_TIMEOUT, discarded(request.into_body())).await;
                 let mut response = endpoint.rejected(rejection);
-                if !matches!(read, Ok(Ok(_))) {
+                if read != Ok(true) {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 return response;
@@ -128,6 +143,13 @@ impl Endpoint {
             Ok(body) => body,
             Err((status, reason)) => return refusal(status, reason),
         };
+        let mut _large = None;
+        if body.len() >= LARGE_BYTES {
+            match timeout(LARGE_TIMEOUT, Arc::clone(&endpoint.large).acquire_owned()).await {
+                Ok(Ok(permit)) => _large = Some(permit),
+                _ => return busy("too many large requests are in work; try again later"),
+            }
+        }
         if let Some(refused) = endpoint.beyond_scopes(scopes, &body) {
             return refused;
         }
@@ -140,8 +162,14 @@ impl Endpoint {
         match route {
             Route::Stateless => endpoint.stateless.handle(request).await.map(Body::new),
             Route::Session if endpoint.sessions.is_theirs(&owner, request.headers()) => {
+                if !waits {
+                    return endpoint.with_sessions.handle(request).await.map(Body::new);
+                }
+                let Ok(permit) = Arc::clone(&endpoint.streams).try_acquire_owned() else {
+                    return busy("too many streams are open; try again later");
+                };
                 let response = endpoint.with_sessions.handle(request).await.map(Body::new);
-                if waits { response.map(|body| endpoint.until_draining(body)) } else { response }
+                response.map(|body| endpoint.until_draining(body, permit))
             }
             // Not 401, or the host would sign in again; and the same for a session of somebody else as for none.
             Route::Session => refusal(StatusCode::NOT_FOUND, "there is no such session"),
@@ -196,19 +224,32 @@ impl Endpoint {
 
     async fn open_session(&self, owner: &Owner, request: Request) -> Response {
         let Some(opening) = self.sessions.open(owner).await else {
-            let full = "too many sessions are open; close one or try again later";
-            let refusal = refusal(StatusCode::SERVICE_UNAVAILABLE, full);
-            return ([(RETRY_AFTER, "30")], refusal).into_response();
+            return busy("too many sessions are open; close one or try again later");
         };
         let response = self.with_sessions.handle(request).await.map(Body::new);
         opening.opened(response.headers());
         response
     }
 
-    fn until_draining(&self, body: Body) -> Body {
+    /// Ends a stream with the server; its permit goes with it.
+    fn until_draining(&self, body: Body, permit: OwnedSemaphorePermit) -> Body {
         let draining = self.draining.clone().cancelled_owned();
-        Body::from_stream(body.into_data_stream().take_until(draining))
+        let held = move |frame| {
+            let _ = &permit;
+            frame
+        };
+        Body::from_stream(body.into_data_stream().take_until(draining).map(held))
     }
+}
+
+/// Reads a body without keeping it; `false` if it is too large or breaks off.
+async fn discarded(body: Body) -> bool {
+    let (mut chunks, mut left) = (body.into_data_stream(), MAX_REJECTED_BYTES);
+    while let Some(chunk) = chunks.next().await {
+        let Some(rest) = chunk.ok().and_then(|chunk| left.checked_sub(chunk.len())) else { return false };
+        left = rest;
+    }
+    true
 }
 
 /// Reads a request's body, or says why it is refused.
@@ -225,6 +266,10 @@ pub(super) async fn read_body(body: Body, max_bytes: usize) -> Result<Bytes, (St
 pub(super) fn error(code: &str, description: &str) -> impl IntoResponse {
     let body = json!({ "error": code, "error_description": description });
     ([(CACHE_CONTROL, "no-store")], Json(body))
+}
+
+fn busy(reason: &str) -> Response {
+    ([(RETRY_AFTER, "30")], refusal(StatusCode::SERVICE_UNAVAILABLE, reason)).into_response()
 }
 
 fn refusal(status: StatusCode, reason: &str) -> Response {

@@ -62,7 +62,7 @@ impl Class {
     /// client keep out programs, not people. Those overall keep the database usable.
     const fn limit(self) -> Limit {
         let (per_client, overall, counts) = match self {
-            // Each writes a record. Who adds a connector sends one or two; an office adds it after the same e-mail.
+            // Each can write a record. Who adds a connector sends one or two; an office adds it after the same e-mail.
             Self::Authorize => (Rate::new(120, 4), Rate::new(1000, 100), Counts::All),
             // A sign-in with consent is about ten requests; an office signs in within minutes.
             Self::Page => (Rate::new(600, 20), Rate::new(4000, 400), Counts::All),
@@ -85,7 +85,7 @@ impl Class {
         }
         let first = path.split('/').nth(1)?;
         match (path, first) {
-            ("/authorize", _) => Some(Self::Authorize),
+            ("/authorize" | "/connections", _) => Some(Self::Authorize),
             ("/register", _) => Some(Self::Register),
             ("/token", _) => Some(Self::Token),
             ("/revoke", _) => Some(Self::Revoke),
@@ -134,13 +134,11 @@ async fn limit(State(limits): State<Limits>, request: Request, next: Next) -> Re
         return too_many(class, wait);
     }
     let response = next.run(request).await;
-    match response.status() {
-        StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED => match counted.take() {
-            Ok(()) => response,
-            Err(wait) => too_many(class, wait),
-        },
-        _ => response,
+    if matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED) {
+        // It counts for those that follow. This one is answered: a host must learn that its token has expired.
+        let _ = counted.take();
     }
+    response
 }
 
 /// The buckets that a request is counted in.

@@ -277,6 +277,28 @@ async fn a_bondmcp_that_does_not_tell_who_somebody_is_cannot_be_used() {
     assert_goes_on(&visitor.sign_in(&url, EMAIL, &hosted.world.place.password).await, NEXT);
 }
 
+// Nobody is kept out by the limits of somebody else's plan.
+#[tokio::test(flavor = "multi_thread")]
+async fn people_who_sign_in_share_no_rate_limit() {
+    let hosted = Hosted::new().await;
+    let password = &hosted.world.place.password;
+    let login = reqwest::Client::new().post(format!("{}/auth/login", hosted.world.place.base_url));
+    let login = login.header("content-type", "application/json");
+    let body = json!({"email": EMAIL, "password": secrets::text(password)}).to_string();
+    let tokens = within(within(login.body(body).send()).await.unwrap().text()).await.unwrap();
+    let mut tokens: serde_json::Value = serde_json::from_str(&tokens).unwrap();
+    // Who somebody is, is asked for with a request that the plan limits.
+    tokens.as_object_mut().unwrap().remove("user");
+    let faults = hosted.world.sandbox.faults();
+    faults.always(LOGIN, Fault::Answer(tokens));
+    faults.next("GET /auth/me", Fault::TooMany(Some("30".to_owned())));
+    let (first, url) = hosted.visitor_to_sign_in(NEXT).await;
+    let refused = first.sign_in(&url, EMAIL, password).await;
+    assert_eq!(refused.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    let (second, url) = hosted.visitor_to_sign_in(NEXT).await;
+    assert_goes_on(&second.sign_in(&url, EMAIL, password).await, NEXT);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_bondmcp_says_of_what_somebody_typed_is_shown_without_it() {
     let hosted = Hosted::new().await;

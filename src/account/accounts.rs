@@ -96,11 +96,11 @@ impl Accounts {
     }
 
     /// Returns what finds out who somebody is whose account is not known yet. What that person types is known to the
-    /// process-wide redactor as long as it is in use, and to no owner's.
+    /// process-wide redactor as long as it is in use, and to no owner's, nor to another stranger's.
     #[must_use]
     pub fn authenticator(&self) -> Authenticator {
         let Shared { client, redactor, clock, tasks, .. } = &*self.shared;
-        Authenticator::new(client.for_owner(redactor.scope()), clock.clone(), tasks.clone())
+        Authenticator::for_strangers(client.for_owner(redactor.scope()), clock.clone(), tasks.clone())
     }
 
     /// Returns the vault, and opens it if it is not open yet.

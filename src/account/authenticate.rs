@@ -23,6 +23,8 @@ pub struct Authenticator {
     clock: Clock,
     /// Tasks that run to their end even when their caller is gone.
     tasks: TaskTracker,
+    /// Whether it authenticates people who are strangers to each other.
+    for_strangers: bool,
 }
 
 /// Somebody who has proved who they are. Dropped before an account has adopted it, its session is ended at BondMCP.
@@ -72,7 +74,18 @@ pub struct KeptSessionView<'a> {
 
 impl Authenticator {
     pub(super) fn new(client: Client, clock: Clock, tasks: TaskTracker) -> Self {
-        Self { client, clock, tasks }
+        Self { client, clock, tasks, for_strangers: false }
+    }
+
+    /// Makes one for people who are strangers to each other: what one types and the limits of their plan are no other's.
+    pub(super) fn for_strangers(client: Client, clock: Clock, tasks: TaskTracker) -> Self {
+        Self { for_strangers: true, ..Self::new(client, clock, tasks) }
+    }
+
+    /// Returns the authenticator for one person.
+    fn for_one(&self) -> Self {
+        let client = if self.for_strangers { self.client.for_stranger() } else { self.client.clone() };
+        Self { client, for_strangers: false, ..self.clone() }
     }
 
     /// Base URL that requests go to.
@@ -83,13 +96,13 @@ impl Authenticator {
 
     /// Creates a BondMCP account. It can sign in once the person has opened the link in the e-mail.
     pub async fn register(&self, email: &str, password: &SecretString) -> Result<Registration, Error> {
-        let registered = self.client.register(email, password).await?;
+        let registered = self.for_one().client.register(email, password).await?;
         Ok(Registration { user_id: registered.user_id, email: registered.email })
     }
 
     /// Opens a session with an e-mail address and a password.
     pub async fn with_password(&self, email: &str, password: SecretString) -> Result<Authenticated, Error> {
-        let (this, email) = (self.clone(), email.to_owned());
+        let (this, email) = (self.for_one(), email.to_owned());
         self.run_to_completion(async move {
             let answer = this.client.login(&email, &password).await;
             let outcome = |error| UserFacingError::from(error).kind.name();
@@ -114,8 +127,9 @@ impl Authenticator {
 
     /// Tests an API key that the person entered instead of signing in.
     pub async fn with_key(&self, key: SecretString) -> Result<Authenticated, Error> {
-        self.client.list_models(&key).await?;
-        Ok(Authenticated { authenticator: self.clone(), proof: Some(Proof::Key(key)) })
+        let this = self.for_one();
+        this.client.list_models(&key).await?;
+        Ok(Authenticated { authenticator: this, proof: Some(Proof::Key(key)) })
     }
 
     /// Takes a session out of the record that kept it.
@@ -123,19 +137,19 @@ impl Authenticator {
     pub fn restore(&self, kept: KeptSession) -> Authenticated {
         let KeptSession { email, user, session } = kept;
         let proof = Proof::Session(NewSession { email, password: None, user, session });
-        Authenticated { authenticator: self.clone(), proof: Some(proof) }
+        Authenticated { authenticator: self.for_one(), proof: Some(proof) }
     }
 
     /// Revokes API keys of grants that have ended, with a session that a record keeps.
     pub async fn revoke_leftovers(&self, kept: &KeptSession, left: &Leftovers) -> Result<(), Error> {
-        let token = &kept.session.access_token;
+        let (client, token) = (self.for_one().client, &kept.session.access_token);
         let keys = if left.needs_list() {
-            left.all_keys(&self.client.list_api_keys(token).await?)
+            left.all_keys(&client.list_api_keys(token).await?)
         } else {
             left.keys.clone()
         };
         for id in &keys {
-            match self.client.revoke_api_key(token, id).await {
+            match client.revoke_api_key(token, id).await {
                 Err(error) if !error.is_not_found() => return Err(error.into()),
                 _ => tracing::info!(key_id = id, "the API key of a grant that has ended is revoked"),
             }

@@ -280,6 +280,9 @@ impl Spending {
     /// Deletes the ledger.
     pub async fn forget(&self) -> Result<(), Error> {
         let _turn = self.turn().await?;
+        // What is stored later would make the ledger anew.
+        self.ended().clear();
+        self.counted().calls = 0;
         loop {
             let (_, Some(version)) = self.read().await? else { return Ok(()) };
             match self.vault.open().await?.delete(&self.id, version).await {

@@ -76,6 +76,12 @@ impl Client {
         }
     }
 
+    /// Makes the client of a further person who is not known yet: it knows no secret of others, and has limits of its own.
+    #[must_use]
+    pub fn for_stranger(&self) -> Self {
+        self.for_owner(self.redactor.scope_among_many())
+    }
+
     async fn http(&self) -> Result<&reqwest::Client, Error> {
         let Shared { http, base_url, redactor, timing, .. } = &*self.shared;
         let make = || async {

@@ -6,6 +6,8 @@ mod common;
 use std::{cell::RefCell, collections::BTreeMap};
 
 use bondmcp_server::{
+    account::{NewGrant, Usd},
+    bondmcp::wire::Permission,
     clock::Clock,
     oauth::{EndReason, Grant},
     sandbox::{Fault, Plan},
@@ -224,6 +226,9 @@ async fn a_person_signs_in_agrees_and_the_client_has_tokens_over_two_replicas() 
     let token = tokens["access_token"].as_str().unwrap();
     let [key] = &keys(&server)[..] else { panic!("one key") };
     assert!(key.starts_with("Test client (this computer) 20"), "{key}");
+    let list = server.call(token, "manage_api_keys", json!({"action": "list"})).await;
+    let given = format!("{tokens} {list}");
+    secrets::assert_absent(&server.sandbox.secrets_issued(), given.as_bytes(), "what the app gets");
     // The session is not what calls are made with.
     server.sandbox.expire_tokens();
     for replica in [&server, &other] {
@@ -537,7 +542,7 @@ async fn a_code_that_nobody_redeems_leaves_no_key() {
     Browser::new(&[&server]).allow(&authorization(&server).await).await;
     server.hosted.sweep().await;
     assert_eq!(keys(&server).len(), 1);
-    server.clock.advance(TimeDelta::minutes(11));
+    server.clock.advance(TimeDelta::minutes(16));
     within(Box::pin(join(sweep_until(&server, 0), sweep_until(&other, 0)))).await;
     assert!(keys(&server).is_empty());
 }
@@ -551,17 +556,79 @@ async fn what_a_crash_has_left_is_found_by_the_next_sweep() {
     let subject = server.server.subject("usr_1");
     server.server.create_grant(&subject, &request, request.scopes).await.unwrap();
     server.agree_to(&request, request.scopes).await;
+    // Its key exists at BondMCP, and here is nothing but the intent.
+    let lost = server.server.create_grant(&subject, &request, request.scopes).await.unwrap();
+    server.sandbox.faults().next(CREATE, Fault::ProcessThenDrop);
+    let authenticator = server.accounts.authenticator();
+    let session = within(authenticator.with_password(EMAIL, server.place.password.clone())).await.unwrap();
+    let new =
+        NewGrant { key_name: "lost".into(), permissions: vec![Permission::Read], daily_limit: Usd::cents(5) };
+    let account = server.accounts.open(&lost.owner());
+    within(Box::pin(account.open_grant(session, new))).await.unwrap_err();
     let used = Browser::new(&[&server]).allow(&asked).await;
     assert_eq!(server.redeem(&asked, &parameter(&used, "code")).await.0, 200);
+    let before = grants(&server).await;
     Browser::new(&[&server]).allow(&asked).await;
     let all = grants(&server).await;
-    let ended = all.iter().max_by_key(|grant| grant.created_at).unwrap();
+    let ended = all.iter().find(|grant| !before.contains(grant)).unwrap();
     server.server.end_grant(&ended.id, EndReason::Operator).await.unwrap();
-    assert_eq!((all.len(), keys(&server).len()), (4, 2));
+    assert_eq!((all.len(), keys(&server).len()), (5, 3));
 
-    server.clock.advance(TimeDelta::minutes(11));
-    sweep_until(&server.replica().await, 1).await;
+    server.clock.advance(TimeDelta::minutes(16));
+    // It sweeps when it starts.
+    let _restarted = server.replica().await;
+    within(async {
+        while grants(&server).await.len() != 1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     assert_eq!(keys(&server).len(), 1);
+}
+
+/// Its accounts are found under the address of BondMCP: with another one, no grant must seem to have nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_for_another_bondmcp_ends_nothing_and_does_not_start() {
+    let server = at_a_time().await;
+    let asked = authorization(&server).await;
+    let answer = Browser::new(&[&server]).allow(&asked).await;
+    assert_eq!(server.redeem(&asked, &parameter(&answer, "code")).await.0, 200);
+    assert_eq!(server.hosted.bound_elsewhere().await.unwrap(), None);
+    let other = server.replica_for("https://other.example/mcp").await;
+    let bound = other.bound_elsewhere().await.unwrap();
+    assert_eq!(bound.as_deref(), Some(&*server.place.base_url));
+    server.clock.advance(TimeDelta::minutes(16));
+    within(Box::pin(other.sweep())).await;
+    assert_eq!((grants(&server).await.len(), keys(&server).len()), (1, 1));
+}
+
+/// RFC 9700, section 4.11.2: anybody can register an address, and nobody is sent there before they have decided.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_faulty_request_sends_nobody_to_an_address_that_somebody_registered() {
+    let server = HostedServer::start().await;
+    for redirect_uri in ["https://evil.test/callback", "com.evil:/callback", "https.claude.ai:/callback"] {
+        let client_id = server.register(&[redirect_uri]).await;
+        let asked = Authorization { redirect_uri: redirect_uri.into(), ..Authorization::of(client_id) };
+        let faulty = asked.query().replace("response_type=code", "response_type=token");
+        let response = server.get(&format!("/authorize?{faulty}")).await;
+        assert_eq!((response.status().as_u16(), response.headers().get("location")), (400, None));
+        let page = text(response).await;
+        assert!(!page.contains("http-equiv") && page.contains("error=unsupported_response_type"), "{page}");
+    }
+}
+
+/// An app's own scheme may look like a host; any app of the device can take it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scheme_that_looks_like_a_host_is_shown_as_a_scheme() {
+    let server = HostedServer::start().await;
+    let redirect_uri = "https.claude.ai:/callback";
+    let client_id = server.register(&[redirect_uri]).await;
+    let asked = Authorization { redirect_uri: redirect_uri.into(), ..Authorization::of(client_id) };
+    let browser = Browser::new(&[&server]);
+    let (page, form) = browser.consent(&asked).await;
+    assert!(form.html.contains("https.claude.ai:") && form.html.contains("on your device"), "{}", form.html);
+    let done = location(&browser.decide(&page, &form, "allow").await);
+    assert_eq!(browser.get(&done).await.status(), 200, "a page opens the app");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -265,6 +265,14 @@ async fn what_is_beyond_the_scopes_is_hidden_and_refused() {
     assert_eq!(prompts["result"]["prompts"], json!([]));
     let (_, templates) = status_and_json(ask("resources/templates/list", None, json!({})).await).await;
     assert_eq!(templates["result"]["resourceTemplates"], json!([]));
+    let of_key = json!({"ref": {"type": "ref/resource", "uri": "bondmcp://keys/{key_id}"},
+        "argument": {"name": "key_id", "value": ""}});
+    let (_, completed) = status_and_json(ask("completion/complete", None, of_key).await).await;
+    assert!(completed.get("result").is_none(), "{completed}");
+    let (_, of_health) = server.tokens("health").await;
+    let listing = server.modern(text_of(&of_health, "access_token"), "resources/list", None, json!({}));
+    let (_, resources) = status_and_json(server.send(listing).await).await;
+    assert!(!resources.to_string().contains("bondmcp://models"), "{resources}");
     assert_eq!(server.call(token, "list_models", json!({})).await["count"], 3);
     for (method, what, scope) in [
         ("tools/call", "health_analyze", "health"),
@@ -412,7 +420,7 @@ async fn trouble_with_the_store_is_a_reason_to_try_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_to_stop_says_so_first_and_then_lets_calls_end() {
-    let drain = Drain { delay: Duration::from_secs(1), timeout: Duration::from_mins(1) };
+    let drain = Drain { delay: Duration::from_secs(5), timeout: Duration::from_mins(1) };
     let mut server = HostedServer::start_with(Setup { drain, ..Setup::default() }).await;
     let (_, tokens) = server.tokens("models").await;
     let token = text_of(&tokens, "access_token").to_owned();

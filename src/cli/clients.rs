@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    oauth::{AddedClient, Client, Grant, NewClient},
+    oauth::{AddedClient, Client, ClientKind, Grant, NewClient},
 };
 
 pub(super) const EXAMPLES: &str = "Examples:
@@ -210,10 +210,12 @@ impl Revoke {
                 return Err(Error::Cancelled);
             }
         }
-        // First, so that nobody can allow it anything any more.
+        // First, so that nobody can allow a client that was added here anything any more.
         server.clients().remove(&self.id).await?;
         super::grants::revoke(app, operator, &granted().await?).await?;
-        app.printer.print_out(format_args!("Client {} is revoked.", self.id));
+        let registers_itself = grants.iter().any(|grant| grant.client_kind != ClientKind::Registered);
+        let then = if registers_itself { " It was not added here: people can connect it again." } else { "" };
+        app.printer.print_out(format_args!("Client {} is revoked.{then}", self.id));
         Ok(())
     }
 }

@@ -99,7 +99,7 @@ impl Prepared {
     }
 }
 
-pub(super) fn usd(text: &str) -> Result<Usd, String> {
+fn usd(text: &str) -> Result<Usd, String> {
     match text.parse::<f64>() {
         Ok(amount) if (0.0..=1e6).contains(&amount) => Ok(Usd::from_f64(amount)),
         _ => Err("give an amount such as 5 or 0.50".to_owned()),

@@ -13,6 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use tracing::Instrument as _;
 use url::Url;
 
 use super::{
@@ -138,7 +139,7 @@ async fn authorize(
     let server = &hosted.inner.server;
     let request = match server.authorization_request(&query.unwrap_or_default()).await {
         Ok(request) => request,
-        Err(RequestError::Redirect(to)) => return to_client(&to),
+        Err(RequestError::Redirect(to)) => return hosted.answer_unsound(&to),
         Err(RequestError::Store(error)) => return hosted.failed(&error.into()),
         Err(RequestError::Page(text)) => {
             let text =
@@ -216,15 +217,18 @@ async fn decide(Shared(hosted): Shared<Hosted>, Path(id): Path<String>, request:
         if authorization.set(State::Working { since: hosted.now() }).await? {
             let hosted = hosted.clone();
             // To its end even when the browser is gone.
-            let work = tokio::spawn(async move {
-                hosted.step(&authorization, "allowed").await;
-                let state = match hosted.allow(&authorization, &browser, &person, consent).await {
-                    Ok(grant) => State::Allowed { grant: grant.id },
-                    Err(AllowError::SignedOut) => State::Asking,
-                    Err(AllowError::Failed(problem)) => State::Failed { problem },
-                };
-                hosted.finish(authorization, state).await
-            });
+            let work = tokio::spawn(
+                async move {
+                    hosted.step(&authorization, "allowed").await;
+                    let state = match hosted.allow(&authorization, &browser, &person, consent).await {
+                        Ok(grant) => State::Allowed { grant: grant.id },
+                        Err(AllowError::SignedOut) => State::Asking,
+                        Err(AllowError::Failed(problem)) => State::Failed { problem },
+                    };
+                    hosted.finish(authorization, state).await
+                }
+                .in_current_span(),
+            );
             work.await.unwrap_or(Ok(()))?;
         }
         Ok(done)
@@ -322,7 +326,21 @@ impl Hosted {
         let link = SecretString::from(to.as_str());
         let notice = self.notice("Return to the app", text);
         let reference = Some(authorization.pending.request.reference.as_str());
-        Notice { link: Some(link.expose_secret()), reference, ..notice }.response(StatusCode::OK)
+        Notice { link: Some(link.expose_secret()), opens_link: true, reference, ..notice }
+            .response(StatusCode::OK)
+    }
+
+    /// Tells a client that its request is not sound. Anybody can register a client, and nobody has signed in yet, so only
+    /// a program on the person's own computer is answered without a click (RFC 9700, section 4.11.2).
+    fn answer_unsound(&self, to: &Url) -> Response {
+        // Redirect URIs with this scheme are those of loopback.
+        if to.scheme() == "http" {
+            return to_client(to);
+        }
+        let text =
+            "The app sent a request that this server cannot accept. Continue only if you came from that app.";
+        let notice = self.notice("This app can't be connected", text);
+        Notice { is_problem: true, link: Some(to.as_str()), ..notice }.response(StatusCode::BAD_REQUEST)
     }
 }
 

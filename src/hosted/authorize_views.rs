@@ -51,8 +51,10 @@ pub struct Notice<'a> {
     pub title: &'a str,
     pub text: &'a str,
     pub is_problem: bool,
-    /// Address of the app, which the page opens, and offers as a link.
+    /// Address of the app, which the page offers as a link.
     pub link: Option<&'a str>,
+    /// Whether the page also opens that address by itself.
+    pub opens_link: bool,
     /// Path and form token of the button that tries again.
     pub retry: Option<(String, &'a str)>,
     /// Seconds after which the page asks again.

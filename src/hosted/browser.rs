@@ -200,7 +200,8 @@ impl Browsers {
         person: &Person,
         authenticated: Authenticated,
     ) -> Result<String, vault::Error> {
-        let known = Browser { name: browser.name.clone(), secret: self.next_secret(browser, page_id) };
+        let secret = self.next_secret(browser, page_id, &person.subject);
+        let known = Browser { name: browser.name.clone(), secret };
         let id = digest(&known.secret);
         loop {
             let former = self.records.read::<SignedIn>(KIND, &id).await?;
@@ -241,11 +242,11 @@ impl Browsers {
         secret::same(&self.form_token(browser), given)
     }
 
-    /// Returns the secret of the browser's cookie after it has signed in on a page. Who knows the cookie before cannot
-    /// compute it.
-    fn next_secret(&self, browser: &Browser, page_id: &SecretString) -> SecretString {
+    /// Returns the secret of the browser's cookie after this person has signed in on a page. Who knows the cookie before
+    /// cannot compute it, nor learn it by signing in as somebody else.
+    fn next_secret(&self, browser: &Browser, page_id: &SecretString, subject: &Subject) -> SecretString {
         let (key, _) = self.records.vault().derived_keys(b"the cookie of a browser after a sign-in");
-        mac(&*key, &[browser.secret.expose_secret(), page_id.expose_secret()])
+        mac(&*key, &[browser.secret.expose_secret(), page_id.expose_secret(), subject.as_str()])
     }
 
     /// Returns the record of somebody who is still signed in in the browser.

@@ -95,21 +95,20 @@ impl Destination {
     pub fn of(request: &AuthorizationRequest) -> Self {
         let host = request.redirect_host();
         let is_loopback = matches!(host.as_str(), "localhost" | "127.0.0.1" | "[::1]");
-        let is_on_the_web =
-            request.redirect_uri.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("http"));
-        match is_on_the_web {
-            true if is_loopback => Self::Loopback,
-            true => Self::Host(host),
-            false => Self::App(host),
+        if host.ends_with(':') {
+            Self::App(host)
+        } else if is_loopback {
+            Self::Loopback
+        } else {
+            Self::Host(host)
         }
     }
 
     /// Returns the name that a page shows.
     pub fn name(&self) -> String {
         match self {
-            Self::Host(host) => host.clone(),
+            Self::Host(name) | Self::App(name) => name.clone(),
             Self::Loopback => "an app on your own computer".to_owned(),
-            Self::App(scheme) => format!("{scheme}:"),
         }
     }
 

@@ -89,9 +89,9 @@ impl Hosted {
         };
         let outcome = authorization.set(state).await;
         if let (Some(id), Ok(false) | Err(_)) = (made, &outcome)
-            && let Ok(Some(grant)) = self.inner.server.grant(&id).await
+            && let Err(error) = self.end(&[id], EndReason::Refused).await
         {
-            self.abandon(&grant).await;
+            tracing::warn!(%error, "a grant that nobody hears of was not ended yet");
         }
         outcome.map(|_| ())
     }

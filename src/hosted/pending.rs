@@ -43,7 +43,7 @@ pub enum State {
     Working {
         since: Timestamp,
     },
-    /// The grant could not be made, and nothing of it is left. The text is our own.
+    /// The grant could not be made, and nothing of it is left. The text may quote BondMCP; it is redacted.
     Failed {
         problem: String,
     },

@@ -4,10 +4,12 @@
 
 use std::time::Duration;
 
+use tracing::Instrument as _;
+
 use super::{Hosted, browser::Browser};
 use crate::{
     account::{self, Leftovers},
-    oauth::{EndReason, Grant, Next, Subject},
+    oauth::{Grant, Next, Subject},
     secret::{self, ExposeSecret as _},
     vault::{self, RecordId, RecordKind},
 };
@@ -21,8 +23,8 @@ const SWEEP: RecordKind = RecordKind::new("sweep");
 /// Life of that lease without being extended: how long others wait for a replica that died.
 const SWEEP_LEASE: Duration = Duration::from_mins(5);
 
-/// Age from which a grant that is not complete is one whose process has died.
-const INCOMPLETE_AFTER: chrono::TimeDelta = chrono::TimeDelta::minutes(10);
+/// The address of the BondMCP that has the accounts of the grants.
+const UPSTREAM: RecordKind = RecordKind::new("upstream");
 
 /// How far a grant that has ended is released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,11 +113,12 @@ impl Hosted {
     /// Revokes the keys that wait for the person who has signed in in a browser. Nobody waits for that.
     pub(super) fn settle_in_background(&self, browser: &Browser) {
         let (hosted, browser) = (self.clone(), browser.clone());
-        tokio::spawn(async move {
+        let work = async move {
             if let Err(error) = hosted.settle_in(&browser).await {
                 tracing::warn!(%error, "API keys of grants that have ended are not revoked yet");
             }
-        });
+        };
+        tokio::spawn(work.in_current_span());
     }
 
     async fn settle_in(&self, browser: &Browser) -> Result<(), Error> {
@@ -160,16 +163,11 @@ impl Hosted {
         for grant in server.end_expired_grants().await? {
             self.note_end(&grant).await;
         }
-        for grant in server.all_grants().await? {
+        for grant in server.all_grants().await?.into_iter().filter(|grant| grant.ended.is_some()) {
             if !self.holds_sweep(holder).await? {
                 return Ok(());
             }
-            if grant.ended.is_some() {
-                self.release(&grant).await;
-            } else if self.is_incomplete(&grant).await {
-                server.end_grant(&grant.id, EndReason::Expired).await?;
-                self.release(&grant).await;
-            }
+            self.release(&grant).await;
         }
         for (subject, _) in server.records().all::<Leftovers>(REVOCATIONS).await? {
             if !self.holds_sweep(holder).await? {
@@ -182,16 +180,15 @@ impl Hosted {
         Ok(())
     }
 
-    /// Whether the process that made the grant has died meanwhile.
-    async fn is_incomplete(&self, grant: &Grant) -> bool {
-        self.now() - grant.created_at > INCOMPLETE_AFTER
-            && self
-                .inner
-                .accounts
-                .open(&grant.owner())
-                .is_complete_grant()
-                .await
-                .is_ok_and(|complete| !complete)
+    /// Binds what is connected at this public URL to the BondMCP that this server calls. Returns the address of another
+    /// one if it is bound to that: accounts are found under it alone, so every grant that ends would seem to have no key.
+    pub async fn bound_elsewhere(&self) -> Result<Option<String>, vault::Error> {
+        let ours = self.inner.accounts.authenticator().upstream().as_str().to_owned();
+        let bind = |bound: Option<String>| match bound {
+            None => (Next::Write(ours.clone(), None), None),
+            Some(bound) => (Next::Keep, (bound != ours).then_some(bound)),
+        };
+        self.inner.server.records().change(UPSTREAM, "", bind).await
     }
 
     /// Takes or extends the turn of this replica.

@@ -16,6 +16,7 @@ use http::{
     request::Parts,
 };
 use serde::Deserialize;
+use tracing::Instrument as _;
 
 use super::{Attempt, AttemptRefused, Hosted, audit::AuditedEvent, browser::Browser, person::Person};
 use crate::{
@@ -131,7 +132,9 @@ async fn go_back(visit: Visit, Form(given): Form<ButtonForm>) -> Response {
 
 /// Completes `work` even if the browser closes the connection, so that no sign-in is lost.
 async fn run_to_completion(work: impl Future<Output = Response> + Send + 'static) -> Response {
-    tokio::spawn(work).await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+    tokio::spawn(work.in_current_span())
+        .await
+        .unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
 /// A browser on a page.
@@ -375,8 +378,9 @@ impl Visit {
         matches!(self.page.state(), State::Verifying { email } if email == address)
     }
 
+    /// The attempt stays counted for its client and its address: BondMCP sends an e-mail for each account.
     async fn now_verifying(&mut self, email: &str) -> Result<(), vault::Error> {
-        self.undecided().await?;
+        self.page.attempt_was_undecided().await?;
         self.page.set_state(State::Verifying { email: email.to_owned() }).await
     }
 

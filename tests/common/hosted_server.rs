@@ -101,6 +101,24 @@ impl HostedServer {
         Self::run(sandbox, place, origin, listener, vault, network, drain, clock).await
     }
 
+    /// Returns a replica that is configured with another BondMCP. It serves nothing.
+    pub async fn replica_for(&self, base_url: &str) -> Hosted {
+        let settings = settings(&self.place, base_url, self.vault.as_deref());
+        let (clock, redactor) = (self.clock.clone(), Redactor::default());
+        let client =
+            Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), Timing::default());
+        let accounts = Accounts::new(&settings, "bondmcp-server".into(), client, clock.clone(), redactor);
+        let vault = accounts.vault().await.unwrap();
+        let origin: bondmcp_server::config::PublicOrigin = self.origin.parse().unwrap();
+        let settings = oauth::Settings::new(origin.clone());
+        let server = AuthorizationServer::open(vault, settings, Network::public(), clock).await.unwrap();
+        Hosted::new(
+            server,
+            accounts,
+            hosted::Settings { origin, default_daily_spend: Usd::default(), demo: None },
+        )
+    }
+
     #[allow(clippy::too_many_arguments, reason = "what replicas share and what they do not")]
     async fn run(
         sandbox: Arc<RunningSandbox>,
@@ -112,14 +130,7 @@ impl HostedServer {
         drain: Drain,
         clock: Clock,
     ) -> Self {
-        let settings = Settings::load(Flags::default(), None, |name| match name {
-            "BONDMCP_BASE_URL" => Some(place.base_url.clone().into()),
-            "BONDMCP_DATA_DIR" => Some(place.data_dir().into()),
-            "BONDMCP_SEALING_KEY" => Some(secrets::text(&place.sealing_key).into()),
-            "BONDMCP_VAULT" => vault.clone().map(Into::into),
-            _ => None,
-        })
-        .unwrap();
+        let settings = settings(&place, &place.base_url, vault.as_deref());
         let redactor = Redactor::default();
         let client =
             Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), Timing::default());
@@ -332,4 +343,15 @@ pub async fn status_and_json(response: Response) -> (u16, Value) {
     let status = response.status().as_u16();
     let text = within(response.text()).await.unwrap();
     (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+}
+
+fn settings(place: &Place, base_url: &str, vault: Option<&str>) -> Settings {
+    Settings::load(Flags::default(), None, |name| match name {
+        "BONDMCP_BASE_URL" => Some(base_url.into()),
+        "BONDMCP_DATA_DIR" => Some(place.data_dir().into()),
+        "BONDMCP_SEALING_KEY" => Some(secrets::text(&place.sealing_key).into()),
+        "BONDMCP_VAULT" => vault.map(Into::into),
+        _ => None,
+    })
+    .unwrap()
 }

@@ -7,13 +7,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use super::listen;
 use crate::{
     account::{self, Usd},
-    cli::{
-        App, Error,
-        printer::Printer,
-        process,
-        serving::{ServingArgs, usd},
-        stop,
-    },
+    cli::{App, Error, printer::Printer, process, serving::ServingArgs, stop},
     client_address::{TrustedProxies, TrustedProxy},
     config::PublicOrigin,
     hosted::{self, Hosted},
@@ -31,7 +25,7 @@ use crate::{
 #[command(next_help_heading = "Options with --public-url")]
 pub(super) struct HostedArgs {
     /// The daily budget, in US dollars, that the consent page suggests; each person can change it for each app
-    #[arg(long, value_name = "USD", default_value = "5", value_parser = usd, requires = "public_url")]
+    #[arg(long, value_name = "USD", default_value = "5", requires = "public_url")]
     default_daily_spend: Usd,
     /// How long an access token is good for; raise it for hosts that lose access when one expires
     #[arg(long, value_name = "SECONDS", default_value_t = 900, value_parser = clap::value_parser!(u64).range(60..=86_400), requires = "public_url")]
@@ -105,6 +99,14 @@ impl HostedArgs {
             demo: prepared.sign_in.demo.clone(),
         };
         let hosted = Hosted::new(server.clone(), prepared.accounts.clone(), settings);
+        // A sandbox may have another port each time.
+        if prepared.sign_in.demo.is_none()
+            && let Some(other) = hosted.bound_elsewhere().await.map_err(account::Error::from)?
+        {
+            return Err(Error::Usage(format!(
+                "what people have connected at {origin} belongs to BondMCP at {other}; correct --base-url, or use another --public-url"
+            )));
+        }
         let sign_in =
             sign_in::Options { public: Some(hosted.sign_in_pages().clone()), ..prepared.sign_in.clone() };
         let serving = prepared.start(Some(sign_in), stopping.clone())?;

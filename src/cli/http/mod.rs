@@ -41,7 +41,7 @@ pub(super) struct Args {
     listen: SocketAddr,
     /// Host the server for many people under this origin, such as https://bond.example.com; http:// for a trial on
     /// loopback [default: BONDMCP_PUBLIC_URL]
-    #[arg(long, value_name = "URL", env = PUBLIC_URL, hide_env = true, conflicts_with_all = ["no_auth", "allow_host", "allow_origin", "sign_in_port", "open_browser"])]
+    #[arg(long, value_name = "URL", env = PUBLIC_URL, hide_env = true, conflicts_with_all = ["no_auth", "allow_host", "allow_origin", "sign_in_port", "sign_in_timeout", "open_browser", "max_spend"])]
     public_url: Option<PublicOrigin>,
     #[command(flatten)]
     hosted: hosted::HostedArgs,

@@ -117,7 +117,7 @@ async fn examine_site(site: &Site, clock: &Clock, findings: &mut Findings<'_>) {
     for (name, outcome) in NAMES.iter().zip(outcomes) {
         findings.add(check(name, outcome));
     }
-    if !site.is_https() {
+    if site.origin.is_trial() {
         return findings.skip(&HTTPS_NAMES, "plain HTTP on loopback, for a trial");
     }
     for (name, outcome) in HTTPS_NAMES.iter().zip([edge::https_redirect(site).await, edge::hsts(site).await])

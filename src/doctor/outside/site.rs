@@ -41,10 +41,6 @@ impl Site {
         Self { origin, http }
     }
 
-    pub fn is_https(&self) -> bool {
-        self.origin.as_str().starts_with("https:")
-    }
-
     /// Returns the address of a path of the server.
     pub fn at(&self, path: &str) -> String {
         format!("{}{path}", self.origin)

@@ -108,6 +108,17 @@ fn containers_have_no_more_rights_than_they_need() {
     assert!(image.contains("\nUSER 65532:65532\n") && image.contains("cargo build --locked"));
 }
 
+// The servers trust what these addresses say of a client's address, so no container may be given them by chance.
+#[test]
+fn the_proxy_that_is_trusted_has_an_address_of_its_own() {
+    let compose = read("compose.yaml");
+    let fixed = Regex::new(r"ipv4_address: (\S+)").unwrap();
+    let addresses: Vec<_> = fixed.captures_iter(&compose).map(|found| found[1].to_owned()).collect();
+    assert_eq!(addresses.len(), 3, "{addresses:?}");
+    let trusted = addresses.iter().filter(|address| compose.contains(&format!("--trusted-proxy={address}")));
+    assert_eq!(trusted.count(), 1);
+}
+
 #[test]
 fn every_image_has_a_tag() {
     let image = Regex::new(r"(?m)^(?:FROM| +image:) (\S+)").unwrap();

@@ -165,9 +165,9 @@ class Topology:
             http {{
                 {temporary}
                 include {NGINX}/http.conf;
-                upstream bondmcp {{ zone bondmcp 64k; {servers} keepalive 32; }}
+                upstream bondmcp {{ zone bondmcp 64k; {servers} keepalive 32; keepalive_timeout 20s; }}
                 upstream bondmcp_mcp {{
-                    zone bondmcp_mcp 64k; hash $http_authorization consistent; {servers} keepalive 32;
+                    zone bondmcp_mcp 64k; hash $http_authorization consistent; {servers} keepalive 32; keepalive_timeout 20s;
                 }}
                 server {{
                     listen 127.0.0.1:{self.port} backlog=1024;

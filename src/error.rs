@@ -29,8 +29,8 @@ pub enum Kind {
     Conflict,
     /// The plan allows no more requests for now. Wait `retry_after_seconds`, or upgrade the plan.
     RateLimited,
-    /// The call would exceed a spending limit of the operator. Raise `--max-spend` or `--daily-spend`, or wait for the next
-    /// day (UTC).
+    /// The call would exceed a spending limit: the operator's (`--max-spend`, `--daily-spend`), or on a hosted server the
+    /// person's, who can change it on `/connections`. Raise it, or wait for the next day (UTC).
     SpendLimit,
     /// BondMCP cannot be reached, or does not answer as it documents. Read the message, and try again later.
     UpstreamUnavailable,

@@ -20,6 +20,20 @@ async fn a_port_in_use_is_named_with_the_flag_that_chooses_another() {
         let wanted = format!("error: Port {} is in use; choose another with --listen.\n", address.port());
         assert_eq!((code, err), (Some(1), wanted));
     }
+    let hosted = ["http", "--public-url", "http://localhost:8787", "--listen", "127.0.0.1:0"];
+    let metrics = ["--metrics-listen", &*address.to_string()];
+    let (code, _, err) = place.run(&[&hosted[..], &metrics].concat()).await;
+    assert!(code == Some(1) && err.contains("choose another with --metrics-listen"), "{err}");
+}
+
+/// Without TLS there is a trial only, for this computer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trial_listens_on_loopback_alone() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    let serve = ["http", "--public-url", "http://localhost:8787", "--listen", "0.0.0.0:8787"];
+    let (code, _, err) = place.run(&serve).await;
+    assert!(code == Some(2) && err.contains("https://"), "{err}");
 }
 
 /// A server for many people has no account of its own, and its hosts get tokens of their own.

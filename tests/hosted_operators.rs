@@ -265,19 +265,31 @@ async fn grants_are_revoked_with_their_keys_and_nobody_elses() {
 
 /// A key of a grant is known under the address of BondMCP alone: whoever revokes with another one must not forget it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_is_not_forgotten_by_a_command_that_names_another_bondmcp() {
+async fn a_command_that_names_another_bondmcp_is_told_the_right_one_and_does_nothing() {
     let operated = Operated::new().await;
     let grant = operated.connect(&operated.register().await, EMAIL).await;
     let elsewhere = ["--base-url", "http://127.0.0.1:9", "grants", "revoke", grant.id.as_str(), "--yes"];
-    let told = operated.ok(&elsewhere).await;
-    assert!(told.contains("running server"), "{told}");
-    assert!(!operated.is_active(&grant.id).await, "it ends all the same");
+    let (code, _, err) = operated.run(&elsewhere).await;
+    let flag = format!("--base-url {}", operated.server.place.base_url);
+    assert!(code == Some(2) && err.contains(&flag), "{err}");
+    assert!(operated.is_active(&grant.id).await);
     assert_eq!(operated.live_keys(EMAIL), 1);
-    let list = operated.ok(&["grants", "list"]).await;
-    assert!(list.contains("ended by an operator"), "{list}");
-    // It is repeated where the key is known.
-    operated.ok(&["grants", "revoke", grant.id.as_str(), "--yes"]).await;
-    assert_eq!(operated.live_keys(EMAIL), 0);
+}
+
+/// In an incident, nobody must take a mistyped id for a revocation.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_or_client_without_grants_is_named() {
+    let operated = Operated::new().await;
+    operated.connect(&operated.register().await, EMAIL).await;
+    for (flag, words) in [("--owner", "of owner nobody"), ("--client", "of client nobody")] {
+        let (code, _, err) = operated.run(&["grants", "revoke", flag, "nobody", "--yes"]).await;
+        assert!(code == Some(1) && err.contains(words) && err.contains("grants list --public-url"), "{err}");
+        let list = operated.ok(&["grants", "list", flag, "nobody"]).await;
+        assert_eq!(list, format!("No grants {words} at {}.\n", operated.server.origin));
+    }
+    let nameless = ["clients", "add", " ", "--redirect-uri", "http://127.0.0.1/callback"];
+    let (code, _, err) = operated.run(&nameless).await;
+    assert!(code == Some(2) && err.contains("a name"), "{err}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -95,12 +95,17 @@ fn the_table_of_errors_has_every_kind() {
 
 #[test]
 fn the_table_of_variables_has_every_one_that_the_program_reads() {
-    let global: BTreeSet<String> =
-        Cli::command().get_arguments().filter_map(|flag| flag.get_long().map(ToOwned::to_owned)).collect();
+    let command = Cli::command();
+    let of_http = command.find_subcommand("http").unwrap().get_arguments();
+    let flags: BTreeSet<String> = command
+        .get_arguments()
+        .chain(of_http)
+        .filter_map(|flag| flag.get_long().map(ToOwned::to_owned))
+        .collect();
     let mut table = "| variable | flag | meaning |\n|---|---|---|\n".to_owned();
     for (name, meaning) in config::ENVIRONMENT {
         let flag = name.strip_prefix("BONDMCP_").unwrap().to_lowercase().replace('_', "-");
-        let flag = if global.contains(&flag) { format!("`--{flag}`") } else { String::new() };
+        let flag = if flags.contains(&flag) { format!("`--{flag}`") } else { String::new() };
         let _ = writeln!(table, "| `{name}` | {flag} | {meaning} |");
     }
     assert_table("docs/command-line.md", "environment", &table);

@@ -195,7 +195,7 @@ impl Revoke {
             return Err(Error::Failed(anyhow!(
                 "No client {}. List them: `{}`",
                 self.id,
-                app.command(&["clients", "list"])
+                self.public_url.list_command(app, "clients")
             )));
         }
         if !self.yes {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Error, command_line, printer::Printer};
+use super::{Error, command_line, operator::PUBLIC_URL, printer::Printer};
 use crate::{
     clock::Clock,
     config::{ConfigError, PublicOrigin, Settings},
@@ -60,6 +60,7 @@ impl Args {
                 command_line: command_line.unwrap_or_default(),
                 settings,
                 sign_in_port: self.sign_in_port,
+                is_hosted: std::env::var_os(PUBLIC_URL).is_some_and(|url| !url.is_empty()),
                 redactor,
                 clock,
             };

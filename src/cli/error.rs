@@ -56,11 +56,11 @@ fn described(report: &UserFacingError) -> String {
 }
 
 impl Error {
-    /// Creates the error for listening on `address`.
-    pub fn listening(address: SocketAddr, error: &io::Error) -> Self {
+    /// Creates the error for listening on `address`, which `flag` names.
+    pub fn listening(address: SocketAddr, flag: &str, error: &io::Error) -> Self {
         Self::Failed(match error.kind() {
             io::ErrorKind::AddrInUse => {
-                anyhow!("Port {} is in use; choose another with --listen.", address.port())
+                anyhow!("Port {} is in use; choose another with {flag}.", address.port())
             }
             _ => anyhow!("Cannot listen on {address}: {error}."),
         })

@@ -103,8 +103,9 @@ impl List {
         if self.json {
             printer.print_json(&serde_json::json!({ "grants": grants }));
         } else if grants.is_empty() {
+            let chosen = chosen(self.owner.as_deref(), self.client.as_deref());
             // So that a mistyped URL does not look like an empty list.
-            printer.print_out(format_args!("No grants at {}.", self.public_url.required()?));
+            printer.print_out(format_args!("No grants{chosen} at {}.", self.public_url.required()?));
         } else {
             let head = HEAD.map(ToOwned::to_owned);
             printer.print_table(std::iter::once(head).chain(grants.iter().map(|grant| row(printer, grant))));
@@ -141,6 +142,13 @@ fn retain(grants: &mut Vec<Grant>, owner: Option<&str>, client: Option<&str>) {
     });
 }
 
+/// Says whose grants are meant, for the end of a sentence.
+fn chosen(owner: Option<&str>, client: Option<&str>) -> String {
+    let owner = owner.map(|owner| format!(" of owner {owner}"));
+    let client = client.map(|client| format!(" of client {client}"));
+    [owner, client].into_iter().flatten().collect()
+}
+
 impl Revoke {
     async fn run(self, app: &App) -> Result<(), Error> {
         if !self.yes {
@@ -154,8 +162,9 @@ impl Revoke {
     async fn revoke(&self, app: &App, operator: &Operator) -> Result<(), Error> {
         let grants = self.chosen(app, operator).await?;
         if grants.is_empty() {
-            app.printer.print_out(format_args!("No grants at {}.", self.public_url.required()?));
-            return Ok(());
+            let chosen = chosen(self.owner.as_deref(), self.client.as_deref());
+            let list = self.public_url.list_command(app, "grants");
+            return Err(Error::Failed(anyhow!("No grants{chosen}. List all: `{list}`")));
         }
         if !self.yes {
             app.printer.print_err(format_args!("Revoke {}?", people(&grants)));
@@ -177,7 +186,8 @@ impl Revoke {
         let mut grants = Vec::new();
         for id in &self.ids {
             let grant = server.grant(&GrantId::given(id)).await?.ok_or_else(|| {
-                Error::Failed(anyhow!("No grant {id}. List them: `{}`", app.command(&["grants", "list"])))
+                let list = self.public_url.list_command(app, "grants");
+                Error::Failed(anyhow!("No grant {id}. List them: `{list}`"))
             })?;
             grants.push(grant);
         }
@@ -214,7 +224,9 @@ pub(super) async fn revoke(app: &App, operator: &Operator, grants: &[Grant]) -> 
         let then = match released {
             Released::Entirely => "",
             Released::UntilSignIn => " Its API key is revoked at BondMCP when its owner signs in again.",
-            Released::Not => " Its API key is not revoked at BondMCP yet; a running server does that.",
+            Released::Not => {
+                " Its API key is not revoked at BondMCP yet; a running server does that within the hour."
+            }
         };
         app.printer.print_out(format_args!("Grant {} is revoked.{then}", grant.id));
     }

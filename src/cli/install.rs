@@ -55,7 +55,7 @@ pub(super) struct Install {
     /// Add a server that runs already, over streamable HTTP, such as http://127.0.0.1:8787/mcp
     #[arg(long, value_name = "URL")]
     http: Option<String>,
-    /// The server at the URL of --http takes no token
+    /// The server at the URL of --http takes no fixed token: it is hosted with --public-url, or runs with --no-auth
     #[arg(long, requires = "http")]
     no_auth: bool,
     #[command(flatten)]

@@ -20,6 +20,12 @@ pub(super) struct PublicUrl {
 }
 
 impl PublicUrl {
+    /// Returns the command that lists what there is.
+    pub fn list_command(&self, app: &App, of: &str) -> String {
+        let url = self.public_url.as_ref().map(PublicOrigin::as_str).unwrap_or_default();
+        app.command(&[of, "list", "--public-url", url])
+    }
+
     /// Returns the URL; an error if none is given.
     pub fn required(&self) -> Result<&PublicOrigin, Error> {
         self.public_url.as_ref().ok_or_else(|| {
@@ -46,8 +52,16 @@ impl Operator {
         let settings = oauth::Settings::new(origin.clone());
         let (vault, clock) = (accounts.vault().await?, app.clock.clone());
         let server = AuthorizationServer::open(vault, settings, Network::public(), clock).await?;
-        let settings = hosted::Settings { origin, default_daily_spend: Usd::default(), demo: None };
-        Ok(Self { hosted: Hosted::new(server, accounts.clone(), settings), accounts })
+        let settings =
+            hosted::Settings { origin: origin.clone(), default_daily_spend: Usd::default(), demo: None };
+        let hosted = Hosted::new(server, accounts.clone(), settings);
+        // The keys of the grants are found under that address alone.
+        if let Some(other) = hosted.bound_elsewhere().await? {
+            return Err(Error::Usage(format!(
+                "what people have connected at {origin} belongs to BondMCP at {other}; add --base-url {other}"
+            )));
+        }
+        Ok(Self { hosted, accounts })
     }
 
     pub fn server(&self) -> &AuthorizationServer {

@@ -70,7 +70,7 @@ pub(super) async fn start(config: SandboxConfig, address: SocketAddr) -> Result<
 /// Converts the reason why a sandbox does not start.
 pub(super) fn failure(error: SandboxError) -> Error {
     match error {
-        SandboxError::Listen { address, source } => Error::listening(address, &source),
+        SandboxError::Listen { address, source } => Error::listening(address, "--listen", &source),
         error => {
             let message = sentence(&error.to_string());
             Error::Failed(anyhow::Error::new(error).context(message))

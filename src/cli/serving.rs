@@ -8,6 +8,7 @@ use super::{App, Error, printer::Printer, sandboxed};
 use crate::{
     account::{Accounts, Usd},
     clock::Clock,
+    config::PublicOrigin,
     mcp::{BondMcp, Limits, Selection, Toolset},
     sandbox::RunningSandbox,
     sign_in::{LIFETIME, Options},
@@ -52,6 +53,8 @@ pub(super) struct Prepared {
     selection: Selection,
     limits: Limits,
     sandbox: Option<RunningSandbox>,
+    /// Runs this program for the same account.
+    command_line: String,
 }
 
 /// A running server with its resources.
@@ -78,7 +81,8 @@ impl ServingArgs {
             ..Options::default()
         };
         let limits = Limits { spend: self.max_spend, daily_spend: self.daily_spend, ..Limits::default() };
-        Ok(Prepared { accounts: app.accounts(), clock: app.clock, sign_in, selection, limits, sandbox })
+        let (accounts, command_line) = (app.accounts(), app.command_line());
+        Ok(Prepared { accounts, clock: app.clock, sign_in, selection, limits, sandbox, command_line })
     }
 }
 
@@ -88,6 +92,15 @@ impl Prepared {
         if let Some(demo) = &self.sign_in.demo {
             let command = self.accounts.local().login_command(Some(demo.email));
             printer.print_err(format_args!("Sign in: {command}"));
+        }
+    }
+
+    /// Tells the operator how to look at the grants of the sandbox, if there is one: it has a base URL and data of its own.
+    pub fn say_how_to_operate(&self, printer: &Printer, origin: &PublicOrigin) {
+        if self.sandbox.is_some() {
+            let Self { command_line, .. } = self;
+            printer
+                .print_err(format_args!("See the grants: {command_line} grants list --public-url {origin}"));
         }
     }
 

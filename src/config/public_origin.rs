@@ -9,7 +9,9 @@ use url::{Host, Url};
 pub struct PublicOrigin(String);
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a public origin is https:// and a host, with a port if it is not 443; http:// only on loopback")]
+#[error(
+    "give https:// and a host, with a port if it is not 443 and without a path; http:// only on loopback"
+)]
 pub struct PublicOriginError;
 
 impl FromStr for PublicOrigin {
@@ -40,6 +42,13 @@ impl PublicOrigin {
     #[must_use]
     pub fn is_trial(&self) -> bool {
         self.0.starts_with("http://")
+    }
+
+    /// Returns the port, which is that of the scheme if none is named.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        let named = self.authority().rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+        named.unwrap_or(if self.is_trial() { 80 } else { 443 })
     }
 
     /// Returns the host and port, as the `Host` header has them.

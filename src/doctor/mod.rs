@@ -124,6 +124,8 @@ pub struct Subject {
     pub command_line: String,
     /// Port of the sign-in page; 0 for a free one.
     pub sign_in_port: u16,
+    /// Whether it is the set-up of a hosted server, in which nobody's own account is.
+    pub is_hosted: bool,
     pub redactor: Redactor,
     pub clock: Clock,
 }
@@ -180,9 +182,17 @@ pub async fn examine(subject: Subject, report: &mut dyn FnMut(Check)) {
         vault_keys::examine(&account, &mut findings).await;
     }
     leftovers::examine(settings, &account, stored.is_some(), &mut findings).await;
-    findings.add(sign_in_port::examine(subject.sign_in_port).await);
-    let is_bondmcp = network::examine(&client, &subject.clock, &mut findings).await;
-    credential::examine(&account, stored, is_bondmcp, &mut findings).await;
-    hosts::examine(&settings.profile, &subject.redactor, &mut findings).await;
+    if subject.is_hosted {
+        network::examine(&client, &subject.clock, &mut findings).await;
+        findings.skip(
+            &["credential", "hosts"],
+            "the server is hosted: everybody signs in for themselves; doctor --public-url examines it from outside",
+        );
+    } else {
+        findings.add(sign_in_port::examine(subject.sign_in_port).await);
+        let is_bondmcp = network::examine(&client, &subject.clock, &mut findings).await;
+        credential::examine(&account, stored, is_bondmcp, &mut findings).await;
+        hosts::examine(&settings.profile, &subject.redactor, &mut findings).await;
+    }
     accounts.close().await;
 }

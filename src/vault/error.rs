@@ -73,7 +73,7 @@ impl Error {
                 path.display()
             ),
             Self::Unusable { .. } => {
-                "Check that it exists and that you may read and write it, or use another data directory (--data-dir or BONDMCP_DATA_DIR).".into()
+                "Check that it exists and that you may read and write it, or name another: a data directory with --data-dir, a key file with BONDMCP_SEALING_KEY_FILE.".into()
             }
             Self::Database(_) => "Check the disk and the permissions of the data directory, then try again.".into(),
             Self::Server(error) => error.solution().into(),

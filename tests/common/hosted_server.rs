@@ -144,6 +144,7 @@ impl HostedServer {
         let settings =
             hosted::Settings { origin: public_origin, default_daily_spend: Usd::from_f64(5.0), demo: None };
         let hosted = Hosted::new(server.clone(), accounts.clone(), settings);
+        assert_eq!(hosted.bind(false).await.unwrap(), None);
         let (requested_to_stop, stopping) = (CancellationToken::new(), CancellationToken::new());
         let selection = Selection::default();
         let sign_in = Options { public: Some(hosted.sign_in_pages().clone()), ..Options::default() };

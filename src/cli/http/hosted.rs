@@ -81,9 +81,14 @@ impl HostedArgs {
     ) -> Result<(), Error> {
         let settings = self.settings(&origin)?;
         process::allow_many_connections();
-        let (listener, address) = listen(address).await?;
+        if origin.is_trial() && !address.ip().is_loopback() {
+            return Err(Error::Usage(format!(
+                "{origin} is for a trial on this computer; leave out --listen, or give an https:// URL"
+            )));
+        }
+        let (listener, address) = listen(address, "--listen").await?;
         let metrics_listener = match self.metrics_listen {
-            Some(address) => Some(listen(address).await?),
+            Some(address) => Some(listen(address, "--metrics-listen").await?),
             None => None,
         };
         let printer = app.printer.clone();
@@ -99,16 +104,16 @@ impl HostedArgs {
             demo: prepared.sign_in.demo.clone(),
         };
         let hosted = Hosted::new(server.clone(), prepared.accounts.clone(), settings);
-        // A sandbox may have another port each time.
-        if prepared.sign_in.demo.is_none()
-            && let Some(other) = hosted.bound_elsewhere().await.map_err(account::Error::from)?
-        {
+        // A sandbox has another port each time.
+        let rebinds = prepared.sign_in.demo.is_some();
+        if let Some(other) = hosted.bind(rebinds).await.map_err(account::Error::from)? {
             return Err(Error::Usage(format!(
                 "what people have connected at {origin} belongs to BondMCP at {other}; correct --base-url, or use another --public-url"
             )));
         }
         let sign_in =
             sign_in::Options { public: Some(hosted.sign_in_pages().clone()), ..prepared.sign_in.clone() };
+        prepared.say_how_to_operate(&printer, &origin);
         let serving = prepared.start(Some(sign_in), stopping.clone())?;
         let trusted_proxies = TrustedProxies::new(self.trusted_proxy.clone());
         let protection = Protection { trusted_proxies, ..Protection::hosted(server) };
@@ -160,6 +165,10 @@ fn announce(printer: &Printer, origin: &PublicOrigin, address: SocketAddr) {
     printer.print_err(format_args!("  claude mcp add --transport http bondmcp {origin}/mcp"));
     if origin.is_trial() {
         printer.print_err("This is a trial: only hosts on this computer can reach it.");
+        let port = origin.port();
+        if port != address.port() {
+            printer.print_err(format_args!("Nothing listens on port {port} unless a proxy does."));
+        }
     } else {
         printer.print_err(format_args!(
             "  claude.ai, ChatGPT and others: add a custom connector with the URL {origin}/mcp"

@@ -31,9 +31,6 @@ pub(super) const EXAMPLES: &str = "Examples:
   bondmcp-server http --public-url https://bond.example.com --default-daily-spend 2
   bondmcp-server http --public-url https://bond.example.com --trusted-proxy 10.0.0.0/8 --metrics-listen 127.0.0.1:9464";
 
-/// Serves MCP over streamable HTTP at /mcp, with one account for all callers. Every request carries a bearer token:
-/// BONDMCP_HTTP_TOKEN, or one generated at startup and printed once to stderr. With --public-url it serves everybody's
-/// own account: people add it as a connector in their hosts and sign in on its page.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Where to listen; put a TLS proxy in front of anything but loopback
@@ -43,8 +40,6 @@ pub(super) struct Args {
     /// loopback [default: BONDMCP_PUBLIC_URL]
     #[arg(long, value_name = "URL", env = PUBLIC_URL, hide_env = true, conflicts_with_all = ["no_auth", "allow_host", "allow_origin", "sign_in_port", "sign_in_timeout", "open_browser", "max_spend"])]
     public_url: Option<PublicOrigin>,
-    #[command(flatten)]
-    hosted: hosted::HostedArgs,
     /// Accept requests without a token; on loopback only
     #[arg(long)]
     no_auth: bool,
@@ -56,6 +51,9 @@ pub(super) struct Args {
     allow_origin: Vec<String>,
     #[command(flatten)]
     serving: ServingArgs,
+    /// Last, as its heading holds for all flags that follow.
+    #[command(flatten)]
+    hosted: hosted::HostedArgs,
 }
 
 impl Args {
@@ -73,7 +71,7 @@ impl Args {
                 "--no-auth is for loopback only; leave it out, or listen on 127.0.0.1".to_owned(),
             ));
         }
-        let (listener, address) = listen(self.listen).await?;
+        let (listener, address) = listen(self.listen, "--listen").await?;
         let token = (!self.no_auth).then(|| given.clone().unwrap_or_else(secret::random));
         app.redactor.hold("HTTP token", &token);
         // Only a person on this machine can open a page on loopback, so a remote server has none.
@@ -102,8 +100,10 @@ impl Args {
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
-    let listener = TcpListener::bind(address).await.map_err(|error| Error::listening(address, &error))?;
+/// Listens on an address that `flag` names.
+async fn listen(address: SocketAddr, flag: &str) -> Result<(TcpListener, SocketAddr), Error> {
+    let listener =
+        TcpListener::bind(address).await.map_err(|error| Error::listening(address, flag, &error))?;
     let address = listener
         .local_addr()
         .map_err(|error| Error::Failed(anyhow!("The socket has no address: {error}.")))?;

@@ -131,7 +131,7 @@ fn solution(failure: ConnectFailure) -> &'static str {
     match failure {
         ConnectFailure::Dns => "Create a DNS record for the host of the public URL, or correct --public-url.",
         ConnectFailure::Refused | ConnectFailure::Closed => {
-            "Start the TLS proxy in front of the server, and let it listen on the port of the public URL."
+            "Start the server, and the TLS proxy in front of it, which listens on the port of the public URL."
         }
         ConnectFailure::TimedOut | ConnectFailure::NoRoute | ConnectFailure::Other => {
             "Let firewalls and security groups accept connections to the port of the public URL."

@@ -78,6 +78,11 @@ impl Registered {
         if new.redirect_uris.is_empty() {
             return Err(ClientError::Invalid("A client needs a redirect URI."));
         }
+        if new.name.trim().is_empty() {
+            return Err(ClientError::Invalid(
+                "Give the client a name: people see it when they are asked to connect it.",
+            ));
+        }
         if !new.redirect_uris.iter().all(|uri| redirect_uri::is_acceptable(uri)) {
             return Err(ClientError::Invalid(
                 "A redirect URI is https, http on localhost, 127.0.0.1 or [::1], or has a private-use scheme with a dot; it \

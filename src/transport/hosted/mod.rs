@@ -2,6 +2,7 @@
 //! probes of a load balancer. Only routes: what they do is in [`oauth`](crate::oauth) and [`hosted`](crate::hosted).
 
 mod cors;
+mod detached;
 mod endpoints;
 mod metadata;
 mod readiness;
@@ -23,7 +24,7 @@ use tokio::{net::TcpListener, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
-use self::readiness::Readiness;
+use self::{detached::Detached, readiness::Readiness};
 use super::{
     client_address::with_client_addresses,
     endpoint::{Endpoint, error},
@@ -72,6 +73,8 @@ struct Inner {
     endpoint: OnceLock<Arc<Endpoint>>,
     /// Releases of grants, which run to their end.
     tasks: TaskTracker,
+    /// Token requests and revocations, which do, too.
+    detached: Detached,
     /// Cancelled when the server was requested to stop.
     requested_to_stop: CancellationToken,
     /// Cancelled when connections are no longer accepted.
@@ -87,8 +90,9 @@ impl HostedHttp {
     pub fn new(hosted: Hosted, requested_to_stop: CancellationToken, stopping: CancellationToken) -> Self {
         let (readiness, tasks, draining) =
             (Readiness::default(), TaskTracker::new(), CancellationToken::new());
-        let endpoint = OnceLock::new();
-        let inner = Inner { hosted, readiness, endpoint, tasks, requested_to_stop, draining, stopping };
+        let (endpoint, detached) = (OnceLock::new(), Detached::new(tasks.clone()));
+        let inner =
+            Inner { hosted, readiness, endpoint, tasks, detached, requested_to_stop, draining, stopping };
         Self { inner: Arc::new(inner) }
     }
 

@@ -143,7 +143,7 @@ impl<T: Document + Send + Sync + 'static> Cache<T> {
         if !was_obtained && !self.hosts.admit(url.host_str().unwrap_or_default(), now) {
             return Err(CacheError::TooOften);
         }
-        let fetched = self.network.fetch(url).await.map_err(CacheError::Fetch)?;
+        let fetched = self.network.fetch(url, was_obtained).await.map_err(CacheError::Fetch)?;
         let document = T::parse(url.as_str(), &fetched.body).map_err(CacheError::Unsound)?;
         Ok((Arc::new(document), freshness::lifetime(&fetched.headers)))
     }

@@ -32,8 +32,11 @@ const SIGNS_FOR: TimeDelta = TimeDelta::days(30);
 /// A key verifies for so long: for the longest lifetime of a token, a day, after its last signature, and a day more.
 const VERIFIES_FOR: TimeDelta = TimeDelta::days(32);
 
-/// A process that meets a key which it does not know reads the vault again, at most this often.
+/// A process that meets a key which it does not know reads the vault again, at most this often, when no new key is expected.
 const READ_INTERVAL: TimeDelta = TimeDelta::seconds(5);
+
+/// How far the clock of another process may be ahead.
+const CLOCK_DIFFERENCE: TimeDelta = TimeDelta::seconds(5);
 
 /// What stands before a private key in its encoding (RFC 8410, section 7).
 const PKCS8_HEAD: [u8; 16] =
@@ -45,7 +48,9 @@ pub struct SigningKeys {
     clock: Clock,
     keys: RwLock<Arc<Known>>,
     /// When the vault was last read for an unknown key.
-    read_at: Mutex<Timestamp>,
+    unknown_read_at: Mutex<Timestamp>,
+    /// When it was last read for those who want all keys. Whoever asks for them must not delay the former.
+    public_read_at: Mutex<Timestamp>,
     validation: Validation,
 }
 
@@ -96,17 +101,18 @@ impl SigningKeys {
         let keys = Self {
             records,
             keys: RwLock::new(Arc::new(Known { keys: Vec::new(), version: 0 })),
-            read_at: Mutex::new(clock.now()),
+            unknown_read_at: Mutex::new(clock.now()),
+            public_read_at: Mutex::new(clock.now()),
             clock,
             validation,
         };
-        keys.signing().await?;
+        keys.fit_at(keys.clock.now()).await?;
         Ok(keys)
     }
 
     /// Signs a token of the type `typ`.
     pub async fn sign<C: Serialize>(&self, typ: &str, claims: &C) -> Result<SecretString, vault::Error> {
-        let known = self.signing().await?;
+        let known = self.fit_at(self.clock.now()).await?;
         let key = known.keys.first().ok_or(vault::Error::Damaged)?;
         let mut header = Header::new(Algorithm::EdDSA);
         header.typ = Some(typ.to_owned());
@@ -138,7 +144,7 @@ impl SigningKeys {
 
     /// Returns the keys that verify tokens (RFC 7517).
     pub async fn public(&self) -> Result<Vec<Jwk>, vault::Error> {
-        self.read_lately(|_| false).await?;
+        self.read_lately(&self.public_read_at, |_| false).await?;
         Ok(self.known().keys.iter().map(|key| key.public.clone()).collect())
     }
 
@@ -156,10 +162,9 @@ impl SigningKeys {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Returns the keys, of which the first is fit to sign; makes it if need be.
-    async fn signing(&self) -> Result<Arc<Known>, vault::Error> {
-        let now = self.clock.now();
-        let is_fit = |known: &Known| known.keys.first().is_some_and(|key| now - key.created_at < SIGNS_FOR);
+    /// Returns the keys, of which the first is fit to sign at that time; makes it if need be.
+    async fn fit_at(&self, time: Timestamp) -> Result<Arc<Known>, vault::Error> {
+        let is_fit = |known: &Known| known.keys.first().is_some_and(|key| time - key.created_at < SIGNS_FOR);
         if is_fit(&self.known()) {
             return Ok(self.known());
         }
@@ -206,20 +211,25 @@ impl SigningKeys {
         Ok(())
     }
 
-    /// Returns the keys; reads them again if the key `id` is not among them, unless that was done a moment ago.
+    /// Returns the keys; reads them again if the key `id` is not among them, unless that was done a moment ago. When the
+    /// next key is due, another process may have made it, however lately they were read. It is made here if not, so that
+    /// made-up ids cause one such read and not one each.
     async fn knowing(&self, id: &str) -> Result<Arc<Known>, vault::Error> {
-        let known = self.known();
-        if known.has(id) {
-            return Ok(known);
+        if !self.known().has(id) {
+            self.fit_at(self.clock.now() + CLOCK_DIFFERENCE).await?;
+            self.read_lately(&self.unknown_read_at, |known| known.has(id)).await?;
         }
-        self.read_lately(|known| known.has(id)).await?;
         Ok(self.known())
     }
 
     /// Reads the keys unless that was done a moment ago, or what was read meanwhile is `enough`. Those who wait for the
     /// same read do not repeat it.
-    async fn read_lately(&self, enough: impl Fn(&Known) -> bool) -> Result<(), vault::Error> {
-        let mut read_at = self.read_at.lock().await;
+    async fn read_lately(
+        &self,
+        read_at: &Mutex<Timestamp>,
+        enough: impl Fn(&Known) -> bool,
+    ) -> Result<(), vault::Error> {
+        let mut read_at = read_at.lock().await;
         let now = self.clock.now();
         // A clock that was set back must not prevent it.
         let is_due = (now - *read_at).abs() >= READ_INTERVAL;
@@ -294,7 +304,12 @@ mod tests {
         }
 
         async fn replica(&self) -> SigningKeys {
-            SigningKeys::open(self.records.clone(), self.clock.clone()).await.unwrap()
+            self.replica_at(&self.clock).await
+        }
+
+        /// Opens a replica with a clock of its own.
+        async fn replica_at(&self, clock: &Clock) -> SigningKeys {
+            SigningKeys::open(self.records.clone(), clock.clone()).await.unwrap()
         }
     }
 
@@ -336,16 +351,39 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_next_key_is_known_at_once_whatever_others_ask_for() {
+        let vaults = Vaults::new().await;
+        let (one, other, third) = (vaults.replica().await, vaults.replica().await, vaults.replica().await);
+        let ahead = Clock::manual(vaults.clock.now());
+        let early = vaults.replica_at(&ahead).await;
+        ahead.advance(SIGNS_FOR);
+        vaults.clock.advance(SIGNS_FOR - CLOCK_DIFFERENCE);
+        for keys in [&one, &other] {
+            keys.public().await.unwrap();
+            assert_eq!(verify(keys, &made_up_key("typ")).await, Err(AccessError::Invalid("unknown key")));
+        }
+        for token in [token(&early).await, token(&one).await] {
+            for keys in [&one, &other, &third] {
+                assert!(verify(keys, &token).await.is_ok());
+            }
+        }
+        assert_eq!(vaults.replica().await.public().await.unwrap().len(), 2);
+    }
+
+    #[tokio::test]
     async fn an_unknown_key_is_looked_up_at_most_every_few_seconds() {
         let vaults = Vaults::new().await;
-        let (one, other) = (vaults.replica().await, vaults.replica().await);
-        vaults.clock.advance(TimeDelta::days(30));
-        let made_up = made_up_key("typ");
-        assert_eq!(verify(&other, &made_up).await, Err(AccessError::Invalid("unknown key")));
-        let second = token(&one).await;
-        assert_eq!(verify(&other, &second).await, Err(AccessError::Invalid("unknown key")));
+        let (asked, polled) = (vaults.replica().await, vaults.replica().await);
         vaults.clock.advance(READ_INTERVAL);
-        assert!(verify(&other, &second).await.is_ok());
+        assert_eq!(verify(&asked, &made_up_key("typ")).await, Err(AccessError::Invalid("unknown key")));
+        polled.public().await.unwrap();
+        // Much too early, since its clock is wrong.
+        let wrong = Clock::manual(vaults.clock.now() + SIGNS_FOR);
+        let token = token(&vaults.replica_at(&wrong).await).await;
+        assert_eq!(verify(&asked, &token).await, Err(AccessError::Invalid("unknown key")));
+        assert!(verify(&polled, &token).await.is_ok());
+        vaults.clock.advance(READ_INTERVAL);
+        assert!(verify(&asked, &token).await.is_ok());
     }
 
     fn made_up_key(typ: &str) -> SecretString {

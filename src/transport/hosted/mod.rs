@@ -113,6 +113,7 @@ impl HostedHttp {
             .route("/token", post(endpoints::token))
             .route("/revoke", post(endpoints::revoke))
             .with_state(self.clone())
+            .method_not_allowed_fallback(method_not_allowed)
             .fallback(not_found);
         // Inside of CORS, so that programs in web pages can read why they are refused.
         let limits = Limits::new();
@@ -205,6 +206,12 @@ impl HostedHttp {
 /// Anything but the routes, in JSON: hosts look for documents that this server does not have.
 async fn not_found() -> Response {
     (StatusCode::NOT_FOUND, error("not_found", "There is nothing here.")).into_response()
+}
+
+/// A known address with another method. The router says in `Allow` which there are (RFC 9110, section 15.5.6).
+async fn method_not_allowed() -> Response {
+    let body = error("method_not_allowed", "This address takes another method.");
+    (StatusCode::METHOD_NOT_ALLOWED, body).into_response()
 }
 
 /// The state of the handlers.

@@ -107,6 +107,9 @@ mod tests {
     use static_assertions::assert_not_impl_any;
 
     assert_not_impl_any!(SecretString: Serialize, std::fmt::Display, Into<String>);
+    // OWASP ASVS 5.0, 11.2.4: `==` would tell by its time how much of a guess is right; `same` does not.
+    assert_not_impl_any!(SecretString: PartialEq<SecretString>, PartialEq<str>, PartialEq<String>);
+    assert_not_impl_any!(SecretBytes: PartialEq<SecretBytes>, PartialEq<[u8]>, PartialEq<Vec<u8>>);
     assert_not_impl_any!(SecretBytes: Serialize, std::fmt::Display, Clone, Into<String>, Into<Vec<u8>>);
 
     #[test]

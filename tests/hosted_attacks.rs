@@ -215,7 +215,7 @@ async fn a_token_that_somebody_else_made_opens_nothing() {
     assert!(is_accepted(&server, token).await);
 }
 
-/// RFC 9068, section 4: the times of a token, by the server's clock.
+/// RFC 9068, section 4; MCP, "Access Token Usage": the times of a token, by the server's clock.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_opens_nothing_before_and_after_its_time() {
     let server = at_a_time().await;
@@ -236,7 +236,7 @@ async fn a_token_opens_nothing_before_and_after_its_time() {
     assert_eq!(server.get(&format!("/connections?access_token={}", ada.access_token)).await.status(), 303);
 }
 
-/// RFC 6750, section 2: one way, one token.
+/// RFC 6750, section 2: one way, one token. RFC 9700, section 4.3.2, and MCP, "Access Token Usage": never in the query.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_elsewhere_than_in_the_one_header_is_none() {
     let server = HostedServer::start().await;
@@ -269,7 +269,8 @@ async fn a_token_elsewhere_than_in_the_one_header_is_none() {
     assert_eq!(server.sandbox.count(MODELS), 0);
 }
 
-/// RFC 7009, section 2.1; `hosted.md`: what is revoked on one replica is noticed on the others within half a minute.
+/// RFC 7009, sections 2 and 2.1; RFC 9700, section 4.14.2: what is revoked on one replica is noticed on the others within half
+/// a minute.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_token_opens_nothing_on_any_replica() {
     let server = at_a_time().await;
@@ -641,7 +642,8 @@ async fn a_confirmation_of_another_owner_confirms_nothing() {
     assert!(!is_live(), "the refused attempts have not used it up: {done}");
 }
 
-/// Nobody is anybody else: what one grant spends, no other pays for, not even one of the same person.
+/// RFC 9700, section 2.3 (what an access token is good for); OWASP ASVS 5.0, 8.2.2: what one grant spends, no other pays for,
+/// not even one of the same person.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_spends_the_budget_of_another_owner() {
     let server = HostedServer::start().await;

@@ -79,6 +79,20 @@ async fn every_host_finds_the_metadata_where_it_looks_for_it() {
         assert_eq!(header(&response, "content-type"), "application/json", "{nothing}");
         assert_eq!(response.status(), 404, "{nothing}");
     }
+    // A known address with another method (RFC 9110, section 15.5.6).
+    for (method, path, allowed) in [
+        (Method::GET, "/token", "POST"),
+        (Method::GET, "/register", "POST"),
+        (Method::PUT, "/revoke", "POST"),
+        (Method::POST, "/jwks", "GET,HEAD"),
+        (Method::POST, WELL_KNOWN[0], "GET,HEAD"),
+    ] {
+        let response = server.send(server.http.request(method.clone(), server.at(path))).await;
+        assert_eq!(header(&response, "allow"), allowed, "{method} {path}");
+        assert_eq!(header(&response, "access-control-allow-origin"), "*", "{method} {path}");
+        let (status, answer) = status_and_json(response).await;
+        assert_eq!((status, &answer["error"]), (405, &json!("method_not_allowed")), "{method} {path}");
+    }
 }
 
 /// RFC 9700, section 4.4 (mix-up) and section 2.6: what a request says about where it came to is not believed.

@@ -21,7 +21,7 @@ async fn refused_registrations(process: &Process, count: usize, client: impl Fn(
     join_all(registrations).await.into_iter().filter(|refused| *refused).count()
 }
 
-// Registrations a thousand times a second (RFC 7591, section 5); `X-Forwarded-*` from anyone.
+// Registrations a thousand times a second (RFC 7591, section 5); `X-Forwarded-*` from anyone (RFC 9700, section 4.13).
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_is_refused_whatever_addresses_it_claims_to_come_from() {
     let sandbox = sandbox(like_the_seed()).await;
@@ -59,6 +59,7 @@ async fn a_flood_is_refused_whatever_addresses_it_claims_to_come_from() {
     assert!(figures[r#"bondmcp_limited_requests_total{class="register"}"#] > 0.0, "{figures:?}");
 }
 
+// RFC 9700, section 4.13: a header of the proxy's counts, one of the client's does not.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_behind_a_trusted_proxy_are_counted_apart() {
     let sandbox = sandbox(like_the_seed()).await;
@@ -88,7 +89,7 @@ async fn try_to_sign_in(
     (response.status().as_u16(), within(response.text()).await.unwrap())
 }
 
-// Log-in guesses spread over replicas; user enumeration. OWASP ASVS 5.0, 6.3.1.
+// Log-in guesses spread over replicas (OWASP ASVS 5.0, 6.3.1); user enumeration (6.3.8).
 #[tokio::test(flavor = "multi_thread")]
 async fn guesses_spread_over_replicas_pages_and_addresses_are_counted_together() {
     let sandbox = sandbox(like_the_seed()).await;

@@ -64,9 +64,13 @@ impl AuthorizationServer {
         Ok(code)
     }
 
-    /// Whether a code was issued here and would not have expired yet.
-    pub(super) async fn is_code(&self, code: &SecretString) -> Result<bool, vault::Error> {
-        Ok(self.records().read::<Code>(CODE, &sha256(code.expose_secret())).await?.is_some())
+    /// Whether a code was issued to the client and would not have expired yet. The second use of a code ends its grant,
+    /// whoever tries it.
+    pub(super) async fn is_code_of(&self, client_id: &str, code: &SecretString) -> Result<bool, OAuthError> {
+        match self.records().read::<Code>(CODE, &sha256(code.expose_secret())).await? {
+            Some(Versioned { value, .. }) if value.is_used => Err(self.code_replayed(&value.grant).await?),
+            found => Ok(found.is_some_and(|found| found.value.client_id == client_id)),
+        }
     }
 
     /// Checks a code against the request (RFC 6749, section 4.1.3; RFC 7636, section 4.6) without using it up. The second

@@ -4,8 +4,13 @@
 //! detection of reuse would sign everybody out. Here
 //! - the current token is rotated;
 //! - the one before it gets the current one again, as long as that has not been used;
-//! - an older one gets the current one too, until ten minutes after its successor was used: for clients whose processes refresh at different times;
+//! - an older one gets the current one too, until ten minutes after its successor was used: Codex sends one token five times
+//!   within a second, and once more after 7 min 45 s, when another process has used the successor
+//!   (<https://github.com/openai/codex/issues/46028>);
 //! - any other old token ends the family, since somebody has copied it.
+//!
+//! So a copy is noticed when the app or the thief presents a token whose successor was used ten minutes ago or earlier. A thief
+//! who refreshes as often as the app is not noticed, and shares the grant until its absolute end.
 
 #[cfg(test)]
 mod tests;

@@ -118,6 +118,11 @@ impl Grant {
         Self::owner_of(&self.subject, &self.id)
     }
 
+    /// Whether the client still has what it was allowed.
+    pub(super) fn is_live_for(&self, client_id: &str) -> bool {
+        self.ended.is_none() && self.client_id == client_id
+    }
+
     pub(super) fn owner_of(subject: &Subject, id: &GrantId) -> Owner {
         Owner::Subject(format!("{}.{}", subject.0, id.0))
     }

@@ -16,15 +16,21 @@ impl AuthorizationServer {
     ) -> Result<Option<Grant>, OAuthError> {
         let form = Form::parse(form)?;
         let token = form.get("token").ok_or(OAuthError::invalid_request("token is missing."))?;
-        let id = self.grant_of_token(token).await?;
-        // Anybody can name a document. It is fetched only for whoever has a token of this server.
-        if id.is_none() && self.clients().names_a_document(authorization, form.parameters())? {
+        let grant = match self.grant_of_token(token).await? {
+            Some(id) => self.grant(&id).await?,
+            None => None,
+        };
+        // Anybody can name a document. It is fetched only for whoever has a token of that client.
+        if let Some(claimed) = self.clients().named_document(authorization, form.parameters())?
+            && !grant.as_ref().is_some_and(|grant| grant.is_live_for(&claimed))
+        {
             return Ok(None);
         }
         let client = self.clients().authenticate(authorization, form.parameters()).await?;
-        let Some(id) = id else { return Ok(None) };
-        match self.grant(&id).await? {
-            Some(grant) if grant.client_id == client.id => Ok(self.end_grant(&id, EndReason::Client).await?),
+        match grant {
+            Some(grant) if grant.client_id == client.id => {
+                Ok(self.end_grant(&grant.id, EndReason::Client).await?)
+            }
             // Section 2.1 wants the client told.
             Some(_) => Err(OAuthError::invalid_grant("The token was issued to another client.")),
             None => Ok(None),

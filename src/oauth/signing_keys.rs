@@ -32,8 +32,11 @@ const SIGNS_FOR: TimeDelta = TimeDelta::days(30);
 /// A key verifies for so long: for the longest lifetime of a token, a day, after its last signature, and a day more.
 const VERIFIES_FOR: TimeDelta = TimeDelta::days(32);
 
-/// A process that meets a key which it does not know reads the vault again, at most this often.
+/// A process that meets a key which it does not know reads the vault again, at most this often, when no new key is expected.
 const READ_INTERVAL: TimeDelta = TimeDelta::seconds(5);
+
+/// How far the clock of another process may be ahead.
+const CLOCK_DIFFERENCE: TimeDelta = TimeDelta::seconds(5);
 
 /// What stands before a private key in its encoding (RFC 8410, section 7).
 const PKCS8_HEAD: [u8; 16] =
@@ -45,7 +48,9 @@ pub struct SigningKeys {
     clock: Clock,
     keys: RwLock<Arc<Known>>,
     /// When the vault was last read for an unknown key.
-    read_at: Mutex<Timestamp>,
+    unknown_read_at: Mutex<Timestamp>,
+    /// When it was last read for those who want all keys. Whoever asks for them must not delay the former.
+    public_read_at: Mutex<Timestamp>,
     validation: Validation,
 }
 
@@ -96,17 +101,18 @@ impl SigningKeys {
         let keys = Self {
             records,
             keys: RwLock::new(Arc::new(Known { keys: Vec::new(), version: 0 })),
-            read_at: Mutex::new(clock.now()),
+            unknown_read_at: Mutex::new(clock.now()),
+            public_read_at: Mutex::new(clock.now()),
             clock,
             validation,
         };
-        keys.signing().await?;
+        keys.fit_at(keys.clock.now()).await?;
         Ok(keys)
     }
 
     /// Signs a token of the type `typ`.
     pub async fn sign<C: Serialize>(&self, typ: &str, claims: &C) -> Result<SecretString, vault::Error> {
-        let known = self.signing().await?;
+        let known = self.fit_at(self.clock.now()).await?;
         let key = known.keys.first().ok_or(vault::Error::Damaged)?;
         let mut header = Header::new(Algorithm::EdDSA);
         header.typ = Some(typ.to_owned());
@@ -138,7 +144,7 @@ impl SigningKeys {
 
     /// Returns the keys that verify tokens (RFC 7517).
     pub async fn public(&self) -> Result<Vec<Jwk>, vault::Error> {
-        self.read_lately(|_| false).await?;
+        self.read_lately(&self.public_read_at, |_| false).await?;
         Ok(self.known().keys.iter().map(|key| key.public.clone()).collect())
     }
 
@@ -156,10 +162,9 @@ impl SigningKeys {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Returns the keys, of which the first is fit to sign; makes it if need be.
-    async fn signing(&self) -> Result<Arc<Known>, vault::Error> {
-        let now = self.clock.now();
-        let is_fit = |known: &Known| known.keys.first().is_some_and(|key| now - key.created_at < SIGNS_FOR);
+    /// Returns the keys, of which the first is fit to sign at that time; makes it if need be.
+    async fn fit_at(&self, time: Timestamp) -> Result<Arc<Known>, vault::Error> {
+        let is_fit = |known: &Known| known.keys.first().is_some_and(|key| time - key.created_at < SIGNS_FOR);
         if is_fit(&self.known()) {
             return Ok(self.known());
         }
@@ -206,20 +211,25 @@ impl SigningKeys {
         Ok(())
     }
 
-    /// Returns the keys; reads them again if the key `id` is not among them, unless that was done a moment ago.
+    /// Returns the keys; reads them again if the key `id` is not among them, unless that was done a moment ago. When the
+    /// next key is due, another process may have made it, however lately they were read. It is made here if not, so that
+    /// made-up ids cause one such read and not one each.
     async fn knowing(&self, id: &str) -> Result<Arc<Known>, vault::Error> {
-        let known = self.known();
-        if known.has(id) {
-            return Ok(known);
+        if !self.known().has(id) {
+            self.fit_at(self.clock.now() + CLOCK_DIFFERENCE).await?;
+            self.read_lately(&self.unknown_read_at, |known| known.has(id)).await?;
         }
-        self.read_lately(|known| known.has(id)).await?;
         Ok(self.known())
     }
 
     /// Reads the keys unless that was done a moment ago, or what was read meanwhile is `enough`. Those who wait for the
     /// same read do not repeat it.
-    async fn read_lately(&self, enough: impl Fn(&Known) -> bool) -> Result<(), vault::Error> {
-        let mut read_at = self.read_at.lock().await;
+    async fn read_lately(
+        &self,
+        read_at: &Mutex<Timestamp>,
+        enough: impl Fn(&Known) -> bool,
+    ) -> Result<(), vault::Error> {
+        let mut read_at = read_at.lock().await;
         let now = self.clock.now();
         // A clock that was set back must not prevent it.
         let is_due = (now - *read_at).abs() >= READ_INTERVAL;
@@ -265,106 +275,4 @@ impl fmt::Debug for SigningKeys {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::{
-        config::VaultLocation,
-        vault::{Keyring, Vault},
-    };
-
-    struct Vaults {
-        _directory: tempfile::TempDir,
-        records: Records,
-        clock: Clock,
-    }
-
-    impl Vaults {
-        async fn new() -> Self {
-            let directory = tempfile::tempdir().unwrap();
-            let location = VaultLocation::Sqlite(directory.path().join("data/vault.db"));
-            let key = SecretString::from("ab".repeat(32));
-            let source = crate::config::SealingKeySource::Given(key);
-            let (keyring, _) = Keyring::load(&source, directory.path(), &location).await.unwrap();
-            let vault = Vault::open(&location, keyring).await.unwrap();
-            let records = Records::new(vault, "https://bond.example.com".to_owned());
-            let clock = Clock::manual("2026-11-29T10:00:00Z".parse().unwrap());
-            Self { _directory: directory, records, clock }
-        }
-
-        async fn replica(&self) -> SigningKeys {
-            SigningKeys::open(self.records.clone(), self.clock.clone()).await.unwrap()
-        }
-    }
-
-    async fn token(keys: &SigningKeys) -> SecretString {
-        keys.sign("typ", &json!({ "x": 1 })).await.unwrap()
-    }
-
-    async fn verify(keys: &SigningKeys, token: &SecretString) -> Result<Value, AccessError> {
-        keys.verify("typ", token).await
-    }
-
-    #[tokio::test]
-    async fn replicas_that_start_at_once_end_with_one_key() {
-        let vaults = Vaults::new().await;
-        let (one, other) = tokio::join!(vaults.replica(), vaults.replica());
-        let keys = one.public().await.unwrap();
-        assert_eq!((keys.len(), &keys), (1, &other.public().await.unwrap()));
-        assert_eq!(verify(&other, &token(&one).await).await.unwrap(), json!({ "x": 1 }));
-    }
-
-    #[tokio::test]
-    async fn keys_are_rotated_and_the_old_ones_kept_as_long_as_tokens_live() {
-        let vaults = Vaults::new().await;
-        let (one, other) = (vaults.replica().await, vaults.replica().await);
-        let first = token(&one).await;
-        vaults.clock.advance(TimeDelta::days(30));
-        let (second, by_the_other) = tokio::join!(token(&one), token(&other));
-        assert_eq!(one.public().await.unwrap().len(), 2);
-        for keys in [&one, &other, &vaults.replica().await] {
-            for token in [&first, &second, &by_the_other] {
-                assert!(verify(keys, token).await.is_ok());
-            }
-        }
-        vaults.clock.advance(TimeDelta::days(30));
-        let third = token(&other).await;
-        assert_eq!(other.public().await.unwrap().len(), 2);
-        assert!(verify(&other, &third).await.is_ok() && verify(&other, &second).await.is_ok());
-        assert_eq!(verify(&other, &first).await, Err(AccessError::Invalid("unknown key")));
-    }
-
-    #[tokio::test]
-    async fn an_unknown_key_is_looked_up_at_most_every_few_seconds() {
-        let vaults = Vaults::new().await;
-        let (one, other) = (vaults.replica().await, vaults.replica().await);
-        vaults.clock.advance(TimeDelta::days(30));
-        let made_up = made_up_key("typ");
-        assert_eq!(verify(&other, &made_up).await, Err(AccessError::Invalid("unknown key")));
-        let second = token(&one).await;
-        assert_eq!(verify(&other, &second).await, Err(AccessError::Invalid("unknown key")));
-        vaults.clock.advance(READ_INTERVAL);
-        assert!(verify(&other, &second).await.is_ok());
-    }
-
-    fn made_up_key(typ: &str) -> SecretString {
-        let stored = StoredKey { private: secret::random(), created_at: Timestamp::UNIX_EPOCH };
-        let key = Key::of(&stored).unwrap();
-        let mut header = Header::new(Algorithm::EdDSA);
-        (header.typ, header.kid) = (Some(typ.to_owned()), Some(key.id.clone()));
-        jsonwebtoken::encode(&header, &json!({ "x": 1 }), &key.encoding).unwrap().into()
-    }
-
-    #[tokio::test]
-    async fn the_public_keys_have_no_private_part_and_debug_output_no_key() {
-        let vaults = Vaults::new().await;
-        let keys = vaults.replica().await;
-        let public = serde_json::to_value(keys.public().await.unwrap()).unwrap();
-        let names: Vec<_> = public[0].as_object().unwrap().keys().map(String::as_str).collect();
-        assert_eq!(names, ["alg", "crv", "kid", "kty", "use", "x"]);
-        assert_eq!((&public[0]["alg"], &public[0]["crv"]), (&json!("EdDSA"), &json!("Ed25519")));
-        assert_eq!(format!("{keys:?}"), "SigningKeys { version: 1, .. }");
-        keys.check().await.unwrap();
-    }
-}
+mod tests;

@@ -64,12 +64,12 @@ impl AuthorizationServer {
         accepted: impl Fn(Grant) -> Accepted,
     ) -> Result<TokenResponse, OAuthError> {
         let form = Form::parse(form)?;
-        // Anybody can name a document. It is fetched only for whoever has a code or a token of this server.
-        if self.clients().names_a_document(authorization, form.parameters())?
-            && !self.issued_what_is_in(&form).await?
+        // Anybody can name a document. It is fetched only for whoever has a code or a token of that client.
+        if let Some(claimed) = self.clients().named_document(authorization, form.parameters())?
+            && !self.has_issued_to(&claimed, &form).await?
         {
             return Err(OAuthError::invalid_grant(
-                "The code or the refresh token is unknown or has expired.",
+                "The code or the refresh token is unknown or has expired, or is another client's.",
             ));
         }
         let client = self.clients().authenticate(authorization, form.parameters()).await?;
@@ -85,14 +85,14 @@ impl AuthorizationServer {
         }
     }
 
-    /// Whether this server has issued the refresh token or the code of a request, which need not be good any more.
-    async fn issued_what_is_in(&self, form: &Form) -> Result<bool, OAuthError> {
+    /// Whether the refresh token or the code of a request was issued to the client, which is not authenticated yet.
+    async fn has_issued_to(&self, claimed: &str, form: &Form) -> Result<bool, OAuthError> {
         let token = form.get("refresh_token");
-        if token.is_some_and(|token| RefreshToken::parse(&self.inner.server_keys, token).is_some()) {
-            return Ok(true);
+        if let Some(token) = token.and_then(|token| RefreshToken::parse(&self.inner.server_keys, token)) {
+            return Ok(self.grant(&token.grant).await?.is_some_and(|grant| grant.is_live_for(claimed)));
         }
         match form.get("code") {
-            Some(code) => Ok(self.is_code(code).await?),
+            Some(code) => self.is_code_of(claimed, code).await,
             None => Ok(false),
         }
     }

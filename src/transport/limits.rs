@@ -45,8 +45,8 @@ struct Limit {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Counts {
     All,
-    /// Those that are answered with an error of the client (400 or 401). The others are known clients': large hosts send
-    /// those of thousands of people from a few addresses.
+    /// Those that are [mistakes](Class::is_mistake), and those whose client does not wait for the answer. The others are
+    /// known clients': large hosts send those of thousands of people from a few addresses.
     Mistakes,
 }
 
@@ -95,6 +95,16 @@ impl Class {
         }
     }
 
+    /// Whether an answer says that the client has made a mistake. 503 of `/token` may be due to a document that the client
+    /// itself serves, slowly; a host that gets it for another reason is let in again as soon as that has passed.
+    fn is_mistake(self, status: StatusCode) -> bool {
+        match status {
+            StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED => true,
+            StatusCode::SERVICE_UNAVAILABLE => self == Self::Token,
+            _ => false,
+        }
+    }
+
     /// Its name in metrics.
     fn name(self) -> &'static str {
         match self {
@@ -128,15 +138,22 @@ async fn limit(State(limits): State<Limits>, request: Request, next: Next) -> Re
             Err(wait) => too_many(class, wait),
         };
     }
-    // Whoever has a valid token is let in, however many mistakes others make at the same address.
-    let may_be_known = class == Class::Mcp && request.headers().contains_key(AUTHORIZATION);
-    if !may_be_known && let Err(wait) = counted.peek() {
+    if class == Class::Mcp && request.headers().contains_key(AUTHORIZATION) {
+        // Whoever has a valid token is let in, however many mistakes others make at the same address. A mistake counts for
+        // those that follow; it is answered itself, since a host must learn that its token has expired.
+        let response = next.run(request).await;
+        if class.is_mistake(response.status()) {
+            let _ = counted.take();
+        }
+        return response;
+    }
+    // Taken before the work: a client that hangs up ends this future, and has made a mistake then.
+    if let Err(wait) = counted.take() {
         return too_many(class, wait);
     }
     let response = next.run(request).await;
-    if matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED) {
-        // It counts for those that follow. This one is answered: a host must learn that its token has expired.
-        let _ = counted.take();
+    if !class.is_mistake(response.status()) {
+        counted.give_back();
     }
     response
 }
@@ -172,18 +189,20 @@ impl Limits {
 }
 
 impl Counted<'_> {
-    /// Whether another request would be within the limits; otherwise the wait until one is.
-    fn peek(&self) -> Result<(), Duration> {
-        let now = self.began.elapsed();
-        self.client.peek(&self.limit.per_client, now)?;
-        self.overall.peek(&self.limit.overall, now)
-    }
-
-    /// Counts the request. One that is beyond its client's limit does not count for the others.
+    /// Counts the request, or returns the wait until it is within the limits. One that is beyond a limit does not count for
+    /// the other.
     fn take(&self) -> Result<(), Duration> {
         let now = self.began.elapsed();
         self.client.take(&self.limit.per_client, now)?;
-        self.overall.take(&self.limit.overall, now)
+        self.overall
+            .take(&self.limit.overall, now)
+            .inspect_err(|_| self.client.give_back(&self.limit.per_client))
+    }
+
+    /// Counts the request no more.
+    fn give_back(&self) {
+        self.client.give_back(&self.limit.per_client);
+        self.overall.give_back(&self.limit.overall);
     }
 }
 

@@ -71,13 +71,14 @@ impl Clients {
         Ok(client)
     }
 
-    /// Whether the client of a request has its metadata in a document, which may have to be fetched.
-    pub fn names_a_document(
+    /// Returns the claimed id of a request's client if that names a document, which may have to be fetched.
+    pub fn named_document(
         &self,
         authorization: Option<&str>,
         form: &[(String, SecretString)],
-    ) -> Result<bool, OAuthError> {
-        Ok(Credentials::of(authorization, form)?.client_id.starts_with("https:"))
+    ) -> Result<Option<String>, OAuthError> {
+        let client_id = Credentials::of(authorization, form)?.client_id;
+        Ok(client_id.starts_with("https:").then_some(client_id))
     }
 
     /// Verifies an assertion and uses it: its id is accepted once (RFC 7523, section 3).

@@ -1,7 +1,8 @@
 //! What was fetched, in memory: for as long as its headers allow, and errors never. One fetch of a URL runs at a time, and
 //! few fetches of a host, so that nobody can make this server hammer one. Where a fetch fails, what was fetched within
-//! the last day stands in (RFC 9111, section 4.2.4): some hosts answer servers in data centres with a challenge for
-//! browsers now and then, and that is no reason to stop everybody who uses them.
+//! the last day stands in, unless its headers forbid that (RFC 9111, section 4.2.4): some hosts answer servers in data
+//! centres with a challenge for browsers now and then, and that is no reason to stop everybody who uses them. Keys never
+//! stand in: a key that was withdrawn must not count any more.
 
 use std::{
     sync::{
@@ -44,6 +45,9 @@ const BETWEEN_ATTEMPTS: Duration = Duration::from_mins(1);
 pub trait Document: Sized {
     /// Reads it; the error is our own text for the person.
     fn parse(url: &str, body: &[u8]) -> Result<Self, &'static str>;
+
+    /// Whether it may be used although it is no longer fresh, where it cannot be fetched again and its headers allow it.
+    fn may_stand_in(&self) -> bool;
 }
 
 /// Documents of one kind, by their URLs.
@@ -66,8 +70,15 @@ struct Latest<T> {
     outcome: Result<Arc<T>, CacheError>,
     fetched_at: Timestamp,
     fresh_until: Timestamp,
-    /// The document that was fetched last, and when. It is kept when fetches fail.
+    /// The document that was fetched last, and until when it may stand in. It is kept when fetches fail.
     obtained: Option<(Arc<T>, Timestamp)>,
+}
+
+/// What a fetch has obtained.
+struct Obtained<T> {
+    document: Arc<T>,
+    is_fresh_for: Duration,
+    stands_in_for: Duration,
 }
 
 /// Why there is no document.
@@ -105,16 +116,16 @@ impl<T: Document + Send + Sync + 'static> Cache<T> {
         };
         // Not taken: a request that is given up must lose nothing.
         let mut obtained = latest.as_ref().and_then(|latest| latest.obtained.clone());
-        let stands_in = obtained.as_ref().and_then(|(document, at)| {
-            let until = *at + STANDS_IN;
-            (now < until && suffices(document)).then(|| (document.clone(), until.min(now + BETWEEN_ATTEMPTS)))
+        let stands_in = obtained.as_ref().and_then(|(document, until)| {
+            let stands_in = now < *until && suffices(document);
+            stands_in.then(|| (document.clone(), *until.min(&(now + BETWEEN_ATTEMPTS))))
         });
         let fetched = self.fetch(url, now, obtained.is_some()).await;
         entry.ended.fetch_add(1, Ordering::Release);
         let (outcome, fresh_until) = match (fetched, known, stands_in) {
-            (Ok((document, lifetime)), ..) => {
-                obtained = Some((document.clone(), now));
-                (Ok(document), now + lifetime)
+            (Ok(Obtained { document, is_fresh_for, stands_in_for }), ..) => {
+                obtained = Some((document.clone(), now + stands_in_for));
+                (Ok(document), now + is_fresh_for)
             }
             // What is known stays as good as it was.
             (Err(_), Some((document, fresh_until)), _) => (Ok(document), fresh_until),
@@ -134,18 +145,18 @@ impl<T: Document + Send + Sync + 'static> Cache<T> {
     }
 
     /// Fetches a document. One that was obtained before is not limited by what others ask the host for.
-    async fn fetch(
-        &self,
-        url: &Url,
-        now: Timestamp,
-        was_obtained: bool,
-    ) -> Result<(Arc<T>, Duration), CacheError> {
+    async fn fetch(&self, url: &Url, now: Timestamp, was_obtained: bool) -> Result<Obtained<T>, CacheError> {
         if !was_obtained && !self.hosts.admit(url.host_str().unwrap_or_default(), now) {
             return Err(CacheError::TooOften);
         }
-        let fetched = self.network.fetch(url).await.map_err(CacheError::Fetch)?;
+        let fetched = self.network.fetch(url, was_obtained).await.map_err(CacheError::Fetch)?;
         let document = T::parse(url.as_str(), &fetched.body).map_err(CacheError::Unsound)?;
-        Ok((Arc::new(document), freshness::lifetime(&fetched.headers)))
+        let stands_in = document.may_stand_in() && freshness::may_be_used_stale(&fetched.headers);
+        Ok(Obtained {
+            document: Arc::new(document),
+            is_fresh_for: freshness::lifetime(&fetched.headers),
+            stands_in_for: if stands_in { STANDS_IN } else { Duration::ZERO },
+        })
     }
 }
 

@@ -115,6 +115,10 @@ impl Document for ClientDocument {
         let name = metadata.client_name.as_str().and_then(display_name);
         Ok(Self { name, redirect_uris, is_public, keys })
     }
+
+    fn may_stand_in(&self) -> bool {
+        !matches!(self.keys, Some(Keys::Inline(_)))
+    }
 }
 
 impl Metadata {

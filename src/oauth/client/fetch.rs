@@ -22,9 +22,12 @@ const LONGEST_BODY: usize = 64 * 1024;
 /// Time for a fetch over all, from the lookup of the name to the last byte.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Largest number of concurrent fetches. A lookup of a name may occupy one of the runtime's threads for longer than a fetch
-/// lasts, and there are 512.
-const CONCURRENT: usize = 64;
+/// Largest number of concurrent fetches, and of lookups of names, of what was never obtained. A lookup may occupy one of the
+/// runtime's threads, of which there are 512, for longer than a fetch lasts.
+const CONCURRENT_NEW: usize = 48;
+
+/// The same for what was obtained before: strangers who make this server wait keep out nobody who was here before.
+const CONCURRENT_KNOWN: usize = 16;
 
 /// How documents of clients are fetched: from public addresses, or, for tests, from loopback. Clones share everything.
 #[derive(Clone)]
@@ -36,9 +39,19 @@ struct Inner {
     reach: Reach,
     lookup: Lookup,
     timeout: Duration,
+    /// For what was never obtained.
+    new: Lane,
+    /// For what was obtained before.
+    known: Lane,
+}
+
+/// A number of fetches at a time.
+struct Lane {
     /// Created when first needed: it reads the system's certificates.
     http: OnceCell<reqwest::Client>,
-    permits: Semaphore,
+    fetches: Semaphore,
+    /// Held until a lookup returns, which may be after its fetch was given up.
+    lookups: Arc<Semaphore>,
 }
 
 /// Which addresses may be connected to.
@@ -55,6 +68,8 @@ enum Lookup {
     System,
     #[cfg(test)]
     Scripted(tests::Script),
+    #[cfg(test)]
+    Silent(tests::Silence),
 }
 
 /// Why nothing was fetched.
@@ -92,23 +107,23 @@ impl Network {
     }
 
     fn new(reach: Reach, lookup: Lookup, timeout: Duration) -> Self {
-        let (http, permits) = (OnceCell::new(), Semaphore::new(CONCURRENT));
-        Self { inner: Arc::new(Inner { reach, lookup, timeout, http, permits }) }
+        let (new, known) = (Lane::new(CONCURRENT_NEW), Lane::new(CONCURRENT_KNOWN));
+        Self { inner: Arc::new(Inner { reach, lookup, timeout, new, known }) }
     }
 
-    /// Fetches JSON.
-    pub(super) async fn fetch(&self, url: &Url) -> Result<Fetched, FetchError> {
-        let fetched = tokio::time::timeout(self.inner.timeout, self.fetch_in_any_time(url)).await;
+    /// Fetches JSON. `was_obtained` tells whether there was some at this URL before.
+    pub(super) async fn fetch(&self, url: &Url, was_obtained: bool) -> Result<Fetched, FetchError> {
+        let lane = if was_obtained { &self.inner.known } else { &self.inner.new };
+        let fetched = tokio::time::timeout(self.inner.timeout, self.fetch_in_any_time(lane, url)).await;
         fetched.unwrap_or(Err(FetchError::TimedOut))
     }
 
-    async fn fetch_in_any_time(&self, url: &Url) -> Result<Fetched, FetchError> {
-        let Inner { reach, permits, .. } = &*self.inner;
-        let _permit = permits.acquire().await.map_err(|_| FetchError::Unreachable)?;
-        if url.scheme() != "https" || !reach.allows_host(url) {
+    async fn fetch_in_any_time(&self, lane: &Lane, url: &Url) -> Result<Fetched, FetchError> {
+        let _permit = lane.fetches.acquire().await.map_err(|_| FetchError::Unreachable)?;
+        if url.scheme() != "https" || !self.inner.reach.allows_host(url) {
             return Err(FetchError::Unreachable);
         }
-        let http = self.http().await?;
+        let http = self.http(lane).await?;
         let request = http.get(url.clone()).header(header::ACCEPT, "application/json");
         let mut response = request.send().await.map_err(|_| FetchError::Unreachable)?;
         if response.status() != StatusCode::OK {
@@ -127,14 +142,22 @@ impl Network {
         Ok(Fetched { headers: std::mem::take(response.headers_mut()), body })
     }
 
-    async fn http(&self) -> Result<&reqwest::Client, FetchError> {
-        let Inner { reach, lookup, http, .. } = &*self.inner;
+    async fn http<'a>(&self, lane: &'a Lane) -> Result<&'a reqwest::Client, FetchError> {
+        let Inner { reach, lookup, .. } = &*self.inner;
         let make = || async {
-            let resolver = GuardedResolver { reach: reach.clone(), lookup: lookup.clone() };
+            let (reach, lookup, permits) = (reach.clone(), lookup.clone(), lane.lookups.clone());
+            let resolver = GuardedResolver { reach, lookup, permits };
             let made = tokio::task::spawn_blocking(move || client(resolver)).await;
             made.ok().and_then(Result::ok).ok_or(FetchError::Unreachable)
         };
-        http.get_or_try_init(make).await
+        lane.http.get_or_try_init(make).await
+    }
+}
+
+impl Lane {
+    fn new(size: usize) -> Self {
+        let (fetches, lookups) = (Semaphore::new(size), Arc::new(Semaphore::new(size)));
+        Self { http: OnceCell::new(), fetches, lookups }
     }
 }
 
@@ -177,13 +200,21 @@ impl Reach {
 struct GuardedResolver {
     reach: Reach,
     lookup: Lookup,
+    permits: Arc<Semaphore>,
 }
 
 impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let (reach, lookup) = (self.reach.clone(), self.lookup.clone());
+        let (reach, lookup, permits) = (self.reach.clone(), self.lookup.clone(), self.permits.clone());
         Box::pin(async move {
-            let found = lookup.addresses(name.as_str()).await?;
+            let permit = permits.acquire_owned().await?;
+            // The system's lookup goes on when nobody waits for it any more; so the permit is held by a task that does.
+            let looking = tokio::spawn(async move {
+                let found = lookup.addresses(name.as_str()).await;
+                drop(permit);
+                found
+            });
+            let found = looking.await??;
             let allowed: Vec<_> = found.into_iter().filter(|address| reach.allows(address.ip())).collect();
             if allowed.is_empty() {
                 return Err(io::Error::from(io::ErrorKind::AddrNotAvailable).into());
@@ -200,6 +231,8 @@ impl Lookup {
             Self::System => Ok(tokio::net::lookup_host((name, 0)).await?.collect()),
             #[cfg(test)]
             Self::Scripted(script) => Ok(script.next()),
+            #[cfg(test)]
+            Self::Silent(silence) => Ok(silence.next().await),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How long an answer may be used again (HTTP caching: RFC 9111, section 4.2).
+//! How long an answer may be used again, and whether beyond that (HTTP caching: RFC 9111, section 4.2).
 
 use std::time::Duration;
 
@@ -18,24 +18,35 @@ const USUAL: Duration = Duration::from_hours(1);
 
 /// Returns how long an answer with these headers is fresh.
 pub fn lifetime(headers: &HeaderMap) -> Duration {
-    let stated = if let Some(cache_control) = text(headers, CACHE_CONTROL) {
-        cache_control_lifetime(&cache_control.to_ascii_lowercase())
-    } else {
-        None
-    };
+    let stated = cache_control_lifetime(&cache_control(headers));
     let lifetime = stated.or_else(|| expires(headers)).unwrap_or(USUAL);
     let age = text(headers, AGE).and_then(|age| age.trim().parse().ok()).map(Duration::from_secs);
     lifetime.saturating_sub(age.unwrap_or_default()).clamp(SHORTEST, LONGEST)
 }
 
-fn cache_control_lifetime(cache_control: &str) -> Option<Duration> {
-    let directives = || cache_control.split(',').map(str::trim);
-    if directives().any(|directive| matches!(directive, "no-store" | "no-cache")) {
+/// Whether an answer with these headers may be used when it is no longer fresh (RFC 9111, section 4.2.4). This is a shared
+/// cache, which `s-maxage` and `proxy-revalidate` are for.
+pub fn may_be_used_stale(headers: &HeaderMap) -> bool {
+    !cache_control(headers).iter().any(|directive| {
+        matches!(&**directive, "no-store" | "no-cache" | "must-revalidate" | "proxy-revalidate")
+            || directive.starts_with("s-maxage=")
+    })
+}
+
+/// Returns the directives of all `Cache-Control` lines, in lower case.
+fn cache_control(headers: &HeaderMap) -> Vec<String> {
+    let lines = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(|directive| directive.trim().to_ascii_lowercase()).collect()
+}
+
+fn cache_control_lifetime(directives: &[String]) -> Option<Duration> {
+    if directives.iter().any(|directive| matches!(&**directive, "no-store" | "no-cache")) {
         return Some(Duration::ZERO);
     }
     // This is a shared cache: it serves everybody who uses the client.
     ["s-maxage", "max-age"].into_iter().find_map(|name| {
-        let value = directives().find_map(|directive| directive.strip_prefix(name)?.strip_prefix('='))?;
+        let value =
+            directives.iter().find_map(|directive| directive.strip_prefix(name)?.strip_prefix('='))?;
         Some(value.trim_matches('"').parse().map_or(Duration::ZERO, Duration::from_secs))
     })
 }

@@ -46,6 +46,10 @@ impl Document for KeySet {
         let set = serde_json::from_slice(body).ok();
         set.as_ref().and_then(Self::of).ok_or("The app's keys are not a JWK set.")
     }
+
+    fn may_stand_in(&self) -> bool {
+        false
+    }
 }
 
 /// Returns the algorithms that a key may sign with; `None` if none, above all for symmetric keys and keys for encryption.

@@ -41,6 +41,8 @@ struct Stored {
 
 impl SecretHash {
     pub fn of(secret: &SecretString) -> Self {
+        #[cfg(test)]
+        tests::count_hash();
         Self(URL_SAFE_NO_PAD.encode(Sha256::digest(secret.expose_secret())))
     }
 

@@ -141,6 +141,39 @@ fn a_token_two_generations_old_is_a_replay() {
     assert!(matches!(server.present(&second), Refresh::Answered { has_changed: false, .. }));
 }
 
+/// RFC 9700, section 4.14.2: what a thief can do who refreshes as often as the app, and no later. Nothing tells the two apart,
+/// so the grant is shared until its absolute end.
+#[test]
+fn a_thief_who_keeps_up_shares_the_grant_until_its_absolute_end() {
+    let mut server = Server::new();
+    let (mut app, mut thief) = (server.newest(), server.newest());
+    for _quarter_of_an_hour in 0..180 * 24 * 4 {
+        app = server.refresh(&app);
+        server.wait(7);
+        thief = server.refresh(&thief);
+        server.wait(8);
+    }
+    for token in [&app, &thief] {
+        assert!(matches!(server.present(token), Refresh::Expired));
+    }
+}
+
+/// RFC 9700, section 4.14.2: whoever of the two comes ten minutes too late ends it for both.
+#[test]
+fn whoever_falls_behind_a_copy_of_the_token_ends_the_family() {
+    let mut server = Server::new();
+    let stolen = server.newest();
+    let second = server.refresh(&stolen);
+    // As long as the second token is not used, the first one is answered with it.
+    server.wait(24 * 60);
+    assert!(secret::same(&server.refresh(&stolen), &second));
+    server.refresh(&second);
+    server.wait(9);
+    assert!(secret::same(&server.refresh(&stolen), &server.newest()));
+    server.wait(1);
+    assert!(matches!(server.present(&stolen), Refresh::Replayed));
+}
+
 /// RFC 6749, section 10.10: nobody guesses a token, and what is no secret in it ends nothing.
 #[test]
 fn a_token_that_somebody_made_up_is_unknown() {

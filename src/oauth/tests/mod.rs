@@ -53,6 +53,12 @@ impl Hosting {
         open(&self.directory, &self.clock, settings).await
     }
 
+    /// Opens a replica that fetches documents over `network`.
+    async fn replica_over(&self, network: Network) -> AuthorizationServer {
+        let settings = Settings::new(ORIGIN.parse().unwrap());
+        open_with(&self.directory, &self.clock, settings, network).await
+    }
+
     fn wait(&self, time: TimeDelta) {
         self.clock.advance(time);
     }

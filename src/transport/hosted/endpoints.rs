@@ -11,7 +11,6 @@ use http::{
     header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, PRAGMA, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use serde::Serialize;
-use tracing::Instrument as _;
 
 use super::Http;
 use crate::{
@@ -29,30 +28,27 @@ pub(super) async fn token(http: Http, request: Request) -> Response {
         Ok(parts) => parts,
         Err(refusal) => return refusal,
     };
-    let tasks = http.inner.tasks.clone();
-    let work = tasks.spawn(
-        async move {
-            let hosted = &http.inner.hosted;
-            let authorization = authorization(&headers);
-            let accepted = |grant| async move { hosted.acceptance(&grant).await };
-            match hosted.authorization_server().token(authorization, &form, accepted).await {
-                Ok(tokens) => {
-                    if tokens.are_first {
-                        hosted.traces().step(&tokens.reference, "code redeemed").await;
-                    }
-                    tokens_response(&tokens)
+    let detached = http.inner.detached.clone();
+    let work = async move {
+        let hosted = &http.inner.hosted;
+        let authorization = authorization(&headers);
+        let accepted = |grant| async move { hosted.acceptance(&grant).await };
+        match hosted.authorization_server().token(authorization, &form, accepted).await {
+            Ok(tokens) => {
+                if tokens.are_first {
+                    hosted.traces().step(&tokens.reference, "code redeemed").await;
                 }
-                Err(failure) => {
-                    if let Some(grant) = &failure.ended {
-                        http.release_by_id(grant.clone());
-                    }
-                    failed(&failure, &headers)
+                tokens_response(&tokens)
+            }
+            Err(failure) => {
+                if let Some(grant) = &failure.ended {
+                    http.release_by_id(grant.clone());
                 }
+                failed(&failure, &headers)
             }
         }
-        .in_current_span(),
-    );
-    work.await.unwrap_or_else(|_| unavailable())
+    };
+    detached.answer(work).await
 }
 
 /// Answers a revocation, to its end even when the client is gone: an ended grant is to be released. An unknown token is
@@ -62,22 +58,19 @@ pub(super) async fn revoke(http: Http, request: Request) -> Response {
         Ok(parts) => parts,
         Err(refusal) => return refusal,
     };
-    let tasks = http.inner.tasks.clone();
-    let work = tasks.spawn(
-        async move {
-            match http.server().revoke(authorization(&headers), &form).await {
-                Ok(ended) => {
-                    if let Some(grant) = ended {
-                        http.release(grant);
-                    }
-                    not_stored(StatusCode::OK)
+    let detached = http.inner.detached.clone();
+    let work = async move {
+        match http.server().revoke(authorization(&headers), &form).await {
+            Ok(ended) => {
+                if let Some(grant) = ended {
+                    http.release(grant);
                 }
-                Err(failure) => failed(&failure, &headers),
+                not_stored(StatusCode::OK)
             }
+            Err(failure) => failed(&failure, &headers),
         }
-        .in_current_span(),
-    );
-    work.await.unwrap_or_else(|_| unavailable())
+    };
+    detached.answer(work).await
 }
 
 /// Registers a client.
@@ -146,7 +139,7 @@ fn failed(failure: &OAuthError, headers: &HeaderMap) -> Response {
     response
 }
 
-/// The answer when the vault does not answer.
+/// The answer when the vault does not answer, or there is too much to do.
 pub(super) fn unavailable() -> Response {
     let body = error("temporarily_unavailable", "The server cannot answer now. Try again in a few seconds.");
     not_stored((StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "5")], body))

@@ -2,6 +2,7 @@
 //! probes of a load balancer. Only routes: what they do is in [`oauth`](crate::oauth) and [`hosted`](crate::hosted).
 
 mod cors;
+mod detached;
 mod endpoints;
 mod metadata;
 mod readiness;
@@ -23,7 +24,7 @@ use tokio::{net::TcpListener, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
-use self::readiness::Readiness;
+use self::{detached::Detached, readiness::Readiness};
 use super::{
     client_address::with_client_addresses,
     endpoint::{Endpoint, error},
@@ -72,6 +73,8 @@ struct Inner {
     endpoint: OnceLock<Arc<Endpoint>>,
     /// Releases of grants, which run to their end.
     tasks: TaskTracker,
+    /// Token requests and revocations, which do, too.
+    detached: Detached,
     /// Cancelled when the server was requested to stop.
     requested_to_stop: CancellationToken,
     /// Cancelled when connections are no longer accepted.
@@ -87,8 +90,9 @@ impl HostedHttp {
     pub fn new(hosted: Hosted, requested_to_stop: CancellationToken, stopping: CancellationToken) -> Self {
         let (readiness, tasks, draining) =
             (Readiness::default(), TaskTracker::new(), CancellationToken::new());
-        let endpoint = OnceLock::new();
-        let inner = Inner { hosted, readiness, endpoint, tasks, requested_to_stop, draining, stopping };
+        let (endpoint, detached) = (OnceLock::new(), Detached::new(tasks.clone()));
+        let inner =
+            Inner { hosted, readiness, endpoint, tasks, detached, requested_to_stop, draining, stopping };
         Self { inner: Arc::new(inner) }
     }
 
@@ -109,6 +113,7 @@ impl HostedHttp {
             .route("/token", post(endpoints::token))
             .route("/revoke", post(endpoints::revoke))
             .with_state(self.clone())
+            .method_not_allowed_fallback(method_not_allowed)
             .fallback(not_found);
         // Inside of CORS, so that programs in web pages can read why they are refused.
         let limits = Limits::new();
@@ -201,6 +206,12 @@ impl HostedHttp {
 /// Anything but the routes, in JSON: hosts look for documents that this server does not have.
 async fn not_found() -> Response {
     (StatusCode::NOT_FOUND, error("not_found", "There is nothing here.")).into_response()
+}
+
+/// A known address with another method. The router says in `Allow` which there are (RFC 9110, section 15.5.6).
+async fn method_not_allowed() -> Response {
+    let body = error("method_not_allowed", "This address takes another method.");
+    (StatusCode::METHOD_NOT_ALLOWED, body).into_response()
 }
 
 /// The state of the handlers.

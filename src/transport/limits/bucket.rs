@@ -53,9 +53,10 @@ impl Bucket {
         }
     }
 
-    /// Whether there is a request in the bucket; otherwise the wait for one.
-    pub fn peek(&self, rate: &Rate, now: Duration) -> Result<(), Duration> {
-        rate.after_one_more(self.full_at.load(Ordering::Relaxed), nanos(now)).map(|_| ())
+    /// Gives a request back that was taken. The bucket gets no fuller than full.
+    pub fn give_back(&self, rate: &Rate) {
+        let less = |full_at: u64| Some(full_at.saturating_sub(rate.interval));
+        let _ = self.full_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 }
 
@@ -75,13 +76,30 @@ mod tests {
         for _ in 0..10 {
             bucket.take(&rate, at(5000)).unwrap();
         }
-        assert_eq!(bucket.peek(&rate, at(5000)), Err(at(250)));
+        assert_eq!(bucket.take(&rate, at(5000)), Err(at(250)));
         assert_eq!(bucket.take(&rate, at(5100)), Err(at(150)));
         bucket.take(&rate, at(5250)).unwrap();
         assert_eq!(bucket.take(&rate, at(5250)), Err(at(250)));
         // Full again, and no fuller.
         for _ in 0..10 {
-            bucket.peek(&rate, at(60_000)).unwrap();
+            bucket.take(&rate, at(60_000)).unwrap();
+        }
+        assert_eq!(bucket.take(&rate, at(60_000)), Err(at(250)));
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_once() {
+        let (bucket, rate) = (Bucket::default(), Rate::new(10, 4));
+        let at = Duration::from_millis;
+        for _ in 0..10 {
+            bucket.take(&rate, at(5000)).unwrap();
+        }
+        bucket.give_back(&rate);
+        bucket.take(&rate, at(5000)).unwrap();
+        assert_eq!(bucket.take(&rate, at(5000)), Err(at(250)));
+        // After it was filled again.
+        bucket.give_back(&rate);
+        for _ in 0..10 {
             bucket.take(&rate, at(60_000)).unwrap();
         }
         assert_eq!(bucket.take(&rate, at(60_000)), Err(at(250)));

@@ -4,20 +4,21 @@ use axum::{
     body::{Body, to_bytes},
     routing::any,
 };
+use futures_util::FutureExt as _;
 use http::HeaderMap;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 
 use super::*;
 
-/// A server that answers every request with the status in its query.
+/// A server that answers every request with the status in its query, and `?never` not at all.
 struct Server(TowerToHyperService<Router>);
 
 impl Server {
     fn new() -> Self {
-        let answer = async |request: Request| {
-            let status = request.uri().query().unwrap_or("200").parse::<u16>().unwrap();
-            StatusCode::from_u16(status).unwrap()
+        let answer = async |request: Request| match request.uri().query().unwrap_or("200") {
+            "never" => std::future::pending().await,
+            status => StatusCode::from_u16(status.parse().unwrap()).unwrap(),
         };
         Self(TowerToHyperService::new(Limits::new().protect(Router::new().fallback(any(answer)))))
     }
@@ -87,7 +88,16 @@ async fn a_host_of_thousands_of_people_behind_one_address_is_not_limited() {
     assert_eq!(server.refused(1, Method::POST, "/token", 20_000).await, 0);
     assert_eq!(server.refused(1, Method::POST, "/mcp", 20_000).await, 0);
     // Trouble of ours is no mistake of the host's.
-    assert_eq!(server.refused(1, Method::POST, "/token?503", 5000).await, 0);
+    assert_eq!(server.refused(1, Method::POST, "/token?500", 5000).await, 0);
+    assert_eq!(server.refused(1, Method::POST, "/mcp?503", 5000).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_is_let_in_as_soon_as_the_server_can_answer_again() {
+    let server = Server::new();
+    assert_eq!(server.refused(1, Method::POST, "/token?503", 1500).await, 500);
+    tokio::time::advance(Duration::from_millis(50)).await;
+    assert_eq!(server.refused(1, Method::POST, "/token", 20_000).await, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -98,6 +108,30 @@ async fn guesses_at_codes_are_refused_before_they_are_looked_at() {
     assert_eq!(server.status(2, Method::POST, "/token?200").await, 200);
     tokio::time::advance(Duration::from_millis(50)).await;
     assert_eq!(server.status(1, Method::POST, "/token?200").await, 200);
+}
+
+// RFC 6749, section 10.10 (guesses), and what each of them costs.
+#[tokio::test(start_paused = true)]
+async fn who_hangs_up_before_the_answer_is_counted() {
+    let server = Server::new();
+    for _ in 0..1000 {
+        assert!(server.status(1, Method::POST, "/token?never").now_or_never().is_none());
+    }
+    assert_eq!(server.status(1, Method::POST, "/token?never").now_or_never(), Some(429));
+    assert_eq!(server.status(2, Method::POST, "/token").await, 200);
+    tokio::time::advance(Duration::from_millis(50)).await;
+    assert_eq!(server.status(1, Method::POST, "/token").await, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_beyond_the_overall_limit_takes_nothing_from_its_client() {
+    let server = Server::new();
+    for client in 2..10 {
+        assert_eq!(server.refused(client, Method::POST, "/token?400", 1000).await, 0);
+    }
+    assert_eq!(server.refused(1, Method::POST, "/token", 5000).await, 5000);
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert_eq!(server.status(1, Method::POST, "/token").await, 200);
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,6 +10,10 @@ impl Document for Text {
     fn parse(_url: &str, body: &[u8]) -> Result<Self, &'static str> {
         if body == b"false" { Err("unsound") } else { Ok(Self(String::from_utf8_lossy(body).into_owned())) }
     }
+
+    fn may_stand_in(&self) -> bool {
+        !self.0.contains("key")
+    }
 }
 
 struct World {
@@ -89,6 +93,28 @@ async fn a_document_stands_in_for_a_day_where_it_cannot_be_fetched() {
     assert_eq!(world.get("one").await, Err(CacheError::Unsound("unsound")));
     world.server.withdraw("/client.json");
     assert_eq!(world.get("one").await, Err(CacheError::Fetch(FetchError::Status)));
+}
+
+// RFC 9111, section 4.2.4; a withdrawn key must not count for longer than its headers say.
+#[tokio::test]
+async fn nothing_stands_in_that_has_keys_or_whose_headers_forbid_it() {
+    for (headers, document) in [
+        ("cache-control: no-store", "one"),
+        ("cache-control: no-cache", "one"),
+        ("cache-control: public, max-age=600, Must-Revalidate", "one"),
+        ("cache-control: max-age=600\r\ncache-control: proxy-revalidate", "one"),
+        ("cache-control: s-maxage=600", "one"),
+        ("cache-control: max-age=600", "a key"),
+    ] {
+        let world = World::new().await;
+        world.server.publish("/client.json", headers, &json!(document));
+        assert_eq!(world.get("").await.unwrap(), json!(document).to_string());
+        world.server.withdraw("/client.json");
+        world.pass(600);
+        assert_eq!(world.get("").await, Err(CacheError::Fetch(FetchError::Status)), "{headers}");
+        world.server.publish("/client.json", headers, &json!("new"));
+        assert_eq!(world.get("").await.unwrap(), "\"new\"");
+    }
 }
 
 #[tokio::test]

@@ -113,7 +113,8 @@ fn documents_of_hosts_are_understood() {
     }
 }
 
-// draft-ietf-oauth-client-id-metadata-document, "Client Information Metadata Document"
+// draft-ietf-oauth-client-id-metadata-document, "Client Information Metadata Document"; MCP authorization, "Client ID Metadata
+// Documents"; RFC 9700, section 4.1.3 (redirect URIs)
 #[test]
 fn an_unsound_document_is_refused() {
     for (field, value) in [

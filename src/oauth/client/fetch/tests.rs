@@ -1,5 +1,12 @@
-use std::{collections::VecDeque, sync::Mutex};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
+use futures_util::future::join_all;
 use serde_json::json;
 
 use super::{super::testing::Server, *};
@@ -23,12 +30,35 @@ impl Script {
     }
 }
 
+/// A DNS server that does not answer. Lookups go on until they are released.
+#[derive(Clone)]
+pub struct Silence {
+    begun: Arc<AtomicUsize>,
+    released: Arc<Semaphore>,
+}
+
+impl Silence {
+    fn new() -> Self {
+        Self { begun: Arc::default(), released: Arc::new(Semaphore::new(0)) }
+    }
+
+    pub async fn next(&self) -> Vec<SocketAddr> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        self.released.acquire().await.unwrap().forget();
+        Vec::new()
+    }
+
+    fn begun(&self) -> usize {
+        self.begun.load(Ordering::SeqCst)
+    }
+}
+
 fn scripted(reach: Reach, script: &Script) -> Network {
     Network::new(reach, Lookup::Scripted(script.clone()), TIMEOUT)
 }
 
 async fn fetch(network: &Network, url: &str) -> Result<Vec<u8>, FetchError> {
-    network.fetch(&url.parse().unwrap()).await.map(|fetched| fetched.body)
+    network.fetch(&url.parse().unwrap(), false).await.map(|fetched| fetched.body)
 }
 
 #[tokio::test]
@@ -37,7 +67,7 @@ async fn json_is_fetched_with_its_headers() {
     server.publish("/client.json", "cache-control: max-age=60", &json!({"a": 1}));
     for host in ["localhost", "127.0.0.1"] {
         let url = format!("https://{host}:{}/client.json", server.address.port()).parse().unwrap();
-        let fetched = server.network().fetch(&url).await.unwrap();
+        let fetched = server.network().fetch(&url, false).await.unwrap();
         assert_eq!(fetched.body, br#"{"a":1}"#);
         assert_eq!(fetched.headers["cache-control"], "max-age=60");
     }
@@ -138,4 +168,26 @@ async fn what_does_not_arrive_in_time_is_given_up() {
     let reach = Reach::Loopback(server.certificate.clone());
     let network = Network::new(reach, Lookup::System, Duration::from_millis(300));
     assert_eq!(fetch(&network, &server.url("/no-answer")).await, Err(FetchError::TimedOut));
+}
+
+// The same: names that are looked up for longer than a fetch lasts.
+#[tokio::test(start_paused = true)]
+async fn lookups_count_until_they_return_and_strangers_leave_room_for_known_documents() {
+    let silence = Silence::new();
+    let network = Network::new(Reach::Public, Lookup::Silent(silence.clone()), TIMEOUT);
+    let fetch_many = async |was_obtained: bool| {
+        let urls: Vec<Url> =
+            (0..100).map(|n| format!("https://{n}.client.example/").parse().unwrap()).collect();
+        for fetched in join_all(urls.iter().map(|url| network.fetch(url, was_obtained))).await {
+            assert_eq!(fetched.unwrap_err(), FetchError::TimedOut);
+        }
+        silence.begun()
+    };
+    assert_eq!(fetch_many(false).await, 48);
+    assert_eq!(fetch_many(false).await, 48);
+    assert_eq!(fetch_many(true).await, 64);
+    assert_eq!(fetch_many(true).await, 64);
+    silence.released.add_permits(10);
+    tokio::task::yield_now().await;
+    assert_eq!(fetch_many(false).await + fetch_many(true).await, 64 + 10 + 64 + 10);
 }

@@ -1,4 +1,7 @@
+use std::cell::Cell;
+
 use base64::engine::general_purpose::STANDARD;
+use static_assertions::assert_not_impl_any;
 
 use super::{
     super::{
@@ -8,6 +11,18 @@ use super::{
     *,
 };
 use crate::oauth::OAuthError;
+
+// OWASP ASVS 5.0, 11.2.4: hashes are compared in constant time only.
+assert_not_impl_any!(SecretHash: PartialEq<SecretHash>, PartialEq<str>, PartialEq<String>);
+
+thread_local! {
+    /// Secrets that this thread, and so its test, has hashed.
+    static HASHED: Cell<usize> = const { Cell::new(0) };
+}
+
+pub(super) fn count_hash() {
+    HASHED.set(HASHED.get() + 1);
+}
 
 async fn world() -> World {
     World::new(Network::public()).await
@@ -86,6 +101,18 @@ async fn a_confidential_client_without_its_secret_is_refused() {
         authenticate(&world, None, &[("client_id", id), ("client_secret", other)]).await.unwrap_err()
     };
     assert_eq!(error(id).await, error("client-0").await);
+}
+
+// OWASP ASVS 5.0, 6.3.8: nor from the time that it takes.
+#[tokio::test]
+async fn a_secret_of_an_unknown_client_is_hashed_as_is_that_of_a_known_one() {
+    let world = world().await;
+    let id = world.clients.add(new(true)).await.unwrap().client.id;
+    for id in [&*id, "client-0", "https://client.example", "dcr-x"] {
+        HASHED.set(0);
+        let sent = authenticate(&world, None, &[("client_id", id), ("client_secret", "x")]).await;
+        assert_eq!((sent.unwrap_err().status, HASHED.get()), (401, 1), "{id}");
+    }
 }
 
 // RFC 6749, sections 2.3 and 3.2

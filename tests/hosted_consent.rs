@@ -384,6 +384,24 @@ async fn a_form_that_is_sent_twice_makes_one_grant_one_key_and_one_code() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_person_who_agrees_is_not_told_how_bondmcp_fails() {
+    let server = HostedServer::start().await;
+    let browser = Browser::new(&[&server]);
+    let (page, form) = browser.consent(&authorization(&server).await).await;
+    server.sandbox.faults().next(CREATE, Fault::Html(405));
+    let done = location(&browser.decide(&page, &form, "allow").await);
+    let answer = browser.get(&done).await;
+    assert_eq!(answer.status(), StatusCode::BAD_GATEWAY);
+    let answer = text(answer).await;
+    assert!(
+        answer.contains("BondMCP cannot be reached just now.") && answer.contains("Try again"),
+        "{answer}"
+    );
+    let told = answer.split(r#"role="alert""#).nth(1).unwrap().split("</p>").next().unwrap();
+    assert!(!told.contains("127.0.0.1") && !told.contains("URL"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_agrees_to_nothing_or_to_more_than_was_asked_for() {
     let server = HostedServer::start().await;
     let browser = Browser::new(&[&server]);

@@ -10,8 +10,9 @@ use bondmcp_server::{account::Owner, clock::Clock, hosted::Browser, sandbox::Fau
 use common::{
     EMAIL,
     hosted::{
-        Hosted, LOCAL_WORDS, LOGIN, LOGOUT, ORIGIN_OF_PAGES, OTHER_EMAIL, Replica, Visitor, form_token,
+        Hosted, LOCAL_WORDS, LOGIN, LOGOUT, ORIGIN_OF_PAGES, OTHER_EMAIL, Replica, Visitor, World, form_token,
     },
+    hosted_process::Process,
     hosted_server::{HostedServer, Setup},
     secrets, within,
 };
@@ -320,6 +321,33 @@ async fn an_outage_counts_as_no_attempt() {
         let page = visitor.sign_in(&url, EMAIL, &hosted.world.place.password).await.text().await.unwrap();
         assert!(page.contains("Try again in 7 seconds."), "{page}");
     }
+}
+
+/// Anybody can read the page: hosts, ports and flags are for the operator.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_operator_is_told_why_bondmcp_cannot_be_reached() {
+    let world = World::new().await;
+    let nowhere = "http://127.0.0.1:1/mcp";
+    let process = Process::start_with(&world.place, &[], &[("BONDMCP_BASE_URL", nowhere)]).await;
+    let browser = process.browser().await;
+    for form in
+        [browser.sign_in(&process, EMAIL, "a-password-1"), browser.create(&process, NEW[0].1, NEW[1].1)]
+    {
+        let page = within(within(form.send()).await.unwrap().text()).await.unwrap();
+        assert!(page.contains("BondMCP cannot be reached just now."), "{page}");
+        assert!(page.contains("tell whoever runs this server"), "{page}");
+        let told = page.split(r#"role="alert""#).nth(1).unwrap().split("</p>").next().unwrap();
+        for word in ["127.0.0.1", "refused", "port", "URL", "--"] {
+            assert!(!told.contains(word), "{word}: {told}");
+        }
+    }
+    let log = process.end().await;
+    let warnings: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains(r#""level":"WARN""#) && line.contains("cannot connect to 127.0.0.1:1"))
+        .collect();
+    assert_eq!(warnings.len(), 2, "{log}");
+    assert!(!warnings.concat().contains('@'), "{warnings:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ use super::{
     consent::Consent,
     pending::{PendingAuthorization, State},
     person::Person,
+    trouble,
 };
 use crate::{
     account::{self, NewGrant},
@@ -63,8 +64,11 @@ impl Hosted {
                 self.step_of(&grant, "BondMCP refused").await;
                 tracing::warn!(%error, reference = grant.reference, "a grant could not be made");
                 self.abandon(&grant).await;
-                let told = UserFacingError::from(&error);
-                Err(AllowError::Failed(format!("BondMCP did not give access: {}", told.message)))
+                let report = UserFacingError::from(&error);
+                let told = trouble::told(&report);
+                Err(AllowError::Failed(
+                    told.unwrap_or_else(|| format!("BondMCP did not give access: {}", report.message)),
+                ))
             }
             (Ok(()), Ok(false)) => {
                 self.abandon(&grant).await;

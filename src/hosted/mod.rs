@@ -16,6 +16,7 @@ mod protect;
 mod release;
 mod sign_in_page;
 mod trace;
+mod trouble;
 
 use std::sync::Arc;
 

@@ -18,7 +18,9 @@ use http::{
 use serde::Deserialize;
 use tracing::Instrument as _;
 
-use super::{Attempt, AttemptRefused, Hosted, audit::AuditedEvent, browser::Browser, person::Person};
+use super::{
+    Attempt, AttemptRefused, Hosted, audit::AuditedEvent, browser::Browser, person::Person, trouble,
+};
 use crate::{
     account::{self, Owner},
     client_address::ClientAddress,
@@ -82,7 +84,10 @@ enum Failure {
 
 impl From<account::Error> for Failure {
     fn from(error: account::Error) -> Self {
-        Self::Account(error)
+        match error {
+            account::Error::Vault(error) => Self::Vault(error),
+            error => Self::Account(error),
+        }
     }
 }
 
@@ -334,7 +339,7 @@ impl Visit {
         if matches!(error, account::Error::AnotherUser) {
             self.take_back().await;
             self.page.attempt_was_wrong().await?;
-            return Ok(Problem::with_account(&UserFacingError::from(&error)));
+            return Ok(problem_of(&error));
         }
         self.undecided().await?;
         if error.is_not_verified() {
@@ -343,7 +348,7 @@ impl Visit {
             }
             return Ok(Problem::new(Field::None, UNVERIFIED));
         }
-        Ok(Problem::with_account(&UserFacingError::from(&error)))
+        Ok(problem_of(&error))
     }
 
     /// Creates a BondMCP account. Its password is not kept: the person types it again when the address is verified.
@@ -356,21 +361,20 @@ impl Visit {
             return refusal;
         }
         let registered = self.hosted.sign_in_pages().authenticator().register(&email, &password).await;
-        let report = registered.as_ref().err().map(UserFacingError::from);
-        let noted = match &report {
+        let noted = match &registered {
             // Or addresses could be tried until one has an account.
-            Some(report) if report.kind == Kind::Conflict => self.page.attempt_was_wrong().await.map(drop),
-            Some(_) => self.undecided().await,
-            None => self.now_verifying(&email).await,
+            Err(error) if UserFacingError::from(error).kind == Kind::Conflict => {
+                self.page.attempt_was_wrong().await.map(drop)
+            }
+            Err(_) => self.undecided().await,
+            Ok(_) => self.now_verifying(&email).await,
         };
-        match (noted, report) {
+        match (noted, registered) {
             (Err(error), _) => self.hosted.unavailable(&error),
             // The form was sent twice.
-            (Ok(()), Some(_)) if self.is_verifying(&email) => self.show(None),
-            (Ok(()), Some(report)) => {
-                self.problem(SignInMethod::CreateAccount, &email, &Problem::with_account(&report))
-            }
-            (Ok(()), None) => self.show(None),
+            (Ok(()), Err(_)) if self.is_verifying(&email) => self.show(None),
+            (Ok(()), Err(error)) => self.problem(SignInMethod::CreateAccount, &email, &problem_of(&error)),
+            (Ok(()), Ok(_)) => self.show(None),
         }
     }
 
@@ -391,6 +395,14 @@ impl Visit {
             Err(error) => self.hosted.unavailable(&error),
         }
     }
+}
+
+/// Describes an error for the person; the cause of trouble is for the operator.
+fn problem_of(error: &account::Error) -> Problem {
+    let report = UserFacingError::from(error);
+    let Some(message) = trouble::told(&report) else { return Problem::with_account(&report) };
+    tracing::warn!(%error, "a person cannot sign in or create an account");
+    Problem::new(Field::None, message)
 }
 
 const NOBODY: &str = "BondMCP does not tell this server which account this is, so it cannot be connected. Tell whoever runs this server.";

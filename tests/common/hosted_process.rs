@@ -10,7 +10,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Place, secrets, within};
+use super::{EMAIL, Place, secrets, within};
 
 pub const PUBLIC_HOST: &str = "bond.example.com";
 const ORIGIN: &str = "https://bond.example.com";
@@ -157,8 +157,26 @@ impl Browser {
 
     /// Sends the sign-in form to `process`.
     pub fn sign_in(&self, process: &Process, email: &str, password: &str) -> RequestBuilder {
+        self.login(process, "sign-in", email, password)
+    }
+
+    /// Signs in to the account of `place`; returns the consent page.
+    pub async fn consent(&mut self, process: &Process, place: &Place) -> String {
+        let answer = within(self.sign_in(process, EMAIL, password(place)).send()).await.unwrap();
+        self.keep_cookie(&answer);
+        let next = answer.headers()["location"].to_str().unwrap();
+        let page = within(self.with_cookie(process.get(next)).send()).await.unwrap();
+        within(page.text()).await.unwrap()
+    }
+
+    /// Sends the form that creates an account to `process`.
+    pub fn create(&self, process: &Process, email: &str, password: &str) -> RequestBuilder {
+        self.login(process, "create", email, password)
+    }
+
+    fn login(&self, process: &Process, way: &str, email: &str, password: &str) -> RequestBuilder {
         let form = [("form_token", self.form_token.as_str()), ("email", email), ("password", password)];
-        let request = process.post_form(&format!("{}/sign-in", self.page), &form);
+        let request = process.post_form(&format!("{}/{way}", self.page), &form);
         self.with_cookie(request.header("origin", ORIGIN))
     }
 

@@ -1,0 +1,23 @@
+//! What a person on a public page is told of trouble at BondMCP or in this server. The words for the operator name
+//! hosts, ports, flags and files, so they go to the log alone.
+
+use crate::error::{Kind, UserFacingError};
+
+/// Returns what a person is told of a failure about which only the operator can do something; `None` for the others.
+pub(super) fn told(report: &UserFacingError) -> Option<String> {
+    let is_trouble = matches!(
+        report.kind,
+        // What signing in and creating a key call is always there: a 404 comes from something that is not BondMCP.
+        Kind::UpstreamUnavailable | Kind::Timeout | Kind::Internal | Kind::NotFound
+    );
+    let wait = match report.retry_after_seconds {
+        Some(1) => "in 1 second".to_owned(),
+        Some(seconds) => format!("in {seconds} seconds"),
+        None => "in a moment".to_owned(),
+    };
+    is_trouble.then(|| {
+        format!(
+            "BondMCP cannot be reached just now. Try again {wait}. If it goes on, tell whoever runs this server."
+        )
+    })
+}

@@ -7,17 +7,19 @@ mod common;
 use bondmcp_server::{
     account::{NewGrant, Usd},
     bondmcp::wire::Permission,
+    mcp::{Selection, Toolset},
     oauth::{Grant, GrantId, Scopes},
     sandbox::Plan,
     secret::SecretString,
 };
 use common::{
-    EMAIL, files,
-    hosted_server::{Authorization, HostedServer},
-    random_password, run, secrets, within,
+    EMAIL, Place, files,
+    hosted_process::{Process, json_of},
+    hosted_server::{Authorization, HostedServer, Setup},
+    like_the_seed, random_password, run, sandbox, secrets, within,
 };
 use rexpect::session::{PtySession, spawn_command};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::process::Command;
 
 const OTHER_EMAIL: &str = "grace@example.com";
@@ -332,4 +334,55 @@ async fn the_hosted_server_must_be_named_and_have_a_vault() {
     operated.connect(&operated.register().await, EMAIL).await;
     let other = ["grants", "list", "--public-url", "https://other.example.com"];
     assert_eq!(operated.ok(&other).await, "No grants at https://other.example.com.\n");
+}
+
+/// RFC 9728, section 2 (`scopes_supported`); MCP authorization, "Scope Selection Strategy".
+#[tokio::test(flavor = "multi_thread")]
+async fn apps_are_offered_what_the_operator_serves_and_allows() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    let flags = ["--read-only", "--daily-spend", "0.02", "--default-daily-spend", "10"];
+    let process = Process::start(&place, &flags).await;
+    for path in ["/.well-known/oauth-protected-resource", "/.well-known/oauth-authorization-server"] {
+        let metadata = json_of(within(process.get(path).send()).await.unwrap()).await;
+        assert_eq!(metadata["scopes_supported"], json!(["models"]), "{path}");
+    }
+    let refused = within(process.post("/mcp").body("{}").send()).await.unwrap();
+    let challenge = refused.headers()["www-authenticate"].to_str().unwrap();
+    assert!(challenge.ends_with(r#"scope="models""#), "{challenge}");
+    let page = process.browser().await.consent(&process, &place).await;
+    for part in [r#"value="models""#, r#"value="0.02""#, "at most $0.02 a day"] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    assert!(!page.contains(r#"value="health""#) && !page.contains(r#"value="keys""#), "{page}");
+    process.end().await;
+
+    let (code, _, told) = place
+        .run(&[
+            "http",
+            "--public-url",
+            "http://localhost:8787",
+            "--listen",
+            "127.0.0.1:0",
+            "--toolsets",
+            "session",
+        ])
+        .await;
+    assert!(code == Some(2) && told.contains("--toolsets"), "{told}");
+}
+
+/// A challenge for a scope that is not offered would send the host around in a circle.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tool_that_is_not_served_is_no_question_of_scopes() {
+    let toolsets = vec![Toolset::Models, Toolset::Keys];
+    let selection = Selection { toolsets, ..Selection::default() };
+    let server = HostedServer::start_with(Setup { selection, ..Setup::default() }).await;
+    let (_, tokens) = server.tokens("models").await;
+    let token = tokens["access_token"].as_str().unwrap();
+    let status = async |tool: &'static str| {
+        let params = json!({"name": tool, "arguments": {}});
+        server.send(server.modern(token, "tools/call", Some(tool), params)).await.status().as_u16()
+    };
+    assert_eq!(status("manage_api_keys").await, 403);
+    assert_ne!(status("medication_check").await, 403);
 }

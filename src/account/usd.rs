@@ -32,6 +32,12 @@ impl Usd {
         self.0 as f64 / 1e6
     }
 
+    /// Rounds down to an amount that a person can type.
+    #[must_use]
+    pub const fn whole_cents(self) -> Self {
+        Self(self.0 - self.0 % 10_000)
+    }
+
     /// Adds an amount; the largest one is never exceeded.
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
@@ -107,6 +113,13 @@ mod tests {
             "99999999",
         ] {
             assert_eq!(wrong.parse::<Usd>(), Err(UsdError), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_amount_in_whole_cents_can_be_typed() {
+        for (usd, cents) in [(0.02, 2), (0.029_999, 2), (0.005, 0), (7.0, 700)] {
+            assert_eq!(Usd::from_f64(usd).whole_cents(), Usd::cents(cents));
         }
     }
 

@@ -52,8 +52,12 @@ impl Operator {
         let settings = oauth::Settings::new(origin.clone());
         let (vault, clock) = (accounts.vault().await?, app.clock.clone());
         let server = AuthorizationServer::open(vault, settings, Network::public(), clock).await?;
-        let settings =
-            hosted::Settings { origin: origin.clone(), default_daily_spend: Usd::default(), demo: None };
+        let settings = hosted::Settings {
+            origin: origin.clone(),
+            default_daily_spend: Usd::default(),
+            daily_spend: None,
+            demo: None,
+        };
         let hosted = Hosted::new(server, accounts.clone(), settings);
         // The keys of the grants are found under that address alone.
         if let Some(other) = hosted.bound_elsewhere().await? {

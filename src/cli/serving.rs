@@ -10,6 +10,7 @@ use crate::{
     clock::Clock,
     config::PublicOrigin,
     mcp::{BondMcp, Limits, Selection, Toolset},
+    oauth::Scopes,
     sandbox::RunningSandbox,
     sign_in::{LIFETIME, Options},
 };
@@ -87,6 +88,16 @@ impl ServingArgs {
 }
 
 impl Prepared {
+    /// Returns the scopes that the served tools need.
+    pub fn scopes(&self) -> Result<Scopes, Error> {
+        self.selection.scopes().map_err(|error| Error::Usage(error.to_string()))
+    }
+
+    /// Returns the most that the operator lets an account spend in a day.
+    pub fn daily_spend(&self) -> Option<Usd> {
+        self.limits.daily_spend
+    }
+
     /// Tells a person how to sign in to the sandbox, if there is one, in a terminal.
     pub fn say_how_to_sign_in(&self, printer: &Printer) {
         if let Some(demo) = &self.sign_in.demo {

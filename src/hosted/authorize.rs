@@ -172,9 +172,8 @@ async fn show(Shared(hosted): Shared<Hosted>, Path(id): Path<String>, headers: H
         };
         hosted.settle_in_background(&browser);
         hosted.step(&authorization, "consent shown").await;
-        let settings = &hosted.inner.settings;
         let viewer = (&person, &browsers.form_token(&browser));
-        Ok(views::consent(&settings.origin, &authorization, viewer, settings.default_daily_spend, None))
+        Ok(views::consent(&hosted.inner.settings, &authorization, viewer, None))
     };
     shown.await.unwrap_or_else(|failure| hosted.failed(&failure))
 }
@@ -206,11 +205,9 @@ async fn decide(Shared(hosted): Shared<Hosted>, Path(id): Path<String>, request:
         let consent = match form.consent(authorization.pending.request.scopes) {
             Ok(consent) => consent,
             Err(problem) => {
-                let settings = &hosted.inner.settings;
                 let viewer = (&person, &browsers.form_token(&browser));
                 let sent = Some((&form, problem));
-                let suggested = settings.default_daily_spend;
-                return Ok(views::consent(&settings.origin, &authorization, viewer, suggested, sent));
+                return Ok(views::consent(&hosted.inner.settings, &authorization, viewer, sent));
             }
         };
         // Of two forms at once, one goes on.

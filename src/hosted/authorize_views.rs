@@ -7,13 +7,13 @@ use axum::{
 };
 
 use super::{
+    Settings,
     consent::{ConsentForm, Destination, OfferedScope, Problem},
     pending::PendingAuthorization,
     person::Person,
 };
 use crate::{
     account::Usd,
-    config::PublicOrigin,
     oauth::ClientKind,
     secret::{ExposeSecret as _, SecretString},
 };
@@ -32,6 +32,8 @@ struct ConsentPage<'a> {
     shown: &'a str,
     scopes: Vec<OfferedScope>,
     daily_limit: String,
+    /// The most that the server lets an app spend in a day.
+    daily_spend: Option<Usd>,
     problem: Option<&'static str>,
     limit_is_wrong: bool,
     reference: &'a str,
@@ -70,16 +72,19 @@ impl Notice<'_> {
 
 /// Returns the consent page. `sent` is the form that had a problem.
 pub fn consent(
-    origin: &PublicOrigin,
+    settings: &Settings,
     authorization: &PendingAuthorization,
     (person, form_token): (&Person, &SecretString),
-    suggested: Usd,
     sent: Option<(&ConsentForm, Problem)>,
 ) -> Response {
     let request = &authorization.pending.request;
     let ticked = sent.map_or(request.scopes, |(form, _)| form.scopes);
     let scopes = request.scopes.iter().map(|scope| OfferedScope::new(scope, ticked.contains(scope)));
-    let suggested = || suggested.to_string().trim_start_matches('$').to_owned();
+    let Settings { origin, default_daily_spend, daily_spend, .. } = settings;
+    let suggested = || {
+        let possible = daily_spend.map_or(*default_daily_spend, |most| most.min(*default_daily_spend));
+        possible.whole_cents().to_string().trim_start_matches('$').to_owned()
+    };
     let page = ConsentPage {
         authority: origin.authority(),
         path: authorization.path(),
@@ -92,6 +97,7 @@ pub fn consent(
         shown: person.subject.as_str(),
         scopes: scopes.collect(),
         daily_limit: sent.map_or_else(suggested, |(form, _)| form.daily_limit.clone()),
+        daily_spend: *daily_spend,
         problem: sent.map(|(_, problem)| problem.message()),
         limit_is_wrong: sent.is_some_and(|(_, problem)| problem == Problem::DailyLimit),
         reference: &request.reference,

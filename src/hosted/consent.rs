@@ -68,7 +68,7 @@ impl ConsentForm {
 
     /// Returns what the person agrees to: of what was asked for, at least one scope.
     pub fn consent(&self, asked: Scopes) -> Result<Consent, Problem> {
-        let scopes: Scopes = self.scopes.iter().filter(|scope| asked.contains(*scope)).collect();
+        let scopes = self.scopes.intersection(asked);
         if scopes.is_empty() {
             return Err(Problem::NoScope);
         }

@@ -42,6 +42,8 @@ pub struct Settings {
     pub origin: PublicOrigin,
     /// Suggested on the consent page.
     pub default_daily_spend: Usd,
+    /// The most that the operator lets each app spend in a day, whatever the person allows.
+    pub daily_spend: Option<Usd>,
     /// The embedded sandbox, if the operator chose it as the upstream.
     pub demo: Option<Demo>,
 }

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::tools::{ToolSpec, Toolset};
+use super::tools::{self, ToolSpec, Toolset};
+use crate::oauth::Scopes;
 
 /// The operator's selection.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +27,11 @@ pub enum SelectionError {
 }
 
 impl Selection {
+    /// Returns the scopes that the served tools need.
+    pub fn scopes(&self) -> Result<Scopes, SelectionError> {
+        Ok(self.of(tools::all())?.into_values().flat_map(|tool| tool.scopes().iter()).collect())
+    }
+
     /// Returns the tools of `all` that are served.
     pub(super) fn of(
         &self,
@@ -51,7 +57,6 @@ impl Selection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mcp::tools;
 
     fn names(selection: &Selection) -> Vec<&'static str> {
         selection.of(tools::all()).unwrap().into_keys().collect()
@@ -84,6 +89,18 @@ mod tests {
         assert!(serves(&selection(&[Toolset::Health], &[]), |tool| tool.price.is_some()));
         let unknown = selection(&[], &["logon"]).of(tools::all()).unwrap_err().to_string();
         assert!(unknown.contains("logon") && unknown.contains("login, logout"), "{unknown}");
+    }
+
+    #[test]
+    fn the_scopes_are_those_that_a_served_tool_needs() {
+        let scopes = |selection: Selection| selection.scopes().unwrap().to_string();
+        assert_eq!(scopes(Selection::default()), "models health keys");
+        assert_eq!(scopes(Selection { read_only: true, ..Selection::default() }), "models");
+        let toolsets = vec![Toolset::Session, Toolset::Models];
+        assert_eq!(scopes(Selection { toolsets, ..Selection::default() }), "models");
+        let tools = vec!["medication_check".to_owned()];
+        assert_eq!(scopes(Selection { tools, ..Selection::default() }), "health");
+        assert_eq!(scopes(Selection { toolsets: vec![Toolset::Session], ..Selection::default() }), "");
     }
 
     #[test]

@@ -119,8 +119,8 @@ impl AuthorizationServer {
         if !query.all("resource").all(|resource| self.endpoints().is_resource(resource)) {
             return Err((InvalidTarget, "This server does not serve that resource."));
         }
-        let scopes = Scopes::parse(&query.one("scope")?.unwrap_or_default());
-        Ok((if scopes.is_empty() { Scopes::all() } else { scopes }, challenge))
+        let scopes = Scopes::parse(&query.one("scope")?.unwrap_or_default()).intersection(self.scopes());
+        Ok((if scopes.is_empty() { self.scopes() } else { scopes }, challenge))
     }
 
     /// Adds the parameters of a response to a redirect URI, with the state and the issuer (RFC 9207).

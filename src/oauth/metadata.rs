@@ -23,7 +23,7 @@ impl AuthorizationServer {
             "registration_endpoint": endpoints.register(),
             "revocation_endpoint": endpoints.revoke(),
             "jwks_uri": endpoints.jwks(),
-            "scopes_supported": scopes(),
+            "scopes_supported": self.scope_names(),
             "response_types_supported": ["code"],
             "response_modes_supported": ["query"],
             "grant_types_supported": ["authorization_code", "refresh_token"],
@@ -46,7 +46,7 @@ impl AuthorizationServer {
         json!({
             "resource": self.endpoints().resource(),
             "authorization_servers": [self.endpoints().issuer()],
-            "scopes_supported": scopes(),
+            "scopes_supported": self.scope_names(),
             "bearer_methods_supported": ["header"],
             "resource_name": "BondMCP",
         })
@@ -61,9 +61,9 @@ impl AuthorizationServer {
     pub async fn check_ready(&self) -> Result<(), vault::Error> {
         self.inner.signing_keys.check().await
     }
-}
 
-/// The list is short, since some hosts ask for all of it.
-fn scopes() -> [&'static str; 3] {
-    Scope::ALL.map(Scope::as_str)
+    /// The list is short, since some hosts ask for all of it.
+    fn scope_names(&self) -> Vec<&'static str> {
+        self.scopes().iter().map(Scope::as_str).collect()
+    }
 }

@@ -58,6 +58,8 @@ pub struct Settings {
     pub refresh_absolute: Duration,
     /// Whether authorization responses name the issuer (RFC 9207), and the metadata says so.
     pub sends_iss: bool,
+    /// The scopes that clients are offered: those that a served tool needs.
+    pub scopes: Scopes,
 }
 
 impl Settings {
@@ -69,6 +71,7 @@ impl Settings {
             refresh_idle: Duration::from_hours(30 * 24),
             refresh_absolute: Duration::from_hours(180 * 24),
             sends_iss: true,
+            scopes: Scopes::all(),
         }
     }
 }
@@ -114,6 +117,12 @@ impl AuthorizationServer {
     #[must_use]
     pub fn endpoints(&self) -> &Endpoints {
         &self.inner.endpoints
+    }
+
+    /// Returns the scopes that clients are offered.
+    #[must_use]
+    pub fn scopes(&self) -> Scopes {
+        self.inner.settings.scopes
     }
 
     #[must_use]

@@ -63,6 +63,12 @@ impl Scopes {
         self.0 & !others.0 == 0
     }
 
+    /// Returns those that are also among `others`.
+    #[must_use]
+    pub fn intersection(self, others: Self) -> Self {
+        Self(self.0 & others.0)
+    }
+
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.0 == 0

@@ -72,7 +72,7 @@ fn owner_of<'a>(tokens: &'a [(SecretString, Owner)], headers: &HeaderMap) -> Res
 
 async fn granted(server: &AuthorizationServer, headers: &HeaderMap) -> Result<Caller, Rejection> {
     let challenge =
-        |error| Rejection::Challenge(oauth::challenge(server.endpoints(), error, Scopes::all()).into());
+        |error| Rejection::Challenge(oauth::challenge(server.endpoints(), error, server.scopes()).into());
     let token = bearer(headers).ok_or_else(|| challenge(None))?;
     match server.verify(&token).await {
         Ok(access) => Ok(Caller { owner: access.owner, scopes: access.scopes }),

@@ -213,7 +213,8 @@ impl Endpoint {
         if scopes == Scopes::all() {
             return None;
         }
-        let required = required_scopes(body);
+        // A tool that needs another scope is not served, with any token.
+        let required = required_scopes(body).intersection(server.scopes());
         (!required.are_within(scopes)).then(|| {
             tracing::info!(%scopes, %required, "a request was beyond its scopes");
             let challenge = oauth::challenge(server.endpoints(), Some("insufficient_scope"), required);

@@ -85,7 +85,8 @@ impl Replica {
         let vault = accounts.vault().await.unwrap();
         let settings = oauth::Settings::new(origin.clone());
         let opened = AuthorizationServer::open(vault, settings, Network::public(), Clock::system());
-        let settings = hosted::Settings { origin, default_daily_spend: Usd::from_f64(5.0), demo };
+        let settings =
+            hosted::Settings { origin, default_daily_spend: Usd::from_f64(5.0), daily_spend: None, demo };
         let hosted = hosted::Hosted::new(within(opened).await.unwrap(), accounts.clone(), settings);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -56,6 +56,7 @@ pub struct Setup {
     pub network: Network,
     pub drain: Drain,
     pub clock: Clock,
+    pub selection: Selection,
 }
 
 impl Default for Setup {
@@ -67,6 +68,7 @@ impl Default for Setup {
             network: Network::public(),
             drain,
             clock: Clock::system(),
+            selection: Selection::default(),
         }
     }
 }
@@ -88,8 +90,8 @@ impl HostedServer {
         let place = Arc::new(Place::new(&sandbox));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let origin = format!("http://localhost:{}", listener.local_addr().unwrap().port());
-        let Setup { vault, network, drain, clock, .. } = setup;
-        Self::run(sandbox, place, origin, listener, vault, network, drain, clock).await
+        let Setup { vault, network, drain, clock, selection, .. } = setup;
+        Self::run(sandbox, place, origin, listener, vault, network, drain, clock, selection).await
     }
 
     /// Starts another replica: with the same vault and origin, elsewhere.
@@ -98,7 +100,8 @@ impl HostedServer {
         let (sandbox, place) = (Arc::clone(&self.sandbox), Arc::clone(&self.place));
         let Setup { network, drain, .. } = Setup::default();
         let (origin, vault, clock) = (self.origin.clone(), self.vault.clone(), self.clock.clone());
-        Self::run(sandbox, place, origin, listener, vault, network, drain, clock).await
+        let selection = Selection::default();
+        Self::run(sandbox, place, origin, listener, vault, network, drain, clock, selection).await
     }
 
     /// Returns a replica that is configured with another BondMCP. It serves nothing.
@@ -115,7 +118,7 @@ impl HostedServer {
         Hosted::new(
             server,
             accounts,
-            hosted::Settings { origin, default_daily_spend: Usd::default(), demo: None },
+            hosted::Settings { origin, default_daily_spend: Usd::default(), daily_spend: None, demo: None },
         )
     }
 
@@ -129,6 +132,7 @@ impl HostedServer {
         network: Network,
         drain: Drain,
         clock: Clock,
+        selection: Selection,
     ) -> Self {
         let settings = settings(&place, &place.base_url, vault.as_deref());
         let redactor = Redactor::default();
@@ -138,15 +142,19 @@ impl HostedServer {
             Accounts::new(&settings, "bondmcp-server".into(), client, clock.clone(), redactor.clone());
         let vault_of_accounts = accounts.vault().await.unwrap();
         let public_origin: bondmcp_server::config::PublicOrigin = origin.parse().unwrap();
-        let settings = oauth::Settings::new(public_origin.clone());
+        let scopes = selection.scopes().unwrap();
+        let settings = oauth::Settings { scopes, ..oauth::Settings::new(public_origin.clone()) };
         let server =
             AuthorizationServer::open(vault_of_accounts, settings, network, clock.clone()).await.unwrap();
-        let settings =
-            hosted::Settings { origin: public_origin, default_daily_spend: Usd::from_f64(5.0), demo: None };
+        let settings = hosted::Settings {
+            origin: public_origin,
+            default_daily_spend: Usd::from_f64(5.0),
+            daily_spend: None,
+            demo: None,
+        };
         let hosted = Hosted::new(server.clone(), accounts.clone(), settings);
         assert_eq!(hosted.bind(false).await.unwrap(), None);
         let (requested_to_stop, stopping) = (CancellationToken::new(), CancellationToken::new());
-        let selection = Selection::default();
         let sign_in = Options { public: Some(hosted.sign_in_pages().clone()), ..Options::default() };
         let mcp =
             BondMcp::new(accounts.clone(), Some(sign_in), &selection, Limits::default(), stopping.clone());

@@ -79,7 +79,7 @@ impl HostedArgs {
         serving: ServingArgs,
         app: App,
     ) -> Result<(), Error> {
-        let settings = self.settings(&origin)?;
+        let mut settings = self.settings(&origin)?;
         process::allow_many_connections();
         if origin.is_trial() && !address.ip().is_loopback() {
             return Err(Error::Usage(format!(
@@ -95,12 +95,19 @@ impl HostedArgs {
         let (requested_to_stop, stopping) = (CancellationToken::new(), CancellationToken::new());
         stop::on_signal(requested_to_stop.clone());
         let prepared = serving.prepare(app).await?;
+        settings.scopes = prepared.scopes()?;
+        if settings.scopes.is_empty() {
+            return Err(Error::Usage(
+                "with --public-url an app is connected for its tools, and none of those selected needs a connection; choose others with --toolsets or --tools".to_owned(),
+            ));
+        }
         let vault = prepared.accounts.vault().await?;
         let server = AuthorizationServer::open(vault, settings, Network::public(), prepared.clock.clone());
         let server = server.await.map_err(account::Error::from)?;
         let settings = hosted::Settings {
             origin: origin.clone(),
             default_daily_spend: self.default_daily_spend,
+            daily_spend: prepared.daily_spend(),
             demo: prepared.sign_in.demo.clone(),
         };
         let hosted = Hosted::new(server.clone(), prepared.accounts.clone(), settings);

@@ -55,12 +55,18 @@ impl World {
 
     /// Connects an app, as if the person had agreed; returns its grant and its access token.
     async fn connect(&self, email: &str, name: &str) -> (Grant, String) {
+        self.connect_at(email, name, "http://127.0.0.1:3118/callback").await
+    }
+
+    async fn connect_at(&self, email: &str, name: &str, redirect_uri: &str) -> (Grant, String) {
         let HostedServer { server, accounts, .. } = &self.server;
-        let body = json!({"client_name": name, "redirect_uris": ["http://127.0.0.1/callback"]});
+        let body = json!({"client_name": name, "redirect_uris": [redirect_uri]});
         let register = self.server.http.post(self.server.at("/register"));
         let register = register.header("content-type", "application/json").body(body.to_string());
         let (_, client) = status_and_json(self.server.send(register).await).await;
-        let authorization = Authorization::of(client["client_id"].as_str().unwrap().to_owned());
+        let client_id = client["client_id"].as_str().unwrap().to_owned();
+        let redirect_uri = redirect_uri.to_owned();
+        let authorization = Authorization { redirect_uri, ..Authorization::of(client_id) };
         let request = server.authorization_request(&authorization.query()).await.unwrap();
         let authenticator = accounts.authenticator();
         let signed_in =
@@ -163,6 +169,11 @@ impl Page {
         rest.split_once('"').unwrap().0
     }
 
+    /// Whether it has a link to the list of apps.
+    fn leads_back(&self) -> bool {
+        self.text.contains(r#"<a href="/connections">"#)
+    }
+
     async fn sign_in(&self, browser: &Browser<'_>, path: &str, email: &str) -> Self {
         let password = secrets::text(browser.world.password(email));
         let fields = [("email", email), ("password", password)];
@@ -214,24 +225,28 @@ async fn a_person_changes_the_budget_of_an_app() {
     let path = format!("/connections/{}/budget", grant.id);
     let token = browser.get("/connections").await.form_token().to_owned();
     let page = browser.post(&path, &token, &[("budget", " 0.50 ")]).await;
-    assert_eq!((page.status, page.location.as_str()), (303, "/connections?done=saved"), "{}", page.text);
+    assert_eq!(page.status, 303, "{}", page.text);
     assert_eq!(world.budget(&grant).await, Usd::cents(50));
     assert_eq!(world.budget(&other).await, Usd::cents(500));
     let page = browser.get(&page.location).await;
-    assert!(
-        page.text.contains("The budget is saved.") && page.text.contains(r#"value="0.50""#),
-        "{}",
-        page.text
-    );
+    for part in ["The budget of Claude is saved.", r#"value="0.50""#, "<title>Connected apps"] {
+        assert!(page.text.contains(part), "{part}: {}", page.text);
+    }
 
     // Nothing of a query is shown.
-    let page = browser.get("/connections?done=evil&x=%3Cb%3E").await;
-    assert!(page.status == 200 && !page.text.contains("evil"), "{}", page.text);
+    for query in ["saved=evil&x=%3Cb%3E", "saved=", "done=evil"] {
+        let page = browser.get(&format!("/connections?{query}")).await;
+        assert!(page.status == 200 && !page.text.contains("evil"), "{}", page.text);
+        assert!(!page.text.contains("is saved"), "{}", page.text);
+    }
 
-    for wrong in ["", "-1", "1e3", "a lot", "0.001", "99999999"] {
+    for wrong in ["", "-1", "1e3", "a lot", "0.001", "1,50", "99999999"] {
         let page = browser.post(&path, &token, &[("budget", wrong)]).await;
         assert_eq!(page.status, 422, "{wrong}");
-        assert!(page.text.contains(r#"aria-invalid="true""#), "{wrong}: {}", page.text);
+        let kept = format!(r#"required value="{wrong}" aria-invalid="true""#);
+        for part in ["<title>Error: Connected apps", "at most 1000000", &kept, r#"value="5.00">"#] {
+            assert!(page.text.contains(part), "{wrong}: {part}: {}", page.text);
+        }
     }
     assert_eq!(world.budget(&grant).await, Usd::cents(50));
     assert_eq!(browser.post(&path, &token, &[("budget", "0")]).await.status, 303);
@@ -250,18 +265,15 @@ async fn a_person_disconnects_one_app_after_a_question() {
     assert!(page.status == 200 && page.text.contains("Disconnect Claude?"), "{}", page.text);
     assert!(world.is_active(&grant.id).await, "a question changes nothing");
     let page = browser.post(&path, page.form_token(), &[]).await;
-    assert_eq!(
-        (page.status, page.location.as_str()),
-        (303, "/connections?done=disconnected"),
-        "{}",
-        page.text
-    );
+    assert!(page.status == 200 && page.text.contains("Claude is disconnected."), "{}", page.text);
+    assert!(page.text.contains("Cursor"), "{}", page.text);
     assert!(!world.is_active(&grant.id).await && world.is_active(&other.id).await);
     assert_eq!((world.call(&token).await, world.call(&other_token).await), (401, 200));
     assert_eq!(world.live_keys(EMAIL), 1, "its key is revoked at BondMCP");
     let page = browser.get("/connections").await;
     assert!(page.text.contains("Cursor") && !page.text.contains("Claude"), "{}", page.text);
-    assert_eq!(browser.get(&path).await.status, 404);
+    let page = browser.get(&path).await;
+    assert!(page.status == 404 && page.leads_back(), "{}", page.text);
 
     let accounts = &world.server.accounts;
     within(accounts.close()).await;
@@ -285,8 +297,12 @@ async fn a_person_disconnects_all_apps_and_nobody_elses() {
     let (others, _) = world.connect(OTHER_EMAIL, "Codex").await;
     let browser = world.signed_in(EMAIL).await;
     let page = browser.get("/connections/revoke").await;
-    assert!(page.text.contains("Disconnect 2 apps?"), "{}", page.text);
-    assert_eq!(browser.post("/connections/revoke", page.form_token(), &[]).await.status, 303);
+    for part in ["Disconnect 2 apps?", "their API keys are revoked"] {
+        assert!(page.text.contains(part), "{part}: {}", page.text);
+    }
+    let done = browser.post("/connections/revoke", page.form_token(), &[]).await;
+    assert!(done.status == 200 && done.text.contains("2 apps are disconnected."), "{}", done.text);
+    assert_eq!(browser.post("/connections/revoke", page.form_token(), &[]).await.location, "/connections");
     assert_eq!((world.live_keys(EMAIL), world.live_keys(OTHER_EMAIL)), (0, 1));
     assert!(world.is_active(&others.id).await);
     assert_eq!(browser.get("/connections/revoke").await.location, "/connections");
@@ -332,7 +348,8 @@ async fn a_form_that_is_not_this_browsers_changes_nothing() {
     ];
     for (path, fields) in forms {
         for wrong in ["", "wrong", &others_token] {
-            assert_eq!(browser.post(path, wrong, fields).await.status, 403, "{path}");
+            let page = browser.post(path, wrong, fields).await;
+            assert!(page.status == 403 && page.leads_back(), "{path}: {}", page.text);
         }
         let form = || browser.form(path, &token, fields);
         for forged in [
@@ -362,6 +379,17 @@ async fn a_form_that_is_not_this_browsers_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_app_on_the_device_is_called_one() {
+    let world = World::new().await;
+    let (grant, _) = world.connect_at(EMAIL, "Cursor", "cursor://anysphere.cursor-mcp/callback").await;
+    let browser = world.signed_in(EMAIL).await;
+    for path in ["/connections".to_owned(), format!("/connections/{}/revoke", grant.id)] {
+        let page = browser.get(&path).await;
+        assert!(page.text.contains("cursor:, an app on your device"), "{}", page.text);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_name_of_an_app_is_text() {
     let world = World::new().await;
     let (grant, _) = world.connect(EMAIL, r#"<script>alert(1)</script>" onfocus="x"#).await;
@@ -381,6 +409,7 @@ async fn whoever_signs_out_leaves_the_apps_connected() {
     let page = browser.get("/connections").await;
     let page = browser.post("/connections/sign-out", page.form_token(), &[]).await;
     assert!(page.status == 200 && page.text.contains("You are signed out"), "{}", page.text);
+    assert!(page.leads_back(), "{}", page.text);
     assert!(browser.get("/connections").await.location.starts_with("/sign-in/"));
     assert!(world.is_active(&grant.id).await);
     assert_eq!(world.call(&token).await, 200);
@@ -399,6 +428,6 @@ async fn the_page_goes_on_on_any_replica() {
     let post = replica.http.post(replica.at(&path)).body(form);
     let post = post.header("content-type", "application/x-www-form-urlencoded");
     let post = browser.ours(post).header("cookie", browser.cookie.lock().unwrap().clone().unwrap());
-    assert_eq!(replica.send(post).await.status(), 303);
+    assert_eq!(replica.send(post).await.status(), 200);
     assert!(!world.is_active(&grant.id).await);
 }

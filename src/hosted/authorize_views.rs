@@ -57,6 +57,8 @@ pub struct Notice<'a> {
     pub link: Option<&'a str>,
     /// Whether the page also opens that address by itself.
     pub opens_link: bool,
+    /// Path of the list of connected apps, which the page links to.
+    pub connections: Option<&'a str>,
     /// Path and form token of the button that tries again.
     pub retry: Option<(String, &'a str)>,
     /// Seconds after which the page asks again.

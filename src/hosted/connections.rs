@@ -16,7 +16,7 @@ use axum::{
 use serde::Deserialize;
 use tracing::Instrument as _;
 
-use self::views::{App, Notice};
+use self::views::App;
 use super::{Hosted, authorize_views::Notice as Page, browser::Browser, person::Person};
 use crate::{
     account,
@@ -28,6 +28,9 @@ use crate::{
 
 /// Path of the page.
 const PATH: &str = "/connections";
+
+/// Query of the page that says whose budget was saved, before the id of the grant.
+const SAVED: &str = "saved=";
 
 impl Hosted {
     pub(super) fn connections_routes(&self) -> Router {
@@ -154,10 +157,14 @@ impl SignedIn {
 }
 
 async fn list(State(hosted): State<Hosted>, signed_in: SignedIn, RawQuery(query): RawQuery) -> Response {
-    let done = query.as_deref().and_then(Notice::of_query);
     hosted.settle_in_background(&signed_in.browser);
     match hosted.apps(&signed_in.person).await {
-        Ok(apps) => views::list(&hosted, &signed_in, &apps, done, None),
+        Ok(apps) => {
+            let saved = query.as_deref().and_then(|query| query.strip_prefix(SAVED));
+            let saved = saved.and_then(|id| apps.iter().find(|app| app.grant.id.as_str() == id));
+            let done = saved.map(|app| format!("The budget of {} is saved.", views::name(&app.grant)));
+            views::list(&hosted, &signed_in, &apps, done, None)
+        }
         Err(refusal) => refusal.page(&hosted),
     }
 }
@@ -173,10 +180,10 @@ async fn set_budget(
         let grant = hosted.own_grant(&signed_in.person, &id).await?;
         let Ok(budget) = given.budget.trim().parse() else {
             let apps = hosted.apps(&signed_in.person).await?;
-            return Ok(views::list(&hosted, &signed_in, &apps, None, Some(&grant.id)));
+            return Ok(views::list(&hosted, &signed_in, &apps, None, Some((&grant.id, &given.budget))));
         };
         hosted.inner.accounts.open(&grant.owner()).set_daily_limit(budget).await?;
-        Ok::<_, Refusal>(after(Notice::Saved))
+        Ok::<_, Refusal>(Redirect::to(&format!("{PATH}?{SAVED}{}", grant.id)).into_response())
     };
     outcome.await.unwrap_or_else(|refusal| refusal.page(&hosted))
 }
@@ -197,8 +204,7 @@ async fn revoke(
     let outcome = async {
         signed_in.check(&hosted, &given.form_token)?;
         let grant = hosted.own_grant(&signed_in.person, &id).await?;
-        hosted.disconnect(vec![grant.id]).await?;
-        Ok::<_, Refusal>(after(Notice::Disconnected))
+        hosted.disconnect(&signed_in, vec![grant]).await
     };
     outcome.await.unwrap_or_else(|refusal| refusal.page(&hosted))
 }
@@ -219,8 +225,10 @@ async fn revoke_all(
     let outcome = async {
         signed_in.check(&hosted, &given.form_token)?;
         let grants = hosted.inner.server.grants_of(&signed_in.person.subject).await?;
-        hosted.disconnect(grants.into_iter().map(|grant| grant.id).collect()).await?;
-        Ok::<_, Refusal>(after(Notice::Disconnected))
+        if grants.is_empty() {
+            return Ok(Redirect::to(PATH).into_response());
+        }
+        hosted.disconnect(&signed_in, grants).await
     };
     outcome.await.unwrap_or_else(|refusal| refusal.page(&hosted))
 }
@@ -239,22 +247,25 @@ async fn sign_out(
 }
 
 impl Hosted {
-    /// Ends grants for their owner, to the end even when the browser closes the connection.
-    async fn disconnect(&self, grants: Vec<GrantId>) -> Result<(), Refusal> {
+    /// Ends grants for their owner, to the end even when the browser closes the connection. Answers with the list, since
+    /// nothing that a redirect leads to knows what an ended grant was called.
+    async fn disconnect(&self, signed_in: &SignedIn, grants: Vec<Grant>) -> Result<Response, Refusal> {
+        let done = match &*grants {
+            [grant] => format!("{} is disconnected.", views::name(grant)),
+            grants => format!("{} apps are disconnected.", grants.len()),
+        };
+        let ids: Vec<GrantId> = grants.into_iter().map(|grant| grant.id).collect();
         let hosted = self.clone();
-        let work = async move { hosted.end(&grants, EndReason::Person).await };
+        let work = async move { hosted.end(&ids, EndReason::Person).await };
         tokio::spawn(work.in_current_span()).await.map_err(|_| Refusal::Unavailable)??;
-        Ok(())
+        let apps = self.apps(&signed_in.person).await?;
+        Ok(views::list(self, signed_in, &apps, Some(done), None))
     }
 }
 
-/// Returns a page that only says something.
+/// Returns a page that only says something, with a link to the list.
 fn said(hosted: &Hosted, status: StatusCode, title: &str, text: &str) -> Response {
     let authority = hosted.inner.settings.origin.authority();
-    Page { authority, title, text, is_problem: !status.is_success(), ..Page::default() }.response(status)
-}
-
-/// Returns to the list, which says what was done.
-fn after(done: Notice) -> Response {
-    Redirect::to(&format!("{PATH}?{}", done.query())).into_response()
+    let is_problem = !status.is_success();
+    Page { authority, title, text, is_problem, connections: Some(PATH), ..Page::default() }.response(status)
 }

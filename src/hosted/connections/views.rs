@@ -8,7 +8,7 @@ use super::SignedIn;
 use crate::{
     account::{UsageTotals, Usd},
     clock::Timestamp,
-    hosted::{Hosted, authorize_views::rendered},
+    hosted::{Hosted, authorize_views::rendered, consent::Problem},
     oauth::{ClientKind, Grant, GrantId, Scope},
     secret::ExposeSecret as _,
 };
@@ -22,34 +22,6 @@ pub(super) struct App {
     pub totals: UsageTotals,
 }
 
-/// What was just done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Notice {
-    Saved,
-    Disconnected,
-}
-
-impl Notice {
-    /// Returns the query with which the page says so.
-    pub fn query(self) -> &'static str {
-        match self {
-            Self::Saved => "done=saved",
-            Self::Disconnected => "done=disconnected",
-        }
-    }
-
-    pub fn of_query(query: &str) -> Option<Self> {
-        [Self::Saved, Self::Disconnected].into_iter().find(|notice| notice.query() == query)
-    }
-
-    fn text(self) -> &'static str {
-        match self {
-            Self::Saved => "The budget is saved.",
-            Self::Disconnected => "Disconnected.",
-        }
-    }
-}
-
 #[derive(Template)]
 #[template(path = "connections.html")]
 struct ListPage<'a> {
@@ -57,7 +29,10 @@ struct ListPage<'a> {
     resource: &'a str,
     form_token: &'a str,
     email: &'a str,
-    notice: Option<&'a str>,
+    /// What was just done.
+    notice: Option<String>,
+    /// The most that the server lets an app spend in a day.
+    daily_spend: Option<Usd>,
     apps: Vec<AppView<'a>>,
 }
 
@@ -86,6 +61,12 @@ struct AppView<'a> {
     spent: Usd,
     budget: String,
     problem: Option<&'static str>,
+}
+
+impl ListPage<'_> {
+    fn has_problem(&self) -> bool {
+        self.apps.iter().any(|app| app.problem.is_some())
+    }
 }
 
 impl DisconnectPage<'_> {
@@ -119,7 +100,7 @@ impl<'a> AppView<'a> {
 }
 
 /// Returns the name of the app, as it calls itself.
-fn name(grant: &Grant) -> &str {
+pub(super) fn name(grant: &Grant) -> &str {
     grant.client_name.as_deref().unwrap_or(&grant.redirect_host)
 }
 
@@ -127,6 +108,7 @@ fn name(grant: &Grant) -> &str {
 fn host(grant: &Grant) -> String {
     match &*grant.redirect_host {
         host @ ("localhost" | "127.0.0.1" | "[::1]") => format!("{host}, an app on your own computer"),
+        scheme if scheme.ends_with(':') => format!("{scheme}, an app on your device"),
         host => host.to_owned(),
     }
 }
@@ -149,27 +131,29 @@ fn allows(scope: Scope) -> &'static str {
     }
 }
 
-/// Returns the list of apps. `wrong` is the one whose new budget is not an amount.
+/// Returns the list of apps. `wrong` is the one whose new budget is not an amount, with what was typed.
 pub(super) fn list(
     hosted: &Hosted,
     signed_in: &SignedIn,
     apps: &[App],
-    done: Option<Notice>,
-    wrong: Option<&GrantId>,
+    done: Option<String>,
+    wrong: Option<(&GrantId, &str)>,
 ) -> Response {
     let form_token = hosted.inner.browsers.form_token(&signed_in.browser);
     let mut views: Vec<_> = apps.iter().map(AppView::new).collect();
-    for view in &mut views {
-        view.problem = wrong
-            .filter(|wrong| wrong.as_str() == view.id)
-            .map(|_| "Give an amount such as 5 or 0.50; 0 allows nothing that is billed.");
+    if let Some((wrong, typed)) = wrong
+        && let Some(view) = views.iter_mut().find(|view| view.id == wrong.as_str())
+    {
+        view.problem = Some(Problem::DailyLimit.message());
+        typed.clone_into(&mut view.budget);
     }
     let page = ListPage {
         authority: hosted.inner.settings.origin.authority(),
         resource: &hosted.authorization_server().endpoints().resource(),
         form_token: form_token.expose_secret(),
         email: &signed_in.person.email,
-        notice: done.map(Notice::text),
+        notice: done,
+        daily_spend: hosted.inner.settings.daily_spend,
         apps: views,
     };
     let status = if wrong.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };

@@ -219,7 +219,7 @@ async fn without_apps_the_page_says_how_to_connect_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_changes_the_budget_of_an_app() {
     let world = World::new().await;
-    let (grant, _) = world.connect(EMAIL, "Claude").await;
+    let (grant, access) = world.connect(EMAIL, "Claude").await;
     let (other, _) = world.connect(EMAIL, "Cursor").await;
     let browser = world.signed_in(EMAIL).await;
     let path = format!("/connections/{}/budget", grant.id);
@@ -251,6 +251,11 @@ async fn a_person_changes_the_budget_of_an_app() {
     assert_eq!(world.budget(&grant).await, Usd::cents(50));
     assert_eq!(browser.post(&path, &token, &[("budget", "0")]).await.status, 303);
     assert_eq!(world.budget(&grant).await, Usd::cents(0));
+    let params = json!({"name": "medication_check", "arguments": {"medications": [{"name": "aspirin"}]}});
+    let call = world.server.modern(&access, "tools/call", Some("medication_check"), params);
+    let (_, refused) = status_and_json(world.server.send(call).await).await;
+    let page = format!("limit on {}/connections;", world.server.origin);
+    assert!(refused.to_string().contains(&page), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! Errors of an account, for callers to match and for people to act on.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{DailyLimit, LimitSetBy, Usd};
 use crate::{
@@ -57,15 +57,15 @@ pub enum Error {
     /// Another process is starting a sign-in and has not announced its link in time.
     #[error("another process is starting a sign-in")]
     SignInBusy,
-    /// The owner's daily limit does not allow the call; nothing was sent.
+    /// The owner's daily limit does not allow the call; nothing was sent. `page` is where a person changes it.
     #[error("the call costs up to {price}; of today's limit of {}, {taken} are spent or reserved", limit.usd)]
-    DailyLimit { price: Usd, taken: Usd, limit: DailyLimit, resets_at: Timestamp },
+    DailyLimit { price: Usd, taken: Usd, limit: DailyLimit, resets_at: Timestamp, page: Option<Arc<str>> },
     /// It is not known what was spent today; nothing was sent.
     #[error("the daily spending limit cannot be checked, so nothing was sent to BondMCP: {cause}")]
     LimitUnknown { cause: Box<Error> },
     /// The key is the one that the app's own calls are made with.
     #[error("this app's own API key cannot be revoked by the app")]
-    GrantKey,
+    GrantKey { page: Option<Arc<str>> },
     /// The person, the operator or the app has ended what the person had allowed.
     #[error("this app is no longer connected to BondMCP")]
     GrantEnded,
@@ -83,6 +83,15 @@ impl Error {
             Self::Upstream(error) => Some(error),
             _ => None,
         }
+    }
+
+    /// Names the page on which a person sees the connected apps, where the error sends them there.
+    #[must_use]
+    pub fn with_page(mut self, address: &Arc<str>) -> Self {
+        if let Self::DailyLimit { page, .. } | Self::GrantKey { page } = &mut self {
+            *page = Some(Arc::clone(address));
+        }
+        self
     }
 
     /// Whether BondMCP rejects the credential, or the e-mail and password.
@@ -165,6 +174,9 @@ impl SignInReason {
     }
 }
 
+/// Names the page of connected apps where its address is not known.
+const CONNECTIONS: &str = "this server's page /connections";
+
 impl From<&Error> for UserFacingError {
     fn from(error: &Error) -> Self {
         let report = |kind, next: String| Self::new(kind, sentence(&error.to_string()), next);
@@ -225,18 +237,20 @@ impl From<&Error> for UserFacingError {
                 format!("Both keys are live and {new} is stored here. Rotate {old} again to finish."),
             ),
             Error::RenewalBusy | Error::RotationBusy | Error::SignInBusy => report(Kind::Timeout, "Try again in a moment.".into()),
-            Error::DailyLimit { limit, resets_at, .. } => {
+            Error::DailyLimit { limit, resets_at, page, .. } => {
                 let changed_by = match limit.set_by {
-                    LimitSetBy::Operator => "The operator sets the limit with --daily-spend",
-                    LimitSetBy::Person => "They can change this app's limit on this server's page /connections",
+                    LimitSetBy::Operator => "The operator sets the limit with --daily-spend".to_owned(),
+                    LimitSetBy::Person => {
+                        let page = page.as_deref().unwrap_or(CONNECTIONS);
+                        format!("They can change this app's limit on {page}")
+                    }
                 };
                 let at = resets_at.format("%Y-%m-%d %H:%M UTC");
                 report(Kind::SpendLimit, format!("Tell the person. {changed_by}; it starts anew at {at}."))
             }
-            Error::GrantKey => report(
+            Error::GrantKey { page } => report(
                 Kind::Forbidden,
-                "Rotate it to replace it. To end it, the person disconnects this app on this server's page /connections."
-                    .into(),
+                format!("Rotate it to replace it. To end it, the person disconnects this app on {}.", page.as_deref().unwrap_or(CONNECTIONS)),
             ),
             Error::GrantEnded => report(
                 Kind::InvalidCredentials,

@@ -100,7 +100,7 @@ impl Account {
     pub async fn check_not_the_grants_key(&self, id: &str) -> Result<(), Error> {
         let memory = self.record().await?;
         match &memory.record.grant {
-            Some(grant) if grant.key_id.as_deref() == Some(id) => Err(Error::GrantKey),
+            Some(grant) if grant.key_id.as_deref() == Some(id) => Err(Error::GrantKey { page: None }),
             _ => Ok(()),
         }
     }

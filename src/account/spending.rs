@@ -143,7 +143,7 @@ impl Spending {
             match reservation.spending.change(turn, change).await? {
                 Ok(()) => Ok(reservation),
                 Err(LimitReached { taken, resets_at, .. }) => {
-                    Err(Error::DailyLimit { price: usd, taken, limit, resets_at })
+                    Err(Error::DailyLimit { price: usd, taken, limit, resets_at, page: None })
                 }
             }
         };

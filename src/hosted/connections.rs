@@ -45,6 +45,12 @@ impl Hosted {
             .with_state(self.clone())
     }
 
+    /// Returns the address of the page.
+    #[must_use]
+    pub fn connections_page(&self) -> String {
+        format!("{}{PATH}", self.inner.settings.origin)
+    }
+
     /// Returns the app with the grant `id`, if it is one of the person's; a page otherwise.
     async fn own_grant(&self, person: &Person, id: &str) -> Result<Grant, Refusal> {
         let grant = self.inner.server.grant(&GrantId::given(id)).await?;

@@ -277,6 +277,16 @@ impl Call<'_> {
         self.time_left().saturating_sub(ANSWER_RESERVE)
     }
 
+    /// Adds to an error where a person changes what this app may do.
+    pub fn with_page(&self, error: account::Error) -> account::Error {
+        let connections =
+            self.server.shared.sign_in.as_ref().and_then(|options| options.connections.as_ref());
+        match connections {
+            Some(address) => error.with_page(address),
+            None => error,
+        }
+    }
+
     /// Makes a billed request if it may still be paid for, and notes what it cost.
     pub async fn billed<T: health::Answer + Serialize>(
         &self,
@@ -290,7 +300,8 @@ impl Call<'_> {
         let mut billed = self.server.spending.begin(self.tool.name, price, self.sent)?;
         let limit = self.account().daily_limit(self.server.shared.limits.daily_spend).await?;
         if let Some(limit) = limit {
-            billed = billed.with(self.account().reserve(price.reserved, limit).await?);
+            let reserved = self.account().reserve(price.reserved, limit).await;
+            billed = billed.with(reserved.map_err(|error| self.with_page(error))?);
             // The vault may have been slow.
             if self.time_left() < self.server.shared.limits.billed {
                 return Err(call_again());

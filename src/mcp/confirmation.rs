@@ -44,7 +44,7 @@ impl Call<'_> {
         if change.verb == "revoke"
             && let Err(error) = self.account().check_not_the_grants_key(&change.key_id).await
         {
-            return Ok(Some(ToolError::from(error).into()));
+            return Ok(Some(ToolError::from(self.with_page(error)).into()));
         }
         let list = match self.with_permit(self.account().list_keys()).await {
             Ok(list) => list,

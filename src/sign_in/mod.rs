@@ -59,6 +59,8 @@ pub struct Options {
     pub port: u16,
     /// The pages of a hosted server, which take the place of a page on loopback.
     pub public: Option<PublicPages>,
+    /// Address of the page on which a person sees the apps that are connected to a hosted server.
+    pub connections: Option<Arc<str>>,
     /// Lifetime of a pending sign-in, at most [`LIFETIME`].
     pub lifetime: Duration,
     /// Whether the server opens the person's browser if the host cannot show the link.
@@ -75,6 +77,7 @@ impl Default for Options {
         Self {
             port: 0,
             public: None,
+            connections: None,
             lifetime: LIFETIME,
             open_browser: false,
             verification_poll: Duration::from_secs(2),

@@ -155,7 +155,11 @@ impl HostedServer {
         let hosted = Hosted::new(server.clone(), accounts.clone(), settings);
         assert_eq!(hosted.bind(false).await.unwrap(), None);
         let (requested_to_stop, stopping) = (CancellationToken::new(), CancellationToken::new());
-        let sign_in = Options { public: Some(hosted.sign_in_pages().clone()), ..Options::default() };
+        let sign_in = Options {
+            public: Some(hosted.sign_in_pages().clone()),
+            connections: Some(hosted.connections_page().into()),
+            ..Options::default()
+        };
         let mcp =
             BondMcp::new(accounts.clone(), Some(sign_in), &selection, Limits::default(), stopping.clone());
         let mcp = mcp.unwrap();

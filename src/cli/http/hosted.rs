@@ -118,8 +118,11 @@ impl HostedArgs {
                 "what people have connected at {origin} belongs to BondMCP at {other}; correct --base-url, or use another --public-url"
             )));
         }
-        let sign_in =
-            sign_in::Options { public: Some(hosted.sign_in_pages().clone()), ..prepared.sign_in.clone() };
+        let sign_in = sign_in::Options {
+            public: Some(hosted.sign_in_pages().clone()),
+            connections: Some(hosted.connections_page().into()),
+            ..prepared.sign_in.clone()
+        };
         prepared.say_how_to_operate(&printer, &origin);
         let serving = prepared.start(Some(sign_in), stopping.clone())?;
         let trusted_proxies = TrustedProxies::new(self.trusted_proxy.clone());

@@ -142,7 +142,7 @@ async fn manage(call: &Call<'_>) -> Result<Outcome, ToolError> {
         Action::Rotate => result.with_key(account.rotate_key(arguments.key_id()?).await?, account),
         Action::Revoke => {
             let id = arguments.key_id()?;
-            account.revoke_key(id).await?;
+            account.revoke_key(id).await.map_err(|error| call.with_page(error))?;
             result
                 .with_next("The key is revoked; programs that used it stop working.")
                 .map(|done| done.with_key(id))

@@ -9,7 +9,7 @@ import sys
 import urllib.request
 
 from browser import Browser
-from hosted import signing_in_hosted, signing_in_hosted_without_scripts
+from hosted import connecting_apps, signing_in_hosted, signing_in_hosted_without_scripts
 from server import Server
 
 TOOLS = pathlib.Path(sys.argv[2])
@@ -252,9 +252,14 @@ def signing_in_on_a_hosted_server_without_scripts():
     signing_in_hosted_without_scripts(browser, DEMO)
 
 
+def connecting_apps_to_a_hosted_server():
+    connecting_apps(browser, DEMO)
+
+
 PICTURES.mkdir(parents=True, exist_ok=True)
 for check in [looking, signing_in, using_up_the_attempts, using_the_demo_account, creating_an_account,
               doing_without_scripts, using_a_key, waiting_for_a_call, meeting_an_outage, expiring, being_framed,
-              signing_in_on_a_hosted_server, signing_in_on_a_hosted_server_without_scripts]:
+              signing_in_on_a_hosted_server, signing_in_on_a_hosted_server_without_scripts,
+              connecting_apps_to_a_hosted_server]:
     check()
     print(f"Chromium, {check.__name__.replace('_', ' ')}: ok", flush=True)

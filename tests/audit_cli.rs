@@ -54,6 +54,11 @@ async fn entries_are_filtered_by_tool_outcome_and_time() {
     assert_eq!(tools(&place, &["--since", &tomorrow]).await, [""; 0]);
     let (code, told, _) = place.run(&["audit", "--since", &tomorrow]).await;
     assert_eq!((code, told.as_str()), (Some(0), "No such entries.\n"));
+    let (code, _, err) = place.run(&["audit", "--tool", "keys,medication_chek"]).await;
+    assert!(code == Some(2) && err.contains("medication_chek; there are"), "{err}");
+    for known in ["medication_check", "keys", "authorize", "grant"] {
+        assert!(err.contains(known), "{known}: {err}");
+    }
     let (code, _, err) = place.run(&["audit", "--since", "yesterday"]).await;
     assert!(code == Some(2) && err.contains("7d"), "{err}");
 }

@@ -1,6 +1,6 @@
 //! `bondmcp-server audit`.
 
-use std::{io, time::Duration};
+use std::{collections::BTreeSet, io, time::Duration};
 
 use anyhow::anyhow;
 use chrono::{NaiveDate, NaiveTime, TimeDelta};
@@ -9,6 +9,7 @@ use super::{App, Error, printer::Printer};
 use crate::{
     account::{AuditEntry, KEYS_COMMAND, parsed_time},
     clock::Timestamp,
+    hosted, mcp,
 };
 
 pub(super) const EXAMPLES: &str = "Examples:
@@ -51,12 +52,10 @@ impl Args {
         let unreadable = |error: io::Error| Error::Failed(anyhow!("The audit log cannot be read: {error}."));
         let mut reader = app.accounts().audit_reader();
         let since = self.since.map(|since| since.before(app.clock.now()));
-        let mut read = || -> Result<Vec<AuditEntry>, Error> {
-            let mut entries = reader.read().map_err(unreadable)?;
-            entries.retain(|entry| self.shows(entry, since));
-            Ok(entries)
-        };
+        let mut read = || reader.read().map_err(unreadable);
         let mut entries = read()?;
+        self.check_tools(&entries)?;
+        entries.retain(|entry| self.shows(entry, since));
         let count = entries.len();
         let totals = Totals::of(&entries);
         entries.drain(..count.saturating_sub(self.lines));
@@ -68,6 +67,7 @@ impl Args {
                     entries.iter().try_for_each(|entry| out.print(entry))?;
                     tokio::time::sleep(FOLLOW_INTERVAL).await;
                     entries = read()?;
+                    entries.retain(|entry| self.shows(entry, since));
                 }
             };
             return outcome.await;
@@ -89,6 +89,21 @@ impl Args {
             app.printer.print_out(totals.described(entries.len()));
         }
         Ok(())
+    }
+
+    /// Refuses a tool that there is not: neither in this version nor in the log, which an older one may have written.
+    fn check_tools(&self, entries: &[AuditEntry]) -> Result<(), Error> {
+        let known = mcp::audited_tools().chain(hosted::AUDITED_AS).chain([KEYS_COMMAND]);
+        let mut known: BTreeSet<&str> = known.collect();
+        known.extend(entries.iter().map(|entry| entry.tool.as_str()));
+        match self.tool.iter().find(|tool| !known.contains(tool.as_str())) {
+            Some(tool) => {
+                let known: Vec<_> = known.into_iter().collect();
+                let message = format!("there is no tool named {tool}; there are {}", known.join(", "));
+                Err(Error::Usage(message))
+            }
+            None => Ok(()),
+        }
     }
 
     fn filters(&self) -> bool {

@@ -12,6 +12,9 @@ const AUTHORIZE: &str = "authorize";
 /// Name of the tool in the entries of grants that end.
 const GRANT: &str = "grant";
 
+/// What the audit log has in place of a tool's name.
+pub const AUDITED_AS: [&str; 2] = [AUTHORIZE, GRANT];
+
 /// Something for the audit log.
 #[derive(Debug)]
 pub(super) enum AuditedEvent<'a> {

@@ -24,6 +24,7 @@ use axum::Router;
 
 pub use self::{
     attempts::{Attempt, AttemptRefused, Attempts},
+    audit::AUDITED_AS,
     browser::{Browser, Browsers},
     person::Person,
     release::Released,

@@ -173,6 +173,11 @@ impl BondMcp {
     }
 }
 
+/// Returns the names that calls have in the audit log.
+pub fn audited_tools() -> impl Iterator<Item = &'static str> {
+    tools::all().into_keys().chain([call_record::UNKNOWN])
+}
+
 impl Shared {
     /// Whether the tool is served to a request with these scopes.
     fn serves(&self, name: &str, scopes: Scopes) -> bool {

@@ -402,6 +402,28 @@ async fn a_page_that_lost_its_headers() {
         })
         .await;
     }
+    // Several policies apply together, whether they are in one header or in two (CSP Level 3, "The effect of multiple policies").
+    let ours = "default-src 'none'; frame-ancestors 'none'";
+    for (policies, detail, advice) in [
+        (vec!["default-src 'none'; form-action 'self'; frame-ancestors 'none'"], "form-action", "add none"),
+        (vec![ours, "Form-Action https:"], "form-action", "add none"),
+        (vec![ours, "default-src 'self'"], "2 Content-Security-Policies", "add none"),
+        (
+            vec!["default-src 'none'; frame-ancestors 'none', img-src *"],
+            "2 Content-Security-Policies",
+            "add none",
+        ),
+    ] {
+        edge.finds("authorization page", detail, advice, move |head, found| {
+            if head.uri.path() == "/authorize" {
+                found.remove("content-security-policy");
+                for policy in &policies {
+                    found.headers.append("content-security-policy", HeaderValue::from_static(policy));
+                }
+            }
+        })
+        .await;
+    }
     edge.finds("token endpoint", "may be stored", "Cache-Control", |head, found| {
         if head.uri.path() == "/token" {
             found.set("cache-control", "max-age=60");

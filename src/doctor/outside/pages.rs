@@ -1,10 +1,13 @@
 //! The authorization page and the token endpoint, asked what they must refuse.
 
-use http::{Method, header::CONTENT_TYPE};
+use http::{
+    Method,
+    header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE},
+};
 
 use super::{
     Outcome, Problem,
-    site::{Site, send},
+    site::{Answer, Site, send},
 };
 
 /// An authorization request of a client that nobody knows.
@@ -31,16 +34,35 @@ pub(super) async fn authorization(site: &Site) -> Outcome {
         return Err(Problem::fail(detail, "Let the proxy pass /authorize with its query to the server."));
     }
     let headers = "Let the proxy pass the headers of the pages as they are.";
-    if !answer.lower("content-security-policy").contains("frame-ancestors 'none'") {
-        return Err(Problem::fail(
-            "the page may be framed by others: its Content-Security-Policy is gone",
-            headers,
-        ));
-    }
+    check_policies(&answer)?;
     if !answer.is_private() {
         return Err(Problem::fail("the page may be stored: its Cache-Control is gone", headers));
     }
     Ok("refuses an unknown client on a page".to_owned())
+}
+
+/// The page has the policy of the server and no other: all policies apply together (CSP Level 3, "The effect of multiple
+/// policies"), and Chromium applies `form-action` to redirects too, so it would not go back to the app after consent.
+fn check_policies(answer: &Answer) -> Result<(), Problem> {
+    let headers = answer.headers.get_all(CONTENT_SECURITY_POLICY).iter();
+    let values: Vec<String> =
+        headers.filter_map(|value| Some(value.to_str().ok()?.to_ascii_lowercase())).collect();
+    let policies: Vec<&str> = values.iter().flat_map(|value| value.split(',')).collect();
+    let fail = |detail: String| {
+        Err(Problem::fail(detail, "Let the proxy pass the headers of the pages as they are, and add none."))
+    };
+    if policies.iter().any(|policy| policy.contains("form-action")) {
+        return fail(
+            "its Content-Security-Policy has form-action: Chromium does not go back to the app".to_owned(),
+        );
+    }
+    if policies.len() > 1 {
+        return fail(format!("the page has {} Content-Security-Policies", policies.len()));
+    }
+    if !policies.iter().any(|policy| policy.contains("frame-ancestors 'none'")) {
+        return fail("the page may be framed by others: its Content-Security-Policy is gone".to_owned());
+    }
+    Ok(())
 }
 
 /// RFC 6749, sections 5.1 and 5.2.

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::endpoint::Endpoint;
 pub use super::{
     authentication::{Authentication, Caller, Rejection},
-    endpoint::MAX_BODY_BYTES,
+    request_body::MAX_BODY_BYTES,
 };
 use crate::{
     client_address::TrustedProxies,

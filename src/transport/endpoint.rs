@@ -21,7 +21,7 @@ use rmcp::transport::{
 };
 use serde::Deserialize;
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     authentication::{Authentication, Caller, Rejection},
@@ -61,6 +61,8 @@ pub(super) struct Endpoint {
     body_memory: BodyMemory,
     /// Ends the streams that wait for messages of a session; they would keep the server from stopping.
     draining: CancellationToken,
+    /// Ends the sessions with the endpoint. Not before: when the server stops, calls in flight are answered.
+    _sessions_end: DropGuard,
 }
 
 impl std::fmt::Debug for Endpoint {
@@ -70,19 +72,15 @@ impl std::fmt::Debug for Endpoint {
 }
 
 impl Endpoint {
-    /// `stopping` ends everything, `draining` only what would go on for ever.
-    pub fn new(
-        server: &BondMcp,
-        protection: Protection,
-        stopping: &CancellationToken,
-        draining: CancellationToken,
-    ) -> Arc<Self> {
+    /// `draining` ends what would go on for ever. `server` ends calls.
+    pub fn new(server: &BondMcp, protection: Protection, draining: CancellationToken) -> Arc<Self> {
+        let end = CancellationToken::new();
         let loopback = ["localhost", "127.0.0.1", "::1"].map(ToOwned::to_owned);
         let config = StreamableHttpServerConfig::default()
             .with_json_response(true)
             .with_max_request_body_bytes(MAX_BODY_BYTES)
             .with_allowed_hosts(loopback.into_iter().chain(protection.allowed_hosts))
-            .with_cancellation_token(stopping.child_token());
+            .with_cancellation_token(end.clone());
         let config = match protection.authentication {
             Authentication::Grants(_) => config,
             Authentication::Open(_) | Authentication::Tokens(_) => {
@@ -102,6 +100,7 @@ impl Endpoint {
             streams: Shares::new(protection.max_sessions_overall / 2, protection.max_sessions * 2),
             body_memory: BodyMemory::new(),
             draining,
+            _sessions_end: end.drop_guard(),
         })
     }
 
@@ -301,7 +300,7 @@ mod tests {
             max_sessions_overall: 4,
             ..Protection::new(Authentication::Tokens(tokens.into()))
         };
-        Endpoint::new(&server, protection, &stopping, stopping.clone())
+        Endpoint::new(&server, protection, stopping)
     }
 
     fn initialize(name: &str) -> Request {

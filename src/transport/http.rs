@@ -80,7 +80,7 @@ impl Protection {
 
 /// Returns the routes: `/mcp`, and `/healthz` for monitoring.
 pub fn router(server: &BondMcp, protection: Protection, stopping: &CancellationToken) -> Router {
-    let endpoint = Endpoint::new(server, protection, stopping, stopping.clone());
+    let endpoint = Endpoint::new(server, protection, stopping.clone());
     Router::new()
         .route("/mcp", any(Endpoint::answer))
         .with_state(endpoint)

@@ -34,6 +34,12 @@ pub(super) async fn authorization(site: &Site) -> Outcome {
         return Err(Problem::fail(detail, "Let the proxy pass /authorize with its query to the server."));
     }
     check_headers(&answer)?;
+    // Chromium applies it to redirects after a form too, and would not go back to the app after consent.
+    if policies(&answer).iter().any(|policy| policy.contains("form-action")) {
+        return Err(changed(
+            "its Content-Security-Policy has form-action: Chromium does not go back to the app",
+        ));
+    }
     Ok("refuses an unknown client on a page".to_owned())
 }
 
@@ -60,39 +66,30 @@ pub(super) async fn sign_in(site: &Site) -> Outcome {
     Ok("is shown with its headers".to_owned())
 }
 
+/// The page has the policy of the server and no other, as all policies apply together (CSP Level 3, "The effect of multiple
+/// policies"), and nothing on the way may store it.
 fn check_headers(answer: &Answer) -> Result<(), Problem> {
-    check_policies(answer)?;
+    let policies = policies(answer);
+    if policies.len() > 1 {
+        return Err(changed(format!("the page has {} Content-Security-Policies", policies.len())));
+    }
+    if !policies.iter().any(|policy| policy.contains("frame-ancestors 'none'")) {
+        return Err(changed("the page may be framed by others: its Content-Security-Policy is gone"));
+    }
     if !answer.is_private() {
-        return Err(Problem::fail(
-            "the page may be stored: its Cache-Control is gone",
-            "Let the proxy pass the headers of the pages as they are.",
-        ));
+        return Err(changed("the page may be stored: its Cache-Control is gone"));
     }
     Ok(())
 }
 
-/// The page has the policy of the server and no other: all policies apply together (CSP Level 3, "The effect of multiple
-/// policies"), and Chromium applies `form-action` to redirects too, so it would not go back to the app after consent.
-fn check_policies(answer: &Answer) -> Result<(), Problem> {
-    let headers = answer.headers.get_all(CONTENT_SECURITY_POLICY).iter();
-    let values: Vec<String> =
-        headers.filter_map(|value| Some(value.to_str().ok()?.to_ascii_lowercase())).collect();
-    let policies: Vec<&str> = values.iter().flat_map(|value| value.split(',')).collect();
-    let fail = |detail: String| {
-        Err(Problem::fail(detail, "Let the proxy pass the headers of the pages as they are, and add none."))
-    };
-    if policies.iter().any(|policy| policy.contains("form-action")) {
-        return fail(
-            "its Content-Security-Policy has form-action: Chromium does not go back to the app".to_owned(),
-        );
-    }
-    if policies.len() > 1 {
-        return fail(format!("the page has {} Content-Security-Policies", policies.len()));
-    }
-    if !policies.iter().any(|policy| policy.contains("frame-ancestors 'none'")) {
-        return fail("the page may be framed by others: its Content-Security-Policy is gone".to_owned());
-    }
-    Ok(())
+fn policies(answer: &Answer) -> Vec<String> {
+    let values = answer.headers.get_all(CONTENT_SECURITY_POLICY).iter();
+    let values = values.filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::to_ascii_lowercase).collect()
+}
+
+fn changed(detail: impl Into<String>) -> Problem {
+    Problem::fail(detail, "Let the proxy pass the headers of the pages as they are, and add none.")
 }
 
 /// RFC 6749, sections 5.1 and 5.2.

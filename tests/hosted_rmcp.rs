@@ -45,20 +45,20 @@ impl<'a> Connected<'a> {
         let resource = format!("{}/mcp", server.origin);
         let mut state = OAuthState::new(&resource, None).await.unwrap();
         let request = request.with_scopes(scopes.iter().copied());
-        within(state.start_authorization(request)).await.unwrap();
+        within(Box::pin(state.start_authorization(request))).await.unwrap();
         let url: Url = within(state.get_authorization_url()).await.unwrap().parse().unwrap();
         assert_eq!(url.path(), "/authorize");
-        let (asked, answer) = agree(server, &url).await;
+        let (asked, answer) = Box::pin(agree(server, &url)).await;
         assert_eq!(asked.client.kind, kind);
         let expected = if scopes.is_empty() { Scopes::all() } else { Scopes::parse(&scopes.join(" ")) };
         assert_eq!(asked.scopes, expected);
-        within(state.handle_callback_url(answer.as_str())).await.unwrap();
-        within(state.refresh_token()).await.unwrap();
+        within(Box::pin(state.handle_callback_url(answer.as_str()))).await.unwrap();
+        within(Box::pin(state.refresh_token())).await.unwrap();
 
         let auth = AuthClient::new(reqwest::Client::new(), state.into_authorization_manager().unwrap());
         let config = StreamableHttpClientTransportConfig::with_uri(resource);
         let transport = StreamableHttpClientTransport::with_client(auth.clone(), config);
-        let client = within(common::host().serve(transport)).await.unwrap();
+        let client = within(Box::pin(common::host().serve(transport))).await.unwrap();
         Self { server, client_id: asked.client.id, auth, client }
     }
 

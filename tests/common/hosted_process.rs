@@ -1,6 +1,10 @@
 //! `http --public-url` as a process, behind a proxy that ends TLS: its listeners, its log, and a browser on its pages.
 
-use std::{collections::BTreeMap, net::SocketAddr, process::Stdio};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    process::{ExitStatus, Stdio},
+};
 
 use reqwest::{RequestBuilder, Response, redirect::Policy};
 use serde_json::{Value, json};
@@ -13,7 +17,7 @@ use tokio::{
 use super::{Place, secrets, within};
 
 pub const PUBLIC_HOST: &str = "bond.example.com";
-const ORIGIN: &str = "https://bond.example.com";
+pub const ORIGIN: &str = "https://bond.example.com";
 
 /// A running replica.
 pub struct Process {
@@ -34,11 +38,13 @@ impl Process {
         let mut command = place.command(&["--log", "debug", "--log-format", "json", "http"]);
         command
             .args(["--public-url", ORIGIN, "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"])
-            .args(["--drain-delay", "0", "--drain-timeout", "1"])
             .args(arguments)
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stderr(Stdio::piped());
+        if !arguments.contains(&"--drain-delay") {
+            command.args(["--drain-delay", "0", "--drain-timeout", "1"]);
+        }
         let mut child = command.spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut log = String::new();
@@ -90,13 +96,18 @@ impl Process {
         within(response.text()).await.unwrap()
     }
 
-    /// Registers a client and opens the page on which a person signs in for it, in a browser of its own.
-    pub async fn browser(&self) -> Browser {
-        let body = json!({"client_name": "Test", "redirect_uris": ["https://client.example/callback"], "token_endpoint_auth_method": "none"});
+    /// Registers a client (RFC 7591); returns its id.
+    pub async fn register(&self, redirect_uri: &str) -> String {
+        let body = json!({"client_name": "Test", "redirect_uris": [redirect_uri], "token_endpoint_auth_method": "none"});
         let request =
             self.post("/register").header("content-type", "application/json").body(body.to_string());
         let registered = json_of(within(request.send()).await.unwrap()).await;
-        let client_id = registered["client_id"].as_str().unwrap_or_else(|| panic!("{registered}")).to_owned();
+        registered["client_id"].as_str().unwrap_or_else(|| panic!("{registered}")).to_owned()
+    }
+
+    /// Registers a client and opens the page on which a person signs in for it, in a browser of its own.
+    pub async fn browser(&self) -> Browser {
+        let client_id = self.register("https://client.example/callback").await;
         self.authorize(&client_id).await
     }
 
@@ -117,7 +128,19 @@ impl Process {
         browser
     }
 
-    /// Stops the process; returns its log.
+    /// Requests the process to stop, as a supervisor does.
+    #[cfg(unix)]
+    pub fn terminate(&self) {
+        let id = rustix::process::Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap();
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// Waits until the process has ended by itself; returns how, and its log.
+    pub async fn ended(mut self) -> (ExitStatus, String) {
+        (self.child.wait().await.unwrap(), self.log.await.unwrap())
+    }
+
+    /// Kills the process; returns its log.
     pub async fn end(mut self) -> String {
         self.child.kill().await.unwrap();
         within(self.log).await.unwrap()

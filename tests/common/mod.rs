@@ -10,6 +10,7 @@ pub mod hosted_server;
 pub mod hostile;
 #[cfg(unix)]
 pub mod postgres;
+pub mod publisher;
 pub mod raw;
 pub mod secrets;
 pub mod services;

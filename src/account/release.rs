@@ -73,11 +73,8 @@ impl Account {
     pub async fn release(&self) -> Result<Leftovers, Error> {
         let account = self.clone();
         self.run_to_completion(async move {
-            // Nothing is stored, so nothing was made.
-            if account.reread().await?.version == 0 {
-                return Ok(Leftovers::default());
-            }
             let now = account.now();
+            // Written even where nothing is stored: the account of a new grant may be about to be opened.
             let ((), memory) = account
                 .update(|record| {
                     end(record, now);

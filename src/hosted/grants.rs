@@ -51,7 +51,7 @@ impl Hosted {
             daily_limit: consent.daily_limit,
         };
         let opened = account.open_grant(session, new).await;
-        // It may have been ended meanwhile, by the operator.
+        // It may have been ended meanwhile, by the operator or on the page of connections.
         let is_live = async { Ok(server.grant(&grant.id).await?.is_some_and(|grant| grant.ended.is_none())) };
         match (opened, is_live.await) {
             (Ok(()), Ok(true)) => {
@@ -64,11 +64,11 @@ impl Hosted {
                 tracing::warn!(%error, reference = grant.reference, "a grant could not be made");
                 self.abandon(&grant).await;
                 let told = UserFacingError::from(&error);
-                Err(AllowError::Failed(format!("BondMCP did not give access: {}", told.message)))
-            }
-            (Ok(()), Ok(false)) => {
+            (Ok(()) | Err(account::Error::GrantEnded), Ok(false)) => {
                 self.abandon(&grant).await;
-                Err(AllowError::Failed("The connection was ended by whoever runs this server.".to_owned()))
+                Err(AllowError::Failed("The connection was ended while it was being made.".to_owned()))
+            }
+                Err(AllowError::Failed(format!("BondMCP did not give access: {}", told.message)))
             }
             (Ok(()), Err(error)) => {
                 self.abandon(&grant).await;

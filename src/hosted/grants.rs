@@ -1,5 +1,7 @@
 //! What a grant has at BondMCP: an API key of its own, or a session where the plan allows no further key.
 
+use chrono::TimeDelta;
+
 use super::{
     Hosted,
     audit::AuditedEvent,
@@ -16,6 +18,9 @@ use crate::{
     oauth::{Acceptance, EndReason, Grant, Scope, Scopes},
     vault,
 };
+
+/// How long an answer of BondMCP shows that it accepts the credential of a grant.
+const ACCEPTED_FOR: TimeDelta = TimeDelta::minutes(1);
 
 /// Why a grant could not be made. Nothing of it is left.
 #[derive(Debug)]
@@ -59,15 +64,15 @@ impl Hosted {
                 self.step_of(&grant, "credential stored").await;
                 Ok(grant)
             }
+            (Ok(()) | Err(account::Error::GrantEnded), Ok(false)) => {
+                self.abandon(&grant).await;
+                Err(AllowError::Failed("The connection was ended while it was being made.".to_owned()))
+            }
             (Err(error), _) => {
                 self.step_of(&grant, "BondMCP refused").await;
                 tracing::warn!(%error, reference = grant.reference, "a grant could not be made");
                 self.abandon(&grant).await;
                 let told = UserFacingError::from(&error);
-            (Ok(()) | Err(account::Error::GrantEnded), Ok(false)) => {
-                self.abandon(&grant).await;
-                Err(AllowError::Failed("The connection was ended while it was being made.".to_owned()))
-            }
                 Err(AllowError::Failed(format!("BondMCP did not give access: {}", told.message)))
             }
             (Ok(()), Err(error)) => {
@@ -106,10 +111,15 @@ impl Hosted {
         }
     }
 
-    /// Whether BondMCP still accepts what the grant calls it with: as it said in the last minutes, or as it says now.
+    /// Whether BondMCP still accepts what the grant calls it with: as it said in the last minute, or as it says now. Some
+    /// hosts refresh several times in a second.
     pub async fn acceptance(&self, grant: &Grant) -> Acceptance {
         let account = self.inner.accounts.open(&grant.owner());
-        match account.list_models(false).await {
+        let mut models = account.list_models(false).await;
+        if models.as_ref().is_ok_and(|models| self.now() - models.fetched_at > ACCEPTED_FOR) {
+            models = account.list_models(true).await;
+        }
+        match models {
             Ok(models) if models.outage.is_none() => Acceptance::Accepted,
             Ok(_) => Acceptance::Unknown,
             Err(error) => acceptance_after(&error),

@@ -15,7 +15,7 @@ use crate::{
     clock::Timestamp,
     oauth::{Records, Subject, Versioned},
     secret::{self, ExposeSecret as _, SecretString},
-    sign_in::public::PublicPages,
+    sign_in::public::{PublicPage, PublicPages, Purpose},
     vault::{self, RecordKind},
 };
 
@@ -184,11 +184,22 @@ impl Browsers {
         self.take_session(browser).await.map(drop)
     }
 
-    /// Starts a sign-in in the browser; returns the path of its page, which goes on to `next`, a path of this server.
-    pub async fn begin_sign_in(&self, browser: &Browser, next: &str) -> Result<String, vault::Error> {
-        let next = if is_own_path(next) { next } else { CONNECTIONS };
-        let page = self.pages.open_for_browser(browser.binding(), next.to_owned()).await?;
-        Ok(page.path())
+    /// Starts a sign-in in the browser; returns its page, which goes on to `next`, a path of this server, and shows the
+    /// `reference` of the authorization.
+    pub async fn begin_sign_in(
+        &self,
+        browser: &Browser,
+        next: &str,
+        reference: Option<&str>,
+    ) -> Result<PublicPage, vault::Error> {
+        let next = if is_own_path(next) { next } else { CONNECTIONS }.to_owned();
+        let reference = reference.map(ToOwned::to_owned);
+        self.pages.open(Purpose::Browser { browser: browser.binding(), next, reference }, String::new()).await
+    }
+
+    /// Returns the sign-in page with this id while it can be used.
+    pub(super) async fn open_sign_in(&self, id: &SecretString) -> Result<Option<PublicPage>, vault::Error> {
+        Ok(self.pages.find(id).await?.filter(PublicPage::is_open))
     }
 
     /// Notes who has signed in on the page `page_id` in the browser. Returns the new value of `Set-Cookie`: the browser

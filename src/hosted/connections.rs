@@ -68,7 +68,8 @@ impl Hosted {
     }
 }
 
-/// Who has signed in in the browser. Whoever has not is sent to the sign-in page, and comes back to the list.
+/// Who has signed in in the browser. Whoever has not is sent to the list, and from there to the sign-in page: that is a
+/// record, so only one path makes it, whose requests are limited more strictly.
 struct SignedIn {
     browser: Browser,
     person: Person,
@@ -84,9 +85,12 @@ impl FromRequestParts<Hosted> for SignedIn {
         if let Some(person) = browsers.person(&browser).await.map_err(refused)? {
             return Ok(Self { browser, person });
         }
-        let page = browsers.begin_sign_in(&browser, PATH).await.map_err(refused)?;
+        if parts.uri.path() != PATH {
+            return Err(Redirect::to(PATH).into_response());
+        }
+        let page = browsers.begin_sign_in(&browser, PATH, None).await.map_err(refused)?;
         let cookie = new_cookie.map(|cookie| [(SET_COOKIE, cookie)]);
-        Err((cookie, Redirect::to(&page)).into_response())
+        Err((cookie, Redirect::to(&page.path())).into_response())
     }
 }
 

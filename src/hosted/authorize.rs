@@ -27,6 +27,7 @@ use super::{
     protect,
 };
 use crate::{
+    metrics,
     oauth::{AuthorizationErrorCode, RequestError},
     secret::{ExposeSecret as _, SecretString},
     vault,
@@ -152,9 +153,13 @@ async fn authorize(
     let server = &hosted.inner.server;
     let request = match server.authorization_request(&query.unwrap_or_default()).await {
         Ok(request) => request,
-        Err(RequestError::Redirect(to)) => return hosted.answer_unsound(&to),
+        Err(RequestError::Redirect { to, reason }) => {
+            note_refusal(reason);
+            return hosted.answer_unsound(&to);
+        }
         Err(RequestError::Store(error)) => return hosted.failed(&error.into()),
         Err(RequestError::Page(text)) => {
+            note_refusal(text);
             let text =
                 format!("{text} Start again from the app; if that doesn't help, tell whoever made it.");
             let notice = Notice { is_problem: true, ..hosted.notice("This app can't be connected", &text) };
@@ -170,6 +175,12 @@ async fn authorize(
         }
         Err(error) => hosted.failed(&error.into()),
     }
+}
+
+/// Notes that a request to `/authorize` was refused. It has no reference, and the reason has none of its words.
+fn note_refusal(reason: &'static str) {
+    tracing::info!(reason, "an authorization request was refused");
+    metrics::authorization_step("request refused");
 }
 
 /// Shows the page for the state of an authorization.

@@ -28,8 +28,11 @@ pub struct AuthorizationRequest {
 pub enum RequestError {
     /// The client or its redirect URI is not sound, so the person is told on a page. The text is our own.
     Page(&'static str),
-    /// The client is told.
-    Redirect(Url),
+    /// The client is told at this address. The reason is our own text.
+    Redirect {
+        to: Url,
+        reason: &'static str,
+    },
     Store(vault::Error),
 }
 
@@ -53,7 +56,8 @@ impl AuthorizationServer {
         let to_client = |(error, description): Refusal| {
             let state = state.clone().ok().flatten();
             let error = [("error", error.as_str()), ("error_description", description)];
-            RequestError::Redirect(self.answer(&redirect_uri, state.as_deref(), &error))
+            let to = self.answer(&redirect_uri, state.as_deref(), &error);
+            RequestError::Redirect { to, reason: description }
         };
         let checked = self.checked(&query).and_then(|checked| Ok((checked, state.clone()?)));
         let ((scopes, code_challenge), state) = checked.map_err(to_client)?;

@@ -6,7 +6,7 @@ use super::{
     Hosted,
     audit::AuditedEvent,
     browser::Browser,
-    consent::Consent,
+    consent::{Consent, key_name},
     pending::{PendingAuthorization, State},
     person::Person,
 };
@@ -51,7 +51,7 @@ impl Hosted {
             server.create_grant(&taken.subject, request, consent.scopes).await.map_err(unavailable)?;
         let account = self.inner.accounts.open(&grant.owner());
         let new = NewGrant {
-            key_name: authorization.key_name(self.now().date_naive()),
+            key_name: key_name(request, &grant.id, self.now().date_naive()),
             permissions: permissions(consent.scopes),
             daily_limit: consent.daily_limit,
         };

@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use url::{Url, form_urlencoded};
 use uuid::Uuid;
 
-use super::{AuthorizationErrorCode, AuthorizationServer, Client, ClientError, Grant, Scopes};
+use super::{
+    AuthorizationErrorCode, AuthorizationServer, Client, ClientError, Grant, LOOPBACK_HOSTS, Scopes,
+};
 use crate::{secret::ExposeSecret as _, vault};
 
 /// A sound authorization request.
@@ -37,12 +39,18 @@ pub enum RequestError {
 }
 
 impl AuthorizationRequest {
-    /// The host of the redirect URI, or its scheme with the colon where that is an app's own: who gets the code.
+    /// The host of the redirect URI, with a port that is not the default one; or its scheme with the colon where that is
+    /// an app's own: who gets the code. A port on loopback is any program's, and changes (RFC 8252, section 7.3).
     #[must_use]
     pub fn redirect_host(&self) -> String {
         let Ok(uri) = Url::parse(&self.redirect_uri) else { return String::new() };
-        let host = uri.host_str().filter(|_| matches!(uri.scheme(), "https" | "http"));
-        host.map_or_else(|| format!("{}:", uri.scheme()), ToOwned::to_owned)
+        let Some(host) = uri.host_str().filter(|_| matches!(uri.scheme(), "https" | "http")) else {
+            return format!("{}:", uri.scheme());
+        };
+        match uri.port() {
+            Some(port) if !LOOPBACK_HOSTS.contains(&host) => format!("{host}:{port}"),
+            _ => host.to_owned(),
+        }
     }
 }
 

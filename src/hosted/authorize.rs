@@ -5,10 +5,7 @@
 use axum::{
     Router,
     extract::{Path, RawQuery, Request, State as Shared},
-    http::{
-        HeaderMap, HeaderValue, StatusCode,
-        header::{LOCATION, SET_COOKIE},
-    },
+    http::{HeaderMap, HeaderValue, StatusCode, header::LOCATION},
     middleware,
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -20,7 +17,7 @@ use super::{
     Hosted,
     audit::AuditedEvent,
     authorize_views::{self as views, Notice},
-    browser::Browser,
+    browser::{Browser, with_cookie},
     consent::{ConsentForm, Destination},
     grants::AllowError,
     pending::{PendingAuthorization, State},
@@ -383,11 +380,4 @@ fn redirect(status: StatusCode, to: &str) -> Response {
         Ok(to) => (status, [(LOCATION, to)]).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
-}
-
-fn with_cookie(mut response: Response, cookie: Option<&str>) -> Response {
-    if let Some(cookie) = cookie.and_then(|cookie| HeaderValue::try_from(cookie).ok()) {
-        response.headers_mut().append(SET_COOKIE, cookie);
-    }
-    response
 }

@@ -3,9 +3,13 @@
 
 use std::time::Duration;
 
+use axum::response::Response;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use http::{HeaderMap, header::COOKIE};
+use http::{
+    HeaderMap, HeaderValue,
+    header::{COOKIE, SET_COOKIE},
+};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -266,6 +270,14 @@ impl Browsers {
         let found = self.records.read::<SignedIn>(KIND, &digest(&browser.secret)).await?;
         Ok(found.filter(|found| found.value.session.is_some() && now < found.value.expires_at))
     }
+}
+
+/// Adds `Set-Cookie` with the value `cookie`.
+pub(super) fn with_cookie(mut response: Response, cookie: Option<&str>) -> Response {
+    if let Some(cookie) = cookie.and_then(|cookie| HeaderValue::from_str(cookie).ok()) {
+        response.headers_mut().insert(SET_COOKIE, cookie);
+    }
+    response
 }
 
 /// Whether a sign-in may go on to this path: the browser must take it for one of this server (open redirect; RFC 9700,

@@ -165,6 +165,19 @@ async fn without_a_further_key_the_session_is_used_and_its_owner_alone_renews_it
     assert_eq!(models["structuredContent"]["count"], 3, "the key works on: {models}");
 }
 
+/// The call that learns of it has been sent; the next one asks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_bondmcp_ends_early_is_noticed_by_a_call_and_asked_for_by_the_next() {
+    let server = HostedServer::start().await;
+    let connection = connect(&server, "models keys").await;
+    server.sandbox.expire_tokens();
+    let list = json!({"action": "list"});
+    let noticed = connection.call(&server, "manage_api_keys", list.clone()).await;
+    assert!(noticed["isError"] == true && noticed.to_string().contains("sign_in_required"), "{noticed}");
+    let asked = connection.call(&server, "manage_api_keys", list).await;
+    assert!(sign_in_url(&asked).starts_with(&server.origin));
+}
+
 /// A tool call that BondMCP has just answered shows that it accepts the key; for a minute.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refresh_with_a_key_that_was_revoked_at_bondmcp_is_refused_after_a_minute() {

@@ -14,10 +14,16 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Place, secrets, within};
+use super::{EMAIL, Place, hosted_server::parameter, raw::modern, secrets, within};
 
 pub const PUBLIC_HOST: &str = "bond.example.com";
 pub const ORIGIN: &str = "https://bond.example.com";
+
+/// Where the clients are answered.
+pub const REDIRECT_URI: &str = "https://client.example/callback";
+
+/// RFC 7636, appendix B.
+const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 
 /// A running replica.
 pub struct Process {
@@ -107,8 +113,41 @@ impl Process {
 
     /// Registers a client and opens the page on which a person signs in for it, in a browser of its own.
     pub async fn browser(&self) -> Browser {
-        let client_id = self.register("https://client.example/callback").await;
-        self.authorize(&client_id).await
+        self.authorize(&self.register(REDIRECT_URI).await).await
+    }
+
+    /// Connects a new client to the account of `place`, over sign-in and consent; returns its id and its tokens.
+    pub async fn connect(&self, place: &Place) -> (String, Value) {
+        let client_id = self.register(REDIRECT_URI).await;
+        let mut browser = self.authorize(&client_id).await;
+        let signed_in = browser.sign_in(self, EMAIL, password(place));
+        browser.follow(self, within(signed_in.send()).await.unwrap()).await;
+        let code = browser.allow(self).await;
+        let form = [
+            ("grant_type", "authorization_code"),
+            ("code", &*code),
+            ("client_id", &client_id),
+            ("redirect_uri", REDIRECT_URI),
+            ("code_verifier", VERIFIER),
+        ];
+        let tokens = json_of(within(self.post_form("/token", &form).send()).await.unwrap()).await;
+        assert!(tokens["access_token"].is_string(), "{tokens}");
+        (client_id, tokens)
+    }
+
+    /// Calls a tool without arguments, as a host of 2026-07-28; returns the answer.
+    pub async fn call(&self, tokens: &Value, tool: &str) -> Value {
+        let message = modern(1, "tools/call", json!({"name": tool, "arguments": {}}));
+        let request = self
+            .post("/mcp")
+            .bearer_auth(tokens["access_token"].as_str().unwrap())
+            .header("accept", "application/json, text/event-stream")
+            .header("content-type", "application/json")
+            .header("mcp-protocol-version", "2026-07-28")
+            .header("mcp-method", "tools/call")
+            .header("mcp-name", tool)
+            .body(message.to_string());
+        json_of(within(request.send()).await.unwrap()).await
     }
 
     async fn authorize(&self, client_id: &str) -> Browser {
@@ -116,14 +155,14 @@ impl Process {
             .extend_pairs([
                 ("response_type", "code"),
                 ("client_id", client_id),
-                ("redirect_uri", "https://client.example/callback"),
+                ("redirect_uri", REDIRECT_URI),
                 ("state", "the-state"),
                 ("code_challenge", "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"),
                 ("code_challenge_method", "S256"),
             ])
             .finish();
-        let mut browser =
-            Browser { cookie: None, page: format!("/authorize?{query}"), form_token: String::new() };
+        let page = format!("/authorize?{query}");
+        let mut browser = Browser { cookie: None, page, html: String::new(), form_token: String::new() };
         browser.open(self).await;
         browser
     }
@@ -157,6 +196,7 @@ pub struct Browser {
     cookie: Option<String>,
     /// Path of the page.
     pub page: String,
+    html: String,
     form_token: String,
 }
 
@@ -164,18 +204,54 @@ impl Browser {
     async fn open(&mut self, process: &Process) {
         loop {
             let response = within(self.with_cookie(process.get(&self.page)).send()).await.unwrap();
+            if response.headers().contains_key("location") {
+                self.go_to(&response);
+                continue;
+            }
             self.keep_cookie(&response);
-            let Some(next) = response.headers().get("location") else {
-                assert_eq!(response.status(), 200, "{}", self.page);
-                let page = within(response.text()).await.unwrap();
-                let (_, rest) =
-                    page.split_once(r#"name="form_token" value=""#).unwrap_or_else(|| panic!("{page}"));
-                rest.split_once('"').unwrap().0.clone_into(&mut self.form_token);
-                return;
-            };
-            let next = next.to_str().unwrap();
-            next.strip_prefix(ORIGIN).unwrap_or(next).clone_into(&mut self.page);
+            assert_eq!(response.status(), 200, "{}", self.page);
+            self.html = within(response.text()).await.unwrap();
+            self.form_token = self.field("form_token");
+            return;
         }
+    }
+
+    /// Goes on from the answer to a form.
+    async fn follow(&mut self, process: &Process, response: Response) {
+        self.go_to(&response);
+        self.open(process).await;
+    }
+
+    fn go_to(&mut self, response: &Response) {
+        self.keep_cookie(response);
+        let next = response.headers().get("location").unwrap_or_else(|| panic!("{response:?}"));
+        let next = next.to_str().unwrap();
+        next.strip_prefix(ORIGIN).unwrap_or(next).clone_into(&mut self.page);
+    }
+
+    /// Agrees to everything on the consent page; returns the code.
+    async fn allow(&mut self, process: &Process) -> String {
+        let shown = self.field("shown");
+        let form = [
+            ("form_token", self.form_token.as_str()),
+            ("shown", &shown),
+            ("scope", "models"),
+            ("scope", "health"),
+            ("scope", "keys"),
+            ("daily_limit", "1"),
+            ("decision", "allow"),
+        ];
+        let request = self.with_cookie(process.post_form(&self.page, &form).header("origin", ORIGIN));
+        self.go_to(&within(request.send()).await.unwrap());
+        self.go_to(&within(self.with_cookie(process.get(&self.page)).send()).await.unwrap());
+        parameter(&self.page.parse().unwrap(), "code")
+    }
+
+    fn field(&self, name: &str) -> String {
+        let page = &self.html;
+        let (_, rest) =
+            page.split_once(&format!(r#"name="{name}" value=""#)).unwrap_or_else(|| panic!("{page}"));
+        rest.split_once('"').unwrap().0.to_owned()
     }
 
     /// Sends the sign-in form to `process`.

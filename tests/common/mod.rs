@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
 pub mod browser;
+pub mod consent;
 pub mod hosted;
 pub mod hosted_process;
 pub mod hosted_server;

@@ -208,6 +208,26 @@ async fn who_has_signed_in_sees_their_apps_and_what_each_has_used() {
     assert!(other.text.contains("Cursor") && !other.text.contains("Claude"), "{}", other.text);
 }
 
+/// A sign-in is a record: one path begins it, whose requests are limited more strictly.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_alone_begins_a_sign_in() {
+    let world = World::new().await;
+    let known = world.browser();
+    known.get("/connections").await;
+    for browser in [world.browser(), known] {
+        for path in ["/connections/revoke", "/connections/some-grant/revoke"] {
+            let page = browser.get(path).await;
+            assert_eq!((page.status, page.location.as_str()), (303, "/connections"), "{path}");
+        }
+        let forms = [("/connections/sign-out", &[][..]), ("/connections/g/budget", &[("budget", "1")])];
+        for (path, fields) in forms {
+            let page = browser.post(path, "guessed", fields).await;
+            assert_eq!((page.status, page.location.as_str()), (303, "/connections"), "{path}");
+        }
+        assert!(browser.get("/connections?done=saved").await.location.starts_with("/sign-in/"));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_apps_the_page_says_how_to_connect_one() {
     let world = World::new().await;
@@ -369,7 +389,7 @@ async fn a_form_that_is_not_this_browsers_changes_nothing() {
         // With the right token of somebody who is not signed in.
         let stranger = world.browser();
         let page = stranger.post(path, &token, fields).await;
-        assert!(page.status == 303 && page.location.starts_with("/sign-in/"), "{path}");
+        assert_eq!((page.status, page.location.as_str()), (303, "/connections"), "{path}");
     }
     assert!(world.is_active(&grant.id).await);
     assert_eq!(world.budget(&grant).await, Usd::cents(500));

@@ -3,24 +3,22 @@
 
 mod common;
 
-use std::{cell::RefCell, collections::BTreeMap};
-
 use bondmcp_server::{
-    account::{NewGrant, Usd},
+    account::{Error, NewGrant, Usd},
     bondmcp::wire::Permission,
     clock::Clock,
     oauth::{EndReason, Grant},
     sandbox::{Fault, Plan},
-    secret::SecretString,
 };
 use chrono::TimeDelta;
 use common::{
     EMAIL,
+    consent::{Browser, Form, form_token, location, text},
     hosted_server::{Authorization, HostedServer, Setup, parameter},
     secrets, within,
 };
 use futures_util::future::join;
-use reqwest::{RequestBuilder, Response, StatusCode};
+use reqwest::StatusCode;
 use serde_json::json;
 use url::Url;
 
@@ -29,146 +27,6 @@ const REVOKE: &str = "DELETE /auth/api-keys/{id}";
 const LOGOUT: &str = "POST /auth/logout";
 
 const GRACE: &str = "grace@example.com";
-
-/// A browser with its cookies, which sends each request to the next of the replicas.
-struct Browser<'a> {
-    replicas: Vec<&'a HostedServer>,
-    sent: RefCell<usize>,
-    cookies: RefCell<BTreeMap<String, String>>,
-}
-
-impl<'a> Browser<'a> {
-    fn new(replicas: &[&'a HostedServer]) -> Self {
-        Self { replicas: replicas.to_vec(), sent: RefCell::default(), cookies: RefCell::default() }
-    }
-
-    fn next(&self) -> &'a HostedServer {
-        let mut sent = self.sent.borrow_mut();
-        *sent += 1;
-        self.replicas[*sent % self.replicas.len()]
-    }
-
-    fn path_of(&self, to: &str) -> String {
-        to.strip_prefix(&self.replicas[0].origin).unwrap_or(to).to_owned()
-    }
-
-    async fn send(&self, server: &HostedServer, request: RequestBuilder) -> Response {
-        let cookies: Vec<_> =
-            self.cookies.borrow().iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let response = server.send(request.header("cookie", cookies.join("; "))).await;
-        for cookie in response.headers().get_all("set-cookie") {
-            let cookie = cookie.to_str().unwrap();
-            assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Lax"), "{cookie}");
-            let (name, value) = cookie.split(';').next().unwrap().split_once('=').unwrap();
-            self.cookies.borrow_mut().insert(name.to_owned(), value.to_owned());
-        }
-        response
-    }
-
-    async fn get(&self, to: &str) -> Response {
-        let server = self.next();
-        self.send(server, server.http.get(server.at(&self.path_of(to)))).await
-    }
-
-    /// Sends a form as the page in this browser does.
-    async fn post(&self, to: &str, fields: &[(&str, &str)]) -> Response {
-        let server = self.next();
-        let request = self.form(server, to, fields).header("sec-fetch-site", "same-origin");
-        self.send(server, request.header("origin", "null")).await
-    }
-
-    fn form(&self, server: &HostedServer, to: &str, fields: &[(&str, &str)]) -> RequestBuilder {
-        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
-        server
-            .http
-            .post(server.at(&self.path_of(to)))
-            .header("content-type", "application/x-www-form-urlencoded")
-            .body(body)
-    }
-
-    /// Begins an authorization; returns the path of its page.
-    async fn authorize(&self, authorization: &Authorization) -> String {
-        location(&self.get(&format!("/authorize?{}", authorization.query())).await)
-    }
-
-    /// Signs in on the page that the authorization leads to.
-    async fn sign_in(&self, page: &str, email: &str, password: &SecretString) {
-        let sign_in = location(&self.get(page).await);
-        assert!(sign_in.starts_with("/sign-in/"), "{sign_in}");
-        let form_token = form_token(&text(self.get(&sign_in).await).await);
-        let password = secrets::text(password);
-        let fields = [("form_token", form_token.as_str()), ("email", email), ("password", password)];
-        let answer = self.post(&format!("{sign_in}/sign-in"), &fields).await;
-        assert_eq!(location(&answer), page);
-    }
-
-    /// Comes to the consent page, signed in as Ada; returns its path and its form.
-    async fn consent(&self, authorization: &Authorization) -> (String, Form) {
-        let page = self.authorize(authorization).await;
-        self.sign_in(&page, EMAIL, &self.replicas[0].place.password).await;
-        let response = self.get(&page).await;
-        assert_eq!(response.status(), 200);
-        (page, Form::of(text(response).await))
-    }
-
-    async fn decide(&self, page: &str, form: &Form, decision: &str) -> Response {
-        self.post(page, &form.fields(&[("decision", decision)])).await
-    }
-
-    /// Agrees to everything; returns the address that takes the code to the client.
-    async fn allow(&self, authorization: &Authorization) -> Url {
-        let (page, form) = self.consent(authorization).await;
-        let done = location(&self.decide(&page, &form, "allow").await);
-        let answer = self.get(&done).await;
-        assert_eq!(answer.status(), 302, "{}", text(answer).await);
-        location(&answer).parse().unwrap()
-    }
-}
-
-/// The form of a consent page.
-struct Form {
-    html: String,
-    token: String,
-    shown: String,
-}
-
-impl Form {
-    fn of(html: String) -> Self {
-        let (token, shown) = (form_token(&html), value(&html, "shown"));
-        Self { html, token, shown }
-    }
-
-    /// Returns the fields as a browser sends them, with everything ticked.
-    fn fields<'a>(&'a self, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
-        let mut fields = self.identity();
-        fields.extend([("scope", "models"), ("scope", "health"), ("scope", "keys"), ("daily_limit", "0.50")]);
-        fields.extend(more);
-        fields
-    }
-
-    fn identity(&self) -> Vec<(&str, &str)> {
-        vec![("form_token", self.token.as_str()), ("shown", self.shown.as_str())]
-    }
-}
-
-fn form_token(html: &str) -> String {
-    value(html, "form_token")
-}
-
-fn value(html: &str, name: &str) -> String {
-    let (_, rest) =
-        html.split_once(&format!(r#"name="{name}" value=""#)).unwrap_or_else(|| panic!("{name} in {html}"));
-    rest.split_once('"').unwrap().0.to_owned()
-}
-
-fn location(response: &Response) -> String {
-    let to = response.headers().get("location").unwrap_or_else(|| panic!("{response:?}"));
-    to.to_str().unwrap().to_owned()
-}
-
-async fn text(response: Response) -> String {
-    within(response.text()).await.unwrap()
-}
 
 async fn authorization(server: &HostedServer) -> Authorization {
     Authorization::of(server.register(&["http://127.0.0.1/callback"]).await)
@@ -465,14 +323,84 @@ async fn when_bondmcp_fails_nothing_is_left_and_the_person_can_try_again() {
         assert!(grant.ended.is_some(), "{grant:?}");
     }
 
-    let again =
-        location(&browser.post(&format!("{page}/retry"), &[("form_token", &form_token(&html))]).await);
-    browser.sign_in(&again, EMAIL, &server.place.password).await;
+    let again = browser.try_again(&page, &html).await;
     let form = Form::of(text(browser.get(&again).await).await);
     browser.decide(&page, &form, "allow").await;
     let answer = browser.get(&done).await;
     assert_eq!(answer.status(), 302);
     assert_eq!(keys(&server).len(), 1);
+}
+
+/// The key of a request that was lost is found by its name, which must not be that of the key which was made afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_after_try_again_leaves_the_key_of_the_connection_that_came_about() {
+    for fault in [Fault::Status(503), Fault::ProcessThenDrop] {
+        let server = at_a_time().await;
+        let browser = Browser::new(&[&server]);
+        let (page, form) = browser.consent(&authorization(&server).await).await;
+        server.sandbox.faults().always(CREATE, fault.clone());
+        let done = location(&browser.decide(&page, &form, "allow").await);
+        let html = text(browser.get(&done).await).await;
+        server.sandbox.faults().clear();
+        let lost = keys(&server);
+
+        let again = browser.try_again(&page, &html).await;
+        let form = Form::of(text(browser.get(&again).await).await);
+        browser.decide(&page, &form, "allow").await;
+        assert_eq!(browser.get(&done).await.status(), 302);
+        let made: Vec<_> = keys(&server).into_iter().filter(|name| !lost.contains(name)).collect();
+        assert_eq!(made.len(), 1, "{lost:?} {:?}", keys(&server));
+
+        server.clock.advance(TimeDelta::minutes(3));
+        sweep_until(&server, 1).await;
+        assert_eq!(keys(&server), made, "{fault:?}");
+    }
+}
+
+/// A page of a sign-in is a record: a reload makes none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_before_the_sign_in_finds_the_same_page() {
+    let server = HostedServer::start().await;
+    let other = server.replica().await;
+    let browser = Browser::new(&[&server, &other]);
+    let page = browser.authorize(&authorization(&server).await).await;
+    let tabs = within(join(browser.get(&page), browser.get(&page))).await;
+    let sign_in = location(&browser.get(&page).await);
+    for tab in [location(&tabs.0), location(&tabs.1), location(&browser.get(&page).await)] {
+        assert!(tab == sign_in || tab == page, "{tab} {sign_in}");
+    }
+    for _ in 0..5 {
+        let token = form_token(&text(browser.get(&sign_in).await).await);
+        let wrong = [("form_token", &*token), ("email", EMAIL), ("password", "a wrong one")];
+        browser.post(&format!("{sign_in}/sign-in"), &wrong).await;
+    }
+    // It has ended.
+    let next = location(&browser.get(&page).await);
+    assert!(next.starts_with("/sign-in/") && next != sign_in, "{next}");
+    browser.sign_in(&page, EMAIL, &server.place.password).await;
+    assert_eq!(browser.get(&page).await.status(), 200);
+}
+
+/// Most people who are stuck are stuck there.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_page_on_the_way_to_a_consent_shows_its_reference() {
+    let server = HostedServer::start().await;
+    let browser = Browser::new(&[&server]);
+    let page = browser.authorize(&authorization(&server).await).await;
+    let sign_in = location(&browser.get(&page).await);
+    let first = text(browser.get(&sign_in).await).await;
+    let create = text(browser.get(&format!("{sign_in}/create")).await).await;
+    let token = form_token(&first);
+    let wrong = [("form_token", &*token), ("email", EMAIL), ("password", "a wrong one")];
+    let refused = text(browser.post(&format!("{sign_in}/sign-in"), &wrong).await).await;
+    browser.sign_in(&page, EMAIL, &server.place.password).await;
+    let consent = text(browser.get(&page).await).await;
+    let (_, reference) = consent.split_once("Reference for support: <strong>").unwrap();
+    let reference = reference.split_once('<').unwrap().0;
+    assert!(server.hosted.traces().find(reference).await.unwrap().is_some(), "{reference}");
+    for html in [first, create, refused] {
+        assert!(html.contains(&format!("Reference for support: <strong>{reference}</strong>")), "{html}");
+    }
 }
 
 /// RFC 9700, section 4.11 (open redirect); and nothing that a request says is shown.
@@ -540,11 +468,35 @@ async fn the_page_tells_what_is_a_claim_and_where_the_code_goes() {
         "{html}"
     );
 
-    let asked = authorization_for(&server, "https://app.example.com/callback").await;
-    let browser = Browser::new(&[&server]);
-    let (_, form) = browser.consent(&asked).await;
-    assert!(form.html.contains("<strong>app.example.com</strong>"), "{}", form.html);
-    assert!(!form.html.contains("your own computer") && !form.html.contains("your device"), "{}", form.html);
+    for (redirect_uri, host) in [
+        ("https://app.example.com/callback", "app.example.com"),
+        ("https://app.example.com:443/callback", "app.example.com"),
+        ("https://app.example.com:8443/callback", "app.example.com:8443"),
+    ] {
+        let asked = authorization_for(&server, redirect_uri).await;
+        let (_, form) = Browser::new(&[&server]).consent(&asked).await;
+        let html = &form.html;
+        assert!(html.contains(&format!("<strong>{host}</strong>")), "{redirect_uri}: {html}");
+        assert!(!html.contains("your own computer") && !html.contains("your device"), "{html}");
+    }
+}
+
+/// MCP authorization, "Client ID Metadata Documents": with loopback, the host of the redirect URI is shown.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_names_the_host_of_an_app_on_this_computer() {
+    let server = HostedServer::start().await;
+    for (redirect_uri, host) in [
+        ("http://localhost:3118/callback", "localhost"),
+        ("http://127.0.0.1:3118/callback", "127.0.0.1"),
+        ("http://[::1]:3118/callback", "[::1]"),
+        ("https://localhost:3118/callback", "localhost"),
+    ] {
+        let asked = authorization_for(&server, redirect_uri).await;
+        let (_, form) = Browser::new(&[&server]).consent(&asked).await;
+        let html = &form.html;
+        assert!(html.contains("<strong>an app on your own computer</strong>"), "{redirect_uri}: {html}");
+        assert!(html.contains(&format!(r#"<strong class="address">{host}</strong>"#)), "{html}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -607,6 +559,24 @@ async fn what_a_crash_has_left_is_found_by_the_next_sweep() {
     })
     .await;
     assert_eq!(keys(&server).len(), 1);
+}
+
+/// The page of connections ends a grant whose consent is still being worked on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_ends_before_its_account_is_opened_leaves_no_key() {
+    let server = at_a_time().await;
+    let request = server.server.authorization_request(&authorization(&server).await.query()).await.unwrap();
+    let grant =
+        server.server.create_grant(&server.server.subject("usr_1"), &request, request.scopes).await.unwrap();
+    server.server.end_grant(&grant.id, EndReason::Person).await.unwrap();
+    sweep_until(&server, 0).await;
+    let authenticator = server.accounts.authenticator();
+    let session = within(authenticator.with_password(EMAIL, server.place.password.clone())).await.unwrap();
+    let new =
+        NewGrant { key_name: "late".into(), permissions: vec![Permission::Read], daily_limit: Usd::cents(5) };
+    let late = within(Box::pin(server.accounts.open(&grant.owner()).open_grant(session, new))).await;
+    assert!(matches!(late, Err(Error::GrantEnded)), "{late:?}");
+    nothing_was_made(&server).await;
 }
 
 /// Its accounts are found under the address of BondMCP: with another one, no grant must seem to have nothing.
@@ -676,28 +646,4 @@ async fn a_key_that_could_not_be_revoked_is_when_the_person_connects_again() {
     let keys = server.sandbox.live_keys(EMAIL);
     assert_eq!(keys.len(), 1);
     assert_ne!(keys[0].0, old);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_bondmcp_refuses_for_good_ends_the_grant_and_an_outage_does_not() {
-    let server = HostedServer::start().await;
-    let asked = authorization(&server).await;
-    let answer = Browser::new(&[&server]).allow(&asked).await;
-    let (_, tokens) = server.redeem(&asked, &parameter(&answer, "code")).await;
-    let refresh = async |from: &HostedServer| {
-        let token = tokens["refresh_token"].as_str().unwrap();
-        let form = [
-            ("grant_type", "refresh_token"),
-            ("refresh_token", token),
-            ("client_id", asked.client_id.as_str()),
-        ];
-        from.post_form("/token", &form).await
-    };
-    server.sandbox.faults().always("GET /health-ai/models", Fault::Status(503));
-    let (status, told) = refresh(&server).await;
-    assert_eq!((status, &told["error"]), (503, &json!("temporarily_unavailable")));
-    server.sandbox.faults().clear();
-    server.sandbox.revoke_key(&server.sandbox.live_keys(EMAIL)[0].0);
-    let (status, told) = refresh(&server.replica().await).await;
-    assert_eq!((status, &told["error"]), (400, &json!("invalid_grant")));
 }

@@ -1,6 +1,5 @@
-//! A hosted server over HTTP: discovery, registration, tokens, tools by scope, refresh and revocation, by raw requests
-//! and by rmcp's own client; and how it stops. Pages have tests of their own: here the person's consent is given
-//! directly.
+//! A hosted server over HTTP: discovery, registration, tokens, tools by scope, refresh and revocation, by raw requests;
+//! and how it stops. Pages have tests of their own: here the person's consent is given directly.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -16,17 +15,7 @@ use common::{
     secrets, within,
 };
 use reqwest::Method;
-use rmcp::{
-    ServiceExt as _,
-    model::CallToolRequestParams,
-    transport::{
-        AuthClient, StreamableHttpClientTransport,
-        auth::{AuthorizationRequest, OAuthState},
-        streamable_http_client::StreamableHttpClientTransportConfig,
-    },
-};
 use serde_json::{Value, json};
-use url::Url;
 
 const WELL_KNOWN: [&str; 6] = [
     "/.well-known/oauth-protected-resource",
@@ -457,33 +446,4 @@ async fn a_server_that_is_to_stop_says_so_first_and_then_lets_calls_end() {
     let (status, answer) = status_and_json(within(call).await.unwrap().unwrap()).await;
     assert_eq!((status, &answer["result"]["structuredContent"]["count"]), (200, &json!(3)));
     within(&mut server.serving).await.unwrap();
-}
-
-/// rmcp's client, from the challenge to a refreshed token.
-#[tokio::test(flavor = "multi_thread")]
-async fn rmcps_client_connects() {
-    let server = HostedServer::start().await;
-    let resource = format!("{}/mcp", server.origin);
-    let mut state = OAuthState::new(&resource, None).await.unwrap();
-    let request = AuthorizationRequest::new("http://127.0.0.1:3118/callback").with_client_name("rmcp");
-    within(state.start_authorization(request)).await.unwrap();
-    let url: Url = within(state.get_authorization_url()).await.unwrap().parse().unwrap();
-    assert_eq!(url.path(), "/authorize");
-
-    let request = server.server.authorization_request(url.query().unwrap()).await.unwrap();
-    assert_eq!(request.client.name.as_deref(), Some("rmcp"));
-    assert_eq!(request.scopes, Scopes::all());
-    let answer = server.agree_to(&request, request.scopes).await.1;
-    within(state.handle_callback_url(answer.as_str())).await.unwrap();
-    within(state.refresh_token()).await.unwrap();
-
-    let client = AuthClient::new(reqwest::Client::new(), state.into_authorization_manager().unwrap());
-    let config = StreamableHttpClientTransportConfig::with_uri(resource);
-    let transport = StreamableHttpClientTransport::with_client(client, config);
-    let client = within(common::host().serve(transport)).await.unwrap();
-    let tools = within(client.list_all_tools()).await.unwrap();
-    assert!(tools.iter().any(|tool| tool.name == "health_analyze"));
-    let models = within(client.call_tool(CallToolRequestParams::new("list_models"))).await.unwrap();
-    assert_eq!(models.structured_content.unwrap()["count"], 3);
-    client.cancel().await.unwrap();
 }

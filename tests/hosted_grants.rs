@@ -279,6 +279,21 @@ async fn nothing_is_made_or_adopted_for_a_grant_that_has_ended() {
     assert!(world.keys().is_empty());
 }
 
+/// "Disconnect all" or a sweep may come between the record of a grant and its account.
+#[tokio::test]
+async fn a_grant_that_ends_before_its_account_is_opened_makes_nothing() {
+    let world = World::new().await;
+    let grant = world.grant("one");
+    assert!(within(grant.release()).await.unwrap().is_empty());
+    within(grant.forget_grant()).await.unwrap();
+    for accounts in [&world.accounts, &world.replica()] {
+        let session = replica_session(accounts, &world).await;
+        let outcome = within(accounts.open(&owner("one")).open_grant(session, new_grant(KEY_NAME))).await;
+        assert!(matches!(outcome, Err(Error::GrantEnded)), "{outcome:?}");
+    }
+    assert_eq!(world.sandbox.count(CREATE), 0);
+}
+
 async fn replica_session(accounts: &Accounts, world: &World) -> Authenticated {
     within(accounts.authenticator().with_password(EMAIL, world.place.password.clone())).await.unwrap()
 }

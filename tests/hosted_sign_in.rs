@@ -405,7 +405,7 @@ async fn a_page_and_a_sign_in_end_after_ten_minutes() {
         let visitor = Visitor::before(server.address);
         let (browser, cookie) = browsers.new_browser();
         visitor.keep(&cookie);
-        let path = within(browsers.begin_sign_in(&browser, "/connections")).await.unwrap();
+        let path = within(browsers.begin_sign_in(&browser, "/connections", None)).await.unwrap().path();
         (visitor, format!("{}{path}", server.origin))
     };
     let (visitor, url) = begin().await;

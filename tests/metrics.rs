@@ -5,9 +5,10 @@ mod common;
 
 use common::{
     EMAIL, Place,
-    hosted_process::{Process, password},
+    hosted_process::{Process, REDIRECT_URI, password},
     like_the_seed, sandbox, within,
 };
+use serde_json::Value;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_figures_tell_an_operator_what_happens_and_nothing_about_anybody() {
@@ -38,6 +39,70 @@ async fn the_figures_tell_an_operator_what_happens_and_nothing_about_anybody() {
     for never in [EMAIL, "canary", "127.0.0.1", "client.example", &*sandbox.base_url()] {
         assert!(!text.contains(never), "{never}: {text}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_is_seen_in_the_figures_and_in_the_log_by_its_reference() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    let process = Process::start(&place, &[]).await;
+    let (client_id, tokens) = process.connect(&place).await;
+    let called = process.call(&tokens, "list_models").await;
+    assert_eq!(called["result"]["structuredContent"]["count"], 3, "{called}");
+    let refresh = [
+        ("grant_type", "refresh_token"),
+        ("refresh_token", tokens["refresh_token"].as_str().unwrap()),
+        ("client_id", &client_id),
+    ];
+    assert_eq!(within(process.post_form("/token", &refresh).send()).await.unwrap().status(), 200);
+
+    let figures = process.figures().await;
+    for (name, value) in [
+        (r#"bondmcp_tool_calls_total{tool="list_models",outcome="ok"}"#, 1.0),
+        (r#"bondmcp_token_requests_total{outcome="ok"}"#, 2.0),
+        (r#"bondmcp_authorization_steps_total{step="request checked"}"#, 1.0),
+        (r#"bondmcp_authorization_steps_total{step="sign-in shown"}"#, 1.0),
+        (r#"bondmcp_authorization_steps_total{step="signed in"}"#, 1.0),
+        (r#"bondmcp_authorization_steps_total{step="allowed"}"#, 1.0),
+        (r#"bondmcp_authorization_steps_total{step="credential stored"}"#, 1.0),
+        (r#"bondmcp_authorization_steps_total{step="code sent"}"#, 1.0),
+    ] {
+        assert_eq!(figures.get(name), Some(&value), "{name}: {figures:#?}");
+    }
+
+    let log = process.end().await;
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let steps: Vec<_> = lines.filter(|line| line["fields"]["step"].is_string()).collect();
+    let reference = &steps.first().unwrap_or_else(|| panic!("{log}"))["fields"]["reference"];
+    assert_eq!(reference.as_str().map(str::len), Some(8));
+    for line in &steps {
+        assert_eq!(&line["fields"]["reference"], reference, "{line}");
+        assert!(line["span"]["request_id"].is_string(), "{line}");
+    }
+}
+
+/// Nobody has a reference for a request that was refused at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_authorization_is_counted_and_logged_with_a_reason_of_ours() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let process = Process::start(&Place::new(&sandbox), &[]).await;
+    let client_id = process.register(REDIRECT_URI).await;
+    let told_to_the_client =
+        format!("client_id={client_id}&redirect_uri={REDIRECT_URI}&response_type=canary&state=canary");
+    for query in ["client_id=canary&redirect_uri=https://canary.example/", &told_to_the_client] {
+        let answer = within(process.get(&format!("/authorize?{query}")).send()).await.unwrap();
+        assert_eq!(answer.status(), 400, "{query}");
+    }
+    let figures = process.figures().await;
+    let name = r#"bondmcp_authorization_steps_total{step="request refused"}"#;
+    assert_eq!(figures.get(name), Some(&2.0), "{figures:#?}");
+    let log = process.end().await;
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let refusals: Vec<_> = lines.filter(|line| line["fields"]["reason"].is_string()).collect();
+    assert_eq!(refusals.len(), 2, "{log}");
+    assert!(refusals.iter().all(|line| line["span"]["request_id"].is_string()), "{refusals:?}");
+    assert_eq!(refusals[1]["fields"]["reason"], "response_type must be code.");
+    assert!(!log.contains("canary"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -143,18 +143,12 @@ impl Authenticator {
     /// Revokes API keys of grants that have ended, with a session that a record keeps.
     pub async fn revoke_leftovers(&self, kept: &KeptSession, left: &Leftovers) -> Result<(), Error> {
         let (client, token) = (self.for_one().client, &kept.session.access_token);
-        let keys = if left.needs_list() {
-            left.all_keys(&client.list_api_keys(token).await?)
-        } else {
-            left.keys.clone()
+        let list = async { Ok(client.list_api_keys(token).await?) };
+        let revoke = |id: String| {
+            let client = &client;
+            async move { Ok(client.revoke_api_key(token, &id).await?) }
         };
-        for id in &keys {
-            match client.revoke_api_key(token, id).await {
-                Err(error) if !error.is_not_found() => return Err(error.into()),
-                _ => tracing::info!(key_id = id, "the API key of a grant that has ended is revoked"),
-            }
-        }
-        Ok(())
+        left.revoke(list, revoke).await.map(drop)
     }
 
     /// The time of day.

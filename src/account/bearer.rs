@@ -1,6 +1,6 @@
 //! Which credential a call uses, and what happens when the upstream refuses it.
 
-use super::{Account, Error};
+use super::{Account, Error, record::Record};
 use crate::{
     bondmcp::{self, Client},
     secret::{self, SecretString},
@@ -95,7 +95,11 @@ impl Account {
 
     async fn replacement(&self, refused: &Bearer, need: RequiredCredential) -> Result<Bearer, Error> {
         if refused.source == CredentialSource::Session {
-            return self.renewed(Some(&refused.secret)).await;
+            let renewed = self.renewed(Some(&refused.secret)).await;
+            if let Err(Error::SignInRequired { .. }) = &renewed {
+                self.end_refused_session(&refused.secret).await?;
+            }
+            return renewed;
         }
         // Another process may have rotated or selected another key.
         if refused.source != CredentialSource::EnvironmentKey {
@@ -106,6 +110,21 @@ impl Account {
             Some(error) if secret::same(&other.secret, &refused.secret) => Err(error),
             _ => Ok(other),
         }
+    }
+
+    /// BondMCP has refused a session that nothing can renew: it has ended, whatever its token says, so that the next call
+    /// asks the person at once.
+    async fn end_refused_session(&self, refused: &SecretString) -> Result<(), Error> {
+        let now = self.inner.clock.now();
+        let end = |record: &mut Record| {
+            if let Some(session) = &mut record.session
+                && secret::same(&session.access_token, refused)
+            {
+                session.expires_at = session.expires_at.min(now);
+            }
+            Ok(())
+        };
+        self.update(end).await.map(drop)
     }
 
     async fn renewed(&self, stale: Option<&SecretString>) -> Result<Bearer, Error> {

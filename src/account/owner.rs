@@ -23,6 +23,19 @@ impl Owner {
             Self::Subject(_) => self.to_string(),
         }
     }
+
+    /// Returns whose limits count for a request: those of a person count for all their grants together. The subject of
+    /// a grant is `PERSON.GRANT`.
+    #[must_use]
+    pub fn person(&self) -> Self {
+        match self {
+            Self::Profile(_) => self.clone(),
+            Self::Subject(subject) => {
+                let person = subject.split_once('.').map_or(&**subject, |(person, _)| person);
+                Self::Subject(person.to_owned())
+            }
+        }
+    }
 }
 
 /// The name under which the vault keeps an owner's records; different for any two owners.

@@ -34,15 +34,22 @@ impl Leftovers {
         self.keys.is_empty() && self.intents.is_empty()
     }
 
-    /// Whether the keys are known only together with a list of the keys at BondMCP.
-    pub(super) fn needs_list(&self) -> bool {
-        !self.intents.is_empty()
-    }
-
-    /// Returns the ids of the keys, with those that BondMCP lists and that the requests have probably created.
-    pub(super) fn all_keys(&self, listed: &[ApiKey]) -> Vec<String> {
-        let created = self.intents.iter().flat_map(|intent| reconcile::orphans(intent, listed, &[]));
-        self.keys.iter().cloned().chain(created).collect()
+    /// Revokes the keys, and those that BondMCP lists and that the requests have probably created. Returns their ids.
+    pub(super) async fn revoke<Revoked: Future<Output = Result<(), Error>>>(
+        &self,
+        list: impl Future<Output = Result<Vec<ApiKey>, Error>>,
+        revoke: impl Fn(String) -> Revoked,
+    ) -> Result<Vec<String>, Error> {
+        let listed = if self.intents.is_empty() { vec![] } else { list.await? };
+        let created = self.intents.iter().flat_map(|intent| reconcile::orphans(intent, &listed, &[]));
+        let keys: Vec<String> = self.keys.iter().cloned().chain(created).collect();
+        for id in &keys {
+            match revoke(id.clone()).await {
+                Err(error) if !error.is_not_found() => return Err(error),
+                _ => tracing::info!(key_id = id, "the API key of a grant that has ended is revoked"),
+            }
+        }
+        Ok(keys)
     }
 
     /// Adds those of another grant.
@@ -73,11 +80,8 @@ impl Account {
     pub async fn release(&self) -> Result<Leftovers, Error> {
         let account = self.clone();
         self.run_to_completion(async move {
-            // Nothing is stored, so nothing was made.
-            if account.reread().await?.version == 0 {
-                return Ok(Leftovers::default());
-            }
             let now = account.now();
+            // Written even where nothing is stored: the account of a new grant may be about to be opened.
             let ((), memory) = account
                 .update(|record| {
                     end(record, now);
@@ -137,17 +141,8 @@ impl Account {
         self.update(done).await.map(|_| ())
     }
 
-    /// Revokes the keys of `left`, and those that its intents have created. Returns their ids.
     async fn revoke(&self, left: &Leftovers) -> Result<Vec<String>, Error> {
-        let keys =
-            if left.needs_list() { left.all_keys(&self.upstream_keys().await?) } else { left.keys.clone() };
-        for id in &keys {
-            match self.revoke_upstream(id).await {
-                Err(error) if !error.is_not_found() => return Err(error),
-                _ => tracing::info!(key_id = id, "the API key of a grant that has ended is revoked"),
-            }
-        }
-        Ok(keys)
+        left.revoke(self.upstream_keys(), |id| async move { self.revoke_upstream(&id).await }).await
     }
 }
 

@@ -5,10 +5,7 @@
 use axum::{
     Router,
     extract::{Path, RawQuery, Request, State as Shared},
-    http::{
-        HeaderMap, HeaderValue, StatusCode,
-        header::{LOCATION, SET_COOKIE},
-    },
+    http::{HeaderMap, HeaderValue, StatusCode, header::LOCATION},
     middleware,
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -20,13 +17,14 @@ use super::{
     Hosted,
     audit::AuditedEvent,
     authorize_views::{self as views, Notice},
-    browser::Browser,
+    browser::{Browser, with_cookie},
     consent::{ConsentForm, Destination},
     grants::AllowError,
     pending::{PendingAuthorization, State},
     protect,
 };
 use crate::{
+    metrics,
     oauth::{AuthorizationErrorCode, RequestError},
     secret::{ExposeSecret as _, SecretString},
     vault,
@@ -77,19 +75,32 @@ impl Hosted {
         }
     }
 
-    /// Sends the browser to the sign-in page, and from there back to the authorization.
+    /// Sends the browser to the sign-in page, and from there back to the authorization. While the page can be used, a
+    /// reload finds it again.
     async fn sign_in_first(
         &self,
-        authorization: &PendingAuthorization,
+        authorization: &mut PendingAuthorization,
         browser: &Browser,
     ) -> Result<Response, Failure> {
-        let page = self.inner.browsers.begin_sign_in(browser, &authorization.path()).await?;
+        let browsers = &self.inner.browsers;
+        if let Some(id) = authorization.sign_in()
+            && let Some(page) = browsers.open_sign_in(&id).await?
+        {
+            return Ok(see_other(&page.path()));
+        }
+        let path = authorization.path();
+        let page = browsers.begin_sign_in(browser, &path, Some(authorization.reference())).await?;
+        if !authorization.set_sign_in(page.id()).await? {
+            // Another tab has opened one.
+            page.withdraw().await?;
+            return Ok(see_other(&path));
+        }
         self.step(authorization, "sign-in shown").await;
-        Ok(see_other(&page))
+        Ok(see_other(&page.path()))
     }
 
     async fn step(&self, authorization: &PendingAuthorization, step: &'static str) {
-        self.inner.traces.step(&authorization.pending.request.reference, step).await;
+        self.inner.traces.step(authorization.reference(), step).await;
     }
 
     fn notice<'a>(&'a self, title: &'a str, text: &'a str) -> Notice<'a> {
@@ -139,9 +150,13 @@ async fn authorize(
     let server = &hosted.inner.server;
     let request = match server.authorization_request(&query.unwrap_or_default()).await {
         Ok(request) => request,
-        Err(RequestError::Redirect(to)) => return hosted.answer_unsound(&to),
+        Err(RequestError::Redirect { to, reason }) => {
+            note_refusal(reason);
+            return hosted.answer_unsound(&to);
+        }
         Err(RequestError::Store(error)) => return hosted.failed(&error.into()),
         Err(RequestError::Page(text)) => {
+            note_refusal(text);
             let text =
                 format!("{text} Start again from the app; if that doesn't help, tell whoever made it.");
             let notice = Notice { is_problem: true, ..hosted.notice("This app can't be connected", &text) };
@@ -159,16 +174,22 @@ async fn authorize(
     }
 }
 
+/// Notes that a request to `/authorize` was refused. It has no reference, and the reason has none of its words.
+fn note_refusal(reason: &'static str) {
+    tracing::info!(reason, "an authorization request was refused");
+    metrics::authorization_step("request refused");
+}
+
 /// Shows the page for the state of an authorization.
 async fn show(Shared(hosted): Shared<Hosted>, Path(id): Path<String>, headers: HeaderMap) -> Response {
     let shown = async {
-        let (authorization, browser) = hosted.authorization(&id, &headers).await?;
+        let (mut authorization, browser) = hosted.authorization(&id, &headers).await?;
         if authorization.pending.state != State::Asking {
             return Ok(see_other(&format!("{}/done", authorization.path())));
         }
         let browsers = &hosted.inner.browsers;
         let Some(person) = browsers.person(&browser).await? else {
-            return hosted.sign_in_first(&authorization, &browser).await;
+            return hosted.sign_in_first(&mut authorization, &browser).await;
         };
         hosted.settle_in_background(&browser);
         hosted.step(&authorization, "consent shown").await;
@@ -263,8 +284,8 @@ async fn retry(Shared(hosted): Shared<Hosted>, Path(id): Path<String>, request: 
 async fn done(Shared(hosted): Shared<Hosted>, Path(id): Path<String>, headers: HeaderMap) -> Response {
     let answered = async {
         let (mut authorization, browser) = hosted.authorization(&id, &headers).await?;
-        let reference = authorization.pending.request.reference.clone();
-        let reference = Some(reference.as_str());
+        let reference = authorization.reference().to_owned();
+        let reference = Some(&*reference);
         match authorization.pending.state.clone() {
             State::Asking => Ok(see_other(&authorization.path())),
             State::Working { .. } => {
@@ -322,7 +343,7 @@ impl Hosted {
         let text = "Your browser opens the app. If it doesn't, use the link.";
         let link = SecretString::from(to.as_str());
         let notice = self.notice("Return to the app", text);
-        let reference = Some(authorization.pending.request.reference.as_str());
+        let reference = Some(authorization.reference());
         Notice { link: Some(link.expose_secret()), opens_link: true, reference, ..notice }
             .response(StatusCode::OK)
     }
@@ -356,11 +377,4 @@ fn redirect(status: StatusCode, to: &str) -> Response {
         Ok(to) => (status, [(LOCATION, to)]).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
-}
-
-fn with_cookie(mut response: Response, cookie: Option<&str>) -> Response {
-    if let Some(cookie) = cookie.and_then(|cookie| HeaderValue::try_from(cookie).ok()) {
-        response.headers_mut().append(SET_COOKIE, cookie);
-    }
-    response
 }

@@ -39,12 +39,6 @@ struct ConsentPage<'a> {
     reference: &'a str,
 }
 
-impl ConsentPage<'_> {
-    fn is_loopback(&self) -> bool {
-        self.destination == Destination::Loopback
-    }
-}
-
 /// A page without a decision.
 #[derive(Default, Template)]
 #[template(path = "notice.html")]

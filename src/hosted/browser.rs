@@ -3,9 +3,13 @@
 
 use std::time::Duration;
 
+use axum::response::Response;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use http::{HeaderMap, header::COOKIE};
+use http::{
+    HeaderMap, HeaderValue,
+    header::{COOKIE, SET_COOKIE},
+};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -15,7 +19,7 @@ use crate::{
     clock::Timestamp,
     oauth::{Records, Subject, Versioned},
     secret::{self, ExposeSecret as _, SecretString},
-    sign_in::public::PublicPages,
+    sign_in::public::{PublicPage, PublicPages, Purpose},
     vault::{self, RecordKind},
 };
 
@@ -184,11 +188,22 @@ impl Browsers {
         self.take_session(browser).await.map(drop)
     }
 
-    /// Starts a sign-in in the browser; returns the path of its page, which goes on to `next`, a path of this server.
-    pub async fn begin_sign_in(&self, browser: &Browser, next: &str) -> Result<String, vault::Error> {
-        let next = if is_own_path(next) { next } else { CONNECTIONS };
-        let page = self.pages.open_for_browser(browser.binding(), next.to_owned()).await?;
-        Ok(page.path())
+    /// Starts a sign-in in the browser; returns its page, which goes on to `next`, a path of this server, and shows the
+    /// `reference` of the authorization.
+    pub async fn begin_sign_in(
+        &self,
+        browser: &Browser,
+        next: &str,
+        reference: Option<&str>,
+    ) -> Result<PublicPage, vault::Error> {
+        let next = if is_own_path(next) { next } else { CONNECTIONS }.to_owned();
+        let reference = reference.map(ToOwned::to_owned);
+        self.pages.open(Purpose::Browser { browser: browser.binding(), next, reference }, String::new()).await
+    }
+
+    /// Returns the sign-in page with this id while it can be used.
+    pub(super) async fn open_sign_in(&self, id: &SecretString) -> Result<Option<PublicPage>, vault::Error> {
+        Ok(self.pages.find(id).await?.filter(PublicPage::is_open))
     }
 
     /// Notes who has signed in on the page `page_id` in the browser. Returns the new value of `Set-Cookie`: the browser
@@ -255,6 +270,14 @@ impl Browsers {
         let found = self.records.read::<SignedIn>(KIND, &digest(&browser.secret)).await?;
         Ok(found.filter(|found| found.value.session.is_some() && now < found.value.expires_at))
     }
+}
+
+/// Adds `Set-Cookie` with the value `cookie`.
+pub(super) fn with_cookie(mut response: Response, cookie: Option<&str>) -> Response {
+    if let Some(cookie) = cookie.and_then(|cookie| HeaderValue::from_str(cookie).ok()) {
+        response.headers_mut().insert(SET_COOKIE, cookie);
+    }
+    response
 }
 
 /// Whether a sign-in may go on to this path: the browser must take it for one of this server (open redirect; RFC 9700,

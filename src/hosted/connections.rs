@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::{Form, FromRequestParts, Path, RawQuery, State},
-    http::{StatusCode, header::SET_COOKIE, request::Parts},
+    http::{StatusCode, request::Parts},
     middleware,
     response::{IntoResponse, Redirect, Response},
     routing::{get, post},
@@ -17,7 +17,12 @@ use serde::Deserialize;
 use tracing::Instrument as _;
 
 use self::views::App;
-use super::{Hosted, authorize_views::Notice as Page, browser::Browser, person::Person};
+use super::{
+    Hosted,
+    authorize_views::Notice as Page,
+    browser::{Browser, with_cookie},
+    person::Person,
+};
 use crate::{
     account,
     oauth::{EndReason, Grant, GrantId},
@@ -77,7 +82,8 @@ impl Hosted {
     }
 }
 
-/// Who has signed in in the browser. Whoever has not is sent to the sign-in page, and comes back to the list.
+/// Who has signed in in the browser. Whoever has not is sent to the list, and from there to the sign-in page: that is a
+/// record, so only one path makes it, whose requests are limited more strictly.
 struct SignedIn {
     browser: Browser,
     person: Person,
@@ -93,9 +99,11 @@ impl FromRequestParts<Hosted> for SignedIn {
         if let Some(person) = browsers.person(&browser).await.map_err(refused)? {
             return Ok(Self { browser, person });
         }
-        let page = browsers.begin_sign_in(&browser, PATH).await.map_err(refused)?;
-        let cookie = new_cookie.map(|cookie| [(SET_COOKIE, cookie)]);
-        Err((cookie, Redirect::to(&page)).into_response())
+        if parts.uri.path() != PATH {
+            return Err(Redirect::to(PATH).into_response());
+        }
+        let page = browsers.begin_sign_in(&browser, PATH, None).await.map_err(refused)?;
+        Err(with_cookie(Redirect::to(&page.path()).into_response(), new_cookie.as_deref()))
     }
 }
 

@@ -1,15 +1,20 @@
 //! What a person decides about an authorization request: which scopes, and how much may be spent in a day.
 
+use chrono::NaiveDate;
+
 use super::pending::PendingAuthorization;
 use crate::{
     account::Usd,
-    oauth::{AuthorizationRequest, ClientKind, Scope, Scopes, Subject},
+    oauth::{AuthorizationRequest, ClientKind, GrantId, LOOPBACK_HOSTS, Scope, Scopes, Subject},
     secret::SecretString,
     text,
 };
 
 /// Longest part of an API key's name that names the client, and that names its host.
-const MAX_NAME_CHARS: usize = 36;
+const MAX_NAME_CHARS: usize = 34;
+
+/// Number of characters of a grant's id in the name of its API key.
+const GRANT_CHARS: usize = 8;
 
 /// The form of the consent page, as it was sent.
 #[derive(Clone, Debug, Default)]
@@ -41,8 +46,8 @@ pub enum Problem {
 pub enum Destination {
     /// A host on the internet.
     Host(String),
-    /// A program on the person's own computer.
-    Loopback,
+    /// A program on the person's own computer, by the name of that.
+    Loopback(String),
     /// A program that has registered this scheme on the person's device.
     App(String),
 }
@@ -94,11 +99,10 @@ impl Problem {
 impl Destination {
     pub fn of(request: &AuthorizationRequest) -> Self {
         let host = request.redirect_host();
-        let is_loopback = matches!(host.as_str(), "localhost" | "127.0.0.1" | "[::1]");
         if host.ends_with(':') {
             Self::App(host)
-        } else if is_loopback {
-            Self::Loopback
+        } else if LOOPBACK_HOSTS.contains(&&*host) {
+            Self::Loopback(host)
         } else {
             Self::Host(host)
         }
@@ -108,7 +112,15 @@ impl Destination {
     pub fn name(&self) -> String {
         match self {
             Self::Host(name) | Self::App(name) => name.clone(),
-            Self::Loopback => "an app on your own computer".to_owned(),
+            Self::Loopback(_) => "an app on your own computer".to_owned(),
+        }
+    }
+
+    /// Returns the host where the name does not tell it.
+    pub fn loopback_host(&self) -> Option<&str> {
+        match self {
+            Self::Loopback(host) => Some(host),
+            _ => None,
         }
     }
 
@@ -131,19 +143,19 @@ impl PendingAuthorization {
         let id = url::Url::parse(&client.id).ok().filter(|_| client.kind == ClientKind::Document)?;
         id.host_str().map(ToOwned::to_owned)
     }
+}
 
-    /// Returns the name of the grant's API key at BondMCP: client, host, date, and the reference, which makes it unique.
-    pub fn key_name(&self, date: chrono::NaiveDate) -> String {
-        let request = &self.pending.request;
-        let short = |text: &str| text::excerpt(text.trim(), MAX_NAME_CHARS);
-        let host = match Destination::of(request) {
-            Destination::Loopback => "this computer".to_owned(),
-            destination => short(&destination.name()),
-        };
-        let client = request.client.name.as_deref().map(short).filter(|name| !name.is_empty());
-        let client = client.unwrap_or_else(|| "App".to_owned());
-        format!("{client} ({host}) {date} {}", request.reference)
-    }
+/// Returns the name of a grant's API key at BondMCP, at most 100 characters: client, host, date, reference, and the start
+/// of the grant's id. One authorization makes several grants if the person tries again.
+pub fn key_name(request: &AuthorizationRequest, grant: &GrantId, date: NaiveDate) -> String {
+    let short = |text: &str| text::excerpt(text.trim(), MAX_NAME_CHARS);
+    let host = match Destination::of(request) {
+        Destination::Loopback(_) => "this computer".to_owned(),
+        destination => short(&destination.name()),
+    };
+    let client = request.client.name.as_deref().map(short).filter(|name| !name.is_empty());
+    let client = client.unwrap_or_else(|| "App".to_owned());
+    format!("{client} ({host}) {date} {}-{:.GRANT_CHARS$}", request.reference, grant.as_str())
 }
 
 /// A scope as a page offers it.
@@ -177,6 +189,7 @@ impl OfferedScope {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oauth::Client;
 
     fn form(fields: &[(&str, &str)]) -> ConsentForm {
         ConsentForm::of(
@@ -194,6 +207,34 @@ mod tests {
         for nothing in [&[("daily_limit", "5")][..], &[("scope", "keys"), ("daily_limit", "5")]] {
             assert_eq!(form(nothing).consent(asked), Err(Problem::NoScope));
         }
+    }
+
+    #[test]
+    fn the_name_of_a_key_is_unique_for_its_grant_and_short_enough_for_bondmcp() {
+        let long = "n".repeat(200);
+        let request = |name: &str, host: &str| AuthorizationRequest {
+            client: Client {
+                id: "c".into(),
+                name: Some(name.into()),
+                kind: ClientKind::Registered,
+                redirect_uris: vec![],
+            },
+            redirect_uri: format!("https://{host}/callback"),
+            state: None,
+            scopes: Scopes::all(),
+            code_challenge: String::new(),
+            reference: "K7QM2RTX".into(),
+        };
+        let name = |request: &AuthorizationRequest, grant: &str| {
+            key_name(request, &GrantId::given(grant), NaiveDate::default())
+        };
+        let claude = request("Claude", "claude.ai");
+        let (one, other) = ("0123456789abcdef0123456789abcdef", "1123456789abcdef0123456789abcdef");
+        assert_eq!(name(&claude, one), "Claude (claude.ai) 1970-01-01 K7QM2RTX-01234567");
+        assert_ne!(name(&claude, one), name(&claude, other));
+        let longest = name(&request(&long, &format!("{long}.example")), one);
+        assert_eq!(longest.chars().count(), 100, "{longest}");
+        assert!(longest.ends_with(" K7QM2RTX-01234567"), "{longest}");
     }
 
     #[test]

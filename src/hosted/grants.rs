@@ -1,10 +1,12 @@
 //! What a grant has at BondMCP: an API key of its own, or a session where the plan allows no further key.
 
+use chrono::TimeDelta;
+
 use super::{
     Hosted,
     audit::AuditedEvent,
     browser::Browser,
-    consent::Consent,
+    consent::{Consent, key_name},
     pending::{PendingAuthorization, State},
     person::Person,
     trouble,
@@ -17,6 +19,9 @@ use crate::{
     oauth::{Acceptance, EndReason, Grant, Scope, Scopes},
     vault,
 };
+
+/// How long an answer of BondMCP shows that it accepts the credential of a grant.
+const ACCEPTED_FOR: TimeDelta = TimeDelta::minutes(1);
 
 /// Why a grant could not be made. Nothing of it is left.
 #[derive(Debug)]
@@ -47,18 +52,22 @@ impl Hosted {
             server.create_grant(&taken.subject, request, consent.scopes).await.map_err(unavailable)?;
         let account = self.inner.accounts.open(&grant.owner());
         let new = NewGrant {
-            key_name: authorization.key_name(self.now().date_naive()),
+            key_name: key_name(request, &grant.id, self.now().date_naive()),
             permissions: permissions(consent.scopes),
             daily_limit: consent.daily_limit,
         };
         let opened = account.open_grant(session, new).await;
-        // It may have been ended meanwhile, by the operator.
+        // It may have been ended meanwhile, by the operator or on the page of connections.
         let is_live = async { Ok(server.grant(&grant.id).await?.is_some_and(|grant| grant.ended.is_none())) };
         match (opened, is_live.await) {
             (Ok(()), Ok(true)) => {
                 self.audit(AuditedEvent::Allowed { grant: &grant });
                 self.step_of(&grant, "credential stored").await;
                 Ok(grant)
+            }
+            (Ok(()) | Err(account::Error::GrantEnded), Ok(false)) => {
+                self.abandon(&grant).await;
+                Err(AllowError::Failed("The connection was ended while it was being made.".to_owned()))
             }
             (Err(error), _) => {
                 self.step_of(&grant, "BondMCP refused").await;
@@ -69,10 +78,6 @@ impl Hosted {
                 Err(AllowError::Failed(
                     told.unwrap_or_else(|| format!("BondMCP did not give access: {}", report.message)),
                 ))
-            }
-            (Ok(()), Ok(false)) => {
-                self.abandon(&grant).await;
-                Err(AllowError::Failed("The connection was ended by whoever runs this server.".to_owned()))
             }
             (Ok(()), Err(error)) => {
                 self.abandon(&grant).await;
@@ -110,10 +115,15 @@ impl Hosted {
         }
     }
 
-    /// Whether BondMCP still accepts what the grant calls it with: as it said in the last minutes, or as it says now.
+    /// Whether BondMCP still accepts what the grant calls it with: as it said in the last minute, or as it says now. Some
+    /// hosts refresh several times in a second.
     pub async fn acceptance(&self, grant: &Grant) -> Acceptance {
         let account = self.inner.accounts.open(&grant.owner());
-        match account.list_models(false).await {
+        let mut models = account.list_models(false).await;
+        if models.as_ref().is_ok_and(|models| self.now() - models.fetched_at > ACCEPTED_FOR) {
+            models = account.list_models(true).await;
+        }
+        match models {
             Ok(models) if models.outage.is_none() => Acceptance::Accepted,
             Ok(_) => Acceptance::Unknown,
             Err(error) => acceptance_after(&error),

@@ -11,7 +11,7 @@ use super::browser::Browser;
 use crate::{
     clock::Timestamp,
     oauth::{AuthorizationRequest, GrantId, Records, Versioned},
-    secret::{self, ExposeSecret as _},
+    secret::{self, ExposeSecret as _, SecretString},
     vault::{self, RecordKind},
 };
 
@@ -31,6 +31,9 @@ pub struct Pending {
     browser: String,
     began_at: Timestamp,
     pub state: State,
+    /// Id of the sign-in page that was shown last.
+    #[serde(default)]
+    sign_in: Option<String>,
 }
 
 /// How far an authorization is.
@@ -73,7 +76,13 @@ impl PendingAuthorization {
         browser: &Browser,
         now: Timestamp,
     ) -> Result<Self, vault::Error> {
-        let pending = Pending { request, browser: browser.binding(), began_at: now, state: State::Asking };
+        let pending = Pending {
+            request,
+            browser: browser.binding(),
+            began_at: now,
+            state: State::Asking,
+            sign_in: None,
+        };
         let id = secret::random().expose_secret().to_owned();
         let version = records.write(KIND, &id, None, &pending, Some(LIFETIME)).await?;
         Ok(Self { records: records.clone(), id, pending, version })
@@ -103,14 +112,33 @@ impl PendingAuthorization {
         Ok((is_of_the_browser && is_in_time).then_some(found))
     }
 
+    /// Names it in logs and on its pages.
+    pub fn reference(&self) -> &str {
+        &self.pending.request.reference
+    }
+
     /// Returns the path of its page.
     pub fn path(&self) -> String {
         format!("/authorize/{}", self.id)
     }
 
+    /// Returns the id of the sign-in page that was shown last.
+    pub fn sign_in(&self) -> Option<SecretString> {
+        self.pending.sign_in.as_deref().map(Into::into)
+    }
+
+    /// Keeps the id of the sign-in page that is shown; `false` if the authorization was changed meanwhile.
+    pub async fn set_sign_in(&mut self, id: &SecretString) -> Result<bool, vault::Error> {
+        let sign_in = Some(id.expose_secret().to_owned());
+        self.change(Pending { sign_in, ..self.pending.clone() }).await
+    }
+
     /// Changes the state; `false` if it was changed meanwhile.
     pub async fn set(&mut self, state: State) -> Result<bool, vault::Error> {
-        let pending = Pending { state, ..self.pending.clone() };
+        self.change(Pending { state, ..self.pending.clone() }).await
+    }
+
+    async fn change(&mut self, pending: Pending) -> Result<bool, vault::Error> {
         match self.records.write(KIND, &self.id, Some(self.version), &pending, Some(LIFETIME)).await {
             Ok(version) => {
                 (self.pending, self.version) = (pending, version);

@@ -11,15 +11,19 @@ use axum::{
     routing::get,
 };
 use http::{
-    HeaderValue, StatusCode,
-    header::{CONTENT_TYPE, RETRY_AFTER, SET_COOKIE},
+    StatusCode,
+    header::{CONTENT_TYPE, RETRY_AFTER},
     request::Parts,
 };
 use serde::Deserialize;
 use tracing::Instrument as _;
 
 use super::{
-    Attempt, AttemptRefused, Hosted, audit::AuditedEvent, browser::Browser, person::Person, trouble,
+    Attempt, AttemptRefused, Hosted,
+    audit::AuditedEvent,
+    browser::{Browser, with_cookie},
+    person::Person,
+    trouble,
 };
 use crate::{
     account::{self, Owner},
@@ -430,14 +434,6 @@ fn attempts_left(left: u8) -> String {
         1 => "1 attempt left.".to_owned(),
         left => format!("{left} attempts left."),
     }
-}
-
-/// Adds `Set-Cookie`.
-fn with_cookie(mut answer: Response, cookie: Option<&str>) -> Response {
-    if let Some(cookie) = cookie.and_then(|cookie| HeaderValue::from_str(cookie).ok()) {
-        answer.headers_mut().insert(SET_COOKIE, cookie);
-    }
-    answer
 }
 
 impl Hosted {

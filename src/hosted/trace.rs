@@ -102,7 +102,7 @@ impl Hosted {
         let Some(id) = path.strip_prefix("/authorize/") else { return };
         let records = self.inner.server.records();
         if let Ok(Some(found)) = PendingAuthorization::find(records, id, browser, self.now()).await {
-            self.traces().step(&found.pending.request.reference, step).await;
+            self.traces().step(found.reference(), step).await;
         }
     }
 }

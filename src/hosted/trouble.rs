@@ -7,7 +7,7 @@ use crate::error::{Kind, UserFacingError};
 pub(super) fn told(report: &UserFacingError) -> Option<String> {
     let is_trouble = matches!(
         report.kind,
-        // What signing in and creating a key call is always there: a 404 comes from something that is not BondMCP.
+        // BondMCP always has the endpoints for signing in and for keys: a 404 comes from something else.
         Kind::UpstreamUnavailable | Kind::Timeout | Kind::Internal | Kind::NotFound
     );
     let wait = match report.retry_after_seconds {

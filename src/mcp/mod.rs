@@ -127,6 +127,8 @@ struct Shared {
     limits: Limits,
     total_spending: Arc<Total>,
     permits: Permits,
+    /// The permits of each person.
+    persons: PerOwner<Permits>,
     /// Cancels calls in flight when the process stops.
     stopping: CancellationToken,
 }
@@ -153,6 +155,7 @@ impl BondMcp {
             limits,
             total_spending: Arc::new(Total::new(limits.spend)),
             permits: limits.of_the_process(),
+            persons: PerOwner::default(),
             stopping,
             accounts,
         };

@@ -25,7 +25,8 @@ pub(super) struct OwnerServer {
     pub guard: Guard,
     /// The owner's sign-in page; `None` if the person cannot reach a page of this process.
     pub sign_in: Option<SignIn>,
-    pub permits: Permits,
+    /// The permits of the person, whose other owners have the same.
+    pub permits: Arc<Permits>,
     pub spending: Spending,
     /// Number of the sign-in that an answer named last.
     announced: AtomicU64,
@@ -41,7 +42,7 @@ impl OwnerServer {
         Self {
             guard: Guard::new(account.redactor().clone()),
             sign_in: shared.sign_in.clone().map(|options| SignIn::new(account.clone(), options)),
-            permits: shared.limits.of_an_owner(),
+            permits: shared.persons.get_or_open(&owner.person(), || shared.limits.of_a_person()),
             spending: Spending::new(shared.total_spending.clone()),
             announced: AtomicU64::new(NOT_ANNOUNCED),
             kept_for: Mutex::default(),

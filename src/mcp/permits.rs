@@ -1,4 +1,4 @@
-//! How much may run at the same time: for one owner, and for all of them.
+//! How much may run at the same time: for one person, with all their owners, and for everybody.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError};
 
 use crate::account::Usd;
 
-/// Limits on the calls of one owner, and by `owners_at_once` on those of all.
+/// Limits on the calls of one [person](crate::account::Owner::person), and by `owners_at_once` on those of all.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Maximum number of concurrent calls.
@@ -18,8 +18,8 @@ pub struct Limits {
     pub deadline: Duration,
     /// Time that a billed request may need: none is started if less is left until the deadline.
     pub billed: Duration,
-    /// How many owners can use up their limits at the same time: the limits of the process are so many times those of
-    /// one owner, so that no owner can take all of them.
+    /// How many persons can use up their limits at the same time: the limits of the process are so many times those of
+    /// one, so that none can take all of them.
     pub owners_at_once: usize,
     /// Spending limit at BondMCP until the server ends, for all owners together.
     pub spend: Option<Usd>,
@@ -41,7 +41,7 @@ impl Default for Limits {
     }
 }
 
-/// The permits of one owner, or of the process.
+/// The permits of one person, or of the process.
 #[derive(Debug)]
 pub(super) struct Permits {
     /// For running calls.
@@ -53,7 +53,7 @@ pub(super) struct Permits {
 }
 
 impl Limits {
-    pub(super) fn of_an_owner(&self) -> Permits {
+    pub(super) fn of_a_person(&self) -> Permits {
         self.permits(1)
     }
 
@@ -61,11 +61,11 @@ impl Limits {
         self.permits(self.owners_at_once)
     }
 
-    fn permits(&self, owners: usize) -> Permits {
+    fn permits(&self, persons: usize) -> Permits {
         Permits {
-            running: Semaphore::new(self.concurrent * owners),
-            admitted: Semaphore::new((self.concurrent + self.waiting) * owners),
-            questions: Semaphore::new(self.concurrent * owners),
+            running: Semaphore::new(self.concurrent * persons),
+            admitted: Semaphore::new((self.concurrent + self.waiting) * persons),
+            questions: Semaphore::new(self.concurrent * persons),
         }
     }
 }

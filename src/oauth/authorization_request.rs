@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use url::{Url, form_urlencoded};
 use uuid::Uuid;
 
-use super::{AuthorizationErrorCode, AuthorizationServer, Client, ClientError, Grant, Scopes};
+use super::{
+    AuthorizationErrorCode, AuthorizationServer, Client, ClientError, Grant, LOOPBACK_HOSTS, Scopes,
+};
 use crate::{secret::ExposeSecret as _, vault};
 
 /// A sound authorization request.
@@ -28,18 +30,27 @@ pub struct AuthorizationRequest {
 pub enum RequestError {
     /// The client or its redirect URI is not sound, so the person is told on a page. The text is our own.
     Page(&'static str),
-    /// The client is told.
-    Redirect(Url),
+    /// The client is told at this address. The reason is our own text.
+    Redirect {
+        to: Url,
+        reason: &'static str,
+    },
     Store(vault::Error),
 }
 
 impl AuthorizationRequest {
-    /// The host of the redirect URI, or its scheme with the colon where that is an app's own: who gets the code.
+    /// The host of the redirect URI, with a port that is not the default one; or its scheme with the colon where that is
+    /// an app's own: who gets the code. A port on loopback is any program's, and changes (RFC 8252, section 7.3).
     #[must_use]
     pub fn redirect_host(&self) -> String {
         let Ok(uri) = Url::parse(&self.redirect_uri) else { return String::new() };
-        let host = uri.host_str().filter(|_| matches!(uri.scheme(), "https" | "http"));
-        host.map_or_else(|| format!("{}:", uri.scheme()), ToOwned::to_owned)
+        let Some(host) = uri.host_str().filter(|_| matches!(uri.scheme(), "https" | "http")) else {
+            return format!("{}:", uri.scheme());
+        };
+        match uri.port() {
+            Some(port) if !LOOPBACK_HOSTS.contains(&host) => format!("{host}:{port}"),
+            _ => host.to_owned(),
+        }
     }
 }
 
@@ -53,7 +64,8 @@ impl AuthorizationServer {
         let to_client = |(error, description): Refusal| {
             let state = state.clone().ok().flatten();
             let error = [("error", error.as_str()), ("error_description", description)];
-            RequestError::Redirect(self.answer(&redirect_uri, state.as_deref(), &error))
+            let to = self.answer(&redirect_uri, state.as_deref(), &error);
+            RequestError::Redirect { to, reason: description }
         };
         let checked = self.checked(&query).and_then(|checked| Ok((checked, state.clone()?)));
         let ((scopes, code_challenge), state) = checked.map_err(to_client)?;

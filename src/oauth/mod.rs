@@ -27,6 +27,7 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
+pub(crate) use self::client::LOOPBACK_HOSTS;
 pub use self::{
     access_token::{Access, AccessError},
     authorization_request::{AuthorizationRequest, RequestError},

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    body::{Body, to_bytes},
+    body::{Body, Bytes, to_bytes},
     extract::{Request, State},
     http::{
         HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
@@ -29,8 +29,9 @@ const FORM_TIMEOUT: Duration = Duration::from_secs(10);
 const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; \
                       frame-ancestors 'none'; base-uri 'none'";
 
-/// Other sites can load nothing of the page, not even its pictures, which would tell them that it is open.
-const FORBIDDEN: [(HeaderName, &str); 5] = [
+/// Headers of every page. Other sites can load nothing of it, not even its pictures, which would tell them that it is
+/// open.
+pub const HEADERS: [(HeaderName, &str); 5] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
     (X_FRAME_OPTIONS, "DENY"),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -51,7 +52,7 @@ pub async fn guard(State(place): State<Arc<Place>>, request: Request, next: Next
     } else {
         (StatusCode::FORBIDDEN, refusal(&place)).into_response()
     };
-    for (name, value) in FORBIDDEN {
+    for (name, value) in HEADERS {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     let policy = match response.extensions().get() {
@@ -93,8 +94,13 @@ impl Nonce {
 
 async fn with_whole_body(request: Request) -> Result<Request, StatusCode> {
     let (parts, body) = request.into_parts();
+    Ok(Request::from_parts(parts, Body::from(whole_body(body).await?)))
+}
+
+/// Reads the body of a form, which must be neither too large nor too slow.
+pub async fn whole_body(body: Body) -> Result<Bytes, StatusCode> {
     match tokio::time::timeout(FORM_TIMEOUT, to_bytes(body, MAX_FORM_BYTES)).await {
-        Ok(Ok(body)) => Ok(Request::from_parts(parts, Body::from(body))),
+        Ok(Ok(body)) => Ok(body),
         Ok(Err(_)) => Err(StatusCode::PAYLOAD_TOO_LARGE),
         Err(_) => Err(StatusCode::REQUEST_TIMEOUT),
     }
@@ -123,7 +129,6 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_form_that_never_ends_is_given_up() {
         let endless = Body::from_stream(futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>());
-        let outcome = with_whole_body(Request::new(endless)).await.map(|_| ());
-        assert_eq!(outcome, Err(StatusCode::REQUEST_TIMEOUT));
+        assert_eq!(whole_body(endless).await, Err(StatusCode::REQUEST_TIMEOUT));
     }
 }

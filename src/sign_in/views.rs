@@ -29,6 +29,8 @@ pub(super) struct Frame<'a> {
     pub in_terminal: bool,
     /// Whether the page signs in to an account that is known, so that whoever asked for it has its link and its code.
     pub has_account: bool,
+    /// Names what the sign-in is for, for whoever helps the person.
+    pub reference: Option<&'a str>,
 }
 
 impl Frame<'_> {
@@ -202,6 +204,7 @@ pub fn unknown(pages: &Pages) -> Response {
         watched: None,
         in_terminal: pages.are_in_terminals(),
         has_account: true,
+        reference: None,
     };
     let page = EndPage { text: frame.for_a_new_link(), frame, title: "This link isn't valid", who: None };
     rendered(StatusCode::NOT_FOUND, page.frame.nonce.clone(), &page)
@@ -299,6 +302,7 @@ fn frame<'a>(session: &'a PageSession, view: &View, watched: Option<&'static str
         watched,
         in_terminal: view.in_terminal,
         has_account: true,
+        reference: None,
     }
 }
 

@@ -1,11 +1,11 @@
 //! The `/mcp` endpoint: rmcp's service behind the authentication, the scopes and the owners of sessions, which rmcp
 //! lacks.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc};
 
 use axum::{
     Json,
-    body::{Body, Bytes, to_bytes},
+    body::Body,
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
@@ -21,16 +21,14 @@ use rmcp::transport::{
 };
 use serde::Deserialize;
 use serde_json::json;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
-};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     authentication::{Authentication, Caller, Rejection},
     http::{Protection, TOKEN_WANTED},
+    request_body::{BodyMemory, MAX_BODY_BYTES, discard},
     sessions::Sessions,
+    shares::{Share, Shares},
 };
 use crate::{
     account::Owner,
@@ -38,23 +36,8 @@ use crate::{
     oauth::{self, Scopes},
 };
 
-/// Largest accepted request body, in bytes.
-pub const MAX_BODY_BYTES: usize = 4 << 20;
-
-/// Largest body of a request without a good token that is read, in bytes, and the longest wait for it: short, as anybody
-/// can send one.
+/// Largest body of a request without a good token that is read, in bytes.
 const MAX_REJECTED_BYTES: usize = 64 << 10;
-const REJECTED_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A body from this size on, in bytes, is many times as large once it is parsed. Few are in work at a time, and one waits
-/// for its turn at most [`LARGE_TIMEOUT`].
-const LARGE_BYTES: usize = 256 << 10;
-const LARGE_AT_ONCE: usize = 4;
-const LARGE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Longest wait for a complete request body. There is no time-out afterwards: a call has its own deadline, and an
-/// aborted response would not say whether the call was billed.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a request is told whose access token is missing or no longer good.
 const CONNECT: &str = "Connect this server in the host: it opens a page on which you sign in and agree.";
@@ -74,11 +57,12 @@ pub(super) struct Endpoint {
     with_sessions: StreamableHttpService<BondMcp, LocalSessionManager>,
     sessions: Sessions,
     /// For streams that wait for messages of a session: rmcp allows several to each, and they must leave room for requests.
-    streams: Arc<Semaphore>,
-    /// For requests with a large body.
-    large: Arc<Semaphore>,
+    streams: Shares,
+    body_memory: BodyMemory,
     /// Ends the streams that wait for messages of a session; they would keep the server from stopping.
     draining: CancellationToken,
+    /// Ends the sessions with the endpoint. Not before: when the server stops, calls in flight are answered.
+    _sessions_end: DropGuard,
 }
 
 impl std::fmt::Debug for Endpoint {
@@ -88,19 +72,15 @@ impl std::fmt::Debug for Endpoint {
 }
 
 impl Endpoint {
-    /// `stopping` ends everything, `draining` only what would go on for ever.
-    pub fn new(
-        server: &BondMcp,
-        protection: Protection,
-        stopping: &CancellationToken,
-        draining: CancellationToken,
-    ) -> Arc<Self> {
+    /// `draining` ends what would go on for ever. `server` ends calls.
+    pub fn new(server: &BondMcp, protection: Protection, draining: CancellationToken) -> Arc<Self> {
+        let end = CancellationToken::new();
         let loopback = ["localhost", "127.0.0.1", "::1"].map(ToOwned::to_owned);
         let config = StreamableHttpServerConfig::default()
             .with_json_response(true)
             .with_max_request_body_bytes(MAX_BODY_BYTES)
             .with_allowed_hosts(loopback.into_iter().chain(protection.allowed_hosts))
-            .with_cancellation_token(stopping.child_token());
+            .with_cancellation_token(end.clone());
         let config = match protection.authentication {
             Authentication::Grants(_) => config,
             Authentication::Open(_) | Authentication::Tokens(_) => {
@@ -117,9 +97,10 @@ impl Endpoint {
             stateless: service(config.clone().with_legacy_session_mode(false)),
             with_sessions: service(config),
             sessions,
-            streams: Arc::new(Semaphore::new(protection.max_sessions_overall / 2)),
-            large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
+            streams: Shares::new(protection.max_sessions_overall / 2, protection.max_sessions * 2),
+            body_memory: BodyMemory::new(),
             draining,
+            _sessions_end: end.drop_guard(),
         })
     }
 
@@ -127,11 +108,9 @@ impl Endpoint {
         let Caller { owner, scopes } = match endpoint.authentication.verify(request.headers()).await {
             Ok(caller) => caller,
             Err(rejection) => {
-                // A connection whose request was not read is closed, and a client that is still sending sees that and not
-                // the challenge.
-                let read = timeout(REJECTED_TIMEOUT, discarded(request.into_body())).await;
+                let is_read = discard(request.into_body().into_data_stream(), MAX_REJECTED_BYTES).await;
                 let mut response = endpoint.rejected(rejection);
-                if read != Ok(true) {
+                if !is_read {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 return response;
@@ -139,37 +118,30 @@ impl Endpoint {
         };
         let (mut head, body) = request.into_parts();
         // Read before any lock is taken, so that a slow body blocks no other request.
-        let body = match read_body(body, MAX_BODY_BYTES).await {
+        let body = match endpoint.body_memory.read(&owner, body).await {
             Ok(body) => body,
             Err((status, reason)) => return refusal(status, reason),
         };
-        let mut _large = None;
-        if body.len() >= LARGE_BYTES {
-            match timeout(LARGE_TIMEOUT, Arc::clone(&endpoint.large).acquire_owned()).await {
-                Ok(Ok(permit)) => _large = Some(permit),
-                _ => return busy("too many large requests are in work; try again later"),
-            }
-        }
-        if let Some(refused) = endpoint.beyond_scopes(scopes, &body) {
+        if let Some(refused) = endpoint.beyond_scopes(scopes, &body.bytes) {
             return refused;
         }
-        let route = Route::of(&head, &body);
+        let route = Route::of(&head, &body.bytes);
         // From here `mcp` takes whose request it is and what it may use.
         head.extensions.insert(owner.clone());
         head.extensions.insert(scopes);
         let waits = head.method == Method::GET;
-        let request = Request::from_parts(head, Body::from(body));
+        let request = Request::from_parts(head, Body::from(body.bytes.clone()));
         match route {
             Route::Stateless => endpoint.stateless.handle(request).await.map(Body::new),
             Route::Session if endpoint.sessions.is_theirs(&owner, request.headers()) => {
                 if !waits {
                     return endpoint.with_sessions.handle(request).await.map(Body::new);
                 }
-                let Ok(permit) = Arc::clone(&endpoint.streams).try_acquire_owned() else {
+                let Some(share) = endpoint.streams.try_take(&owner) else {
                     return busy("too many streams are open; try again later");
                 };
                 let response = endpoint.with_sessions.handle(request).await.map(Body::new);
-                response.map(|body| endpoint.until_draining(body, permit))
+                response.map(|body| endpoint.until_draining(body, share))
             }
             // Not 401, or the host would sign in again; and the same for a session of somebody else as for none.
             Route::Session => refusal(StatusCode::NOT_FOUND, "there is no such session"),
@@ -232,34 +204,14 @@ impl Endpoint {
         response
     }
 
-    /// Ends a stream with the server; its permit goes with it.
-    fn until_draining(&self, body: Body, permit: OwnedSemaphorePermit) -> Body {
+    /// Ends a stream with the server; its share goes with it.
+    fn until_draining(&self, body: Body, share: Share) -> Body {
         let draining = self.draining.clone().cancelled_owned();
         let held = move |frame| {
-            let _ = &permit;
+            let _ = &share;
             frame
         };
         Body::from_stream(body.into_data_stream().take_until(draining).map(held))
-    }
-}
-
-/// Reads a body without keeping it; `false` if it is too large or breaks off.
-async fn discarded(body: Body) -> bool {
-    let (mut chunks, mut left) = (body.into_data_stream(), MAX_REJECTED_BYTES);
-    while let Some(chunk) = chunks.next().await {
-        let Some(rest) = chunk.ok().and_then(|chunk| left.checked_sub(chunk.len())) else { return false };
-        left = rest;
-    }
-    true
-}
-
-/// Reads a request's body, or says why it is refused.
-pub(super) async fn read_body(body: Body, max_bytes: usize) -> Result<Bytes, (StatusCode, &'static str)> {
-    match timeout(BODY_TIMEOUT, to_bytes(body, max_bytes)).await {
-        Ok(Ok(body)) => Ok(body),
-        // Or the client has disconnected and does not receive this.
-        Ok(Err(_)) => Err((StatusCode::PAYLOAD_TOO_LARGE, "the request's body is too large")),
-        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the request's body took too long")),
     }
 }
 
@@ -270,11 +222,15 @@ pub(super) fn error(code: &str, description: &str) -> impl IntoResponse {
 }
 
 fn busy(reason: &str) -> Response {
-    ([(RETRY_AFTER, "30")], refusal(StatusCode::SERVICE_UNAVAILABLE, reason)).into_response()
+    refusal(StatusCode::SERVICE_UNAVAILABLE, reason)
 }
 
 fn refusal(status: StatusCode, reason: &str) -> Response {
-    (status, Json(json!({ "error": reason }))).into_response()
+    let mut response = (status, Json(json!({ "error": reason }))).into_response();
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("30"));
+    }
+    response
 }
 
 /// Returns the service for a request.
@@ -345,7 +301,7 @@ mod tests {
             max_sessions_overall: 4,
             ..Protection::new(Authentication::Tokens(tokens.into()))
         };
-        Endpoint::new(&server, protection, &stopping, stopping.clone())
+        Endpoint::new(&server, protection, stopping)
     }
 
     fn initialize(name: &str) -> Request {

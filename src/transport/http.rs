@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::endpoint::Endpoint;
 pub use super::{
     authentication::{Authentication, Caller, Rejection},
-    endpoint::MAX_BODY_BYTES,
+    request_body::MAX_BODY_BYTES,
 };
 use crate::{
     client_address::TrustedProxies,
@@ -80,7 +80,7 @@ impl Protection {
 
 /// Returns the routes: `/mcp`, and `/healthz` for monitoring.
 pub fn router(server: &BondMcp, protection: Protection, stopping: &CancellationToken) -> Router {
-    let endpoint = Endpoint::new(server, protection, stopping, stopping.clone());
+    let endpoint = Endpoint::new(server, protection, stopping.clone());
     Router::new()
         .route("/mcp", any(Endpoint::answer))
         .with_state(endpoint)

@@ -8,6 +8,8 @@ pub mod http;
 mod limits;
 mod lines;
 pub mod metrics;
+mod request_body;
 mod request_id;
 mod sessions;
+mod shares;
 pub mod stdio;

@@ -12,6 +12,9 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::account::Owner;
 
+/// Maximum number of open sessions of one person, as a multiple of that of one owner.
+const OWNERS_OF_A_PERSON: usize = 4;
+
 /// The header of a request that belongs to a session, and of the answer that opens one.
 const SESSION_ID: &str = "mcp-session-id";
 
@@ -48,18 +51,18 @@ impl Sessions {
         id.to_str().is_ok_and(|id| owners.get(id) == Some(owner))
     }
 
-    /// Returns `None` if there are too many open sessions, of the owner or of all owners.
+    /// Returns `None` if there are too many open sessions, of the owner, of the person or of all owners.
     pub async fn open<'a>(&'a self, owner: &'a Owner) -> Option<Opening<'a>> {
         let one_at_a_time = self.opening.lock().await;
         let open = self.manager.sessions.read().await;
         let mut owners = self.owners.write().unwrap_or_else(PoisonError::into_inner);
         owners.retain(|id, _| open.contains_key(id));
+        let person = owner.person();
         let theirs = owners.values().filter(|of| *of == owner).count();
-        (theirs < self.max && open.len() < self.max_overall).then_some(Opening {
-            sessions: self,
-            owner,
-            _one_at_a_time: one_at_a_time,
-        })
+        let persons = owners.values().filter(|of| of.person() == person).count();
+        let is_within =
+            theirs < self.max && persons < self.max * OWNERS_OF_A_PERSON && open.len() < self.max_overall;
+        is_within.then_some(Opening { sessions: self, owner, _one_at_a_time: one_at_a_time })
     }
 }
 

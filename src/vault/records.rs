@@ -138,7 +138,7 @@ impl Records {
                 match serde_json::from_slice(&record.plaintext) {
                     Ok(value) => found.push((id.owner, Versioned { value, version: record.version })),
                     Err(_) => {
-                        tracing::warn!(kind = kind.as_str(), "a record that cannot be read is left out")
+                        tracing::warn!(kind = kind.as_str(), "a record that cannot be read is left out");
                     }
                 }
             }

@@ -146,7 +146,7 @@ impl Hosted {
         let browsers = self.replica.hosted.browsers();
         let (browser, cookie) = browsers.new_browser();
         visitor.keep(&cookie);
-        let path = within(browsers.begin_sign_in(&browser, next)).await.unwrap();
+        let path = within(browsers.begin_sign_in(&browser, next, None)).await.unwrap().path();
         (visitor, format!("{}{path}", self.origin))
     }
 }

@@ -1,6 +1,10 @@
 //! `http --public-url` as a process, behind a proxy that ends TLS: its listeners, its log, and a browser on its pages.
 
-use std::{collections::BTreeMap, net::SocketAddr, process::Stdio};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    process::{ExitStatus, Stdio},
+};
 
 use reqwest::{RequestBuilder, Response, redirect::Policy};
 use serde_json::{Value, json};
@@ -10,10 +14,16 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{EMAIL, Place, secrets, within};
+use super::{EMAIL, Place, hosted_server::parameter, raw::modern, secrets, within};
 
 pub const PUBLIC_HOST: &str = "bond.example.com";
-const ORIGIN: &str = "https://bond.example.com";
+pub const ORIGIN: &str = "https://bond.example.com";
+
+/// Where the clients are answered.
+pub const REDIRECT_URI: &str = "https://client.example/callback";
+
+/// RFC 7636, appendix B.
+const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 
 /// A running replica.
 pub struct Process {
@@ -34,11 +44,13 @@ impl Process {
         let mut command = place.command(&["--log", "debug", "--log-format", "json", "http"]);
         command
             .args(["--public-url", ORIGIN, "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"])
-            .args(["--drain-delay", "0", "--drain-timeout", "1"])
             .args(arguments)
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stderr(Stdio::piped());
+        if !arguments.contains(&"--drain-delay") {
+            command.args(["--drain-delay", "0", "--drain-timeout", "1"]);
+        }
         let mut child = command.spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut log = String::new();
@@ -90,14 +102,51 @@ impl Process {
         within(response.text()).await.unwrap()
     }
 
-    /// Registers a client and opens the page on which a person signs in for it, in a browser of its own.
-    pub async fn browser(&self) -> Browser {
-        let body = json!({"client_name": "Test", "redirect_uris": ["https://client.example/callback"], "token_endpoint_auth_method": "none"});
+    /// Registers a client (RFC 7591); returns its id.
+    pub async fn register(&self, redirect_uri: &str) -> String {
+        let body = json!({"client_name": "Test", "redirect_uris": [redirect_uri], "token_endpoint_auth_method": "none"});
         let request =
             self.post("/register").header("content-type", "application/json").body(body.to_string());
         let registered = json_of(within(request.send()).await.unwrap()).await;
-        let client_id = registered["client_id"].as_str().unwrap_or_else(|| panic!("{registered}")).to_owned();
-        self.authorize(&client_id).await
+        registered["client_id"].as_str().unwrap_or_else(|| panic!("{registered}")).to_owned()
+    }
+
+    /// Registers a client and opens the page on which a person signs in for it, in a browser of its own.
+    pub async fn browser(&self) -> Browser {
+        self.authorize(&self.register(REDIRECT_URI).await).await
+    }
+
+    /// Connects a new client to the account of `place`, over sign-in and consent; returns its id and its tokens.
+    pub async fn connect(&self, place: &Place) -> (String, Value) {
+        let client_id = self.register(REDIRECT_URI).await;
+        let mut browser = self.authorize(&client_id).await;
+        browser.consent(self, place).await;
+        let code = browser.allow(self).await;
+        let form = [
+            ("grant_type", "authorization_code"),
+            ("code", &*code),
+            ("client_id", &client_id),
+            ("redirect_uri", REDIRECT_URI),
+            ("code_verifier", VERIFIER),
+        ];
+        let tokens = json_of(within(self.post_form("/token", &form).send()).await.unwrap()).await;
+        assert!(tokens["access_token"].is_string(), "{tokens}");
+        (client_id, tokens)
+    }
+
+    /// Calls a tool without arguments, as a host of 2026-07-28; returns the answer.
+    pub async fn call(&self, tokens: &Value, tool: &str) -> Value {
+        let message = modern(1, "tools/call", json!({"name": tool, "arguments": {}}));
+        let request = self
+            .post("/mcp")
+            .bearer_auth(tokens["access_token"].as_str().unwrap())
+            .header("accept", "application/json, text/event-stream")
+            .header("content-type", "application/json")
+            .header("mcp-protocol-version", "2026-07-28")
+            .header("mcp-method", "tools/call")
+            .header("mcp-name", tool)
+            .body(message.to_string());
+        json_of(within(request.send()).await.unwrap()).await
     }
 
     async fn authorize(&self, client_id: &str) -> Browser {
@@ -105,19 +154,31 @@ impl Process {
             .extend_pairs([
                 ("response_type", "code"),
                 ("client_id", client_id),
-                ("redirect_uri", "https://client.example/callback"),
+                ("redirect_uri", REDIRECT_URI),
                 ("state", "the-state"),
                 ("code_challenge", "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"),
                 ("code_challenge_method", "S256"),
             ])
             .finish();
-        let mut browser =
-            Browser { cookie: None, page: format!("/authorize?{query}"), form_token: String::new() };
+        let page = format!("/authorize?{query}");
+        let mut browser = Browser { cookie: None, page, html: String::new(), form_token: String::new() };
         browser.open(self).await;
         browser
     }
 
-    /// Stops the process; returns its log.
+    /// Requests the process to stop, as a supervisor does.
+    #[cfg(unix)]
+    pub fn terminate(&self) {
+        let id = rustix::process::Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap();
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// Waits until the process has ended by itself; returns how, and its log.
+    pub async fn ended(mut self) -> (ExitStatus, String) {
+        (self.child.wait().await.unwrap(), self.log.await.unwrap())
+    }
+
+    /// Kills the process; returns its log.
     pub async fn end(mut self) -> String {
         self.child.kill().await.unwrap();
         within(self.log).await.unwrap()
@@ -134,6 +195,7 @@ pub struct Browser {
     cookie: Option<String>,
     /// Path of the page.
     pub page: String,
+    html: String,
     form_token: String,
 }
 
@@ -141,18 +203,54 @@ impl Browser {
     async fn open(&mut self, process: &Process) {
         loop {
             let response = within(self.with_cookie(process.get(&self.page)).send()).await.unwrap();
+            if response.headers().contains_key("location") {
+                self.go_to(&response);
+                continue;
+            }
             self.keep_cookie(&response);
-            let Some(next) = response.headers().get("location") else {
-                assert_eq!(response.status(), 200, "{}", self.page);
-                let page = within(response.text()).await.unwrap();
-                let (_, rest) =
-                    page.split_once(r#"name="form_token" value=""#).unwrap_or_else(|| panic!("{page}"));
-                rest.split_once('"').unwrap().0.clone_into(&mut self.form_token);
-                return;
-            };
-            let next = next.to_str().unwrap();
-            next.strip_prefix(ORIGIN).unwrap_or(next).clone_into(&mut self.page);
+            assert_eq!(response.status(), 200, "{}", self.page);
+            self.html = within(response.text()).await.unwrap();
+            self.form_token = self.field("form_token");
+            return;
         }
+    }
+
+    /// Goes on from the answer to a form.
+    async fn follow(&mut self, process: &Process, response: Response) {
+        self.go_to(&response);
+        self.open(process).await;
+    }
+
+    fn go_to(&mut self, response: &Response) {
+        self.keep_cookie(response);
+        let next = response.headers().get("location").unwrap_or_else(|| panic!("{response:?}"));
+        let next = next.to_str().unwrap();
+        next.strip_prefix(ORIGIN).unwrap_or(next).clone_into(&mut self.page);
+    }
+
+    /// Agrees to everything on the consent page; returns the code.
+    async fn allow(&mut self, process: &Process) -> String {
+        let shown = self.field("shown");
+        let form = [
+            ("form_token", self.form_token.as_str()),
+            ("shown", &shown),
+            ("scope", "models"),
+            ("scope", "health"),
+            ("scope", "keys"),
+            ("daily_limit", "1"),
+            ("decision", "allow"),
+        ];
+        let request = self.with_cookie(process.post_form(&self.page, &form).header("origin", ORIGIN));
+        self.go_to(&within(request.send()).await.unwrap());
+        self.go_to(&within(self.with_cookie(process.get(&self.page)).send()).await.unwrap());
+        parameter(&self.page.parse().unwrap(), "code")
+    }
+
+    fn field(&self, name: &str) -> String {
+        let page = &self.html;
+        let (_, rest) =
+            page.split_once(&format!(r#"name="{name}" value=""#)).unwrap_or_else(|| panic!("{page}"));
+        rest.split_once('"').unwrap().0.to_owned()
     }
 
     /// Sends the sign-in form to `process`.
@@ -163,10 +261,8 @@ impl Browser {
     /// Signs in to the account of `place`; returns the consent page.
     pub async fn consent(&mut self, process: &Process, place: &Place) -> String {
         let answer = within(self.sign_in(process, EMAIL, password(place)).send()).await.unwrap();
-        self.keep_cookie(&answer);
-        let next = answer.headers()["location"].to_str().unwrap();
-        let page = within(self.with_cookie(process.get(next)).send()).await.unwrap();
-        within(page.text()).await.unwrap()
+        self.follow(process, answer).await;
+        self.html.clone()
     }
 
     /// Sends the form that creates an account to `process`.

@@ -4,12 +4,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
 pub mod browser;
+pub mod consent;
 pub mod hosted;
 pub mod hosted_process;
 pub mod hosted_server;
 pub mod hostile;
 #[cfg(unix)]
 pub mod postgres;
+pub mod publisher;
 pub mod raw;
 pub mod secrets;
 pub mod services;

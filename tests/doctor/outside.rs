@@ -21,7 +21,7 @@ use super::{Report, upstreams::Front};
 use crate::common::within;
 
 /// The names of all findings that are not about the connection.
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 17] = [
     "HTTP",
     "resource metadata",
     "server metadata",
@@ -31,6 +31,7 @@ const NAMES: [&str; 16] = [
     "CORS",
     "unknown paths",
     "authorization page",
+    "sign-in page",
     "token endpoint",
     "host user agents",
     "forwarded headers",
@@ -144,6 +145,13 @@ impl Answer {
     }
 }
 
+fn page(status: u16) -> Answer {
+    let mut page = answer(status, "text/html; charset=utf-8", "<h1>A page</h1>");
+    page.set("content-security-policy", "default-src 'none'; frame-ancestors 'none'");
+    page.set("cache-control", "no-store");
+    page
+}
+
 /// The answers of a hosted server.
 fn hosted(origin: &str, head: &Parts) -> Answer {
     const JSON: &str = "application/json";
@@ -188,12 +196,14 @@ fn hosted(origin: &str, head: &Parts) -> Answer {
             challenge.set("www-authenticate", &value);
             challenge
         }
-        "/authorize" => {
-            let mut page = answer(400, "text/html; charset=utf-8", "<h1>This app is not known</h1>");
-            page.set("content-security-policy", "default-src 'none'; frame-ancestors 'none'");
-            page.set("cache-control", "no-store");
-            page
+        "/authorize" => page(400),
+        "/connections" => {
+            let mut redirect = answer(303, "text/plain", "");
+            redirect.set("location", "/sign-in/1");
+            redirect.set("set-cookie", "bondmcp=1; Path=/; HttpOnly");
+            redirect
         }
+        "/sign-in/1" if head.headers.get("cookie").is_some_and(|cookie| cookie == "bondmcp=1") => page(200),
         "/token" => {
             let mut refusal = answer(401, JSON, &json!({"error": "invalid_client"}));
             refusal.set("cache-control", "no-store");
@@ -393,18 +403,67 @@ async fn an_open_redirect() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_that_lost_its_headers() {
+    // Several policies apply together, whether they are in one header or in two (CSP Level 3, "The effect of multiple
+    // policies").
+    const OURS: &str = "default-src 'none'; frame-ancestors 'none'";
+    const POLICIES: [(&[&str], &str); 4] = [
+        (&[], "framed"),
+        (&[OURS, "form-action https:"], "2 Content-Security-Policies"),
+        (&[OURS, "default-src 'self'"], "2 Content-Security-Policies"),
+        (&["default-src 'none'; frame-ancestors 'none', img-src *"], "2 Content-Security-Policies"),
+    ];
     let edge = Edge::start().await;
-    for (header, detail) in [("content-security-policy", "framed"), ("cache-control", "stored")] {
-        edge.finds("authorization page", detail, "headers of the pages", move |head, found| {
-            if head.uri.path() == "/authorize" {
-                found.remove(header);
+    for (name, path) in [("authorization page", "/authorize"), ("sign-in page", "/sign-in/1")] {
+        for (policies, detail) in POLICIES {
+            edge.finds(name, detail, "headers of the pages", move |head, found| {
+                if head.uri.path() == path {
+                    found.remove("content-security-policy");
+                    for policy in policies {
+                        found.headers.append("content-security-policy", HeaderValue::from_static(policy));
+                    }
+                }
+            })
+            .await;
+        }
+        edge.finds(name, "stored", "headers of the pages", move |head, found| {
+            if head.uri.path() == path {
+                found.remove("cache-control");
             }
         })
         .await;
     }
+    edge.finds("authorization page", "form-action", "headers of the pages", |head, found| {
+        if head.uri.path() == "/authorize" {
+            found.set("content-security-policy", &format!("{OURS}; Form-Action 'self'"));
+        }
+    })
+    .await;
     edge.finds("token endpoint", "may be stored", "Cache-Control", |head, found| {
         if head.uri.path() == "/token" {
             found.set("cache-control", "max-age=60");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_keeps_people_from_signing_in() {
+    let edge = Edge::start().await;
+    edge.finds("sign-in page", "cookie of the browser is gone", "Set-Cookie", |head, found| {
+        if head.uri.path() == "/connections" {
+            found.remove("set-cookie");
+        }
+    })
+    .await;
+    edge.finds("sign-in page", "the sign-in page: status 404", "Cookie", |head, found| {
+        if head.uri.path() == "/sign-in/1" {
+            found.status = 404;
+        }
+    })
+    .await;
+    edge.finds("sign-in page", "not a redirect", "every path", |head, found| {
+        if head.uri.path() == "/connections" {
+            found.set("location", "http://10.0.0.7:8787/sign-in/1");
         }
     })
     .await;

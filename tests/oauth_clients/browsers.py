@@ -15,10 +15,10 @@ EMAIL, PASSWORD = "demo@example.com", "demo-password-1"
 
 
 class Forms:
-    """Signs in, agrees, and follows the way back to the app. `context` knows the authority of the server's certificate."""
+    """Signs in, agrees, and follows the way back to the app."""
 
-    def __init__(self, origin, context=None):
-        self.origin, self.context, self.cookies = origin, context, {}
+    def __init__(self, server):
+        self.origin, self.context, self.cookies = server.origin, server.client_context(), {}
 
     def visit(self, url):
         """Goes from the address that a client shows to its callback; returns the callback's answer."""
@@ -72,15 +72,20 @@ class Forms:
 
 
 class Chromium:
-    """The same in headless Chromium, which also applies the pages' Content-Security-Policy."""
+    """The same in headless Chromium, which also applies the pages' Content-Security-Policy and the rules of their cookie."""
 
-    def __init__(self, origin, _context=None):
-        self.origin = origin
+    def __init__(self, server):
+        self.origin, trusted = server.origin, server.spki_hash()
+        # With https the cookie has `Secure` and the prefix `__Host-`, which Chromium keeps to over TLS alone.
+        self.cookie = ("__Host-bondmcp", True) if trusted else ("bondmcp", False)
+        self.flags = [f"--ignore-certificate-errors-spki-list={trusted}"] if trusted else []
 
     def visit(self, url):
-        with browser.Browser("", None) as chromium:
+        with browser.Browser("", None, self.flags) as chromium:
             chromium.open(url)
             chromium.wait_for_script("document.querySelector(\"form[action$='/demo']\")")
+            cookies = chromium.devtools("Network.getCookies", urls=[self.origin])["cookies"]
+            assert [(cookie["name"], cookie["secure"]) for cookie in cookies] == [self.cookie], cookies
             chromium.send("demo")
             chromium.wait_for_script("document.querySelector('button[value=allow]')")
             chromium.click("button[value=allow]")

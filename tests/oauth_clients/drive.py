@@ -33,7 +33,7 @@ CLIENTS = {
     "TypeScript SDK 1": (False, Forms, command(command_line.typescript_sdk, "sdk")),
     "TypeScript SDK 2": (True, Forms, command(command_line.typescript_sdk, "client")),
     "Inspector": (True, Forms, command(command_line.inspector)),
-    "mcp-remote": (True, Forms, command(command_line.mcp_remote)),
+    "mcp-remote, in Chromium": (True, Chromium, command(command_line.mcp_remote)),
     "Claude Code": (True, Forms, command(command_line.claude_code)),
     "Claude Code, on this computer": (False, Forms, command(command_line.claude_code)),
     "opencode": (True, Forms, command(command_line.opencode)),
@@ -45,8 +45,9 @@ CLIENTS = {
 def drive(binary, tools, clients, secure, directory):
     server = Server(binary, directory / "server", secure)
     try:
+        print(f"doctor, {'https' if secure else 'http'}: {server.examine()} checks, none failed", flush=True)
         for number, (title, (_, browser, client)) in enumerate(clients.items()):
-            client(server, browser(server.origin, server.client_context()), tools, directory / f"home-{number}")
+            client(server, browser(server), tools, directory / f"home-{number}")
             server.revoke_all()
             print(f"{title}, {'https' if secure else 'http'}: ok", flush=True)
     finally:

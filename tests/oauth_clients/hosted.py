@@ -1,6 +1,7 @@
 """A hosted server of its own behind a tap, with an embedded BondMCP, everything logged."""
 
 import base64
+import hashlib
 import json
 import os
 import pathlib
@@ -11,6 +12,9 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 import terminal
 from browsers import PASSWORD
@@ -45,6 +49,24 @@ class Server:
     def client_context(self):
         """What trusts the authority of this server, and no other."""
         return self.authority and ssl.create_default_context(cafile=self.authority)
+
+    def spki_hash(self):
+        """The hash by which Chromium knows the key of this server's certificate."""
+        if not self.authority:
+            return None
+        certificate = x509.load_pem_x509_certificate((self.directory / "server.pem").read_bytes())
+        form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        return base64.b64encode(hashlib.sha256(certificate.public_key().public_bytes(*form)).digest()).decode()
+
+    def examine(self):
+        """Lets `doctor` look at the server as hosts find it; returns how many checks there were."""
+        trusted = {"SSL_CERT_FILE": str(self.authority)} if self.authority else {}
+        command = [self.binary, "doctor", "--json", "--public-url", self.origin]
+        done = subprocess.run(command, env=self.environment | trusted, capture_output=True, text=True, timeout=120)
+        checks = json.loads(done.stdout)["checks"]
+        failed = [check for check in checks if check["status"] == "fail"]
+        assert done.returncode == 0 and not failed, (failed, done.stderr)
+        return len(checks)
 
     def add_client(self, name, redirect_uri, confidential=False):
         """Adds a client as an operator does; returns its id. A secret is shown on a terminal only, and kept for `credentials`."""

@@ -23,14 +23,15 @@ def until(condition, problem):
 
 
 class Browser:
-    """A browser that checks each page that it is told to. `axe` is the source of axe-core, `pictures` a directory."""
+    """A browser that checks each page that it is told to. `axe` is the source of axe-core, `pictures` a directory, `flags`
+    are further ones for Chromium."""
 
-    def __init__(self, axe, pictures):
+    def __init__(self, axe, pictures, flags=()):
         self.axe, self.pictures = axe, pictures
         self.driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True)
         port = next(m[1] for line in self.driver.stdout if (m := re.search(r"on port (\d+)\.", line)))
         self.base = f"http://127.0.0.1:{port}/session"
-        options = {"goog:chromeOptions": {"args": [*FLAGS, "--window-size=1000,1000"]}}
+        options = {"goog:chromeOptions": {"args": [*FLAGS, "--window-size=1000,1000", *flags]}}
         self.base += "/" + self.do("", {"capabilities": {"alwaysMatch": options}})["sessionId"]
 
     def __enter__(self):

@@ -42,7 +42,7 @@ class Person:
         self.apps = []
         # Answered billed calls, and those whose answer was lost.
         self.billed = self.uncertain = 0
-        # Consents whose answer was lost. A sweep removes what is left of one that was cut short, after ten minutes.
+        # Consents that were cut short. A sweep revokes the key that is left of one.
         self.interrupted = 0
         # Everything that must appear in no log.
         self.secrets = {self.password}
@@ -81,26 +81,36 @@ class Person:
         assert answer.status == 201, answer
         return App(answer.json()["client_id"])
 
+    async def authorize(self, app, verifier):
+        """Goes from the app to the pages and back; returns the code."""
+        challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+        state = secrets.token_urlsafe(9)
+        query = {"response_type": "code", "client_id": app.client_id, "redirect_uri": REDIRECT, "state": state,
+                 "code_challenge": challenge, "code_challenge_method": "S256", "resource": f"{self.origin}/mcp",
+                 "scope": "models health keys"}
+        location = await self.agree("/authorize?" + urllib.parse.urlencode(query))
+        given = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(location).query))
+        assert given["state"] == state and given["iss"] == self.origin, sorted(given)
+        self.secrets.add(given["code"])
+        return given["code"]
+
+    async def give_up(self):
+        """Agrees to an app that never asks for its tokens."""
+        await self.authorize(await self.register(), secrets.token_urlsafe(48))
+        self.interrupted += 1
+
     async def connect(self):
         """Connects a new app: registration, signing in, consent, code, tokens."""
         app = await self.register()
         began = time.monotonic()
-        verifier, state = secrets.token_urlsafe(48), secrets.token_urlsafe(9)
-        challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
-        query = {"response_type": "code", "client_id": app.client_id, "redirect_uri": REDIRECT, "state": state,
-                 "code_challenge": challenge, "code_challenge_method": "S256", "resource": f"{self.origin}/mcp",
-                 "scope": "models health keys"}
+        verifier = secrets.token_urlsafe(48)
         try:
-            location = await self.agree("/authorize?" + urllib.parse.urlencode(query))
+            code = await self.authorize(app, verifier)
         except Stuck:
             # The killed replica was making the grant. The page asks again after two minutes; this person begins anew.
             assert self.interrupted, "a page is stuck though no replica was killed"
             return self.report.count("consents given up, which the killed replica was carrying out")
-        given = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(location).query))
-        assert given["state"] == state and given["iss"] == self.origin, sorted(given)
-        self.secrets.add(given["code"])
-        redemption = {"grant_type": "authorization_code", "code": given["code"], "redirect_uri": REDIRECT,
-                      "code_verifier": verifier}
+        redemption = {"grant_type": "authorization_code", "code": code, "redirect_uri": REDIRECT, "code_verifier": verifier}
         try:
             await self.tokens(app, **redemption)
         except Lost as lost:

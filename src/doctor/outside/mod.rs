@@ -79,7 +79,7 @@ pub async fn examine(server: PublicServer, report: &mut dyn FnMut(Check)) -> Res
 }
 
 /// The checks that need an answer of the server.
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14] = [
     "resource metadata",
     "server metadata",
     "signing keys",
@@ -88,6 +88,7 @@ const NAMES: [&str; 13] = [
     "CORS",
     "unknown paths",
     "authorization page",
+    "sign-in page",
     "token endpoint",
     "host user agents",
     "forwarded headers",
@@ -108,6 +109,7 @@ async fn examine_site(site: &Site, clock: &Clock, findings: &mut Findings<'_>) {
         endpoint::cors(site).await,
         endpoint::unknown_paths(site).await,
         pages::authorization(site).await,
+        pages::sign_in(site).await,
         pages::token(site).await,
         edge::user_agents(site).await,
         edge::forwarded_headers(site).await,

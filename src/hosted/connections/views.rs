@@ -9,7 +9,7 @@ use crate::{
     account::{UsageTotals, Usd},
     clock::Timestamp,
     hosted::{Hosted, authorize_views::rendered, consent::Problem},
-    oauth::{ClientKind, Grant, GrantId, Scope},
+    oauth::{ClientKind, Grant, GrantId, LOOPBACK_HOSTS, Scope},
     secret::ExposeSecret as _,
 };
 
@@ -107,7 +107,7 @@ pub(super) fn name(grant: &Grant) -> &str {
 /// Returns where the app is answered.
 fn host(grant: &Grant) -> String {
     match &*grant.redirect_host {
-        host @ ("localhost" | "127.0.0.1" | "[::1]") => format!("{host}, an app on your own computer"),
+        host if LOOPBACK_HOSTS.contains(&host) => format!("{host}, an app on your own computer"),
         scheme if scheme.ends_with(':') => format!("{scheme}, an app on your device"),
         host => host.to_owned(),
     }

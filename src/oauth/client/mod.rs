@@ -19,6 +19,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use self::fetch::Network;
+pub(crate) use self::redirect_uri::LOOPBACK_HOSTS;
 use self::{
     cache::{Cache, Hosts},
     document::ClientDocument,

@@ -6,7 +6,7 @@ use url::Url;
 const LONGEST: usize = 512;
 
 /// Hosts of the loopback interface on which a client may listen.
-const LOOPBACK_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
+pub(crate) const LOOPBACK_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
 /// Private-use schemes without a dot. They belong to known hosts.
 const KNOWN_SCHEMES: [&str; 4] = ["claude", "cursor", "vscode", "vscode-insiders"];

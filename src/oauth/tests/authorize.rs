@@ -13,7 +13,8 @@ async fn page_error(hosting: &Hosting, others: &[(&str, &str)]) -> &'static str 
 
 /// Returns the code of an error that is told to the client.
 async fn redirect_error(hosting: &Hosting, query: &str) -> String {
-    let Err(RequestError::Redirect(url)) = hosting.server.authorization_request(query).await else {
+    let Err(RequestError::Redirect { to: url, .. }) = hosting.server.authorization_request(query).await
+    else {
         panic!("{query}");
     };
     assert!(url.as_str().starts_with("https://host.example/callback?"), "{url}");
@@ -102,7 +103,8 @@ async fn nothing_is_redirected_before_client_and_redirect_uri_are_known() {
 async fn an_error_of_the_client_is_told_to_it_with_state_and_issuer() {
     let hosting = Hosting::new().await;
     let query = hosting.query(&[("response_type", "token")]);
-    let Err(RequestError::Redirect(url)) = hosting.server.authorization_request(&query).await else {
+    let Err(RequestError::Redirect { to: url, .. }) = hosting.server.authorization_request(&query).await
+    else {
         panic!()
     };
     assert_eq!(parameter(&url, "state").as_deref(), Some("a state & more"));

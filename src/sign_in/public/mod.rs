@@ -64,12 +64,8 @@ impl PublicPages {
         self.inner.demo.as_ref()
     }
 
-    /// Opens a page for a browser, which goes on to `next`, a path of this server. `browser` names the browser.
-    pub async fn open_for_browser(&self, browser: String, next: String) -> Result<PublicPage, vault::Error> {
-        self.open(Purpose::Browser { browser, next }, String::new()).await
-    }
-
-    async fn open(&self, purpose: Purpose, email: String) -> Result<PublicPage, vault::Error> {
+    /// Opens a page. `email` is the initial value of its form.
+    pub async fn open(&self, purpose: Purpose, email: String) -> Result<PublicPage, vault::Error> {
         let page = Page::new(purpose, email, pending::code(), self.inner.authenticator.now() + LIFETIME);
         let id = secret::random();
         let records = &self.inner.records;
@@ -191,7 +187,7 @@ impl PublicPage {
     }
 
     /// Deletes a page that nobody has seen.
-    async fn withdraw(self) -> Result<(), vault::Error> {
+    pub async fn withdraw(self) -> Result<(), vault::Error> {
         self.pages.inner.records.delete(KIND, self.id.expose_secret(), self.version).await
     }
 }

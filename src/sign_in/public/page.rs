@@ -45,7 +45,14 @@ pub enum Purpose {
         requested_by: Vec<String>,
     },
     /// Whoever uses the browser that began it, which then goes on to a path of this server.
-    Browser { browser: String, next: String },
+    Browser {
+        /// Names the browser.
+        browser: String,
+        next: String,
+        /// Reference of the authorization that the sign-in is for.
+        #[serde(default)]
+        reference: Option<String>,
+    },
 }
 
 impl Page {
@@ -124,7 +131,7 @@ mod tests {
     use super::*;
 
     fn page() -> Page {
-        let purpose = Purpose::Browser { browser: "b".into(), next: "/connections".into() };
+        let purpose = Purpose::Browser { browser: "b".into(), next: "/connections".into(), reference: None };
         Page::new(purpose, String::new(), "ABC-DEF".into(), Timestamp::UNIX_EPOCH + LIFETIME)
     }
 

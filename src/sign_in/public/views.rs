@@ -152,11 +152,16 @@ pub fn notice(pages: &PublicPages, notice: Notice) -> Response {
         watched: None,
         in_terminal: false,
         has_account: false,
+        reference: None,
     };
     rendered(status, frame.nonce.clone(), &EndPage { frame, title, text, who: None })
 }
 
 fn frame(page: &PublicPage, has_script: bool) -> Frame<'_> {
+    let reference = match page.purpose() {
+        Purpose::Browser { reference, .. } => reference.as_deref(),
+        Purpose::Owner { .. } => None,
+    };
     Frame {
         place: page.pages.place(),
         path: page.path(),
@@ -165,5 +170,6 @@ fn frame(page: &PublicPage, has_script: bool) -> Frame<'_> {
         watched: None,
         in_terminal: false,
         has_account: matches!(page.purpose(), Purpose::Owner { .. }),
+        reference,
     }
 }

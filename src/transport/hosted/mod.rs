@@ -103,7 +103,7 @@ impl HostedHttp {
     /// Returns all routes.
     pub fn router(&self, server: &BondMcp, mut protection: Protection) -> Router {
         let proxies = Arc::new(std::mem::take(&mut protection.trusted_proxies));
-        let endpoint = Endpoint::new(server, protection, &self.inner.stopping, self.inner.draining.clone());
+        let endpoint = Endpoint::new(server, protection, self.inner.draining.clone());
         let _ = self.inner.endpoint.set(Arc::clone(&endpoint));
         let mcp = Router::new().route("/mcp", any(Endpoint::answer)).with_state(endpoint);
         let for_programs = Router::new()

@@ -228,7 +228,7 @@ async fn a_form_that_is_sent_twice_makes_one_grant_one_key_and_one_code() {
     let done = format!("{page}/done");
     // Whichever comes second may find the person signed out already, and is sent to the page, which leads on.
     for answer in [one, two] {
-        let to = location(&answer).to_owned();
+        let to = location(&answer);
         assert!(to == done || to == page && location(&browser.get(&page).await) == done, "{to}");
     }
     assert_eq!(location(&browser.decide(&page, &form, "deny").await), done, "too late");

@@ -1,6 +1,6 @@
 //! Access tokens (RFC 9068): JWTs for this server alone.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta};
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,7 @@ pub struct Access {
     pub grant: GrantId,
     pub client_id: String,
     pub scopes: Scopes,
+    pub issued_at: Timestamp,
     pub expires_at: Timestamp,
 }
 
@@ -64,7 +65,7 @@ struct Claims {
 
 impl AuthorizationServer {
     /// Verifies an access token: signature, algorithm by key, issuer, audience, times, and that its grant has not ended.
-    pub async fn verify(&self, token: &SecretString) -> Result<Access, AccessError> {
+    pub async fn verify(&self, token: &SecretString) -> Result<Arc<Access>, AccessError> {
         let access = self.verify_alone(token).await?;
         if self.is_live(&access.grant).await? {
             Ok(access)
@@ -74,10 +75,23 @@ impl AuthorizationServer {
     }
 
     /// Verifies all but that the grant has not ended.
-    pub(super) async fn verify_alone(&self, token: &SecretString) -> Result<Access, AccessError> {
+    pub(super) async fn verify_alone(&self, token: &SecretString) -> Result<Arc<Access>, AccessError> {
         if token.expose_secret().len() > MAX_BYTES {
             return Err(AccessError::Invalid("too long"));
         }
+        let access = self.inner.verified_tokens.get_or(token, || self.signed(token)).await?;
+        let now = self.inner.clock.now();
+        if now + LEEWAY < access.issued_at {
+            return Err(AccessError::Invalid("not yet valid"));
+        }
+        if now >= access.expires_at + LEEWAY {
+            return Err(AccessError::Invalid("expired"));
+        }
+        Ok(access)
+    }
+
+    /// Verifies what never changes: that the token is of this server and for it.
+    async fn signed(&self, token: &SecretString) -> Result<Access, AccessError> {
         let claims: Claims = self.inner.signing_keys.verify(TYPE, token).await?;
         let endpoints = self.endpoints();
         if claims.iss != endpoints.issuer() {
@@ -87,13 +101,6 @@ impl AuthorizationServer {
             return Err(AccessError::Invalid("another audience"));
         }
         let (issued_at, expires_at) = (to_time(claims.iat)?, to_time(claims.exp)?);
-        let now = self.inner.clock.now();
-        if now + LEEWAY < issued_at {
-            return Err(AccessError::Invalid("not yet valid"));
-        }
-        if now >= expires_at + LEEWAY {
-            return Err(AccessError::Invalid("expired"));
-        }
         let (subject, grant) = (Subject::new(claims.sub), GrantId::given(&claims.grant_id));
         Ok(Access {
             owner: Grant::owner_of(&subject, &grant),
@@ -101,6 +108,7 @@ impl AuthorizationServer {
             grant,
             client_id: claims.client_id,
             scopes: claims.scope,
+            issued_at,
             expires_at,
         })
     }

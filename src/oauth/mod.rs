@@ -21,6 +21,7 @@ mod server_keys;
 mod signing_keys;
 mod token_hash;
 mod token_request;
+mod verified_tokens;
 
 #[cfg(test)]
 mod tests;
@@ -39,7 +40,10 @@ pub use self::{
     scope::{Scope, Scopes},
     token_request::{Acceptance, TokenResponse},
 };
-use self::{grant_states::GrantStates, server_keys::ServerKeys, signing_keys::SigningKeys};
+use self::{
+    grant_states::GrantStates, server_keys::ServerKeys, signing_keys::SigningKeys,
+    verified_tokens::VerifiedTokens,
+};
 pub use crate::vault::{Next, Records, Versioned};
 use crate::{
     clock::Clock,
@@ -92,6 +96,7 @@ struct Inner {
     server_keys: ServerKeys,
     signing_keys: SigningKeys,
     grant_states: GrantStates,
+    verified_tokens: VerifiedTokens,
     clock: Clock,
 }
 
@@ -107,11 +112,20 @@ impl AuthorizationServer {
         let records = Records::new(vault, settings.origin.to_string());
         let server_keys = ServerKeys::open(&records).await?;
         let signing_keys = SigningKeys::open(records.clone(), clock.clone()).await?;
-        let grant_states = GrantStates::new();
+        let (grant_states, verified_tokens) = (GrantStates::new(), VerifiedTokens::new());
         let endpoints = Endpoints::new(&settings.origin);
         let clients = Clients::new(records.clone(), &server_keys, &endpoints, network, clock.clone());
-        let inner =
-            Inner { settings, endpoints, records, clients, server_keys, signing_keys, grant_states, clock };
+        let inner = Inner {
+            settings,
+            endpoints,
+            records,
+            clients,
+            server_keys,
+            signing_keys,
+            grant_states,
+            verified_tokens,
+            clock,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 

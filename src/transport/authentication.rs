@@ -75,7 +75,7 @@ async fn granted(server: &AuthorizationServer, headers: &HeaderMap) -> Result<Ca
         |error| Rejection::Challenge(oauth::challenge(server.endpoints(), error, server.scopes()).into());
     let token = bearer(headers).ok_or_else(|| challenge(None))?;
     match server.verify(&token).await {
-        Ok(access) => Ok(Caller { owner: access.owner, scopes: access.scopes }),
+        Ok(access) => Ok(Caller { owner: access.owner.clone(), scopes: access.scopes }),
         Err(AccessError::Invalid(reason)) => {
             tracing::info!(reason, "an access token was not accepted");
             Err(challenge(Some("invalid_token")))

@@ -118,34 +118,35 @@ impl Class {
     }
 }
 
-/// The counters of this process. Clones share them.
-#[derive(Clone, Debug)]
+/// The counters of this process.
+#[derive(Debug)]
 pub struct Limits {
     began: Instant,
     /// By class.
-    overall: Arc<[Bucket; 6]>,
+    overall: [Bucket; 6],
     clients: Cache<(Class, ClientAddress), Arc<Bucket>>,
 }
 
-async fn limit(State(limits): State<Limits>, request: Request, next: Next) -> Response {
+async fn limit(State(limits): State<Arc<Limits>>, request: Request, next: Next) -> Response {
     let Some(class) = Class::of(request.method(), request.uri().path()) else {
         return next.run(request).await;
     };
-    let counted = limits.of(class, ClientAddress::of(request.extensions()));
-    if class.limit().counts == Counts::All {
-        return match counted.take() {
-            Ok(()) => next.run(request).await,
-            Err(wait) => too_many(class, wait),
-        };
-    }
+    let client = ClientAddress::of(request.extensions());
     if class == Class::Mcp && request.headers().contains_key(AUTHORIZATION) {
         // Whoever has a valid token is let in, however many mistakes others make at the same address. A mistake counts for
         // those that follow; it is answered itself, since a host must learn that its token has expired.
         let response = next.run(request).await;
         if class.is_mistake(response.status()) {
-            let _ = counted.take();
+            let _ = limits.of(class, client).take();
         }
         return response;
+    }
+    let counted = limits.of(class, client);
+    if class.limit().counts == Counts::All {
+        return match counted.take() {
+            Ok(()) => next.run(request).await,
+            Err(wait) => too_many(class, wait),
+        };
     }
     // Taken before the work: a client that hangs up ends this future, and has made a mistake then.
     if let Err(wait) = counted.take() {
@@ -167,15 +168,15 @@ struct Counted<'a> {
 }
 
 impl Limits {
-    pub fn new() -> Self {
+    pub fn new() -> Arc<Self> {
         let clients = Cache::builder().max_capacity(MAX_CLIENTS).time_to_idle(FORGOTTEN_AFTER).build();
-        Self { began: Instant::now(), overall: Arc::default(), clients }
+        Arc::new(Self { began: Instant::now(), overall: Default::default(), clients })
     }
 
     /// Refuses requests to `router` beyond the limits. It belongs inside of what notes the client addresses, and of
     /// CORS.
-    pub fn protect(&self, router: Router) -> Router {
-        router.layer(middleware::from_fn_with_state(self.clone(), limit))
+    pub fn protect(self: &Arc<Self>, router: Router) -> Router {
+        router.layer(middleware::from_fn_with_state(Arc::clone(self), limit))
     }
 
     fn of(&self, class: Class, client: ClientAddress) -> Counted<'_> {

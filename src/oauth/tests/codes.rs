@@ -14,8 +14,8 @@ async fn a_code_gets_tokens_on_any_replica() {
     let tokens = replica.ask(&hosting.redemption(&code, &[])).await.unwrap();
     assert_eq!((tokens.expires_in, tokens.scope, &tokens.reference), (900, Scopes::all(), &grant.reference));
     let access = hosting.server.verify(&tokens.access_token).await.unwrap();
-    assert_eq!((access.owner, access.grant), (grant.owner(), grant.id));
-    assert_eq!((access.client_id, access.scopes), (hosting.client, Scopes::all()));
+    assert_eq!((&access.owner, &access.grant), (&grant.owner(), &grant.id));
+    assert_eq!((&access.client_id, access.scopes), (&hosting.client, Scopes::all()));
 }
 
 #[tokio::test]

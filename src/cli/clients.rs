@@ -182,6 +182,7 @@ impl Revoke {
     }
 
     async fn revoke(&self, app: &App, operator: &Operator) -> Result<(), Error> {
+        operator.check_upstream().await?;
         let server = operator.server();
         let clients = server.clients().registered().await?;
         let client = clients.iter().map(|(client, _)| client).find(|client| client.id == self.id);

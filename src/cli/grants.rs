@@ -160,6 +160,7 @@ impl Revoke {
     }
 
     async fn revoke(&self, app: &App, operator: &Operator) -> Result<(), Error> {
+        operator.check_upstream().await?;
         let grants = self.chosen(app, operator).await?;
         if grants.is_empty() {
             let chosen = chosen(self.owner.as_deref(), self.client.as_deref());

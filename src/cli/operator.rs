@@ -38,6 +38,7 @@ impl PublicUrl {
 pub(super) struct Operator {
     pub hosted: Hosted,
     pub accounts: Accounts,
+    origin: PublicOrigin,
 }
 
 impl Operator {
@@ -59,13 +60,16 @@ impl Operator {
             demo: None,
         };
         let hosted = Hosted::new(server, accounts.clone(), settings);
-        // The keys of the grants are found under that address alone.
-        if let Some(other) = hosted.bound_elsewhere().await? {
-            return Err(Error::Usage(format!(
-                "what people have connected at {origin} belongs to BondMCP at {other}; add --base-url {other}"
-            )));
-        }
-        Ok(Self { hosted, accounts })
+        Ok(Self { hosted, accounts, origin })
+    }
+
+    /// Checks that API keys can be revoked: those of the grants are found under the address of their BondMCP alone.
+    pub async fn check_upstream(&self) -> Result<(), Error> {
+        let Some(other) = self.hosted.bound_elsewhere().await? else { return Ok(()) };
+        let origin = &self.origin;
+        Err(Error::Usage(format!(
+            "what people have connected at {origin} belongs to BondMCP at {other}; add --base-url {other}"
+        )))
     }
 
     pub fn server(&self) -> &AuthorizationServer {

@@ -184,7 +184,9 @@ impl Hosted {
     /// one if it is bound to that: accounts are found under it alone, so every grant that ends would seem to have no key.
     /// Where nothing is connected, or with `rebinds`, it is bound anew.
     pub async fn bind(&self, rebinds: bool) -> Result<Option<String>, vault::Error> {
-        let rebinds = rebinds || self.has_nothing_to_release().await?;
+        // All grants are read only where it matters.
+        let rebinds =
+            rebinds || self.bound_elsewhere().await?.is_some() && self.has_nothing_to_release().await?;
         let ours = self.upstream();
         let bind = |bound: Option<String>| match bound {
             Some(bound) if bound == ours => (Next::Keep, None),

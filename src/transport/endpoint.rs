@@ -56,7 +56,7 @@ pub(super) struct Endpoint {
     /// The service that opens a session for each `initialize`.
     with_sessions: StreamableHttpService<BondMcp, LocalSessionManager>,
     sessions: Sessions,
-    /// For streams that wait for messages of a session: rmcp allows several to each, and they must leave room for requests.
+    /// For streams that wait for messages of a session: rmcp allows several to each, and they must leave connections for requests.
     streams: Shares,
     body_memory: BodyMemory,
     /// Ends the streams that wait for messages of a session; they would keep the server from stopping.

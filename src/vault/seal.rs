@@ -47,6 +47,8 @@ pub struct Sealer {
     keys: Vec<Arc<SealingKey>>,
     /// Key for the record ids. It belongs to the vault and survives a change of the sealing key.
     naming_key: Zeroizing<[u8; 32]>,
+    /// The same, ready for use: every look at an account needs a record's id.
+    naming: Hkdf<Sha256>,
 }
 
 impl Sealer {
@@ -54,7 +56,7 @@ impl Sealer {
     pub fn new(keys: &[Arc<SealingKey>]) -> Result<Self, Error> {
         let mut naming_key = Zeroizing::new([0; 32]);
         getrandom::fill(&mut *naming_key).map_err(|_| Error::NoRandomness)?;
-        Ok(Self { keys: keys.to_vec(), naming_key })
+        Ok(Self::with_naming_key(keys.to_vec(), naming_key))
     }
 
     /// Makes the sealer of an existing vault from its known text. The key that opens it is the vault's current one.
@@ -77,7 +79,11 @@ impl Sealer {
             text => Zeroizing::new(text[..].try_into().map_err(|_| Error::Tampered)?),
         };
         let others = keys.iter().filter(|key| key.id() != current.id());
-        Ok(Self { keys: std::iter::once(current).chain(others).cloned().collect(), naming_key })
+        Ok(Self::with_naming_key(std::iter::once(current).chain(others).cloned().collect(), naming_key))
+    }
+
+    fn with_naming_key(keys: Vec<Arc<SealingKey>>, naming_key: Zeroizing<[u8; 32]>) -> Self {
+        Self { keys, naming: Hkdf::new(None, &*naming_key), naming_key }
     }
 
     /// Returns the vault's known text: the naming secret, encrypted with the current key.
@@ -87,7 +93,7 @@ impl Sealer {
 
     /// Returns the id of a record in the database.
     pub fn record_key(&self, id: &RecordId) -> RecordKey {
-        keyed_hash(&self.naming_key, &identity(id))
+        expanded(&self.naming, &identity(id))
     }
 
     pub fn seal(&self, id: &RecordId, version: u64, plaintext: &[u8]) -> Result<Vec<u8>, Error> {
@@ -143,7 +149,7 @@ impl Sealer {
 
     /// Returns the sealer of the same vault once `keys` are known, of which the first is the current one.
     pub fn with_keys(&self, keys: &[Arc<SealingKey>]) -> Self {
-        Self { keys: keys.to_vec(), naming_key: self.naming_key.clone() }
+        Self { keys: keys.to_vec(), ..self.clone() }
     }
 
     /// Derives a key for `info` from each known key; the vault's current key comes first.
@@ -278,9 +284,13 @@ fn split_part(data: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// Computes HKDF-SHA256 (RFC 5869) of a random key, with `info` as context.
 pub fn keyed_hash<const BYTES: usize>(key: &[u8; 32], info: &[u8]) -> [u8; BYTES] {
+    expanded(&Hkdf::new(None, key), info)
+}
+
+fn expanded<const BYTES: usize>(key: &Hkdf<Sha256>, info: &[u8]) -> [u8; BYTES] {
     let mut hash = [0; BYTES];
     // Fails for outputs longer than 255 hashes only; this one is a single hash.
-    let _ = Hkdf::<Sha256>::new(None, key).expand(info, &mut hash);
+    let _ = key.expand(info, &mut hash);
     hash
 }
 
@@ -306,7 +316,7 @@ mod tests {
     }
 
     fn sealer(byte: u8) -> Sealer {
-        Sealer { keys: keys(&[byte]), naming_key: Zeroizing::new([byte; 32]) }
+        Sealer::with_naming_key(keys(&[byte]), Zeroizing::new([byte; 32]))
     }
 
     #[test]
@@ -379,7 +389,7 @@ mod tests {
     fn the_first_format_still_opens_with_any_known_key() {
         let (id, keys) = (id("a", "b"), keys(&[1, 2]));
         let record = seal_first_format(&keys[1], &id, 3, b"an old record");
-        let sealer = Sealer { keys, naming_key: Zeroizing::default() };
+        let sealer = Sealer::with_naming_key(keys, Zeroizing::default());
         assert_eq!(&sealer.open(&id, 3, &record).unwrap()[..], b"an old record");
         assert_eq!(sealer.open(&id, 4, &record).unwrap_err(), Error::Tampered);
     }

@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, RwLock, Weak},
     time::Duration,
 };
 
@@ -27,7 +27,8 @@ pub struct PerOwner<T> {
     /// the process.
     profiles: RwLock<HashMap<Owner, Arc<T>>>,
     /// The subjects' values that were used recently. Finding one here takes no lock.
-    recent: Cache<Owner, Arc<T>>,
+    /// Made for the first one: a local server has none.
+    recent: LazyLock<Cache<Owner, Arc<T>>>,
     open: Mutex<Open<T>>,
 }
 
@@ -102,13 +103,12 @@ impl<T> Open<T> {
 
 impl<T: Send + Sync + 'static> Default for PerOwner<T> {
     fn default() -> Self {
-        let recent = Cache::builder()
-            .max_capacity(CAPACITY)
-            .time_to_idle(IDLE_TIME)
-            .eviction_policy(EvictionPolicy::lru())
-            .build();
+        let recent = || {
+            let cache = Cache::builder().max_capacity(CAPACITY).time_to_idle(IDLE_TIME);
+            cache.eviction_policy(EvictionPolicy::lru()).build()
+        };
         let open = Mutex::new(Open { values: HashMap::new(), full: SMALL });
-        Self { profiles: RwLock::default(), recent, open }
+        Self { profiles: RwLock::default(), recent: LazyLock::new(recent), open }
     }
 }
 

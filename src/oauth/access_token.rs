@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{AuthorizationServer, Grant, GrantId, Scopes, Subject};
+use super::{AuthorizationServer, Grant, GrantId, Scopes, Subject, verified_tokens::VerifiedToken};
 use crate::{
     account::Owner,
     clock::Timestamp,
@@ -66,8 +66,8 @@ struct Claims {
 impl AuthorizationServer {
     /// Verifies an access token: signature, algorithm by key, issuer, audience, times, and that its grant has not ended.
     pub async fn verify(&self, token: &SecretString) -> Result<Arc<Access>, AccessError> {
-        let access = self.verify_alone(token).await?;
-        if self.is_live(&access.grant).await? {
+        let VerifiedToken { access, grant } = self.verify_alone(token).await?;
+        if self.is_live(&access.grant, &grant).await? {
             Ok(access)
         } else {
             Err(AccessError::Invalid("the grant has ended"))
@@ -75,23 +75,23 @@ impl AuthorizationServer {
     }
 
     /// Verifies all but that the grant has not ended.
-    pub(super) async fn verify_alone(&self, token: &SecretString) -> Result<Arc<Access>, AccessError> {
+    pub(super) async fn verify_alone(&self, token: &SecretString) -> Result<VerifiedToken, AccessError> {
         if token.expose_secret().len() > MAX_BYTES {
             return Err(AccessError::Invalid("too long"));
         }
-        let access = self.inner.verified_tokens.get_or(token, || self.signed(token)).await?;
-        let now = self.inner.clock.now();
+        let verified = self.inner.verified_tokens.get_or(token, || self.signed(token)).await?;
+        let (access, now) = (&verified.access, self.inner.clock.now());
         if now + LEEWAY < access.issued_at {
             return Err(AccessError::Invalid("not yet valid"));
         }
         if now >= access.expires_at + LEEWAY {
             return Err(AccessError::Invalid("expired"));
         }
-        Ok(access)
+        Ok(verified)
     }
 
     /// Verifies what never changes: that the token is of this server and for it.
-    async fn signed(&self, token: &SecretString) -> Result<Access, AccessError> {
+    async fn signed(&self, token: &SecretString) -> Result<VerifiedToken, AccessError> {
         let claims: Claims = self.inner.signing_keys.verify(TYPE, token).await?;
         let endpoints = self.endpoints();
         if claims.iss != endpoints.issuer() {
@@ -102,7 +102,7 @@ impl AuthorizationServer {
         }
         let (issued_at, expires_at) = (to_time(claims.iat)?, to_time(claims.exp)?);
         let (subject, grant) = (Subject::new(claims.sub), GrantId::given(&claims.grant_id));
-        Ok(Access {
+        let access = Access {
             owner: Grant::owner_of(&subject, &grant),
             subject,
             grant,
@@ -110,7 +110,9 @@ impl AuthorizationServer {
             scopes: claims.scope,
             issued_at,
             expires_at,
-        })
+        };
+        let grant = self.inner.grant_states.of(&access.owner);
+        Ok(VerifiedToken { access: access.into(), grant })
     }
 
     /// Makes an access token for a grant.

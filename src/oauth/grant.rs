@@ -202,15 +202,20 @@ impl AuthorizationServer {
     /// it had not ended yet.
     pub async fn end_grant(&self, id: &GrantId, reason: EndReason) -> Result<Option<Grant>, vault::Error> {
         let ended = Some((self.inner.clock.now(), reason));
-        let end = |grant: Option<Grant>| match grant {
-            Some(grant) if grant.ended.is_none() => {
-                let grant = Grant { ended, ..grant };
-                (Next::Write(grant.clone(), None), Some(grant))
+        let end = |grant: Option<Grant>| {
+            let owner = grant.as_ref().map(Grant::owner);
+            match grant {
+                Some(grant) if grant.ended.is_none() => {
+                    let grant = Grant { ended, ..grant };
+                    (Next::Write(grant.clone(), None), (owner, Some(grant)))
+                }
+                _ => (Next::Keep, (owner, None)),
             }
-            _ => (Next::Keep, None),
         };
-        let grant = self.records().change(GRANT, id.as_str(), end).await?;
-        self.inner.grant_states.set_ended(id);
+        let (owner, grant) = self.records().change(GRANT, id.as_str(), end).await?;
+        if let Some(owner) = &owner {
+            self.inner.grant_states.of(owner).set_ended();
+        }
         if let Some(grant) = &grant {
             tracing::info!(grant = %id, reference = grant.reference, ?reason, "a grant has ended");
             metrics::grant_ended(reason.name());

@@ -112,7 +112,7 @@ impl AuthorizationServer {
         let records = Records::new(vault, settings.origin.to_string());
         let server_keys = ServerKeys::open(&records).await?;
         let signing_keys = SigningKeys::open(records.clone(), clock.clone()).await?;
-        let (grant_states, verified_tokens) = (GrantStates::new(), VerifiedTokens::new());
+        let (grant_states, verified_tokens) = (GrantStates::default(), VerifiedTokens::new());
         let endpoints = Endpoints::new(&settings.origin);
         let clients = Clients::new(records.clone(), &server_keys, &endpoints, network, clock.clone());
         let inner = Inner {

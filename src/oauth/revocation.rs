@@ -44,7 +44,7 @@ impl AuthorizationServer {
             return Ok(Some(token.grant));
         }
         match self.verify_alone(token).await {
-            Ok(access) => Ok(Some(access.grant.clone())),
+            Ok(verified) => Ok(Some(verified.access.grant.clone())),
             Err(AccessError::Invalid(_)) => Ok(None),
             Err(AccessError::Store(error)) => Err(error),
         }

@@ -22,7 +22,7 @@ const STATIC_TOKEN: &str = "bench-0123456789abcdef";
 const CONNECTIONS: usize = 16;
 
 /// Rounds, and requests of each kind to each server in a round.
-const ROUNDS: usize = 21;
+const ROUNDS: usize = 61;
 const REQUESTS: usize = 1600;
 
 /// Time-out of the whole run.

@@ -24,7 +24,7 @@ use tracing_subscriber::{
 
 #[cfg(feature = "otlp")]
 pub use self::otlp::{continue_trace, flush};
-pub use self::request_id::RequestId;
+pub use self::request_id::{RequestId, span_of_request};
 use crate::{
     redact::Redactor,
     text::{escaped, escaped_json},
@@ -79,7 +79,11 @@ fn subscriber<W: Write>(
         LogFormat::Text => layer.with_ansi(false).boxed(),
         LogFormat::Json => layer.json().boxed(),
     };
-    tracing_subscriber::registry().with(layer.with_filter(filter))
+    // A filter for all layers costs less, but what goes to a collector is not filtered as the log is.
+    #[cfg(feature = "otlp")]
+    return tracing_subscriber::registry().with(layer.with_filter(filter));
+    #[cfg(not(feature = "otlp"))]
+    tracing_subscriber::registry().with(filter).with(layer)
 }
 
 /// A log file or terminal behind the redactor. Each log line is written whole, in one write.

@@ -296,7 +296,7 @@ async fn what_is_beyond_the_scopes_is_hidden_and_refused() {
     assert_eq!(server.sandbox.count("POST /health-ai/analyze"), 0);
 }
 
-/// The header `Mcp-Name` is the client's word; the body decides.
+/// The header `Mcp-Name` is the client's word: a body that says something else is refused, encoded or not.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lie_about_the_tool_does_not_widen_the_scopes() {
     let server = HostedServer::start().await;
@@ -304,7 +304,11 @@ async fn a_lie_about_the_tool_does_not_widen_the_scopes() {
     let token = text_of(&tokens, "access_token");
     let params = json!({"name": "health_analyze", "arguments": {"prompt": "x", "analysis_type": "general"}});
     let lie = server.modern(token, "tools/call", Some("list_models"), params.clone());
-    assert_eq!(server.send(lie).await.status(), 403);
+    assert_eq!(server.send(lie).await.status(), 400);
+    // "health_analyze" in base64.
+    let encoded = Some("=?base64?aGVhbHRoX2FuYWx5emU=?=");
+    let encoded = server.modern(token, "tools/call", encoded, params.clone());
+    assert_eq!(server.send(encoded).await.status(), 403);
     // As a request of an earlier revision, which has no such header, in a session and without one.
     let legacy = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
     let request =

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use http::HeaderMap;
 use rmcp::model::Extensions;
 use serde::Deserialize;
 
@@ -14,6 +15,12 @@ use crate::{
     account::Owner,
     oauth::{Scope, Scopes},
 };
+
+/// The method whose target is a URI.
+const READ_RESOURCE: &str = "resources/read";
+
+/// What a value of `Mcp-Name` begins with that is encoded.
+const ENCODED: &str = "=?";
 
 impl Toolset {
     /// The scope that its tools need. Signing in and out needs none: it is about the person's own access.
@@ -67,11 +74,27 @@ struct Params<'a> {
 /// is answered, as is whatever a tool that is not allowed is asked for in another way.
 #[must_use]
 pub fn required_scopes(body: &[u8]) -> Scopes {
-    let Ok(Message { method, params }) = serde_json::from_slice(body) else { return Scopes::default() };
-    let tool = match &*method {
-        "tools/call" => params.name.as_deref(),
-        "prompts/get" => params.name.as_deref().and_then(prompts::tool_of),
-        "resources/read" => params.uri.as_deref().and_then(resources::tool_of),
+    let Ok(Message { method, params: Params { name, uri } }) = serde_json::from_slice(body) else {
+        return Scopes::default();
+    };
+    let target = if method == READ_RESOURCE { uri } else { name };
+    target.map(|target| scopes_for(&method, &target)).unwrap_or_default()
+}
+
+/// Returns all scopes that a request needs whose headers say what it is (MCP 2026-07-28, "Standard Request Headers");
+/// `None` if they do not, or encode it. rmcp refuses a request whose body says something else.
+#[must_use]
+pub fn scopes_required_by_headers(headers: &HeaderMap) -> Option<Scopes> {
+    let text = |name| headers.get(name)?.to_str().ok();
+    let (method, target) = (text("mcp-method")?, text("mcp-name")?);
+    (!target.starts_with(ENCODED)).then(|| scopes_for(method, target))
+}
+
+fn scopes_for(method: &str, target: &str) -> Scopes {
+    let tool = match method {
+        "tools/call" => Some(target),
+        "prompts/get" => prompts::tool_of(target),
+        READ_RESOURCE => resources::tool_of(target),
         _ => None,
     };
     tool.and_then(tools::named).map(ToolSpec::scopes).unwrap_or_default()
@@ -80,11 +103,29 @@ pub fn required_scopes(body: &[u8]) -> Scopes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderName;
     use serde_json::{Value, json};
 
     fn required(method: &str, params: &Value) -> String {
         let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
-        required_scopes(body.to_string().as_bytes()).to_string()
+        let required = required_scopes(body.to_string().as_bytes());
+        let target = params.get("uri").or(params.get("name")).and_then(Value::as_str);
+        let by_headers = target.and_then(|target| scopes_required_by_headers(&headers(method, target)));
+        assert_eq!(by_headers, target.map(|_| required), "{body}");
+        required.to_string()
+    }
+
+    fn headers(method: &str, name: &str) -> HeaderMap {
+        let names = ["mcp-method", "mcp-name"].map(HeaderName::from_static);
+        names.into_iter().zip([method, name].map(|value| value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn headers_that_encode_the_name_say_nothing() {
+        for name in ["=?base64?aGVhbHRoX2FuYWx5emU=?=", "=?Base64?bGlzdF9tb2RlbHM=?="] {
+            assert_eq!(scopes_required_by_headers(&headers("tools/call", name)), None);
+        }
+        assert_eq!(scopes_required_by_headers(&HeaderMap::new()), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use http::request::Parts;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
@@ -16,6 +17,7 @@ use rmcp::{
     service::RequestContext,
 };
 use serde::{Serialize, de::DeserializeOwned};
+use tracing::{Instrument as _, Span};
 
 use super::{
     BondMcp, OwnerServer, Shared, access,
@@ -23,7 +25,7 @@ use super::{
     host::Host,
     tool_error::ToolError,
 };
-use crate::oauth::Scopes;
+use crate::{oauth::Scopes, telemetry::span_of_request};
 
 /// How long a host may keep what never changes while we run, in milliseconds.
 const STATIC_TTL_MS: u64 = 5 * 60 * 1000;
@@ -171,7 +173,8 @@ impl ServerHandler for BondMcp {
         context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
         let (server, scopes) = self.asked_by(&context)?;
-        let read = server.bounded(Box::pin(server.resource(&request.uri, scopes))).await;
+        let read = server.bounded(Box::pin(server.resource(&request.uri, scopes)));
+        let read = read.instrument(span_of(&context)).await;
         let read = read.map_err(ToolError::into_protocol_error).flatten().map(|mut read| {
             (read.ttl_ms, read.cache_scope) = cache_hints(&context, RESOURCE_TTL_MS, CacheScope::Private);
             read
@@ -186,7 +189,8 @@ impl ServerHandler for BondMcp {
         context: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
         let (server, scopes) = self.asked_by(&context)?;
-        let completed = server.bounded(Box::pin(server.completed(&request, scopes))).await;
+        let completed = server.bounded(Box::pin(server.completed(&request, scopes)));
+        let completed = completed.instrument(span_of(&context)).await;
         let completed = server.guard.result(completed.map_err(ToolError::into_protocol_error).flatten());
         completed.map(Guarded::into_inner).map_err(Guarded::into_inner)
     }
@@ -225,9 +229,16 @@ impl ServerHandler for BondMcp {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let (server, scopes) = self.asked_by(&context)?;
+        let span = span_of(&context);
         let host = Host::new(context, scopes, server.guard.clone());
-        server.call(request, &host).await.map(Guarded::into_inner).map_err(Guarded::into_inner)
+        let answer = server.call(request, &host).instrument(span).await;
+        answer.map(Guarded::into_inner).map_err(Guarded::into_inner)
     }
+}
+
+/// The span of the HTTP request, if it came over HTTP.
+fn span_of(context: &RequestContext<RoleServer>) -> Span {
+    context.extensions.get::<Parts>().map_or_else(Span::none, |parts| span_of_request(&parts.extensions))
 }
 
 fn only_page(page: Option<&PaginatedRequestParams>) -> Result<(), ErrorData> {

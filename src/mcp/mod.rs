@@ -34,7 +34,7 @@ use rmcp::model::{
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
-    access::required_scopes,
+    access::{required_scopes, scopes_required_by_headers},
     permits::Limits,
     selection::{Selection, SelectionError},
     tools::Toolset,

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use http::{Extensions, Method};
+use tracing::Span;
 use uuid::Uuid;
 
 /// Longest accepted id of a proxy, in characters.
@@ -29,6 +31,19 @@ impl RequestId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Makes the span of the request, which is on at every level of the log. The path is left out: that of a sign-in page
+    /// is known to its person only.
+    #[must_use]
+    pub fn span(&self, method: &Method) -> Span {
+        tracing::error_span!("http", request_id = %self.0, %method)
+    }
+}
+
+/// Returns the span in the extensions of an HTTP request; a disabled one if there is none.
+#[must_use]
+pub fn span_of_request(extensions: &Extensions) -> Span {
+    extensions.get().cloned().unwrap_or_else(Span::none)
 }
 
 #[cfg(test)]

@@ -22,18 +22,20 @@ use rmcp::transport::{
 use serde::Deserialize;
 use serde_json::json;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::Instrument as _;
 
 use super::{
     authentication::{Authentication, Caller, Rejection},
     http::{Protection, TOKEN_WANTED},
-    request_body::{BodyMemory, MAX_BODY_BYTES, discard},
+    request_body::{BodyMemory, CountedBody, MAX_BODY_BYTES, discard},
     sessions::Sessions,
     shares::{Share, Shares},
 };
 use crate::{
     account::Owner,
-    mcp::{BondMcp, required_scopes},
+    mcp::{BondMcp, required_scopes, scopes_required_by_headers},
     oauth::{self, Scopes},
+    telemetry::span_of_request,
 };
 
 /// Largest body of a request without a good token that is read, in bytes.
@@ -105,32 +107,15 @@ impl Endpoint {
     }
 
     pub async fn answer(State(endpoint): State<Arc<Self>>, request: Request) -> Response {
-        let Caller { owner, scopes } = match endpoint.authentication.verify(request.headers()).await {
-            Ok(caller) => caller,
-            Err(rejection) => {
-                let is_read = discard(request.into_body().into_data_stream(), MAX_REJECTED_BYTES).await;
-                let mut response = endpoint.rejected(rejection);
-                if !is_read {
-                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                }
-                return response;
-            }
+        let span = span_of_request(request.extensions());
+        let (owner, head, body) = match endpoint.admitted(request).instrument(span).await {
+            Ok(admitted) => admitted,
+            Err(refused) => return refused,
         };
-        let (mut head, body) = request.into_parts();
-        // Read before any lock is taken, so that a slow body blocks no other request.
-        let body = match endpoint.body_memory.read(&owner, body).await {
-            Ok(body) => body,
-            Err((status, reason)) => return refusal(status, reason),
-        };
-        if let Some(refused) = endpoint.beyond_scopes(scopes, &body.bytes) {
-            return refused;
-        }
         let route = Route::of(&head, &body.bytes);
-        // From here `mcp` takes whose request it is and what it may use.
-        head.extensions.insert(owner.clone());
-        head.extensions.insert(scopes);
         let waits = head.method == Method::GET;
         let request = Request::from_parts(head, Body::from(body.bytes.clone()));
+        // Outside of the span, which all tasks of rmcp would enter with every step. `mcp` enters it where it logs.
         match route {
             Route::Stateless => endpoint.stateless.handle(request).await.map(Body::new),
             Route::Session if endpoint.sessions.is_theirs(&owner, request.headers()) => {
@@ -153,6 +138,32 @@ impl Endpoint {
                 })
             }
         }
+    }
+
+    /// Returns whose a request is, and the request, once it is read; or the answer to one that is refused.
+    async fn admitted(&self, request: Request) -> Result<(Owner, Parts, CountedBody), Response> {
+        let Caller { owner, scopes } = match self.authentication.verify(request.headers()).await {
+            Ok(caller) => caller,
+            Err(rejection) => {
+                let is_read = discard(request.into_body().into_data_stream(), MAX_REJECTED_BYTES).await;
+                let mut response = self.rejected(rejection);
+                if !is_read {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                return Err(response);
+            }
+        };
+        let (mut head, body) = request.into_parts();
+        // Read before any lock is taken, so that a slow body blocks no other request.
+        let body = self.body_memory.read(&owner, body).await;
+        let body = body.map_err(|(status, reason)| refusal(status, reason))?;
+        if let Some(refused) = self.beyond_scopes(scopes, &head.headers, &body.bytes) {
+            return Err(refused);
+        }
+        // From here `mcp` takes whose request it is and what it may use.
+        head.extensions.insert(owner.clone());
+        head.extensions.insert(scopes);
+        Ok((owner, head, body))
     }
 
     /// Returns the number of open sessions.
@@ -179,14 +190,16 @@ impl Endpoint {
     }
 
     /// Refuses a request for more than its scopes (RFC 6750, section 3.1; MCP authorization, "Scope Challenge
-    /// Handling"). The body says what it asks for, not its headers.
-    fn beyond_scopes(&self, scopes: Scopes, body: &[u8]) -> Option<Response> {
+    /// Handling").
+    fn beyond_scopes(&self, scopes: Scopes, headers: &HeaderMap, body: &[u8]) -> Option<Response> {
         let Authentication::Grants(server) = &self.authentication else { return None };
         if scopes == Scopes::all() {
             return None;
         }
+        let by_headers = is_stateless(headers).then(|| scopes_required_by_headers(headers)).flatten();
+        let required = by_headers.unwrap_or_else(|| required_scopes(body));
         // A tool that needs another scope is not served, with any token.
-        let required = required_scopes(body).intersection(server.scopes());
+        let required = required.intersection(server.scopes());
         (!required.are_within(scopes)).then(|| {
             tracing::info!(%scopes, %required, "a request was beyond its scopes");
             let challenge = oauth::challenge(server.endpoints(), Some("insufficient_scope"), required);

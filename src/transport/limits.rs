@@ -7,9 +7,8 @@ mod bucket;
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
-    extract::{Request, State},
-    middleware::{self, Next},
+    Json,
+    extract::Request,
     response::{Html, IntoResponse as _, Response},
 };
 use http::{
@@ -127,38 +126,6 @@ pub struct Limits {
     clients: Cache<(Class, ClientAddress), Arc<Bucket>>,
 }
 
-async fn limit(State(limits): State<Arc<Limits>>, request: Request, next: Next) -> Response {
-    let Some(class) = Class::of(request.method(), request.uri().path()) else {
-        return next.run(request).await;
-    };
-    let client = ClientAddress::of(request.extensions());
-    if class == Class::Mcp && request.headers().contains_key(AUTHORIZATION) {
-        // Whoever has a valid token is let in, however many mistakes others make at the same address. A mistake counts for
-        // those that follow; it is answered itself, since a host must learn that its token has expired.
-        let response = next.run(request).await;
-        if class.is_mistake(response.status()) {
-            let _ = limits.of(class, client).take();
-        }
-        return response;
-    }
-    let counted = limits.of(class, client);
-    if class.limit().counts == Counts::All {
-        return match counted.take() {
-            Ok(()) => next.run(request).await,
-            Err(wait) => too_many(class, wait),
-        };
-    }
-    // Taken before the work: a client that hangs up ends this future, and has made a mistake then.
-    if let Err(wait) = counted.take() {
-        return too_many(class, wait);
-    }
-    let response = next.run(request).await;
-    if !class.is_mistake(response.status()) {
-        counted.give_back();
-    }
-    response
-}
-
 /// The buckets that a request is counted in.
 struct Counted<'a> {
     limit: Limit,
@@ -168,15 +135,40 @@ struct Counted<'a> {
 }
 
 impl Limits {
-    pub fn new() -> Arc<Self> {
+    pub fn new() -> Self {
         let clients = Cache::builder().max_capacity(MAX_CLIENTS).time_to_idle(FORGOTTEN_AFTER).build();
-        Arc::new(Self { began: Instant::now(), overall: Default::default(), clients })
+        Self { began: Instant::now(), overall: Default::default(), clients }
     }
 
-    /// Refuses requests to `router` beyond the limits. It belongs inside of what notes the client addresses, and of
-    /// CORS.
-    pub fn protect(self: &Arc<Self>, router: Router) -> Router {
-        router.layer(middleware::from_fn_with_state(Arc::clone(self), limit))
+    /// Answers a request of `client`, or refuses it beyond the limits.
+    pub async fn limited<Answering: Future<Output = Response>>(
+        &self,
+        client: ClientAddress,
+        request: Request,
+        answer: impl FnOnce(Request) -> Answering,
+    ) -> Response {
+        let Some(class) = Class::of(request.method(), request.uri().path()) else {
+            return answer(request).await;
+        };
+        if class == Class::Mcp && request.headers().contains_key(AUTHORIZATION) {
+            // Whoever has a valid token is let in, however many mistakes others make at the same address. A mistake counts for
+            // those that follow; it is answered itself, since a host must learn that its token has expired.
+            let response = answer(request).await;
+            if class.is_mistake(response.status()) {
+                let _ = self.of(class, client).take();
+            }
+            return response;
+        }
+        // Taken before the work: a client that hangs up ends this future, and has made a mistake then.
+        let counted = self.of(class, client);
+        if let Err(wait) = counted.take() {
+            return too_many(class, wait);
+        }
+        let response = answer(request).await;
+        if counted.limit.counts == Counts::Mistakes && !class.is_mistake(response.status()) {
+            counted.give_back();
+        }
+        response
     }
 
     fn of(&self, class: Class, client: ClientAddress) -> Counted<'_> {

@@ -1,7 +1,6 @@
 //! MCP over stdio and over streamable HTTP, and the routes of a hosted server.
 
 mod authentication;
-mod client_address;
 mod endpoint;
 pub mod hosted;
 pub mod http;
@@ -9,7 +8,6 @@ mod limits;
 mod lines;
 pub mod metrics;
 mod request_body;
-mod request_id;
 mod sessions;
 mod shares;
 pub mod stdio;

@@ -1,13 +1,9 @@
 //! Cross-origin requests of programs that run in web pages (Fetch standard, "CORS protocol"). Every origin may make
 //! them, as none carries anything that a browser adds by itself: no cookies, no credentials.
 
-use axum::{
-    extract::Request,
-    middleware::Next,
-    response::{IntoResponse, Response},
-};
+use axum::extract::Request;
 use http::{
-    HeaderMap, HeaderValue, Method, StatusCode,
+    HeaderMap, HeaderValue, Method,
     header::{
         ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
         ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
@@ -18,14 +14,14 @@ use http::{
 /// know it need the names.
 const HEADERS: &str = "Authorization, Content-Type, Mcp-Protocol-Version, Mcp-Session-Id, Mcp-Method, Mcp-Name, Last-Event-ID, *";
 
-/// Adds the answers of CORS, and answers preflights.
-pub(super) async fn allow_every_origin(request: Request, next: Next) -> Response {
-    let is_preflight =
-        request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-    let mut response =
-        if is_preflight { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
-    let headers = response.headers_mut();
-    let mut set = |name, value| HeaderMap::insert(headers, name, HeaderValue::from_static(value));
+/// Whether a browser asks which requests it may make.
+pub(super) fn is_preflight(request: &Request) -> bool {
+    request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+/// Adds the headers of an answer, or of one to a preflight.
+pub(super) fn allow_every_origin(headers: &mut HeaderMap, is_preflight: bool) {
+    let mut set = |name, value| headers.insert(name, HeaderValue::from_static(value));
     set(ACCESS_CONTROL_ALLOW_ORIGIN, "*");
     if is_preflight {
         set(ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST, DELETE");
@@ -35,5 +31,4 @@ pub(super) async fn allow_every_origin(request: Request, next: Next) -> Response
     } else {
         set(ACCESS_CONTROL_EXPOSE_HEADERS, "WWW-Authenticate, Mcp-Session-Id, Retry-After");
     }
-    response
 }

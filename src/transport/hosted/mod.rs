@@ -5,6 +5,7 @@ mod cors;
 mod detached;
 mod endpoints;
 mod metadata;
+mod middleware;
 mod readiness;
 
 use std::{
@@ -14,8 +15,7 @@ use std::{
 
 use axum::{
     Router,
-    extract::State,
-    middleware::from_fn,
+    extract::{Request, State},
     response::{IntoResponse, Response},
     routing::{any, get, post},
 };
@@ -24,13 +24,14 @@ use tokio::{net::TcpListener, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
-use self::{detached::Detached, readiness::Readiness};
+use self::{
+    detached::Detached,
+    middleware::{Audience, Middleware},
+    readiness::Readiness,
+};
 use super::{
-    client_address::with_client_addresses,
     endpoint::{Endpoint, error},
     http::{Protection, healthz},
-    limits::Limits,
-    request_id::with_request_ids,
 };
 use crate::{
     hosted::Hosted,
@@ -102,31 +103,27 @@ impl HostedHttp {
 
     /// Returns all routes.
     pub fn router(&self, server: &BondMcp, mut protection: Protection) -> Router {
-        let proxies = Arc::new(std::mem::take(&mut protection.trusted_proxies));
+        let middleware = Middleware::new(std::mem::take(&mut protection.trusted_proxies));
         let endpoint = Endpoint::new(server, protection, self.inner.draining.clone());
         let _ = self.inner.endpoint.set(Arc::clone(&endpoint));
-        let mcp = Router::new().route("/mcp", any(Endpoint::answer)).with_state(endpoint);
         let for_programs = Router::new()
-            .merge(mcp)
-            .merge(metadata::routes().with_state(self.clone()))
+            .merge(metadata::routes())
             .route("/register", post(endpoints::register))
             .route("/token", post(endpoints::token))
             .route("/revoke", post(endpoints::revoke))
             .with_state(self.clone())
             .method_not_allowed_fallback(method_not_allowed)
             .fallback(not_found);
-        // Inside of CORS, so that programs in web pages can read why they are refused.
-        let limits = Limits::new();
-        let for_programs = limits.protect(for_programs);
-        let pages = limits.protect(self.inner.hosted.router());
-        // Programs may run in web pages; the pages of this server must not be read by others.
-        let for_programs = for_programs.layer(from_fn(cors::allow_every_origin));
         let probes = Router::new()
             .route("/healthz", get(healthz))
             .route("/readyz", get(readiness::readyz))
             .with_state(self.clone());
-        let routes = with_client_addresses(for_programs.merge(pages).merge(probes), Arc::clone(&proxies));
-        with_request_ids(routes, proxies)
+        let mcp = Router::new().route("/mcp", any(mcp)).with_state((middleware.clone(), endpoint));
+        let others = self.inner.hosted.router().merge(probes);
+        middleware
+            .wrap(Audience::Programs, for_programs)
+            .merge(middleware.wrap(Audience::Others, others))
+            .merge(mcp)
     }
 
     /// Serves the operator's metrics, until the server ends.
@@ -201,6 +198,15 @@ impl HostedHttp {
             }
         });
     }
+}
+
+/// Calls the middleware itself: axum copies and boxes each request for a layer, and this route is used most.
+async fn mcp(
+    State((middleware, endpoint)): State<(Middleware, Arc<Endpoint>)>,
+    request: Request,
+) -> Response {
+    let answer = |request| Endpoint::answer(State(endpoint), request);
+    middleware.handle(Audience::Programs, request, answer).await
 }
 
 /// Anything but the routes, in JSON: hosts look for documents that this server does not have.

@@ -1,32 +1,26 @@
 use std::net::Ipv4Addr;
 
-use axum::{
-    body::{Body, to_bytes},
-    routing::any,
-};
+use axum::body::{Body, to_bytes};
 use futures_util::FutureExt as _;
 use http::HeaderMap;
-use hyper::service::Service as _;
-use hyper_util::service::TowerToHyperService;
 
 use super::*;
 
 /// A server that answers every request with the status in its query, and `?never` not at all.
-struct Server(TowerToHyperService<Router>);
+struct Server(Limits);
 
 impl Server {
     fn new() -> Self {
-        let answer = async |request: Request| match request.uri().query().unwrap_or("200") {
-            "never" => std::future::pending().await,
-            status => StatusCode::from_u16(status.parse().unwrap()).unwrap(),
-        };
-        Self(TowerToHyperService::new(Limits::new().protect(Router::new().fallback(any(answer)))))
+        Self(Limits::new())
     }
 
     async fn send(&self, client: u32, request: http::request::Builder) -> Response {
-        let mut request = request.body(Body::empty()).unwrap();
-        request.extensions_mut().insert(ClientAddress::new(Ipv4Addr::from_bits(client).into()));
-        self.0.call(request).await.unwrap()
+        let client = ClientAddress::new(Ipv4Addr::from_bits(client).into());
+        let answer = async |request: Request| match request.uri().query().unwrap_or("200") {
+            "never" => std::future::pending().await,
+            status => StatusCode::from_u16(status.parse().unwrap()).unwrap().into_response(),
+        };
+        self.0.limited(client, request.body(Body::empty()).unwrap(), answer).await
     }
 
     async fn status(&self, client: u32, method: Method, uri: &str) -> u16 {

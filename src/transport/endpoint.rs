@@ -108,13 +108,14 @@ impl Endpoint {
 
     pub async fn answer(State(endpoint): State<Arc<Self>>, request: Request) -> Response {
         let span = span_of_request(request.extensions());
-        let (owner, head, body) = match endpoint.admitted(request).instrument(span).await {
-            Ok(admitted) => admitted,
-            Err(refused) => return refused,
-        };
-        let route = Route::of(&head, &body.bytes);
+        let (owner, head, CountedBody { bytes, share: _share }) =
+            match endpoint.admitted(request).instrument(span).await {
+                Ok(admitted) => admitted,
+                Err(refused) => return refused,
+            };
+        let route = Route::of(&head, &bytes);
         let waits = head.method == Method::GET;
-        let request = Request::from_parts(head, Body::from(body.bytes.clone()));
+        let request = Request::from_parts(head, Body::from(bytes));
         // Outside of the span, which all tasks of rmcp would enter with every step. `mcp` enters it where it logs.
         match route {
             Route::Stateless => endpoint.stateless.handle(request).await.map(Body::new),

@@ -52,7 +52,7 @@ pub(super) struct BodyMemory(Shares);
 #[derive(Debug)]
 pub(super) struct CountedBody {
     pub bytes: Bytes,
-    _share: Option<Share>,
+    pub share: Option<Share>,
 }
 
 impl BodyMemory {
@@ -64,6 +64,11 @@ impl BodyMemory {
     /// length is not known, it counts as one of the largest.
     pub async fn read(&self, owner: &Owner, body: Body) -> Result<CountedBody, Refusal> {
         let size = body.size_hint().exact().map(|size| usize::try_from(size).unwrap_or(usize::MAX));
+        // Most bodies: they are not copied.
+        if size.is_some_and(|size| size <= FREE_BYTES) {
+            let bytes = timeout(BODY_TIMEOUT, to_bytes(body, FREE_BYTES)).await.map_err(|_| TOO_SLOW)?;
+            return Ok(CountedBody { bytes: bytes.map_err(|_| INCOMPLETE)?, share: None });
+        }
         let mut chunks = body.into_data_stream();
         let read = timeout(BODY_TIMEOUT, self.read_counted(owner, size, &mut chunks)).await;
         match read {
@@ -98,7 +103,7 @@ impl BodyMemory {
         if let Some(share) = &mut share {
             share.shrink_to(read.len().div_ceil(UNIT_BYTES));
         }
-        Ok(CountedBody { bytes: read.freeze(), _share: share })
+        Ok(CountedBody { bytes: read.freeze(), share })
     }
 
     async fn take(&self, owner: &Owner, bytes: usize) -> Result<Share, Refusal> {

@@ -231,6 +231,45 @@ async fn cached_models_serve_the_owner_who_asked_for_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rate_limit_of_one_owner_holds_no_other_back() {
+    let service = Service::signed_in().await;
+    service.sandbox.faults().next(MODELS, Fault::TooMany(Some("120".to_owned())));
+    let refused = service.call("ada", "list_models", json!({})).await.to_string();
+    assert!(refused.contains("rate_limited"), "{refused}");
+    let asked = service.sandbox.count(MODELS);
+    let refused = service.call("ada", "list_models", json!({})).await.to_string();
+    assert!(refused.contains("rate_limited"), "{refused}");
+    assert_eq!(service.sandbox.count(MODELS), asked, "Ada's second call is not sent");
+    service.ok("grace", "list_models", json!({})).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_for_one_owner_pause_no_other() {
+    let service = Service::signed_in().await;
+    service.sandbox.faults().always(MODELS, Fault::Status(503));
+    for _ in 0..5 {
+        service.call("ada", "list_models", json!({})).await;
+    }
+    service.sandbox.faults().clear();
+    let paused = service.call("ada", "list_models", json!({})).await.to_string();
+    assert!(paused.contains("calls are paused"), "{paused}");
+    service.ok("grace", "list_models", json!({})).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_for_several_owners_pause_all() {
+    let service = Service::signed_in().await;
+    service.sign_in("eve", EMAIL, &service.place.password).await;
+    service.sandbox.faults().always(MODELS, Fault::Status(503));
+    for name in ["ada", "ada", "ada", "grace", "grace"] {
+        service.call(name, "list_models", json!({})).await;
+    }
+    service.sandbox.faults().clear();
+    let paused = service.call("eve", "list_models", json!({})).await.to_string();
+    assert!(paused.contains("calls are paused"), "{paused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_owner_is_told_once_who_they_are_signed_in_as() {
     let service = Service::signed_in().await;
     for (name, named) in

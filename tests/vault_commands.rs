@@ -7,10 +7,12 @@ mod common;
 use std::{
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::PathBuf,
+    process::Stdio,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Instant,
 };
 
 use bondmcp_server::{sandbox::RunningSandbox, secret::SecretString};
@@ -242,6 +244,28 @@ async fn four_servers_read_and_write_while_the_key_is_changed() {
     for key in old {
         assert_failed(&with_keys(&place.0, &key, &["status"]).await, 1, "right key");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rekey_that_is_killed_anywhere_while_four_servers_work_loses_nothing() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = WithKeyFile::signed_in(&sandbox).await;
+    let busy = Busy::start(|| place.command(&["stdio"])).await;
+    let (old, began) = (place.keys(), Instant::now());
+    assert_eq!(place.run(&["vault", "rekey"]).await.0, Some(0));
+    let whole = began.elapsed();
+    for part in 1..=8 {
+        let mut rekey = place.command(&["vault", "rekey"]);
+        let mut rekey = rekey.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+        if tokio::time::timeout(whole * part / 9, rekey.wait()).await.is_err() {
+            rekey.kill().await.unwrap();
+        }
+    }
+    let (code, out, err) = place.run(&["vault", "rekey"]).await;
+    assert_eq!(code, Some(0), "{out}{err}");
+    let made = busy.stop().await;
+    assert_stored(&mut place.command(&["keys", "list", "--json"]), &made).await;
+    assert_failed(&with_keys(&place.0, &old, &["status"]).await, 1, "right key");
 }
 
 /// A place whose vault is in PostgreSQL, with the keys in the operator's file.

@@ -9,14 +9,14 @@ use bondmcp_server::{
     bondmcp::wire::Permission,
     clock::Clock,
     oauth::Grant,
-    sandbox::{Fault, Plan},
+    sandbox::{Fault, Plan, SandboxConfig},
 };
 use chrono::TimeDelta;
 use common::{
     EMAIL,
     consent::{Browser, form_token, text},
     hosted_server::{Authorization, HostedServer, Setup, parameter, status_and_json},
-    raw, secrets, within,
+    like_the_seed, raw, secrets, within,
 };
 use serde_json::{Value, json};
 
@@ -163,6 +163,59 @@ async fn without_a_further_key_the_session_is_used_and_its_owner_alone_renews_it
     assert_ne!(sign_in_url(&one), sign_in_url(&other), "each connection has a page of its own");
     let models = with_a_key.call(&server, "list_models", json!({})).await;
     assert_eq!(models["structuredContent"]["count"], 3, "the key works on: {models}");
+}
+
+/// Where BondMCP gives refresh tokens, nobody is asked to sign in again: any replica renews the session.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_further_key_a_session_with_a_refresh_token_is_renewed() {
+    let server = HostedServer::start_with(Setup {
+        sandbox: SandboxConfig { refresh_tokens: true, ..like_the_seed() },
+        clock: Clock::manual(chrono::Utc::now()),
+        ..Setup::default()
+    })
+    .await;
+    connect(&server, "models").await;
+    connect(&server, "models").await;
+    server.sandbox.set_plan(EMAIL, Plan::Free);
+    let mut without = connect(&server, "models keys").await;
+    assert_eq!(server.sandbox.live_keys(EMAIL).len(), 2, "the plan allows no third");
+    server.sandbox.set_plan(EMAIL, Plan::Unlimited);
+    let replica = server.replica().await;
+    for server in [&server, &replica, &server] {
+        server.clock.advance(A_SESSION);
+        server.sandbox.expire_tokens();
+        assert_eq!(without.refresh(server).await.0, 200);
+        let models = without.call(server, "list_models", json!({})).await;
+        assert_eq!(models["structuredContent"]["count"], 3, "{models}");
+        let listed = without.call(server, "manage_api_keys", json!({"action": "list"})).await;
+        assert_eq!(listed["structuredContent"]["keys"].as_array().map(Vec::len), Some(2), "{listed}");
+    }
+    assert_eq!(server.sandbox.count("POST /auth/login"), 3, "one for each connection");
+}
+
+/// The key of a connection that ends long after its session is revoked with the refresh token.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_token_revokes_the_key_of_a_connection_that_ends_later() {
+    let server = HostedServer::start_with(Setup {
+        sandbox: SandboxConfig { refresh_tokens: true, ..like_the_seed() },
+        clock: Clock::manual(chrono::Utc::now()),
+        ..Setup::default()
+    })
+    .await;
+    let mut connection = connect(&server, "models").await;
+    assert_eq!(server.sandbox.live_keys(EMAIL).len(), 1);
+    server.clock.advance(A_SESSION);
+    server.sandbox.expire_tokens();
+    assert_eq!(connection.refresh(&server).await.0, 200);
+    let token = connection.tokens["refresh_token"].as_str().unwrap();
+    let form = [("token", token), ("client_id", &connection.client_id)];
+    assert_eq!(server.post_form("/revoke", &form).await.0, 200);
+    within(async {
+        while !server.sandbox.live_keys(EMAIL).is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 /// The call that learns of it has been sent; the next one asks.

@@ -1,5 +1,5 @@
 //! rmcp's own client at a hosted server, in each way in which a server can know a client: from the challenge to calls,
-//! refresh, step-up and revocation. The person's consent is given directly.
+//! refresh, step-up and revocation. The person signs in and agrees on the pages.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(clippy::disallowed_types, reason = "this is the host's side")]
 
@@ -7,6 +7,7 @@ mod common;
 
 use bondmcp_server::oauth::{ClientKind, NewClient, Scopes};
 use common::{
+    consent::Browser,
     hosted_server::{HostedServer, Setup, parameter},
     publisher::Publisher,
     request, secrets, within,
@@ -89,11 +90,10 @@ impl<'a> Connected<'a> {
     }
 }
 
-/// Agrees to all that is asked for at `url`; returns that, and where the client receives the code.
+/// Signs in and agrees to all that is asked for at `url`; returns that, and where the client receives the code.
 async fn agree(server: &HostedServer, url: &Url) -> (bondmcp_server::oauth::AuthorizationRequest, Url) {
     let asked = server.server.authorization_request(url.query().unwrap()).await.unwrap();
-    let (_, answer) = server.agree_to(&asked, asked.scopes).await;
-    (asked, answer)
+    (asked, Browser::new(&[server]).allow_at(url.as_str()).await)
 }
 
 async fn registered(server: &HostedServer, is_confidential: bool) -> (String, Option<String>) {

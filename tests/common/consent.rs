@@ -86,7 +86,11 @@ impl<'a> Browser<'a> {
 
     /// Comes to the consent page, signed in as Ada; returns its path and its form.
     pub async fn consent(&self, authorization: &Authorization) -> (String, Form) {
-        let page = self.authorize(authorization).await;
+        self.consent_to(&format!("/authorize?{}", authorization.query())).await
+    }
+
+    async fn consent_to(&self, request: &str) -> (String, Form) {
+        let page = location(&self.get(request).await);
         self.sign_in(&page, EMAIL, &self.replicas[0].place.password).await;
         let response = self.get(&page).await;
         assert_eq!(response.status(), 200);
@@ -107,7 +111,12 @@ impl<'a> Browser<'a> {
 
     /// Agrees to everything; returns the address that takes the code to the client.
     pub async fn allow(&self, authorization: &Authorization) -> Url {
-        let (page, form) = self.consent(authorization).await;
+        self.allow_at(&format!("/authorize?{}", authorization.query())).await
+    }
+
+    /// The same for the address of an authorization request.
+    pub async fn allow_at(&self, request: &str) -> Url {
+        let (page, form) = self.consent_to(request).await;
         let done = location(&self.decide(&page, &form, "allow").await);
         let answer = self.get(&done).await;
         assert_eq!(answer.status(), 302, "{}", text(answer).await);

@@ -5,7 +5,7 @@ mod common;
 
 use common::{
     EMAIL, Place,
-    hosted_process::{Process, REDIRECT_URI, password},
+    hosted_process::{ORIGIN, Process, REDIRECT_URI, password},
     like_the_seed, sandbox, within,
 };
 use serde_json::Value;
@@ -79,6 +79,56 @@ async fn a_connection_is_seen_in_the_figures_and_in_the_log_by_its_reference() {
         assert_eq!(&line["fields"]["reference"], reference, "{line}");
         assert!(line["span"]["request_id"].is_string(), "{line}");
     }
+}
+
+/// RFC 9700, section 2.1.1 and RFC 6749, section 4.1.2: a code that is used twice was stolen, and the operator sees that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_code_that_is_used_again_is_counted_audited_and_traced() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    let process = Process::start(&place, &[]).await;
+    let (client_id, code) = process.code(&place).await;
+    let tokens = process.redeem(&client_id, &code).await;
+    assert_eq!(
+        (tokens.status().as_u16(), &tokens.headers()["cache-control"]),
+        (200, &"no-store".parse().unwrap())
+    );
+    assert_eq!(process.redeem(&client_id, &code).await.status(), 400);
+    within(async {
+        while !sandbox.live_keys(EMAIL).is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let figures = process.figures().await;
+    let name = r#"bondmcp_grants_ended_total{reason="replay"}"#;
+    assert_eq!(figures.get(name), Some(&1.0), "{figures:#?}");
+
+    let log = process.end().await;
+    let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let reference = lines.find_map(|line| line["fields"]["reference"].as_str().map(ToOwned::to_owned));
+    let reference = reference.unwrap_or_else(|| panic!("{log}"));
+    let (code, out, err) = place.run(&["auth", "trace", &reference, "--json", "--public-url", ORIGIN]).await;
+    assert_eq!(code, Some(0), "{err}");
+    let trace: Value = serde_json::from_str(&out).unwrap();
+    let steps: Vec<_> =
+        trace["steps"].as_array().unwrap().iter().map(|step| step["step"].as_str().unwrap()).collect();
+    let expected = [
+        "request checked",
+        "sign-in shown",
+        "signed in",
+        "consent shown",
+        "allowed",
+        "credential stored",
+        "code sent",
+        "code redeemed",
+        "ended: a code or token was used again",
+    ];
+    assert_eq!(steps, expected);
+    let (_, audit, _) = place.run(&["audit", "--json"]).await;
+    let entries = audit.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let ends: Vec<_> = entries.filter(|entry| entry["action"] == "ended_by_replay").collect();
+    assert!(ends.len() == 1 && ends[0]["outcome"] == "replay", "{audit}");
 }
 
 /// Nobody has a reference for a request that was refused at once.

@@ -118,20 +118,30 @@ impl Process {
 
     /// Connects a new client to the account of `place`, over sign-in and consent; returns its id and its tokens.
     pub async fn connect(&self, place: &Place) -> (String, Value) {
+        let (client_id, code) = self.code(place).await;
+        let tokens = json_of(self.redeem(&client_id, &code).await).await;
+        assert!(tokens["access_token"].is_string(), "{tokens}");
+        (client_id, tokens)
+    }
+
+    /// Lets the person of `place` sign in and agree to a new client; returns the client's id and its code.
+    pub async fn code(&self, place: &Place) -> (String, String) {
         let client_id = self.register(REDIRECT_URI).await;
         let mut browser = self.authorize(&client_id).await;
         browser.consent(self, place).await;
-        let code = browser.allow(self).await;
+        (client_id, browser.allow(self).await)
+    }
+
+    /// Redeems a code.
+    pub async fn redeem(&self, client_id: &str, code: &str) -> Response {
         let form = [
             ("grant_type", "authorization_code"),
-            ("code", &*code),
-            ("client_id", &client_id),
+            ("code", code),
+            ("client_id", client_id),
             ("redirect_uri", REDIRECT_URI),
             ("code_verifier", VERIFIER),
         ];
-        let tokens = json_of(within(self.post_form("/token", &form).send()).await.unwrap()).await;
-        assert!(tokens["access_token"].is_string(), "{tokens}");
-        (client_id, tokens)
+        within(self.post_form("/token", &form).send()).await.unwrap()
     }
 
     /// Calls a tool without arguments, as a host of 2026-07-28; returns the answer.

@@ -296,7 +296,8 @@ async fn what_is_beyond_the_scopes_is_hidden_and_refused() {
     assert_eq!(server.sandbox.count("POST /health-ai/analyze"), 0);
 }
 
-/// The header `Mcp-Name` is the client's word: a body that says something else is refused, encoded or not.
+/// The header `Mcp-Name` is the client's word: a body that says something else is refused, encoded or not (MCP 2026-07-28,
+/// "Standard Request Headers"; MCP authorization, "Scope Challenge Handling").
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lie_about_the_tool_does_not_widen_the_scopes() {
     let server = HostedServer::start().await;

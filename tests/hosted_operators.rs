@@ -371,6 +371,24 @@ async fn apps_are_offered_what_the_operator_serves_and_allows() {
     assert!(code == Some(2) && told.contains("--toolsets"), "{told}");
 }
 
+/// RFC 6749, section 5.1 (`expires_in`); RFC 9207, section 3 (the metadata says whether responses name the issuer).
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lifetime_of_tokens_and_the_issuer_in_responses_are_the_operators() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    for (flags, lifetime, sends_iss) in
+        [(&[][..], 900, true), (&["--access-token-lifetime", "60", "--no-iss"], 60, false)]
+    {
+        let process = Process::start(&place, flags).await;
+        let path = "/.well-known/oauth-authorization-server";
+        let metadata = json_of(within(process.get(path).send()).await.unwrap()).await;
+        let told = metadata.get("authorization_response_iss_parameter_supported");
+        assert_eq!(told == Some(&json!(true)), sends_iss, "{metadata}");
+        assert_eq!(process.connect(&place).await.1["expires_in"], lifetime);
+        process.end().await;
+    }
+}
+
 /// A challenge for a scope that is not offered would send the host around in a circle.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tool_that_is_not_served_is_no_question_of_scopes() {

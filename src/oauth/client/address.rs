@@ -103,7 +103,7 @@ mod tests {
         }
     }
 
-    // RFC 9700, section 4.15; draft-ietf-oauth-client-id-metadata-document, "Server Side Request Forgery (SSRF) Attacks"
+    // draft-ietf-oauth-client-id-metadata-document, "Server Side Request Forgery (SSRF) Attacks"
     #[test]
     fn special_addresses_are_not_public() {
         for address in addresses(&[

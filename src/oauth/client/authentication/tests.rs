@@ -144,7 +144,7 @@ async fn what_is_refused_does_not_use_up_an_id() {
     assert!(signer.send(&signer.key.sign(&claims)).await.is_ok());
 }
 
-// RFC 7523, section 3; RFC 9700, section 4.8.1 (audience)
+// RFC 7523, section 3
 #[tokio::test]
 async fn an_assertion_with_wrong_claims_is_refused() {
     let signer = Signer::new(Algorithm::ES256).await;

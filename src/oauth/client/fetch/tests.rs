@@ -118,6 +118,7 @@ async fn the_address_that_is_checked_is_the_one_connected_to() {
     assert_eq!((server.connections(), names.left()), (2, 0));
 }
 
+// draft-ietf-oauth-client-id-metadata-document: no automatic redirects; an answer other than 200 with JSON is an error.
 #[tokio::test]
 async fn redirects_are_not_followed() {
     let server = Server::start().await;
@@ -131,6 +132,7 @@ async fn redirects_are_not_followed() {
     assert_eq!(server.requests(), 5);
 }
 
+// The same; RFC 9700, section 2.6 (TLS).
 #[tokio::test]
 async fn only_small_json_over_tls_is_read() {
     let server = Server::start().await;
@@ -162,6 +164,7 @@ async fn only_small_json_over_tls_is_read() {
     assert_eq!(fetch(&other.network(), &url).await, Err(FetchError::Unreachable));
 }
 
+// The same: a document that never arrives.
 #[tokio::test]
 async fn what_does_not_arrive_in_time_is_given_up() {
     let server = Server::start().await;

@@ -77,6 +77,12 @@ def spoiled(token):
     return token[:-6] + ("AAAAAA" if token[-6:] != "AAAAAA" else "BBBBBB")
 
 
+def rmcp(it):
+    told = it.sign_in(str(HERE.parents[1] / "target/debug/examples/rmcp_client"), it.server.url)
+    assert told.count("sandbox-general-1") == 2 and "revoked" in told, told
+    assert not it.server.live_tokens()
+
+
 def inspector(it):
     base = ["mcp-inspector", "--cli", "--server-url", it.server.url, "--transport", "http"]
     call = ["--method", "tools/call", "--tool-name", "list_models"]

@@ -32,6 +32,7 @@ CLIENTS = {
     "Python SDK, with a secret, post": (False, Forms, python("legacy", "client_secret_post")),
     "TypeScript SDK 1, in Chromium": (False, Chromium, command(command_line.typescript_sdk, "sdk")),
     "TypeScript SDK 2": (True, Forms, command(command_line.typescript_sdk, "client")),
+    "rmcp, in Chromium": (True, Chromium, command(command_line.rmcp)),
     "Inspector, in Chromium": (True, Chromium, command(command_line.inspector)),
     "mcp-remote, in Chromium": (True, Chromium, command(command_line.mcp_remote)),
     "Claude Code": (True, Forms, command(command_line.claude_code)),

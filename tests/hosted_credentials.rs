@@ -53,6 +53,16 @@ async fn at_a_time() -> HostedServer {
     HostedServer::start_with(Setup { clock: Clock::manual(chrono::Utc::now()), ..Setup::default() }).await
 }
 
+/// The same where BondMCP gives refresh tokens.
+async fn with_refresh_tokens() -> HostedServer {
+    HostedServer::start_with(Setup {
+        sandbox: SandboxConfig { refresh_tokens: true, ..like_the_seed() },
+        clock: Clock::manual(chrono::Utc::now()),
+        ..Setup::default()
+    })
+    .await
+}
+
 async fn grants(server: &HostedServer) -> Vec<Grant> {
     server.server.all_grants().await.unwrap()
 }
@@ -168,12 +178,7 @@ async fn without_a_further_key_the_session_is_used_and_its_owner_alone_renews_it
 /// Where BondMCP gives refresh tokens, nobody is asked to sign in again: any replica renews the session.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_further_key_a_session_with_a_refresh_token_is_renewed() {
-    let server = HostedServer::start_with(Setup {
-        sandbox: SandboxConfig { refresh_tokens: true, ..like_the_seed() },
-        clock: Clock::manual(chrono::Utc::now()),
-        ..Setup::default()
-    })
-    .await;
+    let server = with_refresh_tokens().await;
     connect(&server, "models").await;
     connect(&server, "models").await;
     server.sandbox.set_plan(EMAIL, Plan::Free);
@@ -196,12 +201,7 @@ async fn without_a_further_key_a_session_with_a_refresh_token_is_renewed() {
 /// The key of a connection that ends long after its session is revoked with the refresh token.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refresh_token_revokes_the_key_of_a_connection_that_ends_later() {
-    let server = HostedServer::start_with(Setup {
-        sandbox: SandboxConfig { refresh_tokens: true, ..like_the_seed() },
-        clock: Clock::manual(chrono::Utc::now()),
-        ..Setup::default()
-    })
-    .await;
+    let server = with_refresh_tokens().await;
     let mut connection = connect(&server, "models").await;
     assert_eq!(server.sandbox.live_keys(EMAIL).len(), 1);
     server.clock.advance(A_SESSION);

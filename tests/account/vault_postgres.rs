@@ -1,0 +1,192 @@
+//! The vault in PostgreSQL: lost connections, restarts, what is heard of changes, and what its errors say.
+
+use std::{path::Path, time::Duration};
+
+use crate::common::{
+    postgres::{self, Stop},
+    within,
+};
+use bondmcp_server::{
+    config::{SealingKeySource, VaultLocation},
+    error::UserFacingError,
+    vault::{ChangeMarker, Error, Keyring, RecordId, RecordKind, Vault},
+};
+use futures_util::future::join_all;
+
+const LONG: Duration = Duration::from_hours(1);
+
+async fn open(url: &str) -> Result<Vault, Error> {
+    let location = VaultLocation::Postgres(url.parse().unwrap());
+    let source = SealingKeySource::Given("ab".repeat(32).into());
+    let (keyring, _) = Keyring::load(&source, Path::new(""), &location).await?;
+    Vault::open(&location, keyring).await
+}
+
+fn id(owner: &str) -> RecordId {
+    RecordId { kind: RecordKind::ACCOUNT, owner: owner.to_owned(), origin: "u".to_owned() }
+}
+
+/// Waits until changes are heard of; returns the marker then.
+async fn heard(vault: &Vault, id: &RecordId) -> ChangeMarker {
+    within(async {
+        loop {
+            if let Some(marker) = vault.change_marker(id) {
+                return marker;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+}
+
+/// Waits until the marker is another one than `before`, and known.
+async fn changed(vault: &Vault, id: &RecordId, before: &ChangeMarker) {
+    within(async {
+        while vault.change_marker(id).is_none_or(|now| now == *before) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_process_hears_of_the_changes_of_others_and_a_read_is_none() {
+    let Some(database) = postgres::database() else { return };
+    let (vault, other) = (open(&database.url).await.unwrap(), open(&database.url).await.unwrap());
+    let mut version = None;
+    let mut marker = heard(&vault, &id("a")).await;
+    for _ in 0..3 {
+        version = Some(other.write(&id("a"), version, b"x", None).await.unwrap());
+        changed(&vault, &id("a"), &marker).await;
+        marker = heard(&vault, &id("a")).await;
+        vault.read(&id("a")).await.unwrap().unwrap();
+        other.acquire_lease(&id("a"), "holder", LONG).await.unwrap();
+        assert_eq!(vault.change_marker(&id("a")).unwrap(), marker);
+    }
+    other.delete(&id("a"), 3).await.unwrap();
+    changed(&vault, &id("a"), &marker).await;
+    vault.close().await;
+    assert_eq!(vault.change_marker(&id("a")), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_connections_fail_no_call_and_all_may_have_changed_meanwhile() {
+    let Some(database) = postgres::database() else { return };
+    let vault = open(&database.url).await.unwrap();
+    let mut version = None;
+    for _ in 0..3 {
+        let marker = heard(&vault, &id("a")).await;
+        database.disconnect();
+        version = Some(vault.write(&id("a"), version, b"x", None).await.unwrap());
+        changed(&vault, &id("a"), &marker).await;
+        changed(&vault, &id("unchanged"), &marker).await;
+        database.disconnect();
+        assert!(vault.acquire_lease(&id("a"), "holder", LONG).await.unwrap());
+        database.disconnect();
+        assert_eq!(vault.read(&id("a")).await.unwrap().unwrap().version, version.unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_lose_nothing_while_their_connections_are_lost() {
+    let Some(database) = postgres::database() else { return };
+    open(&database.url).await.unwrap().close().await;
+    let writers = join_all((0..4).map(|_| open(&database.url))).await.into_iter().map(|vault| {
+        let vault = vault.unwrap();
+        tokio::spawn(async move {
+            let mut written = 0_u32;
+            while written < 50 {
+                let record = vault.read(&id("a")).await.unwrap();
+                let count = record.as_ref().map_or(0, |record| record.plaintext[0]);
+                let version = record.map(|record| record.version);
+                match vault.write(&id("a"), version, &[count + 1], None).await {
+                    Ok(_) => written += 1,
+                    Err(error) => assert_eq!(error, Error::Conflict),
+                }
+            }
+        })
+    });
+    let writers: Vec<_> = writers.collect();
+    while !writers.iter().all(tokio::task::JoinHandle::is_finished) {
+        database.disconnect();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    // A write that was made twice, or was thought to have failed, would have changed one of the two.
+    let record = open(&database.url).await.unwrap().read(&id("a")).await.unwrap().unwrap();
+    assert_eq!((record.plaintext[0], record.version), (200, 200));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_of_the_server_is_waited_for_and_those_who_wait_for_a_lease_go_on_waiting() {
+    let Some(cluster) = postgres::cluster() else { return };
+    let database = cluster.database();
+    let vault = open(&database.url).await.unwrap();
+    let mut version = vault.write(&id("a"), None, b"x", None).await.unwrap();
+    for how in [Stop::Fast, Stop::Immediate] {
+        vault.acquire_lease(&id("a"), "holder", LONG).await.unwrap();
+        let marker = heard(&vault, &id("a")).await;
+        let (waiter, seen) = (open(&database.url).await.unwrap(), version);
+        let waiting = tokio::spawn(async move { waiter.lease_wait(&id("a"), seen, LONG).await });
+        cluster.restart(how);
+        assert_eq!(vault.read(&id("a")).await.unwrap().unwrap().version, version);
+        changed(&vault, &id("a"), &marker).await;
+        assert!(!waiting.is_finished());
+        version = vault.write(&id("a"), Some(version), b"x", None).await.unwrap();
+        within(waiting).await.unwrap().unwrap();
+        vault.release_lease(&id("a"), "holder").await.unwrap();
+    }
+
+    cluster.stop(Stop::Fast);
+    assert_eq!(vault.change_marker(&id("a")), None);
+    let a = id("a");
+    let (read, again) = (vault.read(&a), async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        cluster.start_again();
+    });
+    let (read, ()) = tokio::join!(read, again);
+    assert_eq!(read.unwrap().unwrap().version, version, "a call that comes during the restart waits for it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_cannot_be_used_is_told_of_without_its_url_and_its_words() {
+    let Some(cluster) = postgres::cluster() else { return };
+    let database = cluster.database();
+    let parsed = url::Url::parse(&database.url).unwrap();
+    let password = parsed.password().unwrap().to_owned();
+    let with = |change: &dyn Fn(&mut url::Url)| {
+        let mut url = parsed.clone();
+        change(&mut url);
+        String::from(url)
+    };
+    let vault = open(&database.url).await.unwrap();
+    cluster.psql("CREATE ROLE other LOGIN PASSWORD 'canary-other'");
+    cluster.psql("REVOKE CREATE ON SCHEMA public FROM PUBLIC");
+    let mut urls = vec![
+        with(&|url| url.set_password(Some("canary-wrong")).unwrap()),
+        with(&|url| url.set_username("canary-nobody").unwrap()),
+        with(&|url| url.set_path("canary_missing")),
+        with(&|url| url.set_query(Some("sslmode=verify-full"))),
+        with(&|url| url.set_query(Some("sslmode=require"))),
+    ];
+    let mut messages = Vec::new();
+    for url in urls.drain(..) {
+        messages.push((open(&url).await.unwrap_err(), url));
+    }
+    cluster.stop(Stop::Fast);
+    messages.push((open(&database.url).await.unwrap_err(), database.url.clone()));
+    messages.push((vault.read(&id("a")).await.unwrap_err(), database.url.clone()));
+    for (error, url) in &messages {
+        assert!(matches!(error, Error::Server(_)), "{url}: {error}");
+        let told = UserFacingError::from(error);
+        let text = format!("{error} {error:?} {} {}", told.message, told.solution);
+        for private in ["canary", "bondmcp_test", "postgres://", "FATAL", &password] {
+            assert!(!text.contains(private), "{text}");
+        }
+    }
+    let distinct: std::collections::HashSet<_> =
+        messages.iter().map(|(error, _)| error.to_string()).collect();
+    assert!(distinct.len() >= 4, "each says what to look at: {distinct:?}");
+}

@@ -1,0 +1,407 @@
+//! The vault does the same over SQLite and over PostgreSQL.
+
+use std::time::Duration;
+
+use crate::common::{postgres, within};
+use bondmcp_server::{
+    config::{SealingKeySource, VaultLocation},
+    vault::{ChangeWatch, Error, Keyring, Progress, RecordId, RecordKind, Rekey, Vault},
+};
+use chrono::TimeDelta;
+use futures_util::future::join_all;
+use sqlx::{Connection as _, Row as _, SqliteConnection};
+use tempfile::TempDir;
+
+const KIND: RecordKind = RecordKind::new("test");
+const OWNER: &str = "environment:ada@example.com";
+const ORIGIN: &str = "https://api.example";
+const LONG: Duration = Duration::from_hours(1);
+
+/// A place for a vault that there is not yet.
+struct Place {
+    location: VaultLocation,
+    kept: Kept,
+}
+
+enum Kept {
+    Directory(TempDir),
+    Database(postgres::Database),
+}
+
+impl Place {
+    #[expect(clippy::unnecessary_wraps, reason = "as the other, which may have no server")]
+    fn sqlite() -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let location = VaultLocation::Sqlite(directory.path().join("data/vault.db"));
+        Some(Self { location, kept: Kept::Directory(directory) })
+    }
+
+    #[track_caller]
+    fn postgres() -> Option<Self> {
+        let database = postgres::database()?;
+        let location = VaultLocation::Postgres(database.url.parse().unwrap());
+        Some(Self { location, kept: Kept::Database(database) })
+    }
+
+    /// Opens the vault as another process would.
+    async fn open(&self) -> Vault {
+        self.open_with(&[1]).await.unwrap()
+    }
+
+    async fn open_with(&self, keys: &[u8]) -> Result<Vault, Error> {
+        let keys: Vec<_> = keys.iter().map(|key| format!("{key:02x}").repeat(32)).collect();
+        let source = SealingKeySource::Given(keys.join(",").into());
+        let (keyring, _) = Keyring::load(&source, std::path::Path::new(""), &self.location).await?;
+        Vault::open(&self.location, keyring).await
+    }
+
+    /// Runs SQL behind the vault's back; returns the rows with their columns as text, separated by `|`.
+    async fn sql(&self, sql: &str) -> Vec<String> {
+        match &self.kept {
+            Kept::Database(database) => database.psql(sql),
+            Kept::Directory(_) => {
+                let mut database =
+                    SqliteConnection::connect(&format!("sqlite://{}", self.location)).await.unwrap();
+                let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(&mut database).await.unwrap();
+                rows.iter().map(|row| row.get_unchecked::<String, _>(0)).collect()
+            }
+        }
+    }
+
+    /// Sets the end of all leases that there are, from now.
+    async fn move_leases(&self, by: TimeDelta) {
+        let seconds = by.num_seconds();
+        self.sql(&match &self.kept {
+            Kept::Database(_) => {
+                format!("UPDATE leases SET expires = clock_timestamp() + interval '{seconds} s'")
+            }
+            Kept::Directory(_) => format!("UPDATE leases SET until = (unixepoch() + {seconds}) * 1000"),
+        })
+        .await;
+    }
+
+    async fn count(&self, table: &str) -> String {
+        self.sql(&format!("SELECT CAST(count(*) AS TEXT) FROM {table}")).await.remove(0)
+    }
+}
+
+/// Makes a test for each store from functions that take a place.
+macro_rules! over_both {
+    ($($name:ident)*) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(super::Place::sqlite().unwrap()).await;
+            })*
+        }
+
+        mod postgresql {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                let Some(place) = super::Place::postgres() else { return };
+                super::$name(place).await;
+            })*
+        }
+    };
+}
+
+over_both! {
+    a_record_has_versions_and_is_deleted
+    many_writers_lose_no_write
+    the_records_of_one_kind_are_listed_without_those_that_have_expired
+    a_lease_is_held_by_one_and_runs_out
+    who_waits_for_a_lease_goes_on_when_it_is_released_or_ends_or_the_record_is_written
+    who_waits_for_a_change_goes_on_when_the_record_is_written_or_deleted_and_not_before
+    what_is_used_once_is_used_by_one
+    what_has_expired_is_not_there_and_is_deleted_by_whoever_comes_by
+    a_thief_of_the_database_learns_kinds_and_nothing_else
+    another_key_and_a_newer_schema_are_refused
+    processes_that_start_at_once_make_one_vault
+    a_changed_sealing_key_is_noticed_by_processes_that_know_it
+}
+
+fn id(owner: &str) -> RecordId {
+    RecordId { kind: KIND, owner: owner.to_owned(), origin: ORIGIN.to_owned() }
+}
+
+async fn a_record_has_versions_and_is_deleted(place: Place) {
+    let (vault, id) = (place.open().await, id("o"));
+    assert!(vault.read(&id).await.unwrap().is_none());
+    assert_eq!(vault.write(&id, Some(1), b"x", None).await.unwrap_err(), Error::Conflict);
+    assert_eq!(vault.write(&id, None, b"one", None).await.unwrap(), 1);
+    assert_eq!(vault.write(&id, None, b"x", None).await.unwrap_err(), Error::Conflict);
+    assert_eq!(vault.write(&id, Some(1), b"two", None).await.unwrap(), 2);
+    for stale in [None, Some(1), Some(3)] {
+        assert_eq!(vault.write(&id, stale, b"x", None).await.unwrap_err(), Error::Conflict);
+    }
+    let other = place.open().await;
+    let record = other.read(&id).await.unwrap().unwrap();
+    assert_eq!((record.version, &record.plaintext[..]), (2, &b"two"[..]));
+    let of_other_kind = RecordId { kind: RecordKind::new("other"), ..id.clone() };
+    assert!(vault.read(&of_other_kind).await.unwrap().is_none());
+
+    assert_eq!(other.delete(&id, 1).await.unwrap_err(), Error::Conflict);
+    for _ in 0..2 {
+        other.delete(&id, 2).await.unwrap();
+    }
+    assert!(vault.read(&id).await.unwrap().is_none());
+    assert_eq!(vault.write(&id, None, b"anew", None).await.unwrap(), 1);
+}
+
+async fn many_writers_lose_no_write(place: Place) {
+    let id = id("o");
+    let vaults = join_all((0..4).map(|_| place.open())).await;
+    let writers = vaults.into_iter().map(|vault| {
+        let id = id.clone();
+        tokio::spawn(async move {
+            for _ in 0..25 {
+                loop {
+                    let record = vault.read(&id).await.unwrap();
+                    let count = record.as_ref().map_or(0, |record| record.plaintext[0]);
+                    let version = record.map(|record| record.version);
+                    match vault.write(&id, version, &[count + 1], None).await {
+                        Ok(_) => break,
+                        Err(error) => assert_eq!(error, Error::Conflict),
+                    }
+                }
+            }
+        })
+    });
+    for writer in join_all(writers).await {
+        writer.unwrap();
+    }
+    let record = place.open().await.read(&id).await.unwrap().unwrap();
+    assert_eq!((record.plaintext[0], record.version), (100, 100));
+}
+
+async fn the_records_of_one_kind_are_listed_without_those_that_have_expired(place: Place) {
+    let vault = place.open().await;
+    let of_kind = |kind: &'static str, owner: &str| RecordId { kind: RecordKind::new(kind), ..id(owner) };
+    for number in 0..150 {
+        vault.write(&id(&number.to_string()), None, b"content", None).await.unwrap();
+    }
+    vault.write(&of_kind("other", "o"), None, b"content", None).await.unwrap();
+    vault.write(&id("expired"), None, b"content", Some(Duration::ZERO)).await.unwrap();
+    vault.write(&id("later"), None, b"content", Some(LONG)).await.unwrap();
+    vault.write(&id("7"), Some(1), b"changed", None).await.unwrap();
+
+    let listed = place.open().await.list(&KIND).await.unwrap();
+    assert_eq!(listed.len(), 151);
+    let (_, seventh) = listed.iter().find(|(found, _)| *found == id("7")).unwrap();
+    assert_eq!((seventh.version, &seventh.plaintext[..]), (2, &b"changed"[..]));
+    assert_eq!(vault.list(&RecordKind::new("other")).await.unwrap()[0].0, of_kind("other", "o"));
+    assert!(vault.list(&RecordKind::new("none")).await.unwrap().is_empty());
+
+    let damage = "UPDATE records SET version = 9 WHERE version = 2";
+    place.sql(damage).await;
+    assert_eq!(vault.list(&KIND).await.unwrap().len(), 150, "a damaged record does not hide the others");
+}
+
+async fn a_lease_is_held_by_one_and_runs_out(place: Place) {
+    let (vault, other, id) = (place.open().await, place.open().await, id("o"));
+    assert!(!other.is_leased(&id).await.unwrap());
+    assert!(vault.acquire_lease(&id, "a", LONG).await.unwrap());
+    assert!(other.is_leased(&id).await.unwrap());
+    assert!(!other.acquire_lease(&id, "b", LONG).await.unwrap());
+    assert!(vault.acquire_lease(&id, "a", LONG).await.unwrap(), "its holder extends it");
+    place.move_leases(TimeDelta::seconds(-1)).await;
+    assert!(!other.is_leased(&id).await.unwrap());
+    assert!(other.acquire_lease(&id, "b", LONG).await.unwrap(), "it has run out");
+    vault.release_lease(&id, "a").await.unwrap();
+    assert!(!vault.acquire_lease(&id, "a", LONG).await.unwrap(), "only its holder gives it back");
+    other.release_lease(&id, "b").await.unwrap();
+    assert!(vault.acquire_lease(&id, "a", LONG).await.unwrap());
+    place.move_leases(TimeDelta::hours(3)).await;
+    assert!(
+        other.acquire_lease(&id, "b", LONG).await.unwrap(),
+        "one from before the database's clock was set back blocks nobody"
+    );
+}
+
+async fn who_waits_for_a_lease_goes_on_when_it_is_released_or_ends_or_the_record_is_written(place: Place) {
+    let (vault, id) = (place.open().await, id("o"));
+    within(vault.lease_wait(&id, 0, LONG)).await.unwrap();
+
+    for is_released in [true, false] {
+        assert!(vault.acquire_lease(&id, "holder", LONG).await.unwrap());
+        let others = join_all((0..3).map(|_| place.open())).await;
+        let waiting = others.into_iter().map(|other| {
+            let id = id.clone();
+            tokio::spawn(async move { other.lease_wait(&id, 0, LONG).await })
+        });
+        let waiting: Vec<_> = waiting.collect();
+        // Nothing has changed, whoever looks.
+        vault.lease_wait(&id, 0, Duration::from_millis(10)).await.unwrap();
+        assert!(waiting.iter().all(|waiting| !waiting.is_finished()));
+        if is_released {
+            vault.release_lease(&id, "holder").await.unwrap();
+        } else {
+            vault.write(&id, None, b"x", None).await.unwrap();
+        }
+        for waiting in waiting {
+            within(waiting).await.unwrap().unwrap();
+        }
+    }
+    // Nobody releases it.
+    assert!(vault.acquire_lease(&id, "holder", Duration::from_millis(50)).await.unwrap());
+    within(vault.lease_wait(&id, 1, LONG)).await.unwrap();
+    assert!(!vault.is_leased(&id).await.unwrap());
+}
+
+async fn who_waits_for_a_change_goes_on_when_the_record_is_written_or_deleted_and_not_before(place: Place) {
+    let (vault, id) = (place.open().await, id("o"));
+    let waiting = async |seen: u64| {
+        let others = join_all((0..3).map(|_| place.open())).await;
+        let waiting = others.into_iter().map(|other| {
+            let id = id.clone();
+            tokio::spawn(async move { other.change_wait(&id, seen, LONG).await })
+        });
+        let waiting: Vec<_> = waiting.collect();
+        // Nothing has changed, whoever looks.
+        vault.change_wait(&id, seen, Duration::from_millis(10)).await.unwrap();
+        assert!(waiting.iter().all(|waiting| !waiting.is_finished()));
+        waiting
+    };
+    let for_the_first = waiting(0).await;
+    let version = vault.write(&id, None, b"x", None).await.unwrap();
+    for waiting in for_the_first {
+        within(waiting).await.unwrap().unwrap();
+    }
+    within(vault.change_wait(&id, 0, LONG)).await.unwrap();
+    let for_the_end = waiting(version).await;
+    vault.delete(&id, version).await.unwrap();
+    for waiting in for_the_end {
+        within(waiting).await.unwrap().unwrap();
+    }
+}
+
+async fn what_is_used_once_is_used_by_one(place: Place) {
+    let id = id("o");
+    let vaults = join_all((0..4).map(|_| place.open())).await;
+    let uses = vaults.iter().flat_map(|vault| (0..10).map(|_| vault.insert_once(&id, LONG)));
+    let first = join_all(uses).await.into_iter().filter(|first| *first.as_ref().unwrap()).count();
+    assert_eq!(first, 1);
+}
+
+async fn what_has_expired_is_not_there_and_is_deleted_by_whoever_comes_by(place: Place) {
+    let vault = place.open().await;
+    vault.write(&id("kept"), None, b"x", None).await.unwrap();
+    vault.write(&id("later"), None, b"x", Some(LONG)).await.unwrap();
+    vault.write(&id("past"), None, b"x", Some(Duration::ZERO)).await.unwrap();
+    vault.acquire_lease(&id("past"), "holder", Duration::ZERO).await.unwrap();
+    vault.acquire_lease(&id("kept"), "holder", LONG).await.unwrap();
+
+    assert!(vault.read(&id("past")).await.unwrap().is_none());
+    let stale = vault.write(&id("past"), Some(1), b"y", None).await;
+    assert_eq!(stale.unwrap_err(), Error::Conflict, "there is no record to replace");
+    // It makes way for a new one, and what was used before its expiry can be used again.
+    assert_eq!(vault.write(&id("past"), None, b"z", Some(Duration::ZERO)).await.unwrap(), 1);
+    assert!(vault.insert_once(&id("past"), Duration::ZERO).await.unwrap());
+
+    assert_eq!((place.count("records").await, place.count("leases").await), ("3".into(), "2".into()));
+    // Another process comes by.
+    place.open().await;
+    assert_eq!((place.count("records").await, place.count("leases").await), ("2".into(), "1".into()));
+    for kept in ["kept", "later"] {
+        assert!(vault.read(&id(kept)).await.unwrap().is_some());
+    }
+    vault.write(&id("later"), Some(1), b"x", Some(Duration::ZERO)).await.unwrap();
+    vault.purge_expired().await.unwrap();
+    assert_eq!(place.count("records").await, "1");
+}
+
+async fn a_thief_of_the_database_learns_kinds_and_nothing_else(place: Place) {
+    let vault = place.open().await;
+    let secret = "canary-of-the-record";
+    for kind in ["account", "test"] {
+        let id = RecordId { kind: RecordKind::new(kind), ..id(OWNER) };
+        vault.write(&id, None, secret.as_bytes(), Some(LONG)).await.unwrap();
+        vault.acquire_lease(&id, "1f0e8d6a", LONG).await.unwrap();
+    }
+    vault.close().await;
+
+    let tables = match &place.kept {
+        Kept::Database(_) => "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'",
+        Kept::Directory(_) => "SELECT name FROM sqlite_schema WHERE type = 'table'",
+    };
+    let mut stolen = String::new();
+    for table in place.sql(tables).await {
+        stolen += &match &place.kept {
+            // Bytes are shown as hex; text is compared in both forms below.
+            Kept::Database(_) => place.sql(&format!("SELECT t::text FROM {table} t")).await.join("\n"),
+            Kept::Directory(_) => String::new(),
+        };
+    }
+    let mut stolen = stolen.into_bytes();
+    if let Kept::Directory(directory) = &place.kept {
+        for file in std::fs::read_dir(directory.path().join("data")).unwrap() {
+            stolen.extend(std::fs::read(file.unwrap().path()).unwrap());
+        }
+    }
+    let finds = |text: &str| {
+        let hex = text.bytes().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+        [text.to_owned(), hex]
+            .iter()
+            .any(|form| stolen.windows(form.len()).any(|part| part == form.as_bytes()))
+    };
+    assert!(finds("account") && finds("1f0e8d6a"), "all of it is looked at");
+    for private in [OWNER, "ada@", "example.com", ORIGIN, "api.example", "environment", secret] {
+        assert!(!finds(private), "{private}");
+    }
+}
+
+async fn another_key_and_a_newer_schema_are_refused(place: Place) {
+    place.open().await.write(&id("o"), None, b"x", None).await.unwrap();
+    assert_eq!(place.open_with(&[2]).await.unwrap_err(), Error::WrongKey);
+    let success = if matches!(place.kept, Kept::Database(_)) { "true" } else { "1" };
+    place
+        .sql(&format!(
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+             VALUES (999, 'newer', {success}, '', 0)"
+        ))
+        .await;
+    assert_eq!(place.open_with(&[1]).await.unwrap_err(), Error::Newer);
+}
+
+async fn processes_that_start_at_once_make_one_vault(place: Place) {
+    let vaults = join_all((0..8).map(|_| place.open())).await;
+    vaults[0].write(&id("o"), None, b"x", None).await.unwrap();
+    for vault in &vaults {
+        assert_eq!(&vault.read(&id("o")).await.unwrap().unwrap().plaintext[..], b"x");
+    }
+}
+
+async fn a_changed_sealing_key_is_noticed_by_processes_that_know_it(place: Place) {
+    let expires = Some(LONG);
+    place.open().await.write(&id("a"), None, b"1", expires).await.unwrap();
+    let other = place.open_with(&[2, 1]).await.unwrap();
+    other.write(&id("b"), None, b"1", None).await.unwrap();
+
+    let mut rekey = Rekey::new(place.open_with(&[2, 1]).await.unwrap(), vec![]);
+    while rekey.step().await.unwrap() != Progress::Done {}
+    assert_eq!(rekey.outcome().records, 2);
+    // This process encrypted with the old key so far. The database refuses that.
+    other.write(&id("c"), None, b"1", None).await.unwrap();
+    other.write(&id("b"), Some(1), b"2", None).await.unwrap();
+
+    assert_eq!(place.open_with(&[1]).await.unwrap_err(), Error::WrongKey);
+    let vault = place.open_with(&[2]).await.unwrap();
+    for (owner, version) in [("a", 1), ("b", 2), ("c", 1)] {
+        assert_eq!(vault.read(&id(owner)).await.unwrap().unwrap().version, version);
+    }
+    vault.purge_expired().await.unwrap();
+    assert_eq!(place.count("records").await, "3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_sqlite_a_process_that_waits_writes_nothing() {
+    let place = Place::sqlite().unwrap();
+    let VaultLocation::Sqlite(path) = &place.location else { unreachable!() };
+    let (vault, other, watch) = (place.open().await, place.open().await, ChangeWatch::default());
+    vault.acquire_lease(&id("o"), "holder", LONG).await.unwrap();
+    let before = watch.marker(path).unwrap();
+    // Long enough to look several times.
+    other.lease_wait(&id("o"), 0, Duration::from_millis(350)).await.unwrap();
+    other.is_leased(&id("o")).await.unwrap();
+    assert_eq!(watch.marker(path).unwrap(), before);
+}

@@ -1,0 +1,136 @@
+//! Error messages of the command line: the cause and what to type next.
+
+use std::net::{Ipv4Addr, TcpListener};
+
+use crate::common::{EMAIL, Place, like_the_seed, run, sandbox};
+use rexpect::session::spawn_command;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_in_use_is_named_with_the_flag_that_chooses_another() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = taken.local_addr().unwrap();
+    for command in ["http", "sandbox"] {
+        let (code, _, err) = place.run(&[command, "--listen", &address.to_string()]).await;
+        let wanted = format!("error: Port {} is in use; choose another with --listen.\n", address.port());
+        assert_eq!((code, err), (Some(1), wanted));
+    }
+    let hosted = ["http", "--public-url", "http://localhost:8787", "--listen", "127.0.0.1:0"];
+    let metrics = ["--metrics-listen", &*address.to_string()];
+    let (code, _, err) = place.run(&[&hosted[..], &metrics].concat()).await;
+    assert!(code == Some(1) && err.contains("choose another with --metrics-listen"), "{err}");
+}
+
+/// Without TLS there is a trial only, for this computer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trial_listens_on_loopback_alone() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    let serve = ["http", "--public-url", "http://localhost:8787", "--listen", "0.0.0.0:8787"];
+    let (code, _, err) = place.run(&serve).await;
+    assert!(code == Some(2) && err.contains("https://"), "{err}");
+}
+
+/// A server for many people has no account of its own, and its hosts get tokens of their own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hosted_server_refuses_what_is_one_persons() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    let serve = ["http", "--public-url", "http://localhost:8787"];
+    for (environment, named) in [
+        (&[("BONDMCP_EMAIL", EMAIL), ("BONDMCP_PASSWORD", "Canary-1-password")][..], "BONDMCP_EMAIL"),
+        (&[("BONDMCP_API_KEY", "bmcp_sk_canary")], "BONDMCP_API_KEY"),
+        (&[("BONDMCP_HTTP_TOKEN", "canary-canary-canary")], "BONDMCP_HTTP_TOKEN"),
+    ] {
+        let mut command = place.command(&serve);
+        let (code, _, err) = run(command.envs(environment.iter().copied()), "").await;
+        assert!(code == Some(2) && err.contains(named) && err.contains("unset"), "{err}");
+        assert!(!err.contains("canary") && !err.contains("Canary"), "{err}");
+    }
+    for flags in [
+        &["--no-auth"][..],
+        &["--allow-host", "bond.example.com"],
+        &["--open-browser"],
+        &["--refresh-idle-days", "90", "--refresh-absolute-days", "60"],
+        &["--access-token-lifetime", "59"],
+    ] {
+        let (code, _, err) = place.run(&[&serve[..], flags].concat()).await;
+        assert!(code == Some(2) && err.contains(flags[0]), "{err}");
+    }
+    let (code, _, err) = place.run(&["http", "--public-url", "http://bond.example.com"]).await;
+    assert!(code == Some(2) && err.contains("https://"), "{err}");
+    let (code, _, err) = place.run(&["http", "--no-iss"]).await;
+    assert!(code == Some(2) && err.contains("--public-url"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_does_not_exist_is_not_found() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    place.sign_in().await;
+    assert_eq!(place.run(&["keys", "create", "--name", "ci"]).await.0, Some(0));
+    let (id, _) = sandbox.live_keys(EMAIL).remove(0);
+    let (code, _, err) = place.run(&["keys", "run", &id, "--", "nosuchprog"]).await;
+    assert_eq!((code, err.as_str()), (Some(127), "error: nosuchprog: command not found\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_who_is_not_signed_in_learns_what_to_run() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    let (code, _, err) = place.run(&["keys", "list"]).await;
+    assert_eq!(code, Some(1));
+    assert!(err.starts_with("error: You are not signed in. Run: `"), "{err}");
+    assert!(err.ends_with(" login`\n") && err.matches('\n').count() == 1, "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_key_is_named_with_the_command_that_lists_the_keys() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    place.sign_in().await;
+    for arguments in [
+        &["revoke", "key_unknown", "--yes"][..],
+        &["rotate", "key_unknown", "--yes"],
+        &["usage", "key_unknown"],
+    ] {
+        let (code, _, err) = place.run(&[&["keys"], arguments].concat()).await;
+        assert_eq!(code, Some(1), "{err}");
+        assert!(err.starts_with("error: No API key key_unknown. List them: `"), "{err}");
+        // The command works as it is printed.
+        let printed = err.trim_end().trim_end_matches('`').rsplit_once('`').unwrap().1;
+        let mut shell = tokio::process::Command::new("/bin/sh");
+        shell
+            .env_clear()
+            .args(["-c", printed])
+            .env("BONDMCP_SEALING_KEY", crate::common::secrets::text(&place.sealing_key));
+        let (code, told, err) = crate::common::run(&mut shell, "").await;
+        assert_eq!((code, told.as_str()), (Some(0), "No API keys.\n"), "{printed}: {err}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_about_a_stored_key_names_commands_and_no_arguments_of_tools() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    place.sign_in().await;
+    let (code, _, err) = place.run(&["keys", "use", "key_unknown"]).await;
+    assert_eq!(code, Some(1));
+    assert!(err.contains(" keys list`") && !err.contains("stored: true"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_that_is_not_confirmed_ends_as_cancelled_and_not_as_an_error() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    place.sign_in().await;
+    assert_eq!(place.run(&["keys", "create", "--name", "ci"]).await.0, Some(0));
+    let (id, _) = sandbox.live_keys(EMAIL).remove(0);
+    let command = place.command(&["keys", "reveal", &id]).into_std();
+    let mut terminal = spawn_command(command, Some(60_000)).unwrap();
+    terminal.exp_string("Type yes: ").unwrap();
+    terminal.send_line("no").unwrap();
+    let shown = terminal.exp_eof().unwrap();
+    assert!(shown.contains("Cancelled.") && !shown.contains("error"), "{shown}");
+}

@@ -1,0 +1,25 @@
+//! Hosted servers: OAuth, consent, the pages, the grants and what an operator sees of them.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod attacks;
+mod client_address;
+mod connections;
+mod consent;
+mod credentials;
+mod flow;
+mod grants;
+mod limits;
+mod metrics;
+#[cfg(unix)]
+mod operators;
+mod public_page;
+mod recorded;
+mod rmcp_client;
+mod sign_in;
+#[cfg(unix)]
+mod stop;
+mod thief;
+mod tokens;

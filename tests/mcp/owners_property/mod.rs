@@ -1,0 +1,129 @@
+//! Whatever owners do, and in whatever order and at the same time: none gets anything of another. Each owner's e-mail
+//! address, password, models, keys, links, request states and costs are their own and are looked for in everything that
+//! the others got; and what each gets follows from their own calls alone.
+
+mod service;
+mod upstream;
+
+use crate::common::postgres;
+use futures_util::future::join_all;
+use proptest::{
+    prelude::*,
+    test_runner::{Config, TestRunner},
+};
+use service::{Person, Service};
+use tokio::runtime::Runtime;
+
+/// Number of owners.
+const OWNERS: usize = 3;
+
+/// What an owner does next.
+#[derive(Clone, Debug)]
+enum Step {
+    /// Signs in on the page that a call led to, and goes on with that call.
+    SignIn,
+    /// Makes a call that leads to a page, and leaves it there.
+    LeaveSignInPending,
+    SignOut,
+    ListModels,
+    ReadEverything,
+    CreateKey,
+    /// Asks to revoke a key and says yes, or leaves the question open.
+    RevokeKey(bool),
+    /// Names a key of another owner wherever a key can be named.
+    NameForeignKey(usize),
+    Analyze,
+    /// Sends the password of another owner, to learn from the answer whether it is known here.
+    GuessPassword(usize),
+    /// Goes on with a state that was altered, used before, or invented.
+    ForgeState(u16),
+    /// Goes on with the call of another owner.
+    StealState(usize),
+    /// Leaves before the answer comes.
+    CancelListing(u8),
+    CancelBilled(u8),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let other = 1..OWNERS;
+    prop_oneof![
+        3 => Just(Step::SignIn),
+        2 => Just(Step::LeaveSignInPending),
+        1 => Just(Step::SignOut),
+        2 => Just(Step::ListModels),
+        2 => Just(Step::ReadEverything),
+        2 => Just(Step::CreateKey),
+        2 => any::<bool>().prop_map(Step::RevokeKey),
+        2 => other.clone().prop_map(Step::NameForeignKey),
+        2 => Just(Step::Analyze),
+        1 => other.clone().prop_map(Step::GuessPassword),
+        1 => any::<u16>().prop_map(Step::ForgeState),
+        2 => other.prop_map(Step::StealState),
+        1 => any::<u8>().prop_map(Step::CancelListing),
+        1 => any::<u8>().prop_map(Step::CancelBilled),
+    ]
+}
+
+/// Rounds of steps; in a round each owner takes one, at the same time.
+fn rounds() -> impl Strategy<Value = Vec<[Step; OWNERS]>> {
+    let round = [step(), step(), step()];
+    proptest::collection::vec(round, 6..16)
+}
+
+/// Takes the steps on a new service.
+async fn take(rounds: &[[Step; OWNERS]], vault: Option<&str>) {
+    let mut service = Service::start(vault).await;
+    for round in rounds {
+        // What is shown to the others is what was there when the round began.
+        let shown: Vec<_> = service.people.iter().map(Person::shown).collect();
+        let (setting, people) = (&service.setting, &mut service.people);
+        let steps = people.iter_mut().zip(round).enumerate().map(|(at, (person, step))| {
+            let shown = &shown;
+            let of = move |distance: &usize| &shown[(at + distance) % OWNERS];
+            async move {
+                match step {
+                    Step::SignIn => person.sign_in(setting).await,
+                    Step::LeaveSignInPending => person.leave_sign_in_pending(setting).await,
+                    Step::SignOut => person.sign_out(setting).await,
+                    Step::ListModels => person.list_models(setting).await,
+                    Step::ReadEverything => person.read_everything(setting).await,
+                    Step::CreateKey => person.create_key(setting).await,
+                    Step::RevokeKey(agrees) => person.revoke_key(setting, *agrees).await,
+                    Step::NameForeignKey(other) => person.name_foreign_key(setting, of(other)).await,
+                    Step::Analyze => person.analyze(setting).await,
+                    Step::GuessPassword(other) => person.guess_password(setting, of(other)).await,
+                    Step::ForgeState(how) => person.forge_state(setting, *how).await,
+                    Step::StealState(other) => person.steal_state(setting, of(other)).await,
+                    Step::CancelListing(after) => person.cancel_listing(setting, *after).await,
+                    Step::CancelBilled(after) => person.cancel_billed(setting, *after).await,
+                }
+            }
+        });
+        crate::common::within(join_all(steps)).await;
+    }
+    service.finish().await;
+}
+
+fn run(cases: u32, vault: impl Fn() -> Option<postgres::Database>) {
+    let runtime = Runtime::new().unwrap();
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 64, ..Config::default() };
+    let outcome = TestRunner::new(config).run(&rounds(), |rounds| {
+        let database = vault();
+        runtime.block_on(take(&rounds, database.as_ref().map(|database| database.url.as_str())));
+        Ok(())
+    });
+    outcome.unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+#[test]
+fn no_owner_gets_anything_of_another_whose_records_are_in_sqlite() {
+    run(8, || None);
+}
+
+#[test]
+fn no_owner_gets_anything_of_another_whose_records_are_in_postgresql() {
+    if postgres::database().is_none() {
+        return;
+    }
+    run(8, postgres::database);
+}

@@ -1,0 +1,545 @@
+//! A server for several owners, and the owners: what they do, what they know of themselves and what came back to them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use bondmcp_server::{
+    account::{Accounts, Owner},
+    bondmcp::{Client, Timing},
+    clock::Clock,
+    config::{Flags, Settings},
+    mcp::{BondMcp, Limits, Selection},
+    redact::Redactor,
+    sandbox::{Plan, RunningSandbox},
+    secret::SecretString,
+    sign_in::Options,
+    transport::http::{self, Authentication, Protection},
+};
+use reqwest::{RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    OWNERS,
+    upstream::{self, Upstream},
+};
+use crate::common::{Place, browser::Browser, like_the_seed, random_password, sandbox, secrets};
+
+/// Price of `health_analyze` in cents.
+const PRICE: u32 = 5;
+
+/// What a call of it counts as, in cents, if its answer was lost.
+const MOST: u32 = 8;
+
+/// Most keys of one owner: below the sandbox's limit.
+const MAX_KEYS: usize = 3;
+
+/// JSON-RPC: invalid parameters.
+const INVALID: i64 = -32602;
+
+pub struct Service {
+    pub setting: Setting,
+    pub people: Vec<Person>,
+}
+
+/// What the owners share.
+pub struct Setting {
+    address: SocketAddr,
+    sandbox: RunningSandbox,
+    place: Place,
+    accounts: Accounts,
+    stopping: CancellationToken,
+    http: reqwest::Client,
+}
+
+/// A question to the person, as the host got it.
+#[derive(Clone)]
+struct Round {
+    tool: &'static str,
+    arguments: Value,
+    state: String,
+    is_used: bool,
+}
+
+/// What another owner somehow got to know.
+pub struct Shown {
+    password: SecretString,
+    key: Option<(String, String)>,
+    rounds: Vec<Round>,
+}
+
+/// An owner.
+pub struct Person {
+    name: String,
+    email: String,
+    password: SecretString,
+    signed_in: bool,
+    /// Names of the keys by id.
+    keys: BTreeMap<String, String>,
+    /// Least and most that was spent, in cents; they differ after calls that were left.
+    cents: (u32, u32),
+    rounds: Vec<Round>,
+    links: BTreeSet<String>,
+    /// Ids of keys that were revoked.
+    gone: BTreeSet<String>,
+    /// Ids of others' keys that this owner named, whereupon the audit log has them.
+    named: BTreeSet<String>,
+    /// Everything that came back, without what another owner had shown and this one sent.
+    seen: String,
+    made: usize,
+}
+
+impl Service {
+    pub async fn start(vault: Option<&str>) -> Self {
+        let sandbox = sandbox(like_the_seed()).await;
+        let people: Vec<_> = (0..OWNERS).map(Person::new).collect();
+        for person in &people {
+            sandbox.add_account(&person.email, &person.password, Plan::Unlimited, true);
+        }
+        let mut place = Place::new(&sandbox);
+        let passwords = people.iter().map(|person| (person.email.clone(), person.password.clone()));
+        place.base_url = Upstream::start(&sandbox, passwords.collect()).await;
+        let accounts = accounts(&place, vault);
+        let (page, stopping) = (Some(Options::default()), CancellationToken::new());
+        let selection = Selection::default();
+        let server =
+            BondMcp::new(accounts.clone(), page, &selection, Limits::default(), stopping.clone()).unwrap();
+        let tokens = people.iter().map(|person| (person.token().into(), person.owner())).collect();
+        let protection = Protection::new(Authentication::Tokens(tokens));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(http::serve(listener, http::router(&server, protection, &stopping), stopping.clone()));
+        let http = reqwest::Client::new();
+        Self { setting: Setting { address, sandbox, place, accounts, stopping, http }, people }
+    }
+
+    /// Ends the service and compares what each owner got with what the others have.
+    pub async fn finish(mut self) {
+        for person in &mut self.people {
+            person.read_everything(&self.setting).await;
+        }
+        let Self { setting, people } = self;
+        for (person, other) in pairs(&people) {
+            let theirs = setting.accounts.open(&person.owner());
+            let guess = secrets::text(&other.password);
+            assert_eq!(theirs.redactor().redact(guess), guess, "{} learns a password", person.name);
+        }
+        setting.stopping.cancel();
+        setting.accounts.close().await;
+        let entries = setting.accounts.audit_reader().read().unwrap();
+        for (person, other) in pairs(&people) {
+            for canary in other.canaries() {
+                let found = person.seen.find(&canary).map(|at| around(&person.seen, at));
+                assert_eq!(found, None, "{canary} of {} at {}", other.name, person.name);
+            }
+            for entry in entries.iter().filter(|entry| entry.owner == person.owner().audit_name()) {
+                assert_eq!(entry.host.as_deref(), Some(person.host().as_str()), "{entry:?}");
+                let key = entry.key_id.as_ref();
+                assert!(
+                    !key.is_some_and(|key| other.has_or_had(key)) || person.named.contains(key.unwrap()),
+                    "{entry:?}"
+                );
+            }
+        }
+        for person in &people {
+            let theirs = entries.iter().filter(|entry| entry.owner == person.owner().audit_name());
+            person.assert_spent(theirs.filter_map(|entry| entry.cost).sum(), "in the audit log");
+        }
+        let known = people.iter().map(|person| person.owner().audit_name()).collect::<BTreeSet<_>>();
+        assert!(entries.iter().all(|entry| known.contains(&entry.owner)), "{entries:?}");
+        let mut planted = setting.sandbox.secrets_issued();
+        planted.extend(people.iter().map(|person| person.password.clone()));
+        planted.push(setting.place.sealing_key.clone());
+        for person in &people {
+            secrets::assert_absent(&planted, person.seen.as_bytes(), &person.name);
+        }
+    }
+}
+
+fn pairs(people: &[Person]) -> impl Iterator<Item = (&Person, &Person)> {
+    let all = people.iter().flat_map(|person| people.iter().map(move |other| (person, other)));
+    all.filter(|(person, other)| person.name != other.name)
+}
+
+fn around(text: &str, at: usize) -> &str {
+    let start = (0..=at.saturating_sub(200)).rev().find(|at| text.is_char_boundary(*at)).unwrap();
+    &text[start..at]
+}
+
+fn accounts(place: &Place, vault: Option<&str>) -> Accounts {
+    let settings = Settings::load(Flags::default(), None, |name| match name {
+        "BONDMCP_BASE_URL" => Some(place.base_url.clone().into()),
+        "BONDMCP_DATA_DIR" => Some(place.data_dir().into()),
+        "BONDMCP_SEALING_KEY" => Some(secrets::text(&place.sealing_key).into()),
+        "BONDMCP_VAULT" => vault.map(Into::into),
+        _ => None,
+    })
+    .unwrap();
+    let (redactor, clock) = (Redactor::default(), Clock::system());
+    let client = Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), Timing::default());
+    Accounts::new(&settings, "bondmcp-server".to_owned(), client, clock, redactor)
+}
+
+impl Setting {
+    /// A request of 2026-07-28 by a host that can show forms and links. All owners' requests have the same id.
+    fn request(&self, person: &Person, method: &str, mut params: Value) -> RequestBuilder {
+        let meta = &mut params["_meta"];
+        meta["io.modelcontextprotocol/protocolVersion"] = json!("2026-07-28");
+        meta["io.modelcontextprotocol/clientCapabilities"] = json!({"elicitation": {"form": {}, "url": {}}});
+        meta["io.modelcontextprotocol/clientInfo"] = json!({"name": person.host(), "version": "1"});
+        let what = params.get("name").or(params.get("uri")).and_then(Value::as_str).map(ToOwned::to_owned);
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+        let request = self
+            .http
+            .post(format!("http://{}/mcp", self.address))
+            .header("accept", "application/json, text/event-stream")
+            .header("content-type", "application/json")
+            .header("mcp-protocol-version", "2026-07-28")
+            .header("mcp-method", method)
+            .bearer_auth(person.token())
+            .body(body.to_string());
+        match what {
+            Some(what) => request.header("mcp-name", what),
+            None => request,
+        }
+    }
+}
+
+impl Person {
+    fn new(number: usize) -> Self {
+        let name = format!("{}-{}", ["ada", "grace", "eve"][number], uuid::Uuid::new_v4().simple());
+        Self {
+            email: format!("mail-of-{name}@example.com"),
+            name,
+            password: random_password(),
+            signed_in: false,
+            keys: BTreeMap::new(),
+            cents: (0, 0),
+            rounds: vec![],
+            links: BTreeSet::new(),
+            gone: BTreeSet::new(),
+            named: BTreeSet::new(),
+            seen: String::new(),
+            made: 0,
+        }
+    }
+
+    fn owner(&self) -> Owner {
+        Owner::Subject(self.name.clone())
+    }
+
+    fn token(&self) -> String {
+        format!("the-token-of-{}", self.name)
+    }
+
+    fn host(&self) -> String {
+        format!("host-of-{}", self.name)
+    }
+
+    pub fn shown(&self) -> Shown {
+        let key = self.keys.iter().next().map(|(id, name)| (id.clone(), name.clone()));
+        Shown { password: self.password.clone(), key, rounds: self.rounds.clone() }
+    }
+
+    /// Everything that only this owner may get.
+    fn canaries(&self) -> Vec<String> {
+        let own = [self.name.clone(), self.email.clone(), upstream::model(&self.email)];
+        let keys = self.keys.iter().flat_map(|(id, name)| [id.clone(), name.clone()]);
+        let states = self.rounds.iter().map(|round| round.state.clone());
+        own.into_iter().chain(keys).chain(self.gone.clone()).chain(states).chain(self.links.clone()).collect()
+    }
+
+    fn has_or_had(&self, key: &str) -> bool {
+        self.keys.contains_key(key) || self.gone.contains(key)
+    }
+
+    fn assert_spent(&self, usd: f64, place: &str) {
+        let (least, most) = (f64::from(self.cents.0) / 100.0, f64::from(self.cents.1) / 100.0);
+        let fits = (least - 0.001..=most + 0.001).contains(&usd);
+        assert!(fits, "{} spent {least} to {most}, and not {usd} as {place}", self.name);
+    }
+
+    /// Makes a request; returns the answer. `sent` is what was another's already; it may be quoted.
+    async fn ask(&mut self, setting: &Setting, method: &str, params: Value, sent: &[&str]) -> Value {
+        let response = setting.request(self, method, params).send().await.unwrap();
+        let headers = format!("{:?}", response.headers());
+        let text = response.text().await.unwrap();
+        let answer = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        let without = sent.iter().fold(headers + &text, |text, sent| text.replace(sent, ""));
+        self.seen += &without;
+        answer
+    }
+
+    async fn call(&mut self, setting: &Setting, tool: &str, arguments: Value) -> Value {
+        self.ask(setting, "tools/call", json!({"name": tool, "arguments": arguments}), &[]).await
+    }
+
+    /// Makes a call that works; returns the structured result.
+    async fn ok(&mut self, setting: &Setting, tool: &str, arguments: Value) -> Value {
+        let mut answer = self.call(setting, tool, arguments).await;
+        assert_eq!(answer["result"]["isError"], false, "{}: {answer}", self.name);
+        answer["result"]["structuredContent"].take()
+    }
+
+    /// Makes a call that is answered by a question; returns the question.
+    async fn asked(&mut self, setting: &Setting, tool: &'static str, arguments: Value) -> Value {
+        let answer = self.call(setting, tool, arguments.clone()).await;
+        assert_eq!(answer["result"]["resultType"], "input_required", "{}: {answer}", self.name);
+        let state = answer["result"]["requestState"].as_str().unwrap().to_owned();
+        self.rounds.push(Round { tool, arguments, state, is_used: false });
+        answer["result"]["inputRequests"]["person"]["params"].clone()
+    }
+
+    /// Goes on with a call, as if the person had agreed.
+    async fn go_on(&mut self, setting: &Setting, round: &Round, sent: &[&str]) -> Value {
+        let yes = json!({"person": {"action": "accept", "content": {"confirm": true}}});
+        let params = json!({"name": round.tool, "arguments": round.arguments, "requestState": round.state,
+            "inputResponses": yes});
+        self.ask(setting, "tools/call", params, sent).await
+    }
+
+    /// Goes on with the call that was asked about last.
+    async fn answer_last(&mut self, setting: &Setting) -> Value {
+        let round = self.rounds.last_mut().unwrap();
+        round.is_used = true;
+        let round = round.clone();
+        self.go_on(setting, &round, &[]).await
+    }
+
+    fn assert_models(&self, result: &Value) {
+        let models = result["models"].as_array().unwrap();
+        let own = upstream::model(&self.email);
+        let ids: Vec<_> = models.iter().filter_map(|model| model["id"].as_str()).collect();
+        assert_eq!((ids.len(), ids.last()), (4, Some(&own.as_str())), "{}: {result}", self.name);
+        // BondMCP quoted their own secrets.
+        assert!(models[3]["name"].as_str().unwrap().contains("[redacted]"), "{result}");
+    }
+
+    pub async fn leave_sign_in_pending(&mut self, setting: &Setting) {
+        if self.signed_in {
+            return self.list_models(setting).await;
+        }
+        let question = self.asked(setting, "list_models", json!({})).await;
+        let link = question["url"].as_str().unwrap().to_owned();
+        assert!(link.starts_with("http://127.0.0.1:"), "{question}");
+        self.links.insert(link);
+    }
+
+    pub async fn sign_in(&mut self, setting: &Setting) {
+        if self.signed_in {
+            let told = self.ok(setting, "login", json!({})).await;
+            assert_eq!(
+                (&told["status"], &told["account"]),
+                (&json!("signed_in"), &json!(self.email)),
+                "{told}"
+            );
+            return;
+        }
+        let question = self.asked(setting, "list_models", json!({})).await;
+        let link = question["url"].as_str().unwrap().to_owned();
+        let browser = Browser::open(&link).await;
+        let fields = [
+            ("email", self.email.as_str()),
+            ("password", secrets::text(&self.password)),
+            ("remember", "yes"),
+        ];
+        let page = browser.post("sign-in", &fields).send().await.unwrap();
+        assert_eq!(page.status(), StatusCode::OK, "{}", self.name);
+        self.seen += &page.text().await.unwrap();
+        self.links.insert(link);
+        self.signed_in = true;
+        let answer = self.answer_last(setting).await;
+        self.assert_models(&answer["result"]["structuredContent"]);
+    }
+
+    pub async fn sign_out(&mut self, setting: &Setting) {
+        self.ok(setting, "logout", json!({})).await;
+        self.signed_in = false;
+    }
+
+    pub async fn list_models(&mut self, setting: &Setting) {
+        if self.signed_in {
+            let listed = self.ok(setting, "list_models", json!({"refresh": true})).await;
+            self.assert_models(&listed);
+        } else {
+            self.asked(setting, "list_models", json!({})).await;
+        }
+    }
+
+    /// Reads what can be read without billing, and compares it.
+    pub async fn read_everything(&mut self, setting: &Setting) {
+        let status = self.ok(setting, "auth_status", json!({})).await;
+        assert_eq!(status["signed_in"], self.signed_in, "{}: {status}", self.name);
+        if self.signed_in {
+            assert_eq!(status["email"], self.email);
+        }
+        self.assert_spent(status["spent"]["total_usd"].as_f64().unwrap(), "in the status");
+        let mut contents = BTreeMap::new();
+        for uri in ["bondmcp://account", "bondmcp://usage", "bondmcp://models"] {
+            let answer = self.ask(setting, "resources/read", json!({"uri": uri}), &[]).await;
+            let content = answer["result"]["contents"][0]["text"].as_str();
+            contents.insert(uri, content.map(|text| serde_json::from_str::<Value>(text).unwrap()));
+        }
+        let usage = contents["bondmcp://usage"].as_ref().unwrap();
+        self.assert_spent(usage["spent"]["total_usd"].as_f64().unwrap(), "as the usage");
+        match &contents["bondmcp://models"] {
+            Some(models) => {
+                assert!(self.signed_in, "{models}");
+                self.assert_models(models);
+            }
+            None => assert!(!self.signed_in, "{}", self.name),
+        }
+        if self.signed_in {
+            let list = self.ok(setting, "manage_api_keys", json!({"action": "list"})).await;
+            let listed = list["keys"].as_array().unwrap().iter();
+            let text = |value: &Value| value.as_str().unwrap().to_owned();
+            let listed = listed.map(|key| (text(&key["id"]), text(&key["name"])));
+            assert_eq!(listed.collect::<BTreeMap<_, _>>(), self.keys, "{}", self.name);
+        }
+    }
+
+    pub async fn create_key(&mut self, setting: &Setting) {
+        if !self.signed_in || self.keys.len() == MAX_KEYS {
+            return self.read_everything(setting).await;
+        }
+        self.made += 1;
+        let name = format!("key-{}-of-{}", self.made, self.name);
+        let made = self.ok(setting, "manage_api_keys", json!({"action": "create", "name": name})).await;
+        let id = made["keys"][0]["id"].as_str().unwrap().to_owned();
+        self.keys.insert(id, name);
+    }
+
+    pub async fn revoke_key(&mut self, setting: &Setting, agrees: bool) {
+        let Some((id, _)) = self.keys.first_key_value().filter(|_| self.signed_in) else {
+            return self.list_models(setting).await;
+        };
+        let id = id.clone();
+        self.asked(setting, "manage_api_keys", json!({"action": "revoke", "key_id": id})).await;
+        if agrees {
+            let answer = self.answer_last(setting).await;
+            assert_eq!(answer["result"]["isError"], false, "{}: {answer}", self.name);
+            self.keys.remove(&id);
+            self.gone.insert(id);
+        }
+    }
+
+    pub async fn name_foreign_key(&mut self, setting: &Setting, shown: &Shown) {
+        let Some((id, name)) = &shown.key else { return self.list_models(setting).await };
+        self.named.insert(id.clone());
+        let uri = format!("bondmcp://keys/{id}");
+        let read = self.ask(setting, "resources/read", json!({"uri": uri}), &[id]).await;
+        assert!(read["error"].is_object(), "{}: {read}", self.name);
+        for arguments in [
+            json!({"action": "use", "key_id": id}),
+            json!({"action": "usage", "key_id": id}),
+            json!({"action": "revoke", "key_id": id, "confirm": name}),
+            json!({"action": "rotate", "key_id": id, "confirm": name}),
+        ] {
+            let params = json!({"name": "manage_api_keys", "arguments": arguments});
+            let answer = self.ask(setting, "tools/call", params, &[id, name]).await;
+            assert_ne!(answer["result"]["isError"], false, "{}: {arguments} {answer}", self.name);
+        }
+        for given in [id, name] {
+            let complete = json!({"ref": {"type": "ref/resource", "uri": "bondmcp://keys/{key_id}"},
+                "argument": {"name": "key_id", "value": &given[..3]}});
+            self.ask(setting, "completion/complete", complete, &[]).await;
+        }
+    }
+
+    pub async fn analyze(&mut self, setting: &Setting) {
+        if !self.signed_in {
+            return self.leave_sign_in_pending(setting).await;
+        }
+        let asked = json!({"prompt": format!("I am {}", self.name), "analysis_type": "general"});
+        let told = self.ok(setting, "health_analyze", asked).await;
+        assert!(told.to_string().contains(&self.name), "{told}");
+        self.cents = (self.cents.0 + PRICE, self.cents.1 + PRICE);
+    }
+
+    pub async fn guess_password(&mut self, setting: &Setting, shown: &Shown) {
+        if !self.signed_in {
+            return self.leave_sign_in_pending(setting).await;
+        }
+        let guess = secrets::text(&shown.password);
+        let asked = json!({"prompt": format!("Is it <{guess}>?"), "analysis_type": "general"});
+        let params = json!({"name": "health_analyze", "arguments": asked});
+        let response = setting.request(self, "tools/call", params).send().await.unwrap();
+        let answer: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+        let told = &answer["result"]["structuredContent"];
+        // Whether it is somebody's secret cannot be told from the answer.
+        assert!(
+            leaves(told).iter().any(|text| text.contains(&format!("<{guess}>"))),
+            "{}: {answer}",
+            self.name
+        );
+        self.cents = (self.cents.0 + PRICE, self.cents.1 + PRICE);
+    }
+
+    pub async fn forge_state(&mut self, setting: &Setting, how: u16) {
+        let invented = || {
+            let state = "a.state.that.nobody.made".to_owned();
+            Round { tool: "list_models", arguments: json!({}), state, is_used: false }
+        };
+        let mut forged = self.rounds.last().cloned().unwrap_or_else(invented);
+        let at = usize::from(how) % (forged.state.len() - 4);
+        let other = if forged.state.as_bytes()[at] == b'A' { "B" } else { "A" };
+        forged.state.replace_range(at..=at, other);
+        let used = self.rounds.iter().filter(|round| round.is_used).cloned();
+        for round in used.chain([forged]).collect::<Vec<_>>() {
+            let answer = self.go_on(setting, &round, &[]).await;
+            assert_eq!(answer["error"]["code"], INVALID, "{}: {answer}", self.name);
+        }
+    }
+
+    pub async fn steal_state(&mut self, setting: &Setting, shown: &Shown) {
+        let Some(round) = shown.rounds.iter().rfind(|round| !round.is_used) else {
+            return self.list_models(setting).await;
+        };
+        let key = round.arguments["key_id"].as_str();
+        let sent: Vec<_> = key.into_iter().chain([round.state.as_str()]).collect();
+        if let Some(key) = key {
+            self.named.insert(key.to_owned());
+        }
+        let answer = self.go_on(setting, round, &sent).await;
+        assert_eq!(answer["error"]["code"], INVALID, "{}: {answer}", self.name);
+    }
+
+    pub async fn cancel_listing(&mut self, setting: &Setting, after: u8) {
+        if self.signed_in {
+            self.cancel(setting, "list_models", json!({"refresh": true}), after).await;
+        } else {
+            self.leave_sign_in_pending(setting).await;
+        }
+    }
+
+    pub async fn cancel_billed(&mut self, setting: &Setting, after: u8) {
+        if !self.signed_in {
+            return self.leave_sign_in_pending(setting).await;
+        }
+        let asked = json!({"prompt": "Why?", "analysis_type": "general"});
+        let answered = self.cancel(setting, "health_analyze", asked, after).await;
+        let (least, most) = if answered { (PRICE, PRICE) } else { (0, MOST) };
+        self.cents = (self.cents.0 + least, self.cents.1 + most);
+    }
+
+    /// Makes a call and leaves after a moment; returns whether it was answered before.
+    async fn cancel(&mut self, setting: &Setting, tool: &str, arguments: Value, after: u8) -> bool {
+        let params = json!({"name": tool, "arguments": arguments});
+        let call = self.ask(setting, "tools/call", params, &[]);
+        tokio::time::timeout(Duration::from_micros(u64::from(after) * 100), call).await.is_ok()
+    }
+}
+
+/// Returns all texts in `value`.
+fn leaves(value: &Value) -> Vec<String> {
+    match value {
+        Value::String(text) => vec![text.clone()],
+        Value::Array(items) => items.iter().flat_map(leaves).collect(),
+        Value::Object(fields) => fields.values().flat_map(leaves).collect(),
+        _ => vec![],
+    }
+}

@@ -1,0 +1,224 @@
+//! MCP over stdio, byte by byte: the behaviour of rmcp and of this server, so that an upgrade that changes it is
+//! noticed.
+
+use crate::common::{
+    Place, like_the_seed,
+    raw::{Raw, call, initialize, modern},
+    sandbox, within,
+};
+use bondmcp_server::sandbox::{Fault, RunningSandbox};
+use serde_json::{Value, json};
+
+const MODELS: &str = "GET /health-ai/models";
+
+async fn signed_in() -> (RunningSandbox, Place) {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    place.sign_in().await;
+    (sandbox, place)
+}
+
+fn is_ours(identity: &Value) {
+    assert_eq!(identity["name"], "bondmcp-server");
+    assert_eq!(identity["title"], "BondMCP");
+    assert_eq!(identity["version"], env!("CARGO_PKG_VERSION"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_older_version_is_served_under_our_own_name() {
+    let (_sandbox, place) = signed_in().await;
+    for version in ["2025-06-18", "2025-11-25"] {
+        let mut raw = Raw::start(&place);
+        let answer = raw.initialize(version).await;
+        assert_eq!(answer["result"]["protocolVersion"], version);
+        is_ours(&answer["result"]["serverInfo"]);
+        assert!(answer["result"]["instructions"].as_str().unwrap().contains("never"));
+        let answer = raw.ask(call(2, "list_models", json!({}))).await;
+        assert_eq!(answer["result"]["structuredContent"]["count"], 3);
+        assert!(answer["result"].get("resultType").is_none(), "{answer}");
+        assert_eq!(raw.end().await, Some(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stateless_version_is_served_without_a_handshake() {
+    let (_sandbox, place) = signed_in().await;
+    let mut raw = Raw::start(&place);
+    let answer = raw.ask(modern(1, "server/discover", json!({}))).await;
+    is_ours(&answer["result"]["_meta"]["io.modelcontextprotocol/serverInfo"]);
+    assert_eq!(answer["result"]["cacheScope"], "public");
+    let answer = raw.ask(modern(2, "tools/list", json!({}))).await;
+    is_ours(&answer["result"]["_meta"]["io.modelcontextprotocol/serverInfo"]);
+    assert!(answer["result"]["ttlMs"].as_u64().unwrap() > 0);
+    let answer = raw.ask(modern(3, "tools/call", json!({"name": "list_models", "arguments": {}}))).await;
+    assert_eq!(answer["result"]["resultType"], "complete");
+    assert_eq!(answer["result"]["structuredContent"]["count"], 3);
+    assert_eq!(raw.end().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_only_probes_leaves_a_clean_exit() {
+    let (_sandbox, place) = signed_in().await;
+    let mut raw = Raw::start(&place);
+    raw.ask(modern(1, "server/discover", json!({}))).await;
+    assert_eq!(raw.end().await, Some(0));
+    assert_eq!(Raw::start(&place).end().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_before_the_first_request_do_not_end_the_server() {
+    let (_sandbox, place) = signed_in().await;
+    let mut raw = Raw::start(&place);
+    raw.send(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await;
+    raw.send(r#"{"jsonrpc":"2.0","id":9,"result":{}}"#).await;
+    raw.initialize("2025-11-25").await;
+    assert_eq!(raw.end().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_lines_are_answered_and_the_next_request_works() {
+    let (_sandbox, place) = signed_in().await;
+    let mut raw = Raw::start(&place);
+    raw.initialize("2025-11-25").await;
+    for (line, code) in [
+        ("{malformed".to_owned(), -32700),
+        (format!(r#"{{"jsonrpc":"2.0","id":5,"method":"{}"}}"#, "x".repeat(10_000_000)), -32600),
+        (r#""just text""#.to_owned(), -32600),
+        (r#"{"jsonrpc":"2.0","id":5}"#.to_owned(), -32600),
+        ("[]".to_owned(), -32600),
+    ] {
+        raw.send(&line).await;
+        let answer = raw.next().await;
+        assert_eq!(answer["error"]["code"], code, "{answer}");
+    }
+    raw.send("").await;
+    raw.send(r#"{"jsonrpc":"2.0","method":"notifications/of/somebody/else"}"#).await;
+    let answer = raw.ask(call(6, "list_models", json!({}))).await;
+    assert_eq!((answer["id"].as_u64(), answer["result"]["isError"].as_bool()), (Some(6), Some(false)));
+    assert_eq!(raw.end().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_tool_call_is_a_protocol_error() {
+    let (_sandbox, place) = signed_in().await;
+    let mut raw = Raw::start(&place);
+    raw.initialize("2025-11-25").await;
+    for (request, code) in [
+        (call(2, "no_such_tool", json!({})), -32602),
+        (call(3, "list_models", json!("text")), -32602),
+        (call(4, "list_models", json!([1])), -32602),
+        (json!({"jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": {}}), -32602),
+        (json!({"jsonrpc": "2.0", "id": 6, "method": "no/such/method"}), -32601),
+        (json!({"jsonrpc": "2.0", "id": 7, "method": "tools/list", "params": {"cursor": "x"}}), -32602),
+    ] {
+        let id = request["id"].clone();
+        let answer = raw.ask(request).await;
+        assert_eq!((&answer["id"], &answer["error"]["code"]), (&id, &json!(code)), "{answer}");
+    }
+    assert_eq!(raw.end().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_arguments_are_a_result_that_names_them_and_repeats_nothing() {
+    let (_sandbox, place) = signed_in().await;
+    let mut raw = Raw::start(&place);
+    raw.initialize("2025-11-25").await;
+    for (tool, arguments, named) in [
+        ("login", json!({"password": "hunter2-marker"}), "password"),
+        ("list_models", json!({"refresh": "hunter2-marker"}), "refresh"),
+        ("manage_api_keys", json!({"action": "hunter2-marker"}), "action"),
+        ("manage_api_keys", json!({}), "action"),
+        ("manage_api_keys", json!({"action": "create"}), "name"),
+        ("manage_api_keys", json!({"action": "list", "name": "hunter2-marker"}), "name"),
+        ("manage_api_keys", json!({"action": "create", "name": "x\nhunter2-marker"}), "name"),
+        ("manage_api_keys", json!({"action": "revoke"}), "key_id"),
+        ("login", json!({"email": "x; hunter2-marker"}), "email"),
+    ] {
+        let answer = raw.ask(call(2, tool, arguments)).await;
+        let text = answer["result"]["content"][0]["text"].as_str().unwrap();
+        let error = crate::common::json_of(text);
+        assert_eq!(
+            (&answer["result"]["isError"], &error["error"]["kind"]),
+            (&json!(true), &json!("invalid_input"))
+        );
+        assert!(text.contains(named) && !answer.to_string().contains("hunter2"), "{answer}");
+        assert!(error["error"]["solution"].as_str().unwrap().len() > 10);
+    }
+    assert_eq!(raw.end().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_call_cancels_its_upstream_request_and_is_not_answered() {
+    let (sandbox, place) = signed_in().await;
+    let mut raw = Raw::start(&place);
+    raw.initialize("2025-11-25").await;
+    sandbox.faults().next(MODELS, Fault::Hang);
+    raw.send(&call(2, "list_models", json!({})).to_string()).await;
+    within(sandbox.faults().arrived(MODELS, 1)).await;
+    let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2}});
+    raw.send(&cancel.to_string()).await;
+    within(sandbox.faults().abandoned(MODELS, 1)).await;
+    let answer = raw.ask(call(3, "list_models", json!({}))).await;
+    assert_eq!(answer["id"], 3);
+    assert_eq!(raw.end().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_stdin_ends_a_server_whose_call_hangs() {
+    let (sandbox, place) = signed_in().await;
+    let mut raw = Raw::start(&place);
+    raw.initialize("2025-11-25").await;
+    sandbox.faults().always(MODELS, Fault::Hang);
+    raw.send(&call(2, "list_models", json!({})).to_string()).await;
+    within(sandbox.faults().arrived(MODELS, 1)).await;
+    raw.input.take();
+    assert_eq!(within(raw.child.wait()).await.unwrap().code(), Some(0));
+    within(sandbox.faults().abandoned(MODELS, 1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_piped_in_at_once_are_answered_before_the_end() {
+    let (_sandbox, place) = signed_in().await;
+    let mut raw = Raw::start(&place);
+    raw.send(&initialize("2025-11-25", json!({})).to_string()).await;
+    raw.send(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await;
+    raw.send(&call(2, "list_models", json!({})).to_string()).await;
+    raw.input.take();
+    assert_eq!(raw.next().await["id"], 1);
+    assert_eq!(raw.next().await["result"]["structuredContent"]["count"], 3);
+    assert_eq!(within(raw.child.wait()).await.unwrap().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_ends_the_server_with_a_call_in_flight() {
+    let (sandbox, place) = signed_in().await;
+    for (count, signal) in [(1, "TERM"), (2, "INT")] {
+        let mut raw = Raw::start(&place);
+        raw.initialize("2025-11-25").await;
+        sandbox.faults().always(MODELS, Fault::Hang);
+        raw.send(&call(2, "list_models", json!({})).to_string()).await;
+        within(sandbox.faults().arrived(MODELS, count)).await;
+        let pid = raw.child.id().unwrap().to_string();
+        assert!(std::process::Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+        assert_eq!(within(raw.child.wait()).await.unwrap().code(), Some(0), "{signal}");
+        within(sandbox.faults().abandoned(MODELS, count)).await;
+    }
+}
+
+/// Every host keeps such a process, even if it is never used.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_calls_has_one_thread_and_opens_no_vault() {
+    let (_sandbox, place) = signed_in().await;
+    let mut raw = Raw::start(&place);
+    raw.initialize("2025-11-25").await;
+    raw.ask(json!({"jsonrpc": "2.0", "id": 2, "method": "tools/list"})).await;
+    let process = std::path::PathBuf::from(format!("/proc/{}", raw.child.id().unwrap()));
+    let entries =
+        |name: &str| std::fs::read_dir(process.join(name)).unwrap().map(|entry| entry.unwrap().path());
+    assert_eq!(entries("task").count(), 1);
+    for file in entries("fd").filter_map(|link| std::fs::read_link(link).ok()) {
+        assert!(!file.starts_with(place.data_dir()), "{}", file.display());
+    }
+    assert_eq!(raw.end().await, Some(0));
+}

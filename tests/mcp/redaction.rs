@@ -1,0 +1,148 @@
+//! Properties of the search for secrets, for any secret, surrounding text and encoding.
+#![allow(clippy::format_collect, reason = "it reads better, and is fast enough")]
+
+use std::borrow::Cow;
+
+use base64::{Engine as _, engine::general_purpose};
+use bondmcp_server::redact::{REDACTED, Redactor};
+use proptest::prelude::*;
+use serde_json::json;
+
+/// An encoding by which programs pass text on.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Json,
+    /// Python's `json.dumps`.
+    JsonAscii,
+    /// Python's `repr` of a string, and of its bytes.
+    Repr,
+    ReprOfBytes,
+    /// Python's `ascii`.
+    Ascii,
+    HtmlNames,
+    HtmlDecimal,
+    HtmlHex,
+    Percent,
+    Form,
+    Wrap,
+}
+
+impl Step {
+    fn apply(self, text: &str) -> String {
+        let each = |escaped: &dyn Fn(char) -> String| text.chars().map(escaped).collect::<String>();
+        let utf16 = |c: char| c.encode_utf16(&mut [0; 2]).iter().map(|u| format!("\\u{u:04x}")).collect();
+        let byte = |escape: &'static str| move |b: u8| format!("{escape}{b:02x}");
+        let bytes = |c: char, escape| c.to_string().bytes().map(byte(escape)).collect::<String>();
+        let kept = |c: char| c.is_ascii_graphic() || c == ' ';
+        let quoted = |c: char| match c {
+            '\\' | '\'' => format!("\\{c}"),
+            '\n' => "\\n".to_owned(),
+            c => c.to_string(),
+        };
+        match self {
+            Self::Json => serde_json::to_string(text).unwrap(),
+            Self::JsonAscii => {
+                let json = serde_json::to_string(text).unwrap();
+                json.chars().map(|c| if c.is_ascii() { c.to_string() } else { utf16(c) }).collect()
+            }
+            Self::Repr => format!("'{}'", each(&quoted)),
+            Self::ReprOfBytes => {
+                let escaped = |c| if kept(c) || c == '\n' { quoted(c) } else { bytes(c, "\\x") };
+                format!("b'{}'", each(&escaped))
+            }
+            Self::Ascii => each(&|c| match u32::from(c) {
+                _ if kept(c) || c == '\n' => quoted(c),
+                code @ ..=0xFF => format!("\\x{code:02x}"),
+                code @ ..=0xFFFF => format!("\\u{code:04x}"),
+                code => format!("\\U{code:08x}"),
+            }),
+            Self::HtmlNames => each(&|c| match c {
+                '&' => "&amp;".to_owned(),
+                '<' => "&lt;".to_owned(),
+                '>' => "&gt;".to_owned(),
+                '"' => "&quot;".to_owned(),
+                '\'' => "&#39;".to_owned(),
+                c => c.to_string(),
+            }),
+            Self::HtmlDecimal => each(&|c| {
+                if c.is_ascii_alphanumeric() { c.to_string() } else { format!("&#{};", u32::from(c)) }
+            }),
+            Self::HtmlHex => each(&|c| format!("&#x{:X};", u32::from(c))),
+            Self::Percent => each(&|c| {
+                if c.is_ascii_alphanumeric() { c.to_string() } else { bytes(c, "%").to_uppercase() }
+            }),
+            Self::Form => url::form_urlencoded::byte_serialize(text.as_bytes()).collect(),
+            Self::Wrap => {
+                let chars: Vec<char> = text.chars().collect();
+                let lines: Vec<String> = chars.chunks(64).map(|line| line.iter().collect()).collect();
+                lines.join("\n")
+            }
+        }
+    }
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    use Step::{
+        Ascii, Form, HtmlDecimal, HtmlHex, HtmlNames, Json, JsonAscii, Percent, Repr, ReprOfBytes, Wrap,
+    };
+    let all =
+        [Json, JsonAscii, Repr, ReprOfBytes, Ascii, HtmlNames, HtmlDecimal, HtmlHex, Percent, Form, Wrap];
+    prop::collection::vec(prop::sample::select(all.to_vec()), 0..=3)
+}
+
+/// An encoding that cannot be decoded without knowing where it starts.
+fn encoding() -> impl Strategy<Value = fn(&str) -> String> {
+    prop_oneof![
+        4 => Just((|text| text.to_owned()) as fn(&str) -> String),
+        1 => Just((|text| general_purpose::STANDARD.encode(text)) as fn(&str) -> String),
+        1 => Just((|text| general_purpose::URL_SAFE_NO_PAD.encode(text)) as fn(&str) -> String),
+        1 => Just((|text| text.bytes().map(|b| format!("{b:02x}")).collect()) as fn(&str) -> String),
+        1 => Just((|text| text.bytes().map(|b| format!("{b:02X}")).collect()) as fn(&str) -> String),
+    ]
+}
+
+/// A password of which enough remains even if parts are taken for an escape, a token or a key.
+fn secret() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[ -~äßøé€😀\u{200b}]{0,20}[A-Za-z0-9]{10}[ -~äÜ€]{0,9}",
+        "eyJ[A-Za-z0-9_-]{17,60}\\.[A-Za-z0-9_-]{20,200}\\.[A-Za-z0-9_-]{43}",
+        "bcp_[A-Za-z0-9_-]{43}",
+    ]
+}
+
+fn knowing(secret: &str) -> Redactor {
+    let redactor = Redactor::default();
+    redactor.remember(&secret.into());
+    redactor
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_secret_is_found_however_it_was_passed_on(
+        secret in secret(),
+        (encode, steps) in (encoding(), steps()),
+        (before, after) in ("[a-z:\" ]{0,9}", "[a-z,\" ]{0,9}"),
+    ) {
+        let redactor = knowing(&secret);
+        let plain = encode(&format!("{before}{secret}{after}"));
+        let text = steps.iter().fold(plain, |text, step| step.apply(&text));
+        let redacted = redactor.redact(&text);
+        prop_assert!(redacted.contains(REDACTED), "{steps:?}: {text}");
+        prop_assert_eq!(redactor.redact(&redacted), &*redacted, "a second time");
+
+        let mut structure = json!({"a": [&text, {&text: 1}]});
+        redactor.redact_json(&mut structure);
+        prop_assert_eq!(structure["a"][0].as_str().unwrap(), &*redacted);
+        prop_assert_eq!(structure["a"][1].as_object().unwrap().keys().next().unwrap(), &*redacted);
+    }
+
+    #[test]
+    fn a_text_without_secrets_is_borrowed_and_stays_as_it_is(
+        secret in secret(),
+        text in r#"([ -~äÜ€😀\n\u{200b}]|\\[nu"x]|%[0-9A-F]{2}|&(amp|quot|#39);|bcp_[a-z0-9]{4}\.\.\.|blood pressure ){0,200}"#,
+    ) {
+        prop_assert!(matches!(knowing(&secret).redact(&text), Cow::Borrowed(same) if same == text));
+    }
+}

@@ -1,0 +1,157 @@
+//! Resources, completions and prompts through rmcp's client.
+
+use crate::common::{
+    EMAIL, Place, Server, like_the_seed,
+    raw::{Raw, modern},
+    sandbox, secrets, within,
+};
+use bondmcp_server::sandbox::{Fault, RunningSandbox};
+use rmcp::model::{
+    ArgumentInfo, CompleteRequestParams, GetPromptRequestParams, ReadResourceRequestParams, Reference,
+    ResourceContents,
+};
+use serde_json::{Value, json};
+
+async fn signed_in() -> (RunningSandbox, Place) {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    place.sign_in().await;
+    (sandbox, place)
+}
+
+async fn read(server: &Server, uri: &str) -> Value {
+    let result = within(server.client.read_resource(ReadResourceRequestParams::new(uri))).await.unwrap();
+    let [ResourceContents::TextResourceContents { text, mime_type, .. }] = &result.contents[..] else {
+        panic!("{result:?}")
+    };
+    assert_eq!(mime_type.as_deref(), Some("application/json"));
+    serde_json::from_str(text).unwrap()
+}
+
+async fn refusal(server: &Server, uri: &str) -> String {
+    let outcome = within(server.client.read_resource(ReadResourceRequestParams::new(uri))).await;
+    outcome.unwrap_err().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_listed_resource_is_what_its_tool_tells() {
+    let (_sandbox, place) = signed_in().await;
+    let server = Server::start(&place).await;
+    let made = server.ok("manage_api_keys", json!({"action": "create", "name": "ci"})).await;
+    let listed = server.client.list_all_resources().await.unwrap();
+    let uris: Vec<&str> = listed.iter().map(|resource| resource.uri.as_str()).collect();
+    assert_eq!(uris, ["bondmcp://models", "bondmcp://account", "bondmcp://usage"]);
+
+    assert_eq!(read(&server, uris[0]).await["models"], server.ok("list_models", json!({})).await["models"]);
+    assert_eq!(read(&server, uris[1]).await["email"], EMAIL);
+    let usage = read(&server, uris[2]).await;
+    assert_eq!(usage["spent"]["total_usd"].as_f64(), Some(0.0));
+    assert!(usage["rate_limit"]["remaining"].is_u64());
+
+    let templates = server.client.list_all_resource_templates().await.unwrap();
+    assert_eq!(templates[0].uri_template, "bondmcp://keys/{key_id}");
+    let id = made["keys"][0]["id"].as_str().unwrap();
+    assert_eq!(read(&server, &format!("bondmcp://keys/{id}")).await["name"], "ci");
+    for unknown in ["bondmcp://keys/key_none", "bondmcp://elsewhere", "file:///etc/passwd", "bondmcp://keys/"]
+    {
+        assert!(refusal(&server, unknown).await.contains("no such resource"), "{unknown}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_is_the_accounts_own_and_soon_stale() {
+    let (_sandbox, place) = signed_in().await;
+    let mut raw = Raw::start(&place);
+    for (method, params) in [
+        ("resources/list", json!({})),
+        ("resources/templates/list", json!({})),
+        ("resources/read", json!({"uri": "bondmcp://account"})),
+    ] {
+        let answer = raw.ask(modern(1, method, params)).await;
+        assert_eq!(answer["result"]["cacheScope"], "private", "{method} {answer}");
+        assert!(answer["result"]["ttlMs"].is_u64(), "{method} {answer}");
+    }
+    let answer = raw.ask(modern(2, "prompts/list", json!({}))).await;
+    assert_eq!(answer["result"]["cacheScope"], "public", "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resource_that_needs_an_account_says_how_to_sign_in() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    let server = Server::start(&place).await;
+    assert!(refusal(&server, "bondmcp://models").await.contains(" login`"));
+    assert_eq!(read(&server, "bondmcp://account").await["signed_in"], false);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resource_passes_the_guard() {
+    let (sandbox, place) = signed_in().await;
+    let server = Server::start(&place).await;
+    sandbox.faults().always("GET /health-ai/models", Fault::EchoAsAnswer);
+    assert!(read(&server, "bondmcp://models").await.to_string().contains("[redacted]"));
+    sandbox.faults().always("GET /auth/api-keys", Fault::Echo);
+    refusal(&server, "bondmcp://keys/key_any").await;
+    let mut planted = sandbox.secrets_issued();
+    planted.push(place.password.clone());
+    secrets::assert_absent(&planted, &server.end().await, "what the host saw");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn key_ids_are_completed_by_the_beginning_of_id_or_name() {
+    let (_sandbox, place) = signed_in().await;
+    let server = Server::start(&place).await;
+    let mut ids = vec![];
+    for name in ["laptop", "lab"] {
+        let made = server.ok("manage_api_keys", json!({"action": "create", "name": name})).await;
+        ids.push(made["keys"][0]["id"].as_str().unwrap().to_owned());
+    }
+    let complete = async |uri: &str, name: &str, value: &str| {
+        let reference = Reference::for_resource(uri);
+        let argument = ArgumentInfo::new(name, value);
+        within(server.client.complete(CompleteRequestParams::new(reference, argument))).await
+    };
+    let template = "bondmcp://keys/{key_id}";
+    assert_eq!(complete(template, "key_id", "lapt").await.unwrap().completion.values, ids[..1]);
+    assert_eq!(complete(template, "key_id", "la").await.unwrap().completion.values.len(), 2);
+    assert_eq!(complete(template, "key_id", &ids[1]).await.unwrap().completion.values, ids[1..]);
+    assert!(complete(template, "key_id", "other").await.unwrap().completion.values.is_empty());
+    complete(template, "name", "").await.unwrap_err();
+    complete("bondmcp://models", "key_id", "").await.unwrap_err();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_leads_to_its_tool_with_what_the_person_filled_in() {
+    let (_sandbox, place) = signed_in().await;
+    let server = Server::start(&place).await;
+    let get = async |name: &str, arguments: Value| {
+        let request =
+            GetPromptRequestParams::new(name).with_arguments(arguments.as_object().unwrap().clone());
+        within(server.client.get_prompt(request)).await
+    };
+    for (name, arguments, tool) in [
+        (
+            "medication_review",
+            json!({"medications": "warfarin 5 mg", "conditions": "fibrillation"}),
+            "medication_check",
+        ),
+        ("triage", json!({"symptoms": "headache since Monday", "age": "44"}), "symptom_assessment"),
+    ] {
+        let told = serde_json::to_string(&get(name, arguments.clone()).await.unwrap()).unwrap();
+        for word in arguments.as_object().unwrap().values().map(|value| value.as_str().unwrap()) {
+            assert!(told.contains(word), "{told}");
+        }
+        assert!(told.contains(tool) && told.contains("not a diagnosis") && told.contains("billed"), "{told}");
+        get(name, json!({})).await.unwrap_err();
+        get(name, json!({"medications": 7, "symptoms": []})).await.unwrap_err();
+        let mut more = arguments;
+        more["password"] = "x".into();
+        get(name, more).await.unwrap_err();
+    }
+    get("other", json!({})).await.unwrap_err();
+    let listed = server.client.list_all_prompts().await.unwrap();
+    assert_eq!(
+        listed.iter().map(|prompt| prompt.name.as_str()).collect::<Vec<_>>(),
+        ["medication_review", "triage"]
+    );
+}

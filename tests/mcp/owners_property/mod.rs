@@ -30,6 +30,8 @@ enum Step {
     CreateKey,
     /// Asks to revoke a key and says yes, or leaves the question open.
     RevokeKey(bool),
+    /// The same with a new value for it.
+    RotateKey(bool),
     /// Names a key of another owner wherever a key can be named.
     NameForeignKey(usize),
     Analyze,
@@ -54,6 +56,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::ReadEverything),
         2 => Just(Step::CreateKey),
         2 => any::<bool>().prop_map(Step::RevokeKey),
+        1 => any::<bool>().prop_map(Step::RotateKey),
         2 => other.clone().prop_map(Step::NameForeignKey),
         2 => Just(Step::Analyze),
         1 => other.clone().prop_map(Step::GuessPassword),
@@ -89,6 +92,7 @@ async fn take(rounds: &[[Step; OWNERS]], vault: Option<&str>) {
                     Step::ReadEverything => person.read_everything(setting).await,
                     Step::CreateKey => person.create_key(setting).await,
                     Step::RevokeKey(agrees) => person.revoke_key(setting, *agrees).await,
+                    Step::RotateKey(agrees) => person.rotate_key(setting, *agrees).await,
                     Step::NameForeignKey(other) => person.name_foreign_key(setting, of(other)).await,
                     Step::Analyze => person.analyze(setting).await,
                     Step::GuessPassword(other) => person.guess_password(setting, of(other)).await,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bondmcp_server::{
-    account::{Accounts, Owner},
+    account::{Accounts, Owner, Usd},
     bondmcp::{Client, Timing},
     clock::Clock,
     config::{Flags, Settings},
@@ -34,6 +34,9 @@ const PRICE: u32 = 5;
 
 /// What a call of it counts as, in cents, if its answer was lost.
 const MOST: u32 = 8;
+
+/// What each owner may spend in a day, in dollars: more than they can in one run.
+const DAILY_LIMIT: f64 = 10.0;
 
 /// Most keys of one owner: below the sandbox's limit.
 const MAX_KEYS: usize = 3;
@@ -82,6 +85,8 @@ pub struct Person {
     keys: BTreeMap<String, String>,
     /// Least and most that was spent, in cents; they differ after calls that were left.
     cents: (u32, u32),
+    /// The end of the day in which this owner began.
+    day: Option<Value>,
     rounds: Vec<Round>,
     links: BTreeSet<String>,
     /// Ids of keys that were revoked.
@@ -106,8 +111,8 @@ impl Service {
         let accounts = accounts(&place, vault);
         let (page, stopping) = (Some(Options::default()), CancellationToken::new());
         let selection = Selection::default();
-        let server =
-            BondMcp::new(accounts.clone(), page, &selection, Limits::default(), stopping.clone()).unwrap();
+        let limits = Limits { daily_spend: Some(Usd::from_f64(DAILY_LIMIT)), ..Limits::default() };
+        let server = BondMcp::new(accounts.clone(), page, &selection, limits, stopping.clone()).unwrap();
         let tokens = people.iter().map(|person| (person.token().into(), person.owner())).collect();
         let protection = Protection::new(Authentication::Tokens(tokens));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -219,6 +224,7 @@ impl Person {
             signed_in: false,
             keys: BTreeMap::new(),
             cents: (0, 0),
+            day: None,
             rounds: vec![],
             links: BTreeSet::new(),
             gone: BTreeSet::new(),
@@ -261,6 +267,14 @@ impl Person {
         let (least, most) = (f64::from(self.cents.0) / 100.0, f64::from(self.cents.1) / 100.0);
         let fits = (least - 0.001..=most + 0.001).contains(&usd);
         assert!(fits, "{} spent {least} to {most}, and not {usd} as {place}", self.name);
+    }
+
+    /// What is left of the daily limit follows from what this owner has spent, unless a new day has begun.
+    fn assert_spent_today(&mut self, today: &Value) {
+        let day = self.day.get_or_insert_with(|| today["resets_at"].clone());
+        if *day == today["resets_at"] {
+            self.assert_spent(DAILY_LIMIT - today["left_usd"].as_f64().unwrap(), "today");
+        }
     }
 
     /// Makes a request; returns the answer. `sent` is what was another's already; it may be quoted.
@@ -386,6 +400,7 @@ impl Person {
         }
         let usage = contents["bondmcp://usage"].as_ref().unwrap();
         self.assert_spent(usage["spent"]["total_usd"].as_f64().unwrap(), "as the usage");
+        self.assert_spent_today(&usage["spent"]["today"]);
         match &contents["bondmcp://models"] {
             Some(models) => {
                 assert!(self.signed_in, "{models}");
@@ -423,6 +438,22 @@ impl Person {
             let answer = self.answer_last(setting).await;
             assert_eq!(answer["result"]["isError"], false, "{}: {answer}", self.name);
             self.keys.remove(&id);
+            self.gone.insert(id);
+        }
+    }
+
+    pub async fn rotate_key(&mut self, setting: &Setting, agrees: bool) {
+        let Some((id, name)) = self.keys.first_key_value().filter(|_| self.signed_in) else {
+            return self.list_models(setting).await;
+        };
+        let (id, name) = (id.clone(), name.clone());
+        self.asked(setting, "manage_api_keys", json!({"action": "rotate", "key_id": id})).await;
+        if agrees {
+            let answer = self.answer_last(setting).await;
+            let key = &answer["result"]["structuredContent"]["keys"][0];
+            assert_eq!(key["name"], name, "{}: {answer}", self.name);
+            self.keys.remove(&id);
+            self.keys.insert(key["id"].as_str().unwrap().to_owned(), name);
             self.gone.insert(id);
         }
     }

@@ -5,10 +5,12 @@
 
 use std::{str::FromStr as _, time::Duration};
 
+use futures_util::{Stream, TryStreamExt as _};
 use sqlx::{
-    ConnectOptions as _, PgPool, Row as _,
+    ConnectOptions as _, Either, Executor as _, PgPool, Row as _,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
-    postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow},
+    pool::PoolConnection,
+    postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgQueryResult, PgRow},
     query::Query,
 };
 use tokio::time::timeout;
@@ -144,12 +146,8 @@ impl Postgres {
         let query = "SELECT id, kind, version, sealed, (extract(epoch FROM expires) * 1000)::bigint \
                      FROM records WHERE id > $1 ORDER BY id LIMIT $2";
         let after = after.map_or(&[][..], |key| key);
-        let rows = self.run(|pool| {
-            let statement = sqlx::query(query).bind(after.to_vec()).bind(i64::from(limit));
-            async move { statement.fetch_all(&pool).await }
-        });
-        let rows = rows.await?;
-        rows.iter().map(|row| to_row(row).unwrap_or(Err(Error::Damaged))).collect()
+        let statement = || sqlx::query(query).bind(after.to_vec()).bind(i64::from(limit));
+        self.run(statement).await?.rows.iter().map(|row| to_row(row).unwrap_or(Err(Error::Damaged))).collect()
     }
 
     /// Returns at most `limit` records of a kind that have not expired, in the order of their ids, from the one after
@@ -164,13 +162,9 @@ impl Postgres {
                      WHERE kind = $1 AND id > $2 AND (expires IS NULL OR expires > clock_timestamp()) \
                      ORDER BY id LIMIT $3";
         let after = after.map_or(&[][..], |key| key);
-        let rows = self.run(|pool| {
-            let statement =
-                sqlx::query(query).bind(kind.to_owned()).bind(after.to_vec()).bind(i64::from(limit));
-            async move { statement.fetch_all(&pool).await }
-        });
-        let rows = rows.await?;
-        rows.iter().map(|row| to_row(row).unwrap_or(Err(Error::Damaged))).collect()
+        let statement =
+            || sqlx::query(query).bind(kind.to_owned()).bind(after.to_vec()).bind(i64::from(limit));
+        self.run(statement).await?.rows.iter().map(|row| to_row(row).unwrap_or(Err(Error::Damaged))).collect()
     }
 
     /// Replaces the encrypted text of records that are as they were read; returns how many.
@@ -191,8 +185,9 @@ impl Postgres {
 
     /// Begins to add records, all or none.
     pub async fn import(&self) -> Result<Import, Error> {
-        let pool = self.pool.clone();
-        self.run(|_| pool.begin()).await.map(Import::Postgres)
+        let begun = timeout(ANSWER_TIMEOUT, self.pool.begin()).await;
+        let begun = begun.map_err(|_| Error::Server(ServerError::Silent))?;
+        begun.map(Import::Postgres).map_err(|error| failure(&error))
     }
 
     /// Returns the state of a record without its content.
@@ -281,34 +276,66 @@ impl Postgres {
     }
 
     async fn fetch(&self, statement: impl Fn() -> Statement) -> Result<Option<PgRow>, Error> {
-        self.run(|pool| {
-            let statement = statement();
-            async move { statement.fetch_optional(&pool).await }
-        })
-        .await
+        Ok(self.run(statement).await?.rows.pop())
     }
 
     /// Returns the number of rows that the statement changed.
     async fn execute(&self, statement: impl Fn() -> Statement) -> Result<u64, Error> {
-        self.run(|pool| {
-            let statement = statement();
-            async move { Ok(statement.execute(&pool).await?.rows_affected()) }
-        })
-        .await
+        Ok(self.run(statement).await?.changed)
     }
 
     /// Runs a statement that can be run again.
-    async fn run<T, Run>(&self, statement: impl Fn(PgPool) -> Run) -> Result<T, Error>
-    where
-        Run: Future<Output = Result<T, sqlx::Error>>,
-    {
+    async fn run(&self, statement: impl Fn() -> Statement) -> Result<Answer, Error> {
         let mut attempt = 1;
         loop {
-            match timeout(ANSWER_TIMEOUT, statement(self.pool.clone())).await {
+            match timeout(ANSWER_TIMEOUT, self.ask(statement())).await {
                 Err(_) => return Err(Error::Server(ServerError::Silent)),
                 Ok(Err(error)) if is_lost_connection(&error) && attempt < ATTEMPTS => attempt += 1,
                 Ok(outcome) => return outcome.map_err(|error| failure(&error)),
             }
+        }
+    }
+
+    async fn ask(&self, statement: Statement) -> Result<Answer, sqlx::Error> {
+        let mut asked = Asked(Some(self.pool.acquire().await?));
+        let connection = asked.0.as_deref_mut().ok_or(sqlx::Error::WorkerCrashed)?;
+        let outcome = Answer::of(connection.fetch_many(statement)).await;
+        // The pool has it again.
+        asked.0.take();
+        outcome
+    }
+}
+
+/// What a statement did.
+#[derive(Default)]
+struct Answer {
+    changed: u64,
+    rows: Vec<PgRow>,
+}
+
+impl Answer {
+    async fn of(
+        mut results: impl Stream<Item = Result<Either<PgQueryResult, PgRow>, sqlx::Error>> + Unpin,
+    ) -> Result<Self, sqlx::Error> {
+        let mut answer = Self::default();
+        while let Some(result) = results.try_next().await? {
+            match result {
+                Either::Left(done) => answer.changed += done.rows_affected(),
+                Either::Right(row) => answer.rows.push(row),
+            }
+        }
+        Ok(answer)
+    }
+}
+
+/// A connection that an answer is awaited on. If nobody waits for it any more, the connection is closed: the pool would
+/// wait for the answer, for ever on a connection that hangs, and have one less meanwhile.
+struct Asked(Option<PoolConnection<sqlx::Postgres>>);
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            drop(connection.detach());
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The vault in PostgreSQL: lost connections, restarts, what is heard of changes, and what its errors say.
 
-use std::{path::Path, time::Duration};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use crate::common::{
     postgres::{self, Stop},
@@ -12,6 +12,12 @@ use bondmcp_server::{
     vault::{ChangeMarker, Error, Keyring, RecordId, RecordKind, Vault},
 };
 use futures_util::future::join_all;
+use sqlx::{Connection as _, PgConnection};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
 
 const LONG: Duration = Duration::from_hours(1);
 
@@ -148,6 +154,74 @@ async fn a_restart_of_the_server_is_waited_for_and_those_who_wait_for_a_lease_go
     });
     let (read, ()) = tokio::join!(read, again);
     assert_eq!(read.unwrap().unwrap().version, version, "a call that comes during the restart waits for it");
+}
+
+/// A network between a vault and its server that can lose all connections without a word.
+struct Network {
+    url: String,
+    silenced: watch::Sender<()>,
+}
+
+impl Network {
+    async fn before(url: &str) -> Self {
+        let mut url = url::Url::parse(url).unwrap();
+        let server = SocketAddr::from(([127, 0, 0, 1], url.port().unwrap()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        url.set_port(Some(listener.local_addr().unwrap().port())).unwrap();
+        let silenced = watch::Sender::new(());
+        let connections = silenced.clone();
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let mut silenced = connections.subscribe();
+                tokio::spawn(async move {
+                    let mut server = TcpStream::connect(server).await.unwrap();
+                    tokio::select! {
+                        _ = copy_bidirectional(&mut client, &mut server) => {}
+                        // Open, and silent from now on.
+                        _ = silenced.changed() => std::future::pending().await,
+                    }
+                });
+            }
+        });
+        Self { url: url.into(), silenced }
+    }
+
+    /// Nothing comes through the connections of now any more. New ones work.
+    fn silence(&self) {
+        self.silenced.send_replace(());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_whose_connections_hang_take_none_from_later_calls() {
+    let Some(database) = postgres::database() else { return };
+    let network = Network::before(&database.url).await;
+    let vault = open(&network.url).await.unwrap();
+    vault.write(&id("a"), None, b"x", None).await.unwrap();
+    // More calls than there are connections, which wait for the lock.
+    let mut lock = PgConnection::connect(&database.url).await.unwrap();
+    let mut locked = lock.begin().await.unwrap();
+    sqlx::query("LOCK TABLE records").execute(&mut *locked).await.unwrap();
+    let reads: Vec<_> = (0..8)
+        .map(|_| {
+            let vault = vault.clone();
+            tokio::spawn(async move { vault.read(&id("a")).await })
+        })
+        .collect();
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    within(async {
+        while database.psql(waiting) != ["5"] {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    network.silence();
+    for read in reads {
+        read.abort();
+        assert!(read.await.unwrap_err().is_cancelled());
+    }
+    locked.rollback().await.unwrap();
+    assert_eq!(vault.read(&id("a")).await.unwrap().unwrap().version, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

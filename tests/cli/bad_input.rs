@@ -61,6 +61,30 @@ async fn a_sealing_key_of_the_wrong_length_or_another_one_opens_nothing() {
     assert_eq!(vault_bytes(&before), vault_bytes(&crate::common::files(&place.data_dir())));
 }
 
+/// A newer version has brought the tables up to date. This one serves nothing from them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vault_of_a_newer_version_is_refused_and_left_as_it_is() {
+    let (_sandbox, place) = signed_in().await;
+    let mut database =
+        SqliteConnection::connect(place.data_dir().join("vault.db").to_str().unwrap()).await.unwrap();
+    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+                 VALUES (999, 'newer', 1, '', 0); PRAGMA wal_checkpoint(TRUNCATE)";
+    sqlx::raw_sql(newer).execute(&mut database).await.unwrap();
+    database.close().await.unwrap();
+    let before = crate::common::files(&place.data_dir());
+    let hosted = ["http", "--listen", "127.0.0.1:0", "--public-url", "http://localhost:1"];
+    for arguments in [&["status"][..], &["keys", "list"], &hosted] {
+        let (code, _, told) = place.run(arguments).await;
+        assert_eq!(code, Some(1), "{arguments:?}: {told}");
+        assert!(told.contains("a newer version") && told.contains("Upgrade"), "{arguments:?}: {told}");
+    }
+    let server = Server::start(&place).await;
+    let error = server.error("list_models", json!({})).await;
+    assert!(error["message"].as_str().unwrap().contains("a newer version"), "{error}");
+    server.end().await;
+    assert_eq!(vault_bytes(&before), vault_bytes(&crate::common::files(&place.data_dir())));
+}
+
 fn vault_bytes(files: &[(std::path::PathBuf, Vec<u8>)]) -> Vec<u8> {
     files.iter().find(|(path, _)| path.ends_with("vault.db")).unwrap().1.clone()
 }

@@ -272,7 +272,7 @@ async fn a_page_that_lost_its_headers() {
 async fn a_firewall_that_refuses_a_host_by_its_user_agent() {
     let edge = Edge::start().await;
     for (user_agent, named) in [
-        ("Claude-User", "Claude-User (claude.ai): status 403"),
+        ("Claude-User", "Claude-User (claude.ai) at /.well-known/oauth-protected-resource/mcp: status 403"),
         ("python-httpx", "python-httpx/0.28.1"),
         ("openai-mcp", "openai-mcp/1.0.0 (ChatGPT)"),
         ("openai-connectors-oauth", "ChatGPT, tokens"),
@@ -292,6 +292,50 @@ async fn a_firewall_that_refuses_a_host_by_its_user_agent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_firewall_that_refuses_the_back_end_of_a_host_at_an_endpoint() {
+    let edge = Edge::start().await;
+    for (user_agent, path, status, kind, named) in [
+        (
+            "python-httpx",
+            "/token",
+            403,
+            "text/html",
+            "python-httpx/0.28.1 (claude.ai and Python) at /token: status 403, an HTML page",
+        ),
+        ("node", "/token", 406, "application/json", "at /token: status 406, JSON"),
+        (
+            "openai-mcp",
+            "/register",
+            200,
+            "text/html",
+            "openai-mcp/1.0.0 (ChatGPT) (ChatGPT) at /register: status 200",
+        ),
+        ("Claude-User", "/register", 429, "text/html", "Claude-User (claude.ai) at /register: status 429"),
+    ] {
+        edge.finds("host user agents", named, "pass every User-Agent", move |head, found| {
+            let theirs = head.headers.get("user-agent").map_or("", |value| value.to_str().unwrap());
+            if theirs.starts_with(user_agent) && head.uri.path() == path {
+                found.replace_by(answer(status, kind, r#"{"error": "blocked"}"#));
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_limits_are_reached_has_been_reached() {
+    let edge = Edge::start().await;
+    edge.break_with(|head, found| {
+        if head.headers.contains_key("user-agent") && head.method == Method::POST && head.uri.path() != "/mcp"
+        {
+            found.replace_by(answer(429, "application/json", r#"{"error": "temporarily_unavailable"}"#));
+        }
+    });
+    let check = edge.examine().await.check("host user agents");
+    assert_eq!(check.status, "ok", "{check:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_firewall_that_refuses_requests_without_a_user_agent_or_with_a_challenge() {
     let edge = Edge::start().await;
     edge.break_with(|head, found| {
@@ -304,8 +348,10 @@ async fn a_firewall_that_refuses_requests_without_a_user_agent_or_with_a_challen
             found.set("cf-mitigated", "challenge");
         }
     });
-    let check =
-        edge.examine().await.failed("host user agents", "no User-Agent (the sign-in of several hosts)");
+    let check = edge
+        .examine()
+        .await
+        .failed("host user agents", "no User-Agent (the sign-in of several hosts) at /mcp");
     assert!(check.advice.starts_with("This is Cloudflare. "), "{check:?}");
     assert!(
         check.detail.contains("a challenge of Cloudflare") && !check.detail.contains("Claude-User"),

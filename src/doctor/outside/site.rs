@@ -72,6 +72,13 @@ impl Site {
             .body("grant_type=authorization_code&code=of-doctor&client_id=of-doctor")
     }
 
+    /// Returns a registration that the server must refuse, as it has no redirect URI.
+    pub fn empty_registration(&self) -> RequestBuilder {
+        self.request(http::Method::POST, &self.at("/register"))
+            .header(CONTENT_TYPE, "application/json")
+            .body(r#"{"client_name": "bondmcp-server doctor", "redirect_uris": []}"#)
+    }
+
     /// Makes sure that something answers that may be the server.
     pub async fn answers(&self) -> Outcome {
         let answer = self.get(RESOURCE_METADATA).await?;

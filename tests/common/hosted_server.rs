@@ -50,6 +50,8 @@ pub struct HostedServer {
 
 /// How a server is set up.
 pub struct Setup {
+    /// The public origin; where the server listens without one.
+    pub origin: Option<String>,
     pub sandbox: SandboxConfig,
     /// `BONDMCP_VAULT`; SQLite in the place's directory without one.
     pub vault: Option<String>,
@@ -63,6 +65,7 @@ impl Default for Setup {
     fn default() -> Self {
         let drain = Drain { delay: Duration::ZERO, timeout: Duration::from_secs(5) };
         Self {
+            origin: None,
             sandbox: like_the_seed(),
             vault: None,
             network: Network::public(),
@@ -89,7 +92,8 @@ impl HostedServer {
         let sandbox = Arc::new(sandbox(setup.sandbox).await);
         let place = Arc::new(Place::new(&sandbox));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let origin = format!("http://localhost:{}", listener.local_addr().unwrap().port());
+        let own = format!("http://localhost:{}", listener.local_addr().unwrap().port());
+        let origin = setup.origin.unwrap_or(own);
         let Setup { vault, network, drain, clock, selection, .. } = setup;
         Self::run(sandbox, place, origin, listener, vault, network, drain, clock, selection).await
     }

@@ -1,27 +1,18 @@
 //! `doctor --public-url` against a hosted server whose edge can be broken: each test breaks one thing, finds it named with
 //! its fix, and mends it.
 
-use std::{
-    net::SocketAddr,
-    process::Stdio,
-    sync::{Arc, Mutex},
-};
+mod authorization;
+mod edge;
 
-use axum::{
-    Router,
-    body::Body,
-    extract::{Request, State},
-    http::{HeaderMap, HeaderValue, Method, request::Parts},
-    response::Response,
-};
-use serde_json::{Value, json};
+use axum::http::{HeaderValue, Method, request::Parts};
+use serde_json::json;
 use tokio::process::Command;
 
-use super::{Report, upstreams::Front};
+use self::edge::{Answer, Edge, answer};
 use crate::common::within;
 
 /// The names of all findings that are not about the connection.
-const NAMES: [&str; 17] = [
+const NAMES: [&str; 19] = [
     "HTTP",
     "resource metadata",
     "server metadata",
@@ -31,6 +22,8 @@ const NAMES: [&str; 17] = [
     "CORS",
     "unknown paths",
     "authorization page",
+    "client registration",
+    "authorization request",
     "sign-in page",
     "token endpoint",
     "host user agents",
@@ -40,182 +33,6 @@ const NAMES: [&str; 17] = [
     "HTTPS redirect",
     "HSTS",
 ];
-
-struct Answer {
-    status: u16,
-    headers: HeaderMap,
-    body: String,
-}
-
-/// What the edge does to the answer of the server.
-type Fault = Box<dyn Fn(&Parts, &mut Answer) + Send>;
-
-/// A hosted server and what stands in front of it.
-#[derive(Clone)]
-struct Edge {
-    address: SocketAddr,
-    /// The public URL.
-    origin: Arc<Mutex<String>>,
-    fault: Arc<Mutex<Option<Fault>>>,
-}
-
-impl Edge {
-    async fn start() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let origin = Arc::new(Mutex::new(format!("http://{address}")));
-        let edge = Self { address, origin, fault: Arc::default() };
-        let router = Router::new().fallback(Self::answer).with_state(edge.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        edge
-    }
-
-    #[expect(clippy::unused_async, reason = "a handler")]
-    async fn answer(State(edge): State<Self>, request: Request) -> Response {
-        let (head, _) = request.into_parts();
-        let mut answer = hosted(&edge.origin.lock().unwrap(), &head);
-        if let Some(fault) = &*edge.fault.lock().unwrap() {
-            fault(&head, &mut answer);
-        }
-        let mut response = Response::new(Body::from(answer.body));
-        *response.status_mut() = answer.status.try_into().unwrap();
-        *response.headers_mut() = answer.headers;
-        response
-    }
-
-    fn break_with(&self, fault: impl Fn(&Parts, &mut Answer) + Send + 'static) {
-        *self.fault.lock().unwrap() = Some(Box::new(fault));
-    }
-
-    async fn examine(&self) -> Report {
-        let url = self.origin.lock().unwrap().clone();
-        self.examine_at(&url, &[]).await
-    }
-
-    async fn examine_at(&self, url: &str, environment: &[(&str, &str)]) -> Report {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_bondmcp-server"));
-        command.args(["doctor", "--json", "--public-url", url]).env_clear().stdin(Stdio::null());
-        command.envs(environment.iter().copied());
-        let output = within(command.output()).await.unwrap();
-        assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
-        Report::of(&String::from_utf8(output.stdout).unwrap(), output.status.code())
-    }
-
-    /// Finds `name` broken by `fault` and nothing else, and whole without it.
-    async fn finds(
-        &self,
-        name: &str,
-        detail: &str,
-        advice: &str,
-        fault: impl Fn(&Parts, &mut Answer) + Send + 'static,
-    ) {
-        self.break_with(fault);
-        let report = self.examine().await;
-        let check = report.failed(name, detail);
-        assert!(check.advice.contains(advice), "{check:?}");
-        *self.fault.lock().unwrap() = None;
-        assert_eq!(self.examine().await.check(name).status, "ok");
-    }
-}
-
-fn answer(status: u16, kind: &'static str, body: &(impl ToString + ?Sized)) -> Answer {
-    let mut answer = Answer { status, headers: HeaderMap::new(), body: body.to_string() };
-    answer.set("content-type", kind);
-    answer
-}
-
-impl Answer {
-    fn set(&mut self, name: &'static str, value: &str) {
-        self.headers.insert(name, HeaderValue::from_str(value).unwrap());
-    }
-
-    fn remove(&mut self, name: &str) {
-        self.headers.remove(name);
-    }
-
-    /// Changes a JSON body.
-    fn edit(&mut self, change: impl FnOnce(&mut Value)) {
-        let mut body = serde_json::from_str(&self.body).unwrap();
-        change(&mut body);
-        self.body = body.to_string();
-    }
-
-    fn replace_by(&mut self, other: Self) {
-        *self = other;
-    }
-}
-
-fn page(status: u16) -> Answer {
-    let mut page = answer(status, "text/html; charset=utf-8", "<h1>A page</h1>");
-    page.set("content-security-policy", "default-src 'none'; frame-ancestors 'none'");
-    page.set("cache-control", "no-store");
-    page
-}
-
-/// The answers of a hosted server.
-fn hosted(origin: &str, head: &Parts) -> Answer {
-    const JSON: &str = "application/json";
-    let path = head.uri.path();
-    if head.method == Method::OPTIONS {
-        let mut preflight = answer(204, JSON, "");
-        preflight.set("access-control-allow-origin", "*");
-        preflight.set("access-control-allow-headers", "Authorization, Content-Type, Mcp-Protocol-Version");
-        return preflight;
-    }
-    let mut found = match path {
-        "/.well-known/oauth-protected-resource" | "/.well-known/oauth-protected-resource/mcp" => answer(
-            200,
-            JSON,
-            &json!({"resource": format!("{origin}/mcp"), "authorization_servers": [origin]}),
-        ),
-        "/.well-known/oauth-authorization-server"
-        | "/.well-known/oauth-authorization-server/mcp"
-        | "/.well-known/openid-configuration"
-        | "/.well-known/openid-configuration/mcp" => answer(
-            200,
-            JSON,
-            &json!({
-                "issuer": origin,
-                "authorization_endpoint": format!("{origin}/authorize"),
-                "token_endpoint": format!("{origin}/token"),
-                "registration_endpoint": format!("{origin}/register"),
-                "revocation_endpoint": format!("{origin}/revoke"),
-                "jwks_uri": format!("{origin}/jwks"),
-                "code_challenge_methods_supported": ["S256"],
-                "token_endpoint_auth_methods_supported": ["none", "private_key_jwt"],
-                "client_id_metadata_document_supported": true,
-            }),
-        ),
-        "/jwks" => answer(200, JSON, &json!({"keys": [{"kty": "EC", "kid": "1", "x": "x", "y": "y"}]})),
-        "/mcp" => {
-            let mut challenge = answer(401, JSON, &json!({"error": "invalid_token"}));
-            let error =
-                if head.headers.contains_key("authorization") { r#"error="invalid_token", "# } else { "" };
-            let metadata = format!("{origin}/.well-known/oauth-protected-resource/mcp");
-            let value = format!(r#"Bearer {error}resource_metadata="{metadata}", scope="models""#);
-            challenge.set("www-authenticate", &value);
-            challenge
-        }
-        "/authorize" => page(400),
-        "/connections" => {
-            let mut redirect = answer(303, "text/plain", "");
-            redirect.set("location", "/sign-in/1");
-            redirect.set("set-cookie", "bondmcp=1; Path=/; HttpOnly");
-            redirect
-        }
-        "/sign-in/1" if head.headers.get("cookie").is_some_and(|cookie| cookie == "bondmcp=1") => page(200),
-        "/token" => {
-            let mut refusal = answer(401, JSON, &json!({"error": "invalid_client"}));
-            refusal.set("cache-control", "no-store");
-            refusal
-        }
-        _ => answer(404, JSON, &json!({"error": "not_found"})),
-    };
-    found.set("access-control-allow-origin", "*");
-    found.set("access-control-expose-headers", "WWW-Authenticate, Mcp-Session-Id");
-    found.set("strict-transport-security", "max-age=31536000");
-    found
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_whole_has_nothing_to_mend() {
@@ -341,7 +158,7 @@ async fn a_proxy_that_takes_the_authorization_header_for_itself() {
         if head.uri.path() == "/mcp" {
             let value = found.headers.get("www-authenticate").map(|value| value.to_str().unwrap().to_owned());
             if let Some(value) = value {
-                found.set("www-authenticate", &value.replace(r#"error="invalid_token", "#, ""));
+                found.set("www-authenticate", &value.replace(r#"error="invalid_token""#, r#"realm="x""#));
             }
         }
     })
@@ -413,10 +230,15 @@ async fn a_page_that_lost_its_headers() {
         (&["default-src 'none'; frame-ancestors 'none', img-src *"], "2 Content-Security-Policies"),
     ];
     let edge = Edge::start().await;
-    for (name, path) in [("authorization page", "/authorize"), ("sign-in page", "/sign-in/1")] {
+    for (name, is_path) in [
+        ("authorization page", (|path| path == "/authorize") as fn(&str) -> bool),
+        // It has the headers of the consent page, whose address it is.
+        ("authorization request", |path| path.starts_with("/authorize/")),
+        ("sign-in page", |path| path.starts_with("/sign-in/")),
+    ] {
         for (policies, detail) in POLICIES {
             edge.finds(name, detail, "headers of the pages", move |head, found| {
-                if head.uri.path() == path {
+                if is_path(head.uri.path()) {
                     found.remove("content-security-policy");
                     for policy in policies {
                         found.headers.append("content-security-policy", HeaderValue::from_static(policy));
@@ -426,7 +248,7 @@ async fn a_page_that_lost_its_headers() {
             .await;
         }
         edge.finds(name, "stored", "headers of the pages", move |head, found| {
-            if head.uri.path() == path {
+            if is_path(head.uri.path()) {
                 found.remove("cache-control");
             }
         })
@@ -447,33 +269,10 @@ async fn a_page_that_lost_its_headers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_proxy_that_keeps_people_from_signing_in() {
-    let edge = Edge::start().await;
-    edge.finds("sign-in page", "cookie of the browser is gone", "Set-Cookie", |head, found| {
-        if head.uri.path() == "/connections" {
-            found.remove("set-cookie");
-        }
-    })
-    .await;
-    edge.finds("sign-in page", "the sign-in page: status 404", "Cookie", |head, found| {
-        if head.uri.path() == "/sign-in/1" {
-            found.status = 404;
-        }
-    })
-    .await;
-    edge.finds("sign-in page", "not a redirect", "every path", |head, found| {
-        if head.uri.path() == "/connections" {
-            found.set("location", "http://10.0.0.7:8787/sign-in/1");
-        }
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_firewall_that_refuses_a_host_by_its_user_agent() {
     let edge = Edge::start().await;
     for (user_agent, named) in [
-        ("Claude-User", "Claude-User (claude.ai): status 403"),
+        ("Claude-User", "Claude-User (claude.ai) at /.well-known/oauth-protected-resource/mcp: status 403"),
         ("python-httpx", "python-httpx/0.28.1"),
         ("openai-mcp", "openai-mcp/1.0.0 (ChatGPT)"),
         ("openai-connectors-oauth", "ChatGPT, tokens"),
@@ -493,6 +292,50 @@ async fn a_firewall_that_refuses_a_host_by_its_user_agent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_firewall_that_refuses_the_back_end_of_a_host_at_an_endpoint() {
+    let edge = Edge::start().await;
+    for (user_agent, path, status, kind, named) in [
+        (
+            "python-httpx",
+            "/token",
+            403,
+            "text/html",
+            "python-httpx/0.28.1 (claude.ai and Python) at /token: status 403, an HTML page",
+        ),
+        ("node", "/token", 406, "application/json", "at /token: status 406, JSON"),
+        (
+            "openai-mcp",
+            "/register",
+            200,
+            "text/html",
+            "openai-mcp/1.0.0 (ChatGPT) (ChatGPT) at /register: status 200",
+        ),
+        ("Claude-User", "/register", 429, "text/html", "Claude-User (claude.ai) at /register: status 429"),
+    ] {
+        edge.finds("host user agents", named, "pass every User-Agent", move |head, found| {
+            let theirs = head.headers.get("user-agent").map_or("", |value| value.to_str().unwrap());
+            if theirs.starts_with(user_agent) && head.uri.path() == path {
+                found.replace_by(answer(status, kind, r#"{"error": "blocked"}"#));
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_limits_are_reached_has_been_reached() {
+    let edge = Edge::start().await;
+    edge.break_with(|head, found| {
+        if head.headers.contains_key("user-agent") && head.method == Method::POST && head.uri.path() != "/mcp"
+        {
+            found.replace_by(answer(429, "application/json", r#"{"error": "temporarily_unavailable"}"#));
+        }
+    });
+    let check = edge.examine().await.check("host user agents");
+    assert_eq!(check.status, "ok", "{check:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_firewall_that_refuses_requests_without_a_user_agent_or_with_a_challenge() {
     let edge = Edge::start().await;
     edge.break_with(|head, found| {
@@ -505,8 +348,10 @@ async fn a_firewall_that_refuses_requests_without_a_user_agent_or_with_a_challen
             found.set("cf-mitigated", "challenge");
         }
     });
-    let check =
-        edge.examine().await.failed("host user agents", "no User-Agent (the sign-in of several hosts)");
+    let check = edge
+        .examine()
+        .await
+        .failed("host user agents", "no User-Agent (the sign-in of several hosts) at /mcp");
     assert!(check.advice.starts_with("This is Cloudflare. "), "{check:?}");
     assert!(
         check.detail.contains("a challenge of Cloudflare") && !check.detail.contains("Claude-User"),
@@ -573,26 +418,21 @@ async fn nothing_that_listens() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_that_hosts_refuse_and_missing_hsts() {
-    let edge = Edge::start().await;
     let directory = tempfile::tempdir().unwrap();
-    let front = Front::start(edge.address, directory.path()).await;
-    let origin = format!("https://{}", front.address);
-    edge.origin.lock().unwrap().clone_from(&origin);
-    let expired = front.present(true);
-    let trusting = |certificate: &std::path::Path| certificate.to_str().unwrap().to_owned();
-    let report = edge.examine_at(&origin, &[("SSL_CERT_FILE", &trusting(&expired))]).await;
-    let check = report.failed("TLS", "its certificate expired on 2021-02-03");
+    let (edge, front) = Edge::start_with_tls(directory.path()).await;
+    front.present(true);
+    let check = edge.examine().await.failed("TLS", "its certificate expired on 2021-02-03");
     assert!(check.advice.contains("Renew the certificate"), "{check:?}");
-    let valid = trusting(&front.present(false));
-    let check = edge.examine_at(&origin, &[]).await.failed("TLS", "not from a trusted authority");
+    front.present(false);
+    let check = edge.examine_at(&edge.origin, &[]).await.failed("TLS", "not from a trusted authority");
     assert!(check.advice.contains("chain"), "{check:?}");
-    let report = edge.examine_at(&origin, &[("SSL_CERT_FILE", &valid)]).await;
+    let report = edge.examine().await;
     assert!(report.check("TLS").detail.starts_with("TLS 1.3, certificate from"), "{:#}", report.0);
     for name in NAMES {
         assert_eq!(report.check(name).status, "ok", "{name}: {:#}", report.0);
     }
     edge.break_with(|_, found| found.remove("strict-transport-security"));
-    let report = edge.examine_at(&origin, &[("SSL_CERT_FILE", &valid)]).await;
+    let report = edge.examine().await;
     assert!(report.warned("HSTS", "is not sent").advice.contains("max-age=31536000"));
 }
 

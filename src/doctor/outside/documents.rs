@@ -72,7 +72,7 @@ pub(super) async fn signing_keys(site: &Site) -> Outcome {
 /// Reads a document that every host may read and keep for a while.
 async fn read(site: &Site, path: &str) -> Result<Value, Problem> {
     let answer = site.get(path).await?;
-    let problem = |advice: &str| Problem::fail(format!("{path}: {}", answer.shown()), advice);
+    let problem = |advice: &str| answer.problem(path, advice);
     if answer.status.is_redirection() {
         return Err(problem("Let the proxy serve this path without a redirect."));
     }

@@ -1,7 +1,7 @@
 //! What stands in front of the server: firewalls that know user agents, redirects, headers and clocks.
 
 use chrono::TimeDelta;
-use http::{Method, header::USER_AGENT};
+use http::{Method, StatusCode, header::USER_AGENT};
 
 use super::{
     Outcome, Problem,
@@ -25,31 +25,42 @@ const USER_AGENTS: [(&str, Option<&str>); 10] = [
     ("the sign-in of several hosts", None),
 ];
 
-/// Every host gets the answers that a browser gets.
+/// Tells an answer of the server from one of what stands in front of it.
+type IsOfServer = fn(&Answer) -> bool;
+
+/// Every host gets the answers that a browser gets, from its apps and from its back end. One after the other, since a
+/// firewall may take many requests at once for an attack.
 pub(super) async fn user_agents(site: &Site) -> Outcome {
     let mut refused = Vec::new();
     let mut is_challenge = false;
     for (host, user_agent) in USER_AGENTS {
-        let document = site.request(Method::GET, &site.at(RESOURCE_METADATA));
-        for (request, expected) in [(document, 200), (site.initialize(), 401)] {
+        let requests: [(_, _, IsOfServer); 4] = [
+            (RESOURCE_METADATA, site.request(Method::GET, &site.at(RESOURCE_METADATA)), |answer| {
+                answer.status == StatusCode::OK
+            }),
+            ("/mcp", site.initialize(), |answer| answer.status == StatusCode::UNAUTHORIZED),
+            ("/token", site.token_request(), Answer::is_oauth_error),
+            ("/register", site.empty_registration(), Answer::is_oauth_error),
+        ];
+        for (path, request, is_of_server) in requests {
             let request = match user_agent {
                 Some(user_agent) => request.header(USER_AGENT, user_agent),
                 None => request,
             };
             let why = match send(request).await {
-                Ok(answer) if answer.status.as_u16() == expected => continue,
+                Ok(answer) if is_of_server(&answer) => continue,
                 Ok(answer) => {
                     is_challenge |= answer.header("cf-mitigated").is_some();
                     answer.shown()
                 }
                 Err(Silence(why)) => why.to_owned(),
             };
-            refused.push(format!("{} ({host}): {why}", user_agent.unwrap_or("no User-Agent")));
+            refused.push(format!("{} ({host}) at {path}: {why}", user_agent.unwrap_or("no User-Agent")));
             break;
         }
     }
     if refused.is_empty() {
-        return Ok(format!("{} pass", USER_AGENTS.len()));
+        return Ok(format!("{} pass to the metadata, /mcp, /token and /register", USER_AGENTS.len()));
     }
     let cloudflare = if is_challenge { "This is Cloudflare. " } else { "" };
     let advice = format!(
@@ -146,7 +157,7 @@ pub(super) async fn hsts(site: &Site) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, StatusCode};
+    use http::HeaderMap;
 
     use super::*;
 

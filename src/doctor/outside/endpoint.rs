@@ -32,7 +32,7 @@ pub(super) async fn authorization_header(site: &Site) -> Outcome {
 }
 
 fn expect_challenge<'a>(site: &Site, answer: &'a Answer) -> Result<&'a str, Problem> {
-    let problem = |advice: &str| Problem::fail(format!("/mcp: {}", answer.shown()), advice);
+    let problem = |advice: &str| answer.problem("/mcp", advice);
     match answer.status.as_u16() {
         401 => {}
         200..=299 => return Err(problem("It serves without a token: start every server with --public-url.")),
@@ -42,7 +42,6 @@ fn expect_challenge<'a>(site: &Site, answer: &'a Answer) -> Result<&'a str, Prob
                 "Let the proxy pass the Host header as it is, and let no firewall refuse JSON-RPC in a POST.",
             ));
         }
-        429 => return Err(problem("This address has asked too often: wait a minute, and try again.")),
         _ => return Err(problem("Let the proxy pass POST requests to /mcp to the server.")),
     }
     if answer.header("x-amzn-remapped-www-authenticate").is_some() {

@@ -1,13 +1,14 @@
 //! Examines a hosted server from outside, as hosts find it: over the network, through its proxies and firewalls, without
-//! a credential. It speaks HTTP only, and it starts no authorization.
+//! a credential. It begins authorizations, which nobody finishes and which expire.
 
+mod authorization;
 mod documents;
 mod edge;
 mod endpoint;
 mod pages;
 mod site;
 
-use super::{Check, Findings, Fix, network, presentation::Presentation, timing};
+use super::{Check, Findings, Fix, Status, network, presentation::Presentation, timing};
 use crate::{
     bondmcp::{Client, ConnectFailure},
     clock::Clock,
@@ -27,7 +28,7 @@ pub struct PublicServer {
 
 /// A finding that is not as it should be.
 struct Problem {
-    is_failure: bool,
+    status: Status,
     detail: String,
     advice: String,
 }
@@ -37,19 +38,26 @@ type Outcome = Result<String, Problem>;
 
 impl Problem {
     fn fail(detail: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { is_failure: true, detail: detail.into(), advice: advice.into() }
+        Self { status: Status::Fail, detail: detail.into(), advice: advice.into() }
     }
 
     fn warn(detail: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { is_failure: false, ..Self::fail(detail, advice) }
+        Self { status: Status::Warn, ..Self::fail(detail, advice) }
+    }
+
+    /// Not examined, for this reason.
+    fn skip(reason: &str) -> Self {
+        Self { status: Status::Skip, ..Self::fail(reason, "") }
     }
 }
 
 fn check(name: &str, outcome: Outcome) -> Check {
     match outcome {
         Ok(detail) => Check::ok(name, detail),
-        Err(Problem { is_failure: true, detail, advice }) => Check::fail(name, detail, Fix::advice(advice)),
-        Err(Problem { detail, advice, .. }) => Check::warn(name, detail, Fix::advice(advice)),
+        Err(Problem { status: Status::Skip, detail, .. }) => Check::skip(name, detail),
+        Err(Problem { status, detail, advice }) => {
+            Check { fix: Some(Fix::advice(advice)), ..Check::new(name, status, detail) }
+        }
     }
 }
 
@@ -79,7 +87,7 @@ pub async fn examine(server: PublicServer, report: &mut dyn FnMut(Check)) -> Res
 }
 
 /// The checks that need an answer of the server.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 16] = [
     "resource metadata",
     "server metadata",
     "signing keys",
@@ -88,6 +96,8 @@ const NAMES: [&str; 14] = [
     "CORS",
     "unknown paths",
     "authorization page",
+    "client registration",
+    "authorization request",
     "sign-in page",
     "token endpoint",
     "host user agents",
@@ -100,6 +110,7 @@ const NAMES: [&str; 14] = [
 const HTTPS_NAMES: [&str; 2] = ["HTTPS redirect", "HSTS"];
 
 async fn examine_site(site: &Site, clock: &Clock, findings: &mut Findings<'_>) {
+    let [registration, request, sign_in_page] = authorization::examine(site).await;
     let outcomes = [
         documents::resource(site).await,
         documents::server(site).await,
@@ -109,7 +120,9 @@ async fn examine_site(site: &Site, clock: &Clock, findings: &mut Findings<'_>) {
         endpoint::cors(site).await,
         endpoint::unknown_paths(site).await,
         pages::authorization(site).await,
-        pages::sign_in(site).await,
+        registration,
+        request,
+        sign_in_page,
         pages::token(site).await,
         edge::user_agents(site).await,
         edge::forwarded_headers(site).await,

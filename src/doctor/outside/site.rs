@@ -65,6 +65,20 @@ impl Site {
             .body(body.to_string())
     }
 
+    /// Returns a token request of a client that nobody knows.
+    pub fn token_request(&self) -> RequestBuilder {
+        self.request(http::Method::POST, &self.at("/token"))
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body("grant_type=authorization_code&code=of-doctor&client_id=of-doctor")
+    }
+
+    /// Returns a registration that the server must refuse, as it has no redirect URI.
+    pub fn empty_registration(&self) -> RequestBuilder {
+        self.request(http::Method::POST, &self.at("/register"))
+            .header(CONTENT_TYPE, "application/json")
+            .body(r#"{"client_name": "bondmcp-server doctor", "redirect_uris": []}"#)
+    }
+
     /// Makes sure that something answers that may be the server.
     pub async fn answers(&self) -> Outcome {
         let answer = self.get(RESOURCE_METADATA).await?;
@@ -122,6 +136,24 @@ impl Answer {
     /// Whether nothing on the way may store the answer.
     pub fn is_private(&self) -> bool {
         self.lower("cache-control").contains("no-store")
+    }
+
+    /// Whether it is an error of the server's OAuth endpoints (RFC 6749, section 5.2; RFC 7591, section 3.2.2). With 429 the
+    /// request has reached the server, and the limit of its address there.
+    pub fn is_oauth_error(&self) -> bool {
+        matches!(self.status.as_u16(), 400 | 401 | 429)
+            && self.json().is_some_and(|body| body["error"].is_string())
+    }
+
+    /// Returns the problem that `what` has this answer.
+    pub fn problem(&self, what: &str, advice: &str) -> Problem {
+        let advice = match self.status {
+            StatusCode::TOO_MANY_REQUESTS => {
+                "This address has asked too often: wait a minute, and try again."
+            }
+            _ => advice,
+        };
+        Problem::fail(format!("{what}: {}", self.shown()), advice)
     }
 
     /// Describes the answer in words of our own.

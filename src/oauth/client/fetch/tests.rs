@@ -173,6 +173,30 @@ async fn what_does_not_arrive_in_time_is_given_up() {
     assert_eq!(fetch(&network, &server.url("/no-answer")).await, Err(FetchError::TimedOut));
 }
 
+// The same: a document each of whose bytes arrives in time, but not all of them together.
+#[tokio::test(start_paused = true)]
+async fn a_document_that_drips_is_given_up_when_the_time_over_all_has_passed() {
+    let server = Server::start().await;
+    // A pause far below the limit, over and over, for ten times as long as the limit.
+    let pause = TIMEOUT * 9 / 50;
+    server.drip("/client.json", &format!("{:60}", "{}"), pause);
+    // As long as a blocking task runs, a paused clock does not advance by itself. So no time passes until the request has
+    // arrived, however slow this computer is; then it passes as fast as everything waits.
+    let (arrived, arrives) = std::sync::mpsc::channel::<()>();
+    let holding = tokio::task::spawn_blocking(move || arrives.recv());
+    let (network, url) = (server.network(), server.url("/client.json"));
+    let begun = tokio::time::Instant::now();
+    let fetching = tokio::spawn(async move { fetch(&network, &url).await });
+    while server.requests() == 0 {
+        tokio::task::yield_now().await;
+    }
+    drop(arrived);
+    assert!(holding.await.unwrap().is_err());
+    assert_eq!(fetching.await.unwrap(), Err(FetchError::TimedOut));
+    assert_eq!(begun.elapsed().as_secs(), TIMEOUT.as_secs());
+    assert_eq!(server.dripped(), 5);
+}
+
 // The same: names that are looked up for longer than a fetch lasts.
 #[tokio::test(start_paused = true)]
 async fn lookups_count_until_they_return_and_strangers_leave_room_for_known_documents() {

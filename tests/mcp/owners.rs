@@ -336,6 +336,7 @@ async fn each_owner_signs_in_on_a_page_of_their_own() {
     assert_eq!(answer["result"]["structuredContent"]["count"], 3, "{answer}");
 }
 
+/// MCP "Security Best Practices" 2025-11-25, "Session Hijacking".
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_is_its_owners_and_for_anybody_else_there_is_none() {
     let service = Service::signed_in().await;

@@ -73,8 +73,8 @@ async fn json_is_fetched_with_its_headers() {
     }
 }
 
-// draft-ietf-oauth-client-id-metadata-document, "Server Side Request Forgery (SSRF) Attacks"; MCP authorization, "Client ID
-// Metadata Documents", security considerations
+// MCP authorization, "Client ID Metadata Document Security", "Authorization Server Abuse Protection";
+// draft-ietf-oauth-client-id-metadata-document, "Server Side Request Forgery (SSRF) Attacks".
 #[tokio::test]
 async fn nothing_is_fetched_from_an_address_that_is_not_public() {
     let server = Server::start().await;
@@ -118,7 +118,7 @@ async fn the_address_that_is_checked_is_the_one_connected_to() {
     assert_eq!((server.connections(), names.left()), (2, 0));
 }
 
-// draft-ietf-oauth-client-id-metadata-document: no automatic redirects; an answer other than 200 with JSON is an error.
+// The same: no automatic redirects; an answer other than 200 with JSON is an error.
 #[tokio::test]
 async fn redirects_are_not_followed() {
     let server = Server::start().await;
@@ -182,8 +182,8 @@ async fn a_document_that_drips_is_given_up_when_the_time_over_all_has_passed() {
     server.drip("/client.json", &format!("{:60}", "{}"), pause);
     // As long as a blocking task runs, a paused clock does not advance by itself. So no time passes until the request has
     // arrived, however slow this computer is; then it passes as fast as everything waits.
-    let (arrived, arrives) = std::sync::mpsc::channel::<()>();
-    let holding = tokio::task::spawn_blocking(move || arrives.recv());
+    let (arrived, hold) = std::sync::mpsc::channel::<()>();
+    let holding = tokio::task::spawn_blocking(move || hold.recv());
     let (network, url) = (server.network(), server.url("/client.json"));
     let begun = tokio::time::Instant::now();
     let fetching = tokio::spawn(async move { fetch(&network, &url).await });

@@ -220,7 +220,12 @@ impl<'a> Connection<'a> {
             stream = self.stream().await;
         }
         let initialized = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
+        let session = self.session.clone();
+        if self.recorded["notifies_without_session"] == true {
+            self.session = None;
+        }
         let request = self.request(Method::POST).body(initialized.to_string());
+        self.session = session;
         let response = self.send(request).await;
         assert_eq!(response.status(), 202, "{}", self.host);
         assert_eq!(within(response.text()).await.unwrap(), "", "{}", self.host);

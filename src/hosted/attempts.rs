@@ -207,7 +207,8 @@ mod tests {
         }
     }
 
-    // Log-in guesses spread over replicas. The address of each guess is another one.
+    // Log-in guesses spread over replicas: OAuth 2.1, "Credentials-Guessing Attacks" (RFC 6749, section 10.10), as
+    // MCP authorization, "Security Considerations", demands. The address of each guess is another one.
     #[tokio::test]
     async fn guesses_at_one_address_are_counted_over_replicas_and_writings() {
         let directory = tempfile::tempdir().unwrap();
@@ -228,6 +229,7 @@ mod tests {
         assert_eq!(refused(&replicas[0], EMAIL, client(200)).await, Duration::from_mins(1));
     }
 
+    // The same.
     #[tokio::test]
     async fn guesses_from_one_client_are_limited_whomever_they_are_at() {
         let directory = tempfile::tempdir().unwrap();
@@ -243,6 +245,7 @@ mod tests {
         replicas[0].begin(EMAIL, client(2)).await.unwrap().take_back().await;
     }
 
+    // The same.
     #[tokio::test]
     async fn forms_that_are_sent_at_once_give_no_further_guesses() {
         let directory = tempfile::tempdir().unwrap();

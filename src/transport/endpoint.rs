@@ -12,7 +12,7 @@ use axum::{
 use futures_util::StreamExt as _;
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
-    header::{CACHE_CONTROL, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{ALLOW, CACHE_CONTROL, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE},
     request::Parts,
 };
 use rmcp::transport::{
@@ -129,6 +129,14 @@ impl Endpoint {
                 let response = endpoint.with_sessions.handle(request).await.map(Body::new);
                 response.map(|body| endpoint.until_draining(body, share))
             }
+            // 405, as MCP demands of whoever has no stream for such a request: some hosts ask so before `initialize`, or
+            // after they have forgotten their session, and take every other status for a broken server.
+            Route::NoSession => {
+                let mut refused =
+                    refusal(StatusCode::METHOD_NOT_ALLOWED, "there is no session without its id");
+                refused.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+                refused
+            }
             // Not 401, or the host would sign in again; and the same for a session of somebody else as for none.
             Route::Session => refusal(StatusCode::NOT_FOUND, "there is no such session"),
             Route::NewSession => {
@@ -209,9 +217,11 @@ impl Endpoint {
         })
     }
 
+    /// Opens a session; whoever has too many of them is served without one.
     async fn open_session(&self, owner: &Owner, request: Request) -> Response {
+        // Hosts that forget their session after each request, and begin anew with the next one, need none.
         let Some(opening) = self.sessions.open(owner).await else {
-            return busy("too many sessions are open; close one or try again later");
+            return self.stateless.handle(request).await.map(Body::new);
         };
         let response = self.with_sessions.handle(request).await.map(Body::new);
         opening.opened(response.headers());
@@ -252,6 +262,8 @@ enum Route {
     Stateless,
     Session,
     NewSession,
+    /// None: a request for a session that names none.
+    NoSession,
 }
 
 impl Route {
@@ -259,8 +271,10 @@ impl Route {
     fn of(head: &Parts, body: &[u8]) -> Self {
         if is_stateless(&head.headers) {
             Self::Stateless
-        } else if head.method != Method::POST || head.headers.contains_key("mcp-session-id") {
+        } else if head.headers.contains_key("mcp-session-id") {
             Self::Session
+        } else if head.method != Method::POST {
+            Self::NoSession
         } else if is_initialize(body) {
             Self::NewSession
         } else {
@@ -345,7 +359,7 @@ mod tests {
                 }
             }
             let response = Endpoint::answer(State(Arc::clone(&endpoint)), initialize("ada")).await;
-            assert_eq!(response.status(), StatusCode::OK, "{steps}");
+            assert!(response.headers().contains_key("mcp-session-id"), "{steps}");
         }
     }
 }

@@ -44,9 +44,9 @@ impl Sessions {
         Self { manager: Arc::default(), owners, opening, max, max_overall }
     }
 
-    /// Whether the session that `headers` name is the owner's. What names no session is for rmcp to refuse.
+    /// Whether the session that `headers` name is the owner's.
     pub fn is_theirs(&self, owner: &Owner, headers: &HeaderMap) -> bool {
-        let Some(id) = headers.get(SESSION_ID) else { return true };
+        let Some(id) = headers.get(SESSION_ID) else { return false };
         let owners = self.owners.read().unwrap_or_else(PoisonError::into_inner);
         id.to_str().is_ok_and(|id| owners.get(id) == Some(owner))
     }

@@ -1,6 +1,7 @@
 //! Attacks over HTTP on a hosted server, as far as no other test has them: on access tokens, codes, redirect URIs, refresh
 //! tokens, sessions, and on what belongs to somebody else. Those on the pages are in `tests/hosted/consent.rs` and
-//! `tests/hosted/sign_in.rs`. Each names what it stands for: "MCP" is MCP authorization 2026-07-28.
+//! `tests/hosted/sign_in.rs`. Each names what it stands for: "MCP" is MCP authorization 2026-07-28, whose "Security
+//! Considerations" also demand those of OAuth 2.1.
 
 use crate::common::{
     EMAIL,
@@ -118,8 +119,8 @@ fn decoded(part: &str) -> Value {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
 }
 
-/// RFC 8725, sections 2.1, 3.1 and 3.10 (algorithm confusion, keys in the header); RFC 9068, section 4; MCP, "Token Audience
-/// Binding and Validation".
+/// RFC 9700, section 4.10.2 (audience); MCP, "Token Audience Binding and Validation" and "Access Token Privilege Restriction";
+/// RFC 8725, sections 2.1, 3.1 and 3.10 (algorithm confusion, keys in the header); RFC 9068, section 4.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_somebody_else_made_opens_nothing() {
     let server = HostedServer::start().await;
@@ -297,7 +298,8 @@ async fn unredeemed(server: &HostedServer) -> (Authorization, String) {
     (authorization, parameter(&answer, "code"))
 }
 
-/// RFC 9700, sections 2.1.1 and 4.5 (code injection); RFC 7636, section 4.6; RFC 6749, section 4.1.3.
+/// RFC 9700, sections 2.1.1, 4.5 (code injection) and 4.8 (PKCE downgrade); MCP, "Authorization Code Protection"; RFC 7636,
+/// section 4.6; RFC 6749, section 4.1.3.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stolen_code_is_good_for_nothing_and_not_used_up() {
     let server = HostedServer::start().await;
@@ -557,7 +559,8 @@ async fn a_refresh_token_is_good_for_its_client_its_scopes_and_its_turn() {
     assert_eq!((status, &ended["error"]), (400, &json!("invalid_grant")));
 }
 
-/// MCP "Security Best Practices", session hijacking: a session is used with a token of its grant, as long as there is one.
+/// MCP "Security Best Practices" 2025-11-25, "Session Hijacking": a session is used with a token of its grant, as long
+/// as there is one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_is_no_credential_and_ends_with_its_grant() {
     let server = HostedServer::start().await;
@@ -610,8 +613,8 @@ fn revoke(server: &HostedServer, token: &str, key: &str, more: &Value) -> reqwes
         .header("mcp-name", "manage_api_keys")
 }
 
-/// MCP 2026-07-28, multi round-trip requests: a `requestState` and the confirmation in it are its owner's. An owner is a
-/// grant: the same person's other app is somebody else.
+/// MCP "Security Best Practices", "State Handle Hijacking"; MCP 2026-07-28, multi round-trip requests: a `requestState` and
+/// the confirmation in it are its owner's. An owner is a grant: the same person's other app is somebody else.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_confirmation_of_another_owner_confirms_nothing() {
     let server = HostedServer::start().await;

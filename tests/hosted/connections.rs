@@ -331,7 +331,7 @@ async fn a_person_disconnects_all_apps_and_nobody_elses() {
     assert!(browser.get("/connections").await.text.contains("No app is connected"));
 }
 
-/// RFC 9700, section 2.3 (access is the owner's); MCP security best practices, "Confused Deputy".
+/// RFC 9700, section 2.3 (access is the owner's); MCP "Security Best Practices", "State Handle Hijacking".
 #[tokio::test(flavor = "multi_thread")]
 async fn the_grant_of_somebody_else_is_not_found() {
     let world = World::new().await;

@@ -81,7 +81,8 @@ async fn every_host_finds_the_metadata_where_it_looks_for_it() {
     }
 }
 
-/// RFC 9700, section 4.4 (mix-up) and section 2.6: what a request says about where it came to is not believed.
+/// RFC 9700, sections 2.6, 4.4 (mix-up) and 4.13 (reverse proxies): what a request says about where it came to is not
+/// believed.
 #[tokio::test(flavor = "multi_thread")]
 async fn addresses_come_from_the_operator_whatever_a_request_says() {
     let server = HostedServer::start().await;
@@ -331,7 +332,7 @@ async fn open_session(server: &HostedServer, token: &str) -> String {
     header(&response, "mcp-session-id")
 }
 
-/// MCP "Security Best Practices", session hijacking: a session id is no credential.
+/// MCP "Security Best Practices" 2025-11-25, "Session Hijacking": a session id is no credential.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_of_another_grant_is_none() {
     let server = HostedServer::start().await;

@@ -18,7 +18,8 @@ async fn refused_registrations(process: &Process, count: usize, client: impl Fn(
     join_all(registrations).await.into_iter().filter(|refused| *refused).count()
 }
 
-// Registrations a thousand times a second (RFC 7591, section 5); `X-Forwarded-*` from anyone (RFC 9700, section 4.13).
+// Registrations a thousand times a second (MCP authorization, "Dynamic Client Registration", and so RFC 7591, section 5);
+// `X-Forwarded-*` from anyone (RFC 9700, section 4.13).
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_is_refused_whatever_addresses_it_claims_to_come_from() {
     let sandbox = sandbox(like_the_seed()).await;
@@ -86,7 +87,8 @@ async fn try_to_sign_in(
     (response.status().as_u16(), within(response.text()).await.unwrap())
 }
 
-// Log-in guesses spread over replicas (OWASP ASVS 5.0, 6.3.1); user enumeration (6.3.8).
+// Log-in guesses spread over replicas, and user enumeration: OAuth 2.1, "Credentials-Guessing Attacks" (RFC 6749, section
+// 10.10), as MCP authorization, "Security Considerations", demands; OWASP ASVS 5.0, 6.3.1 and 6.3.8.
 #[tokio::test(flavor = "multi_thread")]
 async fn guesses_spread_over_replicas_pages_and_addresses_are_counted_together() {
     let sandbox = sandbox(like_the_seed()).await;

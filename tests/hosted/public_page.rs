@@ -106,6 +106,7 @@ async fn a_page_that_was_opened_by_one_replica_is_finished_on_another() {
     assert_ne!(hosted.begin("ada").await.1.url(), pending.url());
 }
 
+// RFC 9700, section 4.13 (reverse proxies): `Host` and `X-Forwarded-*` from anyone.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_request_says_about_its_host_decides_nothing() {
     let hosted = Hosted::new().await;
@@ -159,6 +160,7 @@ async fn what_a_request_says_about_its_host_decides_nothing() {
     assert_eq!(pending.state(), State::Open);
 }
 
+// MCP "Security Best Practices", "State Handle Hijacking": the link of another owner.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_page_is_found_by_its_id_and_serves_its_owner_alone() {
     let hosted = Hosted::new().await;
@@ -205,6 +207,8 @@ async fn another_user_cannot_complete_the_sign_in_of_a_subject() {
     assert!(account.status().await.unwrap().signed_in);
 }
 
+// Guesses: OAuth 2.1, "Credentials-Guessing Attacks" (RFC 6749, section 10.10), as MCP authorization,
+// "Security Considerations", demands.
 #[tokio::test(flavor = "multi_thread")]
 async fn five_wrong_passwords_end_a_page_on_all_replicas() {
     let hosted = Hosted::new().await;
@@ -227,7 +231,8 @@ async fn five_wrong_passwords_end_a_page_on_all_replicas() {
     assert_eq!(hosted.world.sandbox.count(LOGIN), 5);
 }
 
-/// Attempts count before BondMCP is asked: neither parallel forms nor closed connections nor other replicas give more.
+/// The same. Attempts count before BondMCP is asked: neither parallel forms nor closed connections nor other replicas give
+/// more.
 #[tokio::test(flavor = "multi_thread")]
 async fn parallel_and_abandoned_forms_give_no_more_attempts() {
     let hosted = Hosted::new().await;

@@ -184,7 +184,9 @@ async fn a_form_that_was_sent_twice_signs_in_once_whichever_answer_is_seen() {
     assert_eq!(within(account.list_models(true)).await.unwrap().models.len(), 3);
 }
 
-// User enumeration.
+// User enumeration: whoever knows which addresses have an account knows half of what is to be guessed. OAuth 2.1,
+// "Credentials-Guessing Attacks" (RFC 6749, section 10.10), as MCP authorization, "Security Considerations", demands;
+// OWASP ASVS 5.0, 6.3.8.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_address_and_a_wrong_password_look_alike() {
     let hosted = Hosted::new().await;
@@ -237,6 +239,7 @@ async fn somebody_new_creates_an_account_and_types_the_password_again_when_it_is
     }
 }
 
+// User enumeration, as above.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_address_is_corrected_and_a_known_one_cannot_be_guessed_for_long() {
     let hosted = Hosted::new().await;

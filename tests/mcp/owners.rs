@@ -146,7 +146,7 @@ impl Service {
         content.map_or_else(|| answer.clone(), |content| serde_json::from_str(content).unwrap())
     }
 
-    /// Opens a session of 2025-11-25 and returns its id.
+    /// Opens a session of 2025-11-25 and returns its id, or the status of an answer without one.
     async fn session(&self, name: &str) -> Result<String, StatusCode> {
         let body = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
             "protocolVersion": "2025-11-25", "capabilities": {},
@@ -336,6 +336,7 @@ async fn each_owner_signs_in_on_a_page_of_their_own() {
     assert_eq!(answer["result"]["structuredContent"]["count"], 3, "{answer}");
 }
 
+/// MCP "Security Best Practices" 2025-11-25, "Session Hijacking".
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_is_its_owners_and_for_anybody_else_there_is_none() {
     let service = Service::signed_in().await;
@@ -370,7 +371,8 @@ async fn a_session_is_its_owners_and_for_anybody_else_there_is_none() {
 async fn no_owner_takes_the_sessions_of_the_others() {
     let service = Service::start().await;
     for name in ["ada", "grace"] {
-        for expected in [None, None, Some(StatusCode::SERVICE_UNAVAILABLE)] {
+        // Whoever has taken all of theirs is served without one.
+        for expected in [None, None, Some(StatusCode::OK)] {
             assert_eq!(service.session(name).await.err(), expected, "{name}");
         }
     }

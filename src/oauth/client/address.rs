@@ -103,7 +103,8 @@ mod tests {
         }
     }
 
-    // draft-ietf-oauth-client-id-metadata-document, "Server Side Request Forgery (SSRF) Attacks"
+    // MCP authorization, "Client ID Metadata Document Security", "Authorization Server Abuse Protection";
+    // draft-ietf-oauth-client-id-metadata-document, "Server Side Request Forgery (SSRF) Attacks".
     #[test]
     fn special_addresses_are_not_public() {
         for address in addresses(&[

@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(answer.unwrap()["redirect_uris"], kept);
     }
 
-    // RFC 7591, section 5; RFC 9700, section 4.1
+    // RFC 9700, section 4.1; MCP authorization, "Open Redirection"; RFC 7591, section 5.
     #[tokio::test]
     async fn a_registration_without_a_usable_redirect_uri_is_refused() {
         let world = world().await;
@@ -305,7 +305,8 @@ mod tests {
         }
     }
 
-    // RFC 7591, section 5: registration open to everybody must not exhaust the server.
+    // MCP authorization, "Dynamic Client Registration", and so RFC 7591, section 5: registration open to everybody must not
+    // exhaust the server.
     #[tokio::test]
     async fn an_id_fits_into_a_url_and_megabytes_are_refused() {
         let world = world().await;

@@ -7,6 +7,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -132,9 +133,19 @@ pub struct Server {
 #[derive(Default)]
 struct Shared {
     /// The answers by path. Where there is none, there is no answer at all, and the connection stays open.
-    answers: Mutex<HashMap<String, Vec<u8>>>,
+    answers: Mutex<HashMap<String, Answer>>,
     connections: AtomicUsize,
     requests: AtomicUsize,
+    dripped: AtomicUsize,
+}
+
+#[derive(Clone)]
+struct Answer {
+    /// What is sent at once.
+    head: Vec<u8>,
+    /// What is sent byte by byte, with a pause before each.
+    dripping: Vec<u8>,
+    pause: Duration,
 }
 
 impl Server {
@@ -179,7 +190,20 @@ impl Server {
         let head = head.trim_end();
         let answer =
             format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
-        self.shared.answers.lock().unwrap().insert(path.to_owned(), answer.into_bytes());
+        self.insert(path, Answer { head: answer.into_bytes(), dripping: Vec::new(), pause: Duration::ZERO });
+    }
+
+    /// Publishes JSON that arrives byte by byte.
+    pub fn drip(&self, path: &str, body: &str, pause: Duration) {
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        self.insert(path, Answer { head: head.into_bytes(), dripping: body.into(), pause });
+    }
+
+    fn insert(&self, path: &str, answer: Answer) {
+        self.shared.answers.lock().unwrap().insert(path.to_owned(), answer);
     }
 
     pub fn withdraw(&self, path: &str) {
@@ -192,6 +216,11 @@ impl Server {
 
     pub fn requests(&self) -> usize {
         self.shared.requests.load(Ordering::SeqCst)
+    }
+
+    /// The number of bytes that were sent one by one.
+    pub fn dripped(&self) -> usize {
+        self.shared.dripped.load(Ordering::SeqCst)
     }
 }
 
@@ -216,7 +245,14 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>
             let answer = shared.answers.lock().unwrap().get(path).cloned();
             match answer {
                 Some(answer) => {
-                    let _ = connection.write_all(&answer).await;
+                    let _ = connection.write_all(&answer.head).await;
+                    for byte in answer.dripping {
+                        tokio::time::sleep(answer.pause).await;
+                        if connection.write_all(&[byte]).await.is_err() || connection.flush().await.is_err() {
+                            return;
+                        }
+                        shared.dripped.fetch_add(1, Ordering::SeqCst);
+                    }
                     let _ = connection.shutdown().await;
                 }
                 None => std::future::pending().await,

@@ -52,7 +52,8 @@ async fn a_token_is_for_this_server_and_says_whose_it_is() {
     assert!(!format!("{tokens:?}").contains(tokens.access_token.expose_secret()));
 }
 
-/// RFC 8725, sections 3.1 and 3.2; RFC 9068, section 4: the key says the algorithm, and every token is signed.
+/// MCP authorization, "Access Token Privilege Restriction"; RFC 8725, sections 3.1 and 3.2; RFC 9068, section 4: the key says
+/// the algorithm, and every token is signed.
 #[tokio::test]
 async fn a_token_without_our_signature_is_refused() {
     let hosting = Hosting::new().await;
@@ -99,7 +100,8 @@ async fn a_token_without_our_signature_is_refused() {
     }
 }
 
-/// RFC 9068, section 4, and MCP authorization, "Token Audience Binding and Validation": other issuers and audiences,
+/// RFC 9700, section 4.10.2; RFC 9068, section 4; MCP authorization, "Token Audience Binding and Validation" and "Access Token
+/// Privilege Restriction": other issuers and audiences,
 /// even with the same keys; a token of BondMCP.
 #[tokio::test]
 async fn a_token_for_somebody_else_is_refused() {
@@ -134,6 +136,7 @@ async fn a_token_for_somebody_else_is_refused() {
     assert_eq!(reason(&hosting.server, foreign.access_token.expose_secret()).await, "unknown key");
 }
 
+/// MCP authorization, "Token Theft" (short-lived tokens); RFC 9068, section 4.
 #[tokio::test]
 async fn a_token_is_good_from_its_issue_to_its_expiry() {
     let hosting = Hosting::new().await;

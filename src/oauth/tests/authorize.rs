@@ -109,7 +109,7 @@ async fn an_error_of_the_client_is_told_to_it_with_state_and_issuer() {
     };
     assert_eq!(parameter(&url, "state").as_deref(), Some("a state & more"));
     assert_eq!(redirect_error(&hosting, &query).await, "unsupported_response_type");
-    // RFC 7636, section 4.4.1, and RFC 9700, section 2.1.1: PKCE, and not `plain`.
+    // RFC 9700, sections 2.1.1 and 4.8; RFC 7636, section 4.4.1: PKCE, and not `plain`.
     let long = "x".repeat(44);
     for wrong in [
         ("response_type", ""),

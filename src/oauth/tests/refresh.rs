@@ -42,7 +42,7 @@ async fn an_old_token_ends_the_grant() {
     assert_eq!(hosting.renew(third.refresh()).await.unwrap_err().code, "invalid_grant");
 }
 
-/// RFC 6749, sections 6 and 10.4.
+/// RFC 9700, section 4.14.2; RFC 6749, sections 6 and 10.4.
 #[tokio::test]
 async fn a_token_is_good_for_its_client_and_its_scopes_alone() {
     let hosting = Hosting::new().await;

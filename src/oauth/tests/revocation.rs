@@ -26,6 +26,7 @@ async fn either_token_of_any_age_ends_the_grant() {
     }
 }
 
+/// RFC 7009, sections 2.1 and 2.2; RFC 9700, section 4.14.2.
 #[tokio::test]
 async fn an_unknown_token_is_no_error_and_that_of_another_client_is_one() {
     let hosting = Hosting::new().await;

@@ -43,7 +43,7 @@ async fn body(response: Response) -> (HeaderMap, String) {
     (head.headers, String::from_utf8(body.to_vec()).unwrap())
 }
 
-// Registrations a thousand times a second (RFC 7591, section 5).
+// Registrations a thousand times a second: MCP authorization, "Dynamic Client Registration", and so RFC 7591, section 5.
 #[tokio::test(start_paused = true)]
 async fn a_flood_of_registrations_is_refused_and_keeps_nobody_out() {
     let server = Server::new();

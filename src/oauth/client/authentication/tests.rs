@@ -116,7 +116,7 @@ async fn an_assertion_is_needed_only_where_none_is_not_listed_but_is_always_veri
     assert!(signer.send(&signer.key.sign(&signer.claims())).await.is_ok());
 }
 
-// RFC 7523, section 3, item 7
+// RFC 9700, section 2.5 (client authentication); RFC 7523, section 3, item 7.
 #[tokio::test]
 async fn an_assertion_is_accepted_once_by_all_replicas() {
     let signer = Signer::new(Algorithm::ES256).await;
@@ -144,7 +144,7 @@ async fn what_is_refused_does_not_use_up_an_id() {
     assert!(signer.send(&signer.key.sign(&claims)).await.is_ok());
 }
 
-// RFC 7523, section 3
+// RFC 9700, section 2.5; RFC 7523, section 3.
 #[tokio::test]
 async fn an_assertion_with_wrong_claims_is_refused() {
     let signer = Signer::new(Algorithm::ES256).await;
@@ -181,7 +181,7 @@ async fn an_assertion_with_wrong_claims_is_refused() {
     assert_eq!(signer.send(&assertion).await.unwrap_err().code, "invalid_request");
 }
 
-// RFC 8725, sections 3.1 and 3.2
+// RFC 9700, section 2.5; RFC 8725, sections 3.1 and 3.2.
 #[tokio::test]
 async fn an_assertion_with_a_wrong_algorithm_is_refused() {
     let signer = Signer::new(Algorithm::RS256).await;

@@ -154,6 +154,7 @@ async fn concurrent_requests_share_one_fetch_and_its_outcome() {
     assert_eq!(world.server.requests(), 1);
 }
 
+// MCP authorization, "Client ID Metadata Document Security", "Authorization Server Abuse Protection";
 // draft-ietf-oauth-client-id-metadata-document, "Server Side Request Forgery (SSRF) Attacks": no amplifier.
 #[tokio::test]
 async fn nobody_can_make_this_server_hammer_a_host() {

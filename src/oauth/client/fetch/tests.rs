@@ -73,8 +73,8 @@ async fn json_is_fetched_with_its_headers() {
     }
 }
 
-// draft-ietf-oauth-client-id-metadata-document, "Server Side Request Forgery (SSRF) Attacks"; MCP authorization, "Client ID
-// Metadata Documents", security considerations
+// MCP authorization, "Client ID Metadata Document Security", "Authorization Server Abuse Protection";
+// draft-ietf-oauth-client-id-metadata-document, "Server Side Request Forgery (SSRF) Attacks".
 #[tokio::test]
 async fn nothing_is_fetched_from_an_address_that_is_not_public() {
     let server = Server::start().await;
@@ -118,7 +118,7 @@ async fn the_address_that_is_checked_is_the_one_connected_to() {
     assert_eq!((server.connections(), names.left()), (2, 0));
 }
 
-// draft-ietf-oauth-client-id-metadata-document: no automatic redirects; an answer other than 200 with JSON is an error.
+// The same: no automatic redirects; an answer other than 200 with JSON is an error.
 #[tokio::test]
 async fn redirects_are_not_followed() {
     let server = Server::start().await;
@@ -171,6 +171,30 @@ async fn what_does_not_arrive_in_time_is_given_up() {
     let reach = Reach::Loopback(server.certificate.clone());
     let network = Network::new(reach, Lookup::System, Duration::from_millis(300));
     assert_eq!(fetch(&network, &server.url("/no-answer")).await, Err(FetchError::TimedOut));
+}
+
+// The same: a document each of whose bytes arrives in time, but not all of them together.
+#[tokio::test(start_paused = true)]
+async fn a_document_that_drips_is_given_up_when_the_time_over_all_has_passed() {
+    let server = Server::start().await;
+    // A pause far below the limit, over and over, for ten times as long as the limit.
+    let pause = TIMEOUT * 9 / 50;
+    server.drip("/client.json", &format!("{:60}", "{}"), pause);
+    // As long as a blocking task runs, a paused clock does not advance by itself. So no time passes until the request has
+    // arrived, however slow this computer is; then it passes as fast as everything waits.
+    let (arrived, hold) = std::sync::mpsc::channel::<()>();
+    let holding = tokio::task::spawn_blocking(move || hold.recv());
+    let (network, url) = (server.network(), server.url("/client.json"));
+    let begun = tokio::time::Instant::now();
+    let fetching = tokio::spawn(async move { fetch(&network, &url).await });
+    while server.requests() == 0 {
+        tokio::task::yield_now().await;
+    }
+    drop(arrived);
+    assert!(holding.await.unwrap().is_err());
+    assert_eq!(fetching.await.unwrap(), Err(FetchError::TimedOut));
+    assert_eq!(begun.elapsed().as_secs(), TIMEOUT.as_secs());
+    assert_eq!(server.dripped(), 5);
 }
 
 // The same: names that are looked up for longer than a fetch lasts.

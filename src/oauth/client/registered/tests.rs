@@ -12,7 +12,8 @@ use super::{
 };
 use crate::oauth::OAuthError;
 
-// OWASP ASVS 5.0, 11.2.4: hashes are compared in constant time only.
+// Timing of secrets: OAuth 2.1, "Credentials-Guessing Attacks" (RFC 6749, section 10.10), as MCP authorization,
+// "Security Considerations", demands; OWASP ASVS 5.0, 11.2.4: hashes are compared in constant time only.
 assert_not_impl_any!(SecretHash: PartialEq<SecretHash>, PartialEq<str>, PartialEq<String>);
 
 thread_local! {
@@ -103,7 +104,7 @@ async fn a_confidential_client_without_its_secret_is_refused() {
     assert_eq!(error(id).await, error("client-0").await);
 }
 
-// OWASP ASVS 5.0, 6.3.8: nor from the time that it takes.
+// The same; OWASP ASVS 5.0, 6.3.8: nobody learns from the time that it takes whether a client is known.
 #[tokio::test]
 async fn a_secret_of_an_unknown_client_is_hashed_as_is_that_of_a_known_one() {
     let world = world().await;

@@ -1,5 +1,5 @@
-//! Hosts as they were recorded: what each registers or publishes, what it sends to `/authorize` and `/token`, and when it
-//! refreshes. The recordings, with their sources, are in `tests/hosted/recorded_hosts`; here they are replayed to a hosted
+//! Hosts as they were recorded: what each looks for, registers or publishes, what it sends to `/authorize`, `/token` and
+//! `/mcp`, and when it refreshes. The recordings, with their sources, are in `tests/hosted/recorded_hosts`; here they are replayed to a hosted
 //! server. The person's consent is given directly.
 
 use std::{
@@ -23,6 +23,8 @@ use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
 use sha2::Digest as _;
 
+mod requests;
+
 const HOSTS: [&str; 7] = ["claude_ai", "claude_code", "chatgpt", "cursor", "vs_code", "codex", "mcp_remote"];
 
 const ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -40,6 +42,17 @@ fn list(value: &Value) -> &[Value] {
 
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap_or_else(|| panic!("{name} in {value}"))
+}
+
+/// Clients with so many addresses.
+fn networks(addresses: u64) -> Vec<reqwest::Client> {
+    let networks = (1..=u8::try_from(addresses).unwrap()).map(|last| {
+        let address = IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));
+        // Elsewhere loopback has one address only.
+        let address = cfg!(target_os = "linux").then_some(address);
+        reqwest::Client::builder().local_address(address).build().unwrap()
+    });
+    networks.collect()
 }
 
 /// A hosted server whose clock stands still, and the documents that hosts publish.
@@ -250,12 +263,8 @@ async fn claude_ai_comes_from_two_addresses() {
     let (server, host) = (&world.server, recorded("claude_ai"));
     let claude = world.client(&host, &host["clients"][0]).await;
     let tokens = claude.connect(&host["authorizations"][0]).await;
-    let networks = [1, 2].map(|last| {
-        let address = IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));
-        // Elsewhere loopback has one address only.
-        let address = cfg!(target_os = "linux").then_some(address);
-        reqwest::Client::builder().local_address(address).build().unwrap()
-    });
+    let networks = networks(host["egress_addresses"].as_u64().unwrap());
+    assert_eq!(networks.len(), 2);
     let refresh = json!({"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]});
     let refreshed = within(join_all(networks.iter().map(|http| claude.ask_from(http, &refresh)))).await;
     for (status, tokens) in &refreshed {

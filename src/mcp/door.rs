@@ -94,17 +94,20 @@ impl ServerHandler for BondMcp {
         context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         let (server, scopes) = self.asked_by(&context)?;
-        out(
+        let mut list = out(
             &server.guard,
             only_page(page.as_ref()).map(|()| {
-                let allowed = self.shared.tools.values().filter(|tool| tool.spec.scopes().are_within(scopes));
-                let definitions = allowed.map(|tool| tool.definition.clone()).collect();
-                let mut list = ListToolsResult::with_all_items(definitions);
+                let mut list = ListToolsResult::default();
                 (list.ttl_ms, list.cache_scope) = cache_hints(&context, STATIC_TTL_MS, list_scope(&server));
                 list.meta = Some(Shared::meta());
                 list
             }),
-        )
+        )?;
+        let allowed = self.shared.tools.values().filter(|tool| tool.spec.scopes().are_within(scopes));
+        // One by one, since a scan needs several times the memory of what it looks at.
+        list.tools =
+            allowed.map(|tool| out(&server.guard, Ok(tool.definition.clone()))).collect::<Result<_, _>>()?;
+        Ok(list)
     }
 
     async fn list_prompts(

@@ -288,7 +288,8 @@ impl Postgres {
     async fn run(&self, statement: impl Fn() -> Statement) -> Result<Answer, Error> {
         let mut attempt = 1;
         loop {
-            match timeout(ANSWER_TIMEOUT, self.ask(statement())).await {
+            // Boxed, or the futures of all that use the vault would nest deeper than the compiler follows.
+            match timeout(ANSWER_TIMEOUT, Box::pin(self.ask(statement()))).await {
                 Err(_) => return Err(Error::Server(ServerError::Silent)),
                 Ok(Err(error)) if is_lost_connection(&error) && attempt < ATTEMPTS => attempt += 1,
                 Ok(outcome) => return outcome.map_err(|error| failure(&error)),

@@ -99,8 +99,8 @@ impl Accounts {
     /// process-wide redactor as long as it is in use, and to no owner's, nor to another stranger's.
     #[must_use]
     pub fn authenticator(&self) -> Authenticator {
-        let Shared { client, redactor, clock, tasks, .. } = &*self.shared;
-        Authenticator::for_strangers(client.for_owner(redactor.scope()), clock.clone(), tasks.clone())
+        let Shared { client, clock, tasks, .. } = &*self.shared;
+        Authenticator::for_strangers(client.for_stranger(), clock.clone(), tasks.clone())
     }
 
     /// Returns the vault, and opens it if it is not open yet.
@@ -165,7 +165,7 @@ impl Shared {
             name: owner.audit_name(),
             environment,
             command_line: Arc::clone(&self.command_line),
-            client: self.client.for_owner(redactor.clone()),
+            client: self.client.for_owner(redactor.clone(), &owner.person().to_string()),
             clock: self.clock.clone(),
             redactor,
             store: Store { shared: Arc::clone(&self.vault), id },

@@ -2,15 +2,12 @@
 //! time-out. Then the upstream is probed (`GET /health`, which is free); if it answers, calls are admitted, and the
 //! outcome of the first one decides.
 //!
-//! There is one circuit for each owner and one for all. The requests of one owner alone, which may be what is wrong,
-//! open the circuit of that owner only.
+//! There is one circuit for each owner and one for all. The requests of one person alone, which may be what is wrong,
+//! open the circuits of that person's owners only.
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -19,7 +16,7 @@ use tokio::time::Instant;
 /// Consecutive failures that open a circuit.
 const MAX_FAILURES: u32 = 5;
 
-/// Failures of one owner that count for the circuit of all.
+/// Failures of one person that count for the circuit of all.
 const MAX_FAILURES_OF_ONE: u32 = 3;
 
 /// The error while the circuit is open: nothing is sent before `retry_after` has passed.
@@ -44,7 +41,7 @@ pub(super) enum Observed {
 /// The circuit breaker of one owner.
 #[derive(Debug)]
 pub(super) struct CircuitBreaker {
-    owner: u64,
+    person: Arc<str>,
     own: Circuit,
     all: Arc<Circuit>,
 }
@@ -53,17 +50,15 @@ pub(super) struct CircuitBreaker {
 struct Circuit {
     /// Time for which the circuit stays open.
     open_for: Duration,
-    /// Failures of one owner that count.
+    /// Failures of one person that count.
     max_of_one: u32,
-    /// Number of owners so far, for the next one.
-    owners: AtomicU64,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Number of consecutive failures by owner.
-    failures: HashMap<u64, u32>,
+    /// Number of consecutive failures by person.
+    failures: HashMap<Arc<str>, u32>,
     /// The last failure.
     cause: String,
     /// Time until which the circuit is open; afterwards the upstream is probed.
@@ -80,17 +75,16 @@ pub(super) struct Permit<'a> {
 
 impl CircuitBreaker {
     pub fn new(open_for: Duration) -> Self {
-        Self::below(Arc::new(Circuit::new(open_for, MAX_FAILURES_OF_ONE)))
+        Self::below(Arc::new(Circuit::new(open_for, MAX_FAILURES_OF_ONE)), "process")
     }
 
-    /// Makes the circuit breaker of another owner.
-    pub fn for_owner(&self) -> Self {
-        Self::below(self.all.clone())
+    /// Makes the circuit breaker of another owner. For the circuit of all, the failures of a `person` count together.
+    pub fn for_owner(&self, person: &str) -> Self {
+        Self::below(self.all.clone(), person)
     }
 
-    fn below(all: Arc<Circuit>) -> Self {
-        let owner = all.owners.fetch_add(1, Ordering::Relaxed);
-        Self { owner, own: Circuit::new(all.open_for, MAX_FAILURES), all }
+    fn below(all: Arc<Circuit>, person: &str) -> Self {
+        Self { person: person.into(), own: Circuit::new(all.open_for, MAX_FAILURES), all }
     }
 
     pub fn acquire(&self) -> Result<Permit<'_>, Open> {
@@ -107,19 +101,19 @@ impl CircuitBreaker {
 
 impl Circuit {
     fn new(open_for: Duration, max_of_one: u32) -> Self {
-        Self { open_for, max_of_one, owners: AtomicU64::default(), state: Mutex::default() }
+        Self { open_for, max_of_one, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn record(&self, owner: u64, observed: &Observed) {
+    fn record(&self, person: &Arc<str>, observed: &Observed) {
         let mut state = self.state();
         match observed {
             Observed::Alive => *state = State::default(),
             Observed::Down(cause) => {
-                *state.failures.entry(owner).or_default() += 1;
+                *state.failures.entry(Arc::clone(person)).or_default() += 1;
                 state.cause.clone_from(cause);
                 let counted =
                     state.failures.values().map(|failures| *failures.min(&self.max_of_one)).sum::<u32>();
@@ -169,7 +163,7 @@ impl Permit<'_> {
     /// Counts the outcome of the call. A call that was not sent says nothing; its permit is dropped.
     pub fn record(self, observed: &Observed) {
         for circuit in [&self.breaker.own, &*self.breaker.all] {
-            circuit.record(self.breaker.owner, observed);
+            circuit.record(&self.breaker.person, observed);
         }
     }
 }
@@ -238,7 +232,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_failures_of_one_owner_open_the_circuit_of_that_owner_only() {
         let one = CircuitBreaker::new(OPEN_FOR);
-        let other = one.for_owner();
+        let other = one.for_owner("other");
         for _ in 0..MAX_FAILURES {
             fails(&one);
         }
@@ -251,9 +245,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_failures_of_one_person_with_several_owners_pause_no_other_person() {
+        let one = CircuitBreaker::new(OPEN_FOR);
+        for breaker in [one.for_owner("ada"), one.for_owner("ada"), one.for_owner("ada")] {
+            for _ in 0..MAX_FAILURES - 1 {
+                fails(&breaker);
+            }
+        }
+        assert!(one.acquire().is_ok());
+        fails(&one);
+        assert!(one.acquire().is_ok());
+        fails(&one);
+        assert!(one.acquire().is_err(), "three failures of one person and two of another are an outage");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_failures_of_several_owners_open_the_circuit_of_all() {
         let one = CircuitBreaker::new(OPEN_FOR);
-        let (two, three) = (one.for_owner(), one.for_owner());
+        let (two, three) = (one.for_owner("two"), one.for_owner("three"));
         for breaker in [&one, &two, &one, &two, &one] {
             assert!(three.acquire().is_ok());
             fails(breaker);
@@ -280,7 +289,7 @@ mod tests {
             fails(&one);
         }
         tokio::time::advance(OPEN_FOR).await;
-        let (two, three) = (one.for_owner(), one.for_owner());
+        let (two, three) = (one.for_owner("two"), one.for_owner("three"));
         let probe = one.acquire().unwrap();
         for breaker in [&two, &three] {
             fails(breaker);

@@ -34,6 +34,9 @@ use tokio::sync::OnceCell;
 use self::{circuit_breaker::CircuitBreaker, rate_limiter::RateLimiter};
 use crate::{clock::Clock, config::BaseUrl, redact::Redactor};
 
+/// Stands for whoever is not known yet.
+const STRANGERS: &str = "strangers";
+
 /// A client of one upstream, for one owner. Clones share everything; the clients of all owners share the connections.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -65,21 +68,22 @@ impl Client {
     }
 
     /// Makes the client of one owner, with that owner's redactor. It has a rate limit and a circuit of its own;
-    /// connections are shared, and so is the circuit that failures of several owners open.
+    /// connections are shared, and so is the circuit that failures for several persons open.
     #[must_use]
-    pub fn for_owner(&self, redactor: Redactor) -> Self {
+    pub fn for_owner(&self, redactor: Redactor, person: &str) -> Self {
         Self {
             shared: self.shared.clone(),
             redactor,
             rate_limiter: Arc::default(),
-            circuit_breaker: Arc::new(self.circuit_breaker.for_owner()),
+            circuit_breaker: Arc::new(self.circuit_breaker.for_owner(person)),
         }
     }
 
     /// Makes the client of a further person who is not known yet: it knows no secret of others, and has limits of its own.
+    /// The failures for all strangers count as one's, since each of them may be the same person.
     #[must_use]
     pub fn for_stranger(&self) -> Self {
-        self.for_owner(self.redactor.scope_among_many())
+        self.for_owner(self.redactor.scope_among_many(), STRANGERS)
     }
 
     async fn http(&self) -> Result<&reqwest::Client, Error> {

@@ -7,7 +7,7 @@ use http::request::Parts;
 use rmcp::{
     RoleServer,
     model::{
-        ClientResult, CustomNotification, ElicitRequest, ElicitRequestParams, ElicitResult,
+        ClientResult, CustomNotification, ElicitRequest, ElicitRequestParams, ElicitResult, Implementation,
         ProgressNotificationParam, ProtocolVersion, ServerNotification, ServerRequest,
     },
     service::{PeerRequestOptions, RequestContext, RequestHandle, ServiceError},
@@ -42,7 +42,9 @@ impl Host {
 
     /// What it calls itself: a claim, not a fact.
     pub fn name(&self) -> Option<String> {
-        self.context.client_info().map(|host| self.guard.name(&host.name))
+        // Of a host without a session, whose `initialize` is forgotten, rmcp gives a name of its own.
+        let named = self.context.client_info().filter(|host| *host != Implementation::default());
+        named.map(|host| self.guard.name(&host.name))
     }
 
     /// The name of the HTTP request in the log, if it came over HTTP.

@@ -19,7 +19,7 @@ use rmcp::transport::{
     StreamableHttpServerConfig, StreamableHttpService,
     streamable_http_server::session::local::LocalSessionManager,
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::json;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::Instrument as _;
@@ -139,9 +139,9 @@ impl Endpoint {
             }
             // Not 401, or the host would sign in again; and the same for a session of somebody else as for none.
             Route::Session => refusal(StatusCode::NOT_FOUND, "there is no such session"),
-            Route::NewSession => {
+            Route::NewSession { asks } => {
                 // To its end even when the client is gone, or the session would be nobody's and not counted.
-                let opening = tokio::spawn(async move { endpoint.open_session(&owner, request).await });
+                let opening = tokio::spawn(async move { endpoint.open_session(&owner, request, asks).await });
                 opening.await.unwrap_or_else(|_| {
                     refusal(StatusCode::INTERNAL_SERVER_ERROR, "the session cannot be opened")
                 })
@@ -217,10 +217,13 @@ impl Endpoint {
         })
     }
 
-    /// Opens a session; whoever has too many of them is served without one.
-    async fn open_session(&self, owner: &Owner, request: Request) -> Response {
-        // Hosts that forget their session after each request, and begin anew with the next one, need none.
+    /// Opens a session; whoever has too many of them is served without one, unless the host `asks` the person questions.
+    async fn open_session(&self, owner: &Owner, request: Request, asks: bool) -> Response {
         let Some(opening) = self.sessions.open(owner).await else {
+            if asks {
+                return busy("too many sessions are open; close one or try again later");
+            }
+            // Hosts that forget their session after each request, and begin anew with the next one, need none.
             return self.stateless.handle(request).await.map(Body::new);
         };
         let response = self.with_sessions.handle(request).await.map(Body::new);
@@ -261,7 +264,10 @@ fn refusal(status: StatusCode, reason: &str) -> Response {
 enum Route {
     Stateless,
     Session,
-    NewSession,
+    NewSession {
+        /// Whether the host can ask the person: without a session there would be no confirmation.
+        asks: bool,
+    },
     /// None: a request for a session that names none.
     NoSession,
 }
@@ -276,7 +282,7 @@ impl Route {
         } else if head.method != Method::POST {
             Self::NoSession
         } else if is_initialize(body) {
-            Self::NewSession
+            Self::NewSession { asks: may_ask(body) }
         } else {
             Self::Stateless
         }
@@ -296,6 +302,24 @@ fn is_initialize(body: &[u8]) -> bool {
         method: Cow<'a, str>,
     }
     serde_json::from_slice::<Message>(body).is_ok_and(|message| message.method == "initialize")
+}
+
+/// Whether the host that sends this `initialize` request can ask the person, as far as it can be read.
+fn may_ask(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Initialize {
+        params: Params,
+    }
+    #[derive(Deserialize)]
+    struct Params {
+        capabilities: Capabilities,
+    }
+    #[derive(Deserialize)]
+    struct Capabilities {
+        elicitation: Option<IgnoredAny>,
+    }
+    let initialize = serde_json::from_slice::<Initialize>(body);
+    initialize.map_or(true, |initialize| initialize.params.capabilities.elicitation.is_some())
 }
 
 #[cfg(test)]

@@ -28,8 +28,8 @@ impl Import {
                 let query = "INSERT INTO records (id, kind, version, sealed, expires) \
                              VALUES ($1, $2, $3, $4, to_timestamp($5::bigint / 1000.0)) ON CONFLICT DO NOTHING";
                 let query = sqlx::query(query).bind(&row.key[..]).bind(&row.kind).bind(version);
-                let inserted = query.bind(&row.sealed).bind(expires).execute(&mut **transaction).await;
-                inserted.map(|done| done.rows_affected() == 1).map_err(|error| postgres::failure(&error))
+                let inserted = query.bind(&row.sealed).bind(expires).execute(&mut **transaction);
+                Ok(postgres::answer(inserted).await?.rows_affected() == 1)
             }
         }
     }
@@ -37,9 +37,7 @@ impl Import {
     pub async fn commit(self) -> Result<(), Error> {
         match self {
             Self::Sqlite(transaction) => transaction.commit().await.map_err(|error| sqlite::failure(&error)),
-            Self::Postgres(transaction) => {
-                transaction.commit().await.map_err(|error| postgres::failure(&error))
-            }
+            Self::Postgres(transaction) => postgres::answer(transaction.commit()).await,
         }
     }
 }

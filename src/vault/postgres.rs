@@ -13,7 +13,7 @@ use sqlx::{
     postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgQueryResult, PgRow},
     query::Query,
 };
-use tokio::time::timeout;
+use tokio::{runtime::Handle, time::timeout};
 
 use super::{
     ChangeMarker, Error, ServerError,
@@ -35,6 +35,9 @@ const STATEMENT_TIMEOUT: &str = "5s";
 
 /// Longest wait for a connection and a statement, where the server does not apply its own.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(12);
+
+/// Longest wait for the answer that nobody waits for any more: shorter than that for a connection.
+const GIVE_BACK_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How often a statement is run whose connection is lost.
 const ATTEMPTS: u32 = 3;
@@ -185,9 +188,7 @@ impl Postgres {
 
     /// Begins to add records, all or none.
     pub async fn import(&self) -> Result<Import, Error> {
-        let begun = timeout(ANSWER_TIMEOUT, self.pool.begin()).await;
-        let begun = begun.map_err(|_| Error::Server(ServerError::Silent))?;
-        begun.map(Import::Postgres).map_err(|error| failure(&error))
+        answer(self.pool.begin()).await.map(Import::Postgres)
     }
 
     /// Returns the state of a record without its content.
@@ -298,13 +299,15 @@ impl Postgres {
     }
 
     async fn ask(&self, statement: Statement) -> Result<Answer, sqlx::Error> {
-        let mut asked = Asked(Some(self.pool.acquire().await?));
-        let connection = asked.0.as_deref_mut().ok_or(sqlx::Error::WorkerCrashed)?;
-        let outcome = Answer::of(connection.fetch_many(statement)).await;
-        // The pool has it again.
-        asked.0.take();
-        outcome
+        let mut borrowed = Borrowed(self.pool.acquire().await?);
+        Answer::of(borrowed.0.fetch_many(statement)).await
     }
+}
+
+/// Waits for what the server is asked, but not for ever.
+pub async fn answer<T>(asked: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Error> {
+    let answered = timeout(ANSWER_TIMEOUT, asked).await.map_err(|_| Error::Server(ServerError::Silent))?;
+    answered.map_err(|error| failure(&error))
 }
 
 /// What a statement did.
@@ -329,14 +332,17 @@ impl Answer {
     }
 }
 
-/// A connection that an answer is awaited on. If nobody waits for it any more, the connection is closed: the pool would
-/// wait for the answer, for ever on a connection that hangs, and have one less meanwhile.
-struct Asked(Option<PoolConnection<sqlx::Postgres>>);
+/// A connection of the pool. It is given back when it has answered what it was asked, even if nobody waits for that any
+/// more, so that a process never asks more at once than it has connections. sqlx waits for the answer without end; a
+/// connection that hangs would be missing until TCP gives up.
+struct Borrowed(PoolConnection<sqlx::Postgres>);
 
-impl Drop for Asked {
+impl Drop for Borrowed {
     fn drop(&mut self) {
-        if let Some(connection) = self.0.take() {
-            drop(connection.detach());
+        let given_back = self.0.return_to_pool();
+        if let Ok(runtime) = Handle::try_current() {
+            // At the end of this time it is closed.
+            runtime.spawn(timeout(GIVE_BACK_TIMEOUT, given_back));
         }
     }
 }
@@ -396,7 +402,7 @@ fn is_lost_connection(error: &sqlx::Error) -> bool {
 }
 
 /// PostgreSQL's error codes (<https://www.postgresql.org/docs/current/errcodes-appendix.html>), as errors of ours.
-pub fn failure(error: &sqlx::Error) -> Error {
+fn failure(error: &sqlx::Error) -> Error {
     let code = match error {
         sqlx::Error::Database(error) => error.code().unwrap_or_default(),
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound => return Error::Damaged,

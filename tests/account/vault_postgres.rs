@@ -3,20 +3,22 @@
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use crate::common::{
-    postgres::{self, Stop},
+    fast_time::fast,
+    postgres::{self, Database, Stop},
     within,
 };
 use bondmcp_server::{
     config::{SealingKeySource, VaultLocation},
     error::UserFacingError,
-    vault::{ChangeMarker, Error, Keyring, RecordId, RecordKind, Vault},
+    vault::{ChangeMarker, Error, Keyring, RecordId, RecordKind, ServerError, Vault},
 };
 use futures_util::future::join_all;
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{Connection as _, PgConnection, Postgres, Transaction};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
     sync::watch,
+    task::JoinHandle,
 };
 
 const LONG: Duration = Duration::from_hours(1);
@@ -198,30 +200,90 @@ async fn calls_whose_connections_hang_take_none_from_later_calls() {
     let network = Network::before(&database.url).await;
     let vault = open(&network.url).await.unwrap();
     vault.write(&id("a"), None, b"x", None).await.unwrap();
-    // More calls than there are connections, which wait for the lock.
     let mut lock = PgConnection::connect(&database.url).await.unwrap();
-    let mut locked = lock.begin().await.unwrap();
-    sqlx::query("LOCK TABLE records").execute(&mut *locked).await.unwrap();
-    let reads: Vec<_> = (0..8)
-        .map(|_| {
-            let vault = vault.clone();
-            tokio::spawn(async move { vault.read(&id("a")).await })
-        })
-        .collect();
-    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    let locked = locked(&mut lock).await;
+    let reads = reads_that_wait(&vault, &database).await;
+    network.silence();
+    give_up(reads).await;
+    locked.rollback().await.unwrap();
+    assert_eq!(vault.read(&id("a")).await.unwrap().unwrap().version, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_are_given_up_ask_the_server_no_more_at_once_than_others() {
+    let Some(database) = postgres::database() else { return };
+    let vault = open(&database.url).await.unwrap();
+    vault.write(&id("a"), None, b"x", None).await.unwrap();
+    let mut lock = PgConnection::connect(&database.url).await.unwrap();
+    let locked = locked(&mut lock).await;
+    for _ in 0..3 {
+        give_up(reads_that_wait(&vault, &database).await).await;
+    }
+    locked.rollback().await.unwrap();
+    assert_eq!(vault.read(&id("a")).await.unwrap().unwrap().version, 1);
+}
+
+/// One that waits for its answer is told in the end, and changes are heard of again.
+#[tokio::test]
+async fn a_connection_that_hangs_is_given_up() {
+    let Some(database) = postgres::database() else { return };
+    let network = Network::before(&database.url).await;
+    let vault = open(&network.url).await.unwrap();
+    vault.write(&id("a"), None, b"x", None).await.unwrap();
+    let marker = heard(&vault, &id("a")).await;
+    let mut lock = PgConnection::connect(&database.url).await.unwrap();
+    let locked = locked(&mut lock).await;
+    let reads = reads_that_wait(&vault, &database).await;
+    network.silence();
+    locked.rollback().await.unwrap();
+    fast(async {
+        let given_up = join_all(reads).await.into_iter().map(Result::unwrap).filter(|read| {
+            assert!(matches!(read, Ok(_) | Err(Error::Server(ServerError::Silent))), "{read:?}");
+            read.is_err()
+        });
+        assert!(given_up.count() >= 5);
+        changed(&vault, &id("a"), &marker).await;
+    })
+    .await;
+    assert_eq!(vault.read(&id("a")).await.unwrap().unwrap().version, 1);
+}
+
+/// Keeps everybody else from the records.
+async fn locked(connection: &mut PgConnection) -> Transaction<'_, Postgres> {
+    let mut transaction = connection.begin().await.unwrap();
+    sqlx::query("LOCK TABLE records").execute(&mut *transaction).await.unwrap();
+    transaction
+}
+
+/// Returns reads of which as many wait for the lock as there are connections.
+async fn reads_that_wait(vault: &Vault, database: &Database) -> Vec<JoinHandle<Result<(), Error>>> {
+    const CONNECTIONS: usize = 5;
+    let waiting = "SELECT count(*) FROM pg_stat_activity \
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let reads = (0..50).map(|_| {
+        let vault = vault.clone();
+        tokio::spawn(async move { vault.read(&id("a")).await.map(drop) })
+    });
+    let reads = reads.collect();
     within(async {
-        while database.psql(waiting) != ["5"] {
+        loop {
+            let waiting: usize = database.psql(waiting)[0].parse().unwrap();
+            assert!(waiting <= CONNECTIONS, "{waiting}");
+            if waiting == CONNECTIONS {
+                return;
+            }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     })
     .await;
-    network.silence();
+    reads
+}
+
+async fn give_up<T>(reads: Vec<JoinHandle<T>>) {
     for read in reads {
         read.abort();
-        assert!(read.await.unwrap_err().is_cancelled());
+        let _ = read.await;
     }
-    locked.rollback().await.unwrap();
-    assert_eq!(vault.read(&id("a")).await.unwrap().unwrap().version, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::common::{postgres, within};
 use bondmcp_server::{
     config::{SealingKeySource, VaultLocation},
-    vault::{ChangeWatch, Error, Keyring, Progress, RecordId, RecordKind, Rekey, Vault},
+    vault::{ChangeWatch, Error, ExportFile, Keyring, Progress, RecordId, RecordKind, Rekey, Vault},
 };
 use chrono::TimeDelta;
 use futures_util::future::join_all;
@@ -118,6 +118,31 @@ over_both! {
     another_key_and_a_newer_schema_are_refused
     processes_that_start_at_once_make_one_vault
     a_changed_sealing_key_is_noticed_by_processes_that_know_it
+    what_is_imported_expires_when_it_would_have
+}
+
+#[tokio::test]
+async fn sqlite_is_purged_by_whoever_writes() {
+    is_purged_by_whoever_writes(Place::sqlite().unwrap()).await;
+}
+
+#[tokio::test]
+async fn postgresql_is_purged_by_whoever_writes() {
+    let Some(place) = Place::postgres() else { return };
+    is_purged_by_whoever_writes(place).await;
+}
+
+/// Without being opened anew.
+async fn is_purged_by_whoever_writes(place: Place) {
+    let vault = place.open().await;
+    vault.write(&id("expired"), None, b"x", Some(Duration::ZERO)).await.unwrap();
+    vault.write(&id("a"), None, b"x", None).await.unwrap();
+    assert_eq!(place.count("records").await, "2", "not with each write");
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_mins(11)).await;
+    tokio::time::resume();
+    vault.write(&id("b"), None, b"x", None).await.unwrap();
+    assert_eq!(place.count("records").await, "2");
 }
 
 fn id(owner: &str) -> RecordId {
@@ -404,4 +429,26 @@ async fn on_sqlite_a_process_that_waits_writes_nothing() {
     other.lease_wait(&id("o"), 0, Duration::from_millis(350)).await.unwrap();
     other.is_leased(&id("o")).await.unwrap();
     assert_eq!(watch.marker(path).unwrap(), before);
+}
+
+/// From another vault, and with another key later.
+async fn what_is_imported_expires_when_it_would_have(place: Place) {
+    let other = Place::sqlite().unwrap();
+    let source = other.open().await;
+    source.write(&id("goes"), None, b"x", Some(LONG)).await.unwrap();
+    source.write(&id("stays"), None, b"x", None).await.unwrap();
+    let (directory, passphrase) = (tempfile::tempdir().unwrap(), "a passphrase".into());
+    let file = directory.path().join("vault.export");
+    assert_eq!(source.export(&file, &passphrase, &[]).await.unwrap(), 2);
+    let vault = place.open().await;
+    assert_eq!(vault.import(ExportFile::open(&file, &passphrase).unwrap()).await.unwrap(), 2);
+    let within = match &place.kept {
+        Kept::Database(_) => "expires BETWEEN now() + interval '59 min' AND now() + interval '60 min'",
+        Kept::Directory(_) => "expires / 1000 BETWEEN unixepoch() + 59 * 60 AND unixepoch() + 60 * 60",
+    };
+    let expiring = format!("SELECT CAST(count(*) AS TEXT) FROM records WHERE {within}");
+    assert_eq!((place.sql(&expiring).await, place.count("records").await), (vec!["1".into()], "2".into()));
+    let mut rekey = Rekey::new(place.open_with(&[2, 1]).await.unwrap(), vec![]);
+    while rekey.step().await.unwrap() != Progress::Done {}
+    assert_eq!((place.sql(&expiring).await, place.count("records").await), (vec!["1".into()], "2".into()));
 }

@@ -231,8 +231,7 @@ async fn legacy_mode_gets_a_session_and_no_more_of_them_than_allowed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_initialize_opens_a_session() {
-    let http = Http::start(Protection { max_sessions: 0, ..protection() }).await;
-    assert!(http.initialize().await.headers().get("mcp-session-id").is_none());
+    let http = Http::start(Protection { max_sessions: 1, ..protection() }).await;
     let list = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/list"});
     let call = json!({"jsonrpc": "2.0", "id": 3, "method": "tools/call",
         "params": {"name": "list_models", "arguments": {}}});
@@ -244,6 +243,23 @@ async fn only_initialize_opens_a_session() {
         let answer = json_of(response).await;
         assert!(answer.pointer(answers_with).is_some(), "{answer}");
     }
+    assert!(
+        http.initialize().await.headers().contains_key("mcp-session-id"),
+        "none of them took the only one"
+    );
+}
+
+/// Served without a session, its confirmations would be skipped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_asks_the_person_is_not_served_without_a_session() {
+    let http = Http::start(Protection { max_sessions: 0, ..protection() }).await;
+    assert_eq!(http.initialize().await.status(), StatusCode::OK);
+    let initialize = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+        "protocolVersion": "2025-11-25", "capabilities": {"elicitation": {"form": {}}},
+        "clientInfo": {"name": "asks", "version": "1"}}});
+    let refused = send(http.post(&initialize)).await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.headers().contains_key("retry-after"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,6 +18,7 @@ use bondmcp_server::{
     sign_in::Options,
     transport::http::{self, Authentication, Protection},
 };
+use chrono::{DateTime, NaiveDate, Utc};
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -57,6 +58,8 @@ pub struct Setting {
     accounts: Accounts,
     stopping: CancellationToken,
     http: reqwest::Client,
+    /// The day after that on which the service began.
+    next_day: NaiveDate,
 }
 
 /// A question to the person, as the host got it.
@@ -85,8 +88,6 @@ pub struct Person {
     keys: BTreeMap<String, String>,
     /// Least and most that was spent, in cents; they differ after calls that were left.
     cents: (u32, u32),
-    /// The end of the day in which this owner began.
-    day: Option<Value>,
     rounds: Vec<Round>,
     links: BTreeSet<String>,
     /// Ids of keys that were revoked.
@@ -100,6 +101,7 @@ pub struct Person {
 
 impl Service {
     pub async fn start(vault: Option<&str>) -> Self {
+        let next_day = Utc::now().date_naive().succ_opt().unwrap();
         let sandbox = sandbox(like_the_seed()).await;
         let people: Vec<_> = (0..OWNERS).map(Person::new).collect();
         for person in &people {
@@ -119,7 +121,7 @@ impl Service {
         let address = listener.local_addr().unwrap();
         tokio::spawn(http::serve(listener, http::router(&server, protection, &stopping), stopping.clone()));
         let http = reqwest::Client::new();
-        Self { setting: Setting { address, sandbox, place, accounts, stopping, http }, people }
+        Self { setting: Setting { address, sandbox, place, accounts, stopping, http, next_day }, people }
     }
 
     /// Ends the service and compares what each owner got with what the others have.
@@ -224,7 +226,6 @@ impl Person {
             signed_in: false,
             keys: BTreeMap::new(),
             cents: (0, 0),
-            day: None,
             rounds: vec![],
             links: BTreeSet::new(),
             gone: BTreeSet::new(),
@@ -269,10 +270,10 @@ impl Person {
         assert!(fits, "{} spent {least} to {most}, and not {usd} as {place}", self.name);
     }
 
-    /// What is left of the daily limit follows from what this owner has spent, unless a new day has begun.
-    fn assert_spent_today(&mut self, today: &Value) {
-        let day = self.day.get_or_insert_with(|| today["resets_at"].clone());
-        if *day == today["resets_at"] {
+    /// What is left of the daily limit follows from what this owner has spent, unless a new day (UTC) has begun.
+    fn assert_spent_today(&self, setting: &Setting, today: &Value) {
+        let resets_at: DateTime<Utc> = serde_json::from_value(today["resets_at"].clone()).unwrap();
+        if resets_at.date_naive() == setting.next_day {
             self.assert_spent(DAILY_LIMIT - today["left_usd"].as_f64().unwrap(), "today");
         }
     }
@@ -400,7 +401,7 @@ impl Person {
         }
         let usage = contents["bondmcp://usage"].as_ref().unwrap();
         self.assert_spent(usage["spent"]["total_usd"].as_f64().unwrap(), "as the usage");
-        self.assert_spent_today(&usage["spent"]["today"]);
+        self.assert_spent_today(setting, &usage["spent"]["today"]);
         match &contents["bondmcp://models"] {
             Some(models) => {
                 assert!(self.signed_in, "{models}");

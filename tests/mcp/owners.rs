@@ -75,7 +75,10 @@ impl Service {
         let (page, stopping) = (Some(Options::default()), CancellationToken::new());
         let selection = Selection::default();
         let server = BondMcp::new(accounts.clone(), page, &selection, limits, stopping.clone()).unwrap();
-        let names = ["ada", "grace", "eve"].map(ToOwned::to_owned).into_iter().chain(strangers());
+        let names = ["ada", "grace", "eve", "eve.one", "eve.two"]
+            .map(ToOwned::to_owned)
+            .into_iter()
+            .chain(strangers());
         let tokens = names.map(|name| (token(&name).into(), owner(&name))).collect();
         let protection = Protection {
             max_sessions: 2,
@@ -250,6 +253,22 @@ async fn failures_for_one_owner_pause_no_other() {
     service.sandbox.faults().clear();
     let paused = service.call("ada", "list_models", json!({})).await.to_string();
     assert!(paused.contains("calls are paused"), "{paused}");
+    service.ok("grace", "list_models", json!({})).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_for_two_apps_of_one_person_pause_no_other_person() {
+    let service = Service::signed_in().await;
+    for app in ["eve.one", "eve.two"] {
+        service.sign_in(app, EMAIL, &service.place.password).await;
+    }
+    service.sandbox.faults().always(MODELS, Fault::Status(503));
+    for app in ["eve.one", "eve.two"] {
+        for _ in 0..4 {
+            service.call(app, "list_models", json!({})).await;
+        }
+    }
+    service.sandbox.faults().clear();
     service.ok("grace", "list_models", json!({})).await;
 }
 

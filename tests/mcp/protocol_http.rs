@@ -262,6 +262,23 @@ async fn a_host_that_asks_the_person_is_not_served_without_a_session() {
     assert!(refused.headers().contains_key("retry-after"));
 }
 
+/// Its `initialize` is forgotten, and nobody else's name stands for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_without_a_session_has_no_name_in_the_audit_log() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    let audit = place.data_dir().join("audit.jsonl");
+    let (server, stopping) = in_process(&place, Timing::default());
+    let http = Http::serve(sandbox, place, protection(), server.clone(), stopping).await;
+    let call = json!({"jsonrpc": "2.0", "id": 3, "method": "tools/call",
+        "params": {"name": "auth_status", "arguments": {}}});
+    let response = send(http.post(&call).header("mcp-protocol-version", "2025-11-25")).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    server.close().await;
+    let line: Value = serde_json::from_str(&std::fs::read_to_string(audit).unwrap()).unwrap();
+    assert_eq!((&line["tool"], line.get("host")), (&json!("auth_status"), None), "{line}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_body_holds_up_no_initialize() {
     let http = Http::open().await;

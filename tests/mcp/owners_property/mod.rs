@@ -41,6 +41,8 @@ enum Step {
     ForgeState(u16),
     /// Goes on with the call of another owner.
     StealState(usize),
+    /// Asks their own sign-in page for that of another owner.
+    SwapLink(usize),
     /// Leaves before the answer comes.
     CancelListing(u8),
     CancelBilled(u8),
@@ -61,7 +63,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Analyze),
         1 => other.clone().prop_map(Step::GuessPassword),
         1 => any::<u16>().prop_map(Step::ForgeState),
-        2 => other.prop_map(Step::StealState),
+        2 => other.clone().prop_map(Step::StealState),
+        2 => other.prop_map(Step::SwapLink),
         1 => any::<u8>().prop_map(Step::CancelListing),
         1 => any::<u8>().prop_map(Step::CancelBilled),
     ]
@@ -98,6 +101,7 @@ async fn take(rounds: &[[Step; OWNERS]], vault: Option<&str>) {
                     Step::GuessPassword(other) => person.guess_password(setting, of(other)).await,
                     Step::ForgeState(how) => person.forge_state(setting, *how).await,
                     Step::StealState(other) => person.steal_state(setting, of(other)).await,
+                    Step::SwapLink(other) => person.swap_link(setting, of(other)).await,
                     Step::CancelListing(after) => person.cancel_listing(setting, *after).await,
                     Step::CancelBilled(after) => person.cancel_billed(setting, *after).await,
                 }

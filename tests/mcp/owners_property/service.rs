@@ -19,7 +19,7 @@ use bondmcp_server::{
     transport::http::{self, Authentication, Protection},
 };
 use chrono::{DateTime, NaiveDate, Utc};
-use reqwest::{RequestBuilder, StatusCode};
+use reqwest::{RequestBuilder, StatusCode, Url};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -76,6 +76,7 @@ pub struct Shown {
     password: SecretString,
     key: Option<(String, String)>,
     rounds: Vec<Round>,
+    link: Option<String>,
 }
 
 /// An owner.
@@ -89,7 +90,7 @@ pub struct Person {
     /// Least and most that was spent, in cents; they differ after calls that were left.
     cents: (u32, u32),
     rounds: Vec<Round>,
-    links: BTreeSet<String>,
+    links: Vec<String>,
     /// Ids of keys that were revoked.
     gone: BTreeSet<String>,
     /// Ids of others' keys that this owner named, whereupon the audit log has them.
@@ -227,7 +228,7 @@ impl Person {
             keys: BTreeMap::new(),
             cents: (0, 0),
             rounds: vec![],
-            links: BTreeSet::new(),
+            links: vec![],
             gone: BTreeSet::new(),
             named: BTreeSet::new(),
             seen: String::new(),
@@ -249,7 +250,8 @@ impl Person {
 
     pub fn shown(&self) -> Shown {
         let key = self.keys.iter().next().map(|(id, name)| (id.clone(), name.clone()));
-        Shown { password: self.password.clone(), key, rounds: self.rounds.clone() }
+        let (password, rounds) = (self.password.clone(), self.rounds.clone());
+        Shown { password, key, rounds, link: self.links.last().cloned() }
     }
 
     /// Everything that only this owner may get.
@@ -341,7 +343,7 @@ impl Person {
         let question = self.asked(setting, "list_models", json!({})).await;
         let link = question["url"].as_str().unwrap().to_owned();
         assert!(link.starts_with("http://127.0.0.1:"), "{question}");
-        self.links.insert(link);
+        self.links.push(link);
     }
 
     pub async fn sign_in(&mut self, setting: &Setting) {
@@ -365,7 +367,7 @@ impl Person {
         let page = browser.post("sign-in", &fields).send().await.unwrap();
         assert_eq!(page.status(), StatusCode::OK, "{}", self.name);
         self.seen += &page.text().await.unwrap();
-        self.links.insert(link);
+        self.links.push(link);
         self.signed_in = true;
         let answer = self.answer_last(setting).await;
         self.assert_models(&answer["result"]["structuredContent"]);
@@ -538,6 +540,19 @@ impl Person {
         }
         let answer = self.go_on(setting, round, &sent).await;
         assert_eq!(answer["error"]["code"], INVALID, "{}: {answer}", self.name);
+    }
+
+    pub async fn swap_link(&mut self, setting: &Setting, shown: &Shown) {
+        let (Some(own), Some(theirs)) = (self.links.last(), &shown.link) else {
+            return self.leave_sign_in_pending(setting).await;
+        };
+        let (mut url, theirs): (Url, Url) = (own.parse().unwrap(), theirs.parse().unwrap());
+        url.set_path(theirs.path());
+        // The page may have ended.
+        if let Ok(page) = setting.http.get(url).send().await {
+            assert_eq!(page.status(), StatusCode::NOT_FOUND, "{}", self.name);
+            self.seen += &page.text().await.unwrap();
+        }
     }
 
     pub async fn cancel_listing(&mut self, setting: &Setting, after: u8) {

@@ -1,5 +1,7 @@
 //! The private cluster of the tests.
 
+use std::{path::PathBuf, process::Command};
+
 use crate::common::postgres::{self, Stop};
 
 #[test]
@@ -32,4 +34,27 @@ fn a_cluster_ends_with_its_value() {
     assert!(data.exists());
     drop(cluster);
     assert!(!data.exists());
+}
+
+#[test]
+fn without_postgresql_its_tests_pass_and_are_listed_and_in_ci_they_fail() {
+    let test = "postgres::databases_are_empty_and_apart";
+    let this = std::env::current_exe().unwrap();
+    let run = |ci: Option<&str>| {
+        let mut command = Command::new(&this);
+        command.args(["--exact", test]).env(postgres::SERVER, postgres::NONE).env_remove("CI");
+        command.envs(ci.map(|ci| ("CI", ci))).output().unwrap().status.success()
+    };
+    assert!(!run(Some("true")));
+    assert!(run(None));
+    // `cargo test` runs it last. It is not there where only this program was built.
+    let programs = std::fs::read_dir(this.parent().unwrap()).unwrap().map(|file| file.unwrap().path());
+    let lists = programs.filter(|path| {
+        let name = path.file_name().unwrap().to_string_lossy();
+        name.starts_with("zz_not_run-") && path.extension().is_none()
+    });
+    let newest = |path: &PathBuf| path.metadata().unwrap().modified().unwrap();
+    let Some(list) = lists.max_by_key(newest) else { return };
+    let told = String::from_utf8(Command::new(list).output().unwrap().stdout).unwrap();
+    assert!(told.contains(test) && told.trim_end().ends_with("see CONTRIBUTING.md."), "{told}");
 }

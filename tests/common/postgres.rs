@@ -25,7 +25,10 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _, ValueRef as _
 use tempfile::TempDir;
 
 /// Names the server to use instead of a private cluster: a URL of a role that may create databases.
-const SERVER: &str = "BONDMCP_TEST_POSTGRES";
+pub const SERVER: &str = "BONDMCP_TEST_POSTGRES";
+
+/// Its value for running as if PostgreSQL were not installed.
+pub const NONE: &str = "none";
 
 /// The role of the tests' databases. It owns them and may do nothing else.
 const ROLE: &str = "bondmcp";
@@ -47,8 +50,8 @@ static DATABASES: AtomicU32 = AtomicU32::new(0);
 pub fn database() -> Option<Database> {
     static SHARED: OnceLock<Option<Server>> = OnceLock::new();
     let shared = SHARED.get_or_init(|| match std::env::var(SERVER) {
-        Ok(url) => Some(Server::Given(url)),
-        Err(_) => Cluster::start().map(Server::Private),
+        Ok(url) if url != NONE => Some(Server::Given(url)),
+        _ => Cluster::start().map(Server::Private),
     });
     match shared {
         Some(Server::Given(url)) => Some(Database::create(url, url)),
@@ -258,6 +261,9 @@ impl Drop for Cluster {
 
 /// Returns the directory of `initdb` and `pg_ctl`: in `PATH`, or Debian's newest.
 fn programs() -> Option<PathBuf> {
+    if std::env::var_os(SERVER).is_some_and(|value| value == NONE) {
+        return None;
+    }
     let has_programs =
         |directory: &PathBuf| directory.join("initdb").exists() && directory.join("pg_ctl").exists();
     let path = std::env::var_os("PATH").unwrap_or_default();

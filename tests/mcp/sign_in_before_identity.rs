@@ -89,6 +89,28 @@ async fn a_subject_adopts_its_own_user_only() {
     within(world.accounts.close()).await;
 }
 
+/// BondMCP does not say whose key it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_tested_without_a_name_and_adopted_by_a_profile_alone() {
+    let world = World::new().await;
+    let ada = world.subject("ada");
+    within(ada.adopt(world.authenticated(EMAIL).await, false)).await.unwrap();
+    let wanted = CreateApiKey { name: "mine".to_owned(), description: None, permissions: vec![] };
+    within(ada.create_key(wanted)).await.unwrap();
+    let key = world.sandbox.secrets_issued().pop().unwrap();
+    let authenticator = world.accounts.authenticator();
+    let with_key = async || within(authenticator.with_key(key.clone())).await.unwrap();
+    assert_eq!((with_key().await.email(), with_key().await.user_id()), (None, None));
+    let other = world.subject("grace");
+    assert!(matches!(within(other.adopt(with_key().await, false)).await, Err(Error::AnotherUser)));
+    assert!(!other.status().await.unwrap().signed_in);
+    within(world.accounts.local().adopt(with_key().await, false)).await.unwrap();
+    assert_eq!(within(world.accounts.local().list_models(false)).await.unwrap().models.len(), 3);
+    assert!(within(authenticator.with_key("bm_of_nobody".into())).await.is_err());
+    within(world.accounts.close()).await;
+    assert_eq!(world.sandbox.count(LOGOUT), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_cannot_be_stored_is_ended() {
     let world = World::new().await;

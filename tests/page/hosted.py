@@ -105,6 +105,13 @@ def connecting_apps(browser, demo):
         small = page.script("return [...document.querySelectorAll('.action a, button')]"
                             ".filter(each => each.getBoundingClientRect().height < 24).map(each => each.outerHTML)")
         assert not small, f"{name}: {small}"
+        if name.startswith("consent"):
+            # Whoever is deceived by the name sees where the answer goes.
+            larger = page.script("const size = each => parseFloat(getComputedStyle(each).fontSize);"
+                                 "const least = size(document.querySelector('.destination strong'));"
+                                 "return [...document.querySelectorAll('main *')]"
+                                 ".filter(each => size(each) > least).map(each => each.outerHTML)")
+            assert not larger, f"{name}: {larger}"
 
     def come_to(page, url, words):
         """Opens a page, over the sign-in page: agreeing uses up the sign-in."""

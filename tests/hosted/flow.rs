@@ -232,6 +232,10 @@ async fn programs_in_web_pages_may_call_and_read_what_they_need() {
         assert_eq!(header(&response, "access-control-allow-credentials"), "");
         let allowed = header(&response, "access-control-allow-headers");
         assert!(allowed.contains("Authorization") && allowed.contains("Mcp-Session-Id"), "{allowed}");
+        let methods = header(&response, "access-control-allow-methods");
+        for method in ["GET", "POST", "DELETE"] {
+            assert!(methods.split(", ").any(|allowed| allowed == method), "{path}: {methods}");
+        }
     }
     let (_, tokens) = server.tokens("models").await;
     let request = server.modern(text_of(&tokens, "access_token"), "tools/list", None, json!({}));
@@ -412,10 +416,26 @@ async fn begins_here_and_finishes_there(first: &HostedServer) {
 #[tokio::test(flavor = "multi_thread")]
 async fn trouble_with_the_store_is_a_reason_to_try_again() {
     let server = HostedServer::start().await;
-    let (_, tokens) = server.tokens("models").await;
+    let (grant, tokens) = server.tokens("models").await;
     assert_eq!(server.get("/readyz").await.status(), 200);
     let other = server.replica().await;
     other.accounts.close().await;
+    let form = url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs([
+            ("grant_type", "refresh_token"),
+            ("refresh_token", text_of(&tokens, "refresh_token")),
+            ("client_id", &grant.client_id),
+        ])
+        .finish();
+    let refresh = other.http.post(other.at("/token")).body(form);
+    let refresh = refresh.header("content-type", "application/x-www-form-urlencoded");
+    let response = other.send(refresh).await;
+    assert_eq!(
+        (header(&response, "retry-after").as_str(), header(&response, "cache-control").as_str()),
+        ("5", "no-store")
+    );
+    let (status, failed) = status_and_json(response).await;
+    assert_eq!((status, &failed["error"]), (503, &json!("temporarily_unavailable")));
     let message = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"});
     let response = other.send(other.mcp(text_of(&tokens, "access_token"), &message)).await;
     assert_eq!((response.status().as_u16(), header(&response, "retry-after").as_str()), (503, "5"));

@@ -335,3 +335,20 @@ async fn what_bondmcp_refuses_for_good_ends_the_grant_and_an_outage_does_not() {
     let (status, told) = connection.refresh(&server.replica().await).await;
     assert_eq!((status, &told["error"]), (400, &json!("invalid_grant")));
 }
+
+/// BondMCP answers 401 to the key of an account that is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_for_an_account_that_is_gone_is_refused_and_ends_the_grant() {
+    let server = HostedServer::start().await;
+    let mut connection = connect(&server, "models").await;
+    server.sandbox.faults().always(MODELS, Fault::Status(401));
+    let (status, told) = connection.refresh(&server).await;
+    assert_eq!((status, &told["error"]), (400, &json!("invalid_grant")));
+    assert!(grants(&server).await.iter().all(|grant| grant.ended.is_some()));
+    // For good, whatever BondMCP says later.
+    server.sandbox.faults().clear();
+    let (status, told) = connection.refresh(&server).await;
+    assert_eq!((status, &told["error"]), (400, &json!("invalid_grant")));
+    let list = raw::modern(1, "tools/list", json!({}));
+    assert_eq!(server.send(server.mcp(connection.access_token(), &list)).await.status(), 401);
+}

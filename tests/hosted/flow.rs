@@ -10,8 +10,12 @@ use crate::common::{
     hosted_server::{Authorization, HostedServer, Setup, parameter, status_and_json},
     secrets, within,
 };
-use bondmcp_server::{oauth::Scopes, sandbox::Fault, transport::hosted::Drain};
-use reqwest::Method;
+use bondmcp_server::{
+    oauth::{Grant, Scopes},
+    sandbox::Fault,
+    transport::hosted::Drain,
+};
+use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
 const WELL_KNOWN: [&str; 6] = [
@@ -186,10 +190,25 @@ async fn a_client_goes_from_discovery_to_tools_to_revocation() {
     assert_eq!(server.post_form("/revoke", &unknown).await.0, 200);
 }
 
+fn refresh(server: &HostedServer, grant: &Grant, tokens: &Value) -> RequestBuilder {
+    let form = url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs([
+            ("grant_type", "refresh_token"),
+            ("refresh_token", text_of(tokens, "refresh_token")),
+            ("client_id", &grant.client_id),
+        ])
+        .finish();
+    let request = server.http.post(server.at("/token")).body(form);
+    request.header("content-type", "application/x-www-form-urlencoded")
+}
+
 /// RFC 6749, sections 5.1 and 5.2.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_of_the_endpoints_are_not_stored_and_errors_name_what_is_wrong() {
     let server = HostedServer::start().await;
+    let (grant, tokens) = server.tokens("models").await;
+    let response = server.send(refresh(&server, &grant, &tokens)).await;
+    assert_eq!((response.status().as_u16(), header(&response, "cache-control").as_str()), (200, "no-store"));
     let client = server.register(&["http://127.0.0.1/callback"]).await;
     for (path, form, status, error) in [
         ("/token", "grant_type=authorization_code&client_id=unknown&code=x", 401, "invalid_client"),
@@ -420,16 +439,7 @@ async fn trouble_with_the_store_is_a_reason_to_try_again() {
     assert_eq!(server.get("/readyz").await.status(), 200);
     let other = server.replica().await;
     other.accounts.close().await;
-    let form = url::form_urlencoded::Serializer::new(String::new())
-        .extend_pairs([
-            ("grant_type", "refresh_token"),
-            ("refresh_token", text_of(&tokens, "refresh_token")),
-            ("client_id", &grant.client_id),
-        ])
-        .finish();
-    let refresh = other.http.post(other.at("/token")).body(form);
-    let refresh = refresh.header("content-type", "application/x-www-form-urlencoded");
-    let response = other.send(refresh).await;
+    let response = other.send(refresh(&other, &grant, &tokens)).await;
     assert_eq!(
         (header(&response, "retry-after").as_str(), header(&response, "cache-control").as_str()),
         ("5", "no-store")

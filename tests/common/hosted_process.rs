@@ -13,6 +13,7 @@ use tokio::{
     process::Child,
     task::JoinHandle,
 };
+use url::Url;
 
 use super::{EMAIL, Place, hosted_server::parameter, raw::modern, secrets, within};
 
@@ -126,6 +127,12 @@ impl Process {
 
     /// Lets the person of `place` sign in and agree to a new client; returns the client's id and its code.
     pub async fn code(&self, place: &Place) -> (String, String) {
+        let (client_id, answer) = self.answer(place).await;
+        (client_id, parameter(&answer, "code"))
+    }
+
+    /// The same with the address that takes the code to the client.
+    pub async fn answer(&self, place: &Place) -> (String, Url) {
         let client_id = self.register(REDIRECT_URI).await;
         let mut browser = self.authorize(&client_id).await;
         browser.consent(self, place).await;
@@ -238,8 +245,8 @@ impl Browser {
         next.strip_prefix(ORIGIN).unwrap_or(next).clone_into(&mut self.page);
     }
 
-    /// Agrees to everything on the consent page; returns the code.
-    async fn allow(&mut self, process: &Process) -> String {
+    /// Agrees to everything on the consent page; returns the address that takes the code to the client.
+    async fn allow(&mut self, process: &Process) -> Url {
         let shown = self.field("shown");
         let form = [
             ("form_token", self.form_token.as_str()),
@@ -253,7 +260,7 @@ impl Browser {
         let request = self.with_cookie(process.post_form(&self.page, &form).header("origin", ORIGIN));
         self.go_to(&within(request.send()).await.unwrap());
         self.go_to(&within(self.with_cookie(process.get(&self.page)).send()).await.unwrap());
-        parameter(&self.page.parse().unwrap(), "code")
+        self.page.parse().unwrap()
     }
 
     fn field(&self, name: &str) -> String {

@@ -75,6 +75,7 @@ async fn a_person_signs_in_agrees_and_the_client_has_tokens_over_two_replicas() 
         (parameter(&answer, "state"), parameter(&answer, "iss")),
         ("the-state".into(), server.origin.clone())
     );
+    assert_eq!(answer.query_pairs().filter(|(name, _)| name == "iss").count(), 1, "{answer}");
 
     let (status, tokens) = other.redeem(&authorization, &parameter(&answer, "code")).await;
     assert_eq!(status, 200, "{tokens}");
@@ -133,6 +134,28 @@ async fn whoever_denies_makes_nothing_and_the_client_is_told() {
     nothing_was_made(&server).await;
 }
 
+/// RFC 6749, section 10.2: anybody can use the id of a public client, so that an earlier consent says nothing about who
+/// asks now.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_that_was_allowed_before_is_asked_for_again() {
+    let server = HostedServer::start().await;
+    let authorization = authorization(&server).await;
+    let browser = Browser::new(&[&server]);
+    let first = parameter(&browser.allow(&authorization).await, "code");
+    let (page, form) = browser.consent(&authorization).await;
+    assert!(form.html.contains(r#"value="allow""#), "{}", form.html);
+    assert_eq!(location(&browser.get(&format!("{page}/done")).await), page, "no code before the decision");
+    assert_eq!(grants(&server).await.len(), 1);
+    let done = location(&browser.decide(&page, &form, "allow").await);
+    let answer: Url = location(&browser.get(&done).await).parse().unwrap();
+    let second = parameter(&answer, "code");
+    assert_eq!(grants(&server).await.len(), 2);
+    for code in [first, second] {
+        let (status, tokens) = server.redeem(&authorization, &code).await;
+        assert_eq!(status, 200, "{tokens}");
+    }
+}
+
 /// RFC 9700, section 4.7: an attacker cannot have somebody else finish what the attacker's browser began, nor finish
 /// what somebody else's began.
 #[tokio::test(flavor = "multi_thread")]
@@ -156,6 +179,12 @@ async fn another_browser_can_neither_see_nor_finish_an_authorization() {
     nothing_was_made(&server).await;
     // Each can go on with what is theirs.
     ada.decide(&page, &form, "allow").await;
+    // There is a code to be had now; for Ada's browser alone.
+    for other in [&eve, &Browser::new(&[&server])] {
+        let response = other.get(&format!("{page}/done")).await;
+        assert_eq!(response.status(), 404);
+        assert_eq!(text(response).await, unknown);
+    }
     assert_eq!(ada.get(&format!("{page}/done")).await.status(), 302);
     eve.decide(&own_page, &own_form, "allow").await;
     assert_eq!(grants(&server).await.len(), 2);

@@ -13,8 +13,10 @@ use bondmcp_server::{
     clock::Clock,
     oauth::Grant,
     sandbox::{Fault, Plan, SandboxConfig},
+    secret::SecretString,
 };
 use chrono::TimeDelta;
+use reqwest::Response;
 use serde_json::{Value, json};
 
 const MODELS: &str = "GET /health-ai/models";
@@ -103,6 +105,15 @@ fn sign_in_url(result: &Value) -> &str {
     params["url"].as_str().unwrap_or_else(|| panic!("{result}"))
 }
 
+/// Signs somebody in on the page at `url`; returns the answer.
+async fn sign_in(server: &HostedServer, url: &str, email: &str, password: &SecretString) -> (u16, String) {
+    let browser = Browser::new(&[server]);
+    let token = form_token(&text(browser.get(url).await).await);
+    let fields = [("form_token", &*token), ("email", email), ("password", secrets::text(password))];
+    let answer = browser.post(&format!("{url}/sign-in"), &fields).await;
+    (answer.status().as_u16(), text(answer).await)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_key_of_a_connection_has_the_least_permissions_that_its_scopes_need() {
     let server = HostedServer::start().await;
@@ -140,19 +151,11 @@ async fn without_a_further_key_the_session_is_used_and_its_owner_alone_renews_it
     assert_eq!(without.refresh(&server).await.0, 200, "an app stays connected");
     let asked = without.call(&server, "list_models", json!({})).await;
     let url = sign_in_url(&asked);
-    let sign_in = async |email: &str, password| {
-        let browser = Browser::new(&[&server]);
-        let token = form_token(&text(browser.get(url).await).await);
-        let fields = [("form_token", &*token), ("email", email), ("password", secrets::text(password))];
-        let path = format!("{}/sign-in", url.strip_prefix(&server.origin).unwrap());
-        let answer = browser.post(&path, &fields).await;
-        (answer.status().as_u16(), text(answer).await)
-    };
-    let (status, told) = sign_in(GRACE, &graces_password).await;
+    let (status, told) = sign_in(&server, url, GRACE, &graces_password).await;
     assert!(status == 422 && told.contains("belongs to another BondMCP user"), "{told}");
     let still = without.call(&server, "list_models", json!({})).await;
     assert_eq!(sign_in_url(&still), url, "the page of the same owner");
-    assert_eq!(sign_in(EMAIL, &server.place.password).await.0, 200);
+    assert_eq!(sign_in(&server, url, EMAIL, &server.place.password).await.0, 200);
     let models = without.call(&server, "list_models", json!({})).await;
     assert_eq!(models["structuredContent"]["count"], 3, "{models}");
 
@@ -215,6 +218,79 @@ async fn a_refresh_token_revokes_the_key_of_a_connection_that_ends_later() {
     .await;
 }
 
+/// What a host of 2025-11-25 hears while its call is open: server-sent events.
+struct Events {
+    response: Response,
+    read: String,
+}
+
+impl Events {
+    /// Returns the next message.
+    async fn next(&mut self) -> Value {
+        loop {
+            while let Some((event, rest)) = self.read.split_once("\n\n") {
+                let data: String = event.lines().filter_map(|line| line.strip_prefix("data:")).collect();
+                self.read = rest.to_owned();
+                // The first event has an id alone.
+                if let Ok(message) = serde_json::from_str(&data) {
+                    return message;
+                }
+            }
+            let chunk = within(self.response.chunk()).await.unwrap();
+            let chunk = chunk.unwrap_or_else(|| panic!("it ended: {}", self.read));
+            self.read += std::str::from_utf8(&chunk).unwrap();
+        }
+    }
+}
+
+/// MCP 2025-11-25, "URL mode elicitation": the host is asked in its session, while the call is open; and whoever completes
+/// the page must be who was asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_of_2025_11_25_is_asked_in_its_session() {
+    let server = at_a_time().await;
+    let graces_password = crate::common::random_password();
+    server.sandbox.add_account(GRACE, &graces_password, Plan::Unlimited, true);
+    let mut connection = connect(&server, "models keys").await;
+    let initialize = raw::initialize("2025-11-25", json!({"elicitation": {"url": {}}}));
+    let opened = server.send(server.mcp(connection.access_token(), &initialize)).await;
+    assert_eq!(opened.status(), 200);
+    let session = opened.headers()["mcp-session-id"].clone();
+    let post = async |connection: &Connection, message: Value| {
+        let request = server.mcp(connection.access_token(), &message);
+        let request = request.header("mcp-session-id", session.clone());
+        server.send(request.header("mcp-protocol-version", "2025-11-25")).await
+    };
+    let initialized = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
+    assert_eq!(post(&connection, initialized).await.status(), 202);
+
+    server.clock.advance(A_SESSION);
+    assert_eq!(connection.refresh(&server).await.0, 200);
+    let response = post(&connection, raw::call(2, "manage_api_keys", json!({"action": "list"}))).await;
+    assert_eq!(response.status(), 200);
+    let mut events = Events { response, read: String::new() };
+    let asked = events.next().await;
+    assert_eq!((&asked["method"], &asked["params"]["mode"]), (&json!("elicitation/create"), &json!("url")));
+    let url = asked["params"]["url"].as_str().unwrap_or_else(|| panic!("{asked}"));
+    assert!(url.starts_with(&format!("{}/", server.origin)), "{url}");
+    let accepted = json!({"jsonrpc": "2.0", "id": asked["id"], "result": {"action": "accept"}});
+    assert_eq!(post(&connection, accepted).await.status(), 202);
+
+    let (status, told) = sign_in(&server, url, GRACE, &graces_password).await;
+    assert!(status == 422 && told.contains("belongs to another BondMCP user"), "{told}");
+    assert_eq!(sign_in(&server, url, EMAIL, &server.place.password).await.0, 200);
+    let answer = within(async {
+        loop {
+            let message = events.next().await;
+            if message["id"] == 2 && message.get("method").is_none() {
+                return message;
+            }
+        }
+    })
+    .await;
+    let keys = &answer["result"]["structuredContent"]["keys"];
+    assert_eq!(keys.as_array().map(Vec::len), Some(1), "{answer}");
+}
+
 /// The call that learns of it has been sent; the next one asks.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_bondmcp_ends_early_is_noticed_by_a_call_and_asked_for_by_the_next() {
@@ -258,4 +334,21 @@ async fn what_bondmcp_refuses_for_good_ends_the_grant_and_an_outage_does_not() {
     server.sandbox.revoke_key(&server.sandbox.live_keys(EMAIL)[0].0);
     let (status, told) = connection.refresh(&server.replica().await).await;
     assert_eq!((status, &told["error"]), (400, &json!("invalid_grant")));
+}
+
+/// BondMCP answers 401 to the key of an account that is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_for_an_account_that_is_gone_is_refused_and_ends_the_grant() {
+    let server = HostedServer::start().await;
+    let mut connection = connect(&server, "models").await;
+    server.sandbox.faults().always(MODELS, Fault::Status(401));
+    let (status, told) = connection.refresh(&server).await;
+    assert_eq!((status, &told["error"]), (400, &json!("invalid_grant")));
+    assert!(grants(&server).await.iter().all(|grant| grant.ended.is_some()));
+    // For good, whatever BondMCP says later.
+    server.sandbox.faults().clear();
+    let (status, told) = connection.refresh(&server).await;
+    assert_eq!((status, &told["error"]), (400, &json!("invalid_grant")));
+    let list = raw::modern(1, "tools/list", json!({}));
+    assert_eq!(server.send(server.mcp(connection.access_token(), &list)).await.status(), 401);
 }

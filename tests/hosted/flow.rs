@@ -10,8 +10,12 @@ use crate::common::{
     hosted_server::{Authorization, HostedServer, Setup, parameter, status_and_json},
     secrets, within,
 };
-use bondmcp_server::{oauth::Scopes, sandbox::Fault, transport::hosted::Drain};
-use reqwest::Method;
+use bondmcp_server::{
+    oauth::{Grant, Scopes},
+    sandbox::Fault,
+    transport::hosted::Drain,
+};
+use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
 const WELL_KNOWN: [&str; 6] = [
@@ -186,10 +190,25 @@ async fn a_client_goes_from_discovery_to_tools_to_revocation() {
     assert_eq!(server.post_form("/revoke", &unknown).await.0, 200);
 }
 
+fn refresh(server: &HostedServer, grant: &Grant, tokens: &Value) -> RequestBuilder {
+    let form = url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs([
+            ("grant_type", "refresh_token"),
+            ("refresh_token", text_of(tokens, "refresh_token")),
+            ("client_id", &grant.client_id),
+        ])
+        .finish();
+    let request = server.http.post(server.at("/token")).body(form);
+    request.header("content-type", "application/x-www-form-urlencoded")
+}
+
 /// RFC 6749, sections 5.1 and 5.2.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_of_the_endpoints_are_not_stored_and_errors_name_what_is_wrong() {
     let server = HostedServer::start().await;
+    let (grant, tokens) = server.tokens("models").await;
+    let response = server.send(refresh(&server, &grant, &tokens)).await;
+    assert_eq!((response.status().as_u16(), header(&response, "cache-control").as_str()), (200, "no-store"));
     let client = server.register(&["http://127.0.0.1/callback"]).await;
     for (path, form, status, error) in [
         ("/token", "grant_type=authorization_code&client_id=unknown&code=x", 401, "invalid_client"),
@@ -232,6 +251,10 @@ async fn programs_in_web_pages_may_call_and_read_what_they_need() {
         assert_eq!(header(&response, "access-control-allow-credentials"), "");
         let allowed = header(&response, "access-control-allow-headers");
         assert!(allowed.contains("Authorization") && allowed.contains("Mcp-Session-Id"), "{allowed}");
+        let methods = header(&response, "access-control-allow-methods");
+        for method in ["GET", "POST", "DELETE"] {
+            assert!(methods.split(", ").any(|allowed| allowed == method), "{path}: {methods}");
+        }
     }
     let (_, tokens) = server.tokens("models").await;
     let request = server.modern(text_of(&tokens, "access_token"), "tools/list", None, json!({}));
@@ -412,10 +435,17 @@ async fn begins_here_and_finishes_there(first: &HostedServer) {
 #[tokio::test(flavor = "multi_thread")]
 async fn trouble_with_the_store_is_a_reason_to_try_again() {
     let server = HostedServer::start().await;
-    let (_, tokens) = server.tokens("models").await;
+    let (grant, tokens) = server.tokens("models").await;
     assert_eq!(server.get("/readyz").await.status(), 200);
     let other = server.replica().await;
     other.accounts.close().await;
+    let response = other.send(refresh(&other, &grant, &tokens)).await;
+    assert_eq!(
+        (header(&response, "retry-after").as_str(), header(&response, "cache-control").as_str()),
+        ("5", "no-store")
+    );
+    let (status, failed) = status_and_json(response).await;
+    assert_eq!((status, &failed["error"]), (503, &json!("temporarily_unavailable")));
     let message = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"});
     let response = other.send(other.mcp(text_of(&tokens, "access_token"), &message)).await;
     assert_eq!((response.status().as_u16(), header(&response, "retry-after").as_str()), (503, "5"));

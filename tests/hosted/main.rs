@@ -9,6 +9,8 @@ mod client_address;
 mod connections;
 mod consent;
 mod credentials;
+#[cfg(unix)]
+mod flags;
 mod flow;
 mod grants;
 mod limits;

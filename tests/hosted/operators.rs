@@ -3,7 +3,7 @@
 use crate::common::{
     EMAIL, Place, files,
     hosted_process::{Process, json_of},
-    hosted_server::{Authorization, HostedServer, Setup},
+    hosted_server::{Authorization, HostedServer, Setup, parameter},
     like_the_seed, random_password, run, sandbox, secrets, within,
 };
 use bondmcp_server::{
@@ -381,7 +381,11 @@ async fn the_lifetime_of_tokens_and_the_issuer_in_responses_are_the_operators() 
         let metadata = json_of(within(process.get(path).send()).await.unwrap()).await;
         let told = metadata.get("authorization_response_iss_parameter_supported");
         assert_eq!(told == Some(&json!(true)), sends_iss, "{metadata}");
-        assert_eq!(process.connect(&place).await.1["expires_in"], lifetime);
+        let (client_id, answer) = process.answer(&place).await;
+        let iss: Vec<_> = answer.query_pairs().filter(|(name, _)| name == "iss").collect();
+        assert_eq!(iss.len(), usize::from(sends_iss), "{answer}");
+        let tokens = json_of(process.redeem(&client_id, &parameter(&answer, "code")).await).await;
+        assert_eq!(tokens["expires_in"], lifetime);
         process.end().await;
     }
 }

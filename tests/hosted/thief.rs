@@ -228,6 +228,19 @@ async fn the_files_of_sqlite_tell_a_thief_nothing() {
     assert!(opened.await.is_none());
 }
 
+/// Whoever registers clients by the thousand fills no disk, as the id is the registration itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn dynamic_registration_stores_nothing() {
+    let server = HostedServer::start().await;
+    let vault = server.place.data_dir().join("vault.db");
+    let (_, before) = sqlite_dump(&vault).await;
+    assert!(before > 0);
+    for number in 0..20 {
+        server.register(&[&format!("https://app-{number}.example/callback")]).await;
+    }
+    assert_eq!(sqlite_dump(&vault).await.1, before);
+}
+
 /// Returns a dump by SQL, with all binary values decoded at its end.
 #[cfg(unix)]
 fn postgres_dump(database: &postgres::Database) -> (Vec<u8>, usize) {

@@ -107,3 +107,16 @@ async fn a_token_that_expires_ends_its_grant() {
     let expired = hosting.renew(forgotten.refresh()).await.unwrap_err();
     assert_eq!((expired.code, expired.ended), ("invalid_grant", Some(grant.id)));
 }
+
+#[tokio::test]
+async fn a_token_ends_with_its_family_however_often_it_is_used() {
+    let hosting = Hosting::new().await;
+    let (mut tokens, grant) = hosting.tokens().await;
+    for _ in 0..8 {
+        hosting.wait(TimeDelta::days(20));
+        tokens = hosting.renew(tokens.refresh()).await.unwrap();
+    }
+    hosting.wait(TimeDelta::days(20));
+    let expired = hosting.renew(tokens.refresh()).await.unwrap_err();
+    assert_eq!((expired.code, expired.ended), ("invalid_grant", Some(grant.id)));
+}

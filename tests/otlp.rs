@@ -90,3 +90,105 @@ async fn a_collector_that_is_down_or_misnamed_changes_nothing() {
         calls_with_a_collector_at(url).await;
     }
 }
+
+/// The same for a hosted server, whose HTTP requests have spans of their own.
+#[cfg(unix)]
+mod hosted {
+    use super::{common::hosted_process::Process, *};
+
+    /// Returns the fields with that number in an encoded message of Protocol Buffers.
+    fn fields(mut message: &[u8], number: u64) -> Vec<Vec<u8>> {
+        let mut found = Vec::new();
+        while !message.is_empty() {
+            let key = varint(&mut message);
+            let length = match key & 7 {
+                0 => {
+                    varint(&mut message);
+                    0
+                }
+                1 => 8,
+                2 => usize::try_from(varint(&mut message)).unwrap(),
+                5 => 4,
+                other => panic!("wire type {other}"),
+            };
+            let content = message.split_off(..length).unwrap();
+            if key >> 3 == number {
+                found.push(content.to_vec());
+            }
+        }
+        found
+    }
+
+    fn varint(message: &mut &[u8]) -> u64 {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = *message.split_off_first().unwrap();
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                break;
+            }
+        }
+        value
+    }
+
+    /// Follows nested messages by the numbers of their fields (opentelemetry/proto/trace/v1/trace.proto).
+    fn nested(message: &[u8], numbers: &[u64]) -> Vec<Vec<u8>> {
+        numbers.iter().fold(vec![message.to_vec()], |messages, number| {
+            messages.iter().flat_map(|message| fields(message, *number)).collect()
+        })
+    }
+
+    /// The number of a span's field.
+    const TRACE_ID: u64 = 1;
+    const SPAN_ID: u64 = 2;
+    const PARENT_SPAN_ID: u64 = 4;
+    const NAME: u64 = 5;
+    const LINKS: u64 = 13;
+
+    /// Its HTTP request is in no trace of the caller's, but found from the call.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn over_http_too() {
+        let (url, received) = collector().await;
+        let sandbox = sandbox(like_the_seed()).await;
+        let place = Place::new(&sandbox);
+        let process =
+            Process::start_with(&place, &[], &[("OTEL_EXPORTER_OTLP_ENDPOINT", url.as_str())]).await;
+        let (_, tokens) = process.connect(&place).await;
+        let mut call = modern(1, "tools/call", json!({"name": "list_models", "arguments": {}}));
+        let answer = process.send(&tokens, "list_models", &call).await;
+        assert_eq!(answer["result"]["structuredContent"]["count"], 3, "{answer}");
+        call["params"]["_meta"]["traceparent"] =
+            json!("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+        let answer = process.send(&tokens, "list_models", &call).await;
+        assert_eq!(answer["result"]["structuredContent"]["count"], 3, "{answer}");
+        process.terminate();
+        assert!(within(process.ended()).await.0.success());
+
+        let received = received.lock().unwrap();
+        // Messages that follow each other are one that has the fields of all.
+        let spans = nested(&received, &[1, 2, 2]);
+        let named = |name: &str| {
+            let of_name = spans.iter().filter(|span| fields(span, NAME) == [name.as_bytes()]);
+            of_name.collect::<Vec<_>>()
+        };
+        let requests = named("http");
+        let context = |span: &[u8]| (fields(span, TRACE_ID), fields(span, SPAN_ID));
+        let trace = 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c_u128.to_be_bytes();
+        let parent = 0xb7ad_6b71_6920_3331_u64.to_be_bytes();
+        let (of_caller, without): (Vec<_>, Vec<_>) =
+            named("call").into_iter().partition(|span| fields(span, TRACE_ID) == [trace.as_slice()]);
+        assert_eq!((of_caller.len(), without.len()), (1, 1));
+        assert_eq!(fields(of_caller[0], PARENT_SPAN_ID), [parent.as_slice()]);
+        let links = fields(of_caller[0], LINKS);
+        assert_eq!(links.len(), 1);
+        assert!(requests.iter().any(|request| context(request) == context(&links[0])));
+        // Without a trace of the caller's, the call is part of its request.
+        let within_request = (fields(without[0], TRACE_ID), fields(without[0], PARENT_SPAN_ID));
+        assert!(requests.iter().any(|request| context(request) == within_request));
+
+        let access_token = tokens["access_token"].as_str().unwrap();
+        for secret in [access_token, EMAIL, secrets::text(&place.password), "eyJ"] {
+            assert!(!contains(&received, secret.as_bytes()), "{secret}");
+        }
+    }
+}

@@ -6,9 +6,9 @@ use std::{pin::Pin, sync::OnceLock, time::Duration};
 
 use bytes::Bytes;
 use opentelemetry::{
-    Array, KeyValue, StringValue, Value,
+    Array, Context, KeyValue, StringValue, Value,
     propagation::{Extractor, TextMapPropagator as _},
-    trace::{Status, TracerProvider as _},
+    trace::{Status, TraceContextExt as _, TracerProvider as _},
 };
 use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::WithHttpConfig as _;
@@ -87,13 +87,17 @@ pub async fn flush() {
     }
 }
 
-/// Makes `span` part of the trace that a caller names (W3C Trace Context, carried in `_meta`: MCP 2026-07-28). What is no
-/// valid context is ignored.
+/// Makes `span` part of the trace that a caller names (W3C Trace Context, carried in `_meta`: MCP 2026-07-28), with a link
+/// to the span that it would be part of otherwise, of its HTTP request. What is no valid context is ignored.
 pub fn continue_trace(span: &Span, traceparent: Option<&str>) {
     if PROVIDER.get().is_some() {
-        let context = TraceContextPropagator::new().extract(&TraceParent(traceparent));
+        let here = Context::current();
+        let context = TraceContextPropagator::new().extract_with_context(&here, &TraceParent(traceparent));
+        let of_caller = context.span().span_context().is_remote();
         // Fails for a span that is filtered out.
-        let _ = span.set_parent(context);
+        if of_caller && span.set_parent(context).is_ok() {
+            span.add_link(here.span().span_context().clone());
+        }
     }
 }
 

@@ -151,9 +151,14 @@ impl Process {
         within(self.post_form("/token", &form).send()).await.unwrap()
     }
 
-    /// Calls a tool without arguments, as a host of 2026-07-28; returns the answer.
-    pub async fn call(&self, tokens: &Value, tool: &str) -> Value {
-        let message = modern(1, "tools/call", json!({"name": tool, "arguments": {}}));
+    /// Calls a tool as a host of 2026-07-28; returns the answer.
+    pub async fn call(&self, tokens: &Value, tool: &str, arguments: Value) -> Value {
+        let params = json!({"name": tool, "arguments": arguments});
+        self.send(tokens, tool, &modern(1, "tools/call", params)).await
+    }
+
+    /// Sends a call of a tool, as a host of 2026-07-28; returns the answer.
+    pub async fn send(&self, tokens: &Value, tool: &str, message: &Value) -> Value {
         let request = self
             .post("/mcp")
             .bearer_auth(tokens["access_token"].as_str().unwrap())

@@ -18,6 +18,7 @@ mod metrics;
 #[cfg(unix)]
 mod operators;
 mod public_page;
+mod readiness;
 mod recorded;
 mod rmcp_client;
 mod sign_in;

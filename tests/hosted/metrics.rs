@@ -5,7 +5,8 @@ use crate::common::{
     hosted_process::{ORIGIN, Process, REDIRECT_URI, password},
     like_the_seed, sandbox, within,
 };
-use serde_json::Value;
+use bondmcp_server::sandbox::SandboxConfig;
+use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_figures_tell_an_operator_what_happens_and_nothing_about_anybody() {
@@ -44,7 +45,7 @@ async fn a_connection_is_seen_in_the_figures_and_in_the_log_by_its_reference() {
     let place = Place::new(&sandbox);
     let process = Process::start(&place, &[]).await;
     let (client_id, tokens) = process.connect(&place).await;
-    let called = process.call(&tokens, "list_models").await;
+    let called = process.call(&tokens, "list_models", json!({})).await;
     assert_eq!(called["result"]["structuredContent"]["count"], 3, "{called}");
     let refresh = [
         ("grant_type", "refresh_token"),
@@ -81,6 +82,30 @@ async fn a_connection_is_seen_in_the_figures_and_in_the_log_by_its_reference() {
         assert_eq!(&line["fields"]["reference"], reference, "{line}");
         assert!(line["span"]["request_id"].is_string(), "{line}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_renewal_of_a_session_is_counted_once() {
+    let sandbox = sandbox(SandboxConfig { refresh_tokens: true, ..like_the_seed() }).await;
+    let place = Place::new(&sandbox);
+    let process = Process::start(&place, &[]).await;
+    let (_, tokens) = process.connect(&place).await;
+    let name = r#"bondmcp_session_renewals_total{outcome="ok"}"#;
+    assert_eq!(process.figures().await.get(name), None);
+    sandbox.expire_tokens();
+    // The first call meets the end of the session, the second finds a new one.
+    for _ in 0..2 {
+        let called = process.call(&tokens, "manage_api_keys", json!({"action": "list"})).await;
+        assert_eq!(
+            called["result"]["structuredContent"]["keys"].as_array().map(Vec::len),
+            Some(1),
+            "{called}"
+        );
+    }
+    let figures = process.figures().await;
+    let renewals: Vec<_> =
+        figures.iter().filter(|(name, _)| name.starts_with("bondmcp_session_renewals_total")).collect();
+    assert_eq!(renewals, [(&name.to_owned(), &1.0)]);
 }
 
 /// RFC 9700, section 2.1.1 and RFC 6749, section 4.1.2: a code that is used twice was stolen, and the operator sees that.

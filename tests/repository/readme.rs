@@ -17,7 +17,7 @@ use bondmcp_server::{
     error::Kind,
     hosts::{Environment, HOSTS, Os},
 };
-use clap::CommandFactory as _;
+use clap::{CommandFactory as _, Parser as _};
 use regex_lite::Regex;
 use rmcp::model::Tool;
 
@@ -236,6 +236,22 @@ fn the_tables_of_commands_and_flags_are_the_command_line() {
     );
     describe(&command, "", &mut text);
     assert_table("docs/command-line.md", "commands", &text);
+}
+
+#[test]
+fn the_commands_that_start_a_hosted_server_can_be_parsed() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let (_, section) = readme.split_once("\n## Host it\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let blocks = section.split("```console\n").skip(1).map(|rest| rest.split_once("```").unwrap().0);
+    let commands = blocks.flat_map(str::lines).filter_map(|line| line.strip_prefix("$ "));
+    let ours: Vec<_> = commands.filter(|command| command.starts_with("bondmcp-server ")).collect();
+    assert!(!ours.is_empty(), "{section}");
+    for command in ours {
+        let words = command.split(" #").next().unwrap().split_whitespace();
+        let parsed = Cli::try_parse_from(words);
+        assert!(parsed.is_ok(), "{command}: {}", parsed.unwrap_err());
+    }
 }
 
 #[test]

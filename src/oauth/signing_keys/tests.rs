@@ -127,3 +127,15 @@ async fn the_public_keys_have_no_private_part_and_debug_output_no_key() {
     assert_eq!(format!("{keys:?}"), "SigningKeys { version: 1, .. }");
     keys.check().await.unwrap();
 }
+
+#[tokio::test]
+async fn without_a_key_it_is_not_ready() {
+    let vaults = Vaults::new().await;
+    let (keys, records) = (vaults.replica().await, &vaults.records);
+    keys.check().await.unwrap();
+    let version = records.read::<Value>(SIGNING_KEYS, "").await.unwrap().unwrap().version;
+    let version = records.write(SIGNING_KEYS, "", Some(version), &json!({ "keys": [] }), None).await.unwrap();
+    assert!(matches!(keys.check().await, Err(vault::Error::Damaged)));
+    records.delete(SIGNING_KEYS, "", version).await.unwrap();
+    assert!(matches!(keys.check().await, Err(vault::Error::Damaged)));
+}

@@ -265,6 +265,32 @@ async fn trouble_with_the_keys_passes() {
     assert!(signer.send(&signer.key.sign(&signer.claims())).await.is_ok());
 }
 
+// draft-ietf-oauth-client-id-metadata-document, "Server Side Request Forgery (SSRF) Attacks": who wrote the document chose
+// this address too.
+#[tokio::test]
+async fn keys_are_fetched_under_the_same_rules_as_documents() {
+    let signer = Signer::new(Algorithm::ES256).await;
+    let elsewhere = signer.server.url("/oauth/jwks.json");
+    signer.server.answer("/moved", &format!("302 Found\r\nlocation: {elsewhere}"), "");
+    let port = signer.server.address.port();
+    for (uri, connections) in [
+        ("https://10.0.0.1/jwks.json".to_owned(), 1),
+        // This address would lead to the server.
+        (format!("https://0.0.0.0:{port}/oauth/jwks.json"), 1),
+        (format!("http://127.0.0.1:{port}/oauth/jwks.json"), 1),
+        (signer.server.url("/moved"), 2),
+    ] {
+        signer.publish(&json!({"token_endpoint_auth_method": "private_key_jwt", "jwks_uri": uri}));
+        // With an empty cache.
+        let world = World::new(signer.server.network()).await;
+        let before = signer.server.connections();
+        let error = signer.send_to(&world.clients, &signer.key.sign(&signer.claims())).await.unwrap_err();
+        assert_eq!((error.status, error.code), (503, "temporarily_unavailable"), "{uri}");
+        // One is for the document.
+        assert_eq!(signer.server.connections() - before, connections, "{uri}");
+    }
+}
+
 #[tokio::test]
 async fn other_clients_and_other_types_of_assertion_are_refused() {
     let signer = Signer::new(Algorithm::ES256).await;

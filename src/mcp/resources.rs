@@ -86,10 +86,10 @@ impl Shared {
 impl OwnerServer {
     pub(super) async fn resource(&self, uri: &str, scopes: Scopes) -> Result<ReadResourceResult, ErrorData> {
         if !tool_of(uri).is_some_and(|tool| self.shared.serves(tool, scopes)) {
-            return Err(self.unknown(uri));
+            return Err(unknown());
         }
         let content = match (uri, uri.strip_prefix(KEYS)) {
-            (_, Some(id)) => json!(self.key(id).await?.ok_or_else(|| self.unknown(uri))?),
+            (_, Some(id)) => json!(self.key(id).await?),
             (MODELS, _) => {
                 self.models(false).await.map_err(ToolError::into_protocol_error)?.result.into_object().into()
             }
@@ -109,15 +109,9 @@ impl OwnerServer {
         self.account.list_keys().await.map_err(|error| ToolError::from(error).into_protocol_error())
     }
 
-    async fn key(&self, id: &str) -> Result<Option<Key>, ErrorData> {
+    async fn key(&self, id: &str) -> Result<Key, ErrorData> {
         let list = self.keys().await?;
-        Ok(list.keys.into_iter().find(|key| key.id == id))
-    }
-
-    /// Names the URI, as MCP 2026-07-28 wants it ("Resources", "Error Handling"); cleaned, since a host may log errors.
-    fn unknown(&self, uri: &str) -> ErrorData {
-        let data = json!({ "uri": self.guard.text(uri) });
-        ErrorData::resource_not_found("there is no such resource; see resources/list", Some(data))
+        list.keys.into_iter().find(|key| key.id == id).ok_or_else(unknown)
     }
 
     /// Completes the `key_id` of the template from the account's keys, by the beginning of their ids or names.
@@ -152,4 +146,9 @@ impl OwnerServer {
         })?;
         Ok(CompleteResult::new(info))
     }
+}
+
+/// Does not name the URI as MCP suggests: if it were redacted, that would confirm a guess at a secret.
+fn unknown() -> ErrorData {
+    ErrorData::resource_not_found("there is no such resource; see resources/list", None)
 }

@@ -228,9 +228,9 @@ impl Events {
     /// Returns the next message.
     async fn next(&mut self) -> Value {
         loop {
-            while let Some((event, rest)) = self.read.split_once("\n\n") {
+            while let Some(end) = self.read.find("\n\n") {
+                let event: String = self.read.drain(..end + 2).collect();
                 let data: String = event.lines().filter_map(|line| line.strip_prefix("data:")).collect();
-                self.read = rest.to_owned();
                 // The first event has an id alone.
                 if let Ok(message) = serde_json::from_str(&data) {
                     return message;

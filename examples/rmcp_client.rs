@@ -1,7 +1,10 @@
-//! rmcp's client as a program of its own, for a person with a browser: `rmcp_client URL`. It shows the address to open,
-//! takes the code on loopback, calls a tool before and after a refresh, and revokes what it has.
+//! rmcp's client as a program of its own, for a person with a browser: `rmcp_client URL [CLIENT_ID]`. It shows the address to
+//! open, takes the code on loopback, calls a tool before and after a refresh, and revokes what it has. With the id of a client
+//! that the operator has added, it asks for the scope `models` first, and for more when a call needs it.
 #![allow(clippy::print_stdout, reason = "what it shows is looked at")]
 #![allow(clippy::disallowed_types, reason = "this is the host's side")]
+
+use std::collections::HashMap;
 
 use anyhow::{Context as _, Result, ensure};
 use axum::{Router, http::Uri, routing::get};
@@ -15,16 +18,27 @@ use rmcp::{
         streamable_http_client::StreamableHttpClientTransportConfig,
     },
 };
+use serde_json::json;
 use tokio::{net::TcpListener, sync::mpsc};
-use url::{Url, form_urlencoded::Serializer};
+use url::{
+    Url,
+    form_urlencoded::{self, Serializer},
+};
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let url = std::env::args().nth(1).context("usage: rmcp_client URL")?;
+    let mut arguments = std::env::args().skip(1);
+    let url = arguments.next().context("usage: rmcp_client URL [CLIENT_ID]")?;
+    let client_id = arguments.next();
     let http = http_client()?;
     let (redirect_uri, mut callbacks) = callback().await?;
     let mut state = OAuthState::new(&url, Some(http.clone())).await?;
-    state.start_authorization(AuthorizationRequest::new(&redirect_uri).with_client_name("rmcp")).await?;
+    let request = AuthorizationRequest::new(&redirect_uri);
+    let request = match &client_id {
+        Some(id) => request.with_preregistered_client(id).with_scopes(["models"]),
+        None => request.with_client_name("rmcp"),
+    };
+    state.start_authorization(request).await?;
     println!("{}", state.get_authorization_url().await?);
     let query = callbacks.recv().await.context("no callback")?;
     state.handle_callback_url(&format!("{redirect_uri}?{query}")).await?;
@@ -38,6 +52,9 @@ async fn main() -> Result<()> {
     println!("{}", models(&client).await?);
     auth.auth_manager.lock().await.refresh_token().await?;
     println!("{}", models(&client).await?);
+    if client_id.is_some() {
+        println!("{}", analyzed(&client, &auth, &mut callbacks).await?);
+    }
 
     let (client_id, tokens) = auth.auth_manager.lock().await.get_credentials().await?;
     let tokens = serde_json::to_value(tokens)?;
@@ -52,6 +69,30 @@ async fn main() -> Result<()> {
     ensure!(models(&client).await.is_err(), "a revoked token still works");
     println!("revoked");
     Ok(())
+}
+
+/// Makes a call that needs more than the person has agreed to, asks for that, and makes the call again.
+async fn analyzed(
+    client: &RunningService<RoleClient, ClientConfig>,
+    auth: &AuthClient<reqwest::Client>,
+    callbacks: &mut mpsc::Receiver<String>,
+) -> Result<String> {
+    let question = json!({"prompt": "Why do we sleep?", "analysis_type": "general"});
+    let question = question.as_object().cloned().unwrap_or_default();
+    let call = || CallToolRequestParams::new("health_analyze").with_arguments(question.clone());
+    let refused = client.call_tool(call()).await.err().context("the call was not refused")?;
+    let challenge = refused.auth_challenge().context("no challenge")?;
+    let scope = challenge.split_once(r#"scope=""#).and_then(|(_, rest)| rest.split_once('"'));
+    let (scope, _) = scope.context("the challenge names no scope")?;
+    let manager = auth.auth_manager.lock().await;
+    println!("{}", manager.request_scope_upgrade(scope).await?);
+    let query = callbacks.recv().await.context("no callback")?;
+    let answer: HashMap<_, _> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+    let (code, state) = (&answer["code"], &answer["state"]);
+    let issuer = answer.get("iss").map(String::as_str);
+    manager.exchange_code_for_token_with_issuer(code, state, issuer).await?;
+    drop(manager);
+    Ok(client.call_tool(call()).await?.structured_content.context("no analysis")?.to_string())
 }
 
 /// A client that trusts the authority in `SSL_CERT_FILE`, too.

@@ -36,9 +36,9 @@ class CommandLine:
     def run(self, *command, **more):
         return terminal.run(command, self.environment, self.home, **more)
 
-    def sign_in(self, *command):
-        """Runs a command that shows the address for the person, and goes there."""
-        return self.run(*command, authorize=f"{self.server.origin}/authorize?", visit=self.browser.visit)
+    def sign_in(self, *command, addresses=1):
+        """Runs a command that shows the person one address or more, and goes there."""
+        return self.run(*command, authorize=f"{self.server.origin}/authorize?", visit=self.browser.visit, addresses=addresses)
 
     def shows(self, *command):
         """The address that a command shows; nobody goes there."""
@@ -77,10 +77,21 @@ def spoiled(token):
     return token[:-6] + ("AAAAAA" if token[-6:] != "AAAAAA" else "BBBBBB")
 
 
+RMCP = str(HERE.parents[1] / "target/debug/examples/rmcp_client")
+
+
 def rmcp(it):
-    told = it.sign_in(str(HERE.parents[1] / "target/debug/examples/rmcp_client"), it.server.url)
+    told = it.sign_in(RMCP, it.server.url)
     assert told.count("sandbox-general-1") == 2 and "revoked" in told, told
     assert not it.server.live_tokens()
+
+
+def rmcp_that_steps_up(it):
+    """An app that the operator has added, and which asks for more when it needs it."""
+    client = it.server.add_client("rmcp", "http://127.0.0.1/callback")
+    told = it.sign_in(RMCP, it.server.url, client, addresses=2)
+    # It revokes what it has; its first grant could be that of another installation, and stays.
+    assert told.count("sandbox-general-1") == 2 and "analysis" in told and "revoked" in told, told
 
 
 def inspector(it):

@@ -33,6 +33,7 @@ CLIENTS = {
     "TypeScript SDK 1, in Chromium": (False, Chromium, command(command_line.typescript_sdk, "sdk")),
     "TypeScript SDK 2": (True, Forms, command(command_line.typescript_sdk, "client")),
     "rmcp, in Chromium": (True, Chromium, command(command_line.rmcp)),
+    "rmcp, stepping up, in Chromium": (True, Chromium, command(command_line.rmcp_that_steps_up)),
     "Inspector, in Chromium": (True, Chromium, command(command_line.inspector)),
     "mcp-remote, in Chromium": (True, Chromium, command(command_line.mcp_remote)),
     "Claude Code": (True, Forms, command(command_line.claude_code)),

@@ -17,8 +17,8 @@ ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)
 LIMIT = 120
 
 
-def run(command, environment, directory, authorize=None, visit=None):
-    """Runs a command to its end; returns what it showed. The first address that begins with `authorize` is visited; without
+def run(command, environment, directory, authorize=None, visit=None, addresses=1):
+    """Runs a command to its end; returns what it showed. The first `addresses` that begin with `authorize` are visited; without
     `visit`, the command is ended there, and the address returned. What the command has left running ends with it."""
     own, theirs = pty.openpty()
     # Wide, so that no address is broken.
@@ -26,17 +26,18 @@ def run(command, environment, directory, authorize=None, visit=None):
     process = subprocess.Popen(command, env=environment, cwd=directory, stdin=theirs, stdout=theirs, stderr=theirs,
                                start_new_session=True)
     os.close(theirs)
-    shown, visited, deadline = b"", False, time.monotonic() + LIMIT
+    shown, visited, deadline = b"", set(), time.monotonic() + LIMIT
     try:
         while (part := read(own)) or not has_ended(process):
             assert time.monotonic() < deadline, f"{command[0]} did not end: {plain(shown)}"
             shown += part
-            if authorize and not visited and (url := re.search(re.escape(authorize) + r"\S+(?=\s)", plain(shown))):
-                if visit is None:
-                    return url[0]
-                visited = True
-                visit(url[0])
-        assert visited or not authorize, f"{command[0]} showed no address: {plain(shown)}"
+            if authorize and len(visited) < addresses:
+                for url in set(re.findall(re.escape(authorize) + r"\S+(?=\s)", plain(shown))) - visited:
+                    if visit is None:
+                        return url
+                    visited.add(url)
+                    visit(url)
+        assert not authorize or len(visited) == addresses, f"{command[0]} showed no address: {plain(shown)}"
     finally:
         # The group is there as long as nobody has waited for its leader.
         os.killpg(process.pid, signal.SIGKILL)

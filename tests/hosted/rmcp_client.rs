@@ -1,5 +1,6 @@
 //! rmcp's own client at a hosted server, in each way in which a server can know a client: from the challenge to calls,
-//! refresh, step-up and revocation. The person signs in and agrees on the pages.
+//! refresh, step-up and revocation. The person signs in and agrees on the pages. `tests/oauth_clients` has the same over TLS
+//! with a person in Chromium, but for the metadata document: the program fetches documents from public addresses only.
 #![allow(clippy::disallowed_types, reason = "this is the host's side")]
 
 use crate::common::{

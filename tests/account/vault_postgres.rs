@@ -77,6 +77,39 @@ async fn each_process_hears_of_the_changes_of_others_and_a_read_is_none() {
     assert_eq!(vault.change_marker(&id("a")), None);
 }
 
+#[tokio::test]
+async fn those_who_wait_are_told_and_ask_nothing_meanwhile() {
+    let Some(database) = postgres::database() else { return };
+    let (vault, other) = (open(&database.url).await.unwrap(), open(&database.url).await.unwrap());
+    let asked = || {
+        let last = "SELECT coalesce(max(query_start)::text, '') FROM pg_stat_activity \
+                    WHERE datname = current_database() AND query LIKE 'WITH clock%'";
+        database.psql(last)
+    };
+    other.acquire_lease(&id("a"), "holder", LONG).await.unwrap();
+    heard(&vault, &id("a")).await;
+    fast(async {
+        let waiter = vault.clone();
+        let waiting = tokio::spawn(async move { waiter.lease_wait(&id("a"), 0, LONG).await });
+        // It looks once, in several steps, and then never: the clock that runs fast has gone on for some seconds.
+        within(async {
+            let mut last = asked();
+            loop {
+                tokio::time::sleep(Duration::from_secs(3)).await;
+                let now = asked();
+                if now == last && now != [""] {
+                    return;
+                }
+                last = now;
+            }
+        })
+        .await;
+        other.release_lease(&id("a"), "holder").await.unwrap();
+        within(waiting).await.unwrap().unwrap();
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_connections_fail_no_call_and_all_may_have_changed_meanwhile() {
     let Some(database) = postgres::database() else { return };

@@ -63,6 +63,8 @@ impl Place {
                 let mut database =
                     SqliteConnection::connect(&format!("sqlite://{}", self.location)).await.unwrap();
                 let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(&mut database).await.unwrap();
+                // Otherwise its thread still removes files.
+                database.close().await.unwrap();
                 rows.iter().map(|row| row.get_unchecked::<String, _>(0)).collect()
             }
         }

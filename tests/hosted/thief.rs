@@ -196,6 +196,7 @@ async fn sqlite_dump(path: &Path) -> (Vec<u8>, usize) {
             }
         }
     }
+    connection.close().await.unwrap();
     (dump, records)
 }
 

@@ -226,16 +226,20 @@ impl ServerHandler for BondMcp {
         self.shared.tools.get(name).map(|tool| tool.definition.clone())
     }
 
-    async fn call_tool(
+    fn call_tool(
         &self,
-        request: CallToolRequestParams,
+        mut request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
-    ) -> Result<CallToolResponse, ErrorData> {
-        let (server, scopes) = self.asked_by(&context)?;
-        let span = span_of(&context);
-        let host = Host::new(context, scopes, server.guard.clone());
-        let answer = server.call(request, &host).instrument(span).await;
-        answer.map(Guarded::into_inner).map_err(Guarded::into_inner)
+    ) -> impl Future<Output = Result<CallToolResponse, ErrorData>> {
+        let asked = self.asked_by(&context).map(|(server, scopes)| {
+            let span = span_of(&context);
+            (Host::new(context, scopes, server.guard.clone()), server, span)
+        });
+        async move {
+            let (host, server, span) = asked?;
+            let answer = server.call(&mut request, &host).instrument(span).await;
+            answer.map(Guarded::into_inner).map_err(Guarded::into_inner)
+        }
     }
 }
 
@@ -250,5 +254,21 @@ fn only_page(page: Option<&PaginatedRequestParams>) -> Result<(), ErrorData> {
             Err(ErrorData::invalid_params("there is one page only; leave the cursor out", None))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_future_of_a_call_is_small() {
+        fn size<F>(
+            _: impl FnOnce(&'static BondMcp, CallToolRequestParams, RequestContext<RoleServer>) -> F,
+        ) -> usize {
+            size_of::<F>()
+        }
+        let size = size(BondMcp::call_tool);
+        assert!(size <= 2048, "{size} bytes");
     }
 }

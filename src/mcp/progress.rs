@@ -19,7 +19,8 @@ pub(super) async fn during<T>(host: &Host, work: impl Future<Output = T>) -> T {
     tokio::select! {
         biased;
         outcome = work => outcome,
-        never = report(host) => match never {},
+        // Boxed: this future is large and seldom needed.
+        never = Box::pin(report(host)) => match never {},
     }
 }
 

@@ -11,7 +11,7 @@ COPY benches benches
 COPY tests/otlp.rs tests/zz_not_run.rs tests/
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
-    cargo build --locked --profile dist --bin bondmcp-server \
+    cargo build --locked --profile dist --features mimalloc --bin bondmcp-server \
     && install -D target/dist/bondmcp-server /image/bondmcp-server \
     && install -d /image/data
 

@@ -6,6 +6,11 @@ use bondmcp_server::cli::{self, Cli};
 use clap::Parser as _;
 use tokio::runtime::Builder;
 
+/// The threads of a hosted server free what others have allocated, for which the C library's allocator takes locks.
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // Before anything is read: the environment may hold a password.
     if let Err(error) = cli::forbid_core_dumps() {

@@ -52,11 +52,11 @@ impl<T> Default for Cache<T> {
 impl<T: Clone> Cache<T> {
     /// Returns the response for `sign_in`, which the caller has read before: from memory while it is fresh, otherwise
     /// from `ask`. A caller that arrives during another caller's request takes that one's outcome.
-    pub async fn get<Asking: Future<Output = Result<T, Error>>>(
+    pub async fn get(
         &self,
         sign_in: Option<u64>,
         clock: &Clock,
-        ask: impl FnOnce() -> Asking,
+        ask: impl Future<Output = Result<T, Error>>,
     ) -> Result<Fetched<T>, Error> {
         let arrived = Instant::now();
         if let Some(answer) = self.fresh(sign_in) {
@@ -80,14 +80,14 @@ impl<T: Clone> Cache<T> {
     }
 
     /// Returns the response for `sign_in` from `ask` and ignores the cache.
-    pub async fn refresh<Asking: Future<Output = Result<T, Error>>>(
+    pub async fn refresh(
         &self,
         sign_in: Option<u64>,
         clock: &Clock,
-        ask: impl FnOnce() -> Asking,
+        ask: impl Future<Output = Result<T, Error>>,
     ) -> Result<Fetched<T>, Error> {
         let asked = Instant::now();
-        let answer = Cached { value: ask().await?, fetched_at: clock.now(), sign_in, asked };
+        let answer = Cached { value: ask.await?, fetched_at: clock.now(), sign_in, asked };
         let mut last = self.answer();
         // Responses can arrive out of order.
         if last.as_ref().is_none_or(|last| last.asked <= asked) {
@@ -146,7 +146,7 @@ mod tests {
         let clock = Clock::system();
         for outcome in [Ok("models"), Err(Error::Interrupted)] {
             let (cache, upstream) = (Cache::default(), Upstream::new());
-            let calls = (0..1000).map(|_| cache.get(Some(1), &clock, || upstream.answer(outcome.clone())));
+            let calls = (0..1000).map(|_| cache.get(Some(1), &clock, upstream.answer(outcome.clone())));
             let answers = join_all(calls).await;
             assert!(answers.iter().all(|answer| answer.is_ok() == outcome.is_ok()));
             assert_eq!(upstream.asked(), 1);
@@ -157,8 +157,8 @@ mod tests {
     async fn a_caller_that_goes_away_leaves_the_asking_to_the_next() {
         let (cache, upstream, clock) = (Cache::default(), Upstream::new(), Clock::system());
         let half = Duration::from_millis(500);
-        let hasty = tokio::time::timeout(half, cache.get(None, &clock, || upstream.answer(Ok("models"))));
-        let (gone, patient) = tokio::join!(hasty, cache.get(None, &clock, || upstream.answer(Ok("models"))));
+        let hasty = tokio::time::timeout(half, cache.get(None, &clock, upstream.answer(Ok("models"))));
+        let (gone, patient) = tokio::join!(hasty, cache.get(None, &clock, upstream.answer(Ok("models"))));
         assert!(gone.is_err());
         assert_eq!(patient.unwrap().answer.value, "models");
         assert_eq!(upstream.asked(), 2);
@@ -168,7 +168,7 @@ mod tests {
     async fn an_answer_is_fresh_for_a_while_and_for_its_sign_in_alone() {
         let (cache, upstream, clock) = (Cache::default(), Upstream::new(), Clock::system());
         let get = async |sign_in| {
-            cache.get(sign_in, &clock, || upstream.answer(Ok("models"))).await.unwrap().from_cache
+            cache.get(sign_in, &clock, upstream.answer(Ok("models"))).await.unwrap().from_cache
         };
         assert!(!get(Some(1)).await);
         assert!(get(Some(1)).await);
@@ -187,9 +187,9 @@ mod tests {
         };
         let late = async {
             tokio::time::sleep(Duration::from_millis(500)).await;
-            cache.refresh(None, &clock, || upstream.answer(Ok("newer"))).await
+            cache.refresh(None, &clock, upstream.answer(Ok("newer"))).await
         };
-        let (older, newer) = tokio::join!(cache.refresh(None, &clock, || slow), late);
+        let (older, newer) = tokio::join!(cache.refresh(None, &clock, slow), late);
         assert_eq!((older.unwrap().answer.value, newer.unwrap().answer.value), ("older", "newer"));
         assert_eq!(cache.last(None).unwrap().value, "newer");
     }

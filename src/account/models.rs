@@ -24,12 +24,9 @@ impl Account {
         // Read before the request: when somebody signs in meanwhile, the answer is not theirs.
         let sign_in = self.generation();
         let (cache, clock) = (&self.inner.models, &self.inner.clock);
-        // Boxed: this future is large, and most calls are answered from memory.
-        let ask = || {
-            Box::pin(self.call(RequiredCredential::Api, |client, bearer| async move {
-                client.list_models(&bearer).await.map(Arc::new)
-            }))
-        };
+        let ask = self.call(RequiredCredential::Api, |client, bearer| async move {
+            client.list_models(&bearer).await.map(Arc::new)
+        });
         let outcome = if refresh {
             cache.refresh(sign_in, clock, ask).await
         } else {

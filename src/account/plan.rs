@@ -11,7 +11,7 @@ const PLAN_TIMEOUT: Duration = Duration::from_secs(3);
 impl Account {
     /// Returns the plan of a signed-in account, if the upstream reports it in time.
     pub async fn plan(&self) -> Option<Subscription> {
-        let ask = async || {
+        let ask = async {
             let me =
                 self.call(RequiredCredential::Api, |client, bearer| async move { client.me(&bearer).await });
             Ok(me.await?.subscription)

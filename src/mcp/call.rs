@@ -16,10 +16,7 @@ use rmcp::{
     model::{CallToolRequestParams, CallToolResponse, InputRequiredResult, JsonObject},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::{
-    sync::TryAcquireError,
-    time::{Instant, timeout_at},
-};
+use tokio::{sync::TryAcquireError, time::Instant};
 use tracing::Instrument as _;
 
 use super::{
@@ -90,13 +87,12 @@ impl From<InputRequiredResult> for Answer {
 }
 
 impl OwnerServer {
-    /// Makes a call and answers it. The futures below here are kept small, since rmcp moves that of a call several times;
-    /// an `async fn` stores twice what it is given by value.
-    pub(super) fn call<'a>(
-        self: &'a Arc<Self>,
-        request: &'a mut CallToolRequestParams,
-        host: &'a Host,
-    ) -> impl Future<Output = Reply<CallToolResponse>> + 'a {
+    /// Makes a call and answers it.
+    pub(super) async fn call(
+        self: &Arc<Self>,
+        request: CallToolRequestParams,
+        host: &Host,
+    ) -> Reply<CallToolResponse> {
         let served = self.shared.tools.get(&*request.name);
         let id = CALLS.fetch_add(1, Ordering::Relaxed);
         let tool = served.map_or(UNKNOWN, |tool| tool.spec.name);
@@ -104,14 +100,14 @@ impl OwnerServer {
         let span = tracing::info_span!("call", id, tool, owner, request_id);
         #[cfg(feature = "otlp")]
         crate::telemetry::continue_trace(&span, host.trace_field("traceparent"));
-        self.answer_call(served, request, host).instrument(span)
+        self.answer_call(served, request, host).instrument(span).await
     }
 
     /// What is cut short is dropped, and with it its request to BondMCP.
     async fn answer_call(
         self: &Arc<Self>,
         served: Option<&ServedTool>,
-        request: &mut CallToolRequestParams,
+        mut request: CallToolRequestParams,
         host: &Host,
     ) -> Reply<CallToolResponse> {
         let ignored = request.arguments.as_mut().map(arguments::take_host_arguments).unwrap_or_default();
@@ -130,7 +126,15 @@ impl OwnerServer {
         }
         let (sent, came) = (Sent::default(), std::time::Instant::now());
         let deadline = Instant::now() + self.shared.limits.deadline;
-        let call = Call { server: self, host, tool: served.spec, request, arguments, deadline, sent: &sent };
+        let call = Call {
+            server: self,
+            host,
+            tool: served.spec,
+            request: &request,
+            arguments,
+            deadline,
+            sent: &sent,
+        };
         let aborted = |how, message| (Err(ErrorData::internal_error(message, None)), Some(how));
         let (answer, aborted) = tokio::select! {
             // A call that need not wait for anything is not prepared for an abort.
@@ -180,13 +184,8 @@ impl OwnerServer {
     /// `work`, when not too much runs already. The owner's turn comes first, so that what waits for it takes up nothing
     /// of the others'.
     async fn with_permit<T>(&self, work: impl Future<Output = T>) -> T {
-        let _running = self.running().await;
+        let _running = (self.permits.run().await, self.shared.permits.run().await);
         work.await
-    }
-
-    /// Waits for the turn of a call, which lasts until this is dropped.
-    pub(super) async fn running(&self) -> impl Sized {
-        (self.permits.run().await, self.shared.permits.run().await)
     }
 
     /// After somebody has signed in, the next answer says who: the person notices when it was somebody else.
@@ -219,7 +218,8 @@ impl Call<'_> {
     /// One deadline holds from the start to the end, the questions to the person included.
     async fn within_limits(&self, schema: &JsonObject) -> Result<Answer, ErrorData> {
         let Ok(_admitted) = self.server.admitted() else { return Ok(too_busy().into()) };
-        match timeout_at(self.deadline, AssertUnwindSafe(self.answer(schema)).catch_unwind()).await {
+        let work = AssertUnwindSafe(self.answer(schema)).catch_unwind();
+        match tokio::time::timeout_at(self.deadline, work).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) if self.sent.get() => Ok(ToolError::billed_bug().into()),
             Ok(Err(_)) => Ok(ToolError::bug().into()),

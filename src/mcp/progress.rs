@@ -19,8 +19,7 @@ pub(super) async fn during<T>(host: &Host, work: impl Future<Output = T>) -> T {
     tokio::select! {
         biased;
         outcome = work => outcome,
-        // Boxed: this future is large and seldom needed.
-        never = Box::pin(report(host)) => match never {},
+        never = report(host) => match never {},
     }
 }
 

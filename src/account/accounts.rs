@@ -108,6 +108,11 @@ impl Accounts {
         Ok(self.shared.vault.open().await?.clone())
     }
 
+    /// Refuses a vault that a newer version of this program has migrated. Neither opens nor creates it.
+    pub async fn refuse_newer_vault(&self) -> Result<(), Error> {
+        self.shared.vault.refuse_newer().await
+    }
+
     /// The time of day.
     #[must_use]
     pub fn now(&self) -> Timestamp {

@@ -7,7 +7,7 @@ use tokio::sync::OnceCell;
 use super::Error;
 use crate::{
     config::{SealingKeySource, Settings, VaultLocation},
-    vault::{ChangeMarker, ChangeWatch, Keyring, RecordId, Vault},
+    vault::{self, ChangeMarker, ChangeWatch, Keyring, RecordId, Vault},
 };
 
 #[derive(Debug)]
@@ -33,6 +33,11 @@ impl SharedVault {
     /// Whether there is a vault; opening it creates one.
     pub fn exists(&self) -> bool {
         self.vault.get().is_some() || self.location.exists()
+    }
+
+    /// Refuses a vault of a newer version of this program, without opening it.
+    pub async fn refuse_newer(&self) -> Result<(), Error> {
+        Ok(vault::refuse_newer(&self.location).await?)
     }
 
     pub async fn open(&self) -> Result<&Vault, Error> {

@@ -84,6 +84,7 @@ impl ServingArgs {
         };
         let limits = Limits { spend: self.max_spend, daily_spend: self.daily_spend, ..Limits::default() };
         let (accounts, command_line) = (app.accounts(), app.command_line());
+        accounts.refuse_newer_vault().await?;
         Ok(Prepared { accounts, clock: app.clock, sign_in, selection, limits, sandbox, command_line })
     }
 }

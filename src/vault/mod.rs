@@ -79,6 +79,16 @@ pub struct Record {
     pub plaintext: SecretBytes,
 }
 
+/// Refuses a vault that a newer version of this program has migrated. Opens and creates none; whatever else is wrong with
+/// it is told when it is opened.
+pub async fn refuse_newer(location: &VaultLocation) -> Result<(), Error> {
+    let is_newer = match location {
+        VaultLocation::Sqlite(path) => sqlite::is_newer(path),
+        VaultLocation::Postgres(url) => postgres::is_newer(url).await,
+    };
+    if is_newer { Err(Error::Newer) } else { Ok(()) }
+}
+
 /// An open vault. Clones share its connections and its keys.
 #[derive(Clone, Debug)]
 pub struct Vault {

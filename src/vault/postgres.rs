@@ -349,11 +349,22 @@ impl Drop for Borrowed {
 
 /// Whether there is a vault in the database. Creates nothing.
 pub async fn is_in_postgres(url: &PostgresUrl) -> Result<bool, Error> {
+    ask_once(url, sqlx::query("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")).await
+}
+
+/// Whether a newer version of this program has migrated the database.
+pub async fn is_newer(url: &PostgresUrl) -> bool {
+    let newest = migrations().iter().map(|migration| migration.version).max();
+    let query = sqlx::query("SELECT EXISTS (SELECT FROM _sqlx_migrations WHERE version > $1)").bind(newest);
+    ask_once(url, query).await.unwrap_or(false)
+}
+
+/// Asks a yes-or-no question over a connection of its own.
+async fn ask_once(url: &PostgresUrl, query: Query<'_, sqlx::Postgres, PgArguments>) -> Result<bool, Error> {
     let ask = async {
         let mut connection = options(url)?.connect().await.map_err(|error| failure(&error))?;
-        let query = sqlx::query("SELECT to_regclass('_sqlx_migrations') IS NOT NULL");
-        let is_there = query.fetch_one(&mut connection).await.and_then(|row| row.try_get(0));
-        is_there.map_err(|error| failure(&error))
+        let answer = query.fetch_one(&mut connection).await.and_then(|row| row.try_get(0));
+        answer.map_err(|error| failure(&error))
     };
     timeout(CONNECT_TIMEOUT, ask).await.unwrap_or(Err(Error::Server(ServerError::Silent)))
 }

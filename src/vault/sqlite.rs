@@ -1,6 +1,6 @@
 //! The vault's tables in one SQLite file on the local disk. This module sees encrypted bytes only.
 
-use std::{fs::File, path::Path, time::Duration};
+use std::{fs::File, io::Read as _, path::Path, time::Duration};
 
 use sqlx::{
     ConnectOptions as _, Row as _, SqlitePool,
@@ -29,6 +29,14 @@ fn migrations() -> Migrator {
         migration(4, "kinds and expiry", include_str!("migrations/0004_kinds_and_expiry.sql")),
     ])
 }
+
+/// The version of the newest migration.
+fn schema_version() -> i64 {
+    migrations().iter().map(|migration| migration.version).max().unwrap_or_default()
+}
+
+/// Offset of `user_version` in the file: <https://www.sqlite.org/fileformat.html#user_version_number>.
+const USER_VERSION_OFFSET: usize = 60;
 
 /// Longest wait for another process's write, which is short.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -61,6 +69,15 @@ pub async fn lock(path: &Path) -> Result<File, Error> {
     tokio::task::spawn_blocking(move || files::lock(&lock))
         .await
         .map_err(|_| Error::Database("it cannot be locked"))?
+}
+
+/// Whether a newer version of this program has migrated the file, by its header alone. SQLite is not opened for that,
+/// which would delay the start of every server.
+pub fn is_newer(path: &Path) -> bool {
+    let mut header = [0; USER_VERSION_OFFSET + 4];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
+    let (_, version) = header.split_at(USER_VERSION_OFFSET);
+    read.is_ok() && i64::from(u32::from_be_bytes(version.try_into().unwrap_or_default())) > schema_version()
 }
 
 impl Sqlite {
@@ -121,7 +138,19 @@ impl Sqlite {
             MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) => Error::Newer,
             MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => failure(&error),
             _ => Error::Damaged,
-        })
+        })?;
+        self.note_schema_version().await.map_err(|error| failure(&error))
+    }
+
+    /// Writes the schema's version to the header of the file, where [`is_newer`] finds it.
+    async fn note_schema_version(&self) -> Result<(), sqlx::Error> {
+        let noted: i64 = sqlx::query("PRAGMA user_version").fetch_one(&self.0).await?.try_get(0)?;
+        if noted == schema_version() {
+            return Ok(());
+        }
+        let note = format!("PRAGMA user_version = {}; PRAGMA wal_checkpoint(PASSIVE)", schema_version());
+        sqlx::raw_sql(sqlx::AssertSqlSafe(note)).execute(&self.0).await?;
+        Ok(())
     }
 
     /// Moves the records of an earlier version, which had the owner in plain text, to keyed ids. The old table is

@@ -5,7 +5,9 @@ use std::time::Duration;
 use crate::common::{postgres, within};
 use bondmcp_server::{
     config::{SealingKeySource, VaultLocation},
-    vault::{ChangeWatch, Error, ExportFile, Keyring, Progress, RecordId, RecordKind, Rekey, Vault},
+    vault::{
+        ChangeWatch, Error, ExportFile, Keyring, Progress, RecordId, RecordKind, Rekey, Vault, refuse_newer,
+    },
 };
 use chrono::TimeDelta;
 use futures_util::future::join_all;
@@ -118,6 +120,7 @@ over_both! {
     what_has_expired_is_not_there_and_is_deleted_by_whoever_comes_by
     a_thief_of_the_database_learns_kinds_and_nothing_else
     another_key_and_a_newer_schema_are_refused
+    a_newer_schema_is_seen_without_opening_the_vault
     processes_that_start_at_once_make_one_vault
     a_changed_sealing_key_is_noticed_by_processes_that_know_it
     what_is_imported_expires_when_it_would_have
@@ -388,6 +391,29 @@ async fn another_key_and_a_newer_schema_are_refused(place: Place) {
         ))
         .await;
     assert_eq!(place.open_with(&[1]).await.unwrap_err(), Error::Newer);
+}
+
+async fn a_newer_schema_is_seen_without_opening_the_vault(place: Place) {
+    assert_eq!(refuse_newer(&place.location).await, Ok(()), "there is none");
+    place.open().await.close().await;
+    let newer = match &place.kept {
+        Kept::Directory(_) => {
+            // A vault from before the version was in the header gets it when it is opened.
+            let noted = place.sql("PRAGMA user_version").await;
+            place.sql("PRAGMA user_version = 0").await;
+            place.open().await.close().await;
+            assert_eq!(place.sql("PRAGMA user_version").await, noted);
+            assert_eq!(place.sql("SELECT max(version) FROM _sqlx_migrations").await, noted);
+            "PRAGMA user_version = 999"
+        }
+        Kept::Database(_) => {
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+             VALUES (999, 'newer', true, '', 0)"
+        }
+    };
+    assert_eq!(refuse_newer(&place.location).await, Ok(()), "it is this version's");
+    place.sql(newer).await;
+    assert_eq!(refuse_newer(&place.location).await, Err(Error::Newer));
 }
 
 async fn processes_that_start_at_once_make_one_vault(place: Place) {

@@ -78,10 +78,31 @@ async fn a_vault_of_a_newer_version_is_refused_and_left_as_it_is() {
         assert_eq!(code, Some(1), "{arguments:?}: {told}");
         assert!(told.contains("a newer version") && told.contains("Upgrade"), "{arguments:?}: {told}");
     }
+    // The version in the file's header may lag behind, in the write-ahead log.
     let server = Server::start(&place).await;
     let error = server.error("list_models", json!({})).await;
     assert!(error["message"].as_str().unwrap().contains("a newer version"), "{error}");
     server.end().await;
+    assert_eq!(vault_bytes(&before), vault_bytes(&crate::common::files(&place.data_dir())));
+}
+
+/// Neither opens the vault before a tool needs it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_local_server_does_not_start_on_a_vault_of_a_newer_version() {
+    let (_sandbox, place) = signed_in().await;
+    let vault = place.data_dir().join("vault.db");
+    let mut database = SqliteConnection::connect(vault.to_str().unwrap()).await.unwrap();
+    sqlx::raw_sql("PRAGMA user_version = 999; PRAGMA wal_checkpoint(TRUNCATE)")
+        .execute(&mut database)
+        .await
+        .unwrap();
+    database.close().await.unwrap();
+    let before = crate::common::files(&place.data_dir());
+    for arguments in [&["stdio"][..], &["http", "--listen", "127.0.0.1:0", "--no-auth"]] {
+        let (code, output, told) = place.run(arguments).await;
+        assert_eq!((code, &*output), (Some(1), ""), "{arguments:?}: {told}");
+        assert!(told.contains("a newer version") && told.contains("Upgrade"), "{arguments:?}: {told}");
+    }
     assert_eq!(vault_bytes(&before), vault_bytes(&crate::common::files(&place.data_dir())));
 }
 

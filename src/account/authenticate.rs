@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
-use super::{Account, Error, Leftovers, Registration, record::SessionView, session::Session};
+use super::{Account, Error, Inner, Leftovers, Registration, record::SessionView, session::Session};
 use crate::{
     bondmcp::{Client, wire::User},
     clock::{Clock, Timestamp},
@@ -230,9 +230,11 @@ impl Drop for Authenticated {
 }
 
 impl Account {
-    /// Returns what authenticates people for this account.
+    /// Returns what authenticates people for this account. Whoever signs in on the page of a subject may be another
+    /// person, whose password the account's redactor must not know: it would tell whether a guess at it is right.
     pub(super) fn authenticator(&self) -> Authenticator {
-        let inner = &self.inner;
-        Authenticator::new(inner.client.clone(), inner.clock.clone(), inner.tasks.clone())
+        let Inner { client, clock, tasks, .. } = &*self.inner;
+        let new = if self.belongs_to_a_subject() { Authenticator::for_strangers } else { Authenticator::new };
+        new(client.clone(), clock.clone(), tasks.clone())
     }
 }

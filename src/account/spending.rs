@@ -151,9 +151,11 @@ impl Spending {
     }
 
     pub async fn state(&self) -> Result<State, Error> {
-        let turn = self.turn().await?;
+        let mut turn = self.turn().await?;
         if !self.has_news() {
-            return Ok(self.read().await?.0.state(self.clock.now()));
+            let read = self.read().await;
+            *turn = failure(&read);
+            return Ok(read?.0.state(self.clock.now()));
         }
         self.change(turn, |ledger, now| ledger.state(now)).await
     }
@@ -217,7 +219,7 @@ impl Spending {
         let ended = self.ended().clone();
         let counted = *self.counted();
         let outcome = self.write(&ended, counted, change).await;
-        *turn = outcome.as_ref().err().map(|error| (Instant::now(), error.clone()));
+        *turn = failure(&outcome);
         if outcome.is_ok() {
             self.ended().drain(..ended.len());
             self.counted().calls -= counted.calls;
@@ -279,10 +281,16 @@ impl Spending {
 
     /// Deletes the ledger.
     pub async fn forget(&self) -> Result<(), Error> {
-        let _turn = self.turn().await?;
+        let mut turn = self.turn().await?;
         // What is stored later would make the ledger anew.
         self.ended().clear();
         self.counted().calls = 0;
+        let outcome = self.delete().await;
+        *turn = failure(&outcome);
+        outcome
+    }
+
+    async fn delete(&self) -> Result<(), Error> {
         loop {
             let (_, Some(version)) = self.read().await? else { return Ok(()) };
             match self.vault.open().await?.delete(&self.id, version).await {
@@ -299,6 +307,11 @@ impl Spending {
     fn counted(&self) -> MutexGuard<'_, Counted> {
         self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What those who wait for their turn learn of its outcome.
+fn failure<T>(outcome: &Result<T, Error>) -> Option<(Instant, Error)> {
+    outcome.as_ref().err().map(|error| (Instant::now(), error.clone()))
 }
 
 #[cfg(test)]

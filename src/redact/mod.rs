@@ -19,6 +19,7 @@ use std::{
 
 use memchr::memmem;
 use serde_json::{Map, Value};
+use zeroize::Zeroizing;
 
 use self::{
     forms::forms,
@@ -183,6 +184,14 @@ impl Redactor {
 
     /// Removes secrets from the strings, names and numbers anywhere in `value`.
     pub fn redact_json(&self, value: &mut Value) {
+        // Most values hold none, and one text is searched faster than its many parts.
+        let text = joined(value);
+        if view::is_worth_viewing(&text) || !self.is_clean(&text) {
+            self.redact_parts(value);
+        }
+    }
+
+    fn redact_parts(&self, value: &mut Value) {
         match value {
             Value::String(text) => {
                 if let Cow::Owned(clean) = self.redact(text) {
@@ -194,14 +203,14 @@ impl Redactor {
                     *value = REDACTED.into();
                 }
             }
-            Value::Array(items) => items.iter_mut().for_each(|item| self.redact_json(item)),
+            Value::Array(items) => items.iter_mut().for_each(|item| self.redact_parts(item)),
             Value::Object(fields) => self.redact_fields(fields),
             Value::Null | Value::Bool(_) => {}
         }
     }
 
     fn redact_fields(&self, fields: &mut Map<String, Value>) {
-        fields.values_mut().for_each(|value| self.redact_json(value));
+        fields.values_mut().for_each(|value| self.redact_parts(value));
         if !fields.keys().all(|name| self.is_clean(name)) {
             let named = std::mem::take(fields).into_iter();
             fields.extend(named.map(|(name, value)| (self.redact(&name).into_owned(), value)));
@@ -288,6 +297,49 @@ fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
 
 fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns the strings, names and numbers in `value`, each on a line. Whatever is found in one of them is found in this
+/// text, unless it is hidden by escapes: those at the end of a line would take in the next one.
+fn joined(value: &Value) -> Zeroizing<String> {
+    // It must not grow, which would leave a copy behind.
+    let mut text = Zeroizing::new(String::with_capacity(joined_length(value)));
+    join(value, &mut text);
+    text
+}
+
+fn join(value: &Value, text: &mut String) {
+    match value {
+        Value::String(part) => push_line(text, part),
+        Value::Number(number) => push_line(text, &number.to_string()),
+        Value::Array(items) => items.iter().for_each(|item| join(item, text)),
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                push_line(text, name);
+                join(value, text);
+            }
+        }
+        Value::Null | Value::Bool(_) => {}
+    }
+}
+
+fn push_line(text: &mut String, line: &str) {
+    text.push_str(line);
+    text.push('\n');
+}
+
+fn joined_length(value: &Value) -> usize {
+    /// Of a number and a line break.
+    const LONGEST_NUMBER: usize = 32;
+    match value {
+        Value::String(part) => part.len() + 1,
+        Value::Number(_) => LONGEST_NUMBER,
+        Value::Array(items) => items.iter().map(joined_length).sum(),
+        Value::Object(fields) => {
+            fields.iter().map(|(name, value)| name.len() + 1 + joined_length(value)).sum()
+        }
+        Value::Null | Value::Bool(_) => 0,
+    }
 }
 
 /// Returns the ranges of secrets in `text`: ordered, disjoint, and without existing replacements.
@@ -381,7 +433,31 @@ impl std::fmt::Debug for Redactor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::{collection::vec, prelude::*, sample::select};
     use serde_json::json;
+
+    /// Secrets, parts of secrets, and what begins or ends an escape.
+    const FRAGMENTS: [&str; 19] = [
+        r"correct|horse\",
+        "correct",
+        "|",
+        "%7C",
+        "&#124;",
+        "horse",
+        r"h\u006frse",
+        "%68orse",
+        r"\",
+        "%5C",
+        "%",
+        "5",
+        "&",
+        "amp;",
+        "\n",
+        " ",
+        "eyJhbGciOiJIUzI1NiJ9",
+        ".eyJzdWIiOiJ1c3JfMSJ9",
+        "sk_0123456789abcdef",
+    ];
 
     fn knowing(secret: &str) -> Redactor {
         let redactor = Redactor::default();
@@ -504,6 +580,23 @@ mod tests {
             value,
             json!({"a": [{REDACTED: 1}], "b": REDACTED, "c": REDACTED, "d": REDACTED, "e": 12345})
         );
+    }
+
+    proptest! {
+        /// What hides a secret from the search of the whole must not hide it from the answer.
+        #[test]
+        fn a_structure_is_searched_as_its_parts_are(
+            parts in vec(vec(select(&FRAGMENTS[..]), 0..6), 1..6),
+            number in any::<i32>(),
+        ) {
+            let redactor = knowing(r"correct|horse\");
+            let parts: Vec<String> = parts.iter().map(|fragments| fragments.concat()).collect();
+            let mut whole = json!([number, parts, {&parts[0]: parts.last()}]);
+            let mut apart = whole.clone();
+            redactor.redact_json(&mut whole);
+            redactor.redact_parts(&mut apart);
+            prop_assert_eq!(whole, apart);
+        }
     }
 
     #[test]

@@ -189,7 +189,8 @@ impl Sqlite {
         Ok(true)
     }
 
-    /// Rewrites the file without deleted content and truncates the write-ahead log.
+    /// Rewrites the file without deleted content and truncates the write-ahead log. `secure_delete` alone leaves some of
+    /// it behind, where rows were moved between pages.
     pub async fn purge(&self) -> Result<(), Error> {
         sqlx::query("VACUUM").execute(&self.0).await.map_err(|error| failure(&error))?;
         let checkpoint = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&self.0).await;
@@ -470,5 +471,71 @@ pub fn failure(error: &sqlx::Error) -> Error {
         13 => Error::Database("the disk is full"),
         14 => Error::Database("it cannot be opened"),
         _ => Error::Database("SQLite error"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MARK: usize = 16;
+
+    /// A known text in the format that names no key.
+    const FIRST_FORMAT: [u8; 1] = [1];
+
+    /// The marks of which a part of a record is left in the vault's files.
+    fn marks_in(directory: &Path) -> Vec<u64> {
+        let mut found = Vec::new();
+        for file in std::fs::read_dir(directory).unwrap() {
+            let bytes = std::fs::read(file.unwrap().path()).unwrap();
+            let marks =
+                bytes.windows(MARK).filter(|mark| mark.starts_with(b"mark") && mark[12..] == *b"kram");
+            found.extend(marks.map(|mark| u64::from_be_bytes(mark[4..12].try_into().unwrap())));
+        }
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    async fn change_records(changes: &[(u8, usize)]) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("data/vault.db");
+        let _lock = lock(&path).await.unwrap();
+        let database = Sqlite::open(&path, &FIRST_FORMAT).await.unwrap();
+        let mut current: HashMap<u8, (u64, u64)> = HashMap::new();
+        for (number, &(owner, length)) in changes.iter().enumerate() {
+            let (number, key) = (number as u64, [owner; 32]);
+            let before = current.remove(&owner).map_or(0, |(version, _)| version);
+            if length == 0 && before > 0 {
+                assert!(database.delete(&key, before).await.unwrap());
+            } else if length > 0 {
+                let mark = [b"mark", &number.to_be_bytes()[..], b"kram"].concat();
+                let (sealed, version) = (mark.repeat(length), before + 1);
+                let new = New { key, kind: "test".into(), version, sealed, lifetime: None };
+                assert!(database.write(&new).await.unwrap());
+                current.insert(owner, (version, number));
+            }
+        }
+        database.purge().await.unwrap();
+        let mut left: Vec<u64> = current.into_values().map(|(_, number)| number).collect();
+        left.sort_unstable();
+        assert_eq!(marks_in(path.parent().unwrap()), left);
+        database.close().await;
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+        #[test]
+        fn nothing_of_a_replaced_or_deleted_record_is_left_in_the_files(
+            changes in prop::collection::vec((0..40_u8, prop_oneof![Just(0), 1..40_usize, 40..600_usize]), 1..250),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(change_records(&changes));
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bondmcp_server::{
-    account::{self, Accounts},
+    account::{self, Accounts, Usd},
     bondmcp::{Client, Timing},
     clock::Clock,
     config::{Flags, Settings},
@@ -29,6 +29,20 @@ async fn concurrent_calls_wait_once_for_a_server_that_does_not_answer() {
         account.refresh_if_changed(came).await;
     };
     join_all((0..8).map(|_| call())).await;
+    assert_eq!(connections(&listener), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn concurrent_looks_at_the_daily_budget_wait_once_too() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let accounts = accounts(&format!("postgres://ada:password@{address}/vault"));
+    let account = accounts.local();
+    let look = || async {
+        let error = account.daily_spending(Some(Usd::cents(50))).await.unwrap_err();
+        assert!(matches!(error, account::Error::Vault(vault::Error::Server(_))), "{error}");
+    };
+    join_all((0..8).map(|_| look())).await;
     assert_eq!(connections(&listener), 1);
 }
 

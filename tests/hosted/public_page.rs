@@ -13,6 +13,7 @@ use crate::common::{
 use bondmcp_server::{
     account::{Error, Owner},
     mcp::{BondMcp, Limits, Selection},
+    redact::REDACTED,
     sign_in::{End, LIFETIME, State},
 };
 use reqwest::{
@@ -201,10 +202,15 @@ async fn another_user_cannot_complete_the_sign_in_of_a_subject() {
     within(hosted.world.sandbox.faults().arrived(LOGOUT, 2)).await;
     assert_eq!(pending.state(), State::Open);
     assert!(!account.status().await.unwrap().signed_in);
+    // What is redacted for an owner tells whether a guess is right.
+    let typed = secrets::text(&hosted.world.other_password);
+    assert_eq!(account.redactor().redact(typed), typed);
 
     let answer = visitor.sign_in(pending.url(), EMAIL, &hosted.world.place.password).await;
     assert_eq!(answer.status(), StatusCode::OK);
     assert!(account.status().await.unwrap().signed_in);
+    let own = secrets::text(&hosted.world.place.password);
+    assert_eq!(account.redactor().redact(own), REDACTED);
 }
 
 // Guesses: OAuth 2.1, "Credentials-Guessing Attacks" (RFC 6749, section 10.10), as MCP authorization,

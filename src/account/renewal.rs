@@ -31,8 +31,8 @@ const BACKGROUND_PAUSE: Duration = Duration::from_secs(5);
 /// Longest pause that `Retry-After` can impose on renewals.
 const MAX_PAUSE: Duration = Duration::from_hours(1);
 
-/// Wait before the next log-in after BondMCP refused one because the e-mail address is not verified.
-const UNVERIFIED_PAUSE: Duration = Duration::from_secs(30);
+/// Pause after a refusal that may pass and does not say when, such as that of an address that is not verified yet.
+const REFUSAL_PAUSE: Duration = Duration::from_secs(30);
 
 /// Attempts to store a renewed session; each one waits for another process's write to end.
 const STORE_ATTEMPTS: u32 = 3;
@@ -90,12 +90,9 @@ impl Renewals {
 
     /// Pauses renewals for as long as `error` asks.
     fn pause_after(&self, error: &bondmcp::Error) {
-        let pause = match error {
-            bondmcp::Error::Refused(refusal) => refusal.retry_after,
-            _ => None,
-        };
-        let pause = pause.or_else(|| error.is_not_verified().then_some(UNVERIFIED_PAUSE));
-        if let Some(pause) = pause {
+        let bondmcp::Error::Refused(refusal) = error else { return };
+        let is_refusal = (400..500).contains(&refusal.status);
+        if let Some(pause) = refusal.retry_after.or_else(|| is_refusal.then_some(REFUSAL_PAUSE)) {
             *lock(&self.paused) = Some((Instant::now() + pause.min(MAX_PAUSE), error.clone()));
         }
     }
@@ -386,7 +383,7 @@ fn is(session: &Session, stale: Option<&SecretString>) -> bool {
 /// Whether the refusal means that the token is invalid or that this upstream does not refresh tokens. After an outage
 /// the same token may still work.
 fn rejects_refresh(error: &bondmcp::Error) -> bool {
-    matches!(error.status(), Some(400 | 401 | 403 | 404 | 405 | 422))
+    error.status().is_some_and(|status| (400..500).contains(&status) && !matches!(status, 408 | 425 | 429))
 }
 
 /// Whether the same password would be refused again. An address that is not verified yet is the exception.

@@ -140,11 +140,13 @@ async fn a_dead_holders_lease_delays_the_others_by_its_length_and_no_more() {
         owner: "profile:default".to_owned(),
         origin: place.base_url.clone(),
     };
-    assert!(vault.acquire_lease(&id, "dead", Duration::from_hours(1)).await.unwrap());
+    // As long as the account's: a longer one counts as taken before the clock was set back.
+    let lease = Duration::from_secs(5);
+    assert!(vault.acquire_lease(&id, "dead", lease).await.unwrap());
 
     let mut waiting = tokio::spawn(async move { account.list_models(true).await });
     // The account's clock, which was moved past the lease's end, does not decide.
-    assert!(!vault.acquire_lease(&id, "somebody", Duration::from_hours(1)).await.unwrap());
+    assert!(!vault.acquire_lease(&id, "somebody", lease).await.unwrap());
     assert_eq!(sandbox.count(LOGIN), 1);
     let mut database = SqliteConnection::connect(&format!("sqlite://{location}")).await.unwrap();
     sqlx::query("UPDATE leases SET until = 0").execute(&mut database).await.unwrap();
@@ -204,6 +206,39 @@ async fn a_rejected_password_is_never_tried_again_until_the_person_signs_in_anew
         sandbox.faults().clear();
         first.sign_in(EMAIL, place.password.clone(), true).await.unwrap();
         first.list_models(true).await.unwrap();
+    }
+}
+
+/// A refusal that may pass is not met again at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_refusal_pauses_renewals_and_keeps_the_password() {
+    let refusals = [404, 405, 409, 410, 423].map(Fault::Status).into_iter().chain([Fault::TooMany(None)]);
+    for fault in refusals {
+        let (clock, sandbox, place, first) = signed_in(true).await;
+        clock.advance(TimeDelta::hours(2));
+        sandbox.faults().always(LOGIN, fault);
+        for _ in 0..3 {
+            first.list_models(true).await.unwrap_err();
+        }
+        assert_eq!(sandbox.count(LOGIN), 2);
+        sandbox.faults().clear();
+        account(&place, &clock).list_models(true).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_refresh_falls_back_to_the_password_whatever_its_status() {
+    for status in [400, 401, 403, 404, 405, 409, 410, 422, 423] {
+        let clock = noon();
+        let config = SandboxConfig { clock: clock.clone(), refresh_tokens: true, ..like_the_seed() };
+        let sandbox = sandbox(config).await;
+        let place = Place::new(&sandbox);
+        let account = account(&place, &clock);
+        account.sign_in(EMAIL, place.password.clone(), true).await.unwrap();
+        clock.advance(TimeDelta::hours(2));
+        sandbox.faults().always("POST /auth/refresh", Fault::Status(status));
+        account.list_models(true).await.unwrap();
+        assert_eq!((sandbox.count("POST /auth/refresh"), sandbox.count(LOGIN)), (1, 2), "{status}");
     }
 }
 
@@ -365,17 +400,17 @@ async fn after_a_sign_out_or_another_choice_of_key_in_another_process_no_call_us
     for id in ids.iter().chain(&ids) {
         one.use_key(Some(id)).await.unwrap();
         // What a step of the same call saw less than a millisecond ago would be good enough.
-        other.refresh_if_changed(Instant::now()).await;
+        other.refresh_if_changed(Instant::now()).await.unwrap();
         assert_eq!(
             other.bearer(RequiredCredential::Api).await.unwrap().source,
             CredentialSource::ManagedKey(id.clone())
         );
     }
     one.use_key(None).await.unwrap();
-    other.refresh_if_changed(Instant::now()).await;
+    other.refresh_if_changed(Instant::now()).await.unwrap();
     assert_eq!(other.bearer(RequiredCredential::Api).await.unwrap().source, CredentialSource::Session);
     one.sign_out(false).await.unwrap();
-    other.refresh_if_changed(Instant::now()).await;
+    other.refresh_if_changed(Instant::now()).await.unwrap();
     let asked = sandbox.count("GET /health-ai/models");
     assert!(matches!(other.list_models(true).await, Err(Error::SignInRequired { .. })));
     assert_eq!(sandbox.count("GET /health-ai/models"), asked);
@@ -392,7 +427,7 @@ async fn a_secret_that_another_process_has_just_stored_is_known_before_an_answer
     account(&place, &clock).sign_in(EMAIL, place.password.clone(), true).await.unwrap();
     let answer = secrets::text(&place.password);
     assert!(!redactor.redact(answer).contains(REDACTED));
-    other.refresh_if_changed(Instant::now()).await;
+    other.refresh_if_changed(Instant::now()).await.unwrap();
     assert!(redactor.redact(answer).contains(REDACTED));
 }
 

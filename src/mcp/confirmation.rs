@@ -14,7 +14,7 @@ use super::{
     call::{Answer, Call},
     input_required::{self, PendingInput},
     tool_error::ToolError,
-    tools::KeyChange,
+    tools::{KeyChange, KeyEnding},
 };
 use crate::{account::Key, error::Kind};
 
@@ -41,7 +41,7 @@ impl Call<'_> {
         change: &KeyChange,
         asked: Option<&PendingInput>,
     ) -> Result<Option<Answer>, ErrorData> {
-        if change.verb == "revoke"
+        if change.ending == KeyEnding::Revoke
             && let Err(error) = self.account().check_not_the_grants_key(&change.key_id).await
         {
             return Ok(Some(ToolError::from(self.with_page(error)).into()));
@@ -103,7 +103,7 @@ impl Call<'_> {
     fn unconfirmed(&self, change: &KeyChange) -> ToolError {
         let account = self.account();
         let next = if account.has_terminal() {
-            let command = account.key_command(change.verb, &change.key_id);
+            let command = account.key_command(change.ending.name(), &change.key_id);
             format!("If the person was not asked or wants it after all, they run `{command}` in a terminal.")
         } else {
             "If the person was not asked, this app cannot ask them; another app that is connected to this server may."
@@ -125,20 +125,24 @@ impl Call<'_> {
         }
         Err(ToolError::new(
             Kind::InvalidInput,
-            format!("To {} a key, `confirm` must be its name. It is {}.", change.verb, self.described(key)),
+            format!(
+                "To {} a key, `confirm` must be its name. It is {}.",
+                change.ending.name(),
+                self.described(key)
+            ),
             "Ask the person whether they want that; if they do, call again with `confirm`.",
         ))
     }
 }
 
 fn question(change: &KeyChange, key: &str) -> String {
-    let consequence = match change.verb {
-        "rotate" => {
+    let consequence = match change.ending {
+        KeyEnding::Rotate => {
             "Another key or value takes its place here; other programs that use the old one stop working."
         }
-        _ => "Every program that uses it stops working.",
+        KeyEnding::Revoke => "Every program that uses it stops working.",
     };
-    format!("Your assistant wants to {} the BondMCP API key {key}. {consequence}", change.verb)
+    format!("Your assistant wants to {} the BondMCP API key {key}. {consequence}", change.ending.name())
 }
 
 fn form(change: &KeyChange, key: &str) -> Result<ElicitRequestParams, ErrorData> {

@@ -11,7 +11,7 @@ use rmcp::{
     ErrorData,
     model::{
         CallToolResponse, CallToolResult, ContentBlock, ElicitRequestParams, ElicitationSchema,
-        GetPromptResult, InputRequest, InputRequiredResult, ReadResourceResult,
+        GetPromptResult, InputRequest, InputRequiredResult, JsonObject, ReadResourceResult, ResourceContents,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use super::{
     call::Answer,
+    resources::JSON,
     tool_error,
     tools::{Content, Source},
 };
@@ -62,16 +63,35 @@ struct Repeat {
     answer: CallToolResult,
 }
 
+/// An answer that was sent before, and for which secrets it was looked at.
+#[derive(Debug)]
+pub(super) struct Repeated {
+    revision: u64,
+    answer: CallToolResult,
+}
+
+impl Repeated {
+    /// The structured result.
+    pub fn into_object(self) -> JsonObject {
+        match self.answer.structured_content {
+            Some(Value::Object(result)) => result,
+            _ => JsonObject::new(),
+        }
+    }
+}
+
 impl Guard {
     pub fn new(redactor: Redactor) -> Self {
         Self { redactor, repeat: Arc::default() }
     }
 
     /// The answer that was made of `source`, unless there are other secrets to look for by now.
-    pub fn repeated(&self, source: &Source) -> Option<Guarded<CallToolResult>> {
+    pub fn repeated(&self, source: &Source) -> Option<Repeated> {
         let repeat = self.repeat.lock().unwrap_or_else(PoisonError::into_inner);
         let repeat = repeat.as_ref().filter(|repeat| Arc::ptr_eq(&repeat.source, source))?;
-        (repeat.revision == self.redactor.revision()).then(|| Guarded(repeat.answer.clone()))
+        let Repeat { revision, answer, .. } = repeat;
+        (*revision == self.redactor.revision())
+            .then(|| Repeated { revision: *revision, answer: answer.clone() })
     }
 
     /// A structured result and the text that is made of it.
@@ -79,7 +99,11 @@ impl Guard {
         let (result, source) = match content {
             Content::Fresh(result) => (result, None),
             Content::Repeatable(result, source) => (result, Some(source)),
-            Content::Repeated(answer) => return answer,
+            Content::Repeated(repeated) if repeated.revision == self.redactor.revision() => {
+                return Guarded(repeated.answer);
+            }
+            // There have come to be others meanwhile.
+            Content::Repeated(repeated) => (repeated.into_object(), None),
         };
         // Read first, so that a secret that comes to be known meanwhile makes the answer obsolete.
         let revision = self.redactor.revision();
@@ -138,10 +162,16 @@ impl Guard {
         }
     }
 
-    /// What a resource holds. It may be large, so it is looked at apart from the async workers.
-    pub async fn resource(&self, read: Result<ReadResourceResult, ErrorData>) -> Reply<ReadResourceResult> {
-        let guard = self.clone();
-        tokio::task::spawn_blocking(move || guard.result(read))
+    /// What the resource at `uri` holds. It may be large, so it is looked at apart from the async workers.
+    pub async fn resource(&self, uri: &str, content: Result<Value, ErrorData>) -> Reply<ReadResourceResult> {
+        let (guard, uri) = (self.clone(), uri.to_owned());
+        let look = move || {
+            // Cleaned before it becomes text, as tool results are.
+            let text = content.map(|content| guard.cleaned(content).1);
+            let contents = text.map(|text| ResourceContents::text(text, uri).with_mime_type(JSON));
+            guard.result(contents.map(|contents| ReadResourceResult::new(vec![contents])))
+        };
+        tokio::task::spawn_blocking(look)
             .await
             .unwrap_or_else(|_| Err(self.error(ErrorData::internal_error("the result cannot be sent", None))))
     }
@@ -216,11 +246,13 @@ fn is_large(content: &Content) -> bool {
 }
 
 fn text_length(value: &Value) -> usize {
+    /// What a value without text counts as.
+    const SCALAR: usize = 8;
     match value {
         Value::String(text) => text.len(),
         Value::Array(items) => items.iter().map(text_length).sum(),
         Value::Object(fields) => fields.iter().map(|(name, value)| name.len() + text_length(value)).sum(),
-        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::Null | Value::Bool(_) | Value::Number(_) => SCALAR,
     }
 }
 
@@ -286,14 +318,17 @@ mod tests {
         let content =
             || Content::Repeatable(json!({"a": "first one"}).as_object().unwrap().clone(), source.clone());
         assert!(guard.repeated(&source).is_none());
+        let repeated = || Content::Repeated(guard.repeated(&source).unwrap());
         assert!(text(guard.structured(content())).contains("first one"));
-        assert!(text(guard.repeated(&source).unwrap()).contains("first one"));
+        assert!(text(guard.structured(repeated())).contains("first one"));
         let other: Source = Arc::new(1);
         assert!(guard.repeated(&other).is_none());
+        let before = repeated();
         redactor.remember(&"first one".into());
+        assert!(!text(guard.structured(before)).contains("first one"));
         assert!(guard.repeated(&source).is_none());
         assert!(!text(guard.structured(content())).contains("first one"));
-        assert!(!text(guard.repeated(&source).unwrap()).contains("first one"));
+        assert!(!text(guard.structured(repeated())).contains("first one"));
     }
 
     #[tokio::test]

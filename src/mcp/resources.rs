@@ -3,15 +3,12 @@
 
 use rmcp::{
     ErrorData,
-    model::{
-        CompleteRequestParams, CompleteResult, CompletionInfo, ReadResourceResult, Reference, Resource,
-        ResourceContents, ResourceTemplate,
-    },
+    model::{CompleteRequestParams, CompleteResult, CompletionInfo, Reference, Resource, ResourceTemplate},
     schemars,
     schemars::JsonSchema,
 };
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     OwnerServer, Shared,
@@ -32,7 +29,7 @@ const USAGE: &str = "bondmcp://usage";
 const KEYS: &str = "bondmcp://keys/";
 const KEY_TEMPLATE: &str = "bondmcp://keys/{key_id}";
 
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 
 /// The content of `bondmcp://usage`.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -84,11 +81,11 @@ impl Shared {
 }
 
 impl OwnerServer {
-    pub(super) async fn resource(&self, uri: &str, scopes: Scopes) -> Result<ReadResourceResult, ErrorData> {
+    pub(super) async fn resource(&self, uri: &str, scopes: Scopes) -> Result<Value, ErrorData> {
         if !tool_of(uri).is_some_and(|tool| self.shared.serves(tool, scopes)) {
             return Err(unknown());
         }
-        let content = match (uri, uri.strip_prefix(KEYS)) {
+        Ok(match (uri, uri.strip_prefix(KEYS)) {
             (_, Some(id)) => json!(self.key(id).await?),
             (MODELS, _) => {
                 self.models(false).await.map_err(ToolError::into_protocol_error)?.result.into_object().into()
@@ -98,11 +95,7 @@ impl OwnerServer {
                 let spent = self.spent().await.map_err(ToolError::into_protocol_error)?;
                 json!(Usage { spent, rate_limit: self.account.allowance() })
             }
-        };
-        // Cleaned before it becomes text, as tool results are.
-        let (_, content) = self.guard.cleaned(content);
-        let content = ResourceContents::text(content, uri).with_mime_type(JSON);
-        Ok(ReadResourceResult::new(vec![content]))
+        })
     }
 
     async fn keys(&self) -> Result<KeyList, ErrorData> {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    Effects, KeyChange, Outcome, ToolSpec, Toolset,
+    Effects, KeyChange, KeyEnding, Outcome, ToolSpec, Toolset,
     schema::{input_schema, output_schema},
 };
 use crate::{
@@ -26,9 +26,9 @@ pub(super) const TOOLS: &[ToolSpec] = &[ToolSpec {
     price: None,
     action: |arguments| Action::of(arguments).map(Action::name),
     confirmation: |arguments| {
-        let action = Action::of(arguments).filter(|action| action.ends_a_key())?;
+        let ending = Action::of(arguments)?.ending()?;
         let key_id = arguments.get("key_id").and_then(Value::as_str)?.to_owned();
-        Some(KeyChange { verb: action.name(), key_id })
+        Some(KeyChange { ending, key_id })
     },
     input_schema: input_schema::<ManageApiKeysArguments>,
     output_schema: output_schema::<ManageApiKeysResult>,
@@ -76,16 +76,20 @@ impl Action {
         match self {
             Self::List => "list",
             Self::Create => "create",
-            Self::Rotate => "rotate",
-            Self::Revoke => "revoke",
+            Self::Rotate => KeyEnding::Rotate.name(),
+            Self::Revoke => KeyEnding::Revoke.name(),
             Self::Use => "use",
             Self::Usage => "usage",
         }
     }
 
-    /// Whether the action makes an existing key stop working.
-    fn ends_a_key(self) -> bool {
-        matches!(self, Self::Rotate | Self::Revoke)
+    /// Returns how the action makes an existing key stop working, if it does.
+    fn ending(self) -> Option<KeyEnding> {
+        match self {
+            Self::Rotate => Some(KeyEnding::Rotate),
+            Self::Revoke => Some(KeyEnding::Revoke),
+            Self::List | Self::Create | Self::Use | Self::Usage => None,
+        }
     }
 }
 

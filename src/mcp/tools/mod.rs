@@ -11,7 +11,7 @@ mod session;
 use std::{any::Any, collections::BTreeMap, sync::Arc};
 
 use futures_util::future::BoxFuture;
-use rmcp::model::{CallToolResult, JsonObject, Tool, ToolAnnotations};
+use rmcp::model::{JsonObject, Tool, ToolAnnotations};
 use serde::Serialize;
 use serde_json::{Number, Value};
 
@@ -21,7 +21,7 @@ pub(super) use self::{
     api_keys::MANAGE_API_KEYS, health::MEDICATION_CHECK, health::SYMPTOM_ASSESSMENT, models::LIST_MODELS,
     session::AUTH_STATUS,
 };
-use super::{call::Call, guard::Guarded, spending::Price, tool_error::ToolError};
+use super::{call::Call, guard::Repeated, spending::Price, tool_error::ToolError};
 use crate::account::{RequiredCredential, Usd};
 
 /// Tools that belong together.
@@ -48,9 +48,25 @@ pub(super) struct Effects {
 /// A change that the person confirms first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct KeyChange {
-    /// `revoke` or `rotate`.
-    pub verb: &'static str,
+    pub ending: KeyEnding,
     pub key_id: String,
+}
+
+/// How a key stops working.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeyEnding {
+    Rotate,
+    Revoke,
+}
+
+impl KeyEnding {
+    /// Returns its name as an action of the tool and a command.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rotate => "rotate",
+            Self::Revoke => "revoke",
+        }
+    }
 }
 
 /// The handler of a tool: makes one call.
@@ -100,7 +116,7 @@ pub(super) enum Content {
     /// The same, made of nothing but this value: what the guard has made of it can be sent again.
     Repeatable(JsonObject, Source),
     /// What the guard has made of it earlier.
-    Repeated(Guarded<CallToolResult>),
+    Repeated(Repeated),
 }
 
 impl Content {
@@ -108,10 +124,7 @@ impl Content {
     pub fn into_object(self) -> JsonObject {
         match self {
             Self::Fresh(result) | Self::Repeatable(result, _) => result,
-            Self::Repeated(answer) => match answer.into_inner().structured_content {
-                Some(Value::Object(result)) => result,
-                _ => JsonObject::new(),
-            },
+            Self::Repeated(answer) => answer.into_object(),
         }
     }
 }

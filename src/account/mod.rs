@@ -124,6 +124,9 @@ struct Inner {
 /// noticed by the next one.
 const CONFIRMATION_LIFETIME: Duration = Duration::from_millis(1);
 
+/// Longest wait for the newest secrets before a response.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// The record as this process last saw it.
 #[derive(Debug)]
 struct CachedRecord {
@@ -240,11 +243,13 @@ impl Account {
     }
 
     /// Reads the record again if another process has changed it, so that the redactor knows the newest secrets. Cheap
-    /// enough to run before every response. `came` is when the request came.
-    pub async fn refresh_if_changed(&self, came: Instant) {
-        if let Err(error) = self.record_as_of(Duration::ZERO, came).await {
-            tracing::warn!(%error, "the account could not be read again");
-        }
+    /// enough to run before every response. `came` is when the request came. While it fails, the redactor may not know
+    /// them.
+    pub async fn refresh_if_changed(&self, came: Instant) -> Result<(), Error> {
+        let look = tokio::time::timeout(REFRESH_TIMEOUT, self.record_as_of(Duration::ZERO, came));
+        let late = |_| Err(Error::Vault(vault::Error::Database("it does not answer")));
+        let looked = look.await.unwrap_or_else(late);
+        looked.inspect_err(|error| tracing::warn!(%error, "the account could not be read again")).map(|_| ())
     }
 
     /// Returns the current record: from memory while the vault is unchanged, so that no call uses a key that another

@@ -157,7 +157,11 @@ impl OwnerServer {
         };
         record.end(self, outcome);
         // Another process may have renewed the session meanwhile: its token is a secret to look for.
-        self.account.refresh_if_changed(came).await;
+        let answer = match self.account.refresh_if_changed(came).await {
+            // What was billed is not lost for that.
+            Err(error) if !sent.get() => Ok(ToolError::from(error).into()),
+            _ => answer,
+        };
         self.guard.answer(answer.map(|answer| self.naming_the_account(answer.with_ignored(ignored)))).await
     }
 
@@ -168,7 +172,7 @@ impl OwnerServer {
         let work = AssertUnwindSafe(self.with_permit(work)).catch_unwind();
         let work = work.instrument(tracing::info_span!("request", owner = self.account.name()));
         let outcome = tokio::time::timeout(self.shared.limits.deadline, work).await;
-        self.account.refresh_if_changed(came).await;
+        self.account.refresh_if_changed(came).await?;
         match outcome {
             Ok(Ok(outcome)) => Ok(outcome),
             Ok(Err(_)) => Err(ToolError::bug()),

@@ -13,6 +13,7 @@ mod contract;
 mod door;
 mod health;
 mod host_compatibility;
+mod late_secrets;
 mod limits;
 mod owners;
 #[cfg(unix)]

@@ -83,7 +83,7 @@ impl Account {
         } else {
             (session.is_some() || signs_in_itself).then_some(Credential::Session)
         };
-        let is_known = !record.uses_own_key();
+        let is_known = !record.uses_own_key() && environment.api_key.is_none();
         Ok(Status {
             signed_in: credential.is_some(),
             profile: self.inner.name.clone(),

@@ -599,6 +599,13 @@ mod tests {
         }
     }
 
+    /// Known, and stated in SECURITY.md.
+    #[test]
+    fn a_secret_that_was_disguised_on_purpose_is_not_found() {
+        let reversed: String = "correct horse".chars().rev().collect();
+        assert_eq!(knowing("correct horse").redact(&reversed), reversed);
+    }
+
     #[test]
     fn a_token_is_found_in_parts_and_wrapped() {
         let (header, payload, signature) =

@@ -205,6 +205,19 @@ fn surrogates(text: &[u8]) -> Option<(usize, Unescaped)> {
     Some((12, Unescaped::Char(c)))
 }
 
+/// HTML's names of U+00A0 to U+00FF (HTML 4, 24.2.1): some encoders name all characters that have a name.
+const LATIN1: [&str; 96] = [
+    "nbsp", "iexcl", "cent", "pound", "curren", "yen", "brvbar", "sect", "uml", "copy", "ordf", "laquo",
+    "not", "shy", "reg", "macr", "deg", "plusmn", "sup2", "sup3", "acute", "micro", "para", "middot",
+    "cedil", "sup1", "ordm", "raquo", "frac14", "frac12", "frac34", "iquest", "Agrave", "Aacute", "Acirc",
+    "Atilde", "Auml", "Aring", "AElig", "Ccedil", "Egrave", "Eacute", "Ecirc", "Euml", "Igrave", "Iacute",
+    "Icirc", "Iuml", "ETH", "Ntilde", "Ograve", "Oacute", "Ocirc", "Otilde", "Ouml", "times", "Oslash",
+    "Ugrave", "Uacute", "Ucirc", "Uuml", "Yacute", "THORN", "szlig", "agrave", "aacute", "acirc", "atilde",
+    "auml", "aring", "aelig", "ccedil", "egrave", "eacute", "ecirc", "euml", "igrave", "iacute", "icirc",
+    "iuml", "eth", "ntilde", "ograve", "oacute", "ocirc", "otilde", "ouml", "divide", "oslash", "ugrave",
+    "uacute", "ucirc", "uuml", "yacute", "thorn", "yuml",
+];
+
 fn entity(text: &[u8]) -> Option<(usize, Unescaped)> {
     const LONGEST: usize = 12;
     let end = text.iter().take(LONGEST).position(|&b| b == b';')?;
@@ -214,10 +227,9 @@ fn entity(text: &[u8]) -> Option<(usize, Unescaped)> {
         b"gt" => u32::from('>'),
         b"quot" => u32::from('"'),
         b"apos" => u32::from('\''),
-        b"nbsp" => u32::from('\u{A0}'),
         [b'#', b'x' | b'X', digits @ ..] => number(digits, 16)?,
         [b'#', digits @ ..] => number(digits, 10)?,
-        _ => return None,
+        name => 0xA0 + u32::try_from(LATIN1.iter().position(|known| known.as_bytes() == name)?).ok()?,
     };
     Some((end + 1, Unescaped::Char(char::from_u32(code)?)))
 }
@@ -242,6 +254,7 @@ mod tests {
             (r"\u00e4\u20AC\ud83d\ude00", "ä€😀"),
             (r"\xc3\xa4\x41\U0001F600\u{1f600}", "äA😀😀"),
             ("&quot;&#34;&#x22;&lt;&gt;&amp;&apos;", "\"\"\"<>&'"),
+            ("&iexcl;G&auml;rtner&szlig;&yuml;&frac34;", "¡Gärtnerßÿ¾"),
             ("%C3%a4%22", "ä\""),
             ("a b\tc\r\nd+e%20f\\ng\u{200b}h%E2%80%8Bi&nbsp;j", "abcdefghij"),
         ] {
@@ -257,7 +270,7 @@ mod tests {
 
     #[test]
     fn what_is_no_escape_stays() {
-        let text = r"100%;C:\users;&copy;&;%zz\u12";
+        let text = r"100%;C:\users;&heart;&;%zz\u12";
         assert_eq!(seen(text), text);
     }
 

@@ -25,6 +25,13 @@ pub fn excerpt(text: &str, longest: usize) -> String {
     start
 }
 
+/// Quotes `word` for a POSIX shell, for command lines that are offered for pasting.
+#[must_use]
+pub fn shell_word(word: &str) -> Cow<'_, str> {
+    // A word with a NUL cannot be passed to a shell.
+    shlex::try_quote(word).unwrap_or_default()
+}
+
 /// Returns `line` with control and format characters as Rust escapes, so that it stays one line and nothing is hidden.
 #[must_use]
 pub fn escaped(line: &str) -> Cow<'_, str> {

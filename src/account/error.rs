@@ -38,7 +38,7 @@ pub enum Error {
     #[error("there is no active API key with that id")]
     KeyNotFound,
     #[error("invalid API key {field}")]
-    InvalidText { field: &'static str, longest: usize },
+    InvalidText { field: &'static str },
     /// The response to a create was lost. `orphans` are the ids of keys that it probably created.
     #[error("the response to creating the API key was lost")]
     CreateLost { orphans: Vec<String>, cause: bondmcp::Error },
@@ -215,9 +215,9 @@ impl From<&Error> for UserFacingError {
             Error::KeyNotFound => {
                 report(Kind::NotFound, "List the keys and give the id of one of them.".into())
             }
-            Error::InvalidText { field, longest } => report(
+            Error::InvalidText { field } => report(
                 Kind::InvalidInput,
-                format!("Give a {field} of 1 to {longest} characters without line breaks."),
+                format!("Give a {field} that is not empty and has no line breaks or other control characters."),
             ),
             Error::CreateLost { orphans, .. } if orphans.is_empty() => report(
                 Kind::UpstreamUnavailable,

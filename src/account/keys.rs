@@ -17,12 +17,6 @@ use crate::{
     secret::SecretString,
 };
 
-/// Longest name of an API key, in characters.
-const MAX_NAME_CHARS: usize = 100;
-
-/// Longest description of an API key, in characters.
-const MAX_DESCRIPTION_CHARS: usize = 500;
-
 /// An API key as a person or an agent may see it, without its value.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Key {
@@ -87,9 +81,9 @@ impl Account {
 
     /// Creates a key and stores it encrypted.
     pub async fn create_key(&self, wanted: CreateApiKey) -> Result<Key, Error> {
-        check_text("name", &wanted.name, MAX_NAME_CHARS)?;
+        check_text("name", &wanted.name)?;
         if let Some(description) = &wanted.description {
-            check_text("description", description, MAX_DESCRIPTION_CHARS)?;
+            check_text("description", description)?;
         }
         let account = self.clone();
         self.run_to_completion(async move {
@@ -360,11 +354,8 @@ pub(super) fn check_id(id: &str) -> Result<(), Error> {
     if is_id(id) { Ok(()) } else { Err(bondmcp::Error::InvalidId.into()) }
 }
 
-fn check_text(field: &'static str, text: &str, longest: usize) -> Result<(), Error> {
-    let length = text.trim().chars().count();
-    if (1..=longest).contains(&length) && !text.chars().any(char::is_control) {
-        Ok(())
-    } else {
-        Err(Error::InvalidText { field, longest })
-    }
+/// BondMCP documents no limits of its own.
+fn check_text(field: &'static str, text: &str) -> Result<(), Error> {
+    let is_valid = !text.trim().is_empty() && !text.chars().any(char::is_control);
+    if is_valid { Ok(()) } else { Err(Error::InvalidText { field }) }
 }

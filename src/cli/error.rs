@@ -103,14 +103,13 @@ impl Error {
     }
 
     /// Returns the outcome for the audit log: the kind of failure, without its details.
-    pub fn outcome(&self) -> String {
-        let kind = match self {
-            Self::Account(error) => serde_json::to_value(UserFacingError::from(error).kind).ok(),
-            Self::Cancelled => Some("cancelled".into()),
-            Self::Usage(_) => Some("refused".into()),
-            Self::Failed(_) | Self::Reported | Self::Child(_) | Self::NotRun { .. } => None,
-        };
-        kind.as_ref().and_then(serde_json::Value::as_str).unwrap_or("failed").to_owned()
+    pub fn outcome(&self) -> &'static str {
+        match self {
+            Self::Account(error) => UserFacingError::from(error).kind.name(),
+            Self::Cancelled => "cancelled",
+            Self::Usage(_) => "refused",
+            Self::Failed(_) | Self::Reported | Self::Child(_) | Self::NotRun { .. } => "failed",
+        }
     }
 }
 

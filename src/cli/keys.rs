@@ -341,7 +341,7 @@ impl Keys<'_> {
             host: None,
             tool: KEYS_COMMAND.to_owned(),
             action: Some(action.to_owned()),
-            outcome: outcome.as_ref().map_or_else(Error::outcome, |_| "ok".to_owned()),
+            outcome: outcome.as_ref().map_or_else(Error::outcome, |_| "ok").to_owned(),
             duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             cost: None,
             possibly_billed: false,

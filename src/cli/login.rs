@@ -7,13 +7,13 @@ use super::{
     App, Error, command_line,
     progress::{requesting, waiting},
     prompt::Credentials,
-    shell_word,
 };
 use crate::{
     account::{self, Account, RequiredCredential, Status},
     config::Profile,
     error::UserFacingError,
     sign_in::{End, LIFETIME, Options, Request, SignIn, State},
+    text::shell_word,
 };
 
 pub(super) const EXAMPLES: &str = "Examples:

@@ -33,7 +33,7 @@ mod stdio;
 mod stop;
 mod vault;
 
-use std::{borrow::Cow, path::PathBuf, pin::Pin, process::ExitCode};
+use std::{path::PathBuf, pin::Pin, process::ExitCode};
 
 use clap::{Arg, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
@@ -47,6 +47,7 @@ use crate::{
     config::{ConfigError, DEFAULT_BASE_URL, Flags, Profile, Settings, default_data_dir},
     redact::Redactor,
     telemetry::{self, LogFormat},
+    text::shell_word,
 };
 
 /// Connects BondMCP, a health-AI API, to Claude Desktop, Claude Code, Cursor or any other MCP host. You sign in once,
@@ -349,12 +350,6 @@ fn command_line(settings: &Settings, profile: &Profile) -> String {
         flag("--data-dir", &settings.data_dir.to_string_lossy());
     }
     words.join(" ")
-}
-
-/// Quotes `word` for a POSIX shell, for command lines that are offered for pasting.
-fn shell_word(word: &str) -> Cow<'_, str> {
-    // A word with a NUL cannot be passed to a shell.
-    shlex::try_quote(word).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::{borrow::Cow, path::Path, path::PathBuf};
 use regex_lite::{Captures, Regex};
 
 use super::{Check, Fix};
+use crate::text::shell_word;
 
 pub(super) struct Presentation {
     /// `None` where replacing it would say nothing.
@@ -38,8 +39,8 @@ impl Presentation {
     pub fn word(&self, path: &Path) -> String {
         match self.home.as_ref().and_then(|home| path.strip_prefix(home).ok()) {
             Some(rest) if rest.as_os_str().is_empty() => "~".to_owned(),
-            Some(rest) => format!("~/{}", quoted(rest)),
-            None => quoted(path).into_owned(),
+            Some(rest) => format!("~/{}", shell_word(&rest.to_string_lossy())),
+            None => shell_word(&path.to_string_lossy()).into_owned(),
         }
     }
 
@@ -85,12 +86,6 @@ const MAX_NAME_CHARS: usize = 80;
 /// be recognised.
 pub(super) fn shown(name: &str) -> &str {
     if name.chars().count() <= MAX_NAME_CHARS { name } else { "(a long text)" }
-}
-
-fn quoted(path: &Path) -> Cow<'_, str> {
-    let text = path.to_string_lossy();
-    // A path with a NUL cannot be passed to a shell.
-    shlex::try_quote(&text).map(|word| word.into_owned().into()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ use self::{
     file::Snapshot,
     value::Value,
 };
-use crate::{config::Profile, secret::SecretString};
+use crate::{config::Profile, secret::SecretString, text::shell_word};
 
 /// The name of an entry; one of another profile has the profile's name behind it.
 pub const ENTRY_NAME: &str = "bondmcp";
@@ -59,8 +59,8 @@ pub enum Error {
     )]
     Foreign { path: PathBuf, owner: u32, user: u32 },
     #[error(
-        "Every user of this computer can change {path}, and so which programs the host starts. Run `chmod o-w {path}`.",
-        path = .path.display()
+        "Every user of this computer can change {path}, and so which programs the host starts. Run `chmod o-w {word}`.",
+        path = .path.display(), word = shell_word(&.path.to_string_lossy())
     )]
     WritableByOthers { path: PathBuf },
     #[error("{path} was changed by another program in the meantime. Try again.", path = .path.display())]

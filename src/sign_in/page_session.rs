@@ -17,7 +17,6 @@ use super::{
 };
 use crate::{
     account::{Account, Error},
-    bondmcp,
     error::UserFacingError,
     secret::{self, ExposeSecret as _, SecretString},
 };
@@ -230,7 +229,7 @@ impl PageSession {
                 self.pending.set_state(State::SignedIn { email });
                 Ok(())
             }
-            Err(error) if is_unauthorized(&error) => {
+            Err(error) if error.is_unauthorized() => {
                 let left = self.count(&mut wrong);
                 Err(Problem::new(Field::Password, format!("Wrong e-mail or password. {left}")))
             }
@@ -270,7 +269,7 @@ impl PageSession {
                 self.pending.set_state(State::SignedIn { email: None });
                 Ok(())
             }
-            Err(error) if is_unauthorized(&error) => {
+            Err(error) if error.is_unauthorized() => {
                 let left = self.count(&mut wrong);
                 Err(Problem::new(Field::Key, format!("BondMCP does not accept this API key. {left}")))
             }
@@ -309,8 +308,4 @@ impl PageSession {
             left => format!("{left} attempts left."),
         }
     }
-}
-
-pub fn is_unauthorized(error: &Error) -> bool {
-    matches!(error, Error::Upstream(error) if bondmcp::Error::is_unauthorized(error))
 }

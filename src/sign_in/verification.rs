@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     SignInMethod, State,
-    page_session::{Login, PageSession, is_unauthorized},
+    page_session::{Login, PageSession},
     problem::{Field, Problem},
 };
 use crate::error::{Kind, UserFacingError};
@@ -99,7 +99,7 @@ impl PageSession {
             return Err(report);
         }
         verification.over.cancel();
-        if is_unauthorized(&error) {
+        if error.is_unauthorized() {
             self.count(&mut wrong);
         }
         self.show_problem(verification.method, Problem::with_account(&report));

@@ -2,7 +2,10 @@
 
 use std::{io, path::PathBuf};
 
-use crate::error::{Kind, UserFacingError, sentence};
+use crate::{
+    error::{Kind, UserFacingError, sentence},
+    text::shell_word,
+};
 
 /// Errors of a vault or its sealing key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,10 +70,10 @@ impl Error {
             }
             Self::Newer => "Upgrade bondmcp-server, or use another data directory with --data-dir.".into(),
             Self::Damaged => "Restore it from a backup, or move it away and sign in again; the file is left as it is.".into(),
-            Self::Exposed { path, mode } => format!("Run: chmod {mode} '{}'", path.display()),
+            Self::Exposed { path, mode } => format!("Run: chmod {mode} {}", shell_word(&path.to_string_lossy())),
             Self::Foreign { path, user, .. } => format!(
-                "Run as its owner, or, if it is yours, run: chown -R {user} '{}'",
-                path.display()
+                "Run as its owner, or, if it is yours, run: chown -R {user} {}",
+                shell_word(&path.to_string_lossy())
             ),
             Self::Unusable { .. } => {
                 "Check that it exists and that you may read and write it, or name another: a data directory with --data-dir, a key file with BONDMCP_SEALING_KEY_FILE.".into()

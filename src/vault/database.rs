@@ -2,7 +2,10 @@
 
 use std::{
     fs::File,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -80,6 +83,8 @@ pub struct Database {
     store: Store,
     /// When this process last deleted what had expired.
     purged: Arc<Mutex<Instant>>,
+    /// Whether records were deleted of which something is left in the files.
+    has_remains: Arc<AtomicBool>,
 }
 
 #[derive(Clone, Debug)]
@@ -120,7 +125,8 @@ impl Database {
             }
             VaultLocation::Postgres(url) => (Store::Postgres(Postgres::open(url).await?), None),
         };
-        Ok((Self { store, purged: Arc::new(Mutex::new(Instant::now())) }, lock))
+        let purged = Arc::new(Mutex::new(Instant::now()));
+        Ok((Self { store, purged, has_remains: Arc::default() }, lock))
     }
 
     /// Moves the records of an earlier version, which had the owner in plain text, to keyed ids.
@@ -163,7 +169,9 @@ impl Database {
 
     /// Deletes the record if its version is `version`; returns whether there is none now.
     pub async fn delete(&self, id: &RecordKey, version: u64) -> Result<bool, Error> {
-        Ok(measured!(self.delete(id, version))? || self.state(id).await?.version == 0)
+        let is_deleted = measured!(self.delete(id, version))?;
+        self.has_remains.fetch_or(is_deleted, Ordering::Relaxed);
+        Ok(is_deleted || self.state(id).await?.version == 0)
     }
 
     pub async fn count(&self) -> Result<u64, Error> {
@@ -241,9 +249,16 @@ impl Database {
         }
     }
 
-    /// Deletes expired records, and leases that ended.
+    /// Deletes expired records, and leases that ended, with the remains of all that was deleted.
     pub async fn purge_expired(&self) -> Result<(), Error> {
-        measured!(self.purge_expired())
+        let deleted = measured!(self.purge_expired())?;
+        if (self.has_remains.swap(false, Ordering::Relaxed) || deleted > 0)
+            && let Err(error) = self.purge().await
+        {
+            self.has_remains.store(true, Ordering::Relaxed);
+            tracing::warn!(%error, "deleted records are still in the vault's file, encrypted; this is tried again");
+        }
+        Ok(())
     }
 
     pub async fn close(&self) {

@@ -254,17 +254,23 @@ impl Postgres {
     }
 
     /// Deletes expired records, and leases that ended. Processes that do so at the same time do not wait for each other.
-    pub async fn purge_expired(&self) -> Result<(), Error> {
+    pub async fn purge_expired(&self) -> Result<u64, Error> {
+        let mut deleted = 0;
         for query in [
             "DELETE FROM records WHERE id IN (SELECT id FROM records \
              WHERE expires <= clock_timestamp() LIMIT $1 FOR UPDATE SKIP LOCKED)",
             "DELETE FROM leases WHERE id IN (SELECT id FROM leases \
              WHERE expires <= clock_timestamp() LIMIT $1 FOR UPDATE SKIP LOCKED)",
         ] {
-            while self.execute(|| sqlx::query(query).bind(PURGE_BATCH)).await? == PURGE_BATCH.unsigned_abs() {
+            loop {
+                let batch = self.execute(|| sqlx::query(query).bind(PURGE_BATCH)).await?;
+                deleted += batch;
+                if batch < PURGE_BATCH.unsigned_abs() {
+                    break;
+                }
             }
         }
-        Ok(())
+        Ok(deleted)
     }
 
     pub fn change_marker(&self, id: &RecordKey) -> Option<ChangeMarker> {

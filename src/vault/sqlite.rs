@@ -283,14 +283,16 @@ impl Sqlite {
         Ok(deleted.rows_affected() == 1)
     }
 
-    /// Deletes expired records, and leases that ended.
-    pub async fn purge_expired(&self) -> Result<(), Error> {
+    /// Deletes expired records, and leases that ended; returns how many.
+    pub async fn purge_expired(&self) -> Result<u64, Error> {
+        let mut deleted = 0;
         let records = concat!("DELETE FROM records WHERE expires <= ", now!());
         let leases = concat!("DELETE FROM leases WHERE until <= ", now!());
         for query in [records, leases] {
-            sqlx::query(query).execute(&self.0).await.map_err(|error| failure(&error))?;
+            let outcome = sqlx::query(query).execute(&self.0).await.map_err(|error| failure(&error))?;
+            deleted += outcome.rows_affected();
         }
-        Ok(())
+        Ok(deleted)
     }
 
     /// Puts `new` in the place of the known text `old`; returns whether that was there.

@@ -449,6 +449,11 @@ async fn an_api_key_in_the_environment_needs_no_vault_and_manages_no_keys() {
         sealing_key: place.sealing_key.clone(),
     };
     let key = [("BONDMCP_API_KEY", secrets::text(&value))];
+    // The key may be somebody else's, whoever is signed in.
+    let both = account_with(&place, &clock, &key);
+    both.list_models(true).await.unwrap();
+    assert_eq!(both.status().await.unwrap().email, None);
+    assert_eq!(both.identity().unwrap().name, "the owner of an API key");
     let (accounts, _) = accounts_and_redactor(&elsewhere, &clock, &key);
     let account = accounts.local();
     account.list_models(true).await.unwrap();

@@ -416,6 +416,29 @@ async fn a_newer_schema_is_seen_without_opening_the_vault(place: Place) {
     assert_eq!(refuse_newer(&place.location).await, Err(Error::Newer));
 }
 
+/// A record without a purge of its own, such as the session of a browser.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_record_leaves_the_files_with_what_has_expired() {
+    let place = Place::sqlite().unwrap();
+    let vault = place.open().await;
+    vault.write(&id("o"), None, &[7; 64], None).await.unwrap();
+    let hex = place.sql("SELECT hex(sealed) FROM records").await.remove(0);
+    let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+    let sealed: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
+    let is_left = || {
+        let Kept::Directory(directory) = &place.kept else { return false };
+        std::fs::read_dir(directory.path().join("data")).unwrap().any(|file| {
+            let bytes = std::fs::read(file.unwrap().path()).unwrap();
+            bytes.windows(sealed.len()).any(|part| part == sealed)
+        })
+    };
+    assert!(is_left());
+    vault.delete(&id("o"), 1).await.unwrap();
+    assert!(is_left());
+    vault.purge_expired().await.unwrap();
+    assert!(!is_left());
+}
+
 async fn processes_that_start_at_once_make_one_vault(place: Place) {
     let vaults = join_all((0..8).map(|_| place.open())).await;
     vaults[0].write(&id("o"), None, b"x", None).await.unwrap();

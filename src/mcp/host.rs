@@ -3,6 +3,8 @@
 //! `RequestContext` or `Peer`: `clippy.toml` disallows them.
 #![expect(clippy::disallowed_types, reason = "here and in `door` messages leave for the host")]
 
+use std::sync::LazyLock;
+
 use http::request::Parts;
 use rmcp::{
     RoleServer,
@@ -27,6 +29,9 @@ const ACCEPTS_WHEN_DONE: [&str; 1] = ["claude-code"];
 const MAY_BE_ONE_SHOT: [&str; 5] =
     ["codex-mcp-client", "gemini-cli-mcp-client", "mcp", "opencode", "qwen-cli-mcp-client-bondmcp"];
 
+/// What rmcp gives for a host without a session, whose `initialize` is forgotten.
+static UNNAMED: LazyLock<Implementation> = LazyLock::new(Implementation::default);
+
 /// A host in the course of one request.
 pub(super) struct Host {
     context: RequestContext<RoleServer>,
@@ -42,8 +47,7 @@ impl Host {
 
     /// What it calls itself: a claim, not a fact.
     pub fn name(&self) -> Option<String> {
-        // Of a host without a session, whose `initialize` is forgotten, rmcp gives a name of its own.
-        let named = self.context.client_info().filter(|host| *host != Implementation::default());
+        let named = self.context.client_info().filter(|host| *host != *UNNAMED);
         named.map(|host| self.guard.name(&host.name))
     }
 

@@ -242,9 +242,8 @@ async fn no_secret_leaves_on_the_terminal() {
         (&["status"], Works),
         (&["status", "--json"], Works),
         (&["status", "--check"], Works),
-        // It leaves out long texts.
-        (&["doctor"], Works),
-        (&["doctor", "--json"], Works),
+        (&["doctor"], WorksQuoting),
+        (&["doctor", "--json"], WorksQuoting),
         // The session is refreshed: in vain, then with success.
         (&["keys", "usage", "key_1"], FailsQuoting),
         (&["keys", "usage", "key_1"], WorksQuoting),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use crate::common::{Place, Server, like_the_seed, sandbox};
+use crate::common::{EMAIL, Place, Server, like_the_seed, sandbox, secrets};
 use bondmcp_server::{
     bondmcp::{Client, Timing},
     clock::Clock,
@@ -35,20 +35,6 @@ const ENDPOINTS: [&str; 16] = [
     "POST /health-ai/treatment-recommendations",
     "POST /health-ai/data-extraction",
     "POST /health-ai/analyze",
-];
-
-const TOOLS: [&str; 11] = [
-    "register",
-    "login",
-    "auth_status",
-    "list_models",
-    "manage_api_keys",
-    "health_risk_analysis",
-    "medication_check",
-    "symptom_assessment",
-    "treatment_recommendations",
-    "clinical_data_extraction",
-    "health_analyze",
 ];
 
 fn cases(cases: u32) -> TestRunner {
@@ -88,14 +74,12 @@ fn tempting_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// A tool and arguments, either valid ones with such text or arbitrary ones.
-fn call() -> impl Strategy<Value = (&'static str, Value)> {
+/// One of `tools` and arguments: none, arbitrary ones, or valid ones with such text.
+fn call(tools: Vec<&'static str>) -> impl Strategy<Value = (&'static str, Value)> {
     let text = tempting_text;
     prop_oneof![
-        (
-            prop::sample::select(&TOOLS[..]),
-            prop::collection::btree_map("[a-z_]{1,12}", tempting_json(), 0..4)
-        )
+        prop::sample::select(tools.clone()).prop_map(|tool| (tool, json!({}))),
+        (prop::sample::select(tools), prop::collection::btree_map("[a-z_]{1,12}", tempting_json(), 0..4))
             .prop_map(|(tool, fields)| (tool, json!(fields))),
         (prop::sample::select(vec!["rotate", "revoke", "use", "usage"]), text()).prop_map(
             |(action, key_id)| (
@@ -118,13 +102,18 @@ fn no_arguments_lead_to_another_host_or_path() {
     let (sandbox, elsewhere, server) = runtime.block_on(async {
         let sandbox = sandbox(like_the_seed()).await;
         let place = Place::new(&sandbox);
-        place.sign_in().await;
         let elsewhere = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let server = Server::start(&place).await;
+        // Signed in by the environment, so that a call after `logout` has a session again.
+        let mut command = place.command(&["--log", "trace", "stdio"]);
+        command.env("BONDMCP_EMAIL", EMAIL).env("BONDMCP_PASSWORD", secrets::text(&place.password));
+        let server = Server::spawn(&mut command).await;
         (sandbox, elsewhere, (server, place))
     });
+    let listed = runtime.block_on(server.0.client.list_all_tools()).unwrap();
+    let tools: Vec<&'static str> = listed.into_iter().map(|tool| &*tool.name.into_owned().leak()).collect();
+    assert!(tools.contains(&"logout"), "{tools:?}");
     let host = elsewhere.local_addr().unwrap().to_string();
-    let made = cases(60).run(&prop::collection::vec(call(), 1..6), |calls| {
+    let made = cases(60).run(&prop::collection::vec(call(tools), 1..6), |calls| {
         for (tool, arguments) in calls {
             let arguments: Value =
                 serde_json::from_str(&arguments.to_string().replace("HOST", &host)).unwrap();

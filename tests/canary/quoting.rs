@@ -6,7 +6,7 @@ use std::{process::Stdio, sync::Arc};
 
 use bondmcp_server::secret::SecretString;
 use rmcp::{
-    ClientHandler, ErrorData, RoleClient, ServiceError,
+    ClientHandler, ErrorData, RoleClient,
     model::{
         ClientCapabilities, ClientConfig, ElicitRequestParams, ElicitResult, ElicitationAction,
         ElicitationCapability, FormElicitationCapability, Implementation, ProtocolVersion,
@@ -15,13 +15,15 @@ use rmcp::{
     service::{ClientLifecycleMode, ClientServiceExt as _, RequestContext, RunningService},
     transport::{StreamableHttpClientTransport, streamable_http_client::StreamableHttpClientTransportConfig},
 };
-use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::{
     common::{
-        Place, Recorded, browser::Browser, hostile::Hostile, like_the_seed, request, sandbox, secrets, within,
+        EMAIL, Place, Recorded,
+        browser::Browser,
+        hostile::{ADDITIONAL_KEYS, Hostile},
+        like_the_seed, request, run, sandbox, secrets, within,
     },
     hosts::{Host, HttpServer},
 };
@@ -39,13 +41,14 @@ async fn quoting() -> (Hostile, Place) {
         .flat_map(|c| format!("&#x{:x};", u32::from(c)).into_bytes())
         .map(char::from)
         .collect();
-    let hostile = Hostile::start(&format!("ci {{token}}\n{password} {json} {twice} {hexadecimal}")).await;
+    let hostile =
+        Hostile::start(&format!("ci {{token}} {{key}}\n{password} {json} {twice} {hexadecimal}")).await;
     place.base_url.clone_from(&hostile.base_url);
     (hostile, place)
 }
 
 fn planted(hostile: &Hostile, place: &Place) -> Vec<SecretString> {
-    let mut planted = hostile.tokens();
+    let mut planted = hostile.issued();
     assert!(!planted.is_empty());
     planted.extend([place.password.clone(), place.sealing_key.clone()]);
     planted
@@ -96,38 +99,86 @@ fn lifecycles() -> [ClientLifecycleMode; 2] {
     [ClientLifecycleMode::Initialize, ClientLifecycleMode::Discover { preferred_versions }]
 }
 
-/// Makes every call that repeats the upstream's texts; returns the messages to the host, one per line.
-async fn everything(client: &RunningService<RoleClient, Obliging>, place: &Place) -> String {
-    fn noted<T: Serialize>(answer: Result<T, ServiceError>) -> String {
-        match answer {
-            Ok(result) => json!({ "result": result }).to_string(),
-            Err(error) => error.to_string(),
+/// How a call ends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum End {
+    /// It works, and nothing of the upstream's is told.
+    Works,
+    /// It works, and what the upstream quoted is redacted.
+    WorksQuoting,
+    /// The upstream refuses it, and what it quoted is redacted.
+    FailsQuoting,
+    /// It fails, and nothing of the upstream's is told.
+    Fails,
+}
+use End::{Fails, FailsQuoting, Works, WorksQuoting};
+
+impl End {
+    fn of(works: bool, told: &str) -> Self {
+        match (works, told.contains("[redacted]")) {
+            (true, false) => Works,
+            (true, true) => WorksQuoting,
+            (false, true) => FailsQuoting,
+            (false, false) => Fails,
         }
     }
+}
+
+/// Makes every call that repeats the upstream's texts; returns the messages to the host, one per line.
+async fn everything(client: &RunningService<RoleClient, Obliging>, place: &Place) -> String {
     let mut told = Vec::new();
-    let key = |action: &str| json!({"action": action, "key_id": "key_1"});
-    for (tool, arguments) in [
-        ("list_models", json!({})),
-        ("auth_status", json!({})),
-        ("manage_api_keys", json!({ "action": "list" })),
-        ("manage_api_keys", key("usage")),
-        ("manage_api_keys", key("revoke")),
-        ("manage_api_keys", key("rotate")),
-        ("manage_api_keys", json!({"action": "create", "name": "one"})),
-        ("health_analyze", json!({"prompt": "Why?", "analysis_type": "general"})),
-        ("login", json!({ "email": secrets::text(&place.password) })),
-        ("logout", json!({})),
+    let key = |action: &str, id: &str| json!({"action": action, "key_id": id});
+    let create = || json!({"action": "create", "name": "one"});
+    for (tool, arguments, end) in [
+        ("list_models", json!({}), WorksQuoting),
+        ("auth_status", json!({}), WorksQuoting),
+        ("manage_api_keys", json!({ "action": "list" }), WorksQuoting),
+        // The session is refreshed: in vain, then with success.
+        ("manage_api_keys", key("usage", "key_1"), FailsQuoting),
+        ("manage_api_keys", key("usage", "key_1"), WorksQuoting),
+        ("manage_api_keys", key("revoke", "key_1"), FailsQuoting),
+        ("manage_api_keys", create(), WorksQuoting),
+        // The new key works; the old one is not revoked.
+        ("manage_api_keys", key("rotate", "key_1"), Fails),
+        // The plan allows no more keys.
+        ("manage_api_keys", create(), FailsQuoting),
+        ("manage_api_keys", key("rotate", "key_2"), WorksQuoting),
+        ("manage_api_keys", json!({ "action": "list" }), WorksQuoting),
+        ("health_analyze", json!({"prompt": "Why?", "analysis_type": "general"}), WorksQuoting),
+        ("login", json!({ "email": secrets::text(&place.password) }), Fails),
     ] {
-        told.push(noted(within(client.call_tool(request(tool, arguments))).await));
+        told.push(called(client, tool, arguments, end).await);
     }
-    for uri in ["bondmcp://models", "bondmcp://account", "bondmcp://spending", "bondmcp://keys/key_1"] {
-        told.push(noted(within(client.read_resource(ReadResourceRequestParams::new(uri))).await));
+    for (uri, end) in [
+        ("bondmcp://models", WorksQuoting),
+        ("bondmcp://account", WorksQuoting),
+        ("bondmcp://usage", Works),
+        ("bondmcp://keys/key_1", WorksQuoting),
+    ] {
+        let asked = client.read_resource(ReadResourceRequestParams::new(uri));
+        let read = json!({ "result": within(asked).await.unwrap() }).to_string();
+        assert_eq!(End::of(true, &read), end, "{uri}: {read}");
+        told.push(read);
     }
+    told.push(called(client, "logout", json!({}), Works).await);
     let asked = client.service().asked.borrow().clone();
     let about_keys = asked.iter().filter(|question| question.contains("BondMCP API key")).count();
-    assert!(asked.len() == 3 && about_keys == 2, "a link and two forms: {asked:?}");
+    assert!(asked.len() == 4 && about_keys == 3, "a link and three forms: {asked:?}");
     told.extend(asked);
     told.join("\n")
+}
+
+/// Makes a call that ends as expected; returns the message to the host.
+async fn called(
+    client: &RunningService<RoleClient, Obliging>,
+    tool: &'static str,
+    arguments: Value,
+    end: End,
+) -> String {
+    let result = within(client.call_tool(request(tool, arguments.clone()))).await.unwrap();
+    let told = json!({ "result": result }).to_string();
+    assert_eq!(End::of(result.is_error != Some(true), &told), end, "{tool} {}: {told}", arguments["action"]);
+    told
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,7 +222,7 @@ async fn no_secret_leaves_over_http_to_a_host_with_forms_and_links_in_either_rev
 }
 
 fn assert_nothing_quoted(hostile: &Hostile, place: &Place, told: &str, seen: &[u8]) {
-    assert!(told.contains("[redacted]"), "{told}");
+    assert_eq!(hostile.refreshed_and_created(), (2, ADDITIONAL_KEYS));
     let planted = planted(hostile, place);
     secrets::assert_absent(&planted, told.as_bytes(), "what the host was told");
     secrets::assert_absent_apart(&planted, told.as_bytes());
@@ -182,28 +233,45 @@ fn assert_nothing_quoted(hostile: &Hostile, place: &Place, told: &str, seen: &[u
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_leaves_on_the_terminal() {
     let (hostile, place) = quoting().await;
-    place.sign_in().await;
-    let commands: [&[&str]; 12] = [
-        &["status"],
-        &["status", "--json"],
-        &["status", "--check"],
-        &["doctor"],
-        &["doctor", "--json"],
-        &["keys", "list"],
-        &["keys", "list", "--json"],
-        &["keys", "usage", "key_1"],
-        &["keys", "usage", "key_1", "--json"],
-        &["keys", "revoke", "key_1", "--yes"],
-        &["audit"],
-        &["audit", "--json"],
+    let commands: [(&[&str], End); 25] = [
+        (&["register", "--password-stdin", EMAIL], WorksQuoting),
+        (&["login", "--password-stdin", "grace@example.com"], FailsQuoting),
+        (&["login", "--password-stdin", EMAIL], Works),
+        (&["register", "--password-stdin", EMAIL], WorksQuoting),
+        (&["login", "--password-stdin", "grace@example.com"], FailsQuoting),
+        (&["status"], Works),
+        (&["status", "--json"], Works),
+        (&["status", "--check"], Works),
+        (&["doctor"], WorksQuoting),
+        (&["doctor", "--json"], WorksQuoting),
+        // The session is refreshed: in vain, then with success.
+        (&["keys", "usage", "key_1"], FailsQuoting),
+        (&["keys", "usage", "key_1"], WorksQuoting),
+        (&["keys", "usage", "key_1", "--json"], WorksQuoting),
+        (&["keys", "revoke", "key_1", "--yes"], FailsQuoting),
+        (&["keys", "create", "one"], WorksQuoting),
+        // The new key works; the old one is not revoked.
+        (&["keys", "rotate", "key_1", "--yes"], Fails),
+        // The plan allows no more keys.
+        (&["keys", "create", "two"], FailsQuoting),
+        (&["keys", "rotate", "key_2", "--yes"], Works),
+        (&["keys", "list"], WorksQuoting),
+        (&["keys", "list", "--json"], WorksQuoting),
+        // They name the key whose rotation was interrupted.
+        (&["status"], WorksQuoting),
+        (&["status", "--json"], WorksQuoting),
+        (&["doctor"], WorksQuoting),
+        (&["audit"], Works),
+        (&["audit", "--json"], Works),
     ];
     let mut told = Vec::new();
-    for command in commands {
-        let (_, out, log) = place.run(command).await;
+    for (command, end) in commands {
+        let (code, out, log) = run(&mut place.command(command), secrets::text(&place.password)).await;
+        assert_eq!(End::of(code == Some(0), &format!("{out}{log}")), end, "{command:?}: {out}{log}");
         told.extend([out, log]);
     }
+    assert_eq!(hostile.refreshed_and_created(), (2, ADDITIONAL_KEYS));
     let text = told.join("\n");
-    assert!(text.contains("key_1") && text.contains("ci [redacted]"), "{text}");
     let planted = planted(&hostile, &place);
     secrets::assert_absent(&planted, text.as_bytes(), "the terminal");
     for json in told.iter().map(String::as_str).chain(text.lines()) {

@@ -21,7 +21,7 @@ async fn signed_in_at(template: &str) -> (Hostile, Place, Vec<SecretString>) {
     let mut place = Place::new(&sandbox);
     place.base_url.clone_from(&hostile.base_url);
     place.sign_in().await;
-    let mut planted = hostile.tokens();
+    let mut planted = hostile.issued();
     planted.push(place.password.clone());
     (hostile, place, planted)
 }
@@ -83,12 +83,15 @@ async fn no_answer_holds_what_the_upstream_quotes() {
         ("manage_api_keys", revoke()),
         ("health_analyze", json!({"prompt": "why", "analysis_type": "general"})),
     ] {
-        server.call(tool, arguments).await.unwrap();
+        let told = server.call(tool, arguments).await.unwrap();
+        assert!(serde_json::to_string(&told).unwrap().contains("[redacted]"), "{tool}: {told:?}");
     }
     for uri in ["bondmcp://models", "bondmcp://account", "bondmcp://keys/key_1"] {
-        let _ = server.client.read_resource(rmcp::model::ReadResourceRequestParams::new(uri)).await;
+        let asked = rmcp::model::ReadResourceRequestParams::new(uri);
+        let told = server.client.read_resource(asked).await.unwrap();
+        assert!(serde_json::to_string(&told).unwrap().contains("[redacted]"), "{uri}: {told:?}");
     }
-    planted.extend(hostile.tokens());
+    planted.extend(hostile.issued());
     secrets::assert_absent(&planted, &server.end().await, "what the host saw");
 }
 

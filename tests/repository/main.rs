@@ -7,4 +7,5 @@ mod common;
 #[cfg(unix)]
 mod deploy;
 mod layers;
+mod prices;
 mod readme;

@@ -196,3 +196,52 @@ fn record_owner(owner: &Owner, environment: &EnvironmentCredentials) -> String {
         None => owner.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{bondmcp::Timing, config::Flags, secret::SecretString};
+
+    /// Accounts of a vault that is never opened.
+    fn accounts() -> Accounts {
+        let sealing_key = |name: &str| (name == "BONDMCP_SEALING_KEY").then(|| "07".repeat(32).into());
+        let flags = Flags { data_dir: Some("never-made".into()), ..Flags::default() };
+        let settings = Settings::load(flags, None, sealing_key).unwrap();
+        let (redactor, clock) = (Redactor::default(), Clock::system());
+        let base_url = settings.base_url.clone();
+        let client = Client::new(base_url, redactor.clone(), clock.clone(), Timing::default());
+        Accounts::new(&settings, "bondmcp-server".to_owned(), client, clock, redactor)
+    }
+
+    #[test]
+    fn an_account_that_is_let_go_takes_its_secrets_along() {
+        let accounts = accounts();
+        let subject = |number: u64| Owner::Subject(number.to_string());
+        let [used, unused, newest] =
+            ["used", "unused", "newest"].map(|who| format!("canary-of-the-{who}-one"));
+        let open = |owner: &Owner, secret: &String| {
+            let account = accounts.open(owner);
+            account.redactor().hold("record", [&SecretString::from(secret.clone())]);
+            account.redactor().remember(&SecretString::from(format!("former-{secret}")));
+            account
+        };
+        let finds = |secret: &String| {
+            let former = format!("former-{secret}");
+            [secret, &former].map(|text| accounts.redactor().redact(text) != *text)
+        };
+        let in_use = open(&subject(0), &used);
+        drop(open(&subject(1), &unused));
+        assert_eq!([&used, &unused, &newest].map(finds), [[true; 2], [true; 2], [false; 2]]);
+
+        for number in 2..=PerOwner::<Inner>::KEPT + 1 {
+            drop(accounts.open(&subject(number)));
+        }
+        drop(open(&subject(u64::MAX), &newest));
+        accounts.open.settle();
+        assert_eq!([&used, &unused, &newest].map(finds), [[true; 2], [false; 2], [true; 2]]);
+
+        drop(in_use);
+        accounts.open.settle();
+        assert_eq!([&used, &unused, &newest].map(finds), [[false; 2], [false; 2], [true; 2]]);
+    }
+}

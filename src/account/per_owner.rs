@@ -124,6 +124,16 @@ mod tests {
 
     use super::*;
 
+    impl<T: Send + Sync + 'static> PerOwner<T> {
+        /// Number of values that are kept although nobody uses them.
+        pub const KEPT: u64 = CAPACITY;
+
+        /// Lets go now what is let go at some time.
+        pub fn settle(&self) {
+            self.recent.run_pending_tasks();
+        }
+    }
+
     fn subject(number: u64) -> Owner {
         Owner::Subject(number.to_string())
     }

@@ -123,7 +123,8 @@ over_both! {
     a_newer_schema_is_seen_without_opening_the_vault
     processes_that_start_at_once_make_one_vault
     a_changed_sealing_key_is_noticed_by_processes_that_know_it
-    what_is_imported_expires_when_it_would_have
+    what_is_imported_from_sqlite_expires_when_it_would_have
+    what_is_imported_from_postgresql_expires_when_it_would_have
 }
 
 #[tokio::test]
@@ -482,24 +483,40 @@ async fn on_sqlite_a_process_that_waits_writes_nothing() {
     assert_eq!(watch.marker(path).unwrap(), before);
 }
 
-/// From another vault, and with another key later.
-async fn what_is_imported_expires_when_it_would_have(place: Place) {
-    let other = Place::sqlite().unwrap();
+async fn what_is_imported_from_sqlite_expires_when_it_would_have(place: Place) {
+    what_is_imported_expires_when_it_would_have(&Place::sqlite().unwrap(), &place).await;
+}
+
+async fn what_is_imported_from_postgresql_expires_when_it_would_have(place: Place) {
+    let Some(other) = Place::postgres() else { return };
+    what_is_imported_expires_when_it_would_have(&other, &place).await;
+}
+
+/// With another key later.
+async fn what_is_imported_expires_when_it_would_have(other: &Place, place: &Place) {
     let source = other.open().await;
-    source.write(&id("goes"), None, b"x", Some(LONG)).await.unwrap();
-    source.write(&id("stays"), None, b"x", None).await.unwrap();
+    source.write(&id("goes"), None, b"the one that goes", Some(LONG)).await.unwrap();
+    // More than are read at once.
+    for number in 0..120 {
+        source.write(&id(&number.to_string()), None, number.to_string().as_bytes(), None).await.unwrap();
+    }
+    source.write(&id("gone"), None, b"x", Some(Duration::ZERO)).await.unwrap();
     let (directory, passphrase) = (tempfile::tempdir().unwrap(), "a passphrase".into());
     let file = directory.path().join("vault.export");
-    assert_eq!(source.export(&file, &passphrase, &[]).await.unwrap(), 2);
+    assert_eq!(source.export(&file, &passphrase, &[]).await.unwrap(), 121);
     let vault = place.open().await;
-    assert_eq!(vault.import(ExportFile::open(&file, &passphrase).unwrap()).await.unwrap(), 2);
+    assert_eq!(vault.import(ExportFile::open(&file, &passphrase).unwrap()).await.unwrap(), 121);
+    for (owner, content) in [("goes", "the one that goes"), ("0", "0"), ("119", "119")] {
+        let record = vault.read(&id(owner)).await.unwrap().unwrap();
+        assert_eq!(&record.plaintext[..], content.as_bytes());
+    }
     let within = match &place.kept {
         Kept::Database(_) => "expires BETWEEN now() + interval '59 min' AND now() + interval '60 min'",
         Kept::Directory(_) => "expires / 1000 BETWEEN unixepoch() + 59 * 60 AND unixepoch() + 60 * 60",
     };
     let expiring = format!("SELECT CAST(count(*) AS TEXT) FROM records WHERE {within}");
-    assert_eq!((place.sql(&expiring).await, place.count("records").await), (vec!["1".into()], "2".into()));
+    assert_eq!((place.sql(&expiring).await, place.count("records").await), (vec!["1".into()], "121".into()));
     let mut rekey = Rekey::new(place.open_with(&[2, 1]).await.unwrap(), vec![]);
     while rekey.step().await.unwrap() != Progress::Done {}
-    assert_eq!((place.sql(&expiring).await, place.count("records").await), (vec!["1".into()], "2".into()));
+    assert_eq!((place.sql(&expiring).await, place.count("records").await), (vec!["1".into()], "121".into()));
 }

@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::common::{EMAIL, Place, Server, like_the_seed, postgres, run, sandbox, secrets};
@@ -251,17 +251,22 @@ async fn a_rekey_that_is_killed_anywhere_while_four_servers_work_loses_nothing()
     assert_eq!(place.run(&["vault", "rekey"]).await.0, Some(0));
     let whole = began.elapsed();
     for part in 1..=8 {
-        let mut rekey = place.command(&["vault", "rekey"]);
-        let mut rekey = rekey.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap();
-        if tokio::time::timeout(whole * part / 9, rekey.wait()).await.is_err() {
-            rekey.kill().await.unwrap();
-        }
+        kill_after(whole * part / 9, place.command(&["vault", "rekey"])).await;
     }
     let (code, out, err) = place.run(&["vault", "rekey"]).await;
     assert_eq!(code, Some(0), "{out}{err}");
     let made = busy.stop().await;
     assert_stored(&mut place.command(&["keys", "list", "--json"]), &made).await;
     assert_failed(&with_keys(&place.0, &old, &["status"]).await, 1, "right key");
+}
+
+/// Runs a command and kills it after this time, if it has not ended.
+async fn kill_after(time: Duration, mut command: Command) {
+    let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.kill_on_drop(true).spawn().unwrap();
+    if tokio::time::timeout(time, child.wait()).await.is_err() {
+        child.kill().await.unwrap();
+    }
 }
 
 /// A place whose vault is in PostgreSQL, with the keys in the operator's file.
@@ -271,17 +276,28 @@ fn in_postgres(place: &Place, url: &str, keys: &std::path::Path, arguments: &[&s
     command
 }
 
+/// Counts the records that another key than the current one encrypted.
+const OTHERS: &str = "SELECT count(*) FROM records, meta \
+                      WHERE substring(sealed FROM 1 FOR 9) <> substring(value FROM 1 FOR 9)";
+
+/// Signs in; returns the place, and the file of its key.
+async fn signed_in_to_postgres(sandbox: &RunningSandbox, database: &postgres::Database) -> (Place, PathBuf) {
+    let place = Place::new(sandbox);
+    let keys = place.directory.path().join("keys");
+    write_private(&keys, secrets::text(&place.sealing_key));
+    let login = ["login", "--email", EMAIL, "--password-stdin"];
+    let mut login = in_postgres(&place, &database.url, &keys, &login);
+    let (code, _, err) = run(&mut login, secrets::text(&place.password)).await;
+    assert_eq!(code, Some(0), "{err}");
+    (place, keys)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn four_servers_read_and_write_while_the_key_of_a_vault_in_postgresql_is_changed() {
     let Some(database) = postgres::database() else { return };
     let sandbox = sandbox(like_the_seed()).await;
-    let place = Place::new(&sandbox);
-    let keys = place.directory.path().join("keys");
-    write_private(&keys, secrets::text(&place.sealing_key));
+    let (place, keys) = signed_in_to_postgres(&sandbox, &database).await;
     let command = |arguments: &[&str]| in_postgres(&place, &database.url, &keys, arguments);
-    let mut login = command(&["login", "--email", EMAIL, "--password-stdin"]);
-    let (code, _, err) = run(&mut login, secrets::text(&place.password)).await;
-    assert_eq!(code, Some(0), "{err}");
 
     let busy = Busy::start(|| command(&["stdio"])).await;
     let mut old = Vec::new();
@@ -294,14 +310,48 @@ async fn four_servers_read_and_write_while_the_key_of_a_vault_in_postgresql_is_c
         // The servers read the file again when they meet the new key.
         write_private(&keys, secrets::text(&new));
         old.push(before);
-        let others = "SELECT count(*) FROM records, meta \
-                      WHERE substring(sealed FROM 1 FOR 9) <> substring(value FROM 1 FOR 9)";
-        assert_eq!(database.psql(others), ["0"]);
+        assert_eq!(database.psql(OTHERS), ["0"]);
     }
     let made = busy.stop().await;
     assert_stored(&mut command(&["keys", "list", "--json"]), &made).await;
     for key in old {
         write_private(&keys, &key);
+        assert_failed(&run(&mut command(&["status"]), "").await, 1, "right key");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rekey_of_a_vault_in_postgresql_that_is_killed_anywhere_loses_nothing() {
+    let Some(database) = postgres::database() else { return };
+    let sandbox = sandbox(like_the_seed()).await;
+    let (place, keys) = signed_in_to_postgres(&sandbox, &database).await;
+    let command = |arguments: &[&str]| in_postgres(&place, &database.url, &keys, arguments);
+    let busy = Busy::start(|| command(&["stdio"])).await;
+    let mut all = vec![secrets::text(&place.sealing_key).to_owned()];
+    // The newest is the first; a change that was killed leaves records of all others.
+    let add_key = |all: &mut Vec<String>| {
+        all.insert(0, secrets::text(&new_key()).to_owned());
+        write_private(&keys, &all.join("\n"));
+    };
+    let rekey = ["vault", "rekey", "--yes"];
+    add_key(&mut all);
+    let began = Instant::now();
+    let (code, out, err) = run(&mut command(&rekey), "").await;
+    assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+    let whole = began.elapsed();
+    for part in 1..=8 {
+        add_key(&mut all);
+        kill_after(whole * part / 9, command(&rekey)).await;
+    }
+    let (code, out, err) = run(&mut command(&rekey), "").await;
+    assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+    write_private(&keys, &all[0]);
+    assert_eq!(database.psql(OTHERS), ["0"]);
+    let made = busy.stop().await;
+    assert_eq!(database.psql(OTHERS), ["0"]);
+    assert_stored(&mut command(&["keys", "list", "--json"]), &made).await;
+    for key in &all[1..] {
+        write_private(&keys, key);
         assert_failed(&run(&mut command(&["status"]), "").await, 1, "right key");
     }
 }

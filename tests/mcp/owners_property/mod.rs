@@ -1,6 +1,6 @@
-//! Whatever owners do, and in whatever order and at the same time: none gets anything of another. Each owner's e-mail
-//! address, password, models, keys, links, request states and costs are their own and are looked for in everything that
-//! the others got; and what each gets follows from their own calls alone.
+//! Whatever owners do, and in whatever order and at the same time, and whichever of two replicas answers: none gets
+//! anything of another. Each owner's e-mail address, password, plan, models, keys, links, request states and costs are
+//! their own and are looked for in everything that the others got; and what each gets follows from their own calls alone.
 
 mod service;
 mod upstream;
@@ -46,6 +46,16 @@ enum Step {
     /// Leaves before the answer comes.
     CancelListing(u8),
     CancelBilled(u8),
+    /// Lists the models. The tokens of all owners expire as the round begins, so that all renew at the same time.
+    ExpireTokens,
+    /// Reads everything at the other replica, which answers from now on.
+    ChangeReplica,
+}
+
+impl Step {
+    fn cancels(&self) -> bool {
+        matches!(self, Self::CancelListing(_) | Self::CancelBilled(_))
+    }
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -67,6 +77,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => other.prop_map(Step::SwapLink),
         1 => any::<u8>().prop_map(Step::CancelListing),
         1 => any::<u8>().prop_map(Step::CancelBilled),
+        2 => Just(Step::ExpireTokens),
+        2 => Just(Step::ChangeReplica),
     ]
 }
 
@@ -79,7 +91,14 @@ fn rounds() -> impl Strategy<Value = Vec<[Step; OWNERS]>> {
 /// Takes the steps on a new service.
 async fn take(rounds: &[[Step; OWNERS]], vault: Option<&str>) {
     let mut service = Service::start(vault).await;
+    let mut left_calls = false;
     for round in rounds {
+        // A renewal for a call that was left may still be under way. What it gets would expire before its first use, and
+        // a call renews once.
+        if !left_calls && round.iter().any(|step| matches!(step, Step::ExpireTokens)) {
+            service.setting.expire_tokens();
+        }
+        left_calls = round.iter().any(Step::cancels);
         // What is shown to the others is what was there when the round began.
         let shown: Vec<_> = service.people.iter().map(Person::shown).collect();
         let (setting, people) = (&service.setting, &mut service.people);
@@ -91,7 +110,7 @@ async fn take(rounds: &[[Step; OWNERS]], vault: Option<&str>) {
                     Step::SignIn => person.sign_in(setting).await,
                     Step::LeaveSignInPending => person.leave_sign_in_pending(setting).await,
                     Step::SignOut => person.sign_out(setting).await,
-                    Step::ListModels => person.list_models(setting).await,
+                    Step::ListModels | Step::ExpireTokens => person.list_models(setting).await,
                     Step::ReadEverything => person.read_everything(setting).await,
                     Step::CreateKey => person.create_key(setting).await,
                     Step::RevokeKey(agrees) => person.revoke_key(setting, *agrees).await,
@@ -104,6 +123,7 @@ async fn take(rounds: &[[Step; OWNERS]], vault: Option<&str>) {
                     Step::SwapLink(other) => person.swap_link(setting, of(other)).await,
                     Step::CancelListing(after) => person.cancel_listing(setting, *after).await,
                     Step::CancelBilled(after) => person.cancel_billed(setting, *after).await,
+                    Step::ChangeReplica => person.change_replica(setting).await,
                 }
             }
         });

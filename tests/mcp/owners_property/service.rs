@@ -1,4 +1,4 @@
-//! A server for several owners, and the owners: what they do, what they know of themselves and what came back to them.
+//! Two replicas of a server for several owners, and the owners: what they do, what they know of themselves and what came back to them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,6 +39,9 @@ const MOST: u32 = 8;
 /// What each owner may spend in a day, in dollars: more than they can in one run.
 const DAILY_LIMIT: f64 = 10.0;
 
+/// Number of replicas.
+const REPLICAS: usize = 2;
+
 /// Most keys of one owner: below the sandbox's limit.
 const MAX_KEYS: usize = 3;
 
@@ -52,14 +55,27 @@ pub struct Service {
 
 /// What the owners share.
 pub struct Setting {
-    address: SocketAddr,
+    replicas: Vec<Replica>,
     sandbox: RunningSandbox,
     place: Place,
-    accounts: Accounts,
     stopping: CancellationToken,
     http: reqwest::Client,
     /// The day after that on which the service began.
     next_day: NaiveDate,
+}
+
+/// A server with memory of its own. The vault is that of all replicas.
+struct Replica {
+    address: SocketAddr,
+    accounts: Accounts,
+}
+
+/// What was spent at a replica.
+#[derive(Clone, Copy, Default)]
+struct Spent {
+    /// Least and most, in cents; they differ after calls that were left.
+    cents: (u32, u32),
+    calls: u32,
 }
 
 /// A question to the person, as the host got it.
@@ -84,11 +100,14 @@ pub struct Person {
     name: String,
     email: String,
     password: SecretString,
+    /// Requests a minute, as BondMCP tells this owner alone.
+    limit: u64,
+    /// Which replica answers.
+    replica: usize,
     signed_in: bool,
     /// Names of the keys by id.
     keys: BTreeMap<String, String>,
-    /// Least and most that was spent, in cents; they differ after calls that were left.
-    cents: (u32, u32),
+    spent: [Spent; REPLICAS],
     rounds: Vec<Round>,
     links: Vec<String>,
     /// Ids of keys that were revoked.
@@ -109,20 +128,14 @@ impl Service {
             sandbox.add_account(&person.email, &person.password, Plan::Unlimited, true);
         }
         let mut place = Place::new(&sandbox);
-        let passwords = people.iter().map(|person| (person.email.clone(), person.password.clone()));
-        place.base_url = Upstream::start(&sandbox, passwords.collect()).await;
-        let accounts = accounts(&place, vault);
-        let (page, stopping) = (Some(Options::default()), CancellationToken::new());
-        let selection = Selection::default();
-        let limits = Limits { daily_spend: Some(Usd::from_f64(DAILY_LIMIT)), ..Limits::default() };
-        let server = BondMcp::new(accounts.clone(), page, &selection, limits, stopping.clone()).unwrap();
-        let tokens = people.iter().map(|person| (person.token().into(), person.owner())).collect();
-        let protection = Protection::new(Authentication::Tokens(tokens));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(http::serve(listener, http::router(&server, protection, &stopping), stopping.clone()));
+        let accounts = people.iter().map(|person| (person.email.clone(), person.account()));
+        place.base_url = Upstream::start(&sandbox, accounts.collect()).await;
+        let (stopping, mut replicas) = (CancellationToken::new(), vec![]);
+        for _ in 0..REPLICAS {
+            replicas.push(Replica::start(&place, vault, &people, &stopping).await);
+        }
         let http = reqwest::Client::new();
-        Self { setting: Setting { address, sandbox, place, accounts, stopping, http, next_day }, people }
+        Self { setting: Setting { replicas, sandbox, place, stopping, http, next_day }, people }
     }
 
     /// Ends the service and compares what each owner got with what the others have.
@@ -132,13 +145,17 @@ impl Service {
         }
         let Self { setting, people } = self;
         for (person, other) in pairs(&people) {
-            let theirs = setting.accounts.open(&person.owner());
-            let guess = secrets::text(&other.password);
-            assert_eq!(theirs.redactor().redact(guess), guess, "{} learns a password", person.name);
+            for replica in &setting.replicas {
+                let theirs = replica.accounts.open(&person.owner());
+                let guess = secrets::text(&other.password);
+                assert_eq!(theirs.redactor().redact(guess), guess, "{} learns a password", person.name);
+            }
         }
         setting.stopping.cancel();
-        setting.accounts.close().await;
-        let entries = setting.accounts.audit_reader().read().unwrap();
+        for replica in &setting.replicas {
+            replica.accounts.close().await;
+        }
+        let entries = setting.replicas[0].accounts.audit_reader().read().unwrap();
         for (person, other) in pairs(&people) {
             for canary in other.canaries() {
                 let found = person.seen.find(&canary).map(|at| around(&person.seen, at));
@@ -155,7 +172,8 @@ impl Service {
         }
         for person in &people {
             let theirs = entries.iter().filter(|entry| entry.owner == person.owner().audit_name());
-            person.assert_spent(theirs.filter_map(|entry| entry.cost).sum(), "in the audit log");
+            let cost = theirs.filter_map(|entry| entry.cost).sum();
+            person.assert_spent(person.everywhere(), cost, "in the audit log");
         }
         let known = people.iter().map(|person| person.owner().audit_name()).collect::<BTreeSet<_>>();
         assert!(entries.iter().all(|entry| known.contains(&entry.owner)), "{entries:?}");
@@ -192,7 +210,38 @@ fn accounts(place: &Place, vault: Option<&str>) -> Accounts {
     Accounts::new(&settings, "bondmcp-server".to_owned(), client, clock, redactor)
 }
 
+impl Replica {
+    async fn start(
+        place: &Place,
+        vault: Option<&str>,
+        people: &[Person],
+        stopping: &CancellationToken,
+    ) -> Self {
+        let accounts = accounts(place, vault);
+        let (page, selection) = (Some(Options::default()), Selection::default());
+        let limits = Limits { daily_spend: Some(Usd::from_f64(DAILY_LIMIT)), ..Limits::default() };
+        let server = BondMcp::new(accounts.clone(), page, &selection, limits, stopping.clone()).unwrap();
+        let tokens = people.iter().map(|person| (person.token().into(), person.owner())).collect();
+        let protection = Protection::new(Authentication::Tokens(tokens));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(http::serve(listener, http::router(&server, protection, stopping), stopping.clone()));
+        Self { address, accounts }
+    }
+}
+
+impl Spent {
+    fn add(&mut self, least: u32, most: u32) {
+        self.cents = (self.cents.0 + least, self.cents.1 + most);
+        self.calls += 1;
+    }
+}
+
 impl Setting {
+    pub fn expire_tokens(&self) {
+        self.sandbox.expire_tokens();
+    }
+
     /// A request of 2026-07-28 by a host that can show forms and links. All owners' requests have the same id.
     fn request(&self, person: &Person, method: &str, mut params: Value) -> RequestBuilder {
         let meta = &mut params["_meta"];
@@ -203,7 +252,7 @@ impl Setting {
         let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
         let request = self
             .http
-            .post(format!("http://{}/mcp", self.address))
+            .post(format!("http://{}/mcp", self.replicas[person.replica].address))
             .header("accept", "application/json, text/event-stream")
             .header("content-type", "application/json")
             .header("mcp-protocol-version", "2026-07-28")
@@ -224,9 +273,11 @@ impl Person {
             email: format!("mail-of-{name}@example.com"),
             name,
             password: random_password(),
+            limit: 1_000_000 + u64::try_from(number).unwrap(),
+            replica: number % REPLICAS,
             signed_in: false,
             keys: BTreeMap::new(),
-            cents: (0, 0),
+            spent: Default::default(),
             rounds: vec![],
             links: vec![],
             gone: BTreeSet::new(),
@@ -238,6 +289,10 @@ impl Person {
 
     fn owner(&self) -> Owner {
         Owner::Subject(self.name.clone())
+    }
+
+    fn account(&self) -> upstream::Account {
+        upstream::Account { password: self.password.clone(), limit: self.limit }
     }
 
     fn token(&self) -> String {
@@ -256,7 +311,8 @@ impl Person {
 
     /// Everything that only this owner may get.
     fn canaries(&self) -> Vec<String> {
-        let own = [self.name.clone(), self.email.clone(), upstream::model(&self.email)];
+        let (model, plan) = (upstream::model(&self.email), upstream::plan(&self.email));
+        let own = [self.name.clone(), self.email.clone(), model, plan];
         let keys = self.keys.iter().flat_map(|(id, name)| [id.clone(), name.clone()]);
         let states = self.rounds.iter().map(|round| round.state.clone());
         own.into_iter().chain(keys).chain(self.gone.clone()).chain(states).chain(self.links.clone()).collect()
@@ -266,17 +322,35 @@ impl Person {
         self.keys.contains_key(key) || self.gone.contains(key)
     }
 
-    fn assert_spent(&self, usd: f64, place: &str) {
-        let (least, most) = (f64::from(self.cents.0) / 100.0, f64::from(self.cents.1) / 100.0);
+    /// What was spent at all replicas, in cents.
+    fn everywhere(&self) -> (u32, u32) {
+        let sum = |of: fn(&Spent) -> u32| self.spent.iter().map(of).sum();
+        (sum(|spent| spent.cents.0), sum(|spent| spent.cents.1))
+    }
+
+    fn assert_spent(&self, cents: (u32, u32), usd: f64, place: &str) {
+        let (least, most) = (f64::from(cents.0) / 100.0, f64::from(cents.1) / 100.0);
         let fits = (least - 0.001..=most + 0.001).contains(&usd);
         assert!(fits, "{} spent {least} to {most}, and not {usd} as {place}", self.name);
     }
 
-    /// What is left of the daily limit follows from what this owner has spent, unless a new day (UTC) has begun.
+    /// The plan and the limit are this owner's own. An answer without them came too late.
+    fn assert_plan(&self, status: &Value) {
+        let (plan, limit) = (&status["plan"]["plan"], &status["rate_limit"]["limit"]);
+        assert!(plan.is_null() || *plan == upstream::plan(&self.email), "{}: {status}", self.name);
+        assert!(limit.is_null() || *limit == self.limit, "{}: {status}", self.name);
+    }
+
+    /// What is left of the daily limit follows from what this owner has spent, unless a new day (UTC) has begun. The
+    /// other replica may not have told the price of a call yet.
     fn assert_spent_today(&self, setting: &Setting, today: &Value) {
         let resets_at: DateTime<Utc> = serde_json::from_value(today["resets_at"].clone()).unwrap();
         if resets_at.date_naive() == setting.next_day {
-            self.assert_spent(DAILY_LIMIT - today["left_usd"].as_f64().unwrap(), "today");
+            let (least, mut most) = self.everywhere();
+            for (_, there) in self.spent.iter().enumerate().filter(|(at, _)| *at != self.replica) {
+                most += there.calls * MOST - there.cents.1;
+            }
+            self.assert_spent((least, most), DAILY_LIMIT - today["left_usd"].as_f64().unwrap(), "today");
         }
     }
 
@@ -394,7 +468,9 @@ impl Person {
         if self.signed_in {
             assert_eq!(status["email"], self.email);
         }
-        self.assert_spent(status["spent"]["total_usd"].as_f64().unwrap(), "in the status");
+        self.assert_plan(&status);
+        let here = self.spent[self.replica].cents;
+        self.assert_spent(here, status["spent"]["total_usd"].as_f64().unwrap(), "in the status");
         let mut contents = BTreeMap::new();
         for uri in ["bondmcp://account", "bondmcp://usage", "bondmcp://models"] {
             let answer = self.ask(setting, "resources/read", json!({"uri": uri}), &[]).await;
@@ -402,7 +478,7 @@ impl Person {
             contents.insert(uri, content.map(|text| serde_json::from_str::<Value>(text).unwrap()));
         }
         let usage = contents["bondmcp://usage"].as_ref().unwrap();
-        self.assert_spent(usage["spent"]["total_usd"].as_f64().unwrap(), "as the usage");
+        self.assert_spent(here, usage["spent"]["total_usd"].as_f64().unwrap(), "as the usage");
         self.assert_spent_today(setting, &usage["spent"]["today"]);
         match &contents["bondmcp://models"] {
             Some(models) => {
@@ -491,7 +567,7 @@ impl Person {
         let asked = json!({"prompt": format!("I am {}", self.name), "analysis_type": "general"});
         let told = self.ok(setting, "health_analyze", asked).await;
         assert!(told.to_string().contains(&self.name), "{told}");
-        self.cents = (self.cents.0 + PRICE, self.cents.1 + PRICE);
+        self.spent[self.replica].add(PRICE, PRICE);
     }
 
     pub async fn guess_password(&mut self, setting: &Setting, shown: &Shown) {
@@ -510,7 +586,7 @@ impl Person {
             "{}: {answer}",
             self.name
         );
-        self.cents = (self.cents.0 + PRICE, self.cents.1 + PRICE);
+        self.spent[self.replica].add(PRICE, PRICE);
     }
 
     pub async fn forge_state(&mut self, setting: &Setting, how: u16) {
@@ -570,7 +646,12 @@ impl Person {
         let asked = json!({"prompt": "Why?", "analysis_type": "general"});
         let answered = self.cancel(setting, "health_analyze", asked, after).await;
         let (least, most) = if answered { (PRICE, PRICE) } else { (0, MOST) };
-        self.cents = (self.cents.0 + least, self.cents.1 + most);
+        self.spent[self.replica].add(least, most);
+    }
+
+    pub async fn change_replica(&mut self, setting: &Setting) {
+        self.replica = (self.replica + 1) % REPLICAS;
+        self.read_everything(setting).await;
     }
 
     /// Makes a call and leaves after a moment; returns whether it was answered before.

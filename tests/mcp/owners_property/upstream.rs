@@ -1,11 +1,7 @@
-//! BondMCP as it could be at its worst: the models are the account's own, their names quote the account's secrets, and
-//! an answer quotes the question.
+//! BondMCP as it could be at its worst: the models, the plan and the limit are the account's own, the name of a model
+//! quotes the account's secrets, and an answer quotes the question.
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
@@ -25,20 +21,23 @@ use crate::common::secrets;
 pub struct Upstream {
     http: reqwest::Client,
     sandbox: SocketAddr,
-    /// The passwords by e-mail address.
-    passwords: Arc<Mutex<BTreeMap<String, SecretString>>>,
+    /// By e-mail address.
+    accounts: Arc<BTreeMap<String, Account>>,
+}
+
+pub struct Account {
+    pub password: SecretString,
+    /// Requests a minute.
+    pub limit: u64,
 }
 
 impl Upstream {
     /// Starts it; returns its base URL.
-    pub async fn start(sandbox: &RunningSandbox, passwords: BTreeMap<String, SecretString>) -> String {
+    pub async fn start(sandbox: &RunningSandbox, accounts: BTreeMap<String, Account>) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base_url = format!("http://{}/mcp", listener.local_addr().unwrap());
-        let upstream = Self {
-            http: reqwest::Client::new(),
-            sandbox: sandbox.address(),
-            passwords: Arc::new(Mutex::new(passwords)),
-        };
+        let upstream =
+            Self { http: reqwest::Client::new(), sandbox: sandbox.address(), accounts: Arc::new(accounts) };
         let router = Router::new().fallback(answer).with_state(upstream);
         tokio::spawn(async { axum::serve(listener, router).await });
         base_url
@@ -48,7 +47,7 @@ impl Upstream {
         format!("http://{}{path}", self.sandbox)
     }
 
-    /// Returns the e-mail address of the account whose credential this is.
+    /// Returns the e-mail address of the account whose credential this is, if it is one.
     async fn account(&self, headers: &HeaderMap) -> Option<String> {
         let me = self.http.get(self.url("/mcp/auth/me")).headers(only_authorization(headers));
         let me: Value = serde_json::from_slice(&me.send().await.unwrap().bytes().await.unwrap()).unwrap();
@@ -69,6 +68,11 @@ pub fn model(email: &str) -> String {
     format!("model-of-{}", email.split('@').next().unwrap())
 }
 
+/// The name of a plan that only this account has.
+pub fn plan(email: &str) -> String {
+    format!("plan-of-{}", email.split('@').next().unwrap())
+}
+
 async fn answer(
     State(upstream): State<Upstream>,
     method: Method,
@@ -80,25 +84,32 @@ async fn answer(
     forwarded.remove(header::HOST);
     forwarded.remove(header::CONTENT_LENGTH);
     let path = uri.path_and_query().unwrap().as_str();
+    // Asked before: a log-out ends the credential.
+    let account = upstream.account(&headers).await;
+    let account = account.as_ref().map(|email| (email, &upstream.accounts[email]));
     let request = upstream.http.request(method, upstream.url(path)).headers(forwarded).body(body.clone());
     let answer = request.send().await.unwrap();
     let (status, mut headers_back) = (answer.status(), answer.headers().clone());
     let mut bytes = answer.bytes().await.unwrap();
     if status == StatusCode::OK
+        && let Some((email, Account { password, limit })) = account
         && let Ok(mut content) = serde_json::from_slice::<Value>(&bytes)
     {
+        headers_back.insert("x-ratelimit-limit", (*limit).into());
         if path.ends_with("/health-ai/models") {
-            let email = upstream.account(&headers).await.unwrap();
-            let password = upstream.passwords.lock().unwrap()[&email].clone();
             let credential = headers[header::AUTHORIZATION].to_str().unwrap();
-            let quoted = format!("{credential} {}", secrets::text(&password));
-            let own = json!({"id": model(&email), "name": quoted, "category": "general"});
+            let quoted = format!("{credential} {}", secrets::text(password));
+            let own = json!({"id": model(email), "name": quoted, "category": "general"});
             content["models"].as_array_mut().unwrap().push(own);
+        } else if path.ends_with("/auth/me") {
+            content["subscription"]["plan"] = plan(email).into();
         } else if path.ends_with("/health-ai/analyze") {
             let asked: Value = serde_json::from_slice(&body).unwrap();
             content["analysis"] = asked["prompt"].clone();
         }
         bytes = serde_json::to_vec(&content).unwrap().into();
+    } else {
+        headers_back.remove("x-ratelimit-limit");
     }
     headers_back.remove(header::CONTENT_LENGTH);
     headers_back.remove(header::TRANSFER_ENCODING);

@@ -42,6 +42,8 @@ struct Shared {
     client: Client,
     clock: Clock,
     redactor: Redactor,
+    /// Of the operator's own profile.
+    profile_redactor: Redactor,
     vault: Arc<SharedVault>,
     audit: Arc<Audit>,
     /// Tasks that run to their end even when their caller is gone.
@@ -69,6 +71,7 @@ impl Accounts {
             command_line: command_line.into(),
             client,
             clock,
+            profile_redactor: redactor.scope(),
             redactor,
             vault: Arc::new(SharedVault::new(settings)),
             audit: Arc::new(Audit::new(settings.data_dir.clone())),
@@ -154,13 +157,13 @@ impl Accounts {
 
 impl Shared {
     fn account(&self, owner: &Owner) -> Inner {
-        let environment = match owner {
-            Owner::Profile(profile) if *profile == self.profile => self.environment.clone(),
-            Owner::Profile(_) | Owner::Subject(_) => EnvironmentCredentials::default(),
-        };
-        let redactor = match owner {
-            Owner::Profile(_) => self.redactor.scope(),
-            Owner::Subject(_) => self.redactor.scope_among_many(),
+        let (environment, redactor) = match owner {
+            Owner::Profile(profile) if *profile == self.profile => {
+                (self.environment.clone(), self.profile_redactor.clone())
+            }
+            Owner::Profile(_) | Owner::Subject(_) => {
+                (EnvironmentCredentials::default(), self.redactor.scope_among_many())
+            }
         };
         let origin = self.client.base_url().as_str().to_owned();
         let id = RecordId { kind: RecordKind::ACCOUNT, owner: record_owner(owner, &environment), origin };

@@ -66,7 +66,7 @@ enum Place {
     },
     Below {
         process_wide: Redactor,
-        max_remembered: usize,
+        is_of_many: bool,
     },
 }
 
@@ -93,25 +93,26 @@ impl Default for Place {
 }
 
 impl Redactor {
-    /// Makes a redactor for one owner under the process-wide one. Its secrets are forgotten, also by the process-wide
-    /// redactor, when the last clone is dropped.
+    /// Makes a redactor under the process-wide one for the only owner of a process. The process-wide one knows its secrets
+    /// until the process ends: a command prints its outcome when the account is closed.
     #[must_use]
     pub fn scope(&self) -> Self {
-        self.scope_remembering(MAX_REMEMBERED)
+        self.scope_below(false)
     }
 
-    /// Makes a redactor as [`Self::scope`] does, for one of many owners: it remembers fewer replaced secrets.
+    /// Makes a redactor for one of many owners: it remembers fewer replaced secrets, and when the last clone is dropped
+    /// all are forgotten, also by the process-wide redactor.
     #[must_use]
     pub fn scope_among_many(&self) -> Self {
-        self.scope_remembering(MAX_REMEMBERED_AMONG_MANY)
+        self.scope_below(true)
     }
 
-    fn scope_remembering(&self, max_remembered: usize) -> Self {
+    fn scope_below(&self, is_of_many: bool) -> Self {
         let process_wide = match &self.scope.place {
             Place::ProcessWide { .. } => self.clone(),
             Place::Below { process_wide, .. } => process_wide.clone(),
         };
-        let place = Place::Below { process_wide, max_remembered };
+        let place = Place::Below { process_wide, is_of_many };
         Self { scope: Arc::new(Scope { known: RwLock::default(), place }) }
     }
 
@@ -249,17 +250,21 @@ impl Scope {
 
 impl Drop for Scope {
     fn drop(&mut self) {
+        if !self.place.is_of_many() {
+            return;
+        }
         let known = self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
         self.place.change(|scoped| scoped.needles.remove_all(&known.index.needles));
     }
 }
 
 impl Place {
+    fn is_of_many(&self) -> bool {
+        matches!(self, Self::Below { is_of_many: true, .. })
+    }
+
     fn max_remembered(&self) -> usize {
-        match self {
-            Self::ProcessWide { .. } => MAX_REMEMBERED,
-            Self::Below { max_remembered, .. } => *max_remembered,
-        }
+        if self.is_of_many() { MAX_REMEMBERED_AMONG_MANY } else { MAX_REMEMBERED }
     }
 
     /// Changes the process-wide index of all scopes' secrets, if this is a scope.
@@ -542,6 +547,20 @@ mod tests {
             assert_eq!(scope.redact("first-token"), REDACTED);
             flood(&scope, remembered);
             assert_eq!(scope.redact("first-token"), "first-token");
+        }
+    }
+
+    #[test]
+    fn the_process_wide_redactor_knows_the_secrets_of_the_only_owner_to_the_end() {
+        let process_wide = Redactor::default();
+        for (scope, left) in
+            [(process_wide.scope(), REDACTED), (process_wide.scope_among_many(), "battery staple")]
+        {
+            let secret = if left == REDACTED { "correct horse" } else { left };
+            scope.remember(&secret.into());
+            assert_eq!(process_wide.redact(secret), REDACTED);
+            drop(scope);
+            assert_eq!(process_wide.redact(secret), left);
         }
     }
 

@@ -78,13 +78,13 @@ proptest! {
     #[test]
     fn an_owner_learns_nothing_of_the_others_and_the_process_knows_all(steps in steps()) {
         let process = Redactor::default();
-        let mut owners: Vec<Redactor> = (0..OWNERS).map(|_| process.scope()).collect();
+        let mut owners: Vec<Redactor> = (0..OWNERS).map(|_| process.scope_among_many()).collect();
         owners[0] = process.clone();
         let mut given: BTreeMap<usize, Vec<Step>> = BTreeMap::new();
         for step in steps {
             match &step {
                 Step::Leave(owner) => {
-                    owners[*owner] = process.scope();
+                    owners[*owner] = process.scope_among_many();
                     given.remove(owner);
                 }
                 Step::Remember(owner, _) | Step::Hold(owner, ..) => {
@@ -123,8 +123,8 @@ fn remember(redactor: &Redactor, step: &Step) {
 #[test]
 fn a_scope_of_a_scope_is_one_of_the_process() {
     let process = Redactor::default();
-    let (one, secret) = (process.scope(), SecretString::from("correct horse"));
-    let other = one.scope();
+    let (one, secret) = (process.scope_among_many(), SecretString::from("correct horse"));
+    let other = one.scope_among_many();
     one.remember(&secret);
     assert_eq!(other.redact("correct horse"), "correct horse");
     process.remember(&"process-wide".into());
@@ -134,7 +134,7 @@ fn a_scope_of_a_scope_is_one_of_the_process() {
 #[test]
 fn a_secret_leaves_the_process_with_the_last_clone_of_its_owner() {
     let process = Redactor::default();
-    let (one, other) = (process.scope(), process.scope());
+    let (one, other) = (process.scope_among_many(), process.scope_among_many());
     let clone = one.clone();
     for owner in [&one, &other] {
         owner.hold("record", [&"shared secret".into()]);
@@ -152,7 +152,7 @@ fn a_secret_leaves_the_process_with_the_last_clone_of_its_owner() {
 #[test]
 fn the_revision_of_an_owner_changes_with_its_own_secrets_and_the_process_wide_ones_only() {
     let process = Redactor::default();
-    let (one, other) = (process.scope(), process.scope());
+    let (one, other) = (process.scope_among_many(), process.scope_among_many());
     let revisions = || (process.revision(), one.revision(), other.revision());
     let mut before = revisions();
     let mut changed = |change: &dyn Fn()| {
@@ -171,7 +171,7 @@ fn the_revision_of_an_owner_changes_with_its_own_secrets_and_the_process_wide_on
 #[test]
 fn many_replaced_secrets_of_an_owner_age_out_everywhere() {
     let process = Redactor::default();
-    let (one, other) = (process.scope(), process.scope());
+    let (one, other) = (process.scope_among_many(), process.scope_among_many());
     one.hold("record", [&"secret in force".into()]);
     other.remember(&"secret of other".into());
     one.remember(&"old secret".into());
@@ -192,7 +192,7 @@ fn owners_that_come_and_go_at_once_leave_nothing_behind() {
             let process = &process;
             threads.spawn(move || {
                 for number in 0..200 {
-                    let owner = process.scope();
+                    let owner = process.scope_among_many();
                     let own = format!("secret-{thread}-{number}");
                     owner.hold("record", [&own.as_str().into(), &"common secret".into()]);
                     let text = format!("{own} {own}");

@@ -21,7 +21,7 @@ use super::EMAIL;
 pub const ADDITIONAL_KEYS: usize = 2;
 
 /// A hostile upstream; it runs until the test ends. It lists `key_1` and `key_2` and revokes none. Only `EMAIL` can log
-/// in. The usage of a key needs a token from a refresh, and the first refresh is refused.
+/// in. The usage of a key needs a token from a refresh, and the first refresh fails.
 #[derive(Clone)]
 pub struct Hostile {
     pub base_url: String,
@@ -132,7 +132,7 @@ async fn refresh(State(state): Shared, headers: HeaderMap) -> Answer {
     let mut known = state.lock().unwrap();
     known.refreshes += 1;
     if known.refreshes == 1 {
-        return Err(known.refusal(StatusCode::CONFLICT, &headers, ""));
+        return Err(known.refusal(StatusCode::INTERNAL_SERVER_ERROR, &headers, ""));
     }
     Ok(Json(known.session()))
 }

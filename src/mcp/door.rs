@@ -178,8 +178,8 @@ impl ServerHandler for BondMcp {
         let (server, scopes) = self.asked_by(&context)?;
         let read = server.bounded(Box::pin(server.resource(&request.uri, scopes)));
         let read = read.instrument(span_of(&context)).await;
-        let content = read.map_err(ToolError::into_protocol_error).flatten();
-        let read = server.guard.resource(&request.uri, content).await.map_err(Guarded::into_inner)?;
+        let found = read.map_err(ToolError::into_protocol_error).flatten();
+        let read = server.guard.resource(&request.uri, found).await.map_err(Guarded::into_inner)?;
         let mut read = read.into_inner();
         (read.ttl_ms, read.cache_scope) = cache_hints(&context, RESOURCE_TTL_MS, CacheScope::Private);
         Ok(read.into())

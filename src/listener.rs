@@ -140,10 +140,10 @@ impl Connection {
         let service = service_fn(|mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
             let in_flight = InFlight(Arc::clone(&self));
-            let response = router.call(request.map(|body| Asked::new(body, Arc::clone(&self))));
+            let response = router.call(request.map(|body| RequestBody::new(body, Arc::clone(&self))));
             async move {
                 let response: Response = response.await?;
-                Ok::<_, Infallible>(response.map(|body| Answer { body, _in_flight: in_flight }))
+                Ok::<_, Infallible>(response.map(|body| ResponseBody { body, _in_flight: in_flight }))
             }
         });
         let mut builder = http1::Builder::new();
@@ -183,16 +183,16 @@ impl Drop for InFlight {
 
 /// The body of a request. Its connection is busy once it has arrived completely, so that a client that never ends one
 /// does not keep its place.
-struct Asked {
+struct RequestBody {
     body: Incoming,
     connection: Arc<Connection>,
 }
 
-impl Asked {
+impl RequestBody {
     fn new(body: Incoming, connection: Arc<Connection>) -> Self {
-        let asked = Self { body, connection };
-        asked.note_the_end();
-        asked
+        let this = Self { body, connection };
+        this.note_the_end();
+        this
     }
 
     fn note_the_end(&self) {
@@ -202,7 +202,7 @@ impl Asked {
     }
 }
 
-impl HttpBody for Asked {
+impl HttpBody for RequestBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -225,12 +225,12 @@ impl HttpBody for Asked {
 }
 
 /// The body of a response; the connection is busy until it is sent.
-struct Answer {
+struct ResponseBody {
     body: Body,
     _in_flight: InFlight,
 }
 
-impl HttpBody for Answer {
+impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = axum::Error;
 

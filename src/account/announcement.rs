@@ -1,5 +1,6 @@
-//! A notice to the other processes of the same account: that somebody is signing in just now, and where. It is stored
-//! encrypted in the vault beside the account's record, under a lease of its own that tells whether its writer still lives.
+//! The announcement to the other processes of the same account that somebody is signing in just now, and where. It is
+//! stored encrypted in the vault beside the account's record, under a lease of its own that tells whether its writer
+//! still lives.
 
 use std::time::Duration;
 
@@ -9,14 +10,14 @@ use crate::{
     vault::{self, Record, RecordId, RecordKind},
 };
 
-/// What a notice is in the vault.
+/// Its kind of record.
 const KIND: RecordKind = RecordKind::new("sign-in");
 
-/// How long a notice counts without a sign of life: what others wait, at most, for a process that died.
+/// How long an announcement is valid without a heartbeat: what others wait, at most, for a process that died.
 const LEASE: Duration = Duration::from_secs(3);
 
 impl Account {
-    /// Takes or keeps the right to write the notice; `false` while another holder lives.
+    /// Takes or keeps the right to write the announcement; `false` while another holder lives.
     pub async fn acquire_announcement_lease(&self, holder: &str) -> Result<bool, Error> {
         let vault = self.inner.store.vault().await?;
         Ok(vault.acquire_lease(&self.announcement_id(), holder, LEASE).await?)
@@ -27,18 +28,18 @@ impl Account {
         Ok(vault.release_lease(&self.announcement_id(), holder).await?)
     }
 
-    /// Whether the process lives that has the right to write the notice.
+    /// Whether the process lives that has the right to write the announcement.
     pub async fn is_announcer_alive(&self) -> Result<bool, Error> {
         Ok(self.inner.store.vault().await?.is_leased(&self.announcement_id()).await?)
     }
 
-    /// Waits until the notice is newer than `seen` or that process has ended, but at most for as long as others wait for
-    /// a process that died.
+    /// Waits until the announcement is newer than `seen` or that process has ended, but at most for as long as others wait
+    /// for a process that died.
     pub async fn announcement_wait(&self, seen: u64) -> Result<(), Error> {
         Ok(self.inner.store.vault().await?.lease_wait(&self.announcement_id(), seen, LEASE).await?)
     }
 
-    /// Replaces the notice with `text`, which the vault keeps for `lifetime`. Only the holder of that right does so.
+    /// Replaces the announcement with `text`, which the vault keeps for `lifetime`. Only the holder of that right does so.
     pub async fn publish_announcement(&self, text: &[u8], lifetime: Duration) -> Result<(), Error> {
         let (vault, id) = (self.inner.store.vault().await?, self.announcement_id());
         loop {
@@ -50,7 +51,7 @@ impl Account {
         }
     }
 
-    /// The notice as it was posted last.
+    /// Returns the latest announcement.
     pub async fn announcement(&self) -> Result<Option<Record>, Error> {
         Ok(self.inner.store.vault().await?.read(&self.announcement_id()).await?)
     }

@@ -42,7 +42,7 @@ use crate::{
 
 impl Hosted {
     pub(super) fn sign_in_routes(&self) -> Router {
-        let show = |method| get(move |visit: Visit| std::future::ready(visit.show(method)));
+        let show = |method| get(move |request: PageRequest| std::future::ready(request.show(method)));
         let file =
             |kind, content: &'static str| get(move || std::future::ready(([(CONTENT_TYPE, kind)], content)));
         let place = std::sync::Arc::clone(self.sign_in_pages().place());
@@ -107,35 +107,35 @@ impl From<LoginForm> for Login {
     }
 }
 
-async fn sign_in(visit: Visit, Form(given): Form<LoginForm>) -> Response {
-    match visit.refusal(&given.form_token) {
+async fn sign_in(request: PageRequest, Form(given): Form<LoginForm>) -> Response {
+    match request.refusal(&given.form_token) {
         Some(refusal) => refusal,
-        None => run_to_completion(visit.sign_in(given.into())).await,
+        None => run_to_completion(request.sign_in(given.into())).await,
     }
 }
 
-async fn create(visit: Visit, Form(given): Form<LoginForm>) -> Response {
-    match visit.refusal(&given.form_token) {
+async fn create(request: PageRequest, Form(given): Form<LoginForm>) -> Response {
+    match request.refusal(&given.form_token) {
         Some(refusal) => refusal,
-        None => run_to_completion(visit.create(given.into())).await,
+        None => run_to_completion(request.create(given.into())).await,
     }
 }
 
-async fn use_demo(visit: Visit, Form(given): Form<ButtonForm>) -> Response {
-    let Some(demo) = visit.hosted.sign_in_pages().demo().cloned() else {
-        return visit.notice(Notice::Unknown);
+async fn use_demo(request: PageRequest, Form(given): Form<ButtonForm>) -> Response {
+    let Some(demo) = request.hosted.sign_in_pages().demo().cloned() else {
+        return request.notice(Notice::Unknown);
     };
-    if let Some(refusal) = visit.refusal(&given.form_token) {
+    if let Some(refusal) = request.refusal(&given.form_token) {
         return refusal;
     }
     let login = Login { email: demo.email.to_owned(), password: demo.password };
-    run_to_completion(visit.sign_in(login)).await
+    run_to_completion(request.sign_in(login)).await
 }
 
-async fn go_back(visit: Visit, Form(given): Form<ButtonForm>) -> Response {
-    match visit.refusal(&given.form_token) {
+async fn go_back(request: PageRequest, Form(given): Form<ButtonForm>) -> Response {
+    match request.refusal(&given.form_token) {
         Some(refusal) => refusal,
-        None => run_to_completion(visit.go_back()).await,
+        None => run_to_completion(request.go_back()).await,
     }
 }
 
@@ -147,7 +147,7 @@ async fn run_to_completion(work: impl Future<Output = Response> + Send + 'static
 }
 
 /// A browser on a page.
-struct Visit {
+struct PageRequest {
     hosted: Hosted,
     page: PublicPage,
     browser: Browser,
@@ -159,7 +159,7 @@ struct Visit {
     attempt: Option<Attempt>,
 }
 
-impl FromRequestParts<Hosted> for Visit {
+impl FromRequestParts<Hosted> for PageRequest {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, hosted: &Hosted) -> Result<Self, Response> {
@@ -186,7 +186,7 @@ impl FromRequestParts<Hosted> for Visit {
     }
 }
 
-impl Visit {
+impl PageRequest {
     /// Shows the page as it is now: while it is open, the form of `method` or that for signing in.
     fn show(&self, method: Option<SignInMethod>) -> Response {
         let answer = match (self.page.purpose(), self.page.state()) {

@@ -48,7 +48,7 @@ const BOUNDS: Bounds = Bounds { connections: 4096, head_timeout: Duration::from_
 const SWEEP_INTERVAL: Duration = Duration::from_hours(1);
 
 /// Time for the answers to calls that are ended because the server stops, and for what it does in the background.
-const LAST_ANSWERS: Duration = Duration::from_secs(2);
+const RESPONSE_GRACE_PERIOD: Duration = Duration::from_secs(2);
 
 /// How the server stops.
 #[derive(Clone, Copy, Debug)]
@@ -157,7 +157,7 @@ impl HostedHttp {
         }
         sweeping.abort();
         inner.tasks.close();
-        if time::timeout(LAST_ANSWERS, inner.tasks.wait()).await.is_err() {
+        if time::timeout(RESPONSE_GRACE_PERIOD, inner.tasks.wait()).await.is_err() {
             tracing::warn!("grants that have ended are released at the next start");
         }
     }
@@ -170,7 +170,7 @@ impl HostedHttp {
         inner.draining.cancel();
         time::sleep(drain.timeout).await;
         inner.stopping.cancel();
-        time::sleep(LAST_ANSWERS).await;
+        time::sleep(RESPONSE_GRACE_PERIOD).await;
     }
 
     /// Looks for what has expired or was left behind, now and every hour.

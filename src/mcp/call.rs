@@ -27,7 +27,7 @@ use super::{
     progress,
     spending::Price,
     tool_error::ToolError,
-    tools::{Outcome, ToolSpec},
+    tools::{Content, Outcome, ToolSpec},
 };
 use crate::{
     account::{self, Account},
@@ -156,8 +156,13 @@ impl OwnerServer {
             (Err(_), None) => CallOutcome::named("refused"),
         };
         record.end(self, outcome);
-        // Another process may have renewed the session meanwhile: its token is a secret to look for.
-        let answer = match self.account.refresh_if_changed(came).await {
+        // Another process may have renewed the session meanwhile: its token is a secret to look for. It is in no answer
+        // that was sent before.
+        let looked = match &answer {
+            Ok(Answer::Done(done)) if matches!(done.result, Content::Repeated(_)) => Ok(()),
+            _ => self.account.refresh_if_changed(came).await,
+        };
+        let answer = match looked {
             // What was billed is not lost for that.
             Err(error) if !sent.get() => Ok(ToolError::from(error).into()),
             _ => answer,

@@ -258,11 +258,14 @@ fn text_length(value: &Value) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::{Pin, pin};
+
     use super::*;
     use crate::{
         error::Kind,
         mcp::{tool_error::ToolError, tools::Outcome},
     };
+    use futures_util::FutureExt as _;
     use proptest::prelude::*;
     use rmcp::model::{ElicitRequest, InputRequests};
     use serde_json::json;
@@ -329,6 +332,32 @@ mod tests {
         assert!(guard.repeated(&source).is_none());
         assert!(!text(guard.structured(content())).contains("first one"));
         assert!(!text(guard.structured(repeated())).contains("first one"));
+    }
+
+    #[test]
+    fn what_is_large_and_what_a_resource_holds_is_looked_at_apart_from_the_async_workers() {
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+        runtime.block_on(async {
+            let (release, released) = std::sync::mpsc::channel::<()>();
+            let busy = tokio::task::spawn_blocking(move || released.recv());
+            let guard = guard();
+            let answer = |result: &Value| guard.answer(Ok(Answer::Done(Outcome::of(result).unwrap())));
+            assert!(answer(&json!({"text": "short"})).now_or_never().is_some());
+            let mut waiting = [
+                pin!(answer(&json!({"text": "blood pressure ".repeat(LARGE / 10)})).map(drop))
+                    as Pin<&mut dyn Future<Output = ()>>,
+                pin!(answer(&json!({"numbers": vec![1; LARGE]})).map(drop)),
+                pin!(guard.resource("bondmcp://models", Ok(json!({"a": 1}))).map(drop)),
+            ];
+            for one in &mut waiting {
+                assert!(one.now_or_never().is_none());
+            }
+            drop(release);
+            for one in waiting {
+                one.await;
+            }
+            busy.await.unwrap().unwrap_err();
+        });
     }
 
     #[tokio::test]

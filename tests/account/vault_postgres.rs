@@ -1,6 +1,6 @@
 //! The vault in PostgreSQL: lost connections, restarts, what is heard of changes, and what its errors say.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use crate::common::{
     fast_time::fast,
@@ -17,7 +17,7 @@ use sqlx::{Connection as _, PgConnection, Postgres, Transaction};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{Notify, watch},
     task::JoinHandle,
 };
 
@@ -132,8 +132,11 @@ async fn lost_connections_fail_no_call_and_all_may_have_changed_meanwhile() {
 async fn writers_lose_nothing_while_their_connections_are_lost() {
     let Some(database) = postgres::database() else { return };
     open(&database.url).await.unwrap().close().await;
-    let writers = join_all((0..4).map(|_| open(&database.url))).await.into_iter().map(|vault| {
-        let vault = vault.unwrap();
+    // Connections are lost when something was written since the last time, however slow the machine is.
+    let progress = Arc::new(Notify::new());
+    let vaults = join_all((0..4).map(|_| open(&database.url))).await;
+    let writers = vaults.into_iter().map(|vault| {
+        let (vault, progress) = (vault.unwrap(), Arc::clone(&progress));
         tokio::spawn(async move {
             let mut written = 0_u32;
             while written < 50 {
@@ -141,19 +144,25 @@ async fn writers_lose_nothing_while_their_connections_are_lost() {
                 let count = record.as_ref().map_or(0, |record| record.plaintext[0]);
                 let version = record.map(|record| record.version);
                 match vault.write(&id("a"), version, &[count + 1], None).await {
+                    Ok(_) if written % 5 == 4 => {
+                        written += 1;
+                        progress.notify_one();
+                    }
                     Ok(_) => written += 1,
                     Err(error) => assert_eq!(error, Error::Conflict),
                 }
             }
         })
     });
-    let writers: Vec<_> = writers.collect();
-    while !writers.iter().all(tokio::task::JoinHandle::is_finished) {
-        database.disconnect();
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    for writer in writers {
-        writer.await.unwrap();
+    let mut writers = join_all(writers);
+    let ended = loop {
+        tokio::select! {
+            ended = &mut writers => break ended,
+            () = progress.notified() => database.disconnect(),
+        }
+    };
+    for writer in ended {
+        writer.unwrap();
     }
     // A write that was made twice, or was thought to have failed, would have changed one of the two.
     let record = open(&database.url).await.unwrap().read(&id("a")).await.unwrap().unwrap();

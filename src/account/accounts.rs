@@ -42,8 +42,6 @@ struct Shared {
     client: Client,
     clock: Clock,
     redactor: Redactor,
-    /// Of the operator's own profile.
-    profile_redactor: Redactor,
     vault: Arc<SharedVault>,
     audit: Arc<Audit>,
     /// Tasks that run to their end even when their caller is gone.
@@ -71,7 +69,6 @@ impl Accounts {
             command_line: command_line.into(),
             client,
             clock,
-            profile_redactor: redactor.scope(),
             redactor,
             vault: Arc::new(SharedVault::new(settings)),
             audit: Arc::new(Audit::new(settings.data_dir.clone())),
@@ -159,7 +156,7 @@ impl Shared {
     fn account(&self, owner: &Owner) -> Inner {
         let (environment, redactor) = match owner {
             Owner::Profile(profile) if *profile == self.profile => {
-                (self.environment.clone(), self.profile_redactor.clone())
+                (self.environment.clone(), self.redactor.scope())
             }
             Owner::Profile(_) | Owner::Subject(_) => {
                 (EnvironmentCredentials::default(), self.redactor.scope_among_many())

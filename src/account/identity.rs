@@ -17,12 +17,12 @@ impl Account {
     pub fn identity(&self) -> Option<Identity> {
         let memory = self.remembered()?;
         let record = &memory.record;
-        let signed_in = record.session.as_ref().and(record.email.clone());
-        let uses_key = record.uses_own_key() || self.inner.environment.api_key.is_some();
-        let name = signed_in.filter(|_| !uses_key).or_else(|| {
-            let has_credential = record.own_key.is_some() || record.session.is_some();
-            (uses_key && has_credential).then(|| "the owner of an API key".to_owned())
-        })?;
+        let is_signed_in = record.session.is_some() || record.uses_own_key();
+        let name = if record.uses_own_key() || self.inner.environment.api_key.is_some() {
+            is_signed_in.then(|| "the owner of an API key".to_owned())?
+        } else {
+            record.session.as_ref().and(record.email.clone())?
+        };
         Some(Identity { generation: record.generation, name })
     }
 }

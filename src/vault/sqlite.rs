@@ -283,16 +283,12 @@ impl Sqlite {
         Ok(deleted.rows_affected() == 1)
     }
 
-    /// Deletes expired records, and leases that ended; returns how many.
+    /// Deletes expired records, and leases that ended; returns how many records.
     pub async fn purge_expired(&self) -> Result<u64, Error> {
-        let mut deleted = 0;
-        let records = concat!("DELETE FROM records WHERE expires <= ", now!());
-        let leases = concat!("DELETE FROM leases WHERE until <= ", now!());
-        for query in [records, leases] {
-            let outcome = sqlx::query(query).execute(&self.0).await.map_err(|error| failure(&error))?;
-            deleted += outcome.rows_affected();
-        }
-        Ok(deleted)
+        let delete = async |query| sqlx::query(query).execute(&self.0).await.map_err(|error| failure(&error));
+        delete(concat!("DELETE FROM leases WHERE until <= ", now!())).await?;
+        let records = delete(concat!("DELETE FROM records WHERE expires <= ", now!())).await?;
+        Ok(records.rows_affected())
     }
 
     /// Puts `new` in the place of the known text `old`; returns whether that was there.

@@ -1,6 +1,6 @@
 //! The vault in PostgreSQL: lost connections, restarts, what is heard of changes, and what its errors say.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use crate::common::{
     fast_time::fast,
@@ -17,7 +17,7 @@ use sqlx::{Connection as _, PgConnection, Postgres, Transaction};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
-    sync::{Notify, watch},
+    sync::watch,
     task::JoinHandle,
 };
 
@@ -132,33 +132,37 @@ async fn lost_connections_fail_no_call_and_all_may_have_changed_meanwhile() {
 async fn writers_lose_nothing_while_their_connections_are_lost() {
     let Some(database) = postgres::database() else { return };
     open(&database.url).await.unwrap().close().await;
-    // Connections are lost when something was written since the last time, however slow the machine is.
-    let progress = Arc::new(Notify::new());
+    // Connections are lost once each writer has been answered since the last time, so that no statement loses more of
+    // them than it is run again, however slow the machine is.
+    let answers = watch::Sender::new([0_u32; 4]);
     let vaults = join_all((0..4).map(|_| open(&database.url))).await;
-    let writers = vaults.into_iter().map(|vault| {
-        let (vault, progress) = (vault.unwrap(), Arc::clone(&progress));
+    let writers = vaults.into_iter().enumerate().map(|(writer, vault)| {
+        let (vault, answers) = (vault.unwrap(), answers.clone());
         tokio::spawn(async move {
-            let mut written = 0_u32;
+            let mut written = 0;
             while written < 50 {
                 let record = vault.read(&id("a")).await.unwrap();
                 let count = record.as_ref().map_or(0, |record| record.plaintext[0]);
                 let version = record.map(|record| record.version);
                 match vault.write(&id("a"), version, &[count + 1], None).await {
-                    Ok(_) if written % 5 == 4 => {
-                        written += 1;
-                        progress.notify_one();
-                    }
                     Ok(_) => written += 1,
                     Err(error) => assert_eq!(error, Error::Conflict),
                 }
+                answers.send_modify(|answers| answers[writer] += 1);
             }
+            answers.send_modify(|answers| answers[writer] = u32::MAX);
         })
     });
     let mut writers = join_all(writers);
+    let mut answered = answers.subscribe();
     let ended = loop {
+        let before = *answered.borrow();
+        let each_was = |now: &[u32; 4]| {
+            now.iter().zip(before).all(|(now, before)| *now == u32::MAX || *now > before + 1)
+        };
         tokio::select! {
             ended = &mut writers => break ended,
-            () = progress.notified() => database.disconnect(),
+            _ = answered.wait_for(each_was) => database.disconnect(),
         }
     };
     for writer in ended {

@@ -89,7 +89,7 @@ pub struct Refusal {
     pub code: Option<String>,
     /// The upstream's message, redacted and shortened.
     pub message: Option<String>,
-    /// The wait from `Retry-After` or `X-RateLimit-Reset`.
+    /// The wait from `Retry-After`, or after a 429 from `X-RateLimit-Reset`.
     pub retry_after: Option<Duration>,
     /// The host that answered.
     pub host: String,
@@ -150,7 +150,9 @@ impl Error {
     pub fn is_certainly_unprocessed(&self) -> bool {
         match self {
             Self::Refused(refusal) | Self::LoginRejected(refusal) | Self::AccountExists(refusal) => {
-                refusal.status < 500 || refusal.is_load_shed()
+                // Gateways and frameworks also answer so when the processing takes too long: 408, and nginx's 499.
+                let is_time_out = matches!(refusal.status, 408 | 499);
+                refusal.status < 500 && !is_time_out || refusal.is_load_shed()
             }
             // The other redirects ask for the same request elsewhere (RFC 9110, 15.4). After a POST, 303 and in
             // practice 302 lead to the result of a processed request.
@@ -246,7 +248,7 @@ impl Refusal {
             status: status.as_u16(),
             code: code.map(presentable),
             message: message.map(presentable),
-            retry_after: retry_after(headers, now),
+            retry_after: retry_after(status, headers, now),
             host: base_url.host(),
             base_url: base_url.to_string(),
         }
@@ -447,9 +449,9 @@ fn validation_problem(problem: &Value) -> Option<String> {
     Some(if place.is_empty() { message.to_owned() } else { format!("{}: {message}", place.join(".")) })
 }
 
-/// `Retry-After` in seconds or as an HTTP date (RFC 9110, 10.2.3), else `X-RateLimit-Reset` in epoch seconds when
-/// nothing remains.
-pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+/// `Retry-After` in seconds or as an HTTP date (RFC 9110, 10.2.3), else after a 429 `X-RateLimit-Reset` in epoch seconds
+/// when nothing remains. Other answers have that header too, and it says nothing about them.
+pub(super) fn retry_after(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
     if let Some(value) = text(RETRY_AFTER.as_str()) {
         if let Ok(seconds) = value.parse() {
@@ -459,7 +461,7 @@ pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duratio
             return Some(until(date.into(), now));
         }
     }
-    if text("x-ratelimit-remaining")? != "0" {
+    if status != StatusCode::TOO_MANY_REQUESTS || text("x-ratelimit-remaining")? != "0" {
         return None;
     }
     let reset = Timestamp::from_timestamp(text("x-ratelimit-reset")?.parse().ok()?, 0)?;
@@ -543,5 +545,23 @@ mod tests {
         );
         assert_eq!(wait(&[("x-ratelimit-remaining", "3"), ("x-ratelimit-reset", "1000009")]), None);
         assert_eq!(wait(&[("retry-after", "soon")]), None);
+    }
+
+    #[test]
+    fn a_server_error_is_no_proof_that_nothing_was_processed_because_the_limit_is_reached() {
+        let reached = [("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1000001")];
+        for (status, headers, unprocessed) in [
+            (503, &reached[..], false),
+            (503, &[("retry-after", "1")], true),
+            (500, &reached, false),
+            (429, &reached, true),
+            (408, &[], false),
+            (499, &[], false),
+            (422, &reached, true),
+        ] {
+            let error = Error::Refused(Box::new(refusal(status, headers, "")));
+            assert_eq!(error.is_certainly_unprocessed(), unprocessed, "{status} {headers:?}");
+            assert!(unprocessed || !error.should_retry_billed(), "{status} {headers:?}");
+        }
     }
 }

@@ -235,7 +235,7 @@ impl Client {
         let status = response.status();
         let headers = std::mem::take(response.headers_mut());
         if admitted.is_some() {
-            self.rate_limiter.observe(status.as_u16(), &headers, self.shared.clock.now());
+            self.rate_limiter.observe(status, &headers, self.shared.clock.now());
         }
         drop(admitted);
         if status.is_redirection() {

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -71,7 +71,7 @@ impl RateLimiter {
     }
 
     /// Takes the figures from the `headers` of a response received at `now`.
-    pub fn observe(&self, status: u16, headers: &HeaderMap, now: Timestamp) {
+    pub fn observe(&self, status: StatusCode, headers: &HeaderMap, now: Timestamp) {
         let mut known = self.known();
         let from_now = |wait: Duration| Instant::now() + wait.min(MAX_WINDOW);
         if let Some(figures) = allowance(headers) {
@@ -91,8 +91,8 @@ impl RateLimiter {
                 known.allowance = Some(Allowance { remaining, resets_at: now + wait, ..figures });
             }
         }
-        if status == 429
-            && let Some(wait) = retry_after(headers, now)
+        if status == StatusCode::TOO_MANY_REQUESTS
+            && let Some(wait) = retry_after(status, headers, now)
         {
             known.blocked_until = Some(from_now(wait));
         }
@@ -170,7 +170,7 @@ mod tests {
     async fn a_request_that_would_be_refused_is_not_sent() {
         let limiter = RateLimiter::default();
         drop(limiter.admit().await.unwrap());
-        limiter.observe(200, &reported(1, 30), now());
+        limiter.observe(StatusCode::OK, &reported(1, 30), now());
         drop(limiter.admit().await.unwrap());
         let refusal = limiter.admit().await.unwrap_err();
         assert_eq!(refusal, Error::RateLimited { retry_after: Duration::from_secs(30) });
@@ -183,28 +183,28 @@ mod tests {
     async fn requests_on_their_way_count() {
         let limiter = RateLimiter::default();
         let (one, two) = (limiter.admit().await.unwrap(), limiter.admit().await.unwrap());
-        limiter.observe(200, &reported(2, 30), now());
+        limiter.observe(StatusCode::OK, &reported(2, 30), now());
         drop(one);
         assert_eq!(limiter.allowance().unwrap().remaining, 1);
         // A response that arrived out of order.
-        limiter.observe(200, &reported(5, 30), now());
+        limiter.observe(StatusCode::OK, &reported(5, 30), now());
         drop(two);
         assert_eq!(limiter.allowance().unwrap().remaining, 1);
-        limiter.observe(200, &reported(10, 90), now());
+        limiter.observe(StatusCode::OK, &reported(10, 90), now());
         assert_eq!(limiter.allowance().unwrap().remaining, 10);
-        limiter.observe(200, &reported(0, 30), now());
+        limiter.observe(StatusCode::OK, &reported(0, 30), now());
         assert_eq!(limiter.allowance().unwrap().remaining, 10);
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_absurd_reset_counts_for_a_minute_at_most() {
         let limiter = RateLimiter::default();
-        limiter.observe(200, &reported(0, i64::from(u32::MAX)), now());
+        limiter.observe(StatusCode::OK, &reported(0, i64::from(u32::MAX)), now());
         assert_eq!(limiter.allowance().unwrap().resets_at, now() + MAX_WINDOW);
         let refusal = limiter.admit().await.unwrap_err();
         assert_eq!(refusal, Error::RateLimited { retry_after: MAX_WINDOW });
         tokio::time::advance(MAX_WINDOW).await;
-        limiter.observe(200, &reported(7, 90), now() + MAX_WINDOW);
+        limiter.observe(StatusCode::OK, &reported(7, 90), now() + MAX_WINDOW);
         assert_eq!(limiter.allowance().unwrap().remaining, 7);
     }
 
@@ -213,9 +213,9 @@ mod tests {
         let limiter = RateLimiter::default();
         let headers =
             |seconds: &str| HeaderMap::from_iter([(http::header::RETRY_AFTER, seconds.parse().unwrap())]);
-        limiter.observe(429, &headers("1"), now());
+        limiter.observe(StatusCode::TOO_MANY_REQUESTS, &headers("1"), now());
         drop(limiter.admit().await.unwrap());
-        limiter.observe(429, &headers("86400"), now());
+        limiter.observe(StatusCode::TOO_MANY_REQUESTS, &headers("86400"), now());
         let refusal = limiter.admit().await.unwrap_err();
         assert_eq!(refusal, Error::RateLimited { retry_after: MAX_WINDOW });
         limiter.reset();

@@ -62,8 +62,8 @@ pub enum Fault {
     Oversize,
     /// 307 to this address.
     Redirect(String),
-    /// The request is processed, then answered with a redirect of this status.
-    ProcessThenRedirect(u16),
+    /// The request is processed, then answered with this status, and a `Location`.
+    ProcessThenStatus(u16),
     /// 200 with this JSON.
     Answer(Value),
 }
@@ -251,10 +251,11 @@ impl Fault {
                 let location = HeaderValue::try_from(address).unwrap_or(HeaderValue::from_static("/"));
                 (StatusCode::TEMPORARY_REDIRECT, [(LOCATION, location)]).into_response()
             }
-            Self::ProcessThenRedirect(status) => {
-                next.run(request).await;
-                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::SEE_OTHER);
-                (status, [(LOCATION, "/elsewhere")]).into_response()
+            Self::ProcessThenStatus(status) => {
+                let mut response = next.run(request).await;
+                *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::SEE_OTHER);
+                response.headers_mut().insert(LOCATION, HeaderValue::from_static("/elsewhere"));
+                response
             }
             Self::Answer(body) => Json(body).into_response(),
         }

@@ -176,7 +176,7 @@ async fn a_key_id_from_an_agent_is_never_repeated_and_one_that_is_no_id_is_not_s
 #[tokio::test(flavor = "multi_thread")]
 async fn a_creation_that_is_answered_with_303_reports_the_key_that_it_made() {
     let (sandbox, place, id) = with_a_key().await;
-    sandbox.faults().next(CREATE, Fault::ProcessThenRedirect(303));
+    sandbox.faults().next(CREATE, Fault::ProcessThenStatus(303));
     let (code, _, told) = place.run(&["keys", "create", "--name", "other"]).await;
     assert_eq!(code, Some(1));
     let live = sandbox.live_keys(EMAIL);

@@ -16,6 +16,7 @@ use bondmcp_server::{
 };
 
 const MODELS: &str = "GET /health-ai/models";
+const ANALYZE: &str = "POST /health-ai/analyze";
 const CREATE: &str = "POST /auth/api-keys";
 
 /// A time-out by the [fast](crate::common::fast_time) clock: a request arrives before it passes, however busy the machine.
@@ -209,7 +210,6 @@ fn question() -> AnalysisRequest {
 
 #[tokio::test]
 async fn a_billed_request_that_may_have_been_processed_is_not_repeated_and_says_so() {
-    const ANALYZE: &str = "POST /health-ai/analyze";
     let (sandbox, client, token) = signed_in(SandboxConfig::default()).await;
     assert_eq!(client.analyze(&token, &question(), &Sent::default()).await.unwrap().cost, Some(0.05));
     let hasty = self::client(&sandbox, HASTY);
@@ -221,8 +221,8 @@ async fn a_billed_request_that_may_have_been_processed_is_not_repeated_and_says_
         (Fault::DropMidBody, &client, Error::Broken { host: host(), cause: BreakCause::Closed }),
         (Fault::OtherShape, &client, Error::Unreadable { host: host() }),
         (Fault::Oversize, &client, Error::Oversize { host: host(), limit: 4 << 20 }),
-        (Fault::ProcessThenRedirect(303), &client, Error::Redirected { host: host(), status: 303 }),
-        (Fault::ProcessThenRedirect(302), &client, Error::Redirected { host: host(), status: 302 }),
+        (Fault::ProcessThenStatus(303), &client, Error::Redirected { host: host(), status: 303 }),
+        (Fault::ProcessThenStatus(302), &client, Error::Redirected { host: host(), status: 302 }),
     ] {
         let before = sandbox.count(ANALYZE);
         sandbox.faults().next(ANALYZE, fault.clone());
@@ -244,18 +244,37 @@ async fn a_billed_request_that_may_have_been_processed_is_not_repeated_and_says_
 async fn a_post_that_is_answered_with_303_or_302_may_have_been_processed_and_with_another_redirect_not() {
     let (sandbox, client, token) = signed_in(SandboxConfig::default()).await;
     for (code, unprocessed) in [(301, true), (307, true), (308, true), (302, false), (303, false)] {
-        sandbox.faults().next(CREATE, Fault::ProcessThenRedirect(code));
+        sandbox.faults().next(CREATE, Fault::ProcessThenStatus(code));
         let error = client.create_api_key(&token, &wanted("ci")).await.unwrap_err();
         assert_eq!(error.is_certainly_unprocessed(), unprocessed, "{code}");
-        sandbox.faults().next("POST /health-ai/analyze", Fault::ProcessThenRedirect(code));
+        sandbox.faults().next(ANALYZE, Fault::ProcessThenStatus(code));
         let error = client.analyze(&token, &question(), &Sent::default()).await.unwrap_err();
         assert_eq!(error.is_possibly_billed(), !unprocessed, "{code}");
     }
 }
 
+/// BondMCP says with each answer how much of the minute's limit is left: with the last one, nothing.
+#[tokio::test]
+async fn a_request_that_fails_with_the_last_one_of_the_minute_may_have_been_processed() {
+    for status in [503, 500, 408] {
+        let sandbox = sandbox(SandboxConfig::default()).await;
+        let password = random_password();
+        sandbox.add_account(EMAIL, &password, Plan::Free, true);
+        let client = client(&sandbox, Duration::from_secs(30));
+        let token = client.login(EMAIL, &password).await.unwrap().access_token;
+        while client.allowance().is_none_or(|allowance| allowance.remaining > 1) {
+            client.list_models(&token).await.unwrap();
+        }
+        sandbox.faults().next(ANALYZE, Fault::ProcessThenStatus(status));
+        let sent = Sent::default();
+        let error = client.analyze(&token, &question(), &sent).await.unwrap_err();
+        assert!(error.is_possibly_billed(), "{status}: {error:?}");
+        assert_eq!(sandbox.count(ANALYZE), 1, "{status}");
+    }
+}
+
 #[tokio::test]
 async fn a_billed_request_that_was_certainly_not_processed_is_repeated() {
-    const ANALYZE: &str = "POST /health-ai/analyze";
     let (sandbox, client, token) = signed_in(SandboxConfig::default()).await;
     for fault in [Fault::TooMany(None), Fault::TooMany(Some("0".to_owned())), Fault::Busy("0".to_owned())] {
         let before = sandbox.count(ANALYZE);

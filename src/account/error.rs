@@ -66,6 +66,9 @@ pub enum Error {
     /// The key is the one that the app's own calls are made with.
     #[error("this app's own API key cannot be revoked by the app")]
     GrantKey { page: Option<Arc<str>> },
+    /// The key is the one that the calls of another app are made with.
+    #[error("this API key is another app's")]
+    OtherGrantKey { page: Option<Arc<str>> },
     /// The person, the operator or the app has ended what the person had allowed.
     #[error("this app is no longer connected to BondMCP")]
     GrantEnded,
@@ -88,7 +91,9 @@ impl Error {
     /// Names the page on which a person sees the connected apps, where the error sends them there.
     #[must_use]
     pub fn with_page(mut self, address: &Arc<str>) -> Self {
-        if let Self::DailyLimit { page, .. } | Self::GrantKey { page } = &mut self {
+        if let Self::DailyLimit { page, .. } | Self::GrantKey { page } | Self::OtherGrantKey { page } =
+            &mut self
+        {
             *page = Some(Arc::clone(address));
         }
         self
@@ -251,6 +256,10 @@ impl From<&Error> for UserFacingError {
             Error::GrantKey { page } => report(
                 Kind::Forbidden,
                 format!("Rotate it to replace it. To end it, the person disconnects this app on {}.", page.as_deref().unwrap_or(CONNECTIONS)),
+            ),
+            Error::OtherGrantKey { page } => report(
+                Kind::Forbidden,
+                format!("To end it, the person disconnects that app on {}.", page.as_deref().unwrap_or(CONNECTIONS)),
             ),
             Error::GrantEnded => report(
                 Kind::InvalidCredentials,

@@ -4,9 +4,15 @@
 
 use std::time::Duration;
 
+use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
-use super::{Account, Authenticated, Error, Usd, record::Record, release::FORGOTTEN_FOR, session::Session};
+use super::{
+    Account, Authenticated, Error, Usd,
+    record::{Intent, Record},
+    release::FORGOTTEN_FOR,
+    session::Session,
+};
 use crate::bondmcp::wire::{CreateApiKey, Permission};
 
 /// What an account has because it is a grant's.
@@ -45,6 +51,29 @@ pub struct NewGrant {
     pub key_name: String,
     pub permissions: Vec<Permission>,
     pub daily_limit: Usd,
+}
+
+/// Number of characters of a grant's id in the name of its key.
+const GRANT_CHARS: usize = 8;
+
+/// Returns the name of a grant's API key: words for the person, the date, the reference of the authorization, and the
+/// start of the grant's id. One authorization makes several grants if the person tries again.
+pub fn grant_key_name(words: &str, date: NaiveDate, reference: &str, grant: &str) -> String {
+    format!("{words} {date} {reference}-{grant:.GRANT_CHARS$}")
+}
+
+/// Whether [`grant_key_name`] makes such names.
+fn is_grant_key_name(name: &str) -> bool {
+    let mut parts = name.rsplitn(3, ' ');
+    let (Some(unique), Some(date)) = (parts.next(), parts.next()) else { return false };
+    let is_unique = unique.split_once('-').is_some_and(|(reference, grant)| {
+        let is_reference = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit();
+        reference.len() == 8
+            && reference.chars().all(is_reference)
+            && grant.len() == GRANT_CHARS
+            && grant.chars().all(|c| c.is_ascii_hexdigit())
+    });
+    is_unique && date.parse::<NaiveDate>().is_ok()
 }
 
 impl Account {
@@ -96,17 +125,29 @@ impl Account {
         Ok(memory.record.session.as_ref().is_some_and(is_live))
     }
 
-    /// Fails if key `id` is the one that was created for the grant: it ends with the grant, by the person's decision.
+    /// Fails if this account is a grant's and the key is that of another grant: it is another app's.
+    pub async fn check_not_of_another_grant(&self, id: &str, name: &str) -> Result<(), Error> {
+        let record = &self.record().await?.record;
+        let is_another_grants = record.grant.is_some() && record.key(id).is_none() && is_grant_key_name(name);
+        if is_another_grants { Err(Error::OtherGrantKey { page: None }) } else { Ok(()) }
+    }
+
+    /// Fails if key `id` is the one that was created for the grant, or takes its place: it ends with the grant, by the
+    /// person's decision.
     pub async fn check_not_the_grants_key(&self, id: &str) -> Result<(), Error> {
         let memory = self.record().await?;
-        match &memory.record.grant {
-            Some(grant) if grant.key_id.as_deref() == Some(id) => Err(Error::GrantKey { page: None }),
-            _ => Ok(()),
-        }
+        if memory.record.is_grant_key(id) { Err(Error::GrantKey { page: None }) } else { Ok(()) }
     }
 }
 
 impl Record {
+    fn is_grant_key(&self, id: &str) -> bool {
+        let Some(key) = self.grant.as_ref().and_then(|grant| grant.key_id.as_deref()) else { return false };
+        let replaces_it =
+            |intent: &Intent| intent.replaces.as_deref() == Some(key) && intent.made.as_deref() == Some(id);
+        key == id || self.intents.iter().any(replaces_it)
+    }
+
     /// Fails if the account was that of a grant that has ended.
     pub fn check_open(&self) -> Result<(), Error> {
         match self.grant.as_ref().map(|grant| grant.phase) {
@@ -138,6 +179,28 @@ impl Record {
             && self.key(&id).is_some()
         {
             self.active_key = Some(id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_of_a_grant_is_known_by_its_name() {
+        let name = grant_key_name("Claude (claude.ai)", NaiveDate::default(), "K7QM2RTX", "0123456789abcdef");
+        assert_eq!(name, "Claude (claude.ai) 1970-01-01 K7QM2RTX-01234567");
+        assert!(is_grant_key_name(&name));
+        for other in [
+            "",
+            "ci",
+            "K7QM2RTX-01234567",
+            "ci K7QM2RTX-01234567",
+            "ci 2026-01-01 K7QM2RTX-0123456",
+            "ci 2026-01-01",
+        ] {
+            assert!(!is_grant_key_name(other), "{other}");
         }
     }
 }

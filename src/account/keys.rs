@@ -100,6 +100,11 @@ impl Account {
         self.check_not_the_grants_key(id).await?;
         let (account, id) = (self.clone(), id.to_owned());
         self.run_to_completion(async move {
+            if account.record().await?.record.grant.is_some()
+                && let Some(key) = account.upstream_keys().await?.iter().find(|key| key.id == id)
+            {
+                account.check_not_of_another_grant(&id, &key.name).await?;
+            }
             let revoked = account.revoke_upstream(&id).await;
             let known = account.reread().await?.record.key(&id).is_some();
             match revoked {
@@ -133,7 +138,7 @@ impl Account {
             {
                 return Err(Error::KeyNotStored);
             }
-            record.active_key = id.map(ToOwned::to_owned);
+            record.select_key(id);
             Ok(())
         };
         self.update(change).await?;

@@ -50,7 +50,7 @@ pub use self::{
     bearer::{Bearer, CredentialSource, RequiredCredential},
     budget::{DailyLimit, LimitSetBy, UsageTotals},
     error::{Error, SignInReason},
-    grant::NewGrant,
+    grant::{NewGrant, grant_key_name},
     identity::Identity,
     keys::{Key, KeyList, Unfinished},
     ledger::Settlement,

@@ -1,5 +1,6 @@
 //! After a crash: compares the intents in the vault with the upstream's list of keys and records the result, so that no
-//! key exists without a trace. It reports; revoking is the person's decision.
+//! key exists without a trace. It reports, and finishes rotations whose old key is revoked; revoking is the person's
+//! decision.
 
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use chrono::TimeDelta;
 use super::{
     Account, CachedRecord, Error,
     record::{Intent, Record},
+    rotation::is_active,
 };
 use crate::{bondmcp::wire::ApiKey, clock::Timestamp};
 
@@ -44,6 +46,10 @@ impl Account {
         }
         let now = self.inner.clock.now();
         let change = |record: &mut Record| {
+            for rotation in revoked_rotations(record, listed) {
+                record.replace_key(&rotation.old, &rotation.new);
+                record.end_intent(&rotation.intent);
+            }
             let stored: Vec<String> = record.keys.iter().map(|key| key.id.clone()).collect();
             for intent in &mut record.intents {
                 intent.orphans = orphans(intent, listed, &stored);
@@ -74,6 +80,22 @@ impl Account {
             }
         }
     }
+}
+
+/// A rotation that lacks its last step: the old key is revoked, and the new one is not yet in its place.
+struct Revoked {
+    intent: String,
+    old: String,
+    new: String,
+}
+
+fn revoked_rotations(record: &Record, listed: &[ApiKey]) -> Vec<Revoked> {
+    let revoked = |intent: &Intent| {
+        let (old, new) = (intent.replaces.clone()?, intent.made.clone()?);
+        let is_revoked = !is_active(listed, &old) && is_active(listed, &new) && record.key(&new).is_some();
+        is_revoked.then(|| Revoked { intent: intent.id.clone(), old, new })
+    };
+    record.intents.iter().filter_map(revoked).collect()
 }
 
 /// Whether another process may be making the key just now.

@@ -115,7 +115,17 @@ impl Record {
     pub fn forget_key(&mut self, id: &str) {
         self.keys.retain(|key| key.id != id);
         if self.active_key.as_deref() == Some(id) {
-            self.active_key = None;
+            self.select_key(None);
+        }
+    }
+
+    /// Selects the key that calls are made with. From or to a key that was pasted, that is as a sign-in: it may be
+    /// somebody else's.
+    pub fn select_key(&mut self, id: Option<&str>) {
+        let used_own_key = self.uses_own_key();
+        self.active_key = id.map(ToOwned::to_owned);
+        if self.uses_own_key() != used_own_key {
+            self.generation += 1;
         }
     }
 
@@ -286,6 +296,21 @@ mod tests {
         assert!(record.session.is_none() && record.password.is_none() && record.active().is_none());
         assert_eq!(record.keys.len(), 1);
         assert_eq!(record.generation, 4);
+    }
+
+    #[test]
+    fn a_change_from_or_to_a_pasted_key_counts_as_a_sign_in() {
+        let mut record = record();
+        let id = record.keys[0].id.clone();
+        record.own_key = Some("pasted".into());
+        let mut expected = record.generation;
+        for (chosen, changes) in [(None, true), (None, false), (Some(&*id), true), (Some(&*id), false)] {
+            record.select_key(chosen);
+            expected += u64::from(changes);
+            assert_eq!(record.generation, expected, "{chosen:?}");
+        }
+        record.forget_key(&id);
+        assert_eq!(record.generation, expected + 1);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Lifetime of a rotation's lease without a heartbeat: the longest time that others wait for a dead process.
-const LEASE: Duration = Duration::from_secs(2);
+const LEASE: Duration = Duration::from_secs(5);
 
 /// What the lease of a rotation is on.
 const KIND: RecordKind = RecordKind::new("rotation");
@@ -43,6 +43,7 @@ impl Account {
     async fn rotate(&self, id: &str) -> Result<Key, Error> {
         let listed = self.upstream_keys().await?;
         let old = listed.iter().find(|key| key.id == id && key.is_active).ok_or(Error::KeyNotFound)?;
+        self.check_not_of_another_grant(id, &old.name).await?;
         let memory = self.reread().await?;
         let made = if let Some(made) = memory.record.rotation(id) {
             made
@@ -61,8 +62,7 @@ impl Account {
         };
         self.switch_over(id, &made).await?;
         let change = |record: &mut Record| {
-            record.forget_key(id);
-            record.replace_grant_key(id, &made.id);
+            record.replace_key(id, &made.id);
             record.end_intent(&made.intent);
             Ok(())
         };
@@ -91,7 +91,11 @@ impl Account {
         }
         match self.revoke_upstream(old).await {
             Err(error) if error.is_not_found() => Ok(()),
-            Err(Error::Upstream(cause)) => Err(unfinished(cause)),
+            Err(Error::Upstream(cause)) => match self.upstream_keys().await {
+                // It was revoked, and only the answer was lost.
+                Ok(listed) if !is_active(&listed, old) => Ok(()),
+                _ => Err(unfinished(cause)),
+            },
             outcome => outcome,
         }
     }
@@ -135,7 +139,20 @@ impl Account {
     }
 }
 
+pub(super) fn is_active(listed: &[ApiKey], id: &str) -> bool {
+    listed.iter().any(|key| key.id == id && key.is_active)
+}
+
 impl Record {
+    /// Puts key `new` in the place of `old`, which was revoked.
+    pub(super) fn replace_key(&mut self, old: &str, new: &str) {
+        if self.active_key.as_deref() == Some(old) {
+            self.active_key = Some(new.to_owned());
+        }
+        self.forget_key(old);
+        self.replace_grant_key(old, new);
+    }
+
     /// The interrupted rotation of key `old` whose new key is stored. Older intents that created nothing may precede
     /// it.
     fn rotation(&self, old: &str) -> Option<Made> {

@@ -4,7 +4,7 @@ use chrono::NaiveDate;
 
 use super::pending::PendingAuthorization;
 use crate::{
-    account::Usd,
+    account::{Usd, grant_key_name},
     oauth::{AuthorizationRequest, ClientKind, GrantId, LOOPBACK_HOSTS, Scope, Scopes, Subject},
     secret::SecretString,
     text,
@@ -12,9 +12,6 @@ use crate::{
 
 /// Longest part of an API key's name that names the client, and that names its host.
 const MAX_NAME_CHARS: usize = 34;
-
-/// Number of characters of a grant's id in the name of its API key.
-const GRANT_CHARS: usize = 8;
 
 /// The form of the consent page, as it was sent.
 #[derive(Clone, Debug, Default)]
@@ -145,8 +142,7 @@ impl PendingAuthorization {
     }
 }
 
-/// Returns the name of a grant's API key at BondMCP, at most 100 characters: client, host, date, reference, and the start
-/// of the grant's id. One authorization makes several grants if the person tries again.
+/// Returns the name of a grant's API key at BondMCP, at most 100 characters: client, host, and what makes it unique.
 pub fn key_name(request: &AuthorizationRequest, grant: &GrantId, date: NaiveDate) -> String {
     let short = |text: &str| text::excerpt(text.trim(), MAX_NAME_CHARS);
     let host = match Destination::of(request) {
@@ -155,7 +151,7 @@ pub fn key_name(request: &AuthorizationRequest, grant: &GrantId, date: NaiveDate
     };
     let client = request.client.name.as_deref().map(short).filter(|name| !name.is_empty());
     let client = client.unwrap_or_else(|| "App".to_owned());
-    format!("{client} ({host}) {date} {}-{:.GRANT_CHARS$}", request.reference, grant.as_str())
+    grant_key_name(&format!("{client} ({host})"), date, &request.reference, grant.as_str())
 }
 
 /// A scope as a page offers it.

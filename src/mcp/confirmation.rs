@@ -52,6 +52,9 @@ impl Call<'_> {
         };
         // The tool reports that there is no such key.
         let Some(key) = list.keys.into_iter().find(|key| key.id == change.key_id) else { return Ok(None) };
+        if let Err(error) = self.account().check_not_of_another_grant(&key.id, &key.name).await {
+            return Ok(Some(ToolError::from(self.with_page(error)).into()));
+        }
         if !self.host.has_forms() {
             return Ok(self.named(change, &key).err().map(Into::into));
         }

@@ -16,6 +16,7 @@ use bondmcp_server::{
     sandbox::{Fault, Plan, RunningSandbox},
 };
 use chrono::TimeDelta;
+use std::time::Duration;
 
 const LIST: &str = "GET /auth/api-keys";
 const CREATE: &str = "POST /auth/api-keys";
@@ -23,7 +24,7 @@ const REVOKE: &str = "DELETE /auth/api-keys/{id}";
 const LOGOUT: &str = "POST /auth/logout";
 const MODELS: &str = "GET /health-ai/models";
 
-const KEY_NAME: &str = "Claude (claude.ai) 2026-11-29 K7QM2RTX";
+const KEY_NAME: &str = "Claude (claude.ai) 2026-11-29 K7QM2RTX-01234567";
 
 struct World {
     sandbox: RunningSandbox,
@@ -311,6 +312,49 @@ async fn the_grants_key_can_be_rotated_and_not_revoked() {
     models(&grant).await.unwrap();
     assert!(within(grant.release()).await.unwrap().is_empty());
     assert!(world.keys().is_empty());
+}
+
+#[tokio::test]
+async fn the_key_of_one_grant_cannot_be_ended_by_another_of_the_same_person() {
+    let world = World::new().await;
+    let one = world.opened("one").await;
+    let first = world.only_key();
+    let other = world.grant("other");
+    let name = KEY_NAME.replace("K7QM2RTX", "B2B2B2B2");
+    within(other.open_grant(world.session().await, new_grant(&name))).await.unwrap();
+    let revoked = within(other.revoke_key(&first)).await.unwrap_err();
+    let rotated = within(Box::pin(other.rotate_key(&first))).await.unwrap_err();
+    for refused in [revoked, rotated] {
+        assert!(matches!(refused, Error::OtherGrantKey { .. }), "{refused:?}");
+        assert!(UserFacingError::from(&refused).solution.contains("/connections"));
+    }
+    models(&one).await.unwrap();
+    // A key of nobody's grant is the person's.
+    let wanted = CreateApiKey { name: "laptop".into(), description: None, permissions: vec![] };
+    let laptop = within(one.create_key(wanted)).await.unwrap();
+    within(other.revoke_key(&laptop.id)).await.unwrap();
+}
+
+/// The process loses the answer to the revocation, and then cannot list the keys either.
+#[tokio::test]
+async fn a_rotation_of_the_grants_key_that_lacks_its_last_step_is_finished() {
+    let world = World::new().await;
+    let grant = world.opened("one").await;
+    let first = world.only_key();
+    world.sandbox.faults().next(LIST, Fault::Slow(Duration::ZERO));
+    world.sandbox.faults().next(LIST, Fault::Status(400));
+    world.sandbox.faults().next(REVOKE, Fault::ProcessThenDrop);
+    let outcome = within(Box::pin(grant.rotate_key(&first))).await;
+    assert!(matches!(outcome, Err(Error::RotationUnfinished { .. })), "{outcome:?}");
+    let second = world.only_key();
+    assert_ne!(second, first);
+    // It is the grant's key from the moment it was made.
+    assert!(matches!(within(grant.revoke_key(&second)).await, Err(Error::GrantKey { .. })));
+    assert!(within(grant.list_keys()).await.unwrap().unfinished.is_empty());
+    within(grant.sign_out(false)).await.unwrap();
+    within(grant.adopt(world.session().await, false)).await.unwrap();
+    world.sandbox.expire_tokens();
+    models(&grant).await.unwrap();
 }
 
 #[tokio::test]

@@ -42,6 +42,15 @@ pub const ENVIRONMENT: [(&str, &str); 12] = [
     ("BONDMCP_PUBLIC_URL", "The public URL of a hosted server, such as `https://bond.example.com`"),
 ];
 
+/// Removes the variables of this program from the environment of another one: some of them hold secrets.
+pub fn remove_variables(command: &mut std::process::Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("BONDMCP_") {
+            command.env_remove(name);
+        }
+    }
+}
+
 /// Errors in the configuration; every message says how to correct it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {

@@ -14,14 +14,8 @@ use crate::{
 };
 
 /// Variables whose values are no secrets.
-const OPEN_VARIABLES: [&str; 6] = [
-    "BONDMCP_BASE_URL",
-    "BONDMCP_DATA_DIR",
-    "BONDMCP_LOG",
-    "BONDMCP_PROFILE",
-    "BONDMCP_SEALING_KEY_FILE",
-    "BONDMCP_VAULT",
-];
+const OPEN_VARIABLES: [&str; 5] =
+    ["BONDMCP_BASE_URL", "BONDMCP_DATA_DIR", "BONDMCP_LOG", "BONDMCP_PROFILE", "BONDMCP_SEALING_KEY_FILE"];
 
 /// Variables that hosts pass on from their own environment to the servers that they start.
 const PASSED_ON: [&str; 15] = [

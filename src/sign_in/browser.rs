@@ -9,7 +9,7 @@ use std::{
 
 use tokio::process::Command;
 
-use crate::vault::files;
+use crate::{config, vault::files};
 
 /// A private file that sends a browser to the sign-in page; removed when dropped.
 #[derive(Debug)]
@@ -31,11 +31,7 @@ impl RedirectFile {
     pub fn open(&self) -> io::Result<()> {
         let mut outcome = Err(io::ErrorKind::NotFound.into());
         for mut launcher in open::commands(&self.0) {
-            for (name, _) in std::env::vars_os() {
-                if name.to_string_lossy().starts_with("BONDMCP_") {
-                    launcher.env_remove(name);
-                }
-            }
+            config::remove_variables(&mut launcher);
             launcher.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
             // A signal to this process group must not reach the browser.
             #[cfg(unix)]

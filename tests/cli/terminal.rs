@@ -1,7 +1,7 @@
 //! The command line on a pseudo-terminal: a password is never echoed, a key is printed only there and only after a
 //! confirmation, and long waits show what they wait for.
 
-use crate::common::{EMAIL, Place, browser::Browser, like_the_seed, sandbox, secrets};
+use crate::common::{EMAIL, Place, browser::Browser, like_the_seed, sandbox, secrets, within};
 use bondmcp_server::sandbox::RunningSandbox;
 use rexpect::session::{PtySession, spawn_command};
 
@@ -80,11 +80,17 @@ async fn reveal_refuses_a_pipe() {
 #[tokio::test(flavor = "multi_thread")]
 async fn run_passes_the_key_to_the_child_alone_and_returns_its_exit_code() {
     let (sandbox, place, id) = signed_in().await;
-    let script = r#"echo "$BONDMCP_API_KEY $BONDMCP_SEALING_KEY"; exit 3"#;
-    let (code, out, _) = place.run(&["keys", "run", &id, "--", "/bin/sh", "-c", script]).await;
-    assert_eq!(code, Some(3));
-    assert!(sandbox.secrets_issued().iter().any(|secret| secrets::text(secret) == out.trim()));
-    assert!(!out.contains(secrets::text(&place.sealing_key)));
+    let script = "env; exit 3";
+    let mut command = place.command(&["keys", "run", &id, "--", "/bin/sh", "-c", script]);
+    command.env("BONDMCP_OF_ANOTHER_VERSION", "x").env("BONDMCP_HTTP_TOKEN", "0123456789abcdef");
+    command.env("BONDMCP_VAULT", format!("sqlite://{}", place.data_dir().join("vault.db").display()));
+    let (code, out, told) = crate::common::run(&mut command, "").await;
+    assert_eq!(code, Some(3), "{told}");
+    let mut own: Vec<_> = out.lines().filter(|line| line.starts_with("BONDMCP_")).collect();
+    own.sort_unstable();
+    let [key, base_url] = &own[..] else { panic!("{own:?}") };
+    assert!(key.starts_with("BONDMCP_API_KEY=") && base_url.starts_with("BONDMCP_BASE_URL="), "{own:?}");
+    assert!(sandbox.secrets_issued().iter().any(|secret| key.ends_with(secrets::text(secret))));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -183,7 +189,15 @@ async fn login_on_the_page_opens_the_browser_and_shows_how_long_it_waits() {
     browser.sign_in(&place.password).await;
     let rest = shown.exp_eof().unwrap();
     assert!(rest.contains("Signed in as ada@example.com"), "{rest}");
-    let opened = std::fs::read_to_string(opened).unwrap();
+    let opened = within(async {
+        loop {
+            match std::fs::read_to_string(&opened) {
+                Ok(text) if text.ends_with('\n') => break text,
+                _ => tokio::task::yield_now().await,
+            }
+        }
+    })
+    .await;
     assert!(opened.contains("sign-in-") && !opened.contains("http"), "{opened}");
 }
 

@@ -11,16 +11,10 @@ use anyhow::anyhow;
 use tokio::process::{Child, Command};
 
 use super::{Error, Keys, choose::Choice, proxy::Proxy};
-use crate::secret::{ExposeSecret as _, SecretString};
-
-/// Variables that are not passed to a child process.
-const NOT_FOR_CHILDREN: [&str; 5] = [
-    "BONDMCP_EMAIL",
-    "BONDMCP_PASSWORD",
-    "BONDMCP_SEALING_KEY",
-    "BONDMCP_SEALING_KEY_FILE",
-    "BONDMCP_HTTP_TOKEN",
-];
+use crate::{
+    config,
+    secret::{ExposeSecret as _, SecretString},
+};
 
 /// Exit codes of POSIX shells for a program that does not exist, and for one that cannot be run.
 const NOT_FOUND: u8 = 127;
@@ -75,9 +69,7 @@ fn cannot_wait(error: &io::Error) -> Error {
 fn program(command: Vec<OsString>, key: &SecretString, base_url: &str) -> Command {
     let mut words = command.into_iter();
     let mut program = Command::new(words.next().unwrap_or_default());
-    for name in NOT_FOR_CHILDREN {
-        program.env_remove(name);
-    }
+    config::remove_variables(program.as_std_mut());
     program.args(words).env("BONDMCP_API_KEY", key.expose_secret()).env("BONDMCP_BASE_URL", base_url);
     program
 }

@@ -100,11 +100,15 @@ impl HostedServer {
 
     /// Starts another replica: with the same vault and origin, elsewhere.
     pub async fn replica(&self) -> Self {
+        self.replica_at(self.clock.clone()).await
+    }
+
+    /// Starts another replica, with a clock of its own.
+    pub async fn replica_at(&self, clock: Clock) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (sandbox, place) = (Arc::clone(&self.sandbox), Arc::clone(&self.place));
         let Setup { network, drain, .. } = Setup::default();
-        let (origin, vault, clock) = (self.origin.clone(), self.vault.clone(), self.clock.clone());
-        let selection = Selection::default();
+        let (origin, vault, selection) = (self.origin.clone(), self.vault.clone(), Selection::default());
         Self::run(sandbox, place, origin, listener, vault, network, drain, clock, selection).await
     }
 

@@ -13,7 +13,7 @@ use bondmcp_server::{
     oauth::{EndReason, Grant},
     sandbox::{Fault, Plan},
 };
-use chrono::TimeDelta;
+use chrono::{TimeDelta, Utc};
 use futures_util::future::join;
 use reqwest::StatusCode;
 use serde_json::json;
@@ -36,7 +36,7 @@ async fn authorization_for(server: &HostedServer, redirect_uri: &str) -> Authori
 
 /// A server whose clock stands still.
 async fn at_a_time() -> HostedServer {
-    HostedServer::start_with(Setup { clock: Clock::manual(chrono::Utc::now()), ..Setup::default() }).await
+    HostedServer::start_with(Setup { clock: Clock::manual(Utc::now()), ..Setup::default() }).await
 }
 
 fn keys(server: &HostedServer) -> Vec<String> {
@@ -92,6 +92,16 @@ async fn a_person_signs_in_agrees_and_the_client_has_tokens_over_two_replicas() 
         let status = replica.call(token, "auth_status", json!({})).await;
         assert_eq!(status["spent"]["today"]["limit_usd"], 0.5, "{status}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_whose_clock_is_behind_goes_on_with_what_another_has_begun() {
+    let server = HostedServer::start().await;
+    let behind = server.replica_at(Clock::manual(Utc::now() - TimeDelta::seconds(2))).await;
+    let browser = Browser::new(&[&server]);
+    let page = browser.authorize(&authorization(&server).await).await;
+    let answer = browser.send(&behind, behind.http.get(behind.at(&page))).await;
+    assert!(location(&answer).starts_with("/sign-in/"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,10 @@ use std::{io, sync::Arc};
 
 use rmcp::{
     ErrorData, RoleServer,
-    model::{ErrorCode, GetExtensions as _, JsonRpcMessage, RequestId},
+    model::{
+        ClientRequest, ErrorCode, GetExtensions as _, GetMeta as _, JsonRpcMessage, ProtocolVersion,
+        RequestId,
+    },
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
     transport::Transport,
 };
@@ -32,7 +35,7 @@ pub(super) struct LineTransport<R, W> {
     /// Whether the rest of an over-long line is being skipped.
     skipping: bool,
     output: Arc<Mutex<W>>,
-    /// Whether a request was received: before that rmcp accepts nothing else.
+    /// Whether a request was received with which rmcp's handshake ends: before that it accepts nothing but requests.
     opened: bool,
     /// Cancelled when the input ends.
     ended: CancellationToken,
@@ -167,7 +170,7 @@ where
                     // From here `mcp` takes whose request it is and what it may use.
                     request.request.extensions_mut().insert(self.owner.clone());
                     request.request.extensions_mut().insert(Scopes::all());
-                    self.opened = true;
+                    self.opened |= ends_handshake(&request.request);
                 }
                 Some(_) if self.opened => {}
                 Some(_) => {
@@ -182,6 +185,20 @@ where
 
     async fn close(&mut self) -> io::Result<()> {
         self.output.lock().await.flush().await
+    }
+}
+
+/// Whether rmcp takes this request as the first one of the host, and not as one that precedes it.
+fn ends_handshake(request: &ClientRequest) -> bool {
+    match request {
+        ClientRequest::InitializeRequest(_) => true,
+        ClientRequest::PingRequest(_) | ClientRequest::DiscoverRequest(_) => false,
+        request => {
+            let meta = request.get_meta();
+            let is_known = |version| ProtocolVersion::KNOWN_VERSIONS.contains(&version);
+            meta.missing_required_keys(&ProtocolVersion::V_2026_07_28).is_empty()
+                && meta.protocol_version().is_some_and(is_known)
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::lines::LineTransport;
 use crate::{account::Owner, mcp::BondMcp};
 
 /// Time for which calls in flight may still answer after stdin has closed, as for requests from a pipe.
-const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(1);
+const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(5);
 
 /// Serves `server` to `owner` until `input` ends or `stopping` is cancelled; then calls in flight are ended.
 pub async fn serve<R, W>(
@@ -41,7 +41,8 @@ where
             Ok(running) => running.waiting().await.map(|_| ()).map_err(io::Error::other),
             // The host only probed the server.
             Err(ServerInitializeError::ConnectionClosed(_)) => Ok(()),
-            Err(error) => Err(io::Error::other(error.to_string())),
+            // rmcp's own words would quote the message.
+            Err(_) => Err(io::Error::other("the host did not begin as MCP demands")),
         }
     };
     let outcome = serving.await;

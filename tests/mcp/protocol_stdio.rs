@@ -98,6 +98,32 @@ async fn bad_lines_are_answered_and_the_next_request_works() {
     assert_eq!(raw.end().await, Some(0));
 }
 
+/// A host that probes the server gives up and begins anew. Nothing of that is repeated on stderr.
+#[tokio::test(flavor = "multi_thread")]
+async fn notifications_between_a_probe_and_the_first_request_end_nothing() {
+    let (_sandbox, place) = signed_in().await;
+    let gone = json!({"jsonrpc": "2.0", "method": "notifications/cancelled",
+        "params": {"requestId": 1, "reason": "hunter2-marker"}});
+    let answer = json!({"jsonrpc": "2.0", "id": 7, "result": {"hunter2-marker": 1}});
+    let mut of_the_future = modern(1, "tools/list", json!({}));
+    of_the_future["params"]["_meta"]["io.modelcontextprotocol/protocolVersion"] = json!("2999-01-01");
+    for probe in [
+        json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}),
+        json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}),
+        modern(1, "server/discover", json!({})),
+        of_the_future,
+    ] {
+        let mut raw = Raw::start(&place);
+        assert_eq!(raw.ask(probe.clone()).await["id"], 1);
+        raw.send(&gone.to_string()).await;
+        raw.send(&answer.to_string()).await;
+        raw.initialize("2025-11-25").await;
+        let models = raw.ask(call(6, "list_models", json!({}))).await;
+        assert_eq!(models["result"]["isError"], false, "{probe}: {models}");
+        assert_eq!(raw.end().await, Some(0), "{probe}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_tool_call_is_a_protocol_error() {
     let (_sandbox, place) = signed_in().await;

@@ -240,7 +240,7 @@ impl Place {
             return Err(Error::KeyMissing { path: self.key_file() });
         }
         let keys = vec![Arc::new(SealingKey::random()?)];
-        if self.keychain.set(&self.account(), &to_text(&keys)).is_ok() {
+        if self.keep_in_keychain(&to_text(&keys)).is_ok() {
             return Ok((keys, KeyOrigin::Keychain));
         }
         files::write_private(&self.key_file(), to_text(&keys).as_bytes())?;
@@ -277,10 +277,15 @@ impl Place {
             return files::write_private(&self.key_file(), text.as_bytes());
         }
         let refused = |NoKeychain| Error::Database("the OS keychain did not store the sealing key");
-        self.keychain.set(&self.account(), &text).map_err(refused)?;
-        match self.keychain.get(&self.account()).map_err(refused)? {
-            Some(stored) if stored.expose_secret() == text.as_str() => Ok(()),
-            _ => Err(refused(NoKeychain)),
+        self.keep_in_keychain(&text).map_err(refused)
+    }
+
+    /// Stores keys in the OS keychain, and reads them again to be certain.
+    fn keep_in_keychain(&self, text: &str) -> Result<(), NoKeychain> {
+        self.keychain.set(&self.account(), text)?;
+        match self.keychain.get(&self.account())? {
+            Some(stored) if stored.expose_secret() == text => Ok(()),
+            _ => Err(NoKeychain),
         }
     }
 
@@ -474,6 +479,15 @@ mod tests {
         keychain.set(&account, &"ab".repeat(32)).unwrap_or_else(|NoKeychain| panic!("it has room"));
         let place = Place { data_dir, keychain: Arc::new(Forgetful(keychain)) };
         assert!(matches!(place.renew(), Err(Error::Database(_))));
+    }
+
+    #[tokio::test]
+    async fn the_first_key_is_in_a_file_where_the_keychain_does_not_store_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let keychain = Arc::new(Forgetful(MemoryKeychain::default()));
+        let place = Place { data_dir: directory.path().to_owned(), keychain };
+        let (_, origin) = place.find_or_make(&directory.path().join("vault.db")).unwrap();
+        assert_eq!(origin, KeyOrigin::NewKeyFile(place.key_file()));
     }
 
     #[cfg(unix)]

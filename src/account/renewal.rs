@@ -46,8 +46,17 @@ pub(super) struct Renewals {
     current: Mutex<Option<watch::Receiver<Option<Outcome>>>>,
     /// Time of the last failed early renewal.
     failed_at: Mutex<Option<Instant>>,
-    /// BondMCP's last refusal, and the time before which no renewal is attempted.
-    paused: Mutex<Option<(Instant, bondmcp::Error)>>,
+    paused: Mutex<Option<Pause>>,
+}
+
+/// BondMCP's last refusal.
+#[derive(Debug)]
+struct Pause {
+    /// Which sign-in was refused.
+    generation: u64,
+    /// Before this time it is not renewed.
+    until: Instant,
+    error: bondmcp::Error,
 }
 
 impl Renewals {
@@ -76,10 +85,10 @@ impl Renewals {
         lock(&self.current).as_ref().is_some_and(is_under_way)
     }
 
-    /// The refusal that is still in effect, with the remaining wait.
-    fn pause(&self) -> Option<bondmcp::Error> {
+    /// The refusal of a sign-in that is still in effect, with the remaining wait.
+    fn pause(&self, generation: u64) -> Option<bondmcp::Error> {
         let paused = lock(&self.paused);
-        let (until, error) = paused.as_ref()?;
+        let Pause { until, error, .. } = paused.as_ref().filter(|pause| pause.generation == generation)?;
         let left = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
         let mut error = error.clone();
         if let bondmcp::Error::Refused(refusal) = &mut error {
@@ -88,12 +97,13 @@ impl Renewals {
         Some(error)
     }
 
-    /// Pauses renewals for as long as `error` asks.
-    fn pause_after(&self, error: &bondmcp::Error) {
+    /// Pauses the renewals of a sign-in for as long as `error` asks.
+    fn pause_after(&self, error: &bondmcp::Error, generation: u64) {
         let bondmcp::Error::Refused(refusal) = error else { return };
         let is_refusal = (400..500).contains(&refusal.status);
         if let Some(pause) = refusal.retry_after.or_else(|| is_refusal.then_some(REFUSAL_PAUSE)) {
-            *lock(&self.paused) = Some((Instant::now() + pause.min(MAX_PAUSE), error.clone()));
+            let until = Instant::now() + pause.min(MAX_PAUSE);
+            *lock(&self.paused) = Some(Pause { generation, until, error: error.clone() });
         }
     }
 }
@@ -158,7 +168,7 @@ impl Account {
                 return Ok(session);
             }
             self.method(&memory.record)?;
-            if let Some(refusal) = self.inner.renewals.pause() {
+            if let Some(refusal) = self.inner.renewals.pause(memory.record.generation) {
                 return Err(refusal.into());
             }
             if self.inner.store.acquire_lease(&holder).await? {
@@ -225,7 +235,7 @@ impl Account {
                     return self.forget_password(&password, stale).await;
                 }
                 (Err(error), _) => {
-                    self.inner.renewals.pause_after(&error);
+                    self.inner.renewals.pause_after(&error, record.generation);
                     return Err(error.into());
                 }
             }

@@ -258,9 +258,7 @@ impl SignIn {
         {
             return Arc::clone(&current.pending);
         }
-        if let Some(over) = current.take() {
-            over.task.abort();
-        }
+        // The task of an earlier page ends with that page, and tells those who wait for it how it ended.
         let pending = Arc::new(page.pending(need));
         let task = tokio::spawn(page.follow(self.account.clone(), Arc::clone(&pending)));
         Arc::clone(&current.insert(Current { pending, page: Page::Public, task }).pending)

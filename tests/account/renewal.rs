@@ -227,6 +227,17 @@ async fn another_refusal_pauses_renewals_and_keeps_the_password() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_does_not_pause_the_renewals_of_whoever_signs_in_next() {
+    let (clock, sandbox, place, account) = signed_in(true).await;
+    clock.advance(TimeDelta::hours(2));
+    sandbox.faults().next(LOGIN, Fault::TooMany(Some("3600".to_owned())));
+    account.list_models(true).await.unwrap_err();
+    account.sign_in(EMAIL, place.password.clone(), true).await.unwrap();
+    clock.advance(TimeDelta::hours(2));
+    account.list_models(true).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refused_refresh_falls_back_to_the_password_whatever_its_status() {
     for status in [400, 401, 403, 404, 405, 409, 410, 422, 423] {
         let clock = noon();

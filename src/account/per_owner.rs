@@ -4,18 +4,19 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, RwLock, Weak},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak},
     time::Duration,
 };
 
 use moka::{policy::EvictionPolicy, sync::Cache};
+use tokio::runtime::Handle;
 
 use super::Owner;
 
 /// Number of values that are kept although nobody uses them.
 const CAPACITY: u64 = 1024;
 
-/// Time for which a value is kept although nobody uses it.
+/// Time for which a value is kept although nobody uses it. A process that nobody asks keeps it at most twice as long.
 const IDLE_TIME: Duration = Duration::from_mins(10);
 
 /// Number of entries below which the registry is not searched for values that are gone.
@@ -28,9 +29,12 @@ pub struct PerOwner<T> {
     profiles: RwLock<HashMap<Owner, Arc<T>>>,
     /// The subjects' values that were used recently. Finding one here takes no lock.
     /// Made for the first one: a local server has none.
-    recent: LazyLock<Cache<Owner, Arc<T>>>,
+    recent: OnceLock<Arc<Recent<T>>>,
     open: Mutex<Open<T>>,
+    idle_time: Duration,
 }
+
+type Recent<T> = Cache<Owner, Arc<T>>;
 
 /// The subjects' values that are in use, so that none is opened twice.
 struct Open<T> {
@@ -57,12 +61,24 @@ impl<T: Send + Sync + 'static> PerOwner<T> {
     }
 
     fn of_subject(&self, subject: &Owner, open: impl FnOnce() -> T) -> Arc<T> {
-        if let Some(value) = self.recent.get(subject) {
+        let recent = self.recent();
+        if let Some(value) = recent.get(subject) {
             return value;
         }
         let value = self.find_or_open(subject, open);
-        self.recent.insert(subject.clone(), Arc::clone(&value));
+        recent.insert(subject.clone(), Arc::clone(&value));
         value
+    }
+
+    fn recent(&self) -> &Recent<T> {
+        self.recent.get_or_init(|| {
+            let recent = Cache::builder().max_capacity(CAPACITY).time_to_idle(self.idle_time);
+            let recent = Arc::new(recent.eviction_policy(EvictionPolicy::lru()).build());
+            if let Ok(runtime) = Handle::try_current() {
+                runtime.spawn(let_go_of_idle(Arc::downgrade(&recent), self.idle_time));
+            }
+            recent
+        })
     }
 
     fn find_or_open(&self, subject: &Owner, open: impl FnOnce() -> T) -> Arc<T> {
@@ -101,14 +117,19 @@ impl<T> Open<T> {
     }
 }
 
-impl<T: Send + Sync + 'static> Default for PerOwner<T> {
+/// Lets go of the values whose time is over. moka does so only while it is used.
+async fn let_go_of_idle<T: Send + Sync + 'static>(recent: Weak<Recent<T>>, interval: Duration) {
+    loop {
+        tokio::time::sleep(interval).await;
+        let Some(recent) = recent.upgrade() else { return };
+        recent.run_pending_tasks();
+    }
+}
+
+impl<T> Default for PerOwner<T> {
     fn default() -> Self {
-        let recent = || {
-            let cache = Cache::builder().max_capacity(CAPACITY).time_to_idle(IDLE_TIME);
-            cache.eviction_policy(EvictionPolicy::lru()).build()
-        };
         let open = Mutex::new(Open { values: HashMap::new(), full: SMALL });
-        Self { profiles: RwLock::default(), recent: LazyLock::new(recent), open }
+        Self { profiles: RwLock::default(), recent: OnceLock::new(), open, idle_time: IDLE_TIME }
     }
 }
 
@@ -130,7 +151,7 @@ mod tests {
 
         /// Lets go now what is let go at some time.
         pub fn settle(&self) {
-            self.recent.run_pending_tasks();
+            self.recent().run_pending_tasks();
         }
     }
 
@@ -145,9 +166,18 @@ mod tests {
         for other in 1..=2 * CAPACITY {
             values.get_or_open(&subject(other), || other);
         }
-        values.recent.run_pending_tasks();
-        assert!(!values.recent.contains_key(&subject(0)));
+        values.recent().run_pending_tasks();
+        assert!(!values.recent().contains_key(&subject(0)));
         assert!(Arc::ptr_eq(&used, &values.get_or_open(&subject(0), || panic!("it is open"))));
+    }
+
+    #[tokio::test]
+    async fn a_value_that_nobody_uses_is_let_go_though_no_other_is_asked_for() {
+        let values = PerOwner { idle_time: Duration::from_millis(1), ..PerOwner::default() };
+        let (kept, gone) = tokio::sync::oneshot::channel::<()>();
+        values.get_or_open(&subject(0), || kept);
+        let ended = tokio::time::timeout(Duration::from_mins(1), gone).await.unwrap();
+        assert!(ended.is_err(), "it was let go");
     }
 
     #[test]
@@ -167,8 +197,8 @@ mod tests {
         for owner in 0..10_000 {
             values.get_or_open(&subject(owner), || owner);
         }
-        values.recent.run_pending_tasks();
-        assert!(values.recent.entry_count() <= CAPACITY);
+        values.recent().run_pending_tasks();
+        assert!(values.recent().entry_count() <= CAPACITY);
         let known = values.open().values.len();
         assert!(known <= 4 * usize::try_from(CAPACITY).unwrap(), "{known}");
     }

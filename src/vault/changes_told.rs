@@ -100,7 +100,7 @@ impl ChangesTold {
     /// Ends the connection.
     pub fn stop(&self) {
         self.0.task.abort();
-        self.0.heard.set_connection(0);
+        self.0.heard.disconnected();
     }
 }
 
@@ -114,7 +114,7 @@ impl Heard {
     async fn keep_listening(self: Arc<Self>, options: PgConnectOptions) {
         for number in 1.. {
             let was_refused = self.listen(number, &options).await.is_err();
-            self.set_connection(0);
+            self.disconnected();
             tracing::debug!(was_refused, "changes of the vault are not heard of for now");
             sleep(RECONNECT_INTERVAL).await;
         }
@@ -127,7 +127,7 @@ impl Heard {
         let mut listener = PgListener::connect_with(&pool.connect_lazy_with(options.clone())).await?;
         listener.eager_reconnect(false);
         timeout(ANSWER_TIMEOUT, listener.listen(CHANNEL)).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
-        self.set_connection(number);
+        self.connected(number);
         loop {
             match timeout(CHECK_INTERVAL, listener.try_recv()).await {
                 Ok(Ok(Some(notification))) => self.tell(notification.payload()),
@@ -150,9 +150,15 @@ impl Heard {
         }
     }
 
-    /// Everything may have changed meanwhile.
-    fn set_connection(&self, number: u64) {
+    /// Everything may have changed meanwhile: told before changes count as heard of again.
+    fn connected(&self, number: u64) {
+        self.buckets.iter().for_each(Bucket::change);
         self.connection.store(number, Ordering::Release);
+    }
+
+    /// From now on nothing is heard, so those who wait look themselves.
+    fn disconnected(&self) {
+        self.connection.store(0, Ordering::Release);
         self.buckets.iter().for_each(Bucket::change);
     }
 

@@ -28,16 +28,18 @@ enum Step {
     ListModels,
     ReadEverything,
     CreateKey,
-    /// Asks to revoke a key and says yes, or leaves the question open.
-    RevokeKey(bool),
+    /// Makes calls with a key, or with the session again.
+    UseKey(bool),
+    /// Asks to revoke a key, and says yes or no or leaves the question open.
+    RevokeKey(Option<bool>),
     /// The same with a new value for it.
-    RotateKey(bool),
+    RotateKey(Option<bool>),
     /// Names a key of another owner wherever a key can be named.
     NameForeignKey(usize),
     Analyze,
     /// Sends the password of another owner, to learn from the answer whether it is known here.
     GuessPassword(usize),
-    /// Goes on with a state that was altered, used before, or invented.
+    /// Goes on with a state that was altered, used before, invented, or made for another call.
     ForgeState(u16),
     /// Goes on with the call of another owner.
     StealState(usize),
@@ -46,6 +48,7 @@ enum Step {
     /// Leaves before the answer comes.
     CancelListing(u8),
     CancelBilled(u8),
+    CancelCreation(u8),
     /// Lists the models. The tokens of all owners expire as the round begins, so that all renew at the same time.
     ExpireTokens,
     /// Reads everything at the other replica, which answers from now on.
@@ -54,7 +57,7 @@ enum Step {
 
 impl Step {
     fn cancels(&self) -> bool {
-        matches!(self, Self::CancelListing(_) | Self::CancelBilled(_))
+        matches!(self, Self::CancelListing(_) | Self::CancelBilled(_) | Self::CancelCreation(_))
     }
 }
 
@@ -67,8 +70,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::ListModels),
         2 => Just(Step::ReadEverything),
         2 => Just(Step::CreateKey),
-        2 => any::<bool>().prop_map(Step::RevokeKey),
-        1 => any::<bool>().prop_map(Step::RotateKey),
+        2 => any::<bool>().prop_map(Step::UseKey),
+        2 => any::<Option<bool>>().prop_map(Step::RevokeKey),
+        1 => any::<Option<bool>>().prop_map(Step::RotateKey),
         2 => other.clone().prop_map(Step::NameForeignKey),
         2 => Just(Step::Analyze),
         1 => other.clone().prop_map(Step::GuessPassword),
@@ -77,6 +81,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => other.prop_map(Step::SwapLink),
         1 => any::<u8>().prop_map(Step::CancelListing),
         1 => any::<u8>().prop_map(Step::CancelBilled),
+        1 => any::<u8>().prop_map(Step::CancelCreation),
         2 => Just(Step::ExpireTokens),
         2 => Just(Step::ChangeReplica),
     ]
@@ -113,6 +118,7 @@ async fn take(rounds: &[[Step; OWNERS]], vault: Option<&str>) {
                     Step::ListModels | Step::ExpireTokens => person.list_models(setting).await,
                     Step::ReadEverything => person.read_everything(setting).await,
                     Step::CreateKey => person.create_key(setting).await,
+                    Step::UseKey(is_key) => person.use_key(setting, *is_key).await,
                     Step::RevokeKey(agrees) => person.revoke_key(setting, *agrees).await,
                     Step::RotateKey(agrees) => person.rotate_key(setting, *agrees).await,
                     Step::NameForeignKey(other) => person.name_foreign_key(setting, of(other)).await,
@@ -123,6 +129,7 @@ async fn take(rounds: &[[Step; OWNERS]], vault: Option<&str>) {
                     Step::SwapLink(other) => person.swap_link(setting, of(other)).await,
                     Step::CancelListing(after) => person.cancel_listing(setting, *after).await,
                     Step::CancelBilled(after) => person.cancel_billed(setting, *after).await,
+                    Step::CancelCreation(after) => person.cancel_creation(setting, *after).await,
                     Step::ChangeReplica => person.change_replica(setting).await,
                 }
             }

@@ -45,6 +45,10 @@ const REPLICAS: usize = 2;
 /// Most keys of one owner: below the sandbox's limit.
 const MAX_KEYS: usize = 3;
 
+/// What a person answers to a question (MCP, "Elicitation").
+const ACCEPT: &str = "accept";
+const DECLINE: &str = "decline";
+
 /// JSON-RPC: invalid parameters.
 const INVALID: i64 = -32602;
 
@@ -107,6 +111,8 @@ pub struct Person {
     signed_in: bool,
     /// Names of the keys by id.
     keys: BTreeMap<String, String>,
+    /// Names of keys whose creation was left, so that there may be one.
+    left_keys: BTreeSet<String>,
     spent: [Spent; REPLICAS],
     rounds: Vec<Round>,
     links: Vec<String>,
@@ -150,6 +156,9 @@ impl Service {
                 let guess = secrets::text(&other.password);
                 assert_eq!(theirs.redactor().redact(guess), guess, "{} learns a password", person.name);
             }
+        }
+        for person in &people {
+            person.assert_keys(&setting.sandbox.live_keys(&person.email).into_iter().collect());
         }
         setting.stopping.cancel();
         for replica in &setting.replicas {
@@ -277,6 +286,7 @@ impl Person {
             replica: number % REPLICAS,
             signed_in: false,
             keys: BTreeMap::new(),
+            left_keys: BTreeSet::new(),
             spent: Default::default(),
             rounds: vec![],
             links: vec![],
@@ -322,6 +332,14 @@ impl Person {
         self.keys.contains_key(key) || self.gone.contains(key)
     }
 
+    /// There are the keys that this owner has made and not ended, and perhaps those whose creation was left.
+    fn assert_keys(&self, found: &BTreeMap<String, String>) {
+        let (known, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            found.clone().into_iter().partition(|(id, _)| self.keys.contains_key(id));
+        assert_eq!(known, self.keys, "{}", self.name);
+        assert!(others.values().all(|name| self.left_keys.contains(name)), "{}: {others:?}", self.name);
+    }
+
     /// What was spent at all replicas, in cents.
     fn everywhere(&self) -> (u32, u32) {
         let sum = |of: fn(&Spent) -> u32| self.spent.iter().map(of).sum();
@@ -345,6 +363,8 @@ impl Person {
     /// other replica may not have told the price of a call yet.
     fn assert_spent_today(&self, setting: &Setting, today: &Value) {
         let resets_at: DateTime<Utc> = serde_json::from_value(today["resets_at"].clone()).unwrap();
+        let days = [setting.next_day, setting.next_day.succ_opt().unwrap()];
+        assert!(days.contains(&resets_at.date_naive()), "{}: {today}", self.name);
         if resets_at.date_naive() == setting.next_day {
             let (least, mut most) = self.everywhere();
             for (_, there) in self.spent.iter().enumerate().filter(|(at, _)| *at != self.replica) {
@@ -385,20 +405,20 @@ impl Person {
         answer["result"]["inputRequests"]["person"]["params"].clone()
     }
 
-    /// Goes on with a call, as if the person had agreed.
-    async fn go_on(&mut self, setting: &Setting, round: &Round, sent: &[&str]) -> Value {
-        let yes = json!({"person": {"action": "accept", "content": {"confirm": true}}});
+    /// Goes on with a call, as if the person had answered so.
+    async fn go_on(&mut self, setting: &Setting, round: &Round, answer: &str, sent: &[&str]) -> Value {
+        let person = json!({"person": {"action": answer, "content": {"confirm": true}}});
         let params = json!({"name": round.tool, "arguments": round.arguments, "requestState": round.state,
-            "inputResponses": yes});
+            "inputResponses": person});
         self.ask(setting, "tools/call", params, sent).await
     }
 
     /// Goes on with the call that was asked about last.
-    async fn answer_last(&mut self, setting: &Setting) -> Value {
+    async fn answer_last(&mut self, setting: &Setting, answer: &str) -> Value {
         let round = self.rounds.last_mut().unwrap();
         round.is_used = true;
         let round = round.clone();
-        self.go_on(setting, &round, &[]).await
+        self.go_on(setting, &round, answer, &[]).await
     }
 
     fn assert_models(&self, result: &Value) {
@@ -443,7 +463,7 @@ impl Person {
         self.seen += &page.text().await.unwrap();
         self.links.push(link);
         self.signed_in = true;
-        let answer = self.answer_last(setting).await;
+        let answer = self.answer_last(setting, ACCEPT).await;
         self.assert_models(&answer["result"]["structuredContent"]);
     }
 
@@ -492,49 +512,73 @@ impl Person {
             let listed = list["keys"].as_array().unwrap().iter();
             let text = |value: &Value| value.as_str().unwrap().to_owned();
             let listed = listed.map(|key| (text(&key["id"]), text(&key["name"])));
-            assert_eq!(listed.collect::<BTreeMap<_, _>>(), self.keys, "{}", self.name);
+            self.assert_keys(&listed.collect());
         }
     }
 
+    /// Returns a name for another key, if this owner can make one.
+    fn new_key_name(&mut self) -> Option<String> {
+        let can_make = self.signed_in && self.keys.len() + self.left_keys.len() < MAX_KEYS;
+        can_make.then(|| {
+            self.made += 1;
+            format!("key-{}-of-{}", self.made, self.name)
+        })
+    }
+
     pub async fn create_key(&mut self, setting: &Setting) {
-        if !self.signed_in || self.keys.len() == MAX_KEYS {
-            return self.read_everything(setting).await;
-        }
-        self.made += 1;
-        let name = format!("key-{}-of-{}", self.made, self.name);
+        let Some(name) = self.new_key_name() else { return self.read_everything(setting).await };
         let made = self.ok(setting, "manage_api_keys", json!({"action": "create", "name": name})).await;
         let id = made["keys"][0]["id"].as_str().unwrap().to_owned();
         self.keys.insert(id, name);
     }
 
-    pub async fn revoke_key(&mut self, setting: &Setting, agrees: bool) {
-        let Some((id, _)) = self.keys.first_key_value().filter(|_| self.signed_in) else {
+    /// Makes calls with a key, or with the session again, and sees that they are still those of this owner.
+    pub async fn use_key(&mut self, setting: &Setting, is_key: bool) {
+        let Some((id, _)) = self.keys.last_key_value().filter(|_| self.signed_in) else {
             return self.list_models(setting).await;
         };
         let id = id.clone();
-        self.asked(setting, "manage_api_keys", json!({"action": "revoke", "key_id": id})).await;
-        if agrees {
-            let answer = self.answer_last(setting).await;
-            assert_eq!(answer["result"]["isError"], false, "{}: {answer}", self.name);
-            self.keys.remove(&id);
-            self.gone.insert(id);
-        }
+        let with = if is_key { json!({"action": "use", "key_id": id}) } else { json!({"action": "use"}) };
+        self.ok(setting, "manage_api_keys", with).await;
+        self.ok(setting, "manage_api_keys", json!({"action": "usage", "key_id": id})).await;
+        self.list_models(setting).await;
+        self.analyze(setting).await;
     }
 
-    pub async fn rotate_key(&mut self, setting: &Setting, agrees: bool) {
+    pub async fn revoke_key(&mut self, setting: &Setting, agrees: Option<bool>) {
+        self.end_key(setting, "revoke", agrees).await;
+    }
+
+    pub async fn rotate_key(&mut self, setting: &Setting, agrees: Option<bool>) {
+        let Some((name, answer)) = self.end_key(setting, "rotate", agrees).await else { return };
+        let key = &answer["result"]["structuredContent"]["keys"][0];
+        assert_eq!(key["name"], name, "{}: {answer}", self.name);
+        self.keys.insert(key["id"].as_str().unwrap().to_owned(), name);
+    }
+
+    /// Asks to end a key; without an answer the question stays open. Returns the name of a key that was ended, and what
+    /// came back.
+    async fn end_key(
+        &mut self,
+        setting: &Setting,
+        action: &str,
+        agrees: Option<bool>,
+    ) -> Option<(String, Value)> {
         let Some((id, name)) = self.keys.first_key_value().filter(|_| self.signed_in) else {
-            return self.list_models(setting).await;
+            self.list_models(setting).await;
+            return None;
         };
         let (id, name) = (id.clone(), name.clone());
-        self.asked(setting, "manage_api_keys", json!({"action": "rotate", "key_id": id})).await;
-        if agrees {
-            let answer = self.answer_last(setting).await;
-            let key = &answer["result"]["structuredContent"]["keys"][0];
-            assert_eq!(key["name"], name, "{}: {answer}", self.name);
-            self.keys.remove(&id);
-            self.keys.insert(key["id"].as_str().unwrap().to_owned(), name);
-            self.gone.insert(id);
+        self.asked(setting, "manage_api_keys", json!({"action": action, "key_id": id})).await;
+        let agrees = agrees?;
+        let answer = self.answer_last(setting, if agrees { ACCEPT } else { DECLINE }).await;
+        assert_eq!(answer["result"]["isError"], !agrees, "{}: {answer}", self.name);
+        if !agrees {
+            return None;
         }
+        self.keys.remove(&id);
+        self.gone.insert(id);
+        Some((name, answer))
     }
 
     pub async fn name_foreign_key(&mut self, setting: &Setting, shown: &Shown) {
@@ -566,8 +610,12 @@ impl Person {
         }
         let asked = json!({"prompt": format!("I am {}", self.name), "analysis_type": "general"});
         let told = self.ok(setting, "health_analyze", asked).await;
-        assert!(told.to_string().contains(&self.name), "{told}");
+        self.assert_made_by_own_model(&told);
         self.spent[self.replica].add(PRICE, PRICE);
+    }
+
+    fn assert_made_by_own_model(&self, told: &Value) {
+        assert!(told.to_string().contains(&upstream::model(&self.email)), "{}: {told}", self.name);
     }
 
     pub async fn guess_password(&mut self, setting: &Setting, shown: &Shown) {
@@ -586,6 +634,7 @@ impl Person {
             "{}: {answer}",
             self.name
         );
+        self.assert_made_by_own_model(told);
         self.spent[self.replica].add(PRICE, PRICE);
     }
 
@@ -600,7 +649,15 @@ impl Person {
         forged.state.replace_range(at..=at, other);
         let used = self.rounds.iter().filter(|round| round.is_used).cloned();
         for round in used.chain([forged]).collect::<Vec<_>>() {
-            let answer = self.go_on(setting, &round, &[]).await;
+            let answer = self.go_on(setting, &round, ACCEPT, &[]).await;
+            assert_eq!(answer["error"]["code"], INVALID, "{}: {answer}", self.name);
+        }
+        let open: Vec<_> = self.rounds.iter().filter(|round| !round.is_used).cloned().collect();
+        if let [.., one, other] = &open[..]
+            && (one.tool, &one.arguments) != (other.tool, &other.arguments)
+        {
+            let swapped = Round { state: one.state.clone(), ..other.clone() };
+            let answer = self.go_on(setting, &swapped, ACCEPT, &[]).await;
             assert_eq!(answer["error"]["code"], INVALID, "{}: {answer}", self.name);
         }
     }
@@ -614,7 +671,7 @@ impl Person {
         if let Some(key) = key {
             self.named.insert(key.to_owned());
         }
-        let answer = self.go_on(setting, round, &sent).await;
+        let answer = self.go_on(setting, round, ACCEPT, &sent).await;
         assert_eq!(answer["error"]["code"], INVALID, "{}: {answer}", self.name);
     }
 
@@ -647,6 +704,12 @@ impl Person {
         let answered = self.cancel(setting, "health_analyze", asked, after).await;
         let (least, most) = if answered { (PRICE, PRICE) } else { (0, MOST) };
         self.spent[self.replica].add(least, most);
+    }
+
+    pub async fn cancel_creation(&mut self, setting: &Setting, after: u8) {
+        let Some(name) = self.new_key_name() else { return self.list_models(setting).await };
+        self.left_keys.insert(name.clone());
+        self.cancel(setting, "manage_api_keys", json!({"action": "create", "name": name}), after).await;
     }
 
     pub async fn change_replica(&mut self, setting: &Setting) {

@@ -1,5 +1,5 @@
 //! BondMCP as it could be at its worst: the models, the plan and the limit are the account's own, the name of a model
-//! quotes the account's secrets, and an answer quotes the question.
+//! quotes the account's secrets, and an answer quotes the question and says with whose model it was made.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
@@ -105,7 +105,8 @@ async fn answer(
             content["subscription"]["plan"] = plan(email).into();
         } else if path.ends_with("/health-ai/analyze") {
             let asked: Value = serde_json::from_slice(&body).unwrap();
-            content["analysis"] = asked["prompt"].clone();
+            let prompt = asked["prompt"].as_str().unwrap_or_default();
+            content["analysis"] = format!("{prompt} (by {})", model(email)).into();
         }
         bytes = serde_json::to_vec(&content).unwrap().into();
     } else {

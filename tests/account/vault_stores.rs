@@ -6,7 +6,8 @@ use crate::common::{postgres, within};
 use bondmcp_server::{
     config::{SealingKeySource, VaultLocation},
     vault::{
-        ChangeWatch, Error, ExportFile, Keyring, Progress, RecordId, RecordKind, Rekey, Vault, refuse_newer,
+        ChangeWatch, Error, ExportFile, Keyring, Progress, RecordId, RecordKind, Rekey, TransferError, Vault,
+        refuse_newer,
     },
 };
 use chrono::TimeDelta;
@@ -123,6 +124,8 @@ over_both! {
     a_newer_schema_is_seen_without_opening_the_vault
     processes_that_start_at_once_make_one_vault
     a_changed_sealing_key_is_noticed_by_processes_that_know_it
+    a_process_without_the_new_key_reads_and_writes_nothing
+    a_damaged_import_adds_nothing
     what_is_imported_from_sqlite_expires_when_it_would_have
     what_is_imported_from_postgresql_expires_when_it_would_have
 }
@@ -470,6 +473,40 @@ async fn a_changed_sealing_key_is_noticed_by_processes_that_know_it(place: Place
     assert_eq!(place.count("records").await, "3");
 }
 
+async fn a_process_without_the_new_key_reads_and_writes_nothing(place: Place) {
+    let old = place.open().await;
+    old.write(&id("a"), None, b"1", None).await.unwrap();
+    let mut rekey = Rekey::new(place.open_with(&[2, 1]).await.unwrap(), vec![]);
+    while rekey.step().await.unwrap() != Progress::Done {}
+    assert_eq!(old.read(&id("a")).await.unwrap_err(), Error::UnknownKey);
+    for (owner, version) in [("a", Some(1)), ("b", None)] {
+        let refused = old.write(&id(owner), version, b"lost?", None).await;
+        assert_eq!(refused.unwrap_err(), Error::UnknownKey, "{owner}");
+    }
+    assert_eq!(place.count("records").await, "1");
+    let new = place.open_with(&[2]).await.unwrap();
+    assert_eq!(&new.read(&id("a")).await.unwrap().unwrap().plaintext[..], b"1");
+}
+
+async fn a_damaged_import_adds_nothing(place: Place) {
+    let source = Place::sqlite().unwrap();
+    let from = source.open().await;
+    for number in 0..120 {
+        from.write(&id(&number.to_string()), None, b"x", None).await.unwrap();
+    }
+    let (directory, passphrase) = (tempfile::tempdir().unwrap(), "a passphrase".into());
+    let file = directory.path().join("export");
+    from.export(&file, &passphrase, &[]).await.unwrap();
+    let whole = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &whole[..whole.len() - 1]).unwrap();
+    let vault = place.open().await;
+    let import = vault.import(ExportFile::open(&file, &passphrase).unwrap()).await;
+    assert_eq!(import.unwrap_err(), TransferError::Damaged);
+    assert_eq!(place.count("records").await, "0");
+    std::fs::write(&file, &whole).unwrap();
+    assert_eq!(vault.import(ExportFile::open(&file, &passphrase).unwrap()).await.unwrap(), 120);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn on_sqlite_a_process_that_waits_writes_nothing() {
     let place = Place::sqlite().unwrap();
@@ -511,8 +548,8 @@ async fn what_is_imported_expires_when_it_would_have(other: &Place, place: &Plac
         assert_eq!(&record.plaintext[..], content.as_bytes());
     }
     let within = match &place.kept {
-        Kept::Database(_) => "expires BETWEEN now() + interval '59 min' AND now() + interval '60 min'",
-        Kept::Directory(_) => "expires / 1000 BETWEEN unixepoch() + 59 * 60 AND unixepoch() + 60 * 60",
+        Kept::Database(_) => "expires BETWEEN now() + interval '30 min' AND now() + interval '60 min'",
+        Kept::Directory(_) => "expires / 1000 BETWEEN unixepoch() + 30 * 60 AND unixepoch() + 60 * 60",
     };
     let expiring = format!("SELECT CAST(count(*) AS TEXT) FROM records WHERE {within}");
     assert_eq!((place.sql(&expiring).await, place.count("records").await), (vec!["1".into()], "121".into()));

@@ -1,6 +1,6 @@
 //! Bad configuration and a bad upstream give a clear error with the next step and change nothing.
 
-use crate::common::{Place, Server, like_the_seed, sandbox, secrets, within};
+use crate::common::{EMAIL, Place, Server, like_the_seed, sandbox, secrets, within};
 use bondmcp_server::sandbox::{Fault, RunningSandbox};
 use futures_util::future::join_all;
 use serde_json::json;
@@ -104,6 +104,31 @@ async fn a_local_server_does_not_start_on_a_vault_of_a_newer_version() {
         assert!(told.contains("a newer version") && told.contains("Upgrade"), "{arguments:?}: {told}");
     }
     assert_eq!(vault_bytes(&before), vault_bytes(&crate::common::files(&place.data_dir())));
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_starts_on_a_postgresql_vault_of_a_newer_version() {
+    let Some(database) = crate::common::postgres::database() else { return };
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    let run = async |arguments: &[&str], input: &str| {
+        crate::common::run(place.command(arguments).env("BONDMCP_VAULT", &database.url), input).await
+    };
+    let login = ["login", "--email", EMAIL, "--password-stdin"];
+    let (code, _, told) = run(&login, secrets::text(&place.password)).await;
+    assert_eq!(code, Some(0), "{told}");
+    database.psql(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+         VALUES (999, 'newer', true, '', 0)",
+    );
+    let local = ["http", "--listen", "127.0.0.1:0", "--no-auth"];
+    let hosted = ["http", "--listen", "127.0.0.1:0", "--public-url", "http://localhost:1"];
+    for arguments in [&["stdio"][..], &local, &hosted, &["status"]] {
+        let (code, output, told) = run(arguments, "").await;
+        assert_eq!((code, &*output), (Some(1), ""), "{arguments:?}: {told}");
+        assert!(told.contains("a newer version") && told.contains("Upgrade"), "{arguments:?}: {told}");
+    }
 }
 
 fn vault_bytes(files: &[(std::path::PathBuf, Vec<u8>)]) -> Vec<u8> {

@@ -23,7 +23,7 @@ use reqwest::{
 };
 use tokio::net::TcpListener;
 
-use super::{EMAIL, Place, accounts, like_the_seed, random_password, sandbox, secrets, within};
+use super::{EMAIL, Place, accounts_in, like_the_seed, random_password, sandbox, secrets, within};
 
 pub const LOGIN: &str = "POST /auth/login";
 pub const LOGOUT: &str = "POST /auth/logout";
@@ -39,16 +39,22 @@ pub struct World {
     pub place: Place,
     pub accounts: Accounts,
     pub other_password: SecretString,
+    /// The URL of the vault; `None` for SQLite in the place's directory.
+    vault: Option<String>,
 }
 
 impl World {
     pub async fn new() -> Self {
+        Self::over(None).await
+    }
+
+    pub async fn over(vault: Option<String>) -> Self {
         let sandbox = sandbox(like_the_seed()).await;
         let place = Place::new(&sandbox);
         let other_password = random_password();
         sandbox.add_account(OTHER_EMAIL, &other_password, Plan::Unlimited, true);
-        let (accounts, _) = accounts(&place);
-        Self { sandbox, place, accounts, other_password }
+        let (accounts, _) = accounts_in(&place, vault.as_deref());
+        Self { sandbox, place, accounts, other_password, vault }
     }
 
     pub fn password(&self, email: &str) -> &SecretString {
@@ -121,14 +127,21 @@ impl Hosted {
     }
 
     pub async fn at(origin: &str, demo: Option<Demo>) -> Self {
-        let world = World::new().await;
+        Self::of(World::new().await, origin, demo).await
+    }
+
+    pub async fn over(vault: Option<String>) -> Self {
+        Self::of(World::over(vault).await, ORIGIN_OF_PAGES, None).await
+    }
+
+    async fn of(world: World, origin: &str, demo: Option<Demo>) -> Self {
         let replica = Replica::start(world.accounts.clone(), origin, demo).await;
         Self { world, replica, origin: origin.to_owned() }
     }
 
     /// Starts another process with the same vault.
     pub async fn another_replica(&self) -> Replica {
-        let (accounts, _) = accounts(&self.world.place);
+        let (accounts, _) = accounts_in(&self.world.place, self.world.vault.as_deref());
         Replica::start(accounts, &self.origin, None).await
     }
 

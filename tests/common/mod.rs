@@ -319,10 +319,16 @@ pub fn account(place: &Place) -> (Account, Redactor) {
 
 /// Creates the accounts of `place` in this process, with the redactor of the process.
 pub fn accounts(place: &Place) -> (Accounts, Redactor) {
+    accounts_in(place, None)
+}
+
+/// The same with a vault at this URL; `None` for SQLite in the place's directory.
+pub fn accounts_in(place: &Place, vault: Option<&str>) -> (Accounts, Redactor) {
     let settings = Settings::load(Flags::default(), None, |name| match name {
         "BONDMCP_BASE_URL" => Some(place.base_url.clone().into()),
         "BONDMCP_DATA_DIR" => Some(place.data_dir().into()),
         "BONDMCP_SEALING_KEY" => Some(secrets::text(&place.sealing_key).into()),
+        "BONDMCP_VAULT" => vault.map(Into::into),
         _ => None,
     })
     .unwrap();
@@ -331,5 +337,33 @@ pub fn accounts(place: &Place) -> (Accounts, Redactor) {
     let client = Client::new(base_url, redactor.clone(), clock.clone(), Timing::default());
     (Accounts::new(&settings, "bondmcp-server".into(), client, clock, redactor.clone()), redactor)
 }
+
+/// Makes two tests of each function: over SQLite and over PostgreSQL. Its argument is a world that is made by `over` with
+/// the URL of the vault, or `None` for SQLite.
+#[allow(unused_macros, reason = "each test file uses its share")]
+macro_rules! on_both_stores {
+    ($(async fn $name:ident($world:ident: $type:ident) $body:block)*) => {$(
+        mod $name {
+            use super::*;
+
+            async fn body($world: $type) $body
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn sqlite() {
+                body($type::over(None).await).await;
+            }
+
+            #[cfg(unix)]
+            #[tokio::test(flavor = "multi_thread")]
+            async fn postgresql() {
+                if let Some(database) = crate::common::postgres::database() {
+                    body($type::over(Some(database.url.clone())).await).await;
+                }
+            }
+        }
+    )*};
+}
+#[allow(unused_imports, reason = "as above")]
+pub(crate) use on_both_stores;
 
 pub mod fast_time;

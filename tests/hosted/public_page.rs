@@ -6,7 +6,9 @@ use crate::common::{
     EMAIL,
     hosted::{
         HOST_OF_PAGES, Hosted, LOCAL_WORDS, LOGIN, LOGOUT, ORIGIN_OF_PAGES, OTHER_EMAIL, Replica, form_token,
+        request,
     },
+    on_both_stores,
     raw::{ask, modern_as},
     secrets, within,
 };
@@ -75,36 +77,36 @@ async fn the_page_of_a_hosted_server_stands_under_its_public_origin() {
     assert!(matches!(within(account.list_models(true)).await, Err(Error::SignInRequired { .. })));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_page_that_was_opened_by_one_replica_is_finished_on_another() {
-    let hosted = Hosted::new().await;
-    let other = hosted.another_replica().await;
-    let (sign_in, pending) = hosted.begin("ada").await;
-    // Another call of the same owner, on the other replica, has the same page.
-    let (_, elsewhere) = other.begin("ada").await;
-    assert_eq!(
-        (pending.url(), pending.code(), pending.name()),
-        (elsewhere.url(), elsewhere.code(), elsewhere.name())
-    );
-    let named = within(sign_in.named(elsewhere.name())).await.unwrap().unwrap();
-    assert_eq!(named.url(), pending.url());
+on_both_stores! {
+    async fn a_page_that_was_opened_by_one_replica_is_finished_on_another(hosted: Hosted) {
+        let other = hosted.another_replica().await;
+        let (sign_in, pending) = hosted.begin("ada").await;
+        // Another call of the same owner, on the other replica, has the same page.
+        let (_, elsewhere) = other.begin("ada").await;
+        assert_eq!(
+            (pending.url(), pending.code(), pending.name()),
+            (elsewhere.url(), elsewhere.code(), elsewhere.name())
+        );
+        let named = within(sign_in.named(elsewhere.name())).await.unwrap().unwrap();
+        assert_eq!(named.url(), pending.url());
 
-    let visitor = hosted.visitor();
-    let token = visitor.form_token(pending.url()).await;
-    visitor.moves_to(&other);
-    let password = secrets::text(&hosted.world.place.password);
-    let login = [("email", EMAIL), ("password", password)];
-    let answer = visitor.post_with(pending.url(), "sign-in", &token, &login).await;
-    assert!(answer.text().await.unwrap().contains("You are signed in"));
-    assert_eq!(within(pending.finished(LIFETIME)).await, State::SignedIn { email: Some(EMAIL.into()) });
-    assert_eq!(within(hosted.world.subject("ada").list_models(false)).await.unwrap().models.len(), 3);
-    // A retry that comes later, to a process that knows nothing of it, finds the end.
-    let (late, owner) = (hosted.another_replica().await, Owner::Subject("ada".into()));
-    let late = bondmcp_server::sign_in::SignIn::new(late.accounts.open(&owner), late.options());
-    let named = within(late.named(pending.name())).await.unwrap().unwrap();
-    assert!(matches!(within(named.finished(LIFETIME)).await, State::SignedIn { .. }));
-    // The next one is another page.
-    assert_ne!(hosted.begin("ada").await.1.url(), pending.url());
+        let visitor = hosted.visitor();
+        let token = visitor.form_token(pending.url()).await;
+        visitor.moves_to(&other);
+        let password = secrets::text(&hosted.world.place.password);
+        let login = [("email", EMAIL), ("password", password)];
+        let answer = visitor.post_with(pending.url(), "sign-in", &token, &login).await;
+        assert!(answer.text().await.unwrap().contains("You are signed in"));
+        assert_eq!(within(pending.finished(LIFETIME)).await, State::SignedIn { email: Some(EMAIL.into()) });
+        assert_eq!(within(hosted.world.subject("ada").list_models(false)).await.unwrap().models.len(), 3);
+        // A retry that comes later, to a process that knows nothing of it, finds the end.
+        let (late, owner) = (hosted.another_replica().await, Owner::Subject("ada".into()));
+        let late = bondmcp_server::sign_in::SignIn::new(late.accounts.open(&owner), late.options());
+        let named = within(late.named(pending.name())).await.unwrap().unwrap();
+        assert!(matches!(within(named.finished(LIFETIME)).await, State::SignedIn { .. }));
+        // The next one is another page.
+        assert_ne!(hosted.begin("ada").await.1.url(), pending.url());
+    }
 }
 
 // RFC 9700, section 4.13 (reverse proxies): `Host` and `X-Forwarded-*` from anyone.
@@ -161,27 +163,27 @@ async fn what_a_request_says_about_its_host_decides_nothing() {
     assert_eq!(pending.state(), State::Open);
 }
 
-// MCP "Security Best Practices", "State Handle Hijacking": the link of another owner.
-#[tokio::test(flavor = "multi_thread")]
-async fn each_page_is_found_by_its_id_and_serves_its_owner_alone() {
-    let hosted = Hosted::new().await;
-    let (_ada, for_ada) = hosted.begin("ada").await;
-    let (grace, for_grace) = hosted.begin("grace").await;
-    assert_ne!((for_ada.url(), for_ada.code()), (for_grace.url(), for_grace.code()));
-    assert!(within(grace.named(for_ada.name())).await.unwrap().is_none());
-    let visitor = hosted.visitor();
-    assert!(visitor.page(for_ada.url()).await.contains(for_ada.code()));
-    assert!(visitor.page(for_grace.url()).await.contains(for_grace.code()));
-    for unknown in ["x", for_ada.name(), &for_ada.url()[ORIGIN_OF_PAGES.len() + "/sign-in/".len() + 1..]] {
-        let answer = visitor.get(&format!("{ORIGIN_OF_PAGES}/sign-in/{unknown}")).await;
-        assert_eq!(answer.status(), StatusCode::NOT_FOUND, "{unknown}");
+on_both_stores! {
+    // MCP "Security Best Practices", "State Handle Hijacking": the link of another owner.
+    async fn each_page_is_found_by_its_id_and_serves_its_owner_alone(hosted: Hosted) {
+        let (_ada, for_ada) = hosted.begin("ada").await;
+        let (grace, for_grace) = hosted.begin("grace").await;
+        assert_ne!((for_ada.url(), for_ada.code()), (for_grace.url(), for_grace.code()));
+        assert!(within(grace.named(for_ada.name())).await.unwrap().is_none());
+        let visitor = hosted.visitor();
+        assert!(visitor.page(for_ada.url()).await.contains(for_ada.code()));
+        assert!(visitor.page(for_grace.url()).await.contains(for_grace.code()));
+        for unknown in ["x", for_ada.name(), &for_ada.url()[ORIGIN_OF_PAGES.len() + "/sign-in/".len() + 1..]] {
+            let answer = visitor.get(&format!("{ORIGIN_OF_PAGES}/sign-in/{unknown}")).await;
+            assert_eq!(answer.status(), StatusCode::NOT_FOUND, "{unknown}");
+        }
+        let answer = visitor.sign_in(for_grace.url(), OTHER_EMAIL, &hosted.world.other_password).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(for_ada.state(), State::Open);
+        assert!(!hosted.world.subject("ada").status().await.unwrap().signed_in);
+        let grace = hosted.world.subject("grace").status().await.unwrap();
+        assert_eq!(grace.email.as_deref(), Some(OTHER_EMAIL));
     }
-    let answer = visitor.sign_in(for_grace.url(), OTHER_EMAIL, &hosted.world.other_password).await;
-    assert_eq!(answer.status(), StatusCode::OK);
-    assert_eq!(for_ada.state(), State::Open);
-    assert!(!hosted.world.subject("ada").status().await.unwrap().signed_in);
-    let grace = hosted.world.subject("grace").status().await.unwrap();
-    assert_eq!(grace.email.as_deref(), Some(OTHER_EMAIL));
 }
 
 // MCP, "URL mode elicitation": whoever completes the page must be who was asked.
@@ -213,55 +215,57 @@ async fn another_user_cannot_complete_the_sign_in_of_a_subject() {
     assert_eq!(account.redactor().redact(own), REDACTED);
 }
 
-// Guesses: OAuth 2.1, "Credentials-Guessing Attacks" (RFC 6749, section 10.10), as MCP authorization,
-// "Security Considerations", demands.
-#[tokio::test(flavor = "multi_thread")]
-async fn five_wrong_passwords_end_a_page_on_all_replicas() {
-    let hosted = Hosted::new().await;
-    let other = hosted.another_replica().await;
-    let (_sign_in, pending) = hosted.begin("ada").await;
-    let visitor = hosted.visitor();
-    let token = visitor.form_token(pending.url()).await;
-    let wrong = [("email", EMAIL), ("password", "wrong-password-1")];
-    for (attempt, left) in
-        ["4 attempts left", "3 attempts left", "2 attempts left", "1 attempt left", ""].iter().enumerate()
-    {
-        visitor.moves_to(if attempt % 2 == 0 { &other } else { &hosted.replica });
-        let answer = visitor.post_with(pending.url(), "sign-in", &token, &wrong).await;
-        assert!(answer.text().await.unwrap().contains(left), "{left}");
+on_both_stores! {
+    // Guesses: OAuth 2.1, "Credentials-Guessing Attacks" (RFC 6749, section 10.10), as MCP authorization,
+    // "Security Considerations", demands.
+    async fn five_wrong_passwords_end_a_page_on_all_replicas(hosted: Hosted) {
+        let other = hosted.another_replica().await;
+        let (sign_in, pending) = hosted.begin("ada").await;
+        let visitor = hosted.visitor();
+        let token = visitor.form_token(pending.url()).await;
+        let wrong = [("email", EMAIL), ("password", "wrong-password-1")];
+        for (attempt, left) in
+            ["4 attempts left", "3 attempts left", "2 attempts left", "1 attempt left", ""].iter().enumerate()
+        {
+            visitor.moves_to(if attempt % 2 == 0 { &other } else { &hosted.replica });
+            let answer = visitor.post_with(pending.url(), "sign-in", &token, &wrong).await;
+            assert!(answer.text().await.unwrap().contains(left), "{left}");
+        }
+        // Another call has a new page at once. Those who wait for this one are told all the same.
+        assert_ne!(within(sign_in.begin(request())).await.unwrap().url(), pending.url());
+        assert_eq!(within(pending.finished(LIFETIME)).await, State::Ended(End::TooManyAttempts));
+        let right = [("email", EMAIL), ("password", secrets::text(&hosted.world.place.password))];
+        let answer = visitor.post_with(pending.url(), "sign-in", &token, &right).await;
+        assert_eq!(answer.status(), StatusCode::GONE);
+        assert_eq!(hosted.world.sandbox.count(LOGIN), 5);
     }
-    assert_eq!(within(pending.finished(LIFETIME)).await, State::Ended(End::TooManyAttempts));
-    let right = [("email", EMAIL), ("password", secrets::text(&hosted.world.place.password))];
-    let answer = visitor.post_with(pending.url(), "sign-in", &token, &right).await;
-    assert_eq!(answer.status(), StatusCode::GONE);
-    assert_eq!(hosted.world.sandbox.count(LOGIN), 5);
 }
 
-/// The same. Attempts count before BondMCP is asked: neither parallel forms nor closed connections nor other replicas give
-/// more.
-#[tokio::test(flavor = "multi_thread")]
-async fn parallel_and_abandoned_forms_give_no_more_attempts() {
-    let hosted = Hosted::new().await;
-    let other = hosted.another_replica().await;
-    let (_sign_in, pending) = hosted.begin("ada").await;
-    let visitor = hosted.visitor();
-    let token = visitor.form_token(pending.url()).await;
-    let wrong = [("form_token", &*token), ("email", EMAIL), ("password", "wrong-password-1")];
-    let mut sent = vec![];
-    for attempt in 0..12 {
-        visitor.moves_to(if attempt % 2 == 0 { &other } else { &hosted.replica });
-        let form = visitor.form(pending.url(), "sign-in", &wrong).header(ORIGIN, ORIGIN_OF_PAGES);
-        sent.push(tokio::spawn(async move { form.send().await.unwrap().status() }));
+on_both_stores! {
+    // The same. Attempts count before BondMCP is asked: neither parallel forms nor closed connections nor other replicas give
+    // more.
+    async fn parallel_and_abandoned_forms_give_no_more_attempts(hosted: Hosted) {
+        let other = hosted.another_replica().await;
+        let (_sign_in, pending) = hosted.begin("ada").await;
+        let visitor = hosted.visitor();
+        let token = visitor.form_token(pending.url()).await;
+        let wrong = [("form_token", &*token), ("email", EMAIL), ("password", "wrong-password-1")];
+        let mut sent = vec![];
+        for attempt in 0..12 {
+            visitor.moves_to(if attempt % 2 == 0 { &other } else { &hosted.replica });
+            let form = visitor.form(pending.url(), "sign-in", &wrong).header(ORIGIN, ORIGIN_OF_PAGES);
+            sent.push(tokio::spawn(async move { form.send().await.unwrap().status() }));
+        }
+        // Some of those who sent them are gone at once.
+        sent.drain(..3).for_each(|form| form.abort());
+        for form in sent {
+            let status = within(form).await.unwrap();
+            assert!(status.is_client_error(), "{status}");
+        }
+        assert_eq!(within(pending.finished(LIFETIME)).await, State::Ended(End::TooManyAttempts));
+        let asked = hosted.world.sandbox.count(LOGIN);
+        assert!(asked <= 5, "{asked}");
     }
-    // Some of those who sent them are gone at once.
-    sent.drain(..3).for_each(|form| form.abort());
-    for form in sent {
-        let status = within(form).await.unwrap();
-        assert!(status.is_client_error(), "{status}");
-    }
-    assert_eq!(within(pending.finished(LIFETIME)).await, State::Ended(End::TooManyAttempts));
-    let asked = hosted.world.sandbox.count(LOGIN);
-    assert!(asked <= 5, "{asked}");
 }
 
 /// Calls a tool as a host that can open links or cannot.
@@ -325,25 +329,25 @@ async fn agents_hear_nothing_of_the_persons_own_computer() {
     }
 }
 
-/// The call waits on one replica, the person signs in on another one, and the retry comes to either.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_call_goes_on_when_the_person_has_signed_in_on_another_replica() {
-    let hosted = Hosted::new().await;
-    let other = hosted.another_replica().await;
-    let (here, there) = (server(&hosted.replica), server(&other));
-    let ada = Owner::Subject("ada".to_owned());
-    let asked = ask(&here, &ada, &call("list_models", true, &json!({}))).await;
-    let url = asked["result"]["inputRequests"]["person"]["params"]["url"].as_str().unwrap().to_owned();
-    let state = json!({"requestState": asked["result"]["requestState"],
-        "inputResponses": {"person": {"action": "accept"}}});
-    let waiting = {
-        let (there, ada) = (there.clone(), ada.clone());
-        tokio::spawn(async move { ask(&there, &ada, &call("list_models", true, &state)).await })
-    };
-    let visitor = hosted.visitor();
-    assert_eq!(visitor.sign_in(&url, EMAIL, &hosted.world.place.password).await.status(), StatusCode::OK);
-    let models = within(waiting).await.unwrap();
-    assert_eq!(models["result"]["structuredContent"]["count"], 3, "{models}");
+on_both_stores! {
+    // The call waits on one replica, the person signs in on another one, and the retry comes to either.
+    async fn a_call_goes_on_when_the_person_has_signed_in_on_another_replica(hosted: Hosted) {
+        let other = hosted.another_replica().await;
+        let (here, there) = (server(&hosted.replica), server(&other));
+        let ada = Owner::Subject("ada".to_owned());
+        let asked = ask(&here, &ada, &call("list_models", true, &json!({}))).await;
+        let url = asked["result"]["inputRequests"]["person"]["params"]["url"].as_str().unwrap().to_owned();
+        let state = json!({"requestState": asked["result"]["requestState"],
+            "inputResponses": {"person": {"action": "accept"}}});
+        let waiting = {
+            let (there, ada) = (there.clone(), ada.clone());
+            tokio::spawn(async move { ask(&there, &ada, &call("list_models", true, &state)).await })
+        };
+        let visitor = hosted.visitor();
+        assert_eq!(visitor.sign_in(&url, EMAIL, &hosted.world.place.password).await.status(), StatusCode::OK);
+        let models = within(waiting).await.unwrap();
+        assert_eq!(models["result"]["structuredContent"]["count"], 3, "{models}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use crate::common::{
     EMAIL, Place,
     browser::{Browser, text},
     fast_time::fast,
-    like_the_seed,
+    like_the_seed, on_both_stores,
     raw::{ask, modern_as},
     sandbox, secrets, within,
 };
@@ -46,7 +46,7 @@ struct World {
 }
 
 impl World {
-    async fn new(vault: Option<String>) -> Self {
+    async fn over(vault: Option<String>) -> Self {
         let sandbox = sandbox(like_the_seed()).await;
         let place = Place::new(&sandbox);
         sandbox.add_account(OTHER_EMAIL, &place.password, Plan::Unlimited, true);
@@ -139,30 +139,6 @@ fn assert_stale(answer: &Value) {
 fn assert_done(answer: &Value) {
     assert!(answer["result"]["structuredContent"].is_object(), "{answer}");
     assert_ne!(answer["result"]["isError"], true, "{answer}");
-}
-
-/// Runs the body on a vault of SQLite and on one of PostgreSQL.
-macro_rules! on_both_stores {
-    ($(async fn $name:ident($world:ident: World) $body:block)*) => {$(
-        mod $name {
-            use super::*;
-
-            async fn body($world: World) $body
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn sqlite() {
-                body(World::new(None).await).await;
-            }
-
-            #[cfg(unix)]
-            #[tokio::test(flavor = "multi_thread")]
-            async fn postgresql() {
-                if let Some(database) = crate::common::postgres::database() {
-                    body(World::new(Some(database.url.clone())).await).await;
-                }
-            }
-        }
-    )*};
 }
 
 on_both_stores! {
@@ -342,33 +318,29 @@ on_both_stores! {
             within(one.server.close()).await;
         }
     }
-}
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_retry_after_the_end_of_the_process_with_the_page_is_told_so() {
-    let world = World::new(None).await;
-    let one = world.replica();
-    let ada = one.server.local_owner();
-    let sealed = state(&one.ask(&ada, &list_models(&json!({}))).await);
-    within(one.server.close()).await;
-    let answer = world.replica().ask(&ada, &accepted(&sealed)).await;
-    let told = answer["result"]["content"][0]["text"].as_str().unwrap();
-    assert!(told.starts_with("The process that served the sign-in page has ended."), "{told}");
-}
+    async fn a_retry_after_the_end_of_the_process_with_the_page_is_told_so(world: World) {
+        let one = world.replica();
+        let ada = one.server.local_owner();
+        let sealed = state(&one.ask(&ada, &list_models(&json!({}))).await);
+        within(one.server.close()).await;
+        let answer = world.replica().ask(&ada, &accepted(&sealed)).await;
+        let told = answer["result"]["content"][0]["text"].as_str().unwrap();
+        assert!(told.starts_with("The process that served the sign-in page has ended."), "{told}");
+    }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_pending_sign_in_of_one_owner_is_no_others() {
-    let world = World::new(None).await;
-    let (one, two) = (world.replica(), world.replica());
-    let sealed = state(&one.ask(&owner("ada"), &list_models(&json!({}))).await);
-    for replica in [&one, &two] {
-        assert_stale(&replica.ask(&owner("grace"), &accepted(&sealed)).await);
+    async fn the_pending_sign_in_of_one_owner_is_no_others(world: World) {
+        let (one, two) = (world.replica(), world.replica());
+        let sealed = state(&one.ask(&owner("ada"), &list_models(&json!({}))).await);
+        for replica in [&one, &two] {
+            assert_stale(&replica.ask(&owner("grace"), &accepted(&sealed)).await);
+        }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_state_no_vault_is_opened() {
-    let world = World::new(None).await;
+    let world = World::over(None).await;
     let replica = world.replica();
     let status = json!({"name": "auth_status", "arguments": {}});
     assert_done(&replica.ask(&owner("ada"), &modern_as(1, "tools/call", status, json!({}))).await);
@@ -378,7 +350,7 @@ async fn without_a_state_no_vault_is_opened() {
 /// As another computer with the same vault does it: its page is on its own loopback.
 #[tokio::test]
 async fn a_page_on_another_computer_is_put_into_words() {
-    let world = World::new(None).await;
+    let world = World::over(None).await;
     let (here, elsewhere) = (world.replica(), world.replica());
     let (ada, there) = (here.accounts.local(), elsewhere.accounts.local());
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

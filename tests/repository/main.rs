@@ -9,3 +9,4 @@ mod deploy;
 mod layers;
 mod prices;
 mod readme;
+mod targets;

@@ -218,7 +218,7 @@ impl Cluster {
         let settings = format!(
             "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{directory}'\n\
              fsync = off\nfull_page_writes = off\nshared_buffers = 16MB\n\
-             wal_level = minimal\nmax_wal_senders = 0\nmin_wal_size = 2MB\nmax_connections = 200\n"
+             wal_level = minimal\nmax_wal_senders = 0\nmin_wal_size = 2MB\nmax_connections = 500\n"
         );
         fs::write(self.data().join("postgresql.auto.conf"), settings).expect("a writable directory");
     }

@@ -10,8 +10,8 @@ use std::{
 };
 
 use crate::common::{
-    Place, browser::Browser, error_of, fast_time::fast, in_process_with_page, like_the_seed, request,
-    sandbox, services::ANALYZE, within,
+    Place, accounts, browser::Browser, error_of, fast_time::fast, in_process_with_page, like_the_seed,
+    request, sandbox, services::ANALYZE, within,
 };
 use bondmcp_server::{mcp::Limits, secret::SecretString};
 use rmcp::{
@@ -52,11 +52,19 @@ impl ClientHandler for Unanswered {
     }
 }
 
+/// Creates the vault, which takes the disk's time and not that of the fast clock.
+async fn with_vault(place: &Place) {
+    let (accounts, _) = accounts(place);
+    within(accounts.vault()).await.unwrap();
+}
+
 #[tokio::test]
 async fn questions_to_the_person_are_bounded_in_number_and_end_with_the_call() {
     let sandbox = sandbox(like_the_seed()).await;
     let place = Place::new(&sandbox);
-    let limits = Limits { concurrent: 2, waiting: 20, deadline: Duration::from_secs(4), ..Limits::default() };
+    let limits =
+        Limits { concurrent: 2, waiting: 20, deadline: Duration::from_secs(30), ..Limits::default() };
+    with_vault(&place).await;
     let (server, stopping) = in_process_with_page(&place, limits);
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     let serving = tokio::spawn(crate::common::serve(server, ours));
@@ -118,6 +126,7 @@ impl ClientHandler for Slow {
 async fn billed_call_of_a_slow_person(lifecycle: ClientLifecycleMode) -> (Vec<Value>, Vec<Value>, u64) {
     let sandbox = sandbox(like_the_seed()).await;
     let place = Place::new(&sandbox);
+    with_vault(&place).await;
     let (server, stopping) = in_process_with_page(&place, Limits::default());
     let answers = fast(async {
         let (ours, theirs) = tokio::io::duplex(1 << 16);

@@ -253,10 +253,12 @@ async fn a_sign_in_that_expires_is_reported_and_the_next_call_gets_a_new_page() 
         if kind == Kind::Answer {
             host.list_models().await;
             let url = host.links()[0].clone();
-            // The page reloads by itself at the end, as this does.
+            // The page reloads by itself at the end, as this does. It may have ended before the second call, which has
+            // then begun another one in its place.
             let http = reqwest::Client::new();
-            let gone = async || http.get(&url).send().await.unwrap().status() == StatusCode::GONE;
-            within(async { while !gone().await {} }).await;
+            let open =
+                async || http.get(&url).send().await.is_ok_and(|page| page.status() != StatusCode::GONE);
+            within(async { while open().await {} }).await;
         } else {
             let error = error_of(&host.list_models().await);
             assert!(error["message"].as_str().unwrap().contains("link expired"), "{kind:?} {error}");

@@ -153,18 +153,15 @@ async fn a_panic_while_a_request_is_under_way_that_may_be_billed_says_so() {
 async fn however_a_billed_call_ends_its_part_of_the_daily_limit_is_settled() {
     let directory = tempfile::tempdir().unwrap();
     let limit = Some(Usd::cents(6));
-    let limits = Limits {
-        daily_spend: limit,
-        deadline: Duration::from_millis(500),
-        billed: Duration::ZERO,
-        ..Limits::default()
-    };
+    let limits = Limits { daily_spend: limit, billed: Duration::ZERO, ..Limits::default() };
     let server = server_in(directory.path(), limits);
+    let hasty = server_in(directory.path(), Limits { deadline: Duration::from_millis(500), ..limits });
     let left = async || {
         let today = server.shared.accounts.local().daily_spending(limit).await.unwrap().unwrap();
         Usd::from_f64(today.left_usd)
     };
-    for unsent in ["billed", "billed_panics_early", "billed_hangs"] {
+    for (server, unsent) in [(&server, "billed"), (&server, "billed_panics_early"), (&hasty, "billed_hangs")]
+    {
         let told = answers(server.clone(), &[unsent]).await;
         assert!(told[0].contains("error"), "{told:?}");
         assert_eq!(left().await, Usd::cents(6), "{unsent}");
@@ -175,4 +172,5 @@ async fn however_a_billed_call_ends_its_part_of_the_daily_limit_is_settled() {
     let told = answers(server.clone(), &["billed"]).await;
     assert!(told[0].contains(r#""kind":"spend_limit""#), "{told:?}");
     server.close().await;
+    hasty.close().await;
 }

@@ -58,6 +58,7 @@ const GRANT_CHARS: usize = 8;
 
 /// Returns the name of a grant's API key: words for the person, the date, the reference of the authorization, and the
 /// start of the grant's id. One authorization makes several grants if the person tries again.
+#[must_use]
 pub fn grant_key_name(words: &str, date: NaiveDate, reference: &str, grant: &str) -> String {
     format!("{words} {date} {reference}-{grant:.GRANT_CHARS$}")
 }

@@ -45,7 +45,8 @@ pub const ENVIRONMENT: [(&str, &str); 12] = [
 /// Removes the variables of this program from the environment of another one: some of them hold secrets.
 pub fn remove_variables(command: &mut std::process::Command) {
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("BONDMCP_") {
+        // Windows does not tell upper from lower case.
+        if name.to_string_lossy().to_ascii_uppercase().starts_with("BONDMCP_") {
             command.env_remove(name);
         }
     }

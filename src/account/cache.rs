@@ -26,14 +26,14 @@ pub(super) struct Cache<T> {
 pub(super) struct Cached<T> {
     pub value: T,
     pub fetched_at: Timestamp,
-    sign_in: Option<u64>,
+    identity: Option<u64>,
     asked: Instant,
 }
 
 #[derive(Debug)]
 struct Failed {
     error: Error,
-    sign_in: Option<u64>,
+    identity: Option<u64>,
     ended: Instant,
 }
 
@@ -50,44 +50,44 @@ impl<T> Default for Cache<T> {
 }
 
 impl<T: Clone> Cache<T> {
-    /// Returns the response for `sign_in`, which the caller has read before: from memory while it is fresh, otherwise
+    /// Returns the response for `identity`, which the caller has read before: from memory while it is fresh, otherwise
     /// from `ask`. A caller that arrives during another caller's request takes that one's outcome.
     pub async fn get(
         &self,
-        sign_in: Option<u64>,
+        identity: Option<u64>,
         clock: &Clock,
         ask: impl Future<Output = Result<T, Error>>,
     ) -> Result<Fetched<T>, Error> {
         let arrived = Instant::now();
-        if let Some(answer) = self.fresh(sign_in) {
+        if let Some(answer) = self.fresh(identity) {
             return Ok(Fetched { answer, from_cache: true });
         }
         let mut failed = self.asking.lock().await;
-        if let Some(answer) = self.fresh(sign_in) {
+        if let Some(answer) = self.fresh(identity) {
             return Ok(Fetched { answer, from_cache: true });
         }
         if let Some(failed) = &*failed
             && failed.ended >= arrived
-            && failed.sign_in == sign_in
+            && failed.identity == identity
         {
             return Err(failed.error.clone());
         }
-        let outcome = self.refresh(sign_in, clock, ask).await;
+        let outcome = self.refresh(identity, clock, ask).await;
         if let Err(error) = &outcome {
-            *failed = Some(Failed { error: error.clone(), sign_in, ended: Instant::now() });
+            *failed = Some(Failed { error: error.clone(), identity, ended: Instant::now() });
         }
         outcome
     }
 
-    /// Returns the response for `sign_in` from `ask` and ignores the cache.
+    /// Returns the response for `identity` from `ask` and ignores the cache.
     pub async fn refresh(
         &self,
-        sign_in: Option<u64>,
+        identity: Option<u64>,
         clock: &Clock,
         ask: impl Future<Output = Result<T, Error>>,
     ) -> Result<Fetched<T>, Error> {
         let asked = Instant::now();
-        let answer = Cached { value: ask.await?, fetched_at: clock.now(), sign_in, asked };
+        let answer = Cached { value: ask.await?, fetched_at: clock.now(), identity, asked };
         let mut last = self.answer();
         // Responses can arrive out of order.
         if last.as_ref().is_none_or(|last| last.asked <= asked) {
@@ -96,13 +96,13 @@ impl<T: Clone> Cache<T> {
         Ok(Fetched { answer, from_cache: false })
     }
 
-    fn fresh(&self, sign_in: Option<u64>) -> Option<Cached<T>> {
-        self.last(sign_in).filter(|answer| answer.asked.elapsed() < CACHE_LIFETIME)
+    fn fresh(&self, identity: Option<u64>) -> Option<Cached<T>> {
+        self.last(identity).filter(|answer| answer.asked.elapsed() < CACHE_LIFETIME)
     }
 
-    /// Returns the last response for `sign_in`, fresh or not.
-    pub fn last(&self, sign_in: Option<u64>) -> Option<Cached<T>> {
-        self.answer().clone().filter(|answer| answer.sign_in == sign_in)
+    /// Returns the last response for `identity`, fresh or not.
+    pub fn last(&self, identity: Option<u64>) -> Option<Cached<T>> {
+        self.answer().clone().filter(|answer| answer.identity == identity)
     }
 
     pub fn clear(&self) {
@@ -165,10 +165,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_is_fresh_for_a_while_and_for_its_sign_in_alone() {
+    async fn an_answer_is_fresh_for_a_while_and_for_its_identity_alone() {
         let (cache, upstream, clock) = (Cache::default(), Upstream::new(), Clock::system());
-        let get = async |sign_in| {
-            cache.get(sign_in, &clock, upstream.answer(Ok("models"))).await.unwrap().from_cache
+        let get = async |identity| {
+            cache.get(identity, &clock, upstream.answer(Ok("models"))).await.unwrap().from_cache
         };
         assert!(!get(Some(1)).await);
         assert!(get(Some(1)).await);

@@ -239,7 +239,7 @@ impl From<&Error> for UserFacingError {
             ),
             Error::RotationUnfinished { old, new, .. } => report(
                 Kind::UpstreamUnavailable,
-                format!("Both keys are live and {new} is stored here. Rotate {old} again to finish."),
+                format!("{new} is stored here. Rotate {old} again to finish, if it is still listed as active."),
             ),
             Error::RenewalBusy | Error::RotationBusy | Error::SignInBusy => report(Kind::Timeout, "Try again in a moment.".into()),
             Error::DailyLimit { limit, resets_at, page, .. } => {

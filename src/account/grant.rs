@@ -53,6 +53,9 @@ pub struct NewGrant {
     pub daily_limit: Usd,
 }
 
+/// Number of characters of an authorization's reference.
+const REFERENCE_CHARS: usize = 8;
+
 /// Number of characters of a grant's id in the name of its key.
 const GRANT_CHARS: usize = 8;
 
@@ -69,7 +72,7 @@ fn is_grant_key_name(name: &str) -> bool {
     let (Some(unique), Some(date)) = (parts.next(), parts.next()) else { return false };
     let is_unique = unique.split_once('-').is_some_and(|(reference, grant)| {
         let is_reference = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit();
-        reference.len() == 8
+        reference.len() == REFERENCE_CHARS
             && reference.chars().all(is_reference)
             && grant.len() == GRANT_CHARS
             && grant.chars().all(|c| c.is_ascii_hexdigit())
@@ -129,8 +132,14 @@ impl Account {
     /// Fails if this account is a grant's and the key is that of another grant: it is another app's.
     pub async fn check_not_of_another_grant(&self, id: &str, name: &str) -> Result<(), Error> {
         let record = &self.record().await?.record;
-        let is_another_grants = record.grant.is_some() && record.key(id).is_none() && is_grant_key_name(name);
-        if is_another_grants { Err(Error::OtherGrantKey { page: None }) } else { Ok(()) }
+        let is_another_grants = |grant: &GrantState| {
+            // One of its own name may be its own, of which it lost the value.
+            grant.key_name != name && record.key(id).is_none() && is_grant_key_name(name)
+        };
+        match &record.grant {
+            Some(grant) if is_another_grants(grant) => Err(Error::OtherGrantKey { page: None }),
+            _ => Ok(()),
+        }
     }
 
     /// Fails if key `id` is the one that was created for the grant, or takes its place: it ends with the grant, by the

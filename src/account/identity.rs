@@ -5,8 +5,8 @@ use super::Account;
 /// The current sign-in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Number of the sign-in; every sign-in has a different one.
-    pub generation: u64,
+    /// Another one for each sign-in, and for a key that was pasted.
+    pub number: u64,
     /// The e-mail address, or a description where there is none.
     pub name: String,
 }
@@ -23,6 +23,6 @@ impl Account {
         } else {
             record.session.as_ref().and(record.email.clone())?
         };
-        Some(Identity { generation: record.generation, name })
+        Some(Identity { number: record.identity(), name })
     }
 }

@@ -100,9 +100,10 @@ impl Account {
         self.check_not_the_grants_key(id).await?;
         let (account, id) = (self.clone(), id.to_owned());
         self.run_to_completion(async move {
-            if account.record().await?.record.grant.is_some()
-                && let Some(key) = account.upstream_keys().await?.iter().find(|key| key.id == id)
-            {
+            let memory = account.record().await?;
+            if memory.record.grant.is_some() && memory.record.key(&id).is_none() {
+                let listed = account.upstream_keys().await?;
+                let key = listed.iter().find(|key| key.id == id).ok_or(Error::KeyNotFound)?;
                 account.check_not_of_another_grant(&id, &key.name).await?;
             }
             let revoked = account.revoke_upstream(&id).await;
@@ -138,7 +139,7 @@ impl Account {
             {
                 return Err(Error::KeyNotStored);
             }
-            record.select_key(id);
+            record.active_key = id.map(ToOwned::to_owned);
             Ok(())
         };
         self.update(change).await?;
@@ -327,21 +328,31 @@ impl Key {
     }
 }
 
+/// Whether BondMCP lists the key as one that works.
+pub(super) fn is_active(listed: &[ApiKey], id: &str) -> bool {
+    listed.iter().any(|key| key.id == id && key.is_active)
+}
+
 impl Unfinished {
     /// Returns the intents of `record` that need an action.
     pub(super) fn all(record: &Record) -> Vec<Self> {
-        record.intents.iter().filter_map(Self::of).collect()
+        record.intents.iter().filter_map(|intent| Self::of(intent, record.grant.is_some())).collect()
     }
 
-    fn of(intent: &Intent) -> Option<Self> {
+    fn of(intent: &Intent, is_of_a_grant: bool) -> Option<Self> {
         let next = match (&intent.replaces, &intent.made, &intent.orphans[..]) {
             (Some(old), None, _) if intent.regenerates => {
                 format!("Its value may have changed: rotate {old} again, or revoke it.")
             }
+            // The app may not be allowed to revoke the new one.
+            (Some(old), Some(_), _) if is_of_a_grant => format!("Rotate {old} again to finish."),
             (Some(old), Some(new), _) => format!("Rotate {old} again to finish, or revoke {new} to undo."),
             (_, _, []) => return None,
             (_, _, orphans) => {
-                format!("The value is lost: revoke {}, then create again.", orphans.join(", "))
+                let orphans = orphans.join(", ");
+                format!(
+                    "Unless another program made {orphans}, the value is lost: revoke it, then create again."
+                )
             }
         };
         Some(Self {

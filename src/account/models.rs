@@ -22,19 +22,19 @@ impl Account {
         // Asked first, so that nobody who has signed out is served from memory.
         self.bearer(RequiredCredential::Api).await?;
         // Read before the request: when somebody signs in meanwhile, the answer is not theirs.
-        let sign_in = self.generation();
+        let identity = self.identity_number();
         let (cache, clock) = (&self.inner.models, &self.inner.clock);
         let ask = self.call(RequiredCredential::Api, |client, bearer| async move {
             client.list_models(&bearer).await.map(Arc::new)
         });
         let outcome = if refresh {
-            cache.refresh(sign_in, clock, ask).await
+            cache.refresh(identity, clock, ask).await
         } else {
-            cache.get(sign_in, clock, ask).await
+            cache.get(identity, clock, ask).await
         };
         let (answer, from_cache, outage) = match outcome {
             Ok(fetched) => (fetched.answer, fetched.from_cache, None),
-            Err(error) => match cache.last(sign_in) {
+            Err(error) => match cache.last(identity) {
                 Some(answer) if error.is_outage() => (answer, true, Some(error)),
                 _ => return Err(error),
             },
@@ -46,8 +46,8 @@ impl Account {
         self.inner.models.clear();
     }
 
-    /// Which sign-in it is.
-    pub(super) fn generation(&self) -> Option<u64> {
-        self.remembered().map(|memory| memory.record.generation)
+    /// Whose calls they are.
+    pub(super) fn identity_number(&self) -> Option<u64> {
+        self.remembered().map(|memory| memory.record.identity())
     }
 }

@@ -16,7 +16,7 @@ use super::Owner;
 /// Number of values that are kept although nobody uses them.
 const CAPACITY: u64 = 1024;
 
-/// Time for which a value is kept although nobody uses it. A process that nobody asks keeps it at most twice as long.
+/// Time for which a value is kept although nobody uses it. A process that nobody asks keeps it a little longer.
 const IDLE_TIME: Duration = Duration::from_mins(10);
 
 /// Number of entries below which the registry is not searched for values that are gone.
@@ -122,6 +122,9 @@ async fn let_go_of_idle<T: Send + Sync + 'static>(recent: Weak<Recent<T>>, inter
     loop {
         tokio::time::sleep(interval).await;
         let Some(recent) = recent.upgrade() else { return };
+        recent.run_pending_tasks();
+        // moka frees what it has removed with a later run.
+        tokio::task::yield_now().await;
         recent.run_pending_tasks();
     }
 }

@@ -16,7 +16,7 @@ impl Account {
                 self.call(RequiredCredential::Api, |client, bearer| async move { client.me(&bearer).await });
             Ok(me.await?.subscription)
         };
-        let plan = self.inner.plan.get(self.generation(), &self.inner.clock, ask);
+        let plan = self.inner.plan.get(self.identity_number(), &self.inner.clock, ask);
         match tokio::time::timeout(PLAN_TIMEOUT, plan).await {
             Ok(Ok(fetched)) => fetched.answer.value,
             Ok(Err(error)) => {

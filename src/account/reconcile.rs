@@ -8,8 +8,8 @@ use chrono::TimeDelta;
 
 use super::{
     Account, CachedRecord, Error,
+    keys::is_active,
     record::{Intent, Record},
-    rotation::is_active,
 };
 use crate::{bondmcp::wire::ApiKey, clock::Timestamp};
 

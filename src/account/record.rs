@@ -115,18 +115,13 @@ impl Record {
     pub fn forget_key(&mut self, id: &str) {
         self.keys.retain(|key| key.id != id);
         if self.active_key.as_deref() == Some(id) {
-            self.select_key(None);
+            self.active_key = None;
         }
     }
 
-    /// Selects the key that calls are made with. From or to a key that was pasted, that is as a sign-in: it may be
-    /// somebody else's.
-    pub fn select_key(&mut self, id: Option<&str>) {
-        let used_own_key = self.uses_own_key();
-        self.active_key = id.map(ToOwned::to_owned);
-        if self.uses_own_key() != used_own_key {
-            self.generation += 1;
-        }
+    /// Returns a number that is another one for each sign-in, and for a key that was pasted, which may be somebody else's.
+    pub fn identity(&self) -> u64 {
+        self.generation * 2 + u64::from(self.uses_own_key())
     }
 
     pub fn intent(&mut self, id: &str) -> Option<&mut Intent> {
@@ -299,18 +294,16 @@ mod tests {
     }
 
     #[test]
-    fn a_change_from_or_to_a_pasted_key_counts_as_a_sign_in() {
+    fn a_pasted_key_is_another_identity_and_so_is_each_sign_in() {
         let mut record = record();
-        let id = record.keys[0].id.clone();
+        let (managed, id) = (record.identity(), record.keys[0].id.clone());
         record.own_key = Some("pasted".into());
-        let mut expected = record.generation;
-        for (chosen, changes) in [(None, true), (None, false), (Some(&*id), true), (Some(&*id), false)] {
-            record.select_key(chosen);
-            expected += u64::from(changes);
-            assert_eq!(record.generation, expected, "{chosen:?}");
-        }
+        assert_eq!(record.identity(), managed, "it is not what calls are made with");
         record.forget_key(&id);
-        assert_eq!(record.generation, expected + 1);
+        let pasted = record.identity();
+        record.sign_out();
+        let identities = [managed, pasted, record.identity()];
+        assert!((1..3).all(|at| !identities[..at].contains(&identities[at])), "{identities:?}");
     }
 
     #[test]

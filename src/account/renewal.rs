@@ -85,10 +85,11 @@ impl Renewals {
         lock(&self.current).as_ref().is_some_and(is_under_way)
     }
 
-    /// The refusal of a sign-in that is still in effect, with the remaining wait.
-    fn pause(&self, generation: u64) -> Option<bondmcp::Error> {
+    /// The refusal of a sign-in, or of any, that is still in effect, with the remaining wait.
+    fn pause(&self, of: Option<u64>) -> Option<bondmcp::Error> {
         let paused = lock(&self.paused);
-        let Pause { until, error, .. } = paused.as_ref().filter(|pause| pause.generation == generation)?;
+        let is_of = |pause: &&Pause| of.is_none_or(|generation| generation == pause.generation);
+        let Pause { until, error, .. } = paused.as_ref().filter(is_of)?;
         let left = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
         let mut error = error.clone();
         if let bondmcp::Error::Refused(refusal) = &mut error {
@@ -168,7 +169,9 @@ impl Account {
                 return Ok(session);
             }
             self.method(&memory.record)?;
-            if let Some(refusal) = self.inner.renewals.pause(memory.record.generation) {
+            // The environment's login is the same one after a sign-out.
+            let of = self.inner.environment.login.is_none().then_some(memory.record.generation);
+            if let Some(refusal) = self.inner.renewals.pause(of) {
                 return Err(refusal.into());
             }
             if self.inner.store.acquire_lease(&holder).await? {
@@ -393,7 +396,9 @@ fn is(session: &Session, stale: Option<&SecretString>) -> bool {
 /// Whether the refusal means that the token is invalid or that this upstream does not refresh tokens. After an outage
 /// the same token may still work.
 fn rejects_refresh(error: &bondmcp::Error) -> bool {
-    error.status().is_some_and(|status| (400..500).contains(&status) && !matches!(status, 408 | 425 | 429))
+    error
+        .status()
+        .is_some_and(|status| (400..500).contains(&status) && !matches!(status, 408 | 425 | 429 | 499))
 }
 
 /// Whether the same password would be refused again. An address that is not verified yet is the exception.

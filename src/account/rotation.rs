@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     Account, Error, RequiredCredential,
-    keys::{Key, Made, check_id},
+    keys::{Key, Made, check_id, is_active},
     record::Record,
 };
 use crate::{
@@ -93,7 +93,7 @@ impl Account {
             Err(error) if error.is_not_found() => Ok(()),
             Err(Error::Upstream(cause)) => match self.upstream_keys().await {
                 // It was revoked, and only the answer was lost.
-                Ok(listed) if !is_active(&listed, old) => Ok(()),
+                Ok(listed) if !is_active(&listed, old) && is_active(&listed, &made.id) => Ok(()),
                 _ => Err(unfinished(cause)),
             },
             outcome => outcome,
@@ -137,10 +137,6 @@ impl Account {
             }
         }
     }
-}
-
-pub(super) fn is_active(listed: &[ApiKey], id: &str) -> bool {
-    listed.iter().any(|key| key.id == id && key.is_active)
 }
 
 impl Record {

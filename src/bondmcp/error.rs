@@ -280,7 +280,7 @@ impl Refusal {
             403 => Kind::Forbidden,
             404 => Kind::NotFound,
             409 => Kind::Conflict,
-            408 => Kind::Timeout,
+            408 | 499 => Kind::Timeout,
             429 => Kind::RateLimited,
             400..=499 if self.is_in_format() => Kind::InvalidInput,
             _ => Kind::UpstreamUnavailable,

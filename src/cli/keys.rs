@@ -88,7 +88,7 @@ pub(super) enum Command {
     },
     /// Run a program with the key as BONDMCP_API_KEY in its environment, and nowhere else
     ///
-    /// BONDMCP_BASE_URL is set too. The exit code is the program's; 127 if it was not found, 126 if it cannot be run.
+    /// BONDMCP_BASE_URL is set too, and no other BONDMCP_ variable is passed on. The exit code is the program's; 127 if it was not found, 126 if it cannot be run.
     #[command(after_help = examples::RUN)]
     Run {
         /// Id of the key, or its name if that is unique

@@ -200,7 +200,7 @@ impl OwnerServer {
     /// After somebody has signed in, the next answer says who: the person notices when it was somebody else.
     fn naming_the_account(&self, answer: Answer) -> Answer {
         let Some(identity) = self.account.identity() else { return answer };
-        if !self.is_to_be_announced(identity.generation) {
+        if !self.is_to_be_announced(identity.number) {
             return answer;
         }
         match answer {

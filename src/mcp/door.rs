@@ -233,6 +233,7 @@ impl ServerHandler for BondMcp {
         let (server, scopes) = self.asked_by(&context)?;
         let span = span_of(&context);
         let host = Host::new(context, scopes, server.guard.clone());
+        // Boxed, or the future of every request would have its size.
         let answer = Box::pin(server.call(request, &host)).instrument(span).await;
         answer.map(Guarded::into_inner).map_err(Guarded::into_inner)
     }

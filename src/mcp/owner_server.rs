@@ -52,9 +52,9 @@ impl OwnerServer {
         }
     }
 
-    /// Whether `generation` is the number of a sign-in that no answer has named yet; it counts as named from now on.
-    pub fn is_to_be_announced(&self, generation: u64) -> bool {
-        self.announced.swap(generation, Ordering::Relaxed) != generation
+    /// Whether `identity` is the number of an identity that no answer has named yet; it counts as named from now on.
+    pub fn is_to_be_announced(&self, identity: u64) -> bool {
+        self.announced.swap(identity, Ordering::Relaxed) != identity
     }
 
     /// Makes the next answer name the account.

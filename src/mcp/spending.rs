@@ -52,7 +52,7 @@ pub struct ToolSpending {
     pub possibly_usd: f64,
 }
 
-/// What this process has spent since it started. A hosted server counts anew for an account that was not used for a while.
+/// What this process has spent since it started. A hosted server counts anew for an account that was idle for ten minutes.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Spent {
     /// Total, including possibly billed calls.

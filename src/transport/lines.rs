@@ -188,7 +188,8 @@ where
     }
 }
 
-/// Whether rmcp takes this request as the first one of the host, and not as one that precedes it.
+/// Whether rmcp takes this request as the first one of the host, and not as one that precedes it. All versions that it
+/// knows are served.
 fn ends_handshake(request: &ClientRequest) -> bool {
     match request {
         ClientRequest::InitializeRequest(_) => true,

@@ -9,8 +9,9 @@ use tokio_util::sync::CancellationToken;
 use super::lines::LineTransport;
 use crate::{account::Owner, mcp::BondMcp};
 
-/// Time for which calls in flight may still answer after stdin has closed, as for requests from a pipe.
-const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(5);
+/// Time for which calls in flight may still answer after stdin has closed, as for requests from a pipe. rmcp (3.11) stops
+/// sending answers after 5 s; a call that is ended here is still answered.
+const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(4);
 
 /// Serves `server` to `owner` until `input` ends or `stopping` is cancelled; then calls in flight are ended.
 pub async fn serve<R, W>(
@@ -39,8 +40,11 @@ where
         };
         match running {
             Ok(running) => running.waiting().await.map(|_| ()).map_err(io::Error::other),
-            // The host only probed the server.
-            Err(ServerInitializeError::ConnectionClosed(_)) => Ok(()),
+            // The host only probed the server, or it is stopped.
+            Err(ServerInitializeError::ConnectionClosed(_) | ServerInitializeError::Cancelled) => Ok(()),
+            Err(ServerInitializeError::TransportError { .. }) => {
+                Err(io::Error::other("the host does not read what it asked for"))
+            }
             // rmcp's own words would quote the message.
             Err(_) => Err(io::Error::other("the host did not begin as MCP demands")),
         }

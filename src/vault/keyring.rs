@@ -240,8 +240,17 @@ impl Place {
             return Err(Error::KeyMissing { path: self.key_file() });
         }
         let keys = vec![Arc::new(SealingKey::random()?)];
-        if self.keep_in_keychain(&to_text(&keys)).is_ok() {
-            return Ok((keys, KeyOrigin::Keychain));
+        let text = to_text(&keys);
+        if self.keychain.set(&self.account(), &text).is_ok() {
+            match self.keychain.get(&self.account()) {
+                Ok(Some(stored)) if stored.expose_secret() == text.as_str() => {
+                    return Ok((keys, KeyOrigin::Keychain));
+                }
+                // It keeps nothing.
+                Ok(None) => {}
+                // What it has would be found first at the next start.
+                Ok(Some(_)) | Err(NoKeychain) => return Err(not_stored(NoKeychain)),
+            }
         }
         files::write_private(&self.key_file(), to_text(&keys).as_bytes())?;
         Ok((keys, KeyOrigin::NewKeyFile(self.key_file())))
@@ -276,16 +285,10 @@ impl Place {
         if *origin != KeyOrigin::Keychain {
             return files::write_private(&self.key_file(), text.as_bytes());
         }
-        let refused = |NoKeychain| Error::Database("the OS keychain did not store the sealing key");
-        self.keep_in_keychain(&text).map_err(refused)
-    }
-
-    /// Stores keys in the OS keychain, and reads them again to be certain.
-    fn keep_in_keychain(&self, text: &str) -> Result<(), NoKeychain> {
-        self.keychain.set(&self.account(), text)?;
-        match self.keychain.get(&self.account())? {
-            Some(stored) if stored.expose_secret() == text => Ok(()),
-            _ => Err(NoKeychain),
+        self.keychain.set(&self.account(), &text).map_err(not_stored)?;
+        match self.keychain.get(&self.account()).map_err(not_stored)? {
+            Some(stored) if stored.expose_secret() == text.as_str() => Ok(()),
+            _ => Err(not_stored(NoKeychain)),
         }
     }
 
@@ -298,6 +301,10 @@ impl Place {
     fn key_file(&self) -> PathBuf {
         self.data_dir.join("sealing.key")
     }
+}
+
+fn not_stored(_: NoKeychain) -> Error {
+    Error::Database("the OS keychain did not store the sealing key")
 }
 
 /// Keys, and where they were found.

@@ -36,8 +36,11 @@ const STATEMENT_TIMEOUT: &str = "5s";
 /// Longest wait for a connection and a statement, where the server does not apply its own.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(12);
 
-/// Longest wait for the migration of the tables, by this process or another one.
-const MIGRATION_TIMEOUT: Duration = Duration::from_mins(1);
+/// Longest wait for a statement of a migration, and for the lock while another process migrates. The server applies it.
+const MIGRATION_STATEMENT_TIMEOUT: &str = "20s";
+
+/// Longest wait for all migrations. A call that opens the vault has 55 s.
+const MIGRATION_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Longest wait for the answer that nobody waits for any more: shorter than that for a connection.
 const GIVE_BACK_TIMEOUT: Duration = Duration::from_secs(4);
@@ -379,24 +382,27 @@ async fn ask_once(url: &PostgresUrl, query: Query<'_, sqlx::Postgres, PgArgument
 }
 
 fn options(url: &PostgresUrl) -> Result<PgConnectOptions, Error> {
-    Ok(unbounded_options(url)?.options([
-        ("statement_timeout", STATEMENT_TIMEOUT),
-        ("lock_timeout", STATEMENT_TIMEOUT),
-        ("idle_in_transaction_session_timeout", STATEMENT_TIMEOUT),
-    ]))
+    options_with(url, STATEMENT_TIMEOUT)
 }
 
-/// Options of a connection whose statements may take as long as they need.
-fn unbounded_options(url: &PostgresUrl) -> Result<PgConnectOptions, Error> {
+/// Options of a connection whose statements take at most `longest`.
+fn options_with(url: &PostgresUrl, longest: &str) -> Result<PgConnectOptions, Error> {
     let options = PgConnectOptions::from_str(url.expose().expose_secret())
         .map_err(|_| Error::Server(ServerError::Unexpected))?;
-    Ok(options.application_name(env!("CARGO_PKG_NAME")).disable_statement_logging())
+    Ok(options
+        .application_name(env!("CARGO_PKG_NAME"))
+        .options([
+            ("statement_timeout", longest),
+            ("lock_timeout", longest),
+            ("idle_in_transaction_session_timeout", longest),
+        ])
+        .disable_statement_logging())
 }
 
 /// Brings the tables up to date, under an advisory lock that sqlx takes. Other processes that start meanwhile wait.
 async fn migrate(url: &PostgresUrl) -> Result<(), Error> {
     let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(CONNECT_TIMEOUT);
-    let pool = pool.connect_lazy_with(unbounded_options(url)?);
+    let pool = pool.connect_lazy_with(options_with(url, MIGRATION_STATEMENT_TIMEOUT)?);
     let migrated = timeout(MIGRATION_TIMEOUT, migrations().run(&pool)).await;
     let _ = timeout(CLOSE_TIMEOUT, pool.close()).await;
     migrated.map_err(|_| Error::Server(ServerError::Silent))?.map_err(|error| match error {

@@ -21,9 +21,12 @@ pub struct Raw {
 
 impl Raw {
     pub fn start(place: &Place) -> Self {
+        Self::with_stderr(place, Stdio::null())
+    }
+
+    pub fn with_stderr(place: &Place, stderr: Stdio) -> Self {
         let mut command = place.command(&["--log", "trace", "stdio"]);
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let (input, output) = (child.stdin.take(), child.stdout.take().unwrap());
         Self { child, input, output: BufReader::new(output).lines() }
     }

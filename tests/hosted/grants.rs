@@ -335,12 +335,26 @@ async fn the_key_of_one_grant_cannot_be_ended_by_another_of_the_same_person() {
     within(other.revoke_key(&laptop.id)).await.unwrap();
 }
 
+#[tokio::test]
+async fn an_app_can_revoke_a_key_whose_value_it_lost() {
+    let world = World::new().await;
+    let grant = world.opened("one").await;
+    let first = world.only_key();
+    world.sandbox.faults().next(CREATE, Fault::ProcessThenDrop);
+    let outcome = within(Box::pin(grant.rotate_key(&first))).await;
+    let Err(Error::CreateLost { orphans, .. }) = outcome else { panic!("{outcome:?}") };
+    within(grant.revoke_key(&orphans[0])).await.unwrap();
+    assert_eq!(world.only_key(), first);
+    assert!(within(grant.list_keys()).await.unwrap().unfinished.is_empty());
+}
+
 /// The process loses the answer to the revocation, and then cannot list the keys either.
 #[tokio::test]
 async fn a_rotation_of_the_grants_key_that_lacks_its_last_step_is_finished() {
     let world = World::new().await;
     let grant = world.opened("one").await;
     let first = world.only_key();
+    // The first list is that of the rotation.
     world.sandbox.faults().next(LIST, Fault::Slow(Duration::ZERO));
     world.sandbox.faults().next(LIST, Fault::Status(400));
     world.sandbox.faults().next(REVOKE, Fault::ProcessThenDrop);

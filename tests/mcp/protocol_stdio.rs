@@ -113,7 +113,8 @@ async fn notifications_between_a_probe_and_the_first_request_end_nothing() {
         modern(1, "server/discover", json!({})),
         of_the_future,
     ] {
-        let mut raw = Raw::start(&place);
+        let log = place.directory.path().join("stderr");
+        let mut raw = Raw::with_stderr(&place, std::fs::File::create(&log).unwrap().into());
         assert_eq!(raw.ask(probe.clone()).await["id"], 1);
         raw.send(&gone.to_string()).await;
         raw.send(&answer.to_string()).await;
@@ -121,6 +122,8 @@ async fn notifications_between_a_probe_and_the_first_request_end_nothing() {
         let models = raw.ask(call(6, "list_models", json!({}))).await;
         assert_eq!(models["result"]["isError"], false, "{probe}: {models}");
         assert_eq!(raw.end().await, Some(0), "{probe}");
+        let log = std::fs::read_to_string(log).unwrap();
+        assert!(!log.is_empty() && !log.contains("hunter2-marker"), "{log}");
     }
 }
 

@@ -7,7 +7,10 @@ use tokio::{io::AsyncWriteExt as _, process::Command};
 use uuid::Uuid;
 
 use super::super::{Error, Printer};
-use crate::secret::{self, ExposeSecret as _, SecretString};
+use crate::{
+    config,
+    secret::{self, ExposeSecret as _, SecretString},
+};
 
 pub struct Person {
     pub email: String,
@@ -36,11 +39,7 @@ impl Person {
         let program = std::env::current_exe()
             .map_err(|error| Error::Failed(anyhow!("This program cannot find itself: {error}.")))?;
         let mut command = Command::new(program);
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("BONDMCP_") {
-                command.env_remove(name);
-            }
-        }
+        config::remove_variables(command.as_std_mut());
         command
             .arg(verb)
             .env("BONDMCP_BASE_URL", &self.base_url)

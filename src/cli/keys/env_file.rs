@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::Error;
 use crate::{
-    config::{BaseUrl, DEFAULT_BASE_URL},
+    config::{self, BaseUrl, DEFAULT_BASE_URL},
     secret::{ExposeSecret as _, SecretString},
 };
 
@@ -100,9 +100,10 @@ impl EnvFile {
     fn refuse_commits(&self) -> Result<(), Error> {
         let Some(tree) = &self.tree else { return Ok(()) };
         let mut git = Command::new("git");
+        config::remove_variables(&mut git);
         for (name, _) in std::env::vars_os() {
-            // Git's own variables could name another repository; ours may hold secrets that git does not need.
-            if ["GIT_", "BONDMCP_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            // They could name another repository.
+            if name.to_string_lossy().starts_with("GIT_") {
                 git.env_remove(name);
             }
         }

@@ -14,6 +14,7 @@ use crate::{
     clock::Timestamp,
     config::BaseUrl,
     error::{Kind, UserFacingError, sentence},
+    json_size::is_parsable,
     redact::Redactor,
     text::{excerpt, printable},
 };
@@ -239,10 +240,8 @@ impl Refusal {
         redactor: &Redactor,
         base_url: &BaseUrl,
     ) -> Self {
-        let (code, message) = match serde_json::from_slice(body) {
-            Ok(body) => code_and_message(&body),
-            Err(_) => (None, None),
-        };
+        let body = is_parsable(body).then(|| serde_json::from_slice(body).ok()).flatten();
+        let (code, message) = body.map_or((None, None), |body| code_and_message(&body));
         let presentable = |text: String| excerpt(&redactor.redact(&printable(&text)), MAX_MESSAGE_CHARS);
         Self {
             status: status.as_u16(),

@@ -25,6 +25,7 @@ use super::{
     proxy::Proxy,
 };
 use crate::{
+    json_size::is_parsable,
     metrics,
     secret::{ExposeSecret, SecretBytes, SecretString},
 };
@@ -210,7 +211,11 @@ impl Client {
         if let Some(status) = status_class(&answer) {
             metrics::upstream_request(endpoint, status, began.elapsed());
         }
-        serde_json::from_slice(&answer?).map_err(|_| self.unreadable())
+        let answer = answer?;
+        if !is_parsable(&answer) {
+            return Err(self.unreadable());
+        }
+        serde_json::from_slice(&answer).map_err(|_| self.unreadable())
     }
 
     async fn exchange(&self, request: Request<'_>) -> Result<SecretBytes, Error> {

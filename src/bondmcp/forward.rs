@@ -15,7 +15,7 @@ use http::{
 use serde_json::Value;
 
 use super::{Client, Error, exchange::authorization};
-use crate::secret::SecretString;
+use crate::{json_size::is_parsable, secret::SecretString};
 
 /// Longest time for one request and its whole response. It is longer than for calls of tools, as no host waits.
 const TIMEOUT: Duration = Duration::from_mins(2);
@@ -102,7 +102,7 @@ impl Client {
         let mut answer = Response::new(body);
         *answer.status_mut() = status;
         for (name, value) in &headers {
-            if self.is_clean(value) {
+            if self.is_clean(name, value) {
                 answer.headers_mut().append(name, value.clone());
             }
         }
@@ -111,7 +111,7 @@ impl Client {
 
     /// Returns `body` without secrets; `None` if it is not text and cannot be searched.
     fn without_secrets(&self, body: &[u8]) -> Option<Bytes> {
-        let text = std::str::from_utf8(body).ok()?;
+        let text = std::str::from_utf8(body).ok().filter(|text| is_parsable(text.as_bytes()))?;
         // An escape in a string could hide a secret from the search of the text.
         let mut text = Cow::Borrowed(text);
         if let Ok(value) = serde_json::from_str::<Value>(&text) {
@@ -124,8 +124,10 @@ impl Client {
         Some(Bytes::copy_from_slice(self.redactor.redact(&text).as_bytes()))
     }
 
-    fn is_clean(&self, value: &HeaderValue) -> bool {
-        value.to_str().is_ok_and(|text| matches!(self.redactor.redact(text), Cow::Borrowed(_)))
+    /// Whether neither the name nor the value of a header holds a secret, nor both together.
+    fn is_clean(&self, name: &HeaderName, value: &HeaderValue) -> bool {
+        let together = value.to_str().map(|value| format!("{name}{value}"));
+        together.is_ok_and(|text| matches!(self.redactor.redact(&text), Cow::Borrowed(_)))
     }
 }
 

@@ -118,15 +118,15 @@ impl Endpoint {
         let request = Request::from_parts(head, Body::from(bytes));
         // Outside of the span, which all tasks of rmcp would enter with every step. `mcp` enters it where it logs.
         match route {
-            Route::Stateless => endpoint.stateless.handle(request).await.map(Body::new),
+            Route::Stateless => served(&endpoint.stateless, request).await,
             Route::Session if endpoint.sessions.is_theirs(&owner, request.headers()) => {
                 if !waits {
-                    return endpoint.with_sessions.handle(request).await.map(Body::new);
+                    return served(&endpoint.with_sessions, request).await;
                 }
                 let Some(share) = endpoint.streams.try_take(&owner) else {
                     return busy("too many streams are open; try again later");
                 };
-                let response = endpoint.with_sessions.handle(request).await.map(Body::new);
+                let response = served(&endpoint.with_sessions, request).await;
                 response.map(|body| endpoint.until_draining(body, share))
             }
             // 405, as MCP demands of whoever has no stream for such a request: some hosts ask so before `initialize`, or
@@ -224,9 +224,9 @@ impl Endpoint {
                 return busy("too many sessions are open; close one or try again later");
             }
             // Hosts that forget their session after each request, and begin anew with the next one, need none.
-            return self.stateless.handle(request).await.map(Body::new);
+            return served(&self.stateless, request).await;
         };
-        let response = self.with_sessions.handle(request).await.map(Body::new);
+        let response = served(&self.with_sessions, request).await;
         opening.opened(response.headers());
         response
     }
@@ -240,6 +240,11 @@ impl Endpoint {
         };
         Body::from_stream(body.into_data_stream().take_until(draining).map(held))
     }
+}
+
+/// Boxed: axum moves the future of a request several times.
+async fn served(service: &StreamableHttpService<BondMcp, LocalSessionManager>, request: Request) -> Response {
+    Box::pin(service.handle(request)).await.map(Body::new)
 }
 
 /// The body of an OAuth error.

@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{account::Owner, oauth::Scopes};
+use crate::{account::Owner, json_size::is_parsable, oauth::Scopes};
 
 /// Longest accepted line, in bytes.
 pub(super) const MAX_LINE_BYTES: usize = 4 << 20;
@@ -95,7 +95,8 @@ where
     /// Refuses what was read. The write is not awaited, so that a dropped `receive` cannot leave a partial line on the
     /// output.
     fn refuse(&self, error: ErrorData, id: Option<RequestId>) {
-        tracing::warn!(reason = %error.message, "a message on stdin was refused");
+        // The host is told. It may send many, and not read stderr.
+        tracing::debug!(reason = %error.message, "a message on stdin was refused");
         tokio::spawn(write(self.output.clone(), TxJsonRpcMessage::<RoleServer>::error(error, id)));
     }
 
@@ -103,6 +104,11 @@ where
     fn parse(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
         let line = self.line.trim_ascii();
         if line.is_empty() {
+            return None;
+        }
+        if !is_parsable(line) {
+            let reason = "the message has too many values";
+            self.refuse(ErrorData::new(ErrorCode::INVALID_REQUEST, reason, None), None);
             return None;
         }
         match serde_json::from_slice(line) {

@@ -9,7 +9,7 @@ use http::StatusCode;
 use tokio::time::timeout;
 
 use super::shares::{Share, Shares};
-use crate::account::Owner;
+use crate::{account::Owner, json_size::is_parsable};
 
 /// Largest accepted body of a request to `/mcp`, in bytes.
 pub const MAX_BODY_BYTES: usize = 4 << 20;
@@ -21,7 +21,7 @@ const FREE_BYTES: usize = 16 << 10;
 const UNIT_BYTES: usize = 16 << 10;
 
 /// Limits on the bodies of all requests in work, and of those of one person, in units: four of the largest, and two. A body
-/// is many times as large once it is parsed.
+/// is many times as large once it is parsed, up to a limit of its own.
 const UNITS: usize = 4 * MAX_BODY_BYTES / UNIT_BYTES;
 const UNITS_PER_PERSON: usize = UNITS / 2;
 
@@ -63,6 +63,11 @@ impl BodyMemory {
     /// Reads the body of a request of `owner`. Its share of the memory is taken before it fills that. As long as its
     /// length is not known, it counts as one of the largest.
     pub async fn read(&self, owner: &Owner, body: Body) -> Result<CountedBody, Refusal> {
+        let read = self.read_any(owner, body).await?;
+        if is_parsable(&read.bytes) { Ok(read) } else { Err(TOO_LARGE) }
+    }
+
+    async fn read_any(&self, owner: &Owner, body: Body) -> Result<CountedBody, Refusal> {
         let size = body.size_hint().exact().map(|size| usize::try_from(size).unwrap_or(usize::MAX));
         // Most bodies: they are not copied.
         if size.is_some_and(|size| size <= FREE_BYTES) {

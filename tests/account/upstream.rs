@@ -220,6 +220,12 @@ async fn a_billed_request_that_may_have_been_processed_is_not_repeated_and_says_
         (Fault::Drop, &client, Error::Broken { host: host(), cause: BreakCause::Closed }),
         (Fault::DropMidBody, &client, Error::Broken { host: host(), cause: BreakCause::Closed }),
         (Fault::OtherShape, &client, Error::Unreadable { host: host() }),
+        // It would take many times as much memory.
+        (
+            Fault::Answer(serde_json::json!(vec![serde_json::json!({"": 0}); 100_000])),
+            &client,
+            Error::Unreadable { host: host() },
+        ),
         (Fault::Oversize, &client, Error::Oversize { host: host(), limit: 4 << 20 }),
         (Fault::ProcessThenStatus(303), &client, Error::Redirected { host: host(), status: 303 }),
         (Fault::ProcessThenStatus(302), &client, Error::Redirected { host: host(), status: 302 }),

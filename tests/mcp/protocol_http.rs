@@ -327,6 +327,9 @@ async fn a_body_that_is_too_large_or_no_json_is_refused() {
     let http = Http::open().await;
     let large = json!({"jsonrpc": "2.0", "id": 1, "method": "x".repeat(MAX_BODY_BYTES + 1)});
     assert_eq!(send(http.post(&large)).await.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    // Small, but not once it is parsed.
+    let dense = json!({"jsonrpc": "2.0", "id": 1, "method": "x", "params": vec![json!({"": 0}); 100_000]});
+    assert_eq!(send(http.post(&dense)).await.status(), StatusCode::PAYLOAD_TOO_LARGE);
     let response = send(http.post(&json!(null)).body("{malformed")).await;
     assert!(response.status().is_client_error(), "{response:?}");
     assert_eq!(send(http.modern("no/such/method", None, json!({}))).await.status(), StatusCode::NOT_FOUND);

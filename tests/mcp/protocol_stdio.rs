@@ -84,6 +84,8 @@ async fn bad_lines_are_answered_and_the_next_request_works() {
         ("{malformed".to_owned(), -32700),
         (format!(r#"{{"jsonrpc":"2.0","id":5,"method":"{}"}}"#, "x".repeat(10_000_000)), -32600),
         (r#""just text""#.to_owned(), -32600),
+        // It would take many times as much memory.
+        (call(5, "list_models", json!(vec![json!({"": 0}); 100_000])).to_string(), -32600),
         (r#"{"jsonrpc":"2.0","id":5}"#.to_owned(), -32600),
         ("[]".to_owned(), -32600),
     ] {

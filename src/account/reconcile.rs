@@ -2,7 +2,7 @@
 //! key exists without a trace. It reports, and finishes rotations whose old key is revoked; revoking is the person's
 //! decision.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use chrono::TimeDelta;
 
@@ -106,12 +106,8 @@ pub(super) fn is_in_progress(intent: &Intent, now: Timestamp) -> bool {
 /// Returns the keys that `intent` probably created: with its name, not listed before, and not stored here; or the one
 /// whose value it may have changed.
 pub(super) fn orphans(intent: &Intent, listed: &[ApiKey], stored: &[String]) -> Vec<String> {
-    let made_by_it = |key: &&ApiKey| {
-        key.is_active
-            && key.name == intent.name
-            && !intent.before.contains(&key.id)
-            && !stored.contains(&key.id)
-    };
+    let known: HashSet<&String> = intent.before.iter().chain(stored).collect();
+    let made_by_it = |key: &&ApiKey| key.is_active && key.name == intent.name && !known.contains(&key.id);
     if intent.made.is_some() {
         return vec![];
     }

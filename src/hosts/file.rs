@@ -74,9 +74,16 @@ impl Snapshot {
         {
             use std::os::unix::fs::MetadataExt as _;
             let user = rustix::process::geteuid().as_raw();
-            // A link and the file that it leads to may be in different directories.
-            let places = [Some(self.target.as_path()), self.path.parent()].into_iter().flatten();
-            for path in places.flat_map(up_to_directory) {
+            // Each link on the way and the file that it leads to may be in different directories.
+            let links = links(&self.path);
+            for link in &links[..links.len() - 1] {
+                let owner = fs::symlink_metadata(link).map_err(|error| Error::file(link, &error))?.uid();
+                if owner != user {
+                    return Err(Error::Foreign { path: link.clone(), owner, user });
+                }
+            }
+            let directories = links.iter().filter_map(|link| link.parent());
+            for path in std::iter::once(self.target.as_path()).chain(directories).flat_map(up_to_directory) {
                 let metadata = fs::metadata(path).map_err(|error| Error::file(path, &error))?;
                 let owner = metadata.uid();
                 if owner != user {
@@ -126,6 +133,17 @@ fn read_text(path: &Path, target: &Path) -> Result<Option<String>, Error> {
         let line = memchr::memchr_iter(b'\n', valid).count() + 1;
         Error::Broken { path: path.to_owned(), line, message: "The text is not UTF-8".to_owned() }
     })
+}
+
+/// Returns `path` and the links that it leads over, with what the last one leads to.
+#[cfg(unix)]
+fn links(path: &Path) -> Vec<PathBuf> {
+    let follow = |link: &PathBuf| {
+        let to = fs::read_link(link).ok()?;
+        Some(link.parent().unwrap_or(Path::new("")).join(to))
+    };
+    // Linux follows no more.
+    std::iter::successors(Some(path.to_owned()), follow).take(41).collect()
 }
 
 /// Returns what exists of `path` and its ancestors, up to the first directory.

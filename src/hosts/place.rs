@@ -48,7 +48,11 @@ impl Environment {
     /// Returns an environment with those of `variables` that are not empty.
     pub fn new(os: Os, home: PathBuf, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         let named = |(name, value): (OsString, OsString)| {
-            let name = name.into_string().ok()?;
+            let mut name = name.into_string().ok()?;
+            if os == Os::Windows {
+                // It does not tell upper from lower case: `Path`.
+                name.make_ascii_uppercase();
+            }
             (!value.is_empty()).then_some((name, value))
         };
         Self { os, home, variables: variables.into_iter().filter_map(named).collect() }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use base64::{Engine as _, engine::general_purpose};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use url::form_urlencoded;
 use zeroize::Zeroizing;
 
 use super::view::{Blanks, View, is_blank};
@@ -46,7 +47,11 @@ pub(super) fn forms(secret: &str) -> Vec<Arc<Form>> {
     let mut written = vec![Zeroizing::new(secret.as_bytes().to_vec())];
     if let Ok(json) = to_secret_json(&secret) {
         written.push(Zeroizing::new(json[1..json.len() - 1].to_vec()));
+        // As Python's `json.dumps` and PHP's `json_encode` write it.
+        written
+            .extend([false, true].map(|escapes_slash| ascii_json(&json[1..json.len() - 1], escapes_slash)));
     }
+    written.push(form(secret));
     for set in [UNRESERVED, URI_COMPONENT] {
         written.extend([percent(secret, set, false), percent(secret, set, true)]);
     }
@@ -103,6 +108,24 @@ fn without_blanks(bytes: &[u8]) -> Form {
     rest
 }
 
+/// Escapes in a JSON string what is not ASCII, and the slash if `escapes_slash`.
+fn ascii_json(json: &[u8], escapes_slash: bool) -> Form {
+    let mut ascii = Zeroizing::new(Vec::with_capacity(6 * json.len()));
+    for c in json.utf8_chunks().flat_map(|chunk| chunk.valid().chars()) {
+        match c {
+            '/' if escapes_slash => ascii.extend(b"\\/"),
+            c if c.is_ascii() => ascii.push(c as u8),
+            c => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    ascii.extend(b"\\u");
+                    ascii.extend_from_slice(&hex(&unit.to_be_bytes(), b"0123456789abcdef"));
+                }
+            }
+        }
+    }
+    ascii
+}
+
 fn percent(secret: &str, set: &'static AsciiSet, lower: bool) -> Form {
     let mut encoded = Zeroizing::new(String::with_capacity(3 * secret.len()));
     for piece in utf8_percent_encode(secret, set) {
@@ -113,6 +136,14 @@ fn percent(secret: &str, set: &'static AsciiSet, lower: bool) -> Form {
         }
     }
     Zeroizing::new(std::mem::take(&mut *encoded).into_bytes())
+}
+
+fn form(secret: &str) -> Form {
+    let mut encoded = Zeroizing::new(Vec::with_capacity(3 * secret.len()));
+    for piece in form_urlencoded::byte_serialize(secret.as_bytes()) {
+        encoded.extend_from_slice(piece.as_bytes());
+    }
+    encoded
 }
 
 fn hex(bytes: &[u8], digits: &[u8; 16]) -> Form {

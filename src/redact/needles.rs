@@ -15,7 +15,7 @@ use super::{
     view::is_blank,
 };
 
-/// Maximum number of byte comparisons for each byte of a text; a text that needs more was crafted.
+/// Maximum number of looks at bytes for each byte of a text; a text that needs more was crafted.
 const MAX_COMPARISONS: usize = 32;
 
 /// Size of a filter: with the usual number of needles few other bytes of a text pass it.
@@ -146,17 +146,17 @@ fn find_in<const N: usize>(
     Ok(())
 }
 
-/// Returns where `needle` begins if `text` ends with it, and the number of compared bytes.
+/// Returns where `needle` begins if `text` ends with it, and the number of bytes that were looked at.
 fn start(text: &[u8], needle: &[u8]) -> (Option<usize>, usize) {
     let mut kept = text.iter().enumerate().rev().filter(|(_, byte)| !is_blank(**byte));
-    let mut start = None;
-    for (compared, wanted) in needle.iter().rev().enumerate() {
+    let mut start = text.len();
+    for wanted in needle.iter().rev() {
         match kept.next() {
-            Some((at, byte)) if byte == wanted => start = Some(at),
-            _ => return (None, compared + 1),
+            Some((at, byte)) if byte == wanted => start = at,
+            other => return (None, text.len() - other.map_or(0, |(at, _)| at)),
         }
     }
-    (start, needle.len())
+    (Some(start), text.len() - start)
 }
 
 /// The last bytes of a needle or of a text so far; the lowest [`MIN_SECRET_BYTES`] count.

@@ -259,6 +259,41 @@ async fn write_refuses_a_file_that_git_would_commit() {
     assert!(!started.exists(), "git started a program of the work tree");
 }
 
+/// A work tree from elsewhere may lack what git then fetches, with a program that its configuration names.
+#[tokio::test(flavor = "multi_thread")]
+async fn write_has_git_fetch_nothing() {
+    let (_sandbox, place, _) = with_a_key().await;
+    let tree = place.directory.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    git(&tree, &["init", "--quiet"]);
+    fs::write(tree.join(".gitignore"), ".env\n").unwrap();
+    git(&tree, &["add", ".gitignore"]);
+    git(&tree, &["update-index", "--skip-worktree", ".gitignore"]);
+    fs::remove_file(tree.join(".gitignore")).unwrap();
+    for object in fs::read_dir(tree.join(".git/objects")).unwrap().map(|entry| entry.unwrap()) {
+        if object.file_name().len() == 2 {
+            fs::remove_dir_all(object.path()).unwrap();
+        }
+    }
+    let (program, started) = (tree.join(".git/program"), place.directory.path().join("started"));
+    fs::write(&program, format!("#!/bin/sh\ntouch '{}'\n", started.display())).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+    for (name, value) in [
+        ("core.repositoryFormatVersion", "1"),
+        ("extensions.partialClone", "origin"),
+        ("remote.origin.promisor", "true"),
+        ("remote.origin.url", "ssh://x/y"),
+        ("core.sshCommand", program.to_str().unwrap()),
+    ] {
+        git(&tree, &["config", name, value]);
+    }
+    let file = tree.join(".env");
+    let mut command = place.command(&["keys", "write", "ci", "--env-file", file.to_str().unwrap()]);
+    let (code, _, err) = run(command.env("PATH", std::env::var("PATH").unwrap()), "").await;
+    assert!(!started.exists(), "git started a program of the work tree");
+    assert_eq!(code, Some(1), "{err}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn reveal_writes_into_a_pipe_after_a_yes_on_the_terminal() {
     let (sandbox, place, _) = with_a_key().await;

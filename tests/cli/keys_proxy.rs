@@ -197,6 +197,8 @@ async fn upstream(key: &'static str) -> (String, Seen) {
     let noted = Arc::clone(&seen);
     let repeat = async move |request: Request| -> Response {
         let credential = request.headers()["authorization"].to_str().unwrap().to_owned();
+        let hex = key.bytes().fold("x-".to_owned(), |hex, byte| hex + &format!("{byte:02x}"));
+        let (start, rest) = key.split_at(8);
         let escaped = key.bytes().fold(String::new(), |escaped, byte| escaped + &format!("\\u{byte:04x}"));
         let path = request.uri().path().to_owned();
         noted.lock().unwrap().push(request);
@@ -211,6 +213,8 @@ async fn upstream(key: &'static str) -> (String, Seen) {
                 let headers = [
                     ("content-type", "application/json"),
                     ("x-sent", credential.as_str()),
+                    (&hex, "1"),
+                    (start, rest),
                     ("x-ratelimit-remaining", "7"),
                     ("set-cookie", "a=b"),
                     ("connection", "x-hop"),
@@ -255,9 +259,10 @@ async fn a_hostile_upstream_cannot_hand_the_key_to_the_program() {
     assert_eq!(response.status().as_u16(), 418);
     let headers = response.headers().clone();
     assert_eq!(headers["x-ratelimit-remaining"], "7");
-    for name in ["x-sent", "set-cookie", "x-hop"] {
+    for name in ["x-sent", "set-cookie", "x-hop", &key[..8]] {
         assert!(!headers.contains_key(name), "{name}");
     }
+    assert!(headers.keys().all(|name| name.as_str().len() < 2 * key.len()), "{headers:?}");
     let body = within(response.text()).await.unwrap();
     secrets::assert_absent(&[SecretString::from(key)], body.as_bytes(), "the response");
     let body: Value = serde_json::from_str(&body).unwrap();

@@ -336,9 +336,17 @@ async fn an_entry_behind_a_link_that_others_can_change_is_not_started() {
     std::fs::rename(&file, &elsewhere).unwrap();
     std::os::unix::fs::symlink(&elsewhere, &file).unwrap();
     installation.assert_fixed("host Claude Desktop").await;
-    let directory = file.parent().unwrap();
-    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o777)).unwrap();
-    let check = installation.examine().await.failed("host Claude Desktop", "can be changed by every user");
-    installation.paste(&check.run, "").await;
-    installation.assert_fixed("host Claude Desktop").await;
+    // A link on the way counts as well.
+    let shared = installation.home().join("shared");
+    std::fs::create_dir(&shared).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, shared.join("link.json")).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    std::os::unix::fs::symlink(shared.join("link.json"), &file).unwrap();
+    for directory in [file.parent().unwrap(), &shared] {
+        std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o777)).unwrap();
+        let check =
+            installation.examine().await.failed("host Claude Desktop", "can be changed by every user");
+        installation.paste(&check.run, "").await;
+        installation.assert_fixed("host Claude Desktop").await;
+    }
 }

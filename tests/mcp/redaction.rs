@@ -96,6 +96,8 @@ fn encoding() -> impl Strategy<Value = fn(&str) -> String> {
         4 => Just((|text| text.to_owned()) as fn(&str) -> String),
         1 => Just((|text| general_purpose::STANDARD.encode(text)) as fn(&str) -> String),
         1 => Just((|text| general_purpose::URL_SAFE_NO_PAD.encode(text)) as fn(&str) -> String),
+        1 => Just((|text| general_purpose::STANDARD.encode(Step::JsonAscii.apply(text))) as fn(&str) -> String),
+        1 => Just((|text| general_purpose::STANDARD.encode(Step::Form.apply(text))) as fn(&str) -> String),
         1 => Just((|text| text.bytes().map(|b| format!("{b:02x}")).collect()) as fn(&str) -> String),
         1 => Just((|text| text.bytes().map(|b| format!("{b:02X}")).collect()) as fn(&str) -> String),
     ]

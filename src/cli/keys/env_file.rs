@@ -107,8 +107,10 @@ impl EnvFile {
                 git.env_remove(name);
             }
         }
-        // Whoever made the work tree may have configured a program for git to start.
+        // Whoever made the work tree may have configured a program for git to start: to look for changes, or to fetch what
+        // is missing.
         git.current_dir(&self.directory).args(["-c", "core.fsmonitor=false"]);
+        git.env("GIT_NO_LAZY_FETCH", "1").env("GIT_ALLOW_PROTOCOL", "");
         git.args(["check-ignore", "--quiet", "--"]).arg(&self.path);
         git.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let (file, tree) = (self.path.display(), tree.display());

@@ -156,7 +156,8 @@ async fn however_a_billed_call_ends_its_part_of_the_daily_limit_is_settled() {
     let limits = Limits { daily_spend: limit, billed: Duration::ZERO, ..Limits::default() };
     let server = server_in(directory.path(), limits);
     let hasty = server_in(directory.path(), Limits { deadline: Duration::from_millis(500), ..limits });
-    let left = async || {
+    // As the process sees it that made the call: it waits for its own settlements.
+    let left = async |server: &BondMcp| {
         let today = server.shared.accounts.local().daily_spending(limit).await.unwrap().unwrap();
         Usd::from_f64(today.left_usd)
     };
@@ -164,10 +165,10 @@ async fn however_a_billed_call_ends_its_part_of_the_daily_limit_is_settled() {
     {
         let told = answers(server.clone(), &[unsent]).await;
         assert!(told[0].contains("error"), "{told:?}");
-        assert_eq!(left().await, Usd::cents(6), "{unsent}");
+        assert_eq!(left(server).await, Usd::cents(6), "{unsent}");
     }
     answers(server.clone(), &["billed_panics"]).await;
-    assert_eq!(left().await, Usd::cents(3));
+    assert_eq!(left(&server).await, Usd::cents(3));
     answers(server.clone(), &["billed_panics"]).await;
     let told = answers(server.clone(), &["billed"]).await;
     assert!(told[0].contains(r#""kind":"spend_limit""#), "{told:?}");

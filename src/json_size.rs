@@ -1,20 +1,27 @@
 //! How much memory JSON takes once it is parsed: many times its length, if it is made for that.
 
 /// Largest estimate with which JSON is parsed, in bytes.
-const MAX_PARSED_BYTES: usize = 32 << 20;
+pub const MAX_PARSED_BYTES: usize = 32 << 20;
 
-// What rmcp's and our copies of a value were measured to take together, in bytes.
+// What the copies of a value in a request, rmcp's and ours, were measured to take together, in bytes. In an answer there
+// are fewer of them.
 const OBJECT_BYTES: usize = 1400;
 const ARRAY_BYTES: usize = 700;
 const VALUE_BYTES: usize = 200;
 
-/// Whether JSON takes no more memory than it may. What is not JSON is judged as well, and then refused by the parser.
+/// Whether JSON takes no more memory than it may.
 #[must_use]
 pub fn is_parsable(json: &[u8]) -> bool {
     parsed_bytes(json) <= MAX_PARSED_BYTES
 }
 
-fn parsed_bytes(json: &[u8]) -> usize {
+/// Returns an estimate of the memory that JSON takes once it is parsed, in bytes.
+#[must_use]
+pub fn parsed_bytes(json: &[u8]) -> usize {
+    // The parser stops where anything else begins.
+    if !matches!(json.trim_ascii_start().first(), Some(b'{' | b'[')) {
+        return 0;
+    }
     let (mut bytes, mut is_text, mut is_escaped) = (0_usize, false, false);
     for byte in json {
         if is_text {
@@ -44,7 +51,8 @@ mod tests {
         for (json, bytes) in [
             (r#"{"a": [1, 2]}"#, OBJECT_BYTES + ARRAY_BYTES + VALUE_BYTES),
             (r#"["{,[", "\\", "\"{", 1]"#, ARRAY_BYTES + 3 * VALUE_BYTES),
-            (r#""\\\"{""#, 0),
+            (r#"  ["\\\"{"]"#, ARRAY_BYTES),
+            ("time,value\n1,2\n", 0),
             ("", 0),
         ] {
             assert_eq!(parsed_bytes(json.as_bytes()), bytes, "{json}");

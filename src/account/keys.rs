@@ -351,7 +351,7 @@ impl Unfinished {
             (_, _, orphans) => {
                 let orphans = orphans.join(", ");
                 format!(
-                    "Unless another program made {orphans}, the value is lost: revoke it, then create again."
+                    "Unless another program made {orphans}, the value is lost: revoke what was made, then create again."
                 )
             }
         };

@@ -55,9 +55,12 @@ impl Account {
                 intent.orphans = orphans(intent, listed, &stored);
             }
             record.intents.retain(|intent| {
-                let ends_in_nothing = intent.orphans.is_empty()
-                    && (intent.made.is_none() || intent.replaces.is_none())
-                    && !is_in_progress(intent, now);
+                let lives = |id: &Option<String>| id.as_ref().is_some_and(|id| is_active(listed, id));
+                // Somebody may have revoked both keys of a rotation.
+                let is_rotation = intent.made.is_some() && intent.replaces.is_some();
+                let is_half_done = is_rotation && (lives(&intent.replaces) || lives(&intent.made));
+                let ends_in_nothing =
+                    intent.orphans.is_empty() && !is_half_done && !is_in_progress(intent, now);
                 !ends_in_nothing
             });
             Ok(())

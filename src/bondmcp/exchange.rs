@@ -25,7 +25,7 @@ use super::{
     proxy::Proxy,
 };
 use crate::{
-    json_size::is_parsable,
+    json_size::{MAX_PARSED_BYTES, is_parsable},
     metrics,
     secret::{ExposeSecret, SecretBytes, SecretString},
 };
@@ -213,7 +213,7 @@ impl Client {
         }
         let answer = answer?;
         if !is_parsable(&answer) {
-            return Err(self.unreadable());
+            return Err(self.oversize(MAX_PARSED_BYTES));
         }
         serde_json::from_slice(&answer).map_err(|_| self.unreadable())
     }
@@ -256,15 +256,14 @@ impl Client {
     }
 
     pub(super) async fn capped_body(&self, mut response: reqwest::Response) -> Result<SecretBytes, Error> {
-        let oversize = || Error::Oversize { host: self.shared.base_url.host(), limit: MAX_RESPONSE_BYTES };
         let announced = usize::try_from(response.content_length().unwrap_or(0)).unwrap_or(usize::MAX);
         if announced > MAX_RESPONSE_BYTES {
-            return Err(oversize());
+            return Err(self.oversize(MAX_RESPONSE_BYTES));
         }
         let mut body = SecretBytes::with_capacity(announced);
         while let Some(chunk) = response.chunk().await.map_err(|error| self.failure(&error))? {
             if body.len() + chunk.len() > MAX_RESPONSE_BYTES {
-                return Err(oversize());
+                return Err(self.oversize(MAX_RESPONSE_BYTES));
             }
             body.append(&chunk);
         }
@@ -286,6 +285,10 @@ impl Client {
         } else {
             Error::Broken { host, cause: BreakCause::of(error) }
         }
+    }
+
+    fn oversize(&self, limit: usize) -> Error {
+        Error::Oversize { host: self.shared.base_url.host(), limit }
     }
 
     pub(super) fn unreadable(&self) -> Error {

@@ -126,8 +126,8 @@ impl Client {
 
     /// Whether neither the name nor the value of a header holds a secret, nor both together.
     fn is_clean(&self, name: &HeaderName, value: &HeaderValue) -> bool {
-        let together = value.to_str().map(|value| format!("{name}{value}"));
-        together.is_ok_and(|text| matches!(self.redactor.redact(&text), Cow::Borrowed(_)))
+        let is_clean = |text: &str| matches!(self.redactor.redact(text), Cow::Borrowed(_));
+        value.to_str().is_ok_and(|value| is_clean(value) && is_clean(&format!("{name}{value}")))
     }
 }
 

@@ -74,24 +74,29 @@ impl Snapshot {
         {
             use std::os::unix::fs::MetadataExt as _;
             let user = rustix::process::geteuid().as_raw();
-            // Each link on the way and the file that it leads to may be in different directories.
-            let links = links(&self.path);
-            for link in &links[..links.len() - 1] {
-                let owner = fs::symlink_metadata(link).map_err(|error| Error::file(link, &error))?.uid();
-                if owner != user {
-                    return Err(Error::Foreign { path: link.clone(), owner, user });
-                }
-            }
-            let directories = links.iter().filter_map(|link| link.parent());
-            for path in std::iter::once(self.target.as_path()).chain(directories).flat_map(up_to_directory) {
-                let metadata = fs::metadata(path).map_err(|error| Error::file(path, &error))?;
+            let refuse = |path: &Path, metadata: io::Result<fs::Metadata>, may_be_roots: bool| {
+                let metadata = metadata.map_err(|error| Error::file(path, &error))?;
                 let owner = metadata.uid();
-                if owner != user {
+                if owner != user && !(may_be_roots && owner == 0) {
                     return Err(Error::Foreign { path: path.to_owned(), owner, user });
                 }
-                // In a directory with the sticky bit others cannot replace the file.
-                if metadata.mode() & 0o002 != 0 && metadata.mode() & 0o1000 == 0 {
+                // In a directory with the sticky bit others cannot replace the file. A link has no mode of its own.
+                let is_open = metadata.mode() & 0o002 != 0 && metadata.mode() & 0o1000 == 0;
+                if is_open && !metadata.is_symlink() {
                     return Err(Error::WritableByOthers { path: path.to_owned() });
+                }
+                Ok(())
+            };
+            let places = [Some(self.target.as_path()), self.path.parent()].into_iter().flatten();
+            for path in places.flat_map(up_to_directory) {
+                refuse(path, fs::metadata(path), false)?;
+            }
+            // Each link on the way may be in another directory. Root's are as good as the user's: some package managers
+            // make them.
+            for link in links(&self.path) {
+                refuse(&link, fs::symlink_metadata(&link), true)?;
+                if let Some(directory) = link.parent() {
+                    refuse(directory, fs::metadata(directory), true)?;
                 }
             }
         }
@@ -135,15 +140,15 @@ fn read_text(path: &Path, target: &Path) -> Result<Option<String>, Error> {
     })
 }
 
-/// Returns `path` and the links that it leads over, with what the last one leads to.
+/// Returns the links that `path` leads over.
 #[cfg(unix)]
-fn links(path: &Path) -> Vec<PathBuf> {
+fn links(path: &Path) -> impl Iterator<Item = PathBuf> {
     let follow = |link: &PathBuf| {
         let to = fs::read_link(link).ok()?;
         Some(link.parent().unwrap_or(Path::new("")).join(to))
     };
-    // Linux follows no more.
-    std::iter::successors(Some(path.to_owned()), follow).take(41).collect()
+    // Linux follows at most 40 links.
+    std::iter::successors(Some(path.to_owned()), follow).take(40).filter(|path| path.is_symlink())
 }
 
 /// Returns what exists of `path` and its ancestors, up to the first directory.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use base64::{Engine as _, engine::general_purpose};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use url::form_urlencoded;
 use zeroize::Zeroizing;
 
 use super::view::{Blanks, View, is_blank};
@@ -46,12 +45,12 @@ pub(super) fn forms(secret: &str) -> Vec<Arc<Form>> {
     // An escape may begin before the secret and end within it, so that decoding it alters the secret.
     let mut written = vec![Zeroizing::new(secret.as_bytes().to_vec())];
     if let Ok(json) = to_secret_json(&secret) {
-        written.push(Zeroizing::new(json[1..json.len() - 1].to_vec()));
+        let json = &json[1..json.len() - 1];
+        written.push(Zeroizing::new(json.to_vec()));
         // As Python's `json.dumps` and PHP's `json_encode` write it.
-        written
-            .extend([false, true].map(|escapes_slash| ascii_json(&json[1..json.len() - 1], escapes_slash)));
+        written.extend([false, true].map(|escapes_slash| ascii_json(json, escapes_slash)));
     }
-    written.push(form(secret));
+    written.push(form_urlencoded(secret));
     for set in [UNRESERVED, URI_COMPONENT] {
         written.extend([percent(secret, set, false), percent(secret, set, true)]);
     }
@@ -138,9 +137,9 @@ fn percent(secret: &str, set: &'static AsciiSet, lower: bool) -> Form {
     Zeroizing::new(std::mem::take(&mut *encoded).into_bytes())
 }
 
-fn form(secret: &str) -> Form {
+fn form_urlencoded(secret: &str) -> Form {
     let mut encoded = Zeroizing::new(Vec::with_capacity(3 * secret.len()));
-    for piece in form_urlencoded::byte_serialize(secret.as_bytes()) {
+    for piece in url::form_urlencoded::byte_serialize(secret.as_bytes()) {
         encoded.extend_from_slice(piece.as_bytes());
     }
     encoded

@@ -16,7 +16,7 @@ use super::{
 };
 
 /// Maximum number of looks at bytes for each byte of a text; a text that needs more was crafted.
-const MAX_COMPARISONS: usize = 32;
+const MAX_LOOKS: usize = 32;
 
 /// Size of a filter: with the usual number of needles few other bytes of a text pass it.
 const SLOTS: usize = 1 << 13;
@@ -91,7 +91,7 @@ impl Needles {
         }
     }
 
-    /// Finds the needles that end where `text` ends, with `tail`; takes the number of compared bytes from `work`.
+    /// Finds the needles that end where `text` ends, with `tail`; takes the number of bytes that were looked at from `work`.
     fn find_at_end(
         &self,
         text: &[u8],
@@ -100,9 +100,9 @@ impl Needles {
         found: &mut Vec<Range<usize>>,
     ) -> Result<(), TooMuchWork> {
         for needle in self.buckets.get(&tail.masked()).into_iter().flatten() {
-            let (start, compared) = start(text, &needle.form);
+            let (start, looked_at) = start(text, &needle.form);
             found.extend(start.map(|start| start..text.len()));
-            *work = work.checked_sub(compared).ok_or(TooMuchWork)?;
+            *work = work.checked_sub(looked_at).ok_or(TooMuchWork)?;
         }
         Ok(())
     }
@@ -131,7 +131,7 @@ fn find_in<const N: usize>(
     }
     let filters = sets.map(|needles| &*needles.filter.0);
     let mut tail = Tail::default();
-    let mut work = text.len().saturating_add(1024).saturating_mul(MAX_COMPARISONS);
+    let mut work = text.len().saturating_add(1024).saturating_mul(MAX_LOOKS);
     for (at, &byte) in text.iter().enumerate() {
         if is_blank(byte) {
             continue;

@@ -13,6 +13,7 @@ use rmcp::{
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
     transport::Transport,
 };
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, error::Category};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader},
@@ -107,8 +108,7 @@ where
             return None;
         }
         if !is_parsable(line) {
-            let reason = "the message has too many values";
-            self.refuse(ErrorData::new(ErrorCode::INVALID_REQUEST, reason, None), None);
+            self.refuse_dense(line);
             return None;
         }
         match serde_json::from_slice(line) {
@@ -121,6 +121,20 @@ where
                 self.refuse(ErrorData::parse_error("the line is not valid JSON", None), None);
                 None
             }
+        }
+    }
+
+    /// Refuses a message that is not parsed because of the memory that it would take; a notification is ignored.
+    fn refuse_dense(&self, line: &[u8]) {
+        #[derive(Deserialize)]
+        struct Head {
+            id: Option<RequestId>,
+            method: Option<IgnoredAny>,
+        }
+        let head = serde_json::from_slice(line).unwrap_or(Head { id: None, method: None });
+        if head.id.is_some() || head.method.is_none() {
+            let reason = "the message has too many values";
+            self.refuse(ErrorData::new(ErrorCode::INVALID_REQUEST, reason, None), head.id);
         }
     }
 

@@ -9,7 +9,10 @@ use http::StatusCode;
 use tokio::time::timeout;
 
 use super::shares::{Share, Shares};
-use crate::{account::Owner, json_size::is_parsable};
+use crate::{
+    account::Owner,
+    json_size::{is_parsable, parsed_bytes},
+};
 
 /// Largest accepted body of a request to `/mcp`, in bytes.
 pub const MAX_BODY_BYTES: usize = 4 << 20;
@@ -20,10 +23,12 @@ const FREE_BYTES: usize = 16 << 10;
 /// The unit in which the others are counted, in bytes.
 const UNIT_BYTES: usize = 16 << 10;
 
-/// Limits on the bodies of all requests in work, and of those of one person, in units: four of the largest, and two. A body
-/// is many times as large once it is parsed, up to a limit of its own.
+/// Limits on the bodies of all requests in work, and of those of one person, in units: four of the largest, and two.
 const UNITS: usize = 4 * MAX_BODY_BYTES / UNIT_BYTES;
 const UNITS_PER_PERSON: usize = UNITS / 2;
+
+/// How many bytes a body may take once it is parsed for each byte that it counts.
+const PARSED_PER_BYTE: usize = 8;
 
 /// Longest wait for units.
 const UNITS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,6 +44,7 @@ const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) type Refusal = (StatusCode, &'static str);
 
 const TOO_LARGE: Refusal = (StatusCode::PAYLOAD_TOO_LARGE, "the request's body is too large");
+const TOO_DENSE: Refusal = (StatusCode::PAYLOAD_TOO_LARGE, "the request has too many values");
 const TOO_SLOW: Refusal = (StatusCode::REQUEST_TIMEOUT, "the request's body took too long");
 const INCOMPLETE: Refusal = (StatusCode::BAD_REQUEST, "the request's body is incomplete");
 const TOO_MANY: Refusal =
@@ -63,8 +69,18 @@ impl BodyMemory {
     /// Reads the body of a request of `owner`. Its share of the memory is taken before it fills that. As long as its
     /// length is not known, it counts as one of the largest.
     pub async fn read(&self, owner: &Owner, body: Body) -> Result<CountedBody, Refusal> {
-        let read = self.read_any(owner, body).await?;
-        if is_parsable(&read.bytes) { Ok(read) } else { Err(TOO_LARGE) }
+        let CountedBody { bytes, share } = self.read_any(owner, body).await?;
+        if !is_parsable(&bytes) {
+            return Err(TOO_DENSE);
+        }
+        // A body that is many times as large once it is parsed counts for more.
+        let counted = parsed_bytes(&bytes) / PARSED_PER_BYTE;
+        if counted <= bytes.len().max(FREE_BYTES) {
+            return Ok(CountedBody { bytes, share });
+        }
+        drop(share);
+        let share = Some(self.take(owner, counted).await?);
+        Ok(CountedBody { bytes, share })
     }
 
     async fn read_any(&self, owner: &Owner, body: Body) -> Result<CountedBody, Refusal> {

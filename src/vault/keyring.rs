@@ -488,6 +488,31 @@ mod tests {
         assert!(matches!(place.renew(), Err(Error::Database(_))));
     }
 
+    /// Next time its other text would be taken for the key.
+    #[tokio::test]
+    async fn no_first_key_is_used_where_the_keychain_returns_another_text() {
+        #[derive(Debug)]
+        struct Altering(MemoryKeychain, std::sync::atomic::AtomicBool);
+
+        impl Keychain for Altering {
+            fn get(&self, account: &str) -> Result<Option<SecretString>, NoKeychain> {
+                if self.1.load(std::sync::atomic::Ordering::Relaxed) { self.0.get(account) } else { Ok(None) }
+            }
+
+            fn set(&self, account: &str, _: &str) -> Result<(), NoKeychain> {
+                self.1.store(true, std::sync::atomic::Ordering::Relaxed);
+                self.0.set(account, &"ab".repeat(32))
+            }
+        }
+
+        let directory = tempfile::tempdir().unwrap();
+        let keychain = Arc::new(Altering(MemoryKeychain::default(), false.into()));
+        let place = Place { data_dir: directory.path().to_owned(), keychain };
+        let refused = place.find_or_make(&directory.path().join("vault.db"));
+        assert!(matches!(refused, Err(Error::Database(_))));
+        assert!(!place.key_file().exists());
+    }
+
     #[tokio::test]
     async fn the_first_key_is_in_a_file_where_the_keychain_does_not_store_it() {
         let directory = tempfile::tempdir().unwrap();

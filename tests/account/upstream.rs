@@ -224,7 +224,7 @@ async fn a_billed_request_that_may_have_been_processed_is_not_repeated_and_says_
         (
             Fault::Answer(serde_json::json!(vec![serde_json::json!({"": 0}); 100_000])),
             &client,
-            Error::Unreadable { host: host() },
+            Error::Oversize { host: host(), limit: 32 << 20 },
         ),
         (Fault::Oversize, &client, Error::Oversize { host: host(), limit: 4 << 20 }),
         (Fault::ProcessThenStatus(303), &client, Error::Redirected { host: host(), status: 303 }),

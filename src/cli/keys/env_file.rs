@@ -103,7 +103,7 @@ impl EnvFile {
         config::remove_variables(&mut git);
         for (name, _) in std::env::vars_os() {
             // They could name another repository.
-            if name.to_string_lossy().starts_with("GIT_") {
+            if name.to_string_lossy().to_ascii_uppercase().starts_with("GIT_") {
                 git.env_remove(name);
             }
         }

@@ -160,3 +160,20 @@ pub(super) async fn discard(mut chunks: BodyDataStream, max_bytes: usize) -> boo
     };
     timeout(DISCARD_TIMEOUT, reading).await.unwrap_or(false)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_counts_for_what_it_takes_once_it_is_parsed() {
+        let (memory, owner) = (BodyMemory::new(), Owner::Subject("ada".into()));
+        let read = async |text: String| memory.read(&owner, Body::from(text)).await;
+        let objects = |count| format!("[{}0]", r#"{"":0},"#.repeat(count));
+        assert!(read("x".repeat(FREE_BYTES)).await.unwrap().share.is_none());
+        assert!(read(objects(10)).await.unwrap().share.is_none());
+        // Less than is free, but not once it is parsed.
+        assert!(read(objects(2000)).await.unwrap().share.is_some());
+        assert_eq!(read(objects(100_000)).await.unwrap_err(), TOO_DENSE);
+    }
+}

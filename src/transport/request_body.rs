@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::shares::{Share, Shares};
 use crate::{
     account::Owner,
-    json_size::{is_parsable, parsed_bytes},
+    json_size::{MAX_PARSED_BYTES, parsed_bytes},
 };
 
 /// Largest accepted body of a request to `/mcp`, in bytes.
@@ -70,11 +70,12 @@ impl BodyMemory {
     /// length is not known, it counts as one of the largest.
     pub async fn read(&self, owner: &Owner, body: Body) -> Result<CountedBody, Refusal> {
         let CountedBody { bytes, share } = self.read_any(owner, body).await?;
-        if !is_parsable(&bytes) {
+        let parsed = parsed_bytes(&bytes);
+        if parsed > MAX_PARSED_BYTES {
             return Err(TOO_DENSE);
         }
         // A body that is many times as large once it is parsed counts for more.
-        let counted = parsed_bytes(&bytes) / PARSED_PER_BYTE;
+        let counted = parsed / PARSED_PER_BYTE;
         if counted <= bytes.len().max(FREE_BYTES) {
             return Ok(CountedBody { bytes, share });
         }

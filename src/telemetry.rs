@@ -5,6 +5,7 @@
 #[cfg(feature = "otlp")]
 mod otlp;
 mod request_id;
+mod stderr;
 
 use std::{
     borrow::Cow,
@@ -41,15 +42,19 @@ pub enum LogFormat {
 }
 
 /// Starts logging to stderr at `level`, and reports panics there without their messages. Other crates log at most at
-/// `error`: some print whole requests, results and SQL at lower levels.
+/// `error`: some print whole requests, results and SQL at lower levels. The log of a server that a host has started is
+/// lost where the host does not read it.
 #[expect(clippy::disallowed_methods, reason = "what passes here is escaped and redacted")]
-pub fn init(level: LevelFilter, format: LogFormat, redactor: Redactor) {
+pub fn init(level: LevelFilter, format: LogFormat, redactor: Redactor, is_started_by_host: bool) {
     #[cfg(feature = "otlp")]
     let (otlp, problem) = match otlp::layer(redactor.clone()) {
         Ok(layer) => (layer, None),
         Err(problem) => (None, Some(problem)),
     };
-    let subscriber = subscriber(level, format, redactor, io::stderr);
+    let sink = move || -> Box<dyn Write> {
+        if is_started_by_host { Box::new(stderr::HostsStderr) } else { Box::new(io::stderr()) }
+    };
+    let subscriber = subscriber(level, format, redactor, sink);
     #[cfg(feature = "otlp")]
     let subscriber = subscriber.with(otlp);
     if subscriber.try_init().is_ok() {

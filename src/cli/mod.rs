@@ -203,11 +203,15 @@ struct App {
 type Outcome = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
 
 impl Cli {
-    /// Whether the command serves many clients concurrently. A single client's calls wait for the network rather than
-    /// for a processor, and further threads cost memory in each host's process.
+    /// Whether the command serves many people. One person's calls wait for the network rather than for a processor, and
+    /// threads that wake each other for every step of a call cost more time than they save.
     #[must_use]
     pub fn serves_many(&self) -> bool {
-        matches!(self.command, Command::Http(_) | Command::Sandbox(_))
+        match &self.command {
+            Command::Http(args) => args.is_hosted(),
+            Command::Sandbox(_) => true,
+            _ => false,
+        }
     }
 
     /// Runs the command and returns the process's exit code.
@@ -232,7 +236,13 @@ impl Cli {
         redactor: Redactor,
         printer: Printer,
     ) -> Result<(), Error> {
-        telemetry::init(self.global.log_level()?, self.global.log_format, redactor.clone());
+        let is_started_by_host = matches!(self.command, Command::Stdio(_));
+        telemetry::init(
+            self.global.log_level()?,
+            self.global.log_format,
+            redactor.clone(),
+            is_started_by_host,
+        );
         let clock = Clock::system();
         let app = || {
             let settings = settings?;

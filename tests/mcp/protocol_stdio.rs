@@ -8,6 +8,8 @@ use crate::common::{
 };
 use bondmcp_server::sandbox::{Fault, RunningSandbox};
 use serde_json::{Value, json};
+use std::process::Stdio;
+use tokio::io::AsyncReadExt as _;
 
 const MODELS: &str = "GET /health-ai/models";
 
@@ -102,6 +104,23 @@ async fn bad_lines_are_answered_and_the_next_request_works() {
     let answer = raw.ask(call(6, "list_models", json!({}))).await;
     assert_eq!((answer["id"].as_u64(), answer["result"]["isError"].as_bool()), (Some(6), Some(false)));
     assert_eq!(raw.end().await, Some(0));
+}
+
+/// Its log is lost, and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_does_not_read_stderr_is_served() {
+    let (_sandbox, place) = signed_in().await;
+    let mut raw = Raw::with_stderr(&place, Stdio::piped());
+    raw.initialize("2025-11-25").await;
+    for id in 2..1000 {
+        let answer = raw.ask(call(id, "no_such_tool", json!({}))).await;
+        assert_eq!(answer["error"]["code"], -32602, "{answer}");
+    }
+    let mut stderr = raw.child.stderr.take().unwrap();
+    assert_eq!(raw.end().await, Some(0));
+    let mut log = String::new();
+    within(stderr.read_to_string(&mut log)).await.unwrap();
+    assert!(log.len() > 50_000, "the pipe was filled: {} bytes", log.len());
 }
 
 /// A host that probes the server gives up and begins anew. Nothing of that is repeated on stderr.

@@ -3,6 +3,9 @@
 
 use std::{borrow::Cow, fmt::Write as _};
 
+/// The longest name that is shown, in characters: of a host, of an app, or of an API key.
+pub const MAX_NAME_CHARS: usize = 64;
+
 /// Returns `text` without control and format characters; borrowed if there are none.
 #[must_use]
 pub fn printable(text: &str) -> Cow<'_, str> {

@@ -243,11 +243,12 @@ impl Account {
     }
 
     /// Reads the record again if another process has changed it, so that the redactor knows the newest secrets. Cheap
-    /// enough to run before every response. `came` is when the request came. While it fails, the redactor may not know
-    /// them.
-    pub async fn refresh_if_changed(&self, came: Instant) -> Result<(), Error> {
-        let look = tokio::time::timeout(REFRESH_TIMEOUT, self.record_as_of(Duration::ZERO, came));
-        let late = |_| Err(Error::Vault(vault::Error::Database("it does not answer")));
+    /// enough to run before every response. `came` is when the request came, and `longest` how long it may still take. While
+    /// it fails, the redactor may not know them.
+    pub async fn refresh_if_changed(&self, came: Instant, longest: Duration) -> Result<(), Error> {
+        let limit = longest.min(REFRESH_TIMEOUT);
+        let look = tokio::time::timeout(limit, self.record_as_of(Duration::ZERO, came));
+        let late = |_| Err(self.inner.store.shared.silent().into());
         let looked = look.await.unwrap_or_else(late);
         looked.inspect_err(|error| tracing::warn!(%error, "the account could not be read again")).map(|_| ())
     }

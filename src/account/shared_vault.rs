@@ -61,6 +61,14 @@ impl SharedVault {
         }
     }
 
+    /// Returns the error of a vault that does not answer.
+    pub fn silent(&self) -> vault::Error {
+        match &self.location {
+            VaultLocation::Sqlite(_) => vault::Error::Database("it does not answer"),
+            VaultLocation::Postgres(_) => vault::Error::Server(vault::ServerError::Silent),
+        }
+    }
+
     pub async fn close(&self) {
         if let Some(vault) = self.vault.get() {
             vault.close().await;

@@ -1,6 +1,6 @@
 //! Registering, signing in and signing out.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{
     Account, Error, Owner, RequiredCredential, SignInReason, Status,
@@ -21,7 +21,7 @@ impl Account {
     /// Creates a BondMCP account. It can sign in once the person has opened the link in the e-mail.
     pub async fn register(&self, email: &str, password: &SecretString) -> Result<Registration, Error> {
         // So that its secrets are known when the upstream's words are shown.
-        self.refresh_if_changed(Instant::now()).await?;
+        self.refresh_if_changed(Instant::now(), Duration::MAX).await?;
         self.authenticator().register(email, password).await
     }
 

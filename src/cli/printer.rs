@@ -15,11 +15,8 @@ use serde_json::Value;
 use crate::{
     redact::Redactor,
     secret::{ExposeSecret as _, SecretString},
-    text::{escaped_json, excerpt, printable},
+    text::{MAX_NAME_CHARS, escaped_json, excerpt, printable},
 };
-
-/// Longest printed name, in characters, since others choose names of any length.
-const MAX_NAME_CHARS: usize = 64;
 
 /// Width of the line that shows progress. It fits the usual terminal.
 const PROGRESS_WIDTH: usize = 78;

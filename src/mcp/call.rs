@@ -100,7 +100,9 @@ impl OwnerServer {
         let span = tracing::info_span!("call", id, tool, owner, request_id);
         #[cfg(feature = "otlp")]
         crate::telemetry::continue_trace(&span, host.trace_field("traceparent"));
-        self.answer_call(served, request, host).instrument(span).await
+        let sent = Sent::default();
+        let answer = AssertUnwindSafe(self.answer_call(served, request, host, &sent)).catch_unwind();
+        answer.instrument(span).await.unwrap_or_else(|_| self.guard.checked(Ok(bug(&sent).into())))
     }
 
     /// What is cut short is dropped, and with it its request to BondMCP.
@@ -109,6 +111,7 @@ impl OwnerServer {
         served: Option<&ServedTool>,
         mut request: CallToolRequestParams,
         host: &Host,
+        sent: &Sent,
     ) -> Reply<CallToolResponse> {
         let ignored = request.arguments.as_mut().map(arguments::take_host_arguments).unwrap_or_default();
         let none = JsonObject::new();
@@ -124,17 +127,10 @@ impl OwnerServer {
             let refusal = "the access token does not allow this tool; connect again and allow it";
             return Err(self.guard.error(ErrorData::invalid_request(refusal, None)));
         }
-        let (sent, came) = (Sent::default(), std::time::Instant::now());
+        let came = std::time::Instant::now();
         let deadline = Instant::now() + self.shared.limits.deadline;
-        let call = Call {
-            server: self,
-            host,
-            tool: served.spec,
-            request: &request,
-            arguments,
-            deadline,
-            sent: &sent,
-        };
+        let call =
+            Call { server: self, host, tool: served.spec, request: &request, arguments, deadline, sent };
         let aborted = |how, message| (Err(ErrorData::internal_error(message, None)), Some(how));
         let (answer, aborted) = tokio::select! {
             // A call that need not wait for anything is not prepared for an abort.
@@ -144,29 +140,35 @@ impl OwnerServer {
             () = self.shared.stopping.cancelled() => aborted("stopped", "the server is stopping"),
         };
         self.account.count_call();
-        let outcome = match (&answer, aborted) {
-            (_, Some(how)) => CallOutcome::named(how).with_possibly_billed(sent.get()),
-            (Ok(Answer::Done(done)), None) => {
-                CallOutcome { cost: done.cost, key_id: done.key_id.clone(), ..CallOutcome::named("ok") }
-            }
-            (Ok(Answer::Failed(failure)), None) => {
-                CallOutcome::failed(failure.kind()).with_possibly_billed(failure.is_possibly_billed())
-            }
-            (Ok(Answer::Ask(_)), None) => CallOutcome::named("input_required"),
-            (Err(_), None) => CallOutcome::named("refused"),
+        // What the call did is on record whatever becomes of its answer.
+        let (cost, key_id) = match &answer {
+            Ok(Answer::Done(done)) => (done.cost, done.key_id.clone()),
+            _ => (None, None),
         };
-        record.end(self, outcome);
-        // Another process may have renewed the session meanwhile: its token is a secret to look for. It is in no answer
-        // that was sent before.
         let looked = match &answer {
+            _ if aborted.is_some() => Ok(()),
+            // The same answer has been sent before.
             Ok(Answer::Done(done)) if matches!(done.result, Content::Repeated(_)) => Ok(()),
-            _ => self.account.refresh_if_changed(came).await,
+            _ => tokio::select! {
+                looked = self.learn_secrets(came, deadline) => looked,
+                () = self.shared.stopping.cancelled() => Err(account::Error::Interrupted),
+            },
         };
         let answer = match looked {
             // What was billed is not lost for that.
             Err(error) if !sent.get() => Ok(ToolError::from(error).into()),
             _ => answer,
         };
+        let outcome = match (&answer, aborted) {
+            (_, Some(how)) => CallOutcome::named(how).with_possibly_billed(sent.get()),
+            (Ok(Answer::Done(_)), None) => CallOutcome::named("ok"),
+            (Ok(Answer::Failed(failure)), None) => {
+                CallOutcome::failed(failure.kind()).with_possibly_billed(failure.is_possibly_billed())
+            }
+            (Ok(Answer::Ask(_)), None) => CallOutcome::named("input_required"),
+            (Err(_), None) => CallOutcome::named("refused"),
+        };
+        record.end(self, CallOutcome { cost, key_id, ..outcome });
         self.guard.answer(answer.map(|answer| self.naming_the_account(answer.with_ignored(ignored)))).await
     }
 
@@ -174,15 +176,23 @@ impl OwnerServer {
     pub(super) async fn bounded<T>(&self, work: impl Future<Output = T>) -> Result<T, ToolError> {
         let Ok(_admitted) = self.admitted() else { return Err(too_busy()) };
         let came = std::time::Instant::now();
+        let deadline = Instant::now() + self.shared.limits.deadline;
         let work = AssertUnwindSafe(self.with_permit(work)).catch_unwind();
         let work = work.instrument(tracing::info_span!("request", owner = self.account.name()));
-        let outcome = tokio::time::timeout(self.shared.limits.deadline, work).await;
-        self.account.refresh_if_changed(came).await?;
+        let outcome = tokio::time::timeout_at(deadline, work).await;
+        self.learn_secrets(came, deadline).await?;
         match outcome {
             Ok(Ok(outcome)) => Ok(outcome),
             Ok(Err(_)) => Err(ToolError::bug()),
             Err(_) => Err(too_late(false)),
         }
+    }
+
+    /// Learns the secrets that another process has made since `came`, such as those of a renewed session, so that the
+    /// guard finds them in the answer. It ends soon after `deadline`, as the host does not wait much longer.
+    async fn learn_secrets(&self, came: std::time::Instant, deadline: Instant) -> Result<(), account::Error> {
+        let left = (deadline + ANSWER_RESERVE).saturating_duration_since(Instant::now());
+        self.account.refresh_if_changed(came, left).await
     }
 
     /// Admits a request of the owner, as long as neither the owner nor all owners together have too many.
@@ -230,8 +240,7 @@ impl Call<'_> {
         let work = AssertUnwindSafe(self.answer(schema)).catch_unwind();
         match tokio::time::timeout_at(self.deadline, work).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(_)) if self.sent.get() => Ok(ToolError::billed_bug().into()),
-            Ok(Err(_)) => Ok(ToolError::bug().into()),
+            Ok(Err(_)) => Ok(bug(self.sent).into()),
             Err(_) => Ok(too_late(self.sent.get()).into()),
         }
     }
@@ -324,6 +333,10 @@ impl Call<'_> {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+fn bug(sent: &Sent) -> ToolError {
+    if sent.get() { ToolError::billed_bug() } else { ToolError::bug() }
 }
 
 fn call_again() -> ToolError {

@@ -28,9 +28,6 @@ use crate::{
     text,
 };
 
-/// The longest name that is shown, in characters: of a host, or of an API key.
-pub(super) const LONGEST_NAME: usize = 64;
-
 /// A result with more text than this, in bytes, takes a while to look at.
 const LARGE: usize = 64 << 10;
 
@@ -128,7 +125,7 @@ impl Guard {
             .unwrap_or_else(|_| Err(self.error(ErrorData::internal_error("the result cannot be sent", None))))
     }
 
-    fn checked(&self, answer: Result<Answer, ErrorData>) -> Reply<CallToolResponse> {
+    pub fn checked(&self, answer: Result<Answer, ErrorData>) -> Reply<CallToolResponse> {
         match answer {
             Ok(Answer::Done(outcome)) => Ok(Guarded(self.structured(outcome.result).into_inner().into())),
             Ok(Answer::Failed(failure)) => {
@@ -196,7 +193,7 @@ impl Guard {
 
     /// A name from elsewhere, fit to be shown and stored.
     pub fn name(&self, name: &str) -> String {
-        text::excerpt(&self.redactor.redact(name), LONGEST_NAME)
+        text::excerpt(&self.redactor.redact(name), text::MAX_NAME_CHARS)
     }
 
     /// A question to the person. Its link leads to our own page, and it is not made of what somebody else wrote.
@@ -231,7 +228,8 @@ impl Guard {
     /// text, what JSON escapes may hide a secret.
     pub fn cleaned(&self, mut value: Value) -> (Value, String) {
         self.redactor.redact_json(&mut value);
-        let text = value.to_string();
+        // Faster than `Display`, which validates every piece.
+        let text = serde_json::to_string(&value).unwrap_or_default();
         (value, text)
     }
 }
@@ -407,7 +405,7 @@ mod tests {
     fn a_name_is_cut_to_printable_characters() {
         let name = guard().name(&format!("\u{1b}[2Jcanary secret\u{202e}\n{}", "x".repeat(200_000)));
         assert!(name.starts_with("[2J[redacted]xxx"), "{name}");
-        assert_eq!(name.chars().count(), LONGEST_NAME);
+        assert_eq!(name.chars().count(), text::MAX_NAME_CHARS);
     }
 
     /// JSON objects with `canary secret` planted in texts and names, here and there encoded.

@@ -39,8 +39,12 @@ pub enum Error {
     Foreign { path: PathBuf, owner: u32, user: u32 },
     #[error("cannot use {path}: {}", crate::error::reason(*.reason))]
     Unusable { path: PathBuf, reason: io::ErrorKind },
-    #[error("the vault cannot be written: {0}")]
+    #[error("the vault cannot be used: {0}")]
     Database(&'static str),
+    #[error("another process has locked the vault")]
+    Locked,
+    #[error("the OS keychain {0}")]
+    Keychain(&'static str),
     #[error("the vault's PostgreSQL server {0}")]
     Server(ServerError),
     /// Every process that uses the vault needs the same key, which this one would make for itself.
@@ -68,7 +72,7 @@ impl Error {
             Self::Tampered => {
                 "Restore the vault from a backup, or move it away and sign in again; API keys created with it must then be revoked and created again.".into()
             }
-            Self::Newer => "Upgrade bondmcp-server, or use another data directory with --data-dir.".into(),
+            Self::Newer => "Upgrade bondmcp-server, or use another vault (--data-dir or BONDMCP_VAULT).".into(),
             Self::Damaged => "Restore it from a backup, or move it away and sign in again; the file is left as it is.".into(),
             Self::Exposed { path, mode } => format!("Run: chmod {mode} {}", shell_word(&path.to_string_lossy())),
             Self::Foreign { path, user, .. } => format!(
@@ -79,6 +83,8 @@ impl Error {
                 "Check that it exists and that you may read and write it, or name another: a data directory with --data-dir, a key file with BONDMCP_SEALING_KEY_FILE.".into()
             }
             Self::Database(_) => "Check the disk and the permissions of the data directory, then try again.".into(),
+            Self::Locked => "Try again in a moment. If it stays locked, end the other processes of bondmcp-server.".into(),
+            Self::Keychain(_) => "Unlock the OS keychain, then try again.".into(),
             Self::Server(error) => error.solution().into(),
             Self::KeyNotGiven => {
                 "Generate one with: openssl rand -base64 32. Give it to every process in BONDMCP_SEALING_KEY or BONDMCP_SEALING_KEY_FILE.".into()

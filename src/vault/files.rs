@@ -1,12 +1,19 @@
 //! Private files and directories: created with access for their owner alone, and refused when others have access.
 
 use std::{
-    fs::{DirBuilder, File, OpenOptions},
+    fs::{DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Write as _},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use super::Error;
+
+/// Longest wait for another process's lock, which it holds while it opens or migrates a vault, makes a key, or writes to
+/// the audit log.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(20);
+
+const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Creates `path` and its missing parents for the owner alone; refuses a directory that others can read.
 pub fn prepare_directory(path: &Path) -> Result<(), Error> {
@@ -67,9 +74,22 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 /// Takes an exclusive lock across processes; the operating system releases it when the process ends.
 pub fn lock(path: &Path) -> Result<File, Error> {
+    lock_within(path, LOCK_TIMEOUT)
+}
+
+fn lock_within(path: &Path, timeout: Duration) -> Result<File, Error> {
     let file = private().create(true).truncate(false).open(path).map_err(|error| unusable(path, &error))?;
-    file.lock().map_err(|error| unusable(path, &error))?;
-    Ok(file)
+    let deadline = Instant::now() + timeout;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                std::thread::sleep(LOCK_POLL_INTERVAL);
+            }
+            Err(TryLockError::WouldBlock) => return Err(Error::Locked),
+            Err(TryLockError::Error(error)) => return Err(unusable(path, &error)),
+        }
+    }
 }
 
 /// Refuses a file that belongs to another user (root could open it all the same) or that others can access. On other
@@ -136,10 +156,11 @@ fn private() -> OpenOptions {
     options
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
+    #[cfg(unix)]
     #[test]
     fn a_mounted_secret_is_roots_and_read_by_a_group() {
         // A Secret of Kubernetes with `defaultMode: 0440` and `fsGroup`.
@@ -148,5 +169,19 @@ mod tests {
             assert!(!is_mounted_secret(0, 65532, mode), "{mode:o}");
         }
         assert!(!is_mounted_secret(1000, 65532, 0o100_440) && !is_mounted_secret(0, 0, 0o100_440));
+    }
+
+    #[test]
+    fn a_lock_is_waited_for_within_bounds() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.lock");
+        let held = lock(&path).unwrap();
+        assert_eq!(lock_within(&path, Duration::ZERO).unwrap_err(), Error::Locked);
+        let waiting = std::thread::spawn({
+            let path = path.clone();
+            move || lock(&path).map(drop)
+        });
+        drop(held);
+        assert_eq!(waiting.join().unwrap(), Ok(()));
     }
 }

@@ -217,8 +217,8 @@ impl Place {
             work(&place)
         });
         match tokio::time::timeout(KEYCHAIN_TIMEOUT, blocking).await {
-            Ok(outcome) => outcome.unwrap_or(Err(Error::Database("the keychain failed"))),
-            Err(_) => Err(Error::Database("the OS keychain does not answer; unlock it")),
+            Ok(outcome) => outcome.unwrap_or(Err(Error::Keychain("failed"))),
+            Err(_) => Err(Error::Keychain("does not answer")),
         }
     }
 
@@ -304,7 +304,7 @@ impl Place {
 }
 
 fn not_stored(_: NoKeychain) -> Error {
-    Error::Database("the OS keychain did not store the sealing key")
+    Error::Keychain("did not store the sealing key")
 }
 
 /// Keys, and where they were found.
@@ -485,7 +485,7 @@ mod tests {
         let account = Place::of(&data_dir).account();
         keychain.set(&account, &"ab".repeat(32)).unwrap_or_else(|NoKeychain| panic!("it has room"));
         let place = Place { data_dir, keychain: Arc::new(Forgetful(keychain)) };
-        assert!(matches!(place.renew(), Err(Error::Database(_))));
+        assert!(matches!(place.renew(), Err(Error::Keychain(_))));
     }
 
     /// Next time its other text would be taken for the key.
@@ -508,7 +508,7 @@ mod tests {
         let keychain = Arc::new(Altering(MemoryKeychain::default()));
         let place = Place { data_dir: directory.path().to_owned(), keychain };
         let refused = place.find_or_make(&directory.path().join("vault.db"));
-        assert!(matches!(refused, Err(Error::Database(_))));
+        assert!(matches!(refused, Err(Error::Keychain(_))));
         assert!(!place.key_file().exists());
     }
 

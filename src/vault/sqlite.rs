@@ -1,6 +1,11 @@
 //! The vault's tables in one SQLite file on the local disk. This module sees encrypted bytes only.
 
-use std::{fs::File, io::Read as _, path::Path, time::Duration};
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    path::Path,
+    time::Duration,
+};
 
 use sqlx::{
     ConnectOptions as _, Row as _, SqlitePool,
@@ -74,10 +79,15 @@ pub async fn lock(path: &Path) -> Result<File, Error> {
 /// Whether a newer version of this program has migrated the file, by its header alone. SQLite is not opened for that,
 /// which would delay the start of every server.
 pub fn is_newer(path: &Path) -> bool {
+    noted_version(path).is_ok_and(|version| version > schema_version())
+}
+
+/// Reads the schema's version from the header of the file.
+fn noted_version(path: &Path) -> io::Result<i64> {
     let mut header = [0; USER_VERSION_OFFSET + 4];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
+    File::open(path)?.read_exact(&mut header)?;
     let (_, version) = header.split_at(USER_VERSION_OFFSET);
-    read.is_ok() && i64::from(u32::from_be_bytes(version.try_into().unwrap_or_default())) > schema_version()
+    Ok(u32::from_be_bytes(version.try_into().unwrap_or_default()).into())
 }
 
 impl Sqlite {
@@ -89,8 +99,14 @@ impl Sqlite {
         }
         // SQLite gives its side files (-wal, -shm) the mode of the database file.
         files::refuse_exposed(path, "600")?;
+        // Before SQLite opens it: closing any descriptor of a file drops the locks that this process has on it (POSIX).
+        let is_noted = noted_version(path).is_ok_and(|version| version == schema_version());
         let database = Self::connect(path, SqliteJournalMode::Wal).await?;
         database.migrate().await?;
+        // As long as somebody reads an older state, it may stand in the write-ahead log alone. It is written again then.
+        if !is_noted {
+            database.note_schema_version().await.map_err(|error| failure(&error))?;
+        }
         Ok(database)
     }
 
@@ -106,6 +122,7 @@ impl Sqlite {
         files::create_private(&new)?;
         let database = Self::connect(&new, SqliteJournalMode::Delete).await?;
         database.migrate().await?;
+        database.note_schema_version().await.map_err(|error| failure(&error))?;
         database.init_key_check(key_check).await?;
         database.close().await;
         files::publish(&new, path)
@@ -138,16 +155,11 @@ impl Sqlite {
             MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) => Error::Newer,
             MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => failure(&error),
             _ => Error::Damaged,
-        })?;
-        self.note_schema_version().await.map_err(|error| failure(&error))
+        })
     }
 
     /// Writes the schema's version to the header of the file, where [`is_newer`] finds it.
     async fn note_schema_version(&self) -> Result<(), sqlx::Error> {
-        let noted: i64 = sqlx::query("PRAGMA user_version").fetch_one(&self.0).await?.try_get(0)?;
-        if noted == schema_version() {
-            return Ok(());
-        }
         let note = format!("PRAGMA user_version = {}; PRAGMA wal_checkpoint(PASSIVE)", schema_version());
         sqlx::raw_sql(sqlx::AssertSqlSafe(note)).execute(&self.0).await?;
         Ok(())
@@ -196,7 +208,7 @@ impl Sqlite {
         let checkpoint = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&self.0).await;
         match checkpoint.and_then(|row| row.try_get::<i64, _>("busy")) {
             Ok(0) => Ok(()),
-            Ok(_) => Err(Error::Database("another process has locked it")),
+            Ok(_) => Err(Error::Locked),
             Err(error) => Err(failure(&error)),
         }
     }
@@ -463,7 +475,7 @@ pub fn failure(error: &sqlx::Error) -> Error {
     }
     match code & 0xff {
         11 | 26 => Error::Damaged,
-        5 | 6 => Error::Database("another process has locked it"),
+        5 | 6 => Error::Locked,
         8 => Error::Database("it is read-only"),
         10 => Error::Database("disk I/O error"),
         13 => Error::Database("the disk is full"),

@@ -411,17 +411,17 @@ async fn after_a_sign_out_or_another_choice_of_key_in_another_process_no_call_us
     for id in ids.iter().chain(&ids) {
         one.use_key(Some(id)).await.unwrap();
         // What a step of the same call saw less than a millisecond ago would be good enough.
-        other.refresh_if_changed(Instant::now()).await.unwrap();
+        other.refresh_if_changed(Instant::now(), Duration::MAX).await.unwrap();
         assert_eq!(
             other.bearer(RequiredCredential::Api).await.unwrap().source,
             CredentialSource::ManagedKey(id.clone())
         );
     }
     one.use_key(None).await.unwrap();
-    other.refresh_if_changed(Instant::now()).await.unwrap();
+    other.refresh_if_changed(Instant::now(), Duration::MAX).await.unwrap();
     assert_eq!(other.bearer(RequiredCredential::Api).await.unwrap().source, CredentialSource::Session);
     one.sign_out(false).await.unwrap();
-    other.refresh_if_changed(Instant::now()).await.unwrap();
+    other.refresh_if_changed(Instant::now(), Duration::MAX).await.unwrap();
     let asked = sandbox.count("GET /health-ai/models");
     assert!(matches!(other.list_models(true).await, Err(Error::SignInRequired { .. })));
     assert_eq!(sandbox.count("GET /health-ai/models"), asked);
@@ -438,7 +438,7 @@ async fn a_secret_that_another_process_has_just_stored_is_known_before_an_answer
     account(&place, &clock).sign_in(EMAIL, place.password.clone(), true).await.unwrap();
     let answer = secrets::text(&place.password);
     assert!(!redactor.redact(answer).contains(REDACTED));
-    other.refresh_if_changed(Instant::now()).await.unwrap();
+    other.refresh_if_changed(Instant::now(), Duration::MAX).await.unwrap();
     assert!(redactor.redact(answer).contains(REDACTED));
 }
 

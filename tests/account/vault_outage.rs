@@ -2,7 +2,7 @@
 
 use std::{
     net::{TcpListener, TcpStream},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bondmcp_server::{
@@ -26,7 +26,7 @@ async fn concurrent_calls_wait_once_for_a_server_that_does_not_answer() {
         let came = Instant::now();
         let error = account.list_models(false).await.unwrap_err();
         assert!(matches!(error, account::Error::Vault(vault::Error::Server(_))), "{error}");
-        account.refresh_if_changed(came).await.unwrap_err();
+        account.refresh_if_changed(came, Duration::MAX).await.unwrap_err();
     };
     join_all((0..8).map(|_| call())).await;
     assert_eq!(connections(&listener), 1);

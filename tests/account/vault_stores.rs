@@ -408,6 +408,7 @@ async fn a_newer_schema_is_seen_without_opening_the_vault(place: Place) {
             place.open().await.close().await;
             assert_eq!(place.sql("PRAGMA user_version").await, noted);
             assert_eq!(place.sql("SELECT max(version) FROM _sqlx_migrations").await, noted);
+            the_header_is_written_once_nobody_reads_an_older_state(&place).await;
             "PRAGMA user_version = 999"
         }
         Kept::Database(_) => {
@@ -418,6 +419,23 @@ async fn a_newer_schema_is_seen_without_opening_the_vault(place: Place) {
     assert_eq!(refuse_newer(&place.location).await, Ok(()), "it is this version's");
     place.sql(newer).await;
     assert_eq!(refuse_newer(&place.location).await, Err(Error::Newer));
+}
+
+/// SQLite keeps it in the write-ahead log until then, where an older binary does not look.
+async fn the_header_is_written_once_nobody_reads_an_older_state(place: &Place) {
+    let VaultLocation::Sqlite(path) = &place.location else { panic!() };
+    let in_the_file = || std::fs::read(path).unwrap()[60..64].to_vec();
+    let noted = in_the_file();
+    place.sql("PRAGMA user_version = 0").await;
+    let mut reader = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+    let mut reading = reader.begin().await.unwrap();
+    sqlx::query("SELECT * FROM meta").fetch_all(&mut *reading).await.unwrap();
+    place.open().await.close().await;
+    assert_ne!(in_the_file(), noted);
+    reading.rollback().await.unwrap();
+    place.open().await.close().await;
+    assert_eq!(in_the_file(), noted);
+    reader.close().await.unwrap();
 }
 
 /// A record without a purge of its own, such as the session of a browser.

@@ -23,6 +23,21 @@ static PANICS: ToolSpec = ToolSpec {
     ..tools::TEMPLATE
 };
 
+/// Panics where nothing of the call is under way yet.
+static PANICS_FIRST: ToolSpec = ToolSpec {
+    name: "panics_first",
+    credential: None,
+    action: |_| panic!("canary-panic"),
+    ..tools::TEMPLATE
+};
+
+static DONE: ToolSpec = ToolSpec {
+    name: "done",
+    credential: None,
+    run: |_| Box::pin(async { Outcome::of(&JsonObject::new()) }),
+    ..tools::TEMPLATE
+};
+
 static HANGS: ToolSpec = ToolSpec {
     name: "hangs",
     credential: None,
@@ -83,9 +98,18 @@ fn server(limits: Limits) -> BondMcp {
 }
 
 fn server_in(directory: &std::path::Path, limits: Limits) -> BondMcp {
+    server_with(directory, None, limits)
+}
+
+/// With a vault of its own unless `vault` names one.
+fn server_with(directory: &std::path::Path, vault: Option<&str>, limits: Limits) -> BondMcp {
     let flags = Flags { data_dir: Some(directory.join("data")), ..Flags::default() };
-    let sealing_key = |name: &str| (name == "BONDMCP_SEALING_KEY").then(|| "07".repeat(32).into());
-    let settings = Settings::load(flags, None, sealing_key).unwrap();
+    let variable = |name: &str| match name {
+        "BONDMCP_SEALING_KEY" => Some("07".repeat(32).into()),
+        "BONDMCP_VAULT" => vault.map(Into::into),
+        _ => None,
+    };
+    let settings = Settings::load(flags, None, variable).unwrap();
     let redactor = Redactor::default();
     let base_url = settings.base_url.clone();
     let client = Client::new(base_url, redactor.clone(), Clock::system(), Timing::default());
@@ -93,7 +117,17 @@ fn server_in(directory: &std::path::Path, limits: Limits) -> BondMcp {
     let selection = Selection::default();
     let mut server = BondMcp::new(accounts, None, &selection, limits, CancellationToken::new()).unwrap();
     let shared = Arc::get_mut(&mut server.shared).unwrap();
-    for spec in [&PANICS, &HANGS, &BUSY, &BILLED, &BILLED_PANICS, &BILLED_PANICS_EARLY, &BILLED_HANGS] {
+    for spec in [
+        &PANICS,
+        &PANICS_FIRST,
+        &DONE,
+        &HANGS,
+        &BUSY,
+        &BILLED,
+        &BILLED_PANICS,
+        &BILLED_PANICS_EARLY,
+        &BILLED_HANGS,
+    ] {
         let definition = Tool::new(spec.name, "of a test", JsonObject::new());
         shared.tools.insert(spec.name, ServedTool { spec, definition });
     }
@@ -119,6 +153,35 @@ async fn answers(server: BondMcp, calls: &[&'static str]) -> Vec<String> {
 async fn a_panic_in_a_tool_is_answered_and_not_repeated() {
     let told = answers(server(Limits::default()), &["panics", "panics"]).await;
     assert!(told.iter().all(|text| text.contains("internal") && !text.contains("canary")), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_panic_outside_of_the_tool_is_answered_too() {
+    let told = answers(server(Limits::default()), &["panics_first"]).await;
+    assert!(told[0].contains("internal") && !told[0].contains("canary"), "{told:?}");
+}
+
+/// A database that accepts connections and says nothing.
+#[tokio::test(start_paused = true)]
+async fn a_vault_that_hangs_does_not_keep_an_answer_beyond_the_deadline_and_the_audit_log_says_how_it_ended()
+{
+    let directory = tempfile::tempdir().unwrap();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let vault = format!("postgres://test@{}/vault", silent.local_addr().unwrap());
+    let began = Instant::now();
+    for (tool, text) in [("done", "does not answer"), ("hangs", "does not answer")] {
+        let server = server_with(directory.path(), Some(&vault), Limits::default());
+        let told = answers(server.clone(), &[tool]).await;
+        assert!(told[0].contains(r#""kind":"internal""#) && told[0].contains(text), "{told:?}");
+        let audit = server.shared.accounts.audit_reader();
+        server.close().await;
+        let entries = { audit }.read().unwrap();
+        let last = entries.last().unwrap();
+        assert_eq!((&*last.tool, &*last.outcome), (tool, "internal"));
+    }
+    // The first call asks the vault at once, the second one when its time is over.
+    let (refresh, deadline) = (Duration::from_secs(5), Limits::default().deadline);
+    assert!(began.elapsed() < refresh + deadline + ANSWER_RESERVE + Duration::from_secs(1));
 }
 
 #[tokio::test]

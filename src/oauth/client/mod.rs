@@ -34,9 +34,6 @@ use crate::{
     text, vault,
 };
 
-/// Longest name of a client that is shown, in characters.
-const LONGEST_NAME: usize = 64;
-
 /// A client, as an authorization request keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Client {
@@ -221,6 +218,6 @@ fn metadata<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
 
 /// Returns the name that a client claims, made safe to display; `None` if nothing of it is left.
 fn display_name(claimed: &str) -> Option<String> {
-    let name = text::excerpt(claimed.trim(), LONGEST_NAME);
+    let name = text::excerpt(claimed.trim(), text::MAX_NAME_CHARS);
     (!name.trim().is_empty()).then_some(name)
 }

@@ -79,9 +79,10 @@ struct Waiting {
 }
 
 impl Account {
-    /// Records a call.
-    pub fn audit(&self, entry: &AuditEntry) {
-        self.inner.audit.note(entry);
+    /// Records a call. BondMCP has chosen the key's id, and could have put a secret there.
+    pub fn audit(&self, entry: AuditEntry) {
+        let key_id = entry.key_id.map(|id| self.inner.redactor.redact(&id).into_owned());
+        self.inner.audit.note(&AuditEntry { key_id, ..entry });
     }
 }
 

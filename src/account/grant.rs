@@ -13,7 +13,10 @@ use super::{
     release::FORGOTTEN_FOR,
     session::Session,
 };
-use crate::bondmcp::wire::{CreateApiKey, Permission};
+use crate::{
+    bondmcp::wire::{CreateApiKey, Permission},
+    text::excerpt,
+};
 
 /// What an account has because it is a grant's.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -53,6 +56,9 @@ pub struct NewGrant {
     pub daily_limit: Usd,
 }
 
+/// The longest part of a key's name that an app has chosen, in characters: with the rest it has at most 100.
+const MAX_CHOSEN_CHARS: usize = 70;
+
 /// Number of characters of an authorization's reference.
 const REFERENCE_CHARS: usize = 8;
 
@@ -66,25 +72,34 @@ pub fn grant_key_name(words: &str, date: NaiveDate, reference: &str, grant: &str
     format!("{words} {date} {reference}-{grant:.GRANT_CHARS$}")
 }
 
-/// Whether [`grant_key_name`] makes such names.
-fn is_grant_key_name(name: &str) -> bool {
+/// Returns what a name that [`grant_key_name`] made has in common with those of all keys of the grant, and with no other.
+fn grant_mark(name: &str) -> Option<&str> {
     let mut parts = name.rsplitn(3, ' ');
-    let (Some(unique), Some(date)) = (parts.next(), parts.next()) else { return false };
-    let is_unique = unique.split_once('-').is_some_and(|(reference, grant)| {
-        let is_reference = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit();
-        reference.len() == REFERENCE_CHARS
-            && reference.chars().all(is_reference)
-            && grant.len() == GRANT_CHARS
-            && grant.chars().all(|c| c.is_ascii_hexdigit())
-    });
-    is_unique && date.parse::<NaiveDate>().is_ok()
+    let (mark, date) = (parts.next()?, parts.next()?);
+    let (reference, grant) = mark.split_once('-')?;
+    let is_reference = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit();
+    let is_mark = reference.len() == REFERENCE_CHARS
+        && reference.chars().all(is_reference)
+        && grant.len() == GRANT_CHARS
+        && grant.chars().all(|c| c.is_ascii_hexdigit())
+        && date.parse::<NaiveDate>().is_ok();
+    is_mark.then_some(mark)
+}
+
+impl GrantState {
+    /// Whether the key with this name at BondMCP was created for the grant.
+    pub fn made(&self, name: &str) -> bool {
+        name == self.key_name || grant_mark(name).is_some_and(|mark| grant_mark(&self.key_name) == Some(mark))
+    }
 }
 
 impl Account {
     /// Makes this the account of a grant: it adopts the session of whoever agreed to it and creates the grant's API key
     /// with it. Where the plan allows no further key, calls use the session. If this fails, the account is to be
     /// [released](Self::release).
-    pub async fn open_grant(&self, authenticated: Authenticated, new: NewGrant) -> Result<(), Error> {
+    pub async fn open_grant(&self, authenticated: Authenticated, mut new: NewGrant) -> Result<(), Error> {
+        // The app has chosen a part of it.
+        new.key_name = self.listed_name(&new.key_name);
         let account = self.clone();
         self.run_to_completion(async move {
             let begin = |record: &mut Record| {
@@ -129,17 +144,20 @@ impl Account {
         Ok(memory.record.session.as_ref().is_some_and(is_live))
     }
 
-    /// Fails if this account is a grant's and the key is that of another grant: it is another app's.
-    pub async fn check_not_of_another_grant(&self, id: &str, name: &str) -> Result<(), Error> {
-        let record = &self.record().await?.record;
-        let is_another_grants = |grant: &GrantState| {
-            // One of its own name may be its own, of which it lost the value.
-            grant.key_name != name && record.key(id).is_none() && is_grant_key_name(name)
-        };
-        match &record.grant {
-            Some(grant) if is_another_grants(grant) => Err(Error::OtherGrantKey { page: None }),
+    /// Fails if this account is a grant's and the key with this name was created for another grant: it is another app's.
+    pub async fn check_not_of_another_grant(&self, name: &str) -> Result<(), Error> {
+        match &self.record().await?.record.grant {
+            Some(grant) if grant_mark(name).is_some() && !grant.made(name) => {
+                Err(Error::OtherGrantKey { page: None })
+            }
             _ => Ok(()),
         }
+    }
+
+    /// Whether calls are made with another key than the one that was created for the grant: its app has chosen it.
+    pub async fn uses_chosen_key(&self) -> Result<bool, Error> {
+        let record = &self.record().await?.record;
+        Ok(record.grant.is_some() && record.active_key.as_deref().is_some_and(|id| !record.is_grant_key(id)))
     }
 
     /// Fails if key `id` is the one that was created for the grant, or takes its place: it ends with the grant, by the
@@ -151,6 +169,15 @@ impl Account {
 }
 
 impl Record {
+    /// Returns the name for a new key: that of a grant's says whose it is, so that no other app ends it.
+    pub fn name_of_new_key(&self, name: String, date: NaiveDate) -> String {
+        let of_a_grant = self.grant.as_ref().filter(|grant| !grant.made(&name));
+        match of_a_grant.and_then(|grant| grant_mark(&grant.key_name)) {
+            Some(mark) => format!("{} {date} {mark}", excerpt(&name, MAX_CHOSEN_CHARS)),
+            None => name,
+        }
+    }
+
     fn is_grant_key(&self, id: &str) -> bool {
         let Some(key) = self.grant.as_ref().and_then(|grant| grant.key_id.as_deref()) else { return false };
         let replaces_it =
@@ -201,7 +228,7 @@ mod tests {
     fn the_key_of_a_grant_is_known_by_its_name() {
         let name = grant_key_name("Claude (claude.ai)", NaiveDate::default(), "K7QM2RTX", "0123456789abcdef");
         assert_eq!(name, "Claude (claude.ai) 1970-01-01 K7QM2RTX-01234567");
-        assert!(is_grant_key_name(&name));
+        assert_eq!(grant_mark(&name), Some("K7QM2RTX-01234567"));
         for other in [
             "",
             "ci",
@@ -210,7 +237,17 @@ mod tests {
             "ci 2026-01-01 K7QM2RTX-0123456",
             "ci 2026-01-01",
         ] {
-            assert!(!is_grant_key_name(other), "{other}");
+            assert_eq!(grant_mark(other), None, "{other}");
         }
+        let grant = Box::new(GrantState { key_name: name.clone(), ..GrantState::default() });
+        let record = Record { grant: Some(grant), ..Record::default() };
+        let name_of = |name: &str| record.name_of_new_key(name.to_owned(), NaiveDate::default());
+        assert_eq!(name_of("ci"), "ci 1970-01-01 K7QM2RTX-01234567");
+        for own in [&name, &name_of("ci")] {
+            assert_eq!(name_of(own), *own);
+        }
+        let others = "ci 2026-01-01 ABCD2345-89abcdef";
+        assert_eq!(name_of(others), format!("{others} 1970-01-01 K7QM2RTX-01234567"));
+        assert_eq!(Record::default().name_of_new_key("ci".into(), NaiveDate::default()), "ci");
     }
 }

@@ -14,8 +14,13 @@ use crate::{
         self,
         wire::{ApiKey, CreateApiKey, KeyUsage, NewApiKey, Permission, is_id},
     },
+    redact::Redactor,
     secret::SecretString,
+    text::{MAX_NAME_CHARS, excerpt},
 };
+
+/// The longest description of a key that is shown, in characters.
+const MAX_DESCRIPTION_CHARS: usize = 1000;
 
 /// An API key as a person or an agent may see it, without its value.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
@@ -80,7 +85,7 @@ impl Account {
     }
 
     /// Creates a key and stores it encrypted.
-    pub async fn create_key(&self, wanted: CreateApiKey) -> Result<Key, Error> {
+    pub async fn create_key(&self, mut wanted: CreateApiKey) -> Result<Key, Error> {
         check_text("name", &wanted.name)?;
         if let Some(description) = &wanted.description {
             check_text("description", description)?;
@@ -88,6 +93,8 @@ impl Account {
         let account = self.clone();
         self.run_to_completion(async move {
             let listed = account.upstream_keys().await?;
+            let record = &account.record().await?.record;
+            wanted.name = record.name_of_new_key(wanted.name, account.now().date_naive());
             let made = account.make(wanted, &listed, None).await?;
             account.stored_key(&made.id).await
         })
@@ -104,7 +111,7 @@ impl Account {
             if memory.record.grant.is_some() && memory.record.key(&id).is_none() {
                 let listed = account.upstream_keys().await?;
                 let key = listed.iter().find(|key| key.id == id).ok_or(Error::KeyNotFound)?;
-                account.check_not_of_another_grant(&id, &key.name).await?;
+                account.check_not_of_another_grant(&key.name).await?;
             }
             let revoked = account.revoke_upstream(&id).await;
             let known = account.reread().await?.record.key(&id).is_some();
@@ -154,7 +161,10 @@ impl Account {
                 client.api_key_usage(&bearer, id).await
             })
             .await;
-        usage.map_err(|error| if error.is_not_found() { Error::KeyNotFound } else { error })
+        let mut usage =
+            usage.map_err(|error| if error.is_not_found() { Error::KeyNotFound } else { error })?;
+        usage.name = usage.name.map(|name| shortened(&name, &self.inner.redactor, MAX_NAME_CHARS));
+        Ok(usage)
     }
 
     /// Returns the keys whose values are stored here, without asking the upstream.
@@ -190,10 +200,11 @@ impl Account {
     /// revoked.
     pub(super) async fn make(
         &self,
-        wanted: CreateApiKey,
+        mut wanted: CreateApiKey,
         listed: &[ApiKey],
         replaces: Option<&str>,
     ) -> Result<Made, Error> {
+        wanted.name = self.listed_name(&wanted.name);
         let intent = Intent {
             id: Uuid::new_v4().to_string(),
             name: wanted.name.clone(),
@@ -231,6 +242,11 @@ impl Account {
                 Err(error)
             }
         }
+    }
+
+    /// Returns `name` as the list of keys shows it. A key whose making was interrupted is found in the list by its name.
+    pub(super) fn listed_name(&self, name: &str) -> String {
+        self.inner.redactor.redact(name.trim()).into_owned()
     }
 
     async fn store(&self, key: NewApiKey, wanted: &CreateApiKey, intent: &Intent) -> Result<Made, Error> {
@@ -295,6 +311,21 @@ impl Intent {
 }
 
 impl Key {
+    /// Returns it as agents see it: whoever wrote a text at BondMCP may have made it long or hidden something in it.
+    #[must_use]
+    pub fn shortened(self, redactor: &Redactor) -> Self {
+        let name = |text: &str| shortened(text, redactor, MAX_NAME_CHARS);
+        let description = self.description.as_deref();
+        Self {
+            name: name(&self.name),
+            description: description.map(|text| shortened(text, redactor, MAX_DESCRIPTION_CHARS)),
+            preview: self.preview.as_deref().map(name),
+            created_at: self.created_at.as_deref().map(name),
+            last_used: self.last_used.as_deref().map(name),
+            ..self
+        }
+    }
+
     fn listed(key: ApiKey, record: &Record) -> Self {
         let stored = record.key(&key.id);
         let permissions = key.permissions.or_else(|| stored.map(|stored| stored.permissions.clone()));
@@ -333,7 +364,18 @@ pub(super) fn is_active(listed: &[ApiKey], id: &str) -> bool {
     listed.iter().any(|key| key.id == id && key.is_active)
 }
 
+/// Redacted before it is shortened, since the start of a secret is not recognised.
+fn shortened(text: &str, redactor: &Redactor, longest: usize) -> String {
+    excerpt(&redactor.redact(text), longest)
+}
+
 impl Unfinished {
+    /// Returns it as agents see it.
+    #[must_use]
+    pub fn shortened(self, redactor: &Redactor) -> Self {
+        Self { name: shortened(&self.name, redactor, MAX_NAME_CHARS), ..self }
+    }
+
     /// Returns the intents of `record` that need an action.
     pub(super) fn all(record: &Record) -> Vec<Self> {
         record.intents.iter().filter_map(|intent| Self::of(intent, record.grant.is_some())).collect()

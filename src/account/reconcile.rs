@@ -54,15 +54,20 @@ impl Account {
             for intent in &mut record.intents {
                 intent.orphans = orphans(intent, listed, &stored);
             }
-            record.intents.retain(|intent| {
+            let ends_in_nothing = |intent: &Intent| {
                 let lives = |id: &Option<String>| id.as_ref().is_some_and(|id| is_active(listed, id));
                 // Somebody may have revoked both keys of a rotation.
                 let is_rotation = intent.made.is_some() && intent.replaces.is_some();
                 let is_half_done = is_rotation && (lives(&intent.replaces) || lives(&intent.made));
-                let ends_in_nothing =
-                    intent.orphans.is_empty() && !is_half_done && !is_in_progress(intent, now);
-                !ends_in_nothing
-            });
+                intent.orphans.is_empty() && !is_half_done && !is_in_progress(intent, now)
+            };
+            let ended: Vec<Intent> =
+                record.intents.extract_if(.., |intent| ends_in_nothing(intent)).collect();
+            for Intent { replaces, made, .. } in ended {
+                if let (Some(old), Some(new)) = (replaces, made) {
+                    record.replace_grant_key(&old, &new);
+                }
+            }
             Ok(())
         };
         Ok(self.update(change).await?.1)

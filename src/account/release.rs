@@ -172,11 +172,12 @@ fn end(record: &mut Record, now: Timestamp) {
     (record.own_key, record.password) = (None, None);
     record.generation += 1;
     record.delete_keys();
-    // Another grant of the same person may have a key with the name that an agent chose.
-    let key_name = record.grant.as_ref().map(|grant| grant.key_name.clone()).unwrap_or_default();
-    record.intents.retain(|intent| {
-        let is_kept = intent.name == key_name || is_in_progress(intent, now);
-        if !is_kept && !intent.orphans.is_empty() {
+    let Record { grant, intents, .. } = record;
+    intents.retain(|intent| {
+        let is_the_grants = grant.as_ref().is_some_and(|grant| grant.made(&intent.name));
+        let is_kept = is_the_grants || is_in_progress(intent, now);
+        if !is_kept && intent.made.is_none() && !intent.regenerates {
+            // A replacement for a key of the person has that key's name, so it cannot be told from others.
             tracing::warn!(key_ids = ?intent.orphans, "API keys that an app has created may be left at BondMCP");
         }
         is_kept
@@ -185,7 +186,7 @@ fn end(record: &mut Record, now: Timestamp) {
 
 fn leftovers(record: &Record) -> Leftovers {
     let Some(grant) = &record.grant else { return Leftovers::default() };
-    let intents = record.intents.iter().filter(|intent| intent.name == grant.key_name);
+    let intents = record.intents.iter().filter(|intent| grant.made(&intent.name));
     Leftovers { keys: grant.to_revoke.clone(), intents: intents.cloned().collect() }
 }
 

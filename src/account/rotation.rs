@@ -43,7 +43,7 @@ impl Account {
     async fn rotate(&self, id: &str) -> Result<Key, Error> {
         let listed = self.upstream_keys().await?;
         let old = listed.iter().find(|key| key.id == id && key.is_active).ok_or(Error::KeyNotFound)?;
-        self.check_not_of_another_grant(id, &old.name).await?;
+        self.check_not_of_another_grant(&old.name).await?;
         let memory = self.reread().await?;
         let made = if let Some(made) = memory.record.rotation(id) {
             made

@@ -19,8 +19,8 @@ impl Client {
     pub async fn list_api_keys(&self, access_token: &SecretString) -> Result<Vec<ApiKey>, Error> {
         let mut list: ApiKeyList = self.read(&["auth", "api-keys"], access_token).await?;
         for key in &mut list.api_keys {
-            let ApiKey { name, description, key_preview, created_at, .. } = key;
-            self.clean(name, [description, key_preview, created_at]);
+            let ApiKey { name, description, key_preview, created_at, last_used, .. } = key;
+            self.clean(name, [description, key_preview, created_at, last_used]);
         }
         Ok(list.api_keys)
     }

@@ -111,7 +111,7 @@ pub(super) enum Command {
     },
     /// Write a key as BONDMCP_API_KEY into a file for programs that read one, such as .env
     ///
-    /// The file's other lines stay, and only you can read it. A file that git would add to a commit is refused.
+    /// Other lines stay, except for a BONDMCP_BASE_URL that names another server, and only you can read the file. One that git would add to a commit is refused.
     #[command(after_help = examples::WRITE)]
     Write {
         /// Id of the key, or its name if that is unique
@@ -335,7 +335,7 @@ impl Keys<'_> {
         let began = Instant::now();
         let outcome = work.await;
         let made = outcome.as_ref().ok().and_then(made);
-        self.account.audit(&AuditEntry {
+        self.account.audit(AuditEntry {
             time: self.account.now(),
             owner: self.account.name().to_owned(),
             host: None,

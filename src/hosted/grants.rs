@@ -126,6 +126,10 @@ impl Hosted {
         match models {
             Ok(models) if models.outage.is_none() => Acceptance::Accepted,
             Ok(_) => Acceptance::Unknown,
+            // The key that was made for the grant may be as good as ever.
+            Err(error) if error.is_unauthorized() && account.uses_chosen_key().await.unwrap_or(false) => {
+                Acceptance::Accepted
+            }
             Err(error) => acceptance_after(&error),
         }
     }

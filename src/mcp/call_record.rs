@@ -56,7 +56,7 @@ impl CallRecord {
             duration_ms,
             "tool call ended"
         );
-        server.account.audit(&AuditEntry {
+        server.account.audit(AuditEntry {
             time: server.account.now(),
             owner: server.account.name().to_owned(),
             host: self.host,

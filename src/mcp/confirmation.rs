@@ -16,7 +16,10 @@ use super::{
     tool_error::ToolError,
     tools::{KeyChange, KeyEnding},
 };
-use crate::{account::Key, error::Kind};
+use crate::{
+    account::{self, Key},
+    error::Kind,
+};
 
 /// The form that the person fills in.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -50,9 +53,15 @@ impl Call<'_> {
             Ok(list) => list,
             Err(error) => return Ok(Some(ToolError::from(error).into())),
         };
-        // The tool reports that there is no such key.
-        let Some(key) = list.keys.into_iter().find(|key| key.id == change.key_id) else { return Ok(None) };
-        if let Err(error) = self.account().check_not_of_another_grant(&key.id, &key.name).await {
+        let Some(key) = list.keys.into_iter().find(|key| key.id == change.key_id) else {
+            return Ok(match change.ending {
+                // BondMCP may know it all the same, under another spelling of its id.
+                KeyEnding::Revoke => Some(ToolError::from(account::Error::KeyNotFound).into()),
+                // It rotates listed keys only, and finishes what was interrupted.
+                KeyEnding::Rotate => None,
+            });
+        };
+        if let Err(error) = self.account().check_not_of_another_grant(&key.name).await {
             return Ok(Some(ToolError::from(self.with_page(error)).into()));
         }
         if !self.host.has_forms() {

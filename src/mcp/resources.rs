@@ -104,7 +104,8 @@ impl OwnerServer {
 
     async fn key(&self, id: &str) -> Result<Key, ErrorData> {
         let list = self.keys().await?;
-        list.keys.into_iter().find(|key| key.id == id).ok_or_else(unknown)
+        let key = list.keys.into_iter().find(|key| key.id == id).ok_or_else(unknown)?;
+        Ok(key.shortened(self.account.redactor()))
     }
 
     /// Completes the `key_id` of the template from the account's keys, by the beginning of their ids or names.

@@ -25,6 +25,8 @@ use serde_json::{Value, json};
 /// Number of servers of each kind that share the faults, since a server waits between attempts.
 const SERVERS: usize = 7;
 
+const REVOKE: &str = "DELETE /auth/api-keys/{id}";
+
 /// Endpoint, and a tool with arguments that calls it.
 type Asked = (&'static str, &'static str, fn() -> Value);
 
@@ -32,7 +34,7 @@ const ENDPOINTS: [Asked; 6] = [
     ("GET /health-ai/models", "list_models", || json!({ "refresh": true })),
     ("GET /auth/api-keys", "manage_api_keys", || json!({ "action": "list" })),
     ("POST /auth/api-keys", "manage_api_keys", || json!({"action": "create", "name": "canary"})),
-    ("DELETE /auth/api-keys/{id}", "manage_api_keys", || json!({"action": "revoke", "key_id": "key_none"})),
+    (REVOKE, "manage_api_keys", || json!({"action": "revoke", "confirm": "spare"})),
     ("POST /health-ai/analyze", "health_analyze", || json!({"prompt": "Why?", "analysis_type": "general"})),
     (
         "POST /health-ai/medication-check",
@@ -142,8 +144,15 @@ async fn faulty_session(host: &Host, place: &Place, sandbox: &RunningSandbox, sh
     place.sign_in().await;
     let all = faults().into_iter().flat_map(|fault| ENDPOINTS.map(|asked| (fault.clone(), asked)));
     for (fault, (endpoint, tool, arguments)) in all.skip(share).step_by(SERVERS) {
+        let mut arguments = arguments();
+        if endpoint == REVOKE {
+            let made = host.call("manage_api_keys", json!({"action": "create", "name": "spare"})).await;
+            arguments["key_id"] = made["structuredContent"]["keys"][0]["id"].clone();
+        }
+        let before = sandbox.count(endpoint);
         sandbox.faults().always(endpoint, fault);
-        kinds.note(&host.call(tool, arguments()).await);
+        kinds.note(&host.call(tool, arguments).await);
+        assert!(sandbox.count(endpoint) > before, "{endpoint} was asked");
         sandbox.faults().clear();
         // A successful call, so that the circuit stays closed for the next fault.
         host.call("list_models", json!({ "refresh": true })).await;
@@ -278,8 +287,11 @@ async fn no_secret_leaves_when_the_upstream_never_answers() {
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     let serving = tokio::spawn(common::serve(server, ours));
     let client = common::host().serve(theirs).await.unwrap();
-    sandbox.faults().next("DELETE /auth/api-keys/{id}", Fault::Hang);
-    let arguments = json!({"action": "revoke", "key_id": "key_any"});
+    let request = json!({"action": "create", "name": "any"});
+    within(client.call_tool(common::request("manage_api_keys", request))).await.unwrap();
+    sandbox.faults().next(REVOKE, Fault::Hang);
+    let (id, name) = sandbox.live_keys(EMAIL).remove(0);
+    let arguments = json!({"action": "revoke", "key_id": id, "confirm": name});
     let result = within(client.call_tool(common::request("manage_api_keys", arguments))).await.unwrap();
     assert_eq!(common::error_of(&result)["kind"], "timeout");
     let seen = serde_json::to_vec(&result).unwrap();

@@ -254,7 +254,7 @@ async fn what_is_made_while_the_grant_ends_is_revoked_too() {
     within(world.replica().open(&owner("one")).release()).await.unwrap_err();
     world.sandbox.faults().release();
     assert!(matches!(within(creating).await.unwrap(), Err(Error::GrantEnded)));
-    assert_eq!(world.keys(), ["late"]);
+    assert_eq!(world.keys().len(), 1);
     assert!(within(grant.release()).await.unwrap().is_empty());
     assert!(world.keys().is_empty());
 }
@@ -329,10 +329,54 @@ async fn the_key_of_one_grant_cannot_be_ended_by_another_of_the_same_person() {
         assert!(UserFacingError::from(&refused).solution.contains("/connections"));
     }
     models(&one).await.unwrap();
+    // So is a key that its app has created, and its own app can end it.
+    let wanted = || CreateApiKey { name: "laptop".into(), description: None, permissions: vec![] };
+    let laptop = within(one.create_key(wanted())).await.unwrap();
+    assert!(laptop.name.starts_with("laptop ") && laptop.name.ends_with(" K7QM2RTX-01234567"));
+    let refused = within(other.revoke_key(&laptop.id)).await;
+    assert!(matches!(refused, Err(Error::OtherGrantKey { .. })), "{refused:?}");
+    within(one.revoke_key(&laptop.id)).await.unwrap();
     // A key of nobody's grant is the person's.
-    let wanted = CreateApiKey { name: "laptop".into(), description: None, permissions: vec![] };
-    let laptop = within(one.create_key(wanted)).await.unwrap();
+    let person = world.accounts.open(&Owner::Subject("somebody.else".into()));
+    within(person.adopt(world.session().await, false)).await.unwrap();
+    let laptop = within(person.create_key(wanted())).await.unwrap();
+    assert_eq!(laptop.name, "laptop");
     within(other.revoke_key(&laptop.id)).await.unwrap();
+}
+
+/// Its app has chosen the key, and can choose another one: the grant goes on.
+#[tokio::test]
+async fn a_key_that_an_app_has_chosen_is_not_what_a_grant_depends_on() {
+    let world = World::new().await;
+    let grant = world.opened("one").await;
+    assert!(!grant.uses_chosen_key().await.unwrap());
+    let wanted = CreateApiKey { name: "ci".into(), description: None, permissions: vec![] };
+    let chosen = within(grant.create_key(wanted)).await.unwrap();
+    within(grant.use_key(Some(&chosen.id))).await.unwrap();
+    assert!(grant.uses_chosen_key().await.unwrap());
+    within(grant.use_key(None)).await.unwrap();
+    assert!(!grant.uses_chosen_key().await.unwrap());
+}
+
+/// The app created it, and the answer was lost.
+#[tokio::test]
+async fn a_key_that_an_app_may_have_created_is_revoked_when_the_person_signs_in_next() {
+    let world = World::new().await;
+    let grant = world.opened("one").await;
+    world.sandbox.faults().next(CREATE, Fault::ProcessThenDrop);
+    world.sandbox.faults().next(LIST, Fault::Slow(Duration::ZERO));
+    world.sandbox.faults().next(LIST, Fault::Status(400));
+    let wanted = CreateApiKey { name: "ci".into(), description: None, permissions: vec![] };
+    let lost = within(grant.create_key(wanted)).await;
+    assert!(matches!(&lost, Err(Error::CreateLost { orphans, .. }) if orphans.is_empty()), "{lost:?}");
+    world.sandbox.expire_tokens();
+    world.clock.advance(TimeDelta::minutes(3));
+    let left = within(grant.release()).await.unwrap();
+    assert_eq!(world.keys().len(), 2, "nobody is signed in");
+    let next = world.grant("two");
+    within(next.open_grant(world.session().await, new_grant("another name"))).await.unwrap();
+    within(next.revoke_leftovers(left)).await.unwrap();
+    assert_eq!(world.keys(), ["another name"]);
 }
 
 #[tokio::test]

@@ -66,6 +66,19 @@ async fn every_call_has_its_line_and_nothing_of_its_content() {
     secrets::assert_absent(&planted, text.as_bytes(), "the audit file");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_that_bondmcp_makes_of_a_secret_is_not_written() {
+    let (sandbox, place) = signed_in().await;
+    let key = "a-key-of-no-known-shape.0123456789";
+    let made = json!({"id": key, "name": "ci", "api_key": key, "is_active": true});
+    let server = Server::start(&place).await;
+    sandbox.faults().next("POST /auth/api-keys", Fault::Answer(made));
+    server.ok("manage_api_keys", json!({"action": "create", "name": "ci"})).await;
+    server.end().await;
+    assert_eq!(entries(&place)[0]["key_id"], "[redacted]");
+    secrets::assert_absent(&[key.into()], file(&place).as_bytes(), "the audit file");
+}
+
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
 async fn the_file_is_for_the_owner_alone() {

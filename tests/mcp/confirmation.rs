@@ -72,6 +72,15 @@ async fn what_cannot_be_looked_up_is_not_ended() {
     sandbox.faults().clear();
     let arguments = json!({"action": "revoke", "key_id": "key_none"});
     assert_eq!(server.error("manage_api_keys", arguments).await["kind"], "not_found");
+    // BondMCP may know a key all the same: under another spelling of its id, or since it does not list all of them.
+    sandbox.faults().always("GET /auth/api-keys", Fault::Answer(json!({ "api_keys": [] })));
+    let arguments = json!({"action": "revoke", "key_id": id});
+    sandbox.faults().next("DELETE /auth/api-keys/{id}", Fault::Answer(json!({})));
+    // What is stored here is listed as gone, and has to be confirmed.
+    assert_eq!(server.error("manage_api_keys", arguments).await["kind"], "invalid_input");
+    let arguments = json!({"action": "revoke", "key_id": "key_unlisted"});
+    assert_eq!(server.error("manage_api_keys", arguments).await["kind"], "not_found");
+    assert_eq!(sandbox.count("DELETE /auth/api-keys/{id}"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

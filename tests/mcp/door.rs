@@ -72,6 +72,38 @@ async fn a_name_in_a_question_is_cut_to_64_printable_characters() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_names_of_keys_are_cut_to_64_printable_characters() {
+    let template = format!("\u{202e}ci\n\u{1b}[2J{}", "x".repeat(20_000));
+    let (_hostile, place, _) = signed_in_at(&template).await;
+    let server = Server::start(&place).await;
+    let list = server.ok("manage_api_keys", json!({ "action": "list" })).await;
+    let asked = rmcp::model::ReadResourceRequestParams::new("bondmcp://keys/key_1");
+    let read = server.client.read_resource(asked).await.unwrap();
+    let rmcp::model::ResourceContents::TextResourceContents { text, .. } = &read.contents[0] else {
+        panic!("{read:?}")
+    };
+    let read: Value = serde_json::from_str(text).unwrap();
+    for key in [&list["keys"][0], &read] {
+        let name = key["name"].as_str().unwrap();
+        assert!(name.starts_with("ci[2Jxxx") && name.chars().count() == 64, "{name}");
+        let all = key.to_string();
+        assert!(all.len() < 2000 && !all.contains('\u{202e}') && !all.contains("\\u001b"), "{all}");
+    }
+}
+
+/// The start of a secret is not recognised.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_is_redacted_before_a_text_is_cut() {
+    let template = format!("{}{{password}}", "x".repeat(40));
+    let (_hostile, place, _) = signed_in_at(&template).await;
+    let server = Server::start(&place).await;
+    let list = server.ok("manage_api_keys", json!({ "action": "list" })).await;
+    let start: String = secrets::text(&place.password).chars().take(8).collect();
+    let told = list.to_string();
+    assert!(told.contains("x[redacted]") && !told.contains(&start) && !told.contains("Pw1"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_answer_holds_what_the_upstream_quotes() {
     let template = r#"{"echo": "{password}", "n": ["{token}"]} %7Btoken%7D {token}"#;
     let (hostile, place, mut planted) = signed_in_at(template).await;

@@ -49,7 +49,8 @@ impl EnvFile {
         Ok(file)
     }
 
-    /// Sets `BONDMCP_API_KEY` and, if it is not the default, `BONDMCP_BASE_URL`. Other lines stay.
+    /// Sets `BONDMCP_API_KEY` and, if it is not the default or another one is set, `BONDMCP_BASE_URL`: the key is for no
+    /// other server. Other lines stay.
     pub fn write(&self, key: &SecretString, base_url: &BaseUrl) -> Result<(), Error> {
         let key = key.expose_secret();
         if !is_plain(key) {
@@ -59,7 +60,8 @@ impl EnvFile {
         }
         let before = self.content().map_err(|error| cannot(&self.path, &error))?;
         let mut content = with_line(&before, "BONDMCP_API_KEY", key);
-        if base_url.as_str() != DEFAULT_BASE_URL {
+        let names_another = before.lines().any(|line| setting(line, "BONDMCP_BASE_URL").is_some());
+        if names_another || base_url.as_str() != DEFAULT_BASE_URL {
             content = with_line(&content, "BONDMCP_BASE_URL", base_url.as_str());
         }
         self.replace(content.as_bytes()).map_err(|error| cannot(&self.path, &error))
@@ -184,9 +186,9 @@ fn with_line(content: &str, name: &str, value: &str) -> Zeroizing<String> {
 /// Returns what precedes the name in a line that sets `name`: nothing or `export `.
 fn setting<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     let trimmed = line.trim_start();
-    let (prefix, rest) = match trimmed.strip_prefix("export ") {
-        Some(rest) => ("export ", rest.trim_start()),
-        None => ("", trimmed),
+    let (prefix, rest) = match trimmed.strip_prefix("export") {
+        Some(rest) if rest.starts_with(char::is_whitespace) => ("export ", rest.trim_start()),
+        _ => ("", trimmed),
     };
     rest.strip_prefix(name)?.trim_start().starts_with('=').then_some(prefix)
 }
@@ -202,6 +204,23 @@ mod tests {
         assert_eq!(set("A=1"), "A=1\nKEY=new\n");
         assert_eq!(set("# KEY=x\nKEY=old\nKEYS=1\n"), "# KEY=x\nKEY=new\nKEYS=1\n");
         assert_eq!(set("export KEY = 'old'\r\nB=2\r\nKEY=older"), "export KEY=new\r\nB=2\r\n");
+        assert_eq!(set("export\tKEY=old\nexported=1\n"), "export KEY=new\nexported=1\n");
+    }
+
+    /// Whoever wrote the file, such as the template of a repository, does not choose where the key goes.
+    #[test]
+    fn another_base_url_does_not_stay_beside_the_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(".env");
+        let file = EnvFile { path: path.clone(), directory: directory.path().to_owned(), tree: None };
+        let write = |before: &str, base_url: &str| {
+            fs::write(&path, before).unwrap();
+            file.write(&"bcp_1".into(), &base_url.parse().unwrap()).unwrap();
+            fs::read_to_string(&path).unwrap()
+        };
+        let written = write("BONDMCP_BASE_URL=https://evil.example/mcp\n", DEFAULT_BASE_URL);
+        assert_eq!(written, format!("BONDMCP_BASE_URL={DEFAULT_BASE_URL}\nBONDMCP_API_KEY=bcp_1\n"));
+        assert_eq!(write("A=1\n", DEFAULT_BASE_URL), "A=1\nBONDMCP_API_KEY=bcp_1\n");
     }
 
     #[test]

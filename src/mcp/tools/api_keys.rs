@@ -115,7 +115,7 @@ impl ManageApiKeysResult {
 
     fn with_key(mut self, key: Key, account: &Account) -> Result<Outcome, ToolError> {
         let id = key.id.clone();
-        self.keys = Some(vec![key]);
+        self.keys = Some(vec![key.shortened(account.redactor())]);
         let next = "The key is stored here and its value is not shown. `use` makes API calls with it";
         let next = if account.has_terminal() {
             let command = account.key_command("run", &id);
@@ -140,7 +140,10 @@ async fn manage(call: &Call<'_>) -> Result<Outcome, ToolError> {
     match arguments.action {
         Action::List => {
             let list = account.list_keys().await?;
-            Outcome::of(&ManageApiKeysResult { keys: Some(list.keys), unfinished: list.unfinished, ..result })
+            let redactor = account.redactor();
+            let keys = Some(list.keys.into_iter().map(|key| key.shortened(redactor)).collect());
+            let unfinished = list.unfinished.into_iter().map(|change| change.shortened(redactor)).collect();
+            Outcome::of(&ManageApiKeysResult { keys, unfinished, ..result })
         }
         Action::Create => result.with_key(account.create_key(arguments.wanted()?).await?, account),
         Action::Rotate => result.with_key(account.rotate_key(arguments.key_id()?).await?, account),

@@ -287,7 +287,7 @@ impl Client {
         }
     }
 
-    fn oversize(&self, limit: usize) -> Error {
+    pub(super) fn oversize(&self, limit: usize) -> Error {
         Error::Oversize { host: self.shared.base_url.host(), limit }
     }
 

@@ -8,8 +8,8 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
     header::{
         ACCEPT_ENCODING, ALT_SVC, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, COOKIE,
-        EXPECT, FORWARDED, HOST, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE,
-        STRICT_TRANSPORT_SECURITY, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+        EXPECT, FORWARDED, HOST, IF_RANGE, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE,
+        SET_COOKIE, STRICT_TRANSPORT_SECURITY, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
     },
 };
 use serde_json::Value;
@@ -34,8 +34,8 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 ];
 
 /// Headers of a request that are set here, name another host, path or method, or hold a credential. Without `Accept-Encoding` the
-/// response is not compressed and can be searched for secrets.
-const NOT_SENT: [HeaderName; 16] = [
+/// response is not compressed, and without `Range` it is whole, so that it can be searched for secrets.
+const NOT_SENT: [HeaderName; 18] = [
     ACCEPT_ENCODING,
     AUTHORIZATION,
     HeaderName::from_static("x-api-key"),
@@ -44,6 +44,8 @@ const NOT_SENT: [HeaderName; 16] = [
     EXPECT,
     FORWARDED,
     HOST,
+    IF_RANGE,
+    RANGE,
     HeaderName::from_static("x-forwarded-host"),
     HeaderName::from_static("x-forwarded-prefix"),
     HeaderName::from_static("x-host"),
@@ -55,8 +57,8 @@ const NOT_SENT: [HeaderName; 16] = [
 ];
 
 /// Headers of a response that are for the upstream's own origin, or that no longer hold.
-const NOT_RETURNED: [HeaderName; 5] =
-    [ALT_SVC, CONTENT_LENGTH, LOCATION, SET_COOKIE, STRICT_TRANSPORT_SECURITY];
+const NOT_RETURNED: [HeaderName; 6] =
+    [ALT_SVC, CONTENT_ENCODING, CONTENT_LENGTH, LOCATION, SET_COOKIE, STRICT_TRANSPORT_SECURITY];
 
 /// A request to forward.
 #[derive(Debug)]
@@ -93,10 +95,10 @@ impl Client {
         if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
             return Err(Error::Redirected { host: self.shared.base_url.host(), status: status.as_u16() });
         }
-        let mut headers = end_to_end(response.headers().clone(), &NOT_RETURNED);
-        if headers.remove(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        if response.headers().get_all(CONTENT_ENCODING).iter().any(|encoding| encoding != "identity") {
             return Err(self.unreadable());
         }
+        let headers = end_to_end(response.headers().clone(), &NOT_RETURNED);
         let body = self.capped_body(response).await?;
         let body = self.without_secrets(&body).ok_or_else(|| self.unreadable())?;
         let mut answer = Response::new(body);
@@ -160,6 +162,8 @@ mod tests {
             ("cookie", "a=b"),
             ("x-original-url", "/admin"),
             ("x-http-method-override", "TRACE"),
+            ("range", "bytes=0-4"),
+            ("if-range", "\"1\""),
             ("accept", "application/json"),
         ] {
             headers.insert(name.parse::<HeaderName>().unwrap(), HeaderValue::from_static(value));

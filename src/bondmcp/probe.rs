@@ -28,7 +28,10 @@ use super::{
     connection::{self, SetupError},
     proxy::Proxy,
 };
-use crate::clock::Timestamp;
+use crate::{
+    clock::Timestamp,
+    json_size::{MAX_PARSED_BYTES, is_parsable},
+};
 
 /// A connection to the upstream, before TLS.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -223,7 +226,9 @@ impl Client {
                 return Err(Error::Redirected { host: self.shared.base_url.host(), status: status.as_u16() });
             }
             let body = self.capped_body(response).await?;
-            let outcome = if status.is_success() {
+            let outcome = if !is_parsable(&body) {
+                Err(self.oversize(MAX_PARSED_BYTES))
+            } else if status.is_success() {
                 serde_json::from_slice(&body).map_err(|_| self.unreadable())
             } else {
                 let (now, redactor) = (self.shared.clock.now(), &self.redactor);

@@ -205,6 +205,10 @@ async fn upstream(key: &'static str) -> (String, Seen) {
         match path.as_str() {
             "/api/moved" => (StatusCode::FOUND, [("location", "http://127.0.0.1:9/")]).into_response(),
             "/api/packed" => ([("content-encoding", "gzip")], "anything").into_response(),
+            "/api/packed/secretly" => {
+                ([("content-encoding", "gzip"), ("connection", "content-encoding")], "anything")
+                    .into_response()
+            }
             "/api/bytes" => vec![0xff, 0xfe].into_response(),
             _ => {
                 let body = format!(
@@ -276,7 +280,7 @@ async fn a_hostile_upstream_cannot_hand_the_key_to_the_program() {
     for name in ["x-api-key", "cookie", "te", "accept-encoding"] {
         assert!(!sent.headers().contains_key(name), "{name}");
     }
-    for path in ["/moved", "/packed", "/bytes"] {
+    for path in ["/moved", "/packed", "/packed/secretly", "/bytes"] {
         assert_eq!(answer(program.get(path)).await.0, 502, "{path}");
     }
     let (token, log_path) = (SecretString::from(program.token.as_str()), log(&place));

@@ -166,6 +166,15 @@ async fn something_that_is_not_bondmcp() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_would_take_many_times_its_length_in_memory() {
+    let (sandbox, installation) = Installation::signed_out().await;
+    sandbox.faults().always("GET /health", Fault::Answer(json!(vec![json!({"": 0}); 100_000])));
+    installation.examine().await.warned("BondMCP", "GET /health answered with status 200");
+    sandbox.faults().clear();
+    installation.assert_fixed("BondMCP").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_credential_is_not_sent_to_what_is_not_bondmcp() {
     let (sandbox, installation) = Installation::signed_in().await;
     sandbox.faults().always("GET /auth/me", Fault::Html(200));

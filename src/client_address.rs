@@ -13,6 +13,9 @@ use ipnet::IpNet;
 /// passes on what a client wrote.
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
+/// How many clients a [site](ClientAddress::site) counts for: limits are so many times as high for it.
+pub const CLIENTS_OF_A_SITE: u32 = 8;
+
 /// Most addresses of `X-Forwarded-For` that are looked at, from the right.
 const MAX_HOPS: usize = 32;
 
@@ -40,6 +43,15 @@ impl ClientAddress {
             IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
             IpAddr::V4(address) => address.into(),
         })
+    }
+
+    /// Returns the /48 of an IPv6 address: a subscriber may have that many of the networks that count as one client.
+    #[must_use]
+    pub fn site(self) -> Option<Self> {
+        match self.0 {
+            IpAddr::V6(address) => Some(Self(Ipv6Addr::from_bits(address.to_bits() >> 80 << 80).into())),
+            IpAddr::V4(_) => None,
+        }
     }
 
     /// Returns the address in a request's extensions. Requests without one are counted together.
@@ -173,6 +185,9 @@ mod tests {
         assert_ne!(address("198.51.100.1"), address("198.51.100.2"));
         assert_eq!(address("::ffff:198.51.100.1"), address("198.51.100.1"));
         assert_eq!(ClientAddress::of(&Extensions::new()), address("0.0.0.0"));
+        assert_eq!(address("2001:db8:1:2::3").site(), address("2001:db8:1:ffff::").site());
+        assert_ne!(address("2001:db8:1:2::3").site(), address("2001:db8:2:2::3").site());
+        assert_eq!(address("198.51.100.1").site(), None);
     }
 
     #[test]

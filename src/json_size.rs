@@ -12,7 +12,13 @@ const VALUE_BYTES: usize = 200;
 /// Whether JSON takes no more memory than it may.
 #[must_use]
 pub fn is_parsable(json: &[u8]) -> bool {
-    parsed_bytes(json) <= MAX_PARSED_BYTES
+    parsed_bytes_at_most(json) <= MAX_PARSED_BYTES || parsed_bytes(json) <= MAX_PARSED_BYTES
+}
+
+/// Returns an upper bound of [`parsed_bytes`], faster: for what is far below any limit.
+#[must_use]
+pub fn parsed_bytes_at_most(json: &[u8]) -> usize {
+    json.iter().filter(|byte| matches!(byte, b'{' | b'[' | b',')).count().saturating_mul(OBJECT_BYTES)
 }
 
 /// Returns an estimate of the memory that JSON takes once it is parsed, in bytes.
@@ -56,6 +62,7 @@ mod tests {
             ("", 0),
         ] {
             assert_eq!(parsed_bytes(json.as_bytes()), bytes, "{json}");
+            assert!(parsed_bytes_at_most(json.as_bytes()) >= bytes, "{json}");
         }
     }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 use crate::{
-    client_address::ClientAddress,
+    client_address::{CLIENTS_OF_A_SITE, ClientAddress},
     clock::{Clock, Timestamp},
     metrics,
     oauth::{Next, Records},
@@ -31,6 +31,9 @@ pub const PER_EMAIL: usize = 10;
 /// Most wrong attempts, and accounts created, from one client address in a window. An office of a thousand people behind one address mistypes
 /// that often while all of them sign in.
 pub const PER_CLIENT: usize = 100;
+
+/// The same from one site of IPv6.
+const PER_SITE: usize = PER_CLIENT * CLIENTS_OF_A_SITE as usize;
 
 /// The wait of an attempt that was not counted because there were so many others at the same time.
 const BUSY: Duration = Duration::from_secs(5);
@@ -78,10 +81,11 @@ impl Attempts {
         let mut attempt = Attempt { attempts: self.clone(), counted: Vec::new() };
         let email = email.trim().to_lowercase();
         // The client's first, so that one who has used up its attempts no longer locks others out.
-        for (name, limit) in [
-            (self.counter("client", &client.ip().to_string()), PER_CLIENT),
-            (self.counter("email", &email), PER_EMAIL),
-        ] {
+        let site = client.site().map(|site| (self.counter("site", &site.ip().to_string()), PER_SITE));
+        let client = (self.counter("client", &client.ip().to_string()), PER_CLIENT);
+        for (name, limit) in
+            [Some(client), site, Some((self.counter("email", &email), PER_EMAIL))].into_iter().flatten()
+        {
             match self.count(&name, limit).await {
                 Ok(time) => attempt.counted.push((name, time)),
                 Err(refused) => {
@@ -243,6 +247,27 @@ mod tests {
             assert_eq!(refused(&replicas[guess % 2], EMAIL, client(1)).await, WINDOW);
         }
         replicas[0].begin(EMAIL, client(2)).await.unwrap().take_back().await;
+    }
+
+    // The same: one subscriber has many networks of IPv6.
+    #[tokio::test]
+    async fn guesses_from_one_site_of_ipv6_are_limited() {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(Timestamp::UNIX_EPOCH);
+        let attempts = replica(directory.path(), &clock).await;
+        let client = |text: &str| ClientAddress::new(text.parse().unwrap());
+        attempts.begin("first@example.com", client("2001:db8:1:1::1")).await.unwrap();
+        let fill = |counter: Option<Counter>| {
+            let Counter { mut times } = counter.unwrap();
+            times.resize(PER_SITE, clock.now());
+            (Next::Write(Counter { times }, Some(WINDOW)), ())
+        };
+        let site = attempts.counter("site", "2001:db8:1::");
+        attempts.records.change(KIND, &site, fill).await.unwrap();
+        for other in ["2001:db8:1:1::1", "2001:db8:1:2::1"] {
+            assert_eq!(refused(&attempts, EMAIL, client(other)).await, WINDOW);
+        }
+        attempts.begin(EMAIL, client("2001:db8:2:1::1")).await.unwrap();
     }
 
     // The same.

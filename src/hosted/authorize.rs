@@ -232,7 +232,7 @@ async fn decide(Shared(hosted): Shared<Hosted>, Path(id): Path<String>, request:
             }
         };
         // Of two forms at once, one goes on.
-        if authorization.set(State::Working { since: hosted.now() }).await? {
+        if authorization.agree(&browser, hosted.now()).await? {
             let hosted = hosted.clone();
             // To its end even when the browser is gone.
             let work = tokio::spawn(

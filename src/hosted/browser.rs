@@ -98,6 +98,12 @@ impl Browser {
     pub fn binding(&self) -> String {
         digest(&self.name)
     }
+
+    /// Names the browser as it is since somebody has signed in. Whoever knew its cookie before does not know this.
+    #[must_use]
+    pub fn sign_in_binding(&self) -> String {
+        digest(&self.secret)
+    }
 }
 
 impl Browsers {

@@ -138,7 +138,8 @@ impl PendingAuthorization {
     pub fn verified_host(&self) -> Option<String> {
         let client = &self.pending.request.client;
         let id = url::Url::parse(&client.id).ok().filter(|_| client.kind == ClientKind::Document)?;
-        id.host_str().map(ToOwned::to_owned)
+        let host = id.host_str()?;
+        Some(id.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
     }
 }
 

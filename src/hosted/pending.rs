@@ -31,6 +31,10 @@ pub struct Pending {
     browser: String,
     began_at: Timestamp,
     pub state: State,
+    /// Binding of the sign-in with which the person agreed: who knew the browser's cookie before is not given the code. Nor
+    /// is the browser after another sign-in in it, which begins with the app again; the grant is ended by a sweep.
+    #[serde(default)]
+    agreed_in: Option<String>,
     /// Id of the sign-in page that was shown last.
     #[serde(default)]
     sign_in: Option<String>,
@@ -81,6 +85,7 @@ impl PendingAuthorization {
             browser: browser.binding(),
             began_at: now,
             state: State::Asking,
+            agreed_in: None,
             sign_in: None,
         };
         let id = secret::random().expose_secret().to_owned();
@@ -100,8 +105,10 @@ impl PendingAuthorization {
             return Ok(None);
         };
         let mut found = Self { records: records.clone(), id: id.to_owned(), pending: value, version };
-        let is_of_the_browser: bool =
-            found.pending.browser.as_bytes().ct_eq(browser.binding().as_bytes()).into();
+        let is = |known: &str, shown: &str| bool::from(known.as_bytes().ct_eq(shown.as_bytes()));
+        let agreed_in = found.pending.agreed_in.as_deref();
+        let is_of_the_browser = is(&found.pending.browser, &browser.binding())
+            && agreed_in.is_none_or(|agreed_in| is(agreed_in, &browser.sign_in_binding()));
         // Another replica's clock may be ahead of this one's.
         let is_in_time = (now - found.pending.began_at).to_std().unwrap_or_default() < LIFETIME;
         if let State::Working { since } = &found.pending.state
@@ -134,9 +141,17 @@ impl PendingAuthorization {
         self.change(Pending { sign_in, ..self.pending.clone() }).await
     }
 
+    /// Notes that the person agreed in `browser`; `false` if the authorization was changed meanwhile.
+    pub async fn agree(&mut self, browser: &Browser, since: Timestamp) -> Result<bool, vault::Error> {
+        let agreed_in = Some(browser.sign_in_binding());
+        self.change(Pending { state: State::Working { since }, agreed_in, ..self.pending.clone() }).await
+    }
+
     /// Changes the state; `false` if it was changed meanwhile.
     pub async fn set(&mut self, state: State) -> Result<bool, vault::Error> {
-        self.change(Pending { state, ..self.pending.clone() }).await
+        // Whoever is asked again may have to sign in again.
+        let agreed_in = self.pending.agreed_in.clone().filter(|_| state != State::Asking);
+        self.change(Pending { state, agreed_in, ..self.pending.clone() }).await
     }
 
     async fn change(&mut self, pending: Pending) -> Result<bool, vault::Error> {

@@ -225,17 +225,19 @@ impl ServerHandler for BondMcp {
         self.shared.tools.get(name).map(|tool| tool.definition.clone())
     }
 
-    async fn call_tool(
+    // Boxed as a whole, or the future of every request would have its size.
+    fn call_tool(
         &self,
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
-    ) -> Result<CallToolResponse, ErrorData> {
-        let (server, scopes) = self.asked_by(&context)?;
-        let span = span_of(&context);
-        let host = Host::new(context, scopes, server.guard.clone());
-        // Boxed, or the future of every request would have its size.
-        let answer = Box::pin(server.call(request, &host)).instrument(span).await;
-        answer.map(Guarded::into_inner).map_err(Guarded::into_inner)
+    ) -> impl Future<Output = Result<CallToolResponse, ErrorData>> + Send {
+        Box::pin(async move {
+            let (server, scopes) = self.asked_by(&context)?;
+            let span = span_of(&context);
+            let host = Host::new(context, scopes, server.guard.clone());
+            let answer = server.call(request, &host).instrument(span).await;
+            answer.map(Guarded::into_inner).map_err(Guarded::into_inner)
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! The `/mcp` endpoint: rmcp's service behind the authentication, the scopes and the owners of sessions, which rmcp
 //! lacks.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -12,9 +12,10 @@ use axum::{
 use futures_util::StreamExt as _;
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
     request::Parts,
 };
+use memchr::{memchr, memmem};
 use rmcp::transport::{
     StreamableHttpServerConfig, StreamableHttpService,
     streamable_http_server::session::local::LocalSessionManager,
@@ -41,6 +42,10 @@ use crate::{
 /// Largest body of a request without a good token that is read, in bytes.
 const MAX_REJECTED_BYTES: usize = 64 << 10;
 
+/// Longest time for which a request in a session is answered: longer than the deadline of a call. rmcp forgets the stream
+/// of a request whose id another one has taken, and would leave it open as long as the session.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
+
 /// What a request is told whose access token is missing or no longer good.
 const CONNECT: &str = "Connect this server in the host: it opens a page on which you sign in and agree.";
 
@@ -60,6 +65,8 @@ pub(super) struct Endpoint {
     sessions: Sessions,
     /// For streams that wait for messages of a session: rmcp allows several to each, and they must leave connections for requests.
     streams: Shares,
+    /// For requests in sessions: each is answered by a stream.
+    answers: Shares,
     body_memory: BodyMemory,
     /// Ends the streams that wait for messages of a session; they would keep the server from stopping.
     draining: CancellationToken,
@@ -77,11 +84,12 @@ impl Endpoint {
     /// `draining` ends what would go on for ever. `server` ends calls.
     pub fn new(server: &BondMcp, protection: Protection, draining: CancellationToken) -> Arc<Self> {
         let end = CancellationToken::new();
-        let loopback = ["localhost", "127.0.0.1", "::1"].map(ToOwned::to_owned);
+        // rmcp tries them in this order.
+        let loopback = ["127.0.0.1", "localhost", "::1"].map(ToOwned::to_owned);
         let config = StreamableHttpServerConfig::default()
             .with_json_response(true)
             .with_max_request_body_bytes(MAX_BODY_BYTES)
-            .with_allowed_hosts(loopback.into_iter().chain(protection.allowed_hosts))
+            .with_allowed_hosts(protection.allowed_hosts.into_iter().chain(loopback))
             .with_cancellation_token(end.clone());
         let config = match protection.authentication {
             Authentication::Grants(_) => config,
@@ -100,6 +108,7 @@ impl Endpoint {
             with_sessions: service(config),
             sessions,
             streams: Shares::new(protection.max_sessions_overall / 2, protection.max_sessions * 2),
+            answers: Shares::new(protection.max_answers_overall, protection.max_answers),
             body_memory: BodyMemory::new(),
             draining,
             _sessions_end: end.drop_guard(),
@@ -108,26 +117,43 @@ impl Endpoint {
 
     pub async fn answer(State(endpoint): State<Arc<Self>>, request: Request) -> Response {
         let span = span_of_request(request.extensions());
-        let (owner, head, CountedBody { bytes, share: _share }) =
+        let (owner, head, CountedBody { bytes, share }) =
             match endpoint.admitted(request).instrument(span).await {
                 Ok(admitted) => admitted,
                 Err(refused) => return refused,
             };
         let route = Route::of(&head, &bytes);
-        let waits = head.method == Method::GET;
-        let request = Request::from_parts(head, Body::from(bytes));
+        let method = head.method.clone();
+        let mut request = Request::from_parts(head, Body::from(bytes.clone()));
+        if let Some(share) = share {
+            // `mcp` keeps the request for as long as the call takes, whether or not somebody waits for the answer.
+            request.extensions_mut().insert(Arc::new(share));
+        }
         // Outside of the span, which all tasks of rmcp would enter with every step. `mcp` enters it where it logs.
         match route {
             Route::Stateless => served(&endpoint.stateless, request).await,
             Route::Session if endpoint.sessions.is_theirs(&owner, request.headers()) => {
-                if !waits {
-                    return served(&endpoint.with_sessions, request).await;
+                let service = &endpoint.with_sessions;
+                match method {
+                    Method::GET => {
+                        let Some(share) = endpoint.streams.try_take(&owner) else {
+                            return busy("too many streams are open; try again later");
+                        };
+                        let draining = endpoint.draining.clone().cancelled_owned();
+                        served(service, request).await.map(|body| until(draining, body, share))
+                    }
+                    Method::POST => {
+                        let share = endpoint.answers.try_take(&owner);
+                        // The person's answer to a question, or a cancellation, must get through: it ends a request.
+                        if share.is_none() && is_request(&bytes) {
+                            return busy("too many requests are being answered; try again later");
+                        }
+                        let response = served(service, request).await;
+                        let Some(share) = share.filter(|_| is_stream(&response)) else { return response };
+                        response.map(|body| until(tokio::time::sleep(ANSWER_TIMEOUT), body, share))
+                    }
+                    _ => served(service, request).await,
                 }
-                let Some(share) = endpoint.streams.try_take(&owner) else {
-                    return busy("too many streams are open; try again later");
-                };
-                let response = served(&endpoint.with_sessions, request).await;
-                response.map(|body| endpoint.until_draining(body, share))
             }
             // 405, as MCP demands of whoever has no stream for such a request: some hosts ask so before `initialize`, or
             // after they have forgotten their session, and take every other status for a broken server.
@@ -230,16 +256,19 @@ impl Endpoint {
         opening.opened(response.headers());
         response
     }
+}
 
-    /// Ends a stream with the server; its share goes with it.
-    fn until_draining(&self, body: Body, share: Share) -> Body {
-        let draining = self.draining.clone().cancelled_owned();
-        let held = move |frame| {
-            let _ = &share;
-            frame
-        };
-        Body::from_stream(body.into_data_stream().take_until(draining).map(held))
-    }
+/// A stream until `end`, if it does not end before; its share goes with it.
+fn until(end: impl Future<Output = ()> + Send + 'static, body: Body, share: Share) -> Body {
+    let held = move |frame| {
+        let _ = &share;
+        frame
+    };
+    Body::from_stream(body.into_data_stream().take_until(end).map(held))
+}
+
+fn is_stream(response: &Response) -> bool {
+    response.headers().get(CONTENT_TYPE).is_some_and(|media_type| media_type == "text/event-stream")
 }
 
 /// Boxed: axum moves the future of a request several times.
@@ -306,7 +335,20 @@ fn is_initialize(body: &[u8]) -> bool {
         #[serde(borrow)]
         method: Cow<'a, str>,
     }
-    serde_json::from_slice::<Message>(body).is_ok_and(|message| message.method == "initialize")
+    // Most bodies need not be parsed: without escapes a name stands in them as it is.
+    let may_be = memmem::find(body, b"initialize").is_some() || memchr(b'\\', body).is_some();
+    may_be && serde_json::from_slice::<Message>(body).is_ok_and(|message| message.method == "initialize")
+}
+
+/// Whether the body is a request, which has an answer, and not a notification or an answer itself.
+fn is_request(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Message {
+        id: Option<IgnoredAny>,
+        method: Option<IgnoredAny>,
+    }
+    let message = serde_json::from_slice::<Message>(body);
+    message.map_or(true, |message| message.id.is_some() && message.method.is_some())
 }
 
 /// Whether the host that sends this `initialize` request can ask the person, as far as it can be read.

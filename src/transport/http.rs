@@ -46,6 +46,10 @@ pub struct Protection {
     pub max_sessions: usize,
     /// Maximum number of open sessions of all owners together.
     pub max_sessions_overall: usize,
+    /// Maximum number of requests in sessions of one person that are being answered.
+    pub max_answers: usize,
+    /// Maximum number of requests in sessions of all owners together that are being answered.
+    pub max_answers_overall: usize,
     /// Who may say for whom a request of a hosted server is forwarded; nobody by default.
     pub trusted_proxies: TrustedProxies,
 }
@@ -60,6 +64,8 @@ impl Protection {
             allowed_origins: vec![],
             max_sessions: 64,
             max_sessions_overall: 256,
+            max_answers: 256,
+            max_answers_overall: 256,
             trusted_proxies: TrustedProxies::default(),
         }
     }
@@ -73,6 +79,8 @@ impl Protection {
             allowed_origins: vec![],
             max_sessions: 16,
             max_sessions_overall: 4096,
+            max_answers: 256,
+            max_answers_overall: 1024,
             trusted_proxies: TrustedProxies::default(),
         }
     }

@@ -20,7 +20,10 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use self::bucket::{Bucket, Rate};
-use crate::{client_address::ClientAddress, metrics};
+use crate::{
+    client_address::{CLIENTS_OF_A_SITE, ClientAddress},
+    metrics,
+};
 
 /// A kind of request with limits of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -123,7 +126,8 @@ pub struct Limits {
     began: Instant,
     /// By class.
     overall: [Bucket; 6],
-    clients: Cache<(Class, ClientAddress), Arc<Bucket>>,
+    /// By class and address, and whether that is a site's.
+    clients: Cache<(Class, ClientAddress, bool), Arc<Bucket>>,
 }
 
 /// The buckets that a request is counted in.
@@ -131,6 +135,8 @@ struct Counted<'a> {
     limit: Limit,
     began: Instant,
     client: Arc<Bucket>,
+    /// Of the client's site, if it has one.
+    site: Option<Arc<Bucket>>,
     overall: &'a Bucket,
 }
 
@@ -172,10 +178,12 @@ impl Limits {
     }
 
     fn of(&self, class: Class, client: ClientAddress) -> Counted<'_> {
+        let bucket_of = |address, is_site| self.clients.get_with((class, address, is_site), Arc::default);
         Counted {
             limit: class.limit(),
             began: self.began,
-            client: self.clients.get_with((class, client), Arc::default),
+            client: bucket_of(client, false),
+            site: client.site().map(|site| bucket_of(site, true)),
             overall: &self.overall[class as usize],
         }
     }
@@ -186,16 +194,24 @@ impl Counted<'_> {
     /// the other.
     fn take(&self) -> Result<(), Duration> {
         let now = self.began.elapsed();
-        self.client.take(&self.limit.per_client, now)?;
-        self.overall
-            .take(&self.limit.overall, now)
-            .inspect_err(|_| self.client.give_back(&self.limit.per_client))
+        for (at, (bucket, rate)) in self.buckets().enumerate() {
+            if let Err(wait) = bucket.take(&rate, now) {
+                self.buckets().take(at).for_each(|(bucket, rate)| bucket.give_back(&rate));
+                return Err(wait);
+            }
+        }
+        Ok(())
     }
 
     /// Counts the request no more.
     fn give_back(&self) {
-        self.client.give_back(&self.limit.per_client);
-        self.overall.give_back(&self.limit.overall);
+        self.buckets().for_each(|(bucket, rate)| bucket.give_back(&rate));
+    }
+
+    fn buckets(&self) -> impl Iterator<Item = (&Bucket, Rate)> {
+        let Limit { per_client, overall, .. } = self.limit;
+        let site = self.site.as_deref().map(|site| (site, per_client.times(CLIENTS_OF_A_SITE)));
+        [Some((&*self.client, per_client)), site, Some((self.overall, overall))].into_iter().flatten()
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::shares::{Share, Shares};
 use crate::{
     account::Owner,
-    json_size::{MAX_PARSED_BYTES, parsed_bytes},
+    json_size::{MAX_PARSED_BYTES, parsed_bytes, parsed_bytes_at_most},
 };
 
 /// Largest accepted body of a request to `/mcp`, in bytes.
@@ -70,17 +70,20 @@ impl BodyMemory {
     /// length is not known, it counts as one of the largest.
     pub async fn read(&self, owner: &Owner, body: Body) -> Result<CountedBody, Refusal> {
         let CountedBody { bytes, share } = self.read_any(owner, body).await?;
+        let is_free = |parsed: usize| parsed / PARSED_PER_BYTE <= bytes.len().max(FREE_BYTES);
+        if is_free(parsed_bytes_at_most(&bytes)) {
+            return Ok(CountedBody { bytes, share });
+        }
         let parsed = parsed_bytes(&bytes);
         if parsed > MAX_PARSED_BYTES {
             return Err(TOO_DENSE);
         }
         // A body that is many times as large once it is parsed counts for more.
-        let counted = parsed / PARSED_PER_BYTE;
-        if counted <= bytes.len().max(FREE_BYTES) {
+        if is_free(parsed) {
             return Ok(CountedBody { bytes, share });
         }
         drop(share);
-        let share = Some(self.take(owner, counted).await?);
+        let share = Some(self.take(owner, parsed / PARSED_PER_BYTE).await?);
         Ok(CountedBody { bytes, share })
     }
 

@@ -24,6 +24,11 @@ impl<'a> Browser<'a> {
         Self { replicas: replicas.to_vec(), sent: RefCell::default(), cookies: RefCell::default() }
     }
 
+    /// Returns another browser with the same cookies.
+    pub fn copy(&self) -> Self {
+        Self { replicas: self.replicas.clone(), sent: RefCell::default(), cookies: self.cookies.clone() }
+    }
+
     fn next(&self) -> &'a HostedServer {
         let mut sent = self.sent.borrow_mut();
         *sent += 1;

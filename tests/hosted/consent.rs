@@ -7,10 +7,10 @@ use crate::common::{
     secrets, within,
 };
 use bondmcp_server::{
-    account::{Error, NewGrant, Usd},
-    bondmcp::wire::Permission,
+    account::{Error, NewGrant, Owner, Usd},
+    bondmcp::wire::{CreateApiKey, Permission},
     clock::Clock,
-    oauth::{EndReason, Grant},
+    oauth::{Acceptance, EndReason, Grant},
     sandbox::{Fault, Plan},
 };
 use chrono::{TimeDelta, Utc};
@@ -198,6 +198,21 @@ async fn another_browser_can_neither_see_nor_finish_an_authorization() {
     assert_eq!(ada.get(&format!("{page}/done")).await.status(), 302);
     eve.decide(&own_page, &own_form, "allow").await;
     assert_eq!(grants(&server).await.len(), 2);
+}
+
+/// Session fixation: who knew the cookie before somebody signed in with it does not take the code, either.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cookie_from_before_the_sign_in_gets_no_code() {
+    let server = HostedServer::start().await;
+    let ada = Browser::new(&[&server]);
+    let asked = authorization(&server).await;
+    let page = ada.authorize(&asked).await;
+    let before = ada.copy();
+    ada.sign_in(&page, EMAIL, &server.place.password).await;
+    let form = Form::of(text(ada.get(&page).await).await);
+    ada.decide(&page, &form, "allow").await;
+    assert_eq!(before.get(&format!("{page}/done")).await.status(), 404);
+    assert_eq!(ada.get(&format!("{page}/done")).await.status(), 302);
 }
 
 /// RFC 9700, section 4.7 (CSRF): only our own page in this browser decides.
@@ -572,8 +587,9 @@ async fn what_a_crash_has_left_is_found_by_the_next_sweep() {
     server.sandbox.faults().next(CREATE, Fault::ProcessThenDrop);
     let authenticator = server.accounts.authenticator();
     let session = within(authenticator.with_password(EMAIL, server.place.password.clone())).await.unwrap();
-    let new =
-        NewGrant { key_name: "lost".into(), permissions: vec![Permission::Read], daily_limit: Usd::cents(5) };
+    // The app may call itself like a secret.
+    let key_name = "sk_0123456789abcdef (app) 2026-11-29 K7QM2RTX-01234567".into();
+    let new = NewGrant { key_name, permissions: vec![Permission::Read], daily_limit: Usd::cents(5) };
     let account = server.accounts.open(&lost.owner());
     within(Box::pin(account.open_grant(session, new))).await.unwrap_err();
     let used = Browser::new(&[&server]).allow(&asked).await;
@@ -595,6 +611,38 @@ async fn what_a_crash_has_left_is_found_by_the_next_sweep() {
     })
     .await;
     assert_eq!(keys(&server).len(), 1);
+}
+
+/// At a refresh BondMCP is asked whether it accepts the grant's key. The app may have chosen another one, which says nothing
+/// about that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_ends_with_its_own_key_and_not_with_one_that_its_app_has_chosen() {
+    let server = HostedServer::start().await;
+    let asked = authorization(&server).await;
+    for chooses in [true, false] {
+        let before = server.sandbox.live_keys(EMAIL);
+        let answer = Browser::new(&[&server]).allow(&asked).await;
+        assert_eq!(server.redeem(&asked, &parameter(&answer, "code")).await.0, 200);
+        let grant = grants(&server).await.into_iter().max_by_key(|grant| grant.created_at).unwrap();
+        let account = server.accounts.open(&grant.owner());
+        let used = if chooses {
+            let wanted = CreateApiKey { name: "ci".into(), description: None, permissions: vec![] };
+            let chosen = within(Box::pin(account.create_key(wanted))).await.unwrap();
+            within(Box::pin(account.use_key(Some(&chosen.id)))).await.unwrap();
+            chosen.id
+        } else {
+            let made = server.sandbox.live_keys(EMAIL).into_iter().find(|key| !before.contains(key));
+            made.unwrap().0
+        };
+        // By the person, at BondMCP.
+        let person = server.accounts.open(&Owner::Subject("somebody.else".into()));
+        let password = server.place.password.clone();
+        within(Box::pin(person.sign_in(EMAIL, password, false))).await.unwrap();
+        within(Box::pin(person.revoke_key(&used))).await.unwrap();
+        let acceptance = within(Box::pin(server.hosted.acceptance(&grant))).await;
+        let expected = if chooses { Acceptance::Accepted } else { Acceptance::Refused };
+        assert_eq!(acceptance, expected);
+    }
 }
 
 /// The page of connections ends a grant whose consent is still being worked on.

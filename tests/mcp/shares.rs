@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use crate::common::{EMAIL, Place, fast_time::fast, like_the_seed, raw, sandbox, within};
+use crate::common::{EMAIL, Place, fast_time::fast, like_the_seed, raw, sandbox, services::ANALYZE, within};
 use bondmcp_server::{
     account::{Accounts, Owner},
     mcp::{BondMcp, Limits, Selection},
@@ -51,6 +51,8 @@ impl Service {
         let protection = Protection {
             max_sessions: 1,
             max_sessions_overall: 8,
+            max_answers: 2,
+            max_answers_overall: 3,
             ..Protection::new(Authentication::Tokens(tokens.into()))
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -83,6 +85,12 @@ impl Service {
     async fn session(&self, app: &str) -> String {
         let response = send(self.ask(app, &raw::initialize("2025-11-25", json!({})))).await;
         response.headers()["mcp-session-id"].to_str().unwrap().to_owned()
+    }
+
+    /// Sends a request in a session; the answer is a stream.
+    async fn ask_in(&self, app: &str, session: &str, message: &Value) -> Response {
+        let request = self.ask(app, message).header("mcp-session-id", session);
+        send(request.header("mcp-protocol-version", "2025-11-25")).await
     }
 
     /// Opens a stream that waits for messages of a session.
@@ -201,6 +209,69 @@ async fn no_person_takes_the_streams_of_the_others() {
     assert_eq!(service.stream("grace.one", &graces).await.status(), 200);
     open.pop();
     within(async { while service.stream("ada.two", &second).await.status() != 200 {} }).await;
+}
+
+/// rmcp answers on one of two streams whose requests have the same id, and forgets the other one.
+#[tokio::test]
+async fn no_person_takes_the_answers_of_the_others_and_a_forgotten_one_ends() {
+    let service = Service::start(Limits::default()).await;
+    let ada = service.accounts.open(&owner("ada.one"));
+    ada.sign_in(EMAIL, service.place.password.clone(), false).await.unwrap();
+    let (first, second) = (service.session("ada.one").await, service.session("ada.two").await);
+    let graces = service.session("grace.one").await;
+    let status = raw::call(2, "auth_status", json!({}));
+    fast(async {
+        service.sandbox.faults().always(MODELS, Fault::Hold);
+        let models = raw::call(1, "list_models", json!({ "refresh": true }));
+        let mut open = Vec::new();
+        for _ in 0..2 {
+            let answer = service.ask_in("ada.one", &first, &models).await;
+            assert_eq!(answer.status(), 200);
+            open.push(answer);
+        }
+        for (app, session) in [("ada.one", &first), ("ada.two", &second)] {
+            let refused = service.ask_in(app, session, &status).await;
+            assert_eq!(refused.status(), 503, "{app}");
+            assert!(refused.headers().contains_key("retry-after"));
+        }
+        // What ends a request gets through.
+        let cancelled =
+            json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 9}});
+        assert_eq!(service.ask_in("ada.one", &first, &cancelled).await.status(), 202);
+        let answered = service.ask_in("grace.one", &graces, &status).await;
+        assert_eq!(answered.status(), 200);
+        service.sandbox.faults().clear();
+        service.sandbox.faults().release();
+        let ended = join_all(open.into_iter().map(Response::text)).await;
+        let answers = ended.into_iter().filter(|text| text.as_ref().unwrap().contains("\"count\""));
+        assert_eq!(answers.count(), 1);
+        assert_eq!(service.ask_in("ada.two", &second, &status).await.status(), 200);
+    })
+    .await;
+}
+
+/// As long as a call takes, whether or not somebody waits for the answer.
+#[tokio::test]
+async fn a_large_request_counts_until_its_call_ends() {
+    let service = Service::start(Limits::default()).await;
+    let ada = service.accounts.open(&owner("ada.one"));
+    ada.sign_in(EMAIL, service.place.password.clone(), false).await.unwrap();
+    let session = service.session("ada.one").await;
+    let arguments = json!({"prompt": "x".repeat(3 << 20), "analysis_type": "general"});
+    fast(async {
+        service.sandbox.faults().always(ANALYZE, Fault::Hold);
+        for sent in 1..=2 {
+            let call = raw::call(sent, "health_analyze", arguments.clone());
+            drop(service.ask_in("ada.one", &session, &call).await);
+            within(service.sandbox.faults().arrived(ANALYZE, sent.into())).await;
+        }
+        let call = raw::call(3, "health_analyze", arguments);
+        assert_eq!(service.ask_in("ada.one", &session, &call).await.status(), 503);
+        service.sandbox.faults().clear();
+        service.sandbox.faults().release();
+        within(async { while service.ask_in("ada.one", &session, &call).await.status() != 200 {} }).await;
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

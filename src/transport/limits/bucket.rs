@@ -29,6 +29,12 @@ impl Rate {
         Self { capacity: interval * burst as u64, interval }
     }
 
+    /// A bucket of so many times the requests, filled so many times as fast.
+    #[must_use]
+    pub const fn times(self, factor: u32) -> Self {
+        Self { interval: self.interval / factor as u64, ..self }
+    }
+
     /// Returns when a bucket that would be full at `full_at` is full after another request, or the wait for one.
     fn after_one_more(&self, full_at: u64, now: u64) -> Result<u64, Duration> {
         let full_at = full_at.max(now) + self.interval;

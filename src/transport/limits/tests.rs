@@ -1,4 +1,4 @@
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use axum::body::{Body, to_bytes};
 use futures_util::FutureExt as _;
@@ -15,7 +15,11 @@ impl Server {
     }
 
     async fn send(&self, client: u32, request: http::request::Builder) -> Response {
-        let client = ClientAddress::new(Ipv4Addr::from_bits(client).into());
+        self.send_from(Ipv4Addr::from_bits(client).into(), request).await
+    }
+
+    async fn send_from(&self, client: IpAddr, request: http::request::Builder) -> Response {
+        let client = ClientAddress::new(client);
         let answer = async |request: Request| match request.uri().query().unwrap_or("200") {
             "never" => std::future::pending().await,
             status => StatusCode::from_u16(status.parse().unwrap()).unwrap().into_response(),
@@ -59,6 +63,22 @@ async fn a_flood_of_registrations_is_refused_and_keeps_nobody_out() {
     assert_eq!(server.refused(2, Method::POST, "/register", 100).await, 0);
     tokio::time::advance(Duration::from_secs(1)).await;
     assert_eq!(server.refused(1, Method::POST, "/register", 100).await, 80);
+}
+
+/// One subscriber has many networks of IPv6, each of which counts as a client.
+#[tokio::test(start_paused = true)]
+async fn a_site_of_ipv6_is_limited_and_leaves_a_share_to_others() {
+    let server = Server::new();
+    let mut refused = 0;
+    for network in 0..25 {
+        let client: IpAddr = format!("2001:db8:1:{network}::1").parse().unwrap();
+        for _ in 0..120 {
+            let response = server.send_from(client, Request::get("/authorize")).await;
+            refused += usize::from(response.status() == StatusCode::TOO_MANY_REQUESTS);
+        }
+    }
+    assert_eq!(refused, 25 * 120 - 8 * 120);
+    assert_eq!(server.refused(1, Method::GET, "/authorize", 40).await, 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -23,7 +23,7 @@ pub(super) async fn examine(
     vault_opens: bool,
     findings: &mut Findings<'_>,
 ) {
-    if let Some(export) = exported_vault(&settings.data_dir) {
+    if let Some(export) = exported_vault(settings) {
         findings.add(Check::warn(
             "export",
             format!("{} is an exported vault; a passphrase alone protects it", export.display()),
@@ -58,10 +58,18 @@ pub(super) async fn examine(
     ));
 }
 
-fn exported_vault(data_dir: &Path) -> Option<PathBuf> {
-    let entries = std::fs::read_dir(data_dir).ok()?;
+fn exported_vault(settings: &Settings) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(&settings.data_dir).ok()?;
     let mut paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    paths.find(|path| path.is_file() && vault::is_export(path))
+    // SQLite's files are not opened: closing them would drop the locks that this process has on them (POSIX).
+    let is_sqlites = |path: &Path| match &settings.vault {
+        VaultLocation::Sqlite(vault) => {
+            let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+            name(vault).zip(name(path)).is_some_and(|(vault, name)| name.starts_with(&vault))
+        }
+        VaultLocation::Postgres(_) => false,
+    };
+    paths.find(|path| path.is_file() && !is_sqlites(path) && vault::is_export(path))
 }
 
 /// Returns what a first start writes under temporary names, unless one is in progress.
@@ -91,4 +99,26 @@ fn stale_pages(data_dir: &Path) -> Vec<PathBuf> {
     };
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
     paths.filter(|path| is_page(path) && is_old(path)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Flags;
+
+    #[test]
+    fn an_export_is_looked_for_in_no_file_of_sqlite() {
+        let directory = tempfile::tempdir().unwrap();
+        let flags = Flags { data_dir: Some(directory.path().to_owned()), ..Flags::default() };
+        let settings = Settings::load(flags, None, |_| None).unwrap();
+        // Each would be taken for one.
+        let write =
+            |name: &str| std::fs::write(directory.path().join(name), "bondmcp-server export\n").unwrap();
+        for name in ["vault.db", "vault.db-wal", "vault.db-shm"] {
+            write(name);
+        }
+        assert_eq!(exported_vault(&settings), None);
+        write("export");
+        assert_eq!(exported_vault(&settings), Some(directory.path().join("export")));
+    }
 }

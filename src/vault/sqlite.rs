@@ -1,11 +1,6 @@
 //! The vault's tables in one SQLite file on the local disk. This module sees encrypted bytes only.
 
-use std::{
-    fs::File,
-    io::{self, Read as _},
-    path::Path,
-    time::Duration,
-};
+use std::{fs::File, io::Read as _, path::Path, time::Duration};
 
 use sqlx::{
     ConnectOptions as _, Row as _, SqlitePool,
@@ -77,17 +72,13 @@ pub async fn lock(path: &Path) -> Result<File, Error> {
 }
 
 /// Whether a newer version of this program has migrated the file, by its header alone. SQLite is not opened for that,
-/// which would delay the start of every server.
+/// which would delay the start of every server. For the time before it is opened alone: closing any descriptor of a file
+/// drops all locks that this process has on it (POSIX), so that other processes take the vault for unused.
 pub fn is_newer(path: &Path) -> bool {
-    noted_version(path).is_ok_and(|version| version > schema_version())
-}
-
-/// Reads the schema's version from the header of the file.
-fn noted_version(path: &Path) -> io::Result<i64> {
     let mut header = [0; USER_VERSION_OFFSET + 4];
-    File::open(path)?.read_exact(&mut header)?;
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
     let (_, version) = header.split_at(USER_VERSION_OFFSET);
-    Ok(u32::from_be_bytes(version.try_into().unwrap_or_default()).into())
+    read.is_ok() && i64::from(u32::from_be_bytes(version.try_into().unwrap_or_default())) > schema_version()
 }
 
 impl Sqlite {
@@ -99,14 +90,8 @@ impl Sqlite {
         }
         // SQLite gives its side files (-wal, -shm) the mode of the database file.
         files::refuse_exposed(path, "600")?;
-        // Before SQLite opens it: closing any descriptor of a file drops the locks that this process has on it (POSIX).
-        let is_noted = noted_version(path).is_ok_and(|version| version == schema_version());
         let database = Self::connect(path, SqliteJournalMode::Wal).await?;
         database.migrate().await?;
-        // As long as somebody reads an older state, it may stand in the write-ahead log alone. It is written again then.
-        if !is_noted {
-            database.note_schema_version().await.map_err(|error| failure(&error))?;
-        }
         Ok(database)
     }
 
@@ -122,7 +107,6 @@ impl Sqlite {
         files::create_private(&new)?;
         let database = Self::connect(&new, SqliteJournalMode::Delete).await?;
         database.migrate().await?;
-        database.note_schema_version().await.map_err(|error| failure(&error))?;
         database.init_key_check(key_check).await?;
         database.close().await;
         files::publish(&new, path)
@@ -155,13 +139,19 @@ impl Sqlite {
             MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) => Error::Newer,
             MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => failure(&error),
             _ => Error::Damaged,
-        })
+        })?;
+        self.note_schema_version().await.map_err(|error| failure(&error))
     }
 
-    /// Writes the schema's version to the header of the file, where [`is_newer`] finds it.
+    /// Writes the schema's version to the header of the file, where [`is_newer`] finds it. As long as somebody reads an
+    /// older state it stands in the write-ahead log alone; the next process that opens the vault tries again.
     async fn note_schema_version(&self) -> Result<(), sqlx::Error> {
-        let note = format!("PRAGMA user_version = {}; PRAGMA wal_checkpoint(PASSIVE)", schema_version());
-        sqlx::raw_sql(sqlx::AssertSqlSafe(note)).execute(&self.0).await?;
+        let noted: i64 = sqlx::query("PRAGMA user_version").fetch_one(&self.0).await?.try_get(0)?;
+        if noted != schema_version() {
+            let note = format!("PRAGMA user_version = {}", schema_version());
+            sqlx::raw_sql(sqlx::AssertSqlSafe(note)).execute(&self.0).await?;
+        }
+        sqlx::raw_sql("PRAGMA wal_checkpoint(PASSIVE)").execute(&self.0).await?;
         Ok(())
     }
 

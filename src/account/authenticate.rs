@@ -141,14 +141,18 @@ impl Authenticator {
     }
 
     /// Revokes API keys of grants that have ended, with a session that a record keeps.
-    pub async fn revoke_leftovers(&self, kept: &KeptSession, left: &Leftovers) -> Result<(), Error> {
+    pub async fn revoke_leftovers(
+        &self,
+        kept: &KeptSession,
+        left: &Leftovers,
+    ) -> (Leftovers, Result<(), Error>) {
         let (client, token) = (self.for_one().client, &kept.session.access_token);
         let list = async { Ok(client.list_api_keys(token).await?) };
         let revoke = |id: String| {
             let client = &client;
             async move { Ok(client.revoke_api_key(token, &id).await?) }
         };
-        left.revoke(list, revoke).await.map(drop)
+        left.revoke(list, revoke).await
     }
 
     /// The time of day.

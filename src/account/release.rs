@@ -34,22 +34,32 @@ impl Leftovers {
         self.keys.is_empty() && self.intents.is_empty()
     }
 
-    /// Revokes the keys, and those that BondMCP lists and that the requests have probably created. Returns their ids.
+    /// Revokes the keys, and those that BondMCP lists and that the requests have probably created. Returns what was seen
+    /// to, and the first failure: a key that cannot be revoked keeps no other one.
     pub(super) async fn revoke<Revoked: Future<Output = Result<(), Error>>>(
         &self,
         list: impl Future<Output = Result<Vec<ApiKey>, Error>>,
         revoke: impl Fn(String) -> Revoked,
-    ) -> Result<Vec<String>, Error> {
-        let listed = if self.intents.is_empty() { vec![] } else { list.await? };
+    ) -> (Self, Result<(), Error>) {
+        let (mut done, mut outcome) = (Self::default(), Ok(()));
+        let listed = match if self.intents.is_empty() { Ok(vec![]) } else { list.await } {
+            Ok(listed) => listed,
+            Err(error) => return (done, Err(error)),
+        };
         let created = self.intents.iter().flat_map(|intent| reconcile::orphans(intent, &listed, &[]));
-        let keys: Vec<String> = self.keys.iter().cloned().chain(created).collect();
-        for id in &keys {
+        for id in self.keys.iter().cloned().chain(created) {
             match revoke(id.clone()).await {
-                Err(error) if !error.is_not_found() => return Err(error),
-                _ => tracing::info!(key_id = id, "the API key of a grant that has ended is revoked"),
+                Err(error) if !error.is_not_found() => outcome = outcome.and(Err(error)),
+                _ => {
+                    tracing::info!(key_id = id, "the API key of a grant that has ended is revoked");
+                    done.keys.push(id);
+                }
             }
         }
-        Ok(keys)
+        if outcome.is_ok() {
+            done.intents.clone_from(&self.intents);
+        }
+        (done, outcome)
     }
 
     /// Adds those of another grant.
@@ -121,27 +131,29 @@ impl Account {
         .await
     }
 
-    /// Revokes keys of other grants of the same person, with the session of this account.
-    pub async fn revoke_leftovers(&self, left: Leftovers) -> Result<(), Error> {
+    /// Revokes keys of other grants of the same person, with the session of this account. Returns what was seen to, and
+    /// the first failure.
+    pub async fn revoke_leftovers(&self, left: Leftovers) -> Result<(Leftovers, Result<(), Error>), Error> {
         let account = self.clone();
-        self.run_to_completion(async move { account.revoke(&left).await.map(|_| ()) }).await
+        self.run_to_completion(async move { Ok(account.revoke(&left).await) }).await
     }
 
     async fn revoke_own(&self, left: &Leftovers) -> Result<(), Error> {
-        let revoked = self.revoke(left).await?;
+        let (revoked, outcome) = self.revoke(left).await;
         let now = self.now();
         let done = |record: &mut Record| {
-            let is_done = |intent: &Intent| left.intents.iter().any(|known| known.id == intent.id);
+            let is_done = |intent: &Intent| revoked.intents.iter().any(|known| known.id == intent.id);
             record.intents.retain(|intent| !is_done(intent) || is_in_progress(intent, now));
             if let Some(grant) = &mut record.grant {
-                grant.to_revoke.retain(|id| !revoked.contains(id));
+                grant.to_revoke.retain(|id| !revoked.keys.contains(id));
             }
             Ok(())
         };
-        self.update(done).await.map(|_| ())
+        self.update(done).await?;
+        outcome
     }
 
-    async fn revoke(&self, left: &Leftovers) -> Result<Vec<String>, Error> {
+    async fn revoke(&self, left: &Leftovers) -> (Leftovers, Result<(), Error>) {
         left.revoke(self.upstream_keys(), |id| async move { self.revoke_upstream(&id).await }).await
     }
 }

@@ -17,6 +17,10 @@ use crate::{
 /// The keys of a person that wait to be revoked.
 const REVOCATIONS: RecordKind = RecordKind::new("revocations");
 
+/// How long the record of a person is kept when nothing waits any more. Were it deleted, its versions would begin anew, and
+/// a late change by another replica would hit the next one.
+const EMPTIED_FOR: Duration = Duration::from_hours(1);
+
 /// What the lease of a sweep is on.
 const SWEEP: RecordKind = RecordKind::new("sweep");
 
@@ -103,8 +107,9 @@ impl Hosted {
         for grant in self.inner.server.grants_of(subject).await? {
             let account = self.inner.accounts.open(&grant.owner());
             if account.has_live_session().await? {
-                account.revoke_leftovers(waiting.clone()).await?;
-                return Ok(self.remove_revocations(subject, &waiting).await?);
+                let (done, outcome) = account.revoke_leftovers(waiting).await?;
+                self.remove_revocations(subject, &done).await?;
+                return Ok(outcome?);
             }
         }
         Ok(())
@@ -124,20 +129,22 @@ impl Hosted {
     async fn settle_in(&self, browser: &Browser) -> Result<(), Error> {
         let Some((subject, session)) = self.inner.browsers.session(browser).await? else { return Ok(()) };
         let Some(waiting) = self.revocations(&subject).await? else { return Ok(()) };
-        self.inner.accounts.authenticator().revoke_leftovers(&session, &waiting).await?;
-        Ok(self.remove_revocations(&subject, &waiting).await?)
+        let (done, outcome) = self.inner.accounts.authenticator().revoke_leftovers(&session, &waiting).await;
+        self.remove_revocations(&subject, &done).await?;
+        Ok(outcome?)
     }
 
     async fn revocations(&self, subject: &Subject) -> Result<Option<Leftovers>, vault::Error> {
         let found = self.inner.server.records().read::<Leftovers>(REVOCATIONS, subject.as_str()).await?;
-        Ok(found.map(|found| found.value))
+        Ok(found.map(|found| found.value).filter(|waiting| !waiting.is_empty()))
     }
 
     async fn remove_revocations(&self, subject: &Subject, done: &Leftovers) -> Result<(), vault::Error> {
         let remove = |waiting: Option<Leftovers>| {
             let Some(mut waiting) = waiting else { return (Next::Keep, ()) };
             waiting.remove(done);
-            (if waiting.is_empty() { Next::Delete } else { Next::Write(waiting, None) }, ())
+            let lifetime = waiting.is_empty().then_some(EMPTIED_FOR);
+            (Next::Write(waiting, lifetime), ())
         };
         self.inner.server.records().change(REVOCATIONS, subject.as_str(), remove).await
     }
@@ -209,7 +216,12 @@ impl Hosted {
     async fn has_nothing_to_release(&self) -> Result<bool, vault::Error> {
         let server = &self.inner.server;
         Ok(server.all_grants().await?.is_empty()
-            && server.records().all::<Leftovers>(REVOCATIONS).await?.is_empty())
+            && server
+                .records()
+                .all::<Leftovers>(REVOCATIONS)
+                .await?
+                .iter()
+                .all(|(_, found)| found.value.is_empty()))
     }
 
     /// Takes or extends the turn of this replica.

@@ -1,6 +1,6 @@
 //! Grants: what a person has allowed a client. A grant has an account of its own, with its own API key and budget.
 
-use std::{array, fmt};
+use std::{array, fmt, time::Duration};
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,10 @@ use crate::{
 
 const GRANT: RecordKind = RecordKind::new("grant");
 const PERSON: RecordKind = RecordKind::new("person");
+
+/// How long the record of a person without grants is kept. Were it deleted, its versions would begin anew, and a late change
+/// by another replica would hit the next one.
+const EMPTIED_FOR: Duration = Duration::from_hours(1);
 
 /// A grant whose client has no tokens after so long never gets any: an authorization lasts ten minutes, and its code one
 /// minute more.
@@ -246,7 +250,8 @@ impl AuthorizationServer {
         let remove = |person: Option<Person>| {
             let Some(mut person) = person else { return (Next::Keep, ()) };
             person.grants.retain(|id| *id != grant.id);
-            (if person.grants.is_empty() { Next::Delete } else { Next::Write(person, None) }, ())
+            let lifetime = person.grants.is_empty().then_some(EMPTIED_FOR);
+            (Next::Write(person, lifetime), ())
         };
         records.change(PERSON, grant.subject.as_str(), remove).await?;
         records.change(GRANT, grant.id.as_str(), |_: Option<Grant>| (Next::Delete, ())).await

@@ -197,7 +197,7 @@ async fn without_a_session_the_key_waits_for_the_persons_next_one() {
     let stored = serde_json::to_string(&left).unwrap();
     let next = world.grant("two");
     within(next.open_grant(world.session().await, new_grant("another name"))).await.unwrap();
-    within(next.revoke_leftovers(serde_json::from_str(&stored).unwrap())).await.unwrap();
+    within(next.revoke_leftovers(serde_json::from_str(&stored).unwrap())).await.unwrap().1.unwrap();
     assert_eq!(world.keys(), ["another name"]);
     models(&next).await.unwrap();
 }
@@ -235,7 +235,7 @@ async fn a_key_that_may_exist_waits_too_when_nobody_can_look() {
     assert!(!left.is_empty() && left.keys.is_empty(), "{left:?}");
     let next = world.grant("two");
     within(next.open_grant(world.session().await, new_grant("another name"))).await.unwrap();
-    within(next.revoke_leftovers(left)).await.unwrap();
+    within(next.revoke_leftovers(left)).await.unwrap().1.unwrap();
     assert_eq!(world.keys(), ["another name"]);
 }
 
@@ -358,6 +358,24 @@ async fn a_key_that_an_app_has_chosen_is_not_what_a_grant_depends_on() {
     assert!(!grant.uses_chosen_key().await.unwrap());
 }
 
+/// BondMCP refuses to revoke it, whyever.
+#[tokio::test]
+async fn a_key_that_cannot_be_revoked_keeps_no_other_one() {
+    let world = World::new().await;
+    let grant = world.opened("one").await;
+    for name in ["ci", "laptop"] {
+        let wanted = CreateApiKey { name: name.into(), description: None, permissions: vec![] };
+        within(grant.create_key(wanted)).await.unwrap();
+    }
+    world.sandbox.faults().next(REVOKE, Fault::Status(409));
+    within(grant.release()).await.unwrap_err();
+    assert_eq!(world.keys().len(), 1);
+    let asked = world.sandbox.count(REVOKE);
+    assert!(within(grant.release()).await.unwrap().is_empty());
+    assert!(world.keys().is_empty());
+    assert_eq!(world.sandbox.count(REVOKE), asked + 1, "what is done is not repeated");
+}
+
 /// The app created it, and the answer was lost.
 #[tokio::test]
 async fn a_key_that_an_app_may_have_created_is_revoked_when_the_person_signs_in_next() {
@@ -375,7 +393,7 @@ async fn a_key_that_an_app_may_have_created_is_revoked_when_the_person_signs_in_
     assert_eq!(world.keys().len(), 2, "nobody is signed in");
     let next = world.grant("two");
     within(next.open_grant(world.session().await, new_grant("another name"))).await.unwrap();
-    within(next.revoke_leftovers(left)).await.unwrap();
+    within(next.revoke_leftovers(left)).await.unwrap().1.unwrap();
     assert_eq!(world.keys(), ["another name"]);
 }
 

@@ -37,6 +37,23 @@ async fn a_person_has_the_grants_that_have_not_ended() {
     assert_eq!(replica.end_grant(&one.id, EndReason::Person).await.unwrap(), None);
 }
 
+/// A replica that deletes or changes what it has read would hit a record of the same version.
+#[tokio::test]
+async fn the_versions_of_a_persons_grants_go_on_when_none_is_left() {
+    let hosting = Hosting::new().await;
+    let (_, grant) = hosting.grant().await;
+    let version = async || {
+        let records = hosting.server.records();
+        let kind = crate::vault::RecordKind::new("person");
+        records.read::<serde_json::Value>(kind, grant.subject.as_str()).await.unwrap().unwrap().version
+    };
+    let before = version().await;
+    let ended = hosting.server.end_grant(&grant.id, EndReason::Person).await.unwrap().unwrap();
+    hosting.server.forget_grant(&ended).await.unwrap();
+    hosting.grant().await;
+    assert_eq!(version().await, before + 2);
+}
+
 #[tokio::test]
 async fn grants_that_are_made_at_once_are_all_listed() {
     let hosting = Hosting::new().await;

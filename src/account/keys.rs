@@ -174,6 +174,21 @@ impl Account {
         Ok(record.keys.iter().map(|key| Key::stored(key, record, true)).collect())
     }
 
+    /// Returns the ids of the keys of which nothing here will know once they are forgotten: those that are stored, and those
+    /// that were made and whose values were lost, as far as BondMCP can be asked.
+    pub async fn traced_keys(&self) -> Result<Vec<String>, Error> {
+        let record = &self.reread().await?.record;
+        if record.keys.is_empty() && record.intents.is_empty() {
+            return Ok(vec![]);
+        }
+        let Ok(KeyList { keys, unfinished }) = self.list_keys().await else {
+            return Ok(record.keys.iter().map(|key| key.id.clone()).collect());
+        };
+        let lost: Vec<String> = unfinished.into_iter().flat_map(|change| change.lost_key_ids).collect();
+        let is_left = |key: &Key| key.is_active && (key.stored || lost.contains(&key.id));
+        Ok(keys.into_iter().filter(is_left).map(|key| key.id).collect())
+    }
+
     /// Returns the value of a key. For the command line only, which passes it to a child process, to the terminal or
     /// into a private file.
     pub async fn key_secret(&self, id: &str) -> Result<SecretString, Error> {

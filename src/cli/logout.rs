@@ -1,6 +1,7 @@
 //! `bondmcp-server logout`.
 
 use super::{App, Error, progress::requesting};
+use crate::account;
 
 pub(super) const EXAMPLES: &str = "Examples:
   bondmcp-server logout
@@ -19,11 +20,21 @@ impl Args {
     pub async fn run(self, app: App) -> Result<(), Error> {
         let accounts = app.accounts();
         let account = accounts.local();
-        let sign_out = account.sign_out(self.forget_keys);
-        let outcome = requesting(&app.printer, account.upstream(), sign_out).await;
+        let signing_out = async {
+            let forgotten = if self.forget_keys { account.traced_keys().await? } else { vec![] };
+            account.sign_out(self.forget_keys).await?;
+            Ok::<_, account::Error>(forgotten)
+        };
+        let outcome = requesting(&app.printer, account.upstream(), signing_out).await;
         accounts.close().await;
-        outcome?;
+        let forgotten = outcome?;
         app.printer.print_out("Signed out.");
+        if !forgotten.is_empty() {
+            let ids = forgotten.join(", ");
+            app.printer.print_err(format_args!(
+                "API keys whose values are no longer stored here stay valid at BondMCP until they are revoked: {ids}"
+            ));
+        }
         if app.settings.environment.secrets().next().is_some() {
             app.printer.print_err(
                 "The credentials in the environment (BONDMCP_EMAIL, BONDMCP_PASSWORD, BONDMCP_API_KEY) are still \

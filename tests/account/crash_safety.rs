@@ -186,6 +186,24 @@ async fn a_create_whose_answer_is_lost_reports_the_key_at_once() {
     }
 }
 
+/// Nothing here knows of them afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn signing_out_names_the_keys_that_it_forgets() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    place.sign_in().await;
+    let server = Server::start(&place).await;
+    let made = server.ok("manage_api_keys", json!({"action": "create", "name": "stored"})).await;
+    let stored = made["keys"][0]["id"].as_str().unwrap();
+    sandbox.faults().next(CREATE, Fault::ProcessThenDrop);
+    server.error("manage_api_keys", json!({"action": "create", "name": "lost"})).await;
+    server.end().await;
+    let (lost, _) = sandbox.live_keys(EMAIL).into_iter().find(|(_, name)| name == "lost").unwrap();
+    let (code, _, told) = place.run(&["logout", "--forget-keys"]).await;
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains(stored) && told.contains(&lost) && told.contains("stay valid"), "{told}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_create_is_finished_all_the_same() {
     let sandbox = sandbox(like_the_seed()).await;

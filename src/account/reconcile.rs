@@ -64,7 +64,10 @@ impl Account {
             let ended: Vec<Intent> =
                 record.intents.extract_if(.., |intent| ends_in_nothing(intent)).collect();
             for Intent { replaces, made, .. } in ended {
-                if let (Some(old), Some(new)) = (replaces, made) {
+                // Of the two keys of a rotation, the one that calls are made with is the grant's.
+                if let (Some(old), Some(new)) = (replaces, made)
+                    && record.active_key.as_ref() != Some(&old)
+                {
                     record.replace_grant_key(&old, &new);
                 }
             }

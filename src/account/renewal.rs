@@ -304,7 +304,10 @@ impl Account {
                 // The token that this session replaces can no longer be used, so the session must not be lost to
                 // another process's write.
                 Err(Error::Vault(
-                    error @ (vault::Error::Database(_) | vault::Error::Locked | vault::Error::Server(_)),
+                    error @ (vault::Error::Database(_)
+                    | vault::Error::Keychain(_)
+                    | vault::Error::Locked
+                    | vault::Error::Server(_)),
                 )) if attempts < STORE_ATTEMPTS => {
                     tracing::warn!(%error, "the renewed session was not stored yet");
                     attempts += 1;

@@ -150,6 +150,7 @@ impl OwnerServer {
             // The same answer has been sent before.
             Ok(Answer::Done(done)) if matches!(done.result, Content::Repeated(_)) => Ok(()),
             _ => tokio::select! {
+                biased;
                 looked = self.learn_secrets(came, deadline) => looked,
                 () = self.shared.stopping.cancelled() => Err(account::Error::Interrupted),
             },

@@ -54,12 +54,8 @@ impl Call<'_> {
             Err(error) => return Ok(Some(ToolError::from(error).into())),
         };
         let Some(key) = list.keys.into_iter().find(|key| key.id == change.key_id) else {
-            return Ok(match change.ending {
-                // BondMCP may know it all the same, under another spelling of its id.
-                KeyEnding::Revoke => Some(ToolError::from(account::Error::KeyNotFound).into()),
-                // It rotates listed keys only, and finishes what was interrupted.
-                KeyEnding::Rotate => None,
-            });
+            // BondMCP may know it all the same, under another spelling of its id, or list it next time.
+            return Ok(Some(ToolError::from(account::Error::KeyNotFound).into()));
         };
         if let Err(error) = self.account().check_not_of_another_grant(&key.name).await {
             return Ok(Some(ToolError::from(self.with_page(error)).into()));

@@ -131,7 +131,10 @@ impl Endpoint {
         }
         // Outside of the span, which all tasks of rmcp would enter with every step. `mcp` enters it where it logs.
         match route {
-            Route::Stateless => served(&endpoint.stateless, request).await,
+            Route::Stateless => {
+                drop(bytes);
+                served(&endpoint.stateless, request).await
+            }
             Route::Session if endpoint.sessions.is_theirs(&owner, request.headers()) => {
                 let service = &endpoint.with_sessions;
                 match method {
@@ -148,6 +151,7 @@ impl Endpoint {
                         if share.is_none() && is_request(&bytes) {
                             return busy("too many requests are being answered; try again later");
                         }
+                        drop(bytes);
                         let response = served(service, request).await;
                         let Some(share) = share.filter(|_| is_stream(&response)) else { return response };
                         response.map(|body| until(tokio::time::sleep(ANSWER_TIMEOUT), body, share))

@@ -12,7 +12,7 @@ mod renewals;
 use std::time::Duration;
 
 use bondmcp_server::{
-    bondmcp::Timing,
+    bondmcp::{Timing, wire::CreateApiKey},
     sandbox::{Fault, Plan, RunningSandbox, SandboxConfig},
     secret::{self, SecretString},
 };
@@ -282,16 +282,18 @@ async fn credentials_from_the_environment_are_used_and_leave_no_trace() {
 async fn no_secret_leaves_when_the_upstream_never_answers() {
     let sandbox = sandbox(config(true)).await;
     let place = Place::new(&sandbox);
+    let (accounts, _) = common::accounts(&place);
+    within(accounts.local().sign_in(EMAIL, place.password.clone(), true)).await.unwrap();
+    let wanted = CreateApiKey { name: "any".into(), description: None, permissions: vec![] };
+    let key = within(accounts.local().create_key(wanted)).await.unwrap();
+    accounts.close().await;
     let timing = Timing { request: Duration::from_millis(100), ..Timing::default() };
     let (server, stopping) = common::in_process(&place, timing);
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     let serving = tokio::spawn(common::serve(server, ours));
     let client = common::host().serve(theirs).await.unwrap();
-    let request = json!({"action": "create", "name": "any"});
-    within(client.call_tool(common::request("manage_api_keys", request))).await.unwrap();
     sandbox.faults().next(REVOKE, Fault::Hang);
-    let (id, name) = sandbox.live_keys(EMAIL).remove(0);
-    let arguments = json!({"action": "revoke", "key_id": id, "confirm": name});
+    let arguments = json!({"action": "revoke", "key_id": key.id, "confirm": key.name});
     let result = within(client.call_tool(common::request("manage_api_keys", arguments))).await.unwrap();
     assert_eq!(common::error_of(&result)["kind"], "timeout");
     let seen = serde_json::to_vec(&result).unwrap();

@@ -266,7 +266,9 @@ async fn a_large_request_counts_until_its_call_ends() {
             within(service.sandbox.faults().arrived(ANALYZE, sent.into())).await;
         }
         let call = raw::call(3, "health_analyze", arguments);
-        assert_eq!(service.ask_in("ada.one", &session, &call).await.status(), 503);
+        let refused = service.ask_in("ada.one", &session, &call).await;
+        assert_eq!(refused.status(), 503);
+        assert!(refused.text().await.unwrap().contains("large requests"));
         service.sandbox.faults().clear();
         service.sandbox.faults().release();
         within(async { while service.ask_in("ada.one", &session, &call).await.status() != 200 {} }).await;

@@ -59,9 +59,15 @@ impl EnvFile {
             )));
         }
         let before = self.content().map_err(|error| cannot(&self.path, &error))?;
+        if before.replace("\r\n", "\n").contains('\r') {
+            return Err(Error::Failed(anyhow!(
+                "{} has carriage returns that some programs read as line breaks. Remove them, or choose another file.",
+                self.path.display()
+            )));
+        }
         let mut content = with_line(&before, "BONDMCP_API_KEY", key);
-        let names_another = before.lines().any(|line| setting(line, "BONDMCP_BASE_URL").is_some());
-        if names_another || base_url.as_str() != DEFAULT_BASE_URL {
+        let is_set = before.lines().any(|line| setting(line, "BONDMCP_BASE_URL").is_some());
+        if is_set || base_url.as_str() != DEFAULT_BASE_URL {
             content = with_line(&content, "BONDMCP_BASE_URL", base_url.as_str());
         }
         self.replace(content.as_bytes()).map_err(|error| cannot(&self.path, &error))
@@ -183,14 +189,16 @@ fn with_line(content: &str, name: &str, value: &str) -> Zeroizing<String> {
     changed
 }
 
-/// Returns what precedes the name in a line that sets `name`: nothing or `export `.
+/// Returns what precedes the name in a line that sets `name`: nothing or `export `. Node.js' dotenv takes `NAME: value` too.
 fn setting<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     let trimmed = line.trim_start();
     let (prefix, rest) = match trimmed.strip_prefix("export") {
         Some(rest) if rest.starts_with(char::is_whitespace) => ("export ", rest.trim_start()),
         _ => ("", trimmed),
     };
-    rest.strip_prefix(name)?.trim_start().starts_with('=').then_some(prefix)
+    let rest = rest.strip_prefix(name)?;
+    let with_colon = rest.strip_prefix(':').is_some_and(|value| value.starts_with(char::is_whitespace));
+    (with_colon || rest.trim_start().starts_with('=')).then_some(prefix)
 }
 
 #[cfg(test)]
@@ -220,7 +228,10 @@ mod tests {
         };
         let written = write("BONDMCP_BASE_URL=https://evil.example/mcp\n", DEFAULT_BASE_URL);
         assert_eq!(written, format!("BONDMCP_BASE_URL={DEFAULT_BASE_URL}\nBONDMCP_API_KEY=bcp_1\n"));
+        assert_eq!(write("BONDMCP_BASE_URL: https://evil.example/mcp\n", DEFAULT_BASE_URL), written);
         assert_eq!(write("A=1\n", DEFAULT_BASE_URL), "A=1\nBONDMCP_API_KEY=bcp_1\n");
+        fs::write(&path, "A=1\rBONDMCP_BASE_URL=https://evil.example/mcp\r\n").unwrap();
+        file.write(&"bcp_1".into(), &DEFAULT_BASE_URL.parse().unwrap()).unwrap_err();
     }
 
     #[test]

@@ -432,3 +432,17 @@ fn check_text(field: &'static str, text: &str) -> Result<(), Error> {
     let is_valid = !text.trim().is_empty() && !text.chars().any(char::is_control);
     if is_valid { Ok(()) } else { Err(Error::InvalidText { field }) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_redacted_before_a_text_is_shortened() {
+        let redactor = Redactor::default();
+        redactor.remember(&"correct horse battery staple".into());
+        let text = format!("{}correct horse battery staple", "x".repeat(50));
+        let shown = shortened(&text, &redactor, MAX_NAME_CHARS);
+        assert_eq!(shown, format!("{}[redacted]", "x".repeat(50)));
+    }
+}

@@ -168,7 +168,8 @@ async fn something_that_is_not_bondmcp() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_would_take_many_times_its_length_in_memory() {
     let (sandbox, installation) = Installation::signed_out().await;
-    sandbox.faults().always("GET /health", Fault::Answer(json!(vec![json!({"": 0}); 100_000])));
+    let dense = vec![json!({"": 0}); 100_000];
+    sandbox.faults().always("GET /health", Fault::Answer(json!({"status": "healthy", "more": dense})));
     installation.examine().await.warned("BondMCP", "GET /health answered with status 200");
     sandbox.faults().clear();
     installation.assert_fixed("BondMCP").await;

@@ -4,6 +4,7 @@ use crate::common::{
     EMAIL,
     consent::{Browser, Form, form_token, location, text},
     hosted_server::{Authorization, HostedServer, Setup, parameter},
+    publisher::Publisher,
     secrets, within,
 };
 use bondmcp_server::{
@@ -548,6 +549,23 @@ async fn the_page_names_the_host_of_an_app_on_this_computer() {
         assert!(html.contains("<strong>an app on your own computer</strong>"), "{redirect_uri}: {html}");
         assert!(html.contains(&format!(r#"<strong class="address">{host}</strong>"#)), "{html}");
     }
+}
+
+/// Another port of a host may be somebody else's.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_names_the_host_and_the_port_that_publish_the_app() {
+    let publisher = Publisher::start().await;
+    let server = HostedServer::start_with(Setup { network: publisher.network(), ..Setup::default() }).await;
+    let id = publisher.publish(&json!({
+        "client_id": "https://app.example/client.json", "client_name": "Test client",
+        "redirect_uris": ["http://127.0.0.1/callback"], "token_endpoint_auth_method": "none",
+        "grant_types": ["authorization_code", "refresh_token"], "response_types": ["code"],
+    }));
+    let host = id.strip_prefix("https://").unwrap().strip_suffix("/client.json").unwrap();
+    assert!(host.starts_with("localhost:"), "{host}");
+    let (_, form) = Browser::new(&[&server]).consent(&Authorization::of(id.clone())).await;
+    let told = format!(r#"<strong class="address">{host}</strong>; that is verified"#);
+    assert!(form.html.contains(&told), "{}", form.html);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -433,6 +433,26 @@ async fn a_rotation_of_the_grants_key_that_lacks_its_last_step_is_finished() {
     models(&grant).await.unwrap();
 }
 
+/// The person has revoked both at BondMCP. The one that calls are made with is the grant's, so that the grant ends with it.
+#[tokio::test]
+async fn a_rotation_whose_keys_are_both_gone_leaves_a_grant_that_depends_on_its_key() {
+    let world = World::new().await;
+    let grant = world.opened("one").await;
+    let first = world.only_key();
+    world.sandbox.faults().next(REVOKE, Fault::Status(500));
+    let outcome = within(Box::pin(grant.rotate_key(&first))).await;
+    assert!(matches!(outcome, Err(Error::RotationUnfinished { .. })), "{outcome:?}");
+    let person = world.accounts.open(&Owner::Subject("somebody.else".into()));
+    within(person.adopt(world.session().await, false)).await.unwrap();
+    for (id, _) in world.sandbox.live_keys(EMAIL) {
+        within(person.revoke_key(&id)).await.unwrap();
+    }
+    world.clock.advance(TimeDelta::minutes(3));
+    assert!(within(grant.list_keys()).await.unwrap().unfinished.is_empty());
+    assert!(!grant.uses_chosen_key().await.unwrap());
+    assert!(models(&grant).await.unwrap_err().is_unauthorized());
+}
+
 #[tokio::test]
 async fn keys_that_the_app_has_created_end_with_the_grant() {
     let world = World::new().await;

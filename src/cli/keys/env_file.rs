@@ -59,7 +59,8 @@ impl EnvFile {
             )));
         }
         let before = self.content().map_err(|error| cannot(&self.path, &error))?;
-        if before.replace("\r\n", "\n").contains('\r') {
+        let has_lone_returns = |line: &str| line.strip_suffix('\r').unwrap_or(line).contains('\r');
+        if before.split('\n').any(has_lone_returns) {
             return Err(Error::Failed(anyhow!(
                 "{} has carriage returns that some programs read as line breaks. Remove them, or choose another file.",
                 self.path.display()

@@ -224,26 +224,6 @@ async fn assert_stored(list: &mut Command, made: &[String]) {
     }
 }
 
-/// SQLite deletes its write-ahead log with the last connection: not with one of another process.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_vault_that_is_open_in_a_server_keeps_its_log_when_another_process_closes_it() {
-    let sandbox = sandbox(like_the_seed()).await;
-    let place = Place::new(&sandbox);
-    place.sign_in().await;
-    let server = Server::start(&place).await;
-    server.ok("auth_status", json!({})).await;
-    for name in ["first", "second"] {
-        assert_eq!(place.run(&["status"]).await.0, Some(0));
-        assert!(place.data_dir().join("vault.db-wal").exists());
-        server.ok("manage_api_keys", json!({"action": "create", "name": name})).await;
-        let (code, _, err) = place.run(&["keys", "use", name]).await;
-        assert_eq!(code, Some(0), "{err}");
-        let list = server.ok("manage_api_keys", json!({ "action": "list" })).await;
-        let used = list["keys"].as_array().unwrap().iter().find(|key| key["in_use"] == true);
-        assert_eq!(used.unwrap()["name"], name, "{list}");
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn four_servers_read_and_write_while_the_key_is_changed() {
     let sandbox = sandbox(like_the_seed()).await;

@@ -527,6 +527,23 @@ mod tests {
         database.close().await;
     }
 
+    /// Otherwise another process that closes the vault takes it for unused, and deletes its log.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn an_open_vault_is_locked_against_other_processes() {
+        use std::os::unix::fs::MetadataExt as _;
+
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("data/vault.db");
+        let _lock = lock(&path).await.unwrap();
+        let database = Sqlite::open(&path, &FIRST_FORMAT).await.unwrap();
+        let inode = format!(":{} ", std::fs::metadata(&path).unwrap().ino());
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        let is_ours = |line: &str| line.contains(" POSIX ") && line.contains(&inode);
+        assert!(locks.lines().any(is_ours), "{locks}");
+        database.close().await;
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 

@@ -16,7 +16,7 @@ use crate::{
     },
     redact::Redactor,
     secret::SecretString,
-    text::{MAX_NAME_CHARS, excerpt},
+    text::MAX_NAME_CHARS,
 };
 
 /// The longest description of a key that is shown, in characters.
@@ -163,7 +163,7 @@ impl Account {
             .await;
         let mut usage =
             usage.map_err(|error| if error.is_not_found() { Error::KeyNotFound } else { error })?;
-        usage.name = usage.name.map(|name| shortened(&name, &self.inner.redactor, MAX_NAME_CHARS));
+        usage.name = usage.name.map(|name| self.inner.redactor.excerpt(&name, MAX_NAME_CHARS));
         Ok(usage)
     }
 
@@ -329,11 +329,11 @@ impl Key {
     /// Returns it as agents see it: whoever wrote a text at BondMCP may have made it long or hidden something in it.
     #[must_use]
     pub fn shortened(self, redactor: &Redactor) -> Self {
-        let name = |text: &str| shortened(text, redactor, MAX_NAME_CHARS);
+        let name = |text: &str| redactor.excerpt(text, MAX_NAME_CHARS);
         let description = self.description.as_deref();
         Self {
             name: name(&self.name),
-            description: description.map(|text| shortened(text, redactor, MAX_DESCRIPTION_CHARS)),
+            description: description.map(|text| redactor.excerpt(text, MAX_DESCRIPTION_CHARS)),
             preview: self.preview.as_deref().map(name),
             created_at: self.created_at.as_deref().map(name),
             last_used: self.last_used.as_deref().map(name),
@@ -379,16 +379,11 @@ pub(super) fn is_active(listed: &[ApiKey], id: &str) -> bool {
     listed.iter().any(|key| key.id == id && key.is_active)
 }
 
-/// Redacted before it is shortened, since the start of a secret is not recognised.
-fn shortened(text: &str, redactor: &Redactor, longest: usize) -> String {
-    excerpt(&redactor.redact(text), longest)
-}
-
 impl Unfinished {
     /// Returns it as agents see it.
     #[must_use]
     pub fn shortened(self, redactor: &Redactor) -> Self {
-        Self { name: shortened(&self.name, redactor, MAX_NAME_CHARS), ..self }
+        Self { name: redactor.excerpt(&self.name, MAX_NAME_CHARS), ..self }
     }
 
     /// Returns the intents of `record` that need an action.
@@ -431,18 +426,4 @@ pub(super) fn check_id(id: &str) -> Result<(), Error> {
 fn check_text(field: &'static str, text: &str) -> Result<(), Error> {
     let is_valid = !text.trim().is_empty() && !text.chars().any(char::is_control);
     if is_valid { Ok(()) } else { Err(Error::InvalidText { field }) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_secret_is_redacted_before_a_text_is_shortened() {
-        let redactor = Redactor::default();
-        redactor.remember(&"correct horse battery staple".into());
-        let text = format!("{}correct horse battery staple", "x".repeat(50));
-        let shown = shortened(&text, &redactor, MAX_NAME_CHARS);
-        assert_eq!(shown, format!("{}[redacted]", "x".repeat(50)));
-    }
 }

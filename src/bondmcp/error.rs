@@ -1,7 +1,7 @@
 //! Errors of the upstream client, and the parsing of the upstream's error bodies. A body is never shown as received,
 //! since it may echo the request.
 
-use std::time::Duration;
+use std::{cmp::Reverse, time::Duration};
 
 use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 use serde_json::Value;
@@ -15,12 +15,18 @@ use crate::{
     config::BaseUrl,
     error::{Kind, UserFacingError, sentence},
     json_size::is_parsable,
-    redact::Redactor,
-    text::{excerpt, printable},
+    redact::{MIN_SECRET_BYTES, Redactor},
+    text::printable,
 };
 
 /// Longest upstream message that is passed on, in characters.
 const MAX_MESSAGE_CHARS: usize = 400;
+
+/// An upstream message with more bytes is not compared with the request, and not passed on.
+const MAX_COMPARED_BYTES: usize = 16 << 10;
+
+/// Of a request with more texts no upstream message is passed on.
+const MAX_COMPARED_TEXTS: usize = 4096;
 
 /// Advice after a billed request whose outcome is unknown.
 pub const POSSIBLY_BILLED: &str =
@@ -231,18 +237,28 @@ impl Error {
     }
 }
 
+/// What an answer may quote of its request.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Quotable<'a> {
+    pub path: &'a [&'a str],
+    pub body: Option<&'a [u8]>,
+}
+
 impl Refusal {
+    /// Reads the answer to a request.
     pub(super) fn read(
         status: StatusCode,
         headers: &HeaderMap,
         body: &[u8],
+        request: Quotable<'_>,
         now: Timestamp,
         redactor: &Redactor,
         base_url: &BaseUrl,
     ) -> Self {
         let body = is_parsable(body).then(|| serde_json::from_slice(body).ok()).flatten();
         let (code, message) = body.map_or((None, None), |body| code_and_message(&body));
-        let presentable = |text: String| excerpt(&redactor.redact(&printable(&text)), MAX_MESSAGE_CHARS);
+        let presentable = |text: String| redactor.excerpt(&printable(&text), MAX_MESSAGE_CHARS);
+        let message = message.and_then(|message| request.without_quotes(message));
         Self {
             status: status.as_u16(),
             code: code.map(presentable),
@@ -421,6 +437,49 @@ impl UserFacingError {
     }
 }
 
+impl Quotable<'_> {
+    /// Returns `message` without what it quotes; `None` if that would take long. An agent chose some of it, and if only
+    /// secrets were replaced, it would see which of its guesses is one.
+    fn without_quotes(&self, mut message: String) -> Option<String> {
+        if message.len() > MAX_COMPARED_BYTES {
+            return None;
+        }
+        let body = self.body.and_then(|body| serde_json::from_slice(body).ok());
+        let mut texts = self.path.to_vec();
+        if let Some(Value::Object(fields)) = &body {
+            // The names of the fields are BondMCP's.
+            fields.values().for_each(|value| add_texts(value, &mut texts));
+        }
+        texts.retain(|text| text.len() >= MIN_SECRET_BYTES && text.len() <= message.len());
+        if texts.len() > MAX_COMPARED_TEXTS {
+            return None;
+        }
+        // The longest first: others may be parts of it.
+        texts.sort_unstable_by_key(|text| Reverse(text.len()));
+        for text in texts {
+            if message.contains(text) {
+                message = message.replace(text, "…");
+            }
+        }
+        Some(message)
+    }
+}
+
+/// Adds the strings and names in `value`. No request is nested deeply.
+fn add_texts<'a>(value: &'a Value, texts: &mut Vec<&'a str>) {
+    match value {
+        Value::String(text) => texts.push(text),
+        Value::Array(items) => items.iter().for_each(|item| add_texts(item, texts)),
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                texts.push(name);
+                add_texts(value, texts);
+            }
+        }
+        Value::Number(_) | Value::Bool(_) | Value::Null => {}
+    }
+}
+
 /// Reads the three shapes that occur: `{"error": {"code", "message"}}`, FastAPI's `{"detail": …}`, and a plain
 /// `{"message": …}` or `{"error": "…"}`.
 fn code_and_message(body: &Value) -> (Option<String>, Option<String>) {
@@ -473,7 +532,24 @@ fn until(moment: Timestamp, now: Timestamp) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn what_a_message_quotes_of_the_request_is_not_passed_on() {
+        let body = json!({
+            "prompt": "canary-password", "patient_data": {"canary-name": ["canary-passw0rd"], "age": 52}, "severity": "high"
+        });
+        let body = body.to_string();
+        let request = Quotable { path: &["auth", "api-keys", "key_canary"], body: Some(body.as_bytes()) };
+        let told = "patient_data.canary-name: canary-passw0rd? canary-password? high, key_canary of auth";
+        let cleaned = "patient_data.…: …? …? high, … of auth";
+        assert_eq!(request.without_quotes(told.into()).unwrap(), cleaned);
+        assert_eq!(request.without_quotes("x".repeat(MAX_COMPARED_BYTES + 1)), None);
+        let body = json!({ "lab_results": vec!["canary"; MAX_COMPARED_TEXTS + 1] }).to_string();
+        assert_eq!(Quotable { body: Some(body.as_bytes()), ..request }.without_quotes(told.into()), None);
+    }
 
     fn refusal(status: u16, headers: &[(&'static str, &str)], body: &str) -> Refusal {
         let headers = headers
@@ -486,6 +562,7 @@ mod tests {
             StatusCode::from_u16(status).unwrap(),
             &headers,
             body.as_bytes(),
+            Quotable::default(),
             Timestamp::from_timestamp(1_000_000, 0).unwrap(),
             &redactor,
             &"https://api.example.com/mcp".parse().unwrap(),

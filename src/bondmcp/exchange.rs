@@ -21,7 +21,7 @@ use super::{
     Client,
     circuit_breaker::{Observed, Permit},
     connection::{BreakCause, ConnectFailure, causes},
-    error::{Error, Refusal},
+    error::{Error, Quotable, Refusal},
     proxy::Proxy,
 };
 use crate::{
@@ -230,7 +230,7 @@ impl Client {
             self.redactor.remember(bearer);
             outgoing = outgoing.header(AUTHORIZATION, authorization(bearer)?);
         }
-        if let Some(body) = request.body {
+        if let Some(body) = request.body.clone() {
             outgoing = outgoing.header(CONTENT_TYPE, "application/json").body(body);
         }
         if let Some(sent) = request.sent {
@@ -251,7 +251,8 @@ impl Client {
             return Ok(body);
         }
         let (now, redactor) = (self.shared.clock.now(), &self.redactor);
-        let refusal = Refusal::read(status, &headers, &body, now, redactor, &self.shared.base_url);
+        let quotable = Quotable { path: request.path, body: request.body.as_deref() };
+        let refusal = Refusal::read(status, &headers, &body, quotable, now, redactor, &self.shared.base_url);
         Err(Error::Refused(Box::new(refusal)))
     }
 

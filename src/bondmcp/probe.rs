@@ -26,6 +26,7 @@ use super::{
     Client, ConnectFailure, Error, Refusal,
     certificate::Certificate,
     connection::{self, SetupError},
+    error::Quotable,
     proxy::Proxy,
 };
 use crate::{
@@ -232,7 +233,15 @@ impl Client {
                 serde_json::from_slice(&body).map_err(|_| self.unreadable())
             } else {
                 let (now, redactor) = (self.shared.clock.now(), &self.redactor);
-                let refusal = Refusal::read(status, &headers, &body, now, redactor, &self.shared.base_url);
+                let refusal = Refusal::read(
+                    status,
+                    &headers,
+                    &body,
+                    Quotable::default(),
+                    now,
+                    redactor,
+                    &self.shared.base_url,
+                );
                 Err(Error::Refused(Box::new(refusal)))
             };
             Ok(Answer { status: status.as_u16(), date, outcome })

@@ -116,14 +116,15 @@ impl OwnerServer {
         let ignored = request.arguments.as_mut().map(arguments::take_host_arguments).unwrap_or_default();
         let none = JsonObject::new();
         let arguments = request.arguments.as_ref().unwrap_or(&none);
-        let record = CallRecord::begin(served.map(|tool| tool.spec), arguments, host);
+        let record = CallRecord::begin(self, served.map(|tool| tool.spec), arguments, host, sent);
         let Some(served) = served else {
-            record.end(self, CallOutcome::named("refused"));
-            return Err(self.guard.error(ErrorData::invalid_params("there is no such tool", None)));
+            record.end(CallOutcome::named("refused"));
+            let refusal = "there is no such tool; see tools/list";
+            return Err(self.guard.error(ErrorData::invalid_params(refusal, None)));
         };
         // The transport has said so with a challenge, unless it could not tell what the request is.
         if !served.spec.scopes().are_within(host.scopes) {
-            record.end(self, CallOutcome::named("refused"));
+            record.end(CallOutcome::named("refused"));
             let refusal = "the access token does not allow this tool; connect again and allow it";
             return Err(self.guard.error(ErrorData::invalid_request(refusal, None)));
         }
@@ -169,7 +170,7 @@ impl OwnerServer {
             (Ok(Answer::Ask(_)), None) => CallOutcome::named("input_required"),
             (Err(_), None) => CallOutcome::named("refused"),
         };
-        record.end(self, CallOutcome { cost, key_id, ..outcome });
+        record.end(CallOutcome { cost, key_id, ..outcome });
         self.guard.answer(answer.map(|answer| self.naming_the_account(answer.with_ignored(ignored)))).await
     }
 
@@ -178,15 +179,14 @@ impl OwnerServer {
         let Ok(_admitted) = self.admitted() else { return Err(too_busy()) };
         let came = std::time::Instant::now();
         let deadline = Instant::now() + self.shared.limits.deadline;
-        let work = AssertUnwindSafe(self.with_permit(work)).catch_unwind();
+        let work = async {
+            let outcome = tokio::time::timeout_at(deadline, self.with_permit(work)).await;
+            self.learn_secrets(came, deadline).await?;
+            outcome.map_err(|_| too_late(false))
+        };
+        let work = AssertUnwindSafe(work).catch_unwind();
         let work = work.instrument(tracing::info_span!("request", owner = self.account.name()));
-        let outcome = tokio::time::timeout_at(deadline, work).await;
-        self.learn_secrets(came, deadline).await?;
-        match outcome {
-            Ok(Ok(outcome)) => Ok(outcome),
-            Ok(Err(_)) => Err(ToolError::bug()),
-            Err(_) => Err(too_late(false)),
-        }
+        work.await.unwrap_or_else(|_| Err(ToolError::bug()))
     }
 
     /// Learns the secrets that another process has made since `came`, such as those of a renewed session, so that the

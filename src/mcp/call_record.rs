@@ -8,6 +8,7 @@ use rmcp::model::JsonObject;
 use super::{OwnerServer, host::Host, tools::ToolSpec};
 use crate::{
     account::{AuditEntry, Usd},
+    bondmcp::Sent,
     error::Kind,
     metrics,
 };
@@ -15,13 +16,17 @@ use crate::{
 /// Stands for the name of a tool that there is not.
 pub(super) const UNKNOWN: &str = "unknown";
 
-/// A call in progress.
-pub(super) struct CallRecord {
+/// A call in progress. It is logged and audited when it is dropped, so that none leaves without a trace.
+pub(super) struct CallRecord<'a> {
+    server: &'a OwnerServer,
     /// Name of the tool, or [`UNKNOWN`].
     tool: &'static str,
     host: Option<String>,
     action: Option<&'static str>,
     began: Instant,
+    sent: &'a Sent,
+    /// The outcome, unless a panic or an abort came before it.
+    outcome: Option<CallOutcome>,
 }
 
 /// The outcome of a call.
@@ -34,18 +39,38 @@ pub(super) struct CallOutcome {
     pub key_id: Option<String>,
 }
 
-impl CallRecord {
-    pub fn begin(tool: Option<&ToolSpec>, arguments: &JsonObject, host: &Host) -> Self {
-        Self {
+impl<'a> CallRecord<'a> {
+    pub fn begin(
+        server: &'a OwnerServer,
+        tool: Option<&ToolSpec>,
+        arguments: &JsonObject,
+        host: &Host,
+        sent: &'a Sent,
+    ) -> Self {
+        let mut record = Self {
+            server,
             tool: tool.map_or(UNKNOWN, |tool| tool.name),
             host: host.name(),
-            action: tool.and_then(|tool| (tool.action)(arguments)),
+            action: None,
             began: Instant::now(),
-        }
+            sent,
+            outcome: None,
+        };
+        record.action = tool.and_then(|tool| (tool.action)(arguments));
+        record
     }
 
-    /// Logs and audits the call.
-    pub fn end(self, server: &OwnerServer, outcome: CallOutcome) {
+    pub fn end(mut self, outcome: CallOutcome) {
+        self.outcome = Some(outcome);
+    }
+}
+
+impl Drop for CallRecord<'_> {
+    fn drop(&mut self) {
+        let outcome = self.outcome.take().unwrap_or_else(|| {
+            let name = if std::thread::panicking() { Kind::Internal.name() } else { "cancelled" };
+            CallOutcome::named(name).with_possibly_billed(self.sent.get())
+        });
         let duration = self.began.elapsed();
         metrics::tool_call(self.tool, outcome.name, duration);
         let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
@@ -56,10 +81,11 @@ impl CallRecord {
             duration_ms,
             "tool call ended"
         );
-        server.account.audit(AuditEntry {
-            time: server.account.now(),
-            owner: server.account.name().to_owned(),
-            host: self.host,
+        let account = &self.server.account;
+        account.audit(AuditEntry {
+            time: account.now(),
+            owner: account.name().to_owned(),
+            host: self.host.take(),
             tool: self.tool.to_owned(),
             action: self.action.map(ToOwned::to_owned),
             outcome: outcome.name.to_owned(),

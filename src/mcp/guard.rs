@@ -25,13 +25,13 @@ use super::{
 };
 use crate::{
     redact::{REDACTED, Redactor},
-    text,
+    text::MAX_NAME_CHARS,
 };
 
 /// A result with more text than this, in bytes, takes a while to look at.
 const LARGE: usize = 64 << 10;
 
-/// Something that holds no secret.
+/// A message without secrets.
 #[derive(Debug)]
 pub(super) struct Guarded<T>(T);
 
@@ -55,14 +55,15 @@ pub(super) struct Guard {
 #[derive(Debug)]
 struct Repeat {
     source: Source,
-    /// Of the secrets that were looked for.
+    /// The redactor's revision with which it was searched.
     revision: u64,
     answer: CallToolResult,
 }
 
-/// An answer that was sent before, and for which secrets it was looked at.
+/// An answer that was sent before.
 #[derive(Debug)]
 pub(super) struct Repeated {
+    /// The redactor's revision with which it was searched.
     revision: u64,
     answer: CallToolResult,
 }
@@ -99,7 +100,7 @@ impl Guard {
             Content::Repeated(repeated) if repeated.revision == self.redactor.revision() => {
                 return Guarded(repeated.answer);
             }
-            // There have come to be others meanwhile.
+            // Other secrets have become known since.
             Content::Repeated(repeated) => (repeated.into_object(), None),
         };
         // Read first, so that a secret that comes to be known meanwhile makes the answer obsolete.
@@ -116,7 +117,7 @@ impl Guard {
 
     /// The answer to a tool call. A large one is looked at apart from the async workers, which others wait for.
     pub async fn answer(&self, answer: Result<Answer, ErrorData>) -> Reply<CallToolResponse> {
-        if !matches!(&answer, Ok(Answer::Done(outcome)) if is_large(&outcome.result)) {
+        if !matches!(&answer, Ok(Answer::Done(outcome)) if self.is_large(&outcome.result)) {
             return self.checked(answer);
         }
         let guard = self.clone();
@@ -193,7 +194,7 @@ impl Guard {
 
     /// A name from elsewhere, fit to be shown and stored.
     pub fn name(&self, name: &str) -> String {
-        text::excerpt(&self.redactor.redact(name), text::MAX_NAME_CHARS)
+        self.redactor.excerpt(name, MAX_NAME_CHARS)
     }
 
     /// A question to the person. Its link leads to our own page, and it is not made of what somebody else wrote.
@@ -224,6 +225,16 @@ impl Guard {
         Ok(asked)
     }
 
+    /// Whether there is much text to search.
+    fn is_large(&self, content: &Content) -> bool {
+        let length = match content {
+            Content::Fresh(object) | Content::Repeatable(object, _) => object.values().map(text_length).sum(),
+            Content::Repeated(repeated) if repeated.revision == self.redactor.revision() => 0,
+            Content::Repeated(repeated) => repeated.answer.structured_content.as_ref().map_or(0, text_length),
+        };
+        length > LARGE
+    }
+
     /// Returns the value without secrets, and the text that is made of it. Every string is scanned by itself: in the
     /// text, what JSON escapes may hide a secret.
     pub fn cleaned(&self, mut value: Value) -> (Value, String) {
@@ -231,15 +242,6 @@ impl Guard {
         // Faster than `Display`, which validates every piece.
         let text = serde_json::to_string(&value).unwrap_or_default();
         (value, text)
-    }
-}
-
-fn is_large(content: &Content) -> bool {
-    match content {
-        Content::Fresh(object) | Content::Repeatable(object, _) => {
-            object.values().map(text_length).sum::<usize>() > LARGE
-        }
-        Content::Repeated(_) => false,
     }
 }
 
@@ -339,12 +341,19 @@ mod tests {
             let (release, released) = std::sync::mpsc::channel::<()>();
             let busy = tokio::task::spawn_blocking(move || released.recv());
             let guard = guard();
+            // Other secrets have become known since it was searched.
+            let text = ContentBlock::text("");
+            let mut repeated = Repeated { revision: 0, answer: CallToolResult::success(vec![text]) };
+            repeated.answer.structured_content = Some(json!({"text": "x".repeat(LARGE + 1)}));
+            let repeated =
+                Outcome { result: Content::Repeated(repeated), ..Outcome::of(&json!({})).unwrap() };
             let answer = |result: &Value| guard.answer(Ok(Answer::Done(Outcome::of(result).unwrap())));
             assert!(answer(&json!({"text": "short"})).now_or_never().is_some());
             let mut waiting = [
                 pin!(answer(&json!({"text": "blood pressure ".repeat(LARGE / 10)})).map(drop))
                     as Pin<&mut dyn Future<Output = ()>>,
                 pin!(answer(&json!({"numbers": vec![1; LARGE]})).map(drop)),
+                pin!(guard.answer(Ok(Answer::Done(repeated))).map(drop)),
                 pin!(guard.resource("bondmcp://models", Ok(json!({"a": 1}))).map(drop)),
             ];
             for one in &mut waiting {
@@ -362,8 +371,9 @@ mod tests {
     async fn a_large_result_is_looked_at_too() {
         let text = "blood pressure ".repeat(LARGE / 10);
         let outcome = Outcome::of(&json!({"text": text, "leak": "canary secret"})).unwrap();
-        assert!(is_large(&outcome.result));
-        let answer = guard().answer(Ok(Answer::Done(outcome))).await.unwrap().into_inner();
+        let guard = guard();
+        assert!(guard.is_large(&outcome.result));
+        let answer = guard.answer(Ok(Answer::Done(outcome))).await.unwrap().into_inner();
         let CallToolResponse::Complete(answer) = answer else { panic!() };
         assert_eq!(answer.structured_content.unwrap()["leak"], "[redacted]");
     }
@@ -403,9 +413,9 @@ mod tests {
 
     #[test]
     fn a_name_is_cut_to_printable_characters() {
-        let name = guard().name(&format!("\u{1b}[2Jcanary secret\u{202e}\n{}", "x".repeat(200_000)));
+        let name = guard().name(&format!("\u{1b}[2Jcanary secret\u{202e}\n{}", "x".repeat(2000)));
         assert!(name.starts_with("[2J[redacted]xxx"), "{name}");
-        assert_eq!(name.chars().count(), text::MAX_NAME_CHARS);
+        assert_eq!(name.chars().count(), MAX_NAME_CHARS);
     }
 
     /// JSON objects with `canary secret` planted in texts and names, here and there encoded.

@@ -11,7 +11,7 @@ use super::view::{Blanks, View, is_blank};
 use crate::secret::to_secret_json;
 
 /// Length below which secrets are not searched for: they would occur by chance, and a redaction would reveal them.
-pub(super) const MIN_SECRET_BYTES: usize = 6;
+pub const MIN_SECRET_BYTES: usize = 6;
 
 /// Length above which only the last bytes of a secret are searched for, so that huge tokens cannot exhaust the memory.
 /// No header carries a token of that size, and a token without its end is useless.

@@ -21,12 +21,16 @@ use memchr::memmem;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
+pub use self::forms::MIN_SECRET_BYTES;
 use self::{
     forms::forms,
     needles::{Needles, TooMuchWork},
     view::{Blanks, View},
 };
-use crate::secret::{ExposeSecret, SecretString};
+use crate::{
+    secret::{ExposeSecret, SecretString},
+    text::excerpt,
+};
 
 /// The replacement for a secret.
 pub const REDACTED: &str = "[redacted]";
@@ -38,6 +42,12 @@ const MAX_REMEMBERED: usize = 1024;
 /// Maximum number of passes. The text around a secret may form another one with its replacement; a text that is not
 /// clean after this many passes was crafted.
 const MAX_PASSES: usize = 8;
+
+/// Of a longer text, in bytes, only the beginning is searched for the few characters of it that are shown.
+const MAX_EXCERPTED_BYTES: usize = 16 << 10;
+
+/// What is shown of such a text if a secret was found in it. Another one may have been cut.
+const TOO_LONG: &str = "[too long to show]";
 
 /// Number of replaced secrets that are remembered for one of many owners.
 const MAX_REMEMBERED_AMONG_MANY: usize = 128;
@@ -181,6 +191,20 @@ impl Redactor {
             }
             Cow::Borrowed(REDACTED)
         })
+    }
+
+    /// Returns at most `longest` printable characters of `text` without secrets, in little time however long it is. It
+    /// is searched before it is shortened, since the start of a secret is not recognised.
+    #[must_use]
+    pub fn excerpt(&self, text: &str, longest: usize) -> String {
+        if text.len() <= MAX_EXCERPTED_BYTES {
+            return excerpt(&self.redact(text), longest);
+        }
+        let start = excerpt(text, MAX_EXCERPTED_BYTES / 4);
+        match self.redact(&start) {
+            Cow::Borrowed(start) => excerpt(start, longest),
+            Cow::Owned(_) => TOO_LONG.to_owned(),
+        }
     }
 
     /// Removes secrets from the strings, names and numbers anywhere in `value`.
@@ -667,6 +691,17 @@ mod tests {
         redactor.hold("record", [&"redacted".into(), &"ted]abc".into()]);
         assert_eq!(redactor.redact("a [redacted] b"), "a [redacted] b");
         assert_eq!(redactor.redact("a redacted b [redacted]abc c"), "a [redacted] b [redacted] c");
+    }
+
+    #[test]
+    fn a_text_is_redacted_before_it_is_shortened_and_a_long_one_is_not_searched_to_its_end() {
+        let redactor = knowing("correct horse battery staple");
+        let text = format!("{}correct horse battery staple", "x".repeat(50));
+        assert_eq!(redactor.excerpt(&text, 64), format!("{}[redacted]", "x".repeat(50)));
+        let long = "x".repeat(MAX_EXCERPTED_BYTES);
+        assert_eq!(redactor.excerpt(&long, 3), "xx…");
+        assert_eq!(redactor.excerpt(&(long.clone() + "x"), 3), "xx…");
+        assert_eq!(redactor.excerpt(&("correct horse battery staple".to_owned() + &long), 3), TOO_LONG);
     }
 
     #[test]

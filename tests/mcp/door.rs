@@ -9,7 +9,7 @@ use crate::common::{
     raw::{Raw, call, modern_as},
     request, sandbox, secrets,
 };
-use bondmcp_server::secret::SecretString;
+use bondmcp_server::{sandbox::Fault, secret::SecretString};
 use serde_json::{Value, json};
 
 const FORMS: fn() -> Value = || json!({"elicitation": {"form": {}, "url": {}}});
@@ -89,6 +89,11 @@ async fn the_names_of_keys_are_cut_to_64_printable_characters() {
         let all = key.to_string();
         assert!(all.len() < 2000 && !all.contains('\u{202e}') && !all.contains("\\u001b"), "{all}");
     }
+    // It revokes no key, so this rotation cannot be finished.
+    let rotate = json!({"action": "rotate", "key_id": "key_1", "confirm": list["keys"][0]["name"]});
+    server.error("manage_api_keys", rotate).await;
+    let status = server.ok("auth_status", json!({})).await;
+    assert_eq!(status["unfinished"][0]["name"], list["keys"][0]["name"], "{status}");
 }
 
 /// The start of a secret is not recognised.
@@ -166,6 +171,39 @@ async fn an_error_is_the_same_whether_a_guess_is_right_or_wrong() {
         let error =
             server.client.call_tool(rmcp::model::CallToolRequestParams::new(guess)).await.unwrap_err();
         assert!(!error.to_string().contains("canary") && !error.to_string().contains("redacted"), "{error}");
+    }
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_upstream_quotes_in_an_error_does_not_tell_whether_a_guess_is_right() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let mut place = Place::new(&sandbox);
+    place.password = "canary_password1".into();
+    let other = "ada.lovelace@canary.example";
+    sandbox.add_account(other, &place.password, bondmcp_server::sandbox::Plan::Unlimited, true);
+    let mut command = place.command(&["stdio"]);
+    command.env("BONDMCP_EMAIL", other).env("BONDMCP_PASSWORD", secrets::text(&place.password));
+    let server = Server::spawn(&mut command).await;
+    server.ok("list_models", json!({})).await;
+    let probes: [(&str, Probe); 2] = [
+        ("POST /health-ai/analyze", |guess| {
+            ("health_analyze", json!({"prompt": guess, "analysis_type": "general"}))
+        }),
+        ("POST /health-ai/medication-check", |guess| {
+            ("medication_check", json!({"medications": ["x"], "patient_data": {guess: "y"}}))
+        }),
+    ];
+    for (endpoint, probe) in probes {
+        let mut told = Vec::new();
+        for guess in ["canary_password1", "canary_password2"] {
+            let (tool, arguments) = probe(guess);
+            sandbox.faults().next(endpoint, Fault::Echo);
+            let result = server.call(tool, arguments).await.unwrap();
+            assert_eq!(result.is_error, Some(true), "{guess}: {result:?}");
+            told.push(serde_json::to_string(&result).unwrap());
+        }
+        assert_eq!(told[0], told[1]);
     }
     server.end().await;
 }

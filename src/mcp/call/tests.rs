@@ -156,9 +156,16 @@ async fn a_panic_in_a_tool_is_answered_and_not_repeated() {
 }
 
 #[tokio::test]
-async fn a_panic_outside_of_the_tool_is_answered_too() {
-    let told = answers(server(Limits::default()), &["panics_first"]).await;
+async fn a_panic_outside_of_the_tool_is_answered_and_audited_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = server_in(directory.path(), Limits::default());
+    let told = answers(server.clone(), &["panics_first"]).await;
     assert!(told[0].contains("internal") && !told[0].contains("canary"), "{told:?}");
+    let audit = server.shared.accounts.audit_reader();
+    server.close().await;
+    let entries = { audit }.read().unwrap();
+    let ended: Vec<_> = entries.iter().map(|entry| (&*entry.tool, &*entry.outcome)).collect();
+    assert_eq!(ended, [("panics_first", "internal")]);
 }
 
 /// A database that accepts connections and says nothing.

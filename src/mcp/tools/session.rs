@@ -218,6 +218,8 @@ impl OwnerServer {
     pub(in crate::mcp) async fn auth_status(&self) -> Result<AuthStatusResult, ToolError> {
         let account = &self.account;
         let status = account.status().await?;
+        let unfinished = status.unfinished.into_iter().map(|change| change.shortened(account.redactor()));
+        let status = Status { unfinished: unfinished.collect(), ..status };
         let plan = if status.signed_in { account.plan().await } else { None };
         Ok(AuthStatusResult { status, plan, rate_limit: account.allowance(), spent: self.spent().await? })
     }

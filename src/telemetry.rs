@@ -34,10 +34,10 @@ use crate::{
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Plain text, for people.
     #[default]
     Text,
-    /// One JSON object per line, for log collectors.
+    /// One JSON object a line, for log collectors.
     Json,
 }
 

@@ -13,21 +13,23 @@ use std::{
 use futures_util::FutureExt as _;
 use rmcp::{
     ErrorData,
-    model::{CallToolRequestParams, CallToolResponse, InputRequiredResult, JsonObject},
+    model::{CallToolRequestParams, CallToolResponse, JsonObject},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{sync::TryAcquireError, time::Instant};
 use tracing::Instrument as _;
 
 use super::{
-    OwnerServer, ServedTool, arguments,
+    OwnerServer, ServedTool,
+    answer::{Answer, Content, Outcome},
+    arguments,
     call_record::{CallOutcome, CallRecord, UNKNOWN},
     guard::Reply,
     host::Host,
     progress,
     spending::Price,
     tool_error::ToolError,
-    tools::{Content, Outcome, ToolSpec},
+    tools::ToolSpec,
 };
 use crate::{
     account::{self, Account},
@@ -52,38 +54,6 @@ pub(super) struct Call<'a> {
     deadline: Instant,
     /// Whether BondMCP may have been sent a request that it bills.
     pub sent: &'a Sent,
-}
-
-/// What a call is answered with.
-pub(super) enum Answer {
-    Done(Outcome),
-    Failed(ToolError),
-    /// The person is asked something first.
-    Ask(InputRequiredResult),
-}
-
-impl Answer {
-    /// Adds the names of the arguments that were ignored, as hosts add them and not agents.
-    fn with_ignored(self, names: Vec<&'static str>) -> Self {
-        match self {
-            Self::Done(outcome) if !names.is_empty() => {
-                Self::Done(outcome.with_field("ignored_arguments", names))
-            }
-            other => other,
-        }
-    }
-}
-
-impl From<ToolError> for Answer {
-    fn from(failure: ToolError) -> Self {
-        Self::Failed(failure)
-    }
-}
-
-impl From<InputRequiredResult> for Answer {
-    fn from(question: InputRequiredResult) -> Self {
-        Self::Ask(question)
-    }
 }
 
 impl OwnerServer {
@@ -211,7 +181,7 @@ impl OwnerServer {
     /// After somebody has signed in, the next answer says who: the person notices when it was somebody else.
     fn naming_the_account(&self, answer: Answer) -> Answer {
         let Some(identity) = self.account.identity() else { return answer };
-        if !self.is_to_be_announced(identity.number) {
+        if !self.announce(identity.number) {
             return answer;
         }
         match answer {

@@ -11,7 +11,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    call::{Answer, Call},
+    answer::Answer,
+    call::Call,
     input_required::{self, PendingInput},
     tool_error::ToolError,
     tools::{KeyChange, KeyEnding},

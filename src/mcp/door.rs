@@ -43,7 +43,7 @@ fn cache_hints(
     (knows.then_some(ttl_ms), knows.then_some(scope))
 }
 
-/// Who may share a list. A subject's is shortened by the scopes of the request, so it is nobody else's.
+/// Who may share a list. A subject's depends on the scopes of the request, so it is private.
 fn list_scope(server: &OwnerServer) -> CacheScope {
     if server.account.belongs_to_a_subject() { CacheScope::Private } else { CacheScope::Public }
 }

@@ -10,7 +10,8 @@ use rmcp::{
 };
 
 use super::{
-    call::{Answer, Call},
+    answer::Answer,
+    call::Call,
     host::Host,
     input_required::{self, PendingInput},
     tool_error::ToolError,
@@ -151,7 +152,7 @@ impl Call<'_> {
 
     /// Answers a host without URL elicitation: the agent passes the link on.
     fn in_words(&self, pending: &Pending) -> Answer {
-        self.told(pending, self.host.may_be_one_shot())
+        self.not_signed_in(pending, self.host.may_be_one_shot())
     }
 
     /// `cancel`: nobody has decided anything. Hosts answer so when there is nobody to ask, as those do that were started
@@ -159,7 +160,7 @@ impl Call<'_> {
     fn cancelled(&self, pending: &Pending) -> Option<Answer> {
         match pending.state() {
             State::SignedIn { .. } => None,
-            _ => Some(self.told(pending, true)),
+            _ => Some(self.not_signed_in(pending, true)),
         }
     }
 
@@ -181,7 +182,7 @@ impl Call<'_> {
         (!matches!(pending.state(), State::SignedIn { .. })).then(|| failure.into())
     }
 
-    fn told(&self, pending: &Pending, is_one_shot: bool) -> Answer {
+    fn not_signed_in(&self, pending: &Pending, is_one_shot: bool) -> Answer {
         let report = match pending.state() {
             State::Verifying { .. } => UserFacingError::new(
                 Kind::EmailNotVerified,

@@ -11,22 +11,23 @@ use rmcp::{
     ErrorData,
     model::{
         CallToolResponse, CallToolResult, ContentBlock, ElicitRequestParams, ElicitationSchema,
-        GetPromptResult, InputRequest, InputRequiredResult, JsonObject, ReadResourceResult, ResourceContents,
+        GetPromptResult, InputRequest, InputRequiredResult, ReadResourceResult, ResourceContents,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
-    call::Answer,
-    resources::JSON,
+    answer::{Answer, Content, Repeated, Source},
     tool_error,
-    tools::{Content, Source},
 };
 use crate::{
     redact::{REDACTED, Redactor},
     text::MAX_NAME_CHARS,
 };
+
+/// The media type of what resources hold.
+pub(super) const JSON: &str = "application/json";
 
 /// A result with more text than this, in bytes, takes a while to look at.
 const LARGE: usize = 64 << 10;
@@ -58,24 +59,6 @@ struct Repeat {
     /// The redactor's revision with which it was searched.
     revision: u64,
     answer: CallToolResult,
-}
-
-/// An answer that was sent before.
-#[derive(Debug)]
-pub(super) struct Repeated {
-    /// The redactor's revision with which it was searched.
-    revision: u64,
-    answer: CallToolResult,
-}
-
-impl Repeated {
-    /// The structured result.
-    pub fn into_object(self) -> JsonObject {
-        match self.answer.structured_content {
-            Some(Value::Object(result)) => result,
-            _ => JsonObject::new(),
-        }
-    }
 }
 
 impl Guard {
@@ -263,7 +246,7 @@ mod tests {
     use super::*;
     use crate::{
         error::Kind,
-        mcp::{tool_error::ToolError, tools::Outcome},
+        mcp::{answer::Outcome, tool_error::ToolError},
     };
     use futures_util::FutureExt as _;
     use proptest::prelude::*;

@@ -17,7 +17,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use super::{call::Answer, tool_error::ToolError};
+use super::{answer::Answer, tool_error::ToolError};
 use crate::{
     account::{self, Account},
     clock::Timestamp,

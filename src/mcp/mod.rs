@@ -2,6 +2,7 @@
 //! [`crate::account`].
 
 mod access;
+mod answer;
 mod arguments;
 mod call;
 mod call_record;
@@ -107,7 +108,7 @@ struct ServedTool {
 #[derive(Clone, Debug)]
 pub struct BondMcp {
     shared: Arc<Shared>,
-    /// Apart from what the owners share, or they would keep each other.
+    /// Not in `shared`, to which each of them refers: neither would ever be dropped.
     owners: Arc<PerOwner<OwnerServer>>,
 }
 

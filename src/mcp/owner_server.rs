@@ -52,12 +52,17 @@ impl OwnerServer {
         }
     }
 
-    /// Whether `identity` is the number of an identity that no answer has named yet; it counts as named from now on.
+    /// Whether `identity` is the number of an identity that no tool result has named yet.
     pub fn is_to_be_announced(&self, identity: u64) -> bool {
+        self.announced.load(Ordering::Relaxed) != identity
+    }
+
+    /// Whether no tool result has named `identity` yet; it counts as named from now on.
+    pub fn announce(&self, identity: u64) -> bool {
         self.announced.swap(identity, Ordering::Relaxed) != identity
     }
 
-    /// Makes the next answer name the account.
+    /// Makes the next tool result name the account.
     pub fn announce_again(&self) {
         self.announced.store(NOT_ANNOUNCED, Ordering::Relaxed);
     }

@@ -44,11 +44,11 @@ impl Default for Limits {
 /// The permits of one person, or of the process.
 #[derive(Debug)]
 pub(super) struct Permits {
-    /// For running calls.
+    /// Limits running calls.
     running: Semaphore,
-    /// For running and queued calls.
+    /// Limits running and queued calls together.
     admitted: Semaphore,
-    /// For open questions to the person.
+    /// Limits open questions to the person.
     questions: Semaphore,
 }
 

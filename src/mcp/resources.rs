@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     OwnerServer, Shared,
+    guard::JSON,
     spending::Spent,
     tool_error::ToolError,
     tools::{AUTH_STATUS, LIST_MODELS, MANAGE_API_KEYS},
@@ -28,8 +29,6 @@ const ACCOUNT: &str = "bondmcp://account";
 const USAGE: &str = "bondmcp://usage";
 const KEYS: &str = "bondmcp://keys/";
 const KEY_TEMPLATE: &str = "bondmcp://keys/{key_id}";
-
-pub(super) const JSON: &str = "application/json";
 
 /// The content of `bondmcp://usage`.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -85,7 +84,7 @@ impl OwnerServer {
         if !tool_of(uri).is_some_and(|tool| self.shared.serves(tool, scopes)) {
             return Err(unknown());
         }
-        Ok(match (uri, uri.strip_prefix(KEYS)) {
+        let mut content = match (uri, uri.strip_prefix(KEYS)) {
             (_, Some(id)) => json!(self.key(id).await?),
             (MODELS, _) => {
                 self.models(false).await.map_err(ToolError::into_protocol_error)?.result.into_object().into()
@@ -95,7 +94,14 @@ impl OwnerServer {
                 let spent = self.spent().await.map_err(ToolError::into_protocol_error)?;
                 json!(Usage { spent, rate_limit: self.account.allowance() })
             }
-        })
+        };
+        // A host may read it without showing it, so a tool result names the account all the same.
+        if let Some(identity) = self.account.identity()
+            && self.is_to_be_announced(identity.number)
+        {
+            content["signed_in_as"] = identity.name.into();
+        }
+        Ok(content)
     }
 
     async fn keys(&self) -> Result<KeyList, ErrorData> {

@@ -350,8 +350,8 @@ fn named(name: &[u8]) -> Option<u32> {
 }
 
 fn entity(text: &[u8]) -> Option<(usize, Unescaped)> {
-    const LONGEST: usize = 12;
-    let end = text.iter().take(LONGEST).position(|&b| b == b';')?;
+    const MAX_ENTITY_BYTES: usize = 12;
+    let end = text.iter().take(MAX_ENTITY_BYTES).position(|&b| b == b';')?;
     let code = match &text[1..end] {
         b"amp" => u32::from('&'),
         b"lt" => u32::from('<'),

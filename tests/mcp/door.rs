@@ -226,6 +226,9 @@ async fn after_a_sign_in_the_next_answer_names_the_account() {
     let mut command = place.command(&["login", "--email", other, "--password-stdin"]);
     let (code, _, told) = crate::common::run(&mut command, secrets::text(&place.password)).await;
     assert_eq!(code, Some(0), "{told}");
+    let asked = rmcp::model::ReadResourceRequestParams::new("bondmcp://models");
+    let read = server.client.read_resource(asked).await.unwrap();
+    assert!(serde_json::to_string(&read).unwrap().contains(other), "{read:?}");
     assert_eq!(server.ok("auth_status", json!({})).await["signed_in_as"], other);
     server.end().await;
 }

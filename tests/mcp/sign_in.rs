@@ -86,7 +86,7 @@ async fn a_host_without_elicitation_passes_the_link_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_stateless_era_finishes_the_original_call() {
+async fn a_retry_with_the_request_state_finishes_the_original_call() {
     let (_sandbox, place) = signed_out().await;
     let mut raw = Raw::start(&place);
     let first = raw.ask(round(1, &json!({}))).await;

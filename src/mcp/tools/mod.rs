@@ -8,12 +8,10 @@ mod models;
 mod schema;
 mod session;
 
-use std::{any::Any, collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::future::BoxFuture;
 use rmcp::model::{JsonObject, Tool, ToolAnnotations};
-use serde::Serialize;
-use serde_json::{Number, Value};
 
 #[cfg(test)]
 pub(super) use self::schema::input_schema;
@@ -21,8 +19,13 @@ pub(super) use self::{
     api_keys::MANAGE_API_KEYS, health::MEDICATION_CHECK, health::SYMPTOM_ASSESSMENT, models::LIST_MODELS,
     session::AUTH_STATUS,
 };
-use super::{call::Call, guard::Repeated, spending::Price, tool_error::ToolError};
-use crate::account::{RequiredCredential, Usd};
+use super::{
+    answer::{Content, Outcome, Source},
+    call::Call,
+    spending::Price,
+    tool_error::ToolError,
+};
+use crate::account::RequiredCredential;
 
 /// Tools that belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -105,91 +108,6 @@ impl ToolSpec {
             .with_title(self.title)
             .with_raw_output_schema((self.output_schema)())
             .with_annotations(hints)
-    }
-}
-
-/// The result of a call that worked.
-#[derive(Debug)]
-pub(super) enum Content {
-    /// The structured result; the text block is made of it.
-    Fresh(JsonObject),
-    /// The same, made of nothing but this value: what the guard has made of it can be sent again.
-    Repeatable(JsonObject, Source),
-    /// What the guard has made of it earlier.
-    Repeated(Repeated),
-}
-
-impl Content {
-    /// The structured result.
-    pub fn into_object(self) -> JsonObject {
-        match self {
-            Self::Fresh(result) | Self::Repeatable(result, _) => result,
-            Self::Repeated(answer) => answer.into_object(),
-        }
-    }
-}
-
-/// The value that a repeatable result is made of.
-pub(super) type Source = Arc<dyn Any + Send + Sync>;
-
-/// What a call that worked has brought.
-#[derive(Debug)]
-pub(super) struct Outcome {
-    pub result: Content,
-    /// What the call was counted as.
-    pub cost: Option<Usd>,
-    /// Id of the API key that the call concerned.
-    pub key_id: Option<String>,
-}
-
-impl Outcome {
-    /// Creates an outcome with `result`, which must serialize to a JSON object.
-    pub fn of(result: &impl Serialize) -> Result<Self, ToolError> {
-        let Ok(Value::Object(mut result)) = serde_json::to_value(result) else {
-            return Err(ToolError::bug());
-        };
-        result.values_mut().for_each(write_numbers_plainly);
-        Ok(Content::Fresh(result).into())
-    }
-
-    /// Adds a field to the result.
-    pub fn with_field(self, name: &str, value: impl Into<Value>) -> Self {
-        let mut result = self.result.into_object();
-        result.insert(name.to_owned(), value.into());
-        Self { result: Content::Fresh(result), ..self }
-    }
-
-    pub fn with_cost(self, cost: Usd) -> Self {
-        Self { cost: Some(cost), ..self }
-    }
-
-    pub fn with_key(self, id: impl Into<String>) -> Self {
-        Self { key_id: Some(id.into()), ..self }
-    }
-}
-
-impl From<Content> for Outcome {
-    fn from(result: Content) -> Self {
-        Self { result, cost: None, key_id: None }
-    }
-}
-
-/// Writes whole numbers as integers: `0`, not `0.0`. A host in JavaScript writes the structured result so, compares it
-/// with the text, and shows both if they differ (Qwen Code).
-fn write_numbers_plainly(value: &mut Value) {
-    /// Beyond it a float does not hold every integer.
-    const LARGEST: f64 = 9_007_199_254_740_992.0;
-    match value {
-        #[expect(clippy::cast_possible_truncation, reason = "it is whole and small enough")]
-        Value::Number(number) if number.is_f64() => {
-            let whole = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() <= LARGEST);
-            if let Some(whole) = whole {
-                *number = Number::from(whole as i64);
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(write_numbers_plainly),
-        Value::Object(fields) => fields.values_mut().for_each(write_numbers_plainly),
-        _ => {}
     }
 }
 

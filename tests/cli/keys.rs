@@ -210,7 +210,7 @@ async fn write_puts_the_key_into_a_private_file_and_keeps_its_other_lines() {
     assert_eq!(code, Some(0), "{err}");
     secrets::assert_absent(&sandbox.secrets_issued(), format!("{out}{err}").as_bytes(), "the output");
     let expected = format!(
-        "# mine\nA=1\nexport BONDMCP_API_KEY={}\nB=2\nBONDMCP_BASE_URL={}\n",
+        "export BONDMCP_API_KEY={}\nBONDMCP_BASE_URL={}\n# mine\nA=1\nB=2\n",
         key_in(&sandbox),
         place.base_url
     );

@@ -1,5 +1,6 @@
 //! `keys write`: a key in a file of environment variables. The file is readable by its owner alone, it is replaced as a
-//! whole, and one that git would add to a commit is refused.
+//! whole, and one that git would add to a commit is refused. Programs read such files in many ways, so nothing else in it
+//! may be a setting of the key or the base URL to any of them.
 
 use std::{
     fs,
@@ -19,6 +20,10 @@ use crate::{
 
 /// Largest file that is changed.
 const MAX_BYTES: u64 = 1 << 20;
+
+/// The variables that are set.
+const API_KEY: &str = "BONDMCP_API_KEY";
+const BASE_URL: &str = "BONDMCP_BASE_URL";
 
 /// A file that may hold a key.
 #[derive(Debug)]
@@ -50,7 +55,7 @@ impl EnvFile {
     }
 
     /// Sets `BONDMCP_API_KEY` and, if it is not the default or another one is set, `BONDMCP_BASE_URL`: the key is for no
-    /// other server. Other lines stay.
+    /// other server. Other lines stay. A file that a program could read differently is refused.
     pub fn write(&self, key: &SecretString, base_url: &BaseUrl) -> Result<(), Error> {
         let key = key.expose_secret();
         if !is_plain(key) {
@@ -59,18 +64,21 @@ impl EnvFile {
             )));
         }
         let before = self.content().map_err(|error| cannot(&self.path, &error))?;
-        let has_lone_returns = |line: &str| line.strip_suffix('\r').unwrap_or(line).contains('\r');
-        if before.split('\n').any(has_lone_returns) {
-            return Err(Error::Failed(anyhow!(
-                "{} has carriage returns that some programs read as line breaks. Remove them, or choose another file.",
-                self.path.display()
-            )));
+        for (line, number) in before.split('\n').zip(1..) {
+            if let Some(reason) = unclear(line) {
+                return Err(Error::Failed(anyhow!(
+                    "Line {number} of {} {reason}, or choose another file.",
+                    self.path.display()
+                )));
+            }
         }
-        let mut content = with_line(&before, "BONDMCP_API_KEY", key);
-        let is_set = before.lines().any(|line| setting(line, "BONDMCP_BASE_URL").is_some());
-        if is_set || base_url.as_str() != DEFAULT_BASE_URL {
-            content = with_line(&content, "BONDMCP_BASE_URL", base_url.as_str());
+        let mut settings = vec![(API_KEY, key)];
+        if base_url.as_str() != DEFAULT_BASE_URL
+            || before.lines().any(|line| setting(line, BASE_URL).is_some())
+        {
+            settings.push((BASE_URL, base_url.as_str()));
         }
+        let content = with_settings(&before, &settings);
         self.replace(content.as_bytes()).map_err(|error| cannot(&self.path, &error))
     }
 
@@ -158,81 +166,170 @@ fn is_plain(value: &str) -> bool {
     !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.~+/=:".contains(&byte))
 }
 
-/// Returns `content` with `name` set to `value`: in place of the first line that sets it, or at the end. Further lines
-/// that set it are removed, as readers disagree on which one counts.
-fn with_line(content: &str, name: &str, value: &str) -> Zeroizing<String> {
+/// Returns why programs may read `line` differently, and what to do about it.
+fn unclear(line: &str) -> Option<&'static str> {
+    let line = line.strip_suffix('\r').unwrap_or(line);
+    if line.chars().any(is_special) {
+        return Some(
+            "has a control character or another one that some programs read as a line break or leave out. Remove it",
+        );
+    }
+    // A variable in a comment could be replaced by its value where the comment is part of a text of several lines.
+    let is_comment = line.trim_start().starts_with('#') && !line.contains('$');
+    let is_clear = |name| is_comment || !mentions(line, name) || setting(line, name).is_some();
+    match (is_clear(API_KEY), is_clear(BASE_URL)) {
+        (true, true) => None,
+        (false, _) => {
+            Some("mentions BONDMCP_API_KEY in another way than BONDMCP_API_KEY=value. Remove that line")
+        }
+        (_, false) => {
+            Some("mentions BONDMCP_BASE_URL in another way than BONDMCP_BASE_URL=value. Remove that line")
+        }
+    }
+}
+
+/// Whether some program takes `character` for a line break, or ignores it: control characters, the line and paragraph
+/// separators, and the byte order mark.
+fn is_special(character: char) -> bool {
+    character != '\t' && character.is_control() || matches!(character, '\u{2028}' | '\u{2029}' | '\u{feff}')
+}
+
+/// Whether `line` contains `name`: in any case, as some programs tell no difference, and with backslashes in it, which
+/// some remove.
+fn mentions(line: &str, name: &str) -> bool {
+    let is_kept = |character: char| character != '\\';
+    line.char_indices().filter(|(_, first)| is_kept(*first)).any(|(start, _)| {
+        let rest = line[start..].chars().filter(|character| is_kept(*character));
+        let mut rest = rest.flat_map(char::to_uppercase);
+        name.chars().all(|character| rest.next() == Some(character))
+    })
+}
+
+/// Returns `content` with `settings` before everything else, as a quote that is open in a line above could make them
+/// part of another value. Lines that set the same names are removed.
+fn with_settings(content: &str, settings: &[(&str, &str)]) -> Zeroizing<String> {
+    let end = if content.contains("\r\n") { "\r\n" } else { "\n" };
+    let parts = settings.iter().flat_map(|(name, value)| {
+        let prefix = content.lines().find_map(|line| setting(line, name)).unwrap_or_default();
+        [prefix, name, "=", value, end]
+    });
+    let is_other = |line: &&str| settings.iter().all(|(name, _)| setting(line, name).is_none());
+    let parts = parts.chain(content.split_inclusive('\n').filter(is_other));
     // Reserved at once: a growing buffer would leave copies of the key behind.
-    let mut changed = Zeroizing::new(String::with_capacity(
-        content.len() + name.len() + value.len() + "export =\r\n\n".len(),
-    ));
-    let mut is_set = false;
-    for line in content.split_inclusive('\n') {
-        let Some(prefix) = setting(line, name) else {
-            changed.push_str(line);
-            continue;
-        };
-        if !is_set {
-            is_set = true;
-            let end = if line.ends_with("\r\n") { "\r\n" } else { "\n" };
-            for part in [prefix, name, "=", value, end] {
-                changed.push_str(part);
-            }
-        }
-    }
-    if !is_set {
-        if !changed.is_empty() && !changed.ends_with('\n') {
-            changed.push('\n');
-        }
-        for part in [name, "=", value, "\n"] {
-            changed.push_str(part);
-        }
-    }
+    let mut changed = Zeroizing::new(String::with_capacity(parts.clone().map(str::len).sum()));
+    parts.for_each(|part| changed.push_str(part));
     changed
 }
 
-/// Returns what precedes the name in a line that sets `name`: nothing or `export `. Node.js' dotenv takes `NAME: value` too.
-fn setting<'a>(line: &'a str, name: &str) -> Option<&'a str> {
-    let trimmed = line.trim_start();
-    let (prefix, rest) = match trimmed.strip_prefix("export") {
-        Some(rest) if rest.starts_with(char::is_whitespace) => ("export ", rest.trim_start()),
-        _ => ("", trimmed),
+/// Returns what precedes the name in a line that sets `name`: nothing or `export `.
+fn setting(line: &str, name: &str) -> Option<&'static str> {
+    let line = line.trim();
+    let (prefix, rest) = match line.strip_prefix("export") {
+        Some(rest) if rest.starts_with([' ', '\t']) => ("export ", rest.trim_start()),
+        _ => ("", line),
     };
-    let rest = rest.strip_prefix(name)?;
-    let with_colon = rest.strip_prefix(':').is_some_and(|value| value.starts_with(char::is_whitespace));
-    (with_colon || rest.trim_start().starts_with('=')).then_some(prefix)
+    let value = rest.strip_prefix(name)?.trim_start().strip_prefix('=')?;
+    // One that goes on in the next line is not removed in part.
+    let value = value.split('#').next().unwrap_or_default();
+    let is_closed = |quote: char| value.matches(quote).count() % 2 == 0;
+    (['"', '\'', '`'].into_iter().all(is_closed) && !line.ends_with('\\')).then_some(prefix)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_line_is_replaced_where_it_stands_and_others_stay() {
-        let set = |content: &str| with_line(content, "KEY", "new").to_string();
-        assert_eq!(set(""), "KEY=new\n");
-        assert_eq!(set("A=1"), "A=1\nKEY=new\n");
-        assert_eq!(set("# KEY=x\nKEY=old\nKEYS=1\n"), "# KEY=x\nKEY=new\nKEYS=1\n");
-        assert_eq!(set("export KEY = 'old'\r\nB=2\r\nKEY=older"), "export KEY=new\r\nB=2\r\n");
-        assert_eq!(set("export\tKEY=old\nexported=1\n"), "export KEY=new\nexported=1\n");
-    }
+    const ELSEWHERE: &str = "https://evil.example/mcp";
 
-    /// Whoever wrote the file, such as the template of a repository, does not choose where the key goes.
-    #[test]
-    fn another_base_url_does_not_stay_beside_the_key() {
+    /// Writes the key to a file with the content `before` and returns its content then.
+    fn write(before: &str, base_url: &str) -> Result<String, String> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(".env");
         let file = EnvFile { path: path.clone(), directory: directory.path().to_owned(), tree: None };
-        let write = |before: &str, base_url: &str| {
-            fs::write(&path, before).unwrap();
-            file.write(&"bcp_1".into(), &base_url.parse().unwrap()).unwrap();
-            fs::read_to_string(&path).unwrap()
-        };
-        let written = write("BONDMCP_BASE_URL=https://evil.example/mcp\n", DEFAULT_BASE_URL);
-        assert_eq!(written, format!("BONDMCP_BASE_URL={DEFAULT_BASE_URL}\nBONDMCP_API_KEY=bcp_1\n"));
-        assert_eq!(write("BONDMCP_BASE_URL: https://evil.example/mcp\n", DEFAULT_BASE_URL), written);
-        assert_eq!(write("A=1\n", DEFAULT_BASE_URL), "A=1\nBONDMCP_API_KEY=bcp_1\n");
-        fs::write(&path, "A=1\rBONDMCP_BASE_URL=https://evil.example/mcp\r\n").unwrap();
-        file.write(&"bcp_1".into(), &DEFAULT_BASE_URL.parse().unwrap()).unwrap_err();
+        fs::write(&path, before).unwrap();
+        let outcome = file.write(&"bcp_1".into(), &base_url.parse().unwrap());
+        let after = fs::read_to_string(&path).unwrap();
+        match outcome {
+            Ok(()) => Ok(after),
+            Err(Error::Failed(error)) => {
+                assert_eq!(after, before, "a file that is refused is not touched");
+                Err(error.to_string())
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn settings_come_first_and_other_lines_stay() {
+        let set = |content: &str| with_settings(content, &[("KEY", "new")]).to_string();
+        assert_eq!(set(""), "KEY=new\n");
+        assert_eq!(set("A=1"), "KEY=new\nA=1");
+        assert_eq!(set("# KEY=x\nKEY=old # don't\nKEYS=1\n"), "KEY=new\n# KEY=x\nKEYS=1\n");
+        assert_eq!(set("export KEY = 'old'\r\nB=2\r\nKEY=older"), "export KEY=new\r\nB=2\r\n");
+        assert_eq!(set("export\tKEY=old\nexported=1\n"), "export KEY=new\nexported=1\n");
+        let parts = [("KEY", "new"), ("URL", "here")];
+        assert_eq!(*with_settings("URL=there\nA=1\n", &parts), "KEY=new\nURL=here\nA=1\n");
+    }
+
+    #[test]
+    fn the_base_url_is_written_if_the_file_names_one_or_it_is_not_the_default() {
+        let of_default = format!("BONDMCP_API_KEY=bcp_1\nBONDMCP_BASE_URL={DEFAULT_BASE_URL}\n");
+        let of_file = format!("BONDMCP_BASE_URL={ELSEWHERE}\n");
+        assert_eq!(write(&of_file, DEFAULT_BASE_URL).unwrap(), of_default);
+        assert_eq!(write("A=1\n", DEFAULT_BASE_URL).unwrap(), "BONDMCP_API_KEY=bcp_1\nA=1\n");
+        assert_eq!(
+            write("# BONDMCP_BASE_URL=x\n", "https://staging.example/mcp").unwrap(),
+            "BONDMCP_API_KEY=bcp_1\nBONDMCP_BASE_URL=https://staging.example/mcp\n# BONDMCP_BASE_URL=x\n"
+        );
+    }
+
+    /// Whoever wrote the file, such as the template of a repository, does not choose where the key goes. The settings are
+    /// such that dotenv of Node.js, python-dotenv, godotenv, pydantic or a program that reads lines takes them.
+    #[test]
+    fn what_a_program_could_read_as_another_base_url_does_not_stay_beside_the_key() {
+        for setting in [
+            "BONDMCP_BASE_URL\n=URL",
+            "BONDMCP_BASE_URL:\nURL",
+            "BONDMCP_BASE_URL: URL",
+            "BONDMCP_BASE_URL",
+            "bondmcp_base_url=URL",
+            "\u{feff}BONDMCP_BASE_URL=URL",
+            "# note\u{2028}BONDMCP_BASE_URL=URL",
+            "# note\u{2029}BONDMCP_BASE_URL=URL",
+            "# note\u{85}BONDMCP_BASE_URL=URL",
+            "# note\u{b}BONDMCP_BASE_URL=URL",
+            "# note\rBONDMCP_BASE_URL=URL\r\n",
+            "\u{1c}BONDMCP_BASE_URL=URL",
+            "\u{a0}export 'BONDMCP_BASE_URL'=URL",
+            "'BONDMCP_BASE_URL'=URL",
+            "\"BONDMCP_BASE_URL\"=URL",
+            "export A=1 BONDMCP_BASE_URL=URL",
+            "BONDMCP_BASE_\\URL=URL",
+            "BONDMCP_BASE_URL=\"\nURL\"",
+            "BONDMCP_BASE_URL=\\\nURL",
+        ] {
+            let before = format!("A=1\n{}\nB=2\n", setting.replace("URL=URL", &format!("URL={ELSEWHERE}")));
+            let refused = write(&before, DEFAULT_BASE_URL).unwrap_err();
+            assert!(refused.starts_with("Line 2 of ") && !refused.contains("evil"), "{before:?}: {refused}");
+        }
+    }
+
+    /// Nor may another variable contain the key.
+    #[test]
+    fn the_key_does_not_become_part_of_another_value() {
+        let within_quotes = format!("A=\"{ELSEWHERE}/\nBONDMCP_API_KEY=x\n\"\n");
+        assert_eq!(
+            write(&within_quotes, DEFAULT_BASE_URL).unwrap(),
+            format!("BONDMCP_API_KEY=bcp_1\nA=\"{ELSEWHERE}/\n\"\n")
+        );
+        for setting in [
+            "A=https://evil.example/${BONDMCP_API_KEY}",
+            "A=\"https://evil.example/$BONDMCP\\_API_KEY\"",
+            "A=\"https://evil.example/\n#${BONDMCP_API_KEY}\"",
+            "'BONDMCP_API_KEY'=another",
+        ] {
+            write(setting, DEFAULT_BASE_URL).unwrap_err();
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! that nothing hangs and that no secret leaves.
 
 use std::{
+    collections::BTreeSet,
     pin::pin,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
@@ -241,6 +242,15 @@ async fn over_the_binary(row: &Row, column: &Column) -> Option<String> {
     let problem = case.problem(async |tool, arguments| server.call(tool, arguments).await.unwrap()).await;
     case.assert_no_secret(&server.end().await);
     problem
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_tool_has_a_row() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let server = Server::start(&Place::new(&sandbox)).await;
+    let tools = server.client.list_all_tools().await.unwrap();
+    let listed: BTreeSet<&str> = tools.iter().map(|tool| tool.name.as_ref()).collect();
+    assert_eq!(rows().iter().map(|row| row.tool).collect::<BTreeSet<_>>(), listed);
 }
 
 /// A case has one thread at a time, because only such a runtime's clock can run fast.

@@ -2,24 +2,14 @@
 // `typescript_sdk.mjs http URL TOKEN`.
 
 import assert from "node:assert/strict";
+import { readdirSync } from "node:fs";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 
-const TOOLS = [
-  "auth_status",
-  "clinical_data_extraction",
-  "health_analyze",
-  "health_risk_analysis",
-  "list_models",
-  "login",
-  "logout",
-  "manage_api_keys",
-  "medication_check",
-  "register",
-  "symptom_assessment",
-  "treatment_recommendations",
-];
+// Each tool has a snapshot in the directory SNAPSHOTS.
+const snapshots = readdirSync(process.env.SNAPSHOTS).map((file) => /^mcp__tool_faces__(\w+)\.snap$/.exec(file)?.[1]);
+const TOOLS = snapshots.filter(Boolean).sort();
 const SECRETS = /eyJ[\w-]+\.[\w-]+|bcp_[\w-]{12,}|demo-password-1/;
 
 const [kind, target, ...rest] = process.argv.slice(2);

@@ -7,6 +7,5 @@ mod common;
 #[cfg(unix)]
 mod deploy;
 mod layers;
-mod prices;
 mod readme;
 mod targets;

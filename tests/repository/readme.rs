@@ -70,13 +70,22 @@ fn tool_row(tool: &Tool) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_table_of_tools_is_what_the_server_lists() {
+async fn the_tables_of_tools_and_prices_are_what_the_server_lists() {
     let sandbox = sandbox(like_the_seed()).await;
     let server = Server::start(&Place::new(&sandbox)).await;
     let tools = server.client.list_all_tools().await.unwrap();
     let head = "| tool | what it does | arguments | effect |\n|---|---|---|---|\n";
     let rows: String = tools.iter().map(tool_row).collect();
     assert_table("README.md", "tools", &format!("{head}{rows}"));
+    let prices: String = tools.iter().filter_map(price_row).collect();
+    assert_table("docs/tools.md", "prices", &format!("| tool | price of a call |\n|---|---|\n{prices}"));
+}
+
+/// The row of a billed tool.
+fn price_row(tool: &Tool) -> Option<String> {
+    let (_, billed) = tool.description.as_deref().unwrap().split_once("Billed")?;
+    let documented = billed.strip_prefix(": ").map(|rest| rest.split_once(" a call.").unwrap().0);
+    Some(format!("| `{}` | {} |\n", tool.name, documented.unwrap_or("not documented")))
 }
 
 #[test]

@@ -1,90 +1,25 @@
 //! The six health services. Each call is billed, so all of them go through [`Client::billed`], and a billed response is
 //! not discarded because one of its fields is not as documented.
 
-use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
     Client, Error,
     exchange::Sent,
-    wire::health::{
-        Analysis, AnalysisRequest, Answer, Extraction, ExtractionRequest, MedicationCheck,
-        MedicationCheckRequest, RiskAnalysis, RiskAnalysisRequest, SymptomAssessment,
-        SymptomAssessmentRequest, TreatmentRecommendations, TreatmentRequest,
-    },
+    wire::health::{Answer, Service},
 };
 use crate::secret::{SecretString, to_secret_json};
 
 impl Client {
-    /// `POST /health-ai/risk-analysis`.
-    pub async fn risk_analysis(
+    /// `POST /health-ai/{service}`.
+    pub async fn health_service<S: Service>(
         &self,
         bearer: &SecretString,
-        wanted: &RiskAnalysisRequest,
+        wanted: &S,
         sent: &Sent,
-    ) -> Result<RiskAnalysis, Error> {
-        self.health_service("risk-analysis", bearer, wanted, sent).await
-    }
-
-    /// `POST /health-ai/medication-check`.
-    pub async fn medication_check(
-        &self,
-        bearer: &SecretString,
-        wanted: &MedicationCheckRequest,
-        sent: &Sent,
-    ) -> Result<MedicationCheck, Error> {
-        self.health_service("medication-check", bearer, wanted, sent).await
-    }
-
-    /// `POST /health-ai/symptom-assessment`.
-    pub async fn symptom_assessment(
-        &self,
-        bearer: &SecretString,
-        wanted: &SymptomAssessmentRequest,
-        sent: &Sent,
-    ) -> Result<SymptomAssessment, Error> {
-        self.health_service("symptom-assessment", bearer, wanted, sent).await
-    }
-
-    /// `POST /health-ai/treatment-recommendations`.
-    pub async fn treatment_recommendations(
-        &self,
-        bearer: &SecretString,
-        wanted: &TreatmentRequest,
-        sent: &Sent,
-    ) -> Result<TreatmentRecommendations, Error> {
-        self.health_service("treatment-recommendations", bearer, wanted, sent).await
-    }
-
-    /// `POST /health-ai/data-extraction`.
-    pub async fn data_extraction(
-        &self,
-        bearer: &SecretString,
-        wanted: &ExtractionRequest,
-        sent: &Sent,
-    ) -> Result<Extraction, Error> {
-        self.health_service("data-extraction", bearer, wanted, sent).await
-    }
-
-    /// `POST /health-ai/analyze`.
-    pub async fn analyze(
-        &self,
-        bearer: &SecretString,
-        wanted: &AnalysisRequest,
-        sent: &Sent,
-    ) -> Result<Analysis, Error> {
-        self.health_service("analyze", bearer, wanted, sent).await
-    }
-
-    async fn health_service<T: Answer>(
-        &self,
-        service: &str,
-        bearer: &SecretString,
-        wanted: &impl Serialize,
-        sent: &Sent,
-    ) -> Result<T, Error> {
+    ) -> Result<S::Answer, Error> {
         let body = to_secret_json(wanted).map_err(|_| self.unreadable())?;
-        self.billed(&["health-ai", service], bearer, body, sent, parse).await
+        self.billed(&["health-ai", S::PATH], bearer, body, sent, parse).await
     }
 }
 
@@ -112,6 +47,7 @@ fn has_one_of(fields: &Map<String, Value>, names: &[&str]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bondmcp::wire::health::RiskAnalysis;
     use serde_json::json;
 
     fn read(answer: Value) -> Option<Value> {

@@ -211,7 +211,7 @@ fn question() -> AnalysisRequest {
 #[tokio::test]
 async fn a_billed_request_that_may_have_been_processed_is_not_repeated_and_says_so() {
     let (sandbox, client, token) = signed_in(SandboxConfig::default()).await;
-    assert_eq!(client.analyze(&token, &question(), &Sent::default()).await.unwrap().cost, Some(0.05));
+    assert_eq!(client.health_service(&token, &question(), &Sent::default()).await.unwrap().cost, Some(0.05));
     let hasty = self::client(&sandbox, HASTY);
     let host = || host(&sandbox);
     for (fault, client, cause) in [
@@ -232,7 +232,7 @@ async fn a_billed_request_that_may_have_been_processed_is_not_repeated_and_says_
     ] {
         let before = sandbox.count(ANALYZE);
         sandbox.faults().next(ANALYZE, fault.clone());
-        let error = fast(client.analyze(&token, &question(), &Sent::default())).await.unwrap_err();
+        let error = fast(client.health_service(&token, &question(), &Sent::default())).await.unwrap_err();
         assert_eq!(error, Error::PossiblyBilled { cause: Box::new(cause) }, "{fault:?}");
         assert_eq!(UserFacingError::from(&error).solution, POSSIBLY_BILLED);
         assert_eq!(sandbox.count(ANALYZE) - before, 1, "{fault:?}");
@@ -240,7 +240,7 @@ async fn a_billed_request_that_may_have_been_processed_is_not_repeated_and_says_
     for code in [400, 401, 402, 403, 422] {
         sandbox.faults().next(ANALYZE, Fault::Status(code));
         assert_eq!(
-            status(&client.analyze(&token, &question(), &Sent::default()).await.unwrap_err()),
+            status(&client.health_service(&token, &question(), &Sent::default()).await.unwrap_err()),
             Some(code)
         );
     }
@@ -254,7 +254,7 @@ async fn a_post_that_is_answered_with_303_or_302_may_have_been_processed_and_wit
         let error = client.create_api_key(&token, &wanted("ci")).await.unwrap_err();
         assert_eq!(error.is_certainly_unprocessed(), unprocessed, "{code}");
         sandbox.faults().next(ANALYZE, Fault::ProcessThenStatus(code));
-        let error = client.analyze(&token, &question(), &Sent::default()).await.unwrap_err();
+        let error = client.health_service(&token, &question(), &Sent::default()).await.unwrap_err();
         assert_eq!(error.is_possibly_billed(), !unprocessed, "{code}");
     }
 }
@@ -273,7 +273,7 @@ async fn a_request_that_fails_with_the_last_one_of_the_minute_may_have_been_proc
         }
         sandbox.faults().next(ANALYZE, Fault::ProcessThenStatus(status));
         let sent = Sent::default();
-        let error = client.analyze(&token, &question(), &sent).await.unwrap_err();
+        let error = client.health_service(&token, &question(), &sent).await.unwrap_err();
         assert!(error.is_possibly_billed(), "{status}: {error:?}");
         assert_eq!(sandbox.count(ANALYZE), 1, "{status}");
     }
@@ -286,12 +286,12 @@ async fn a_billed_request_that_was_certainly_not_processed_is_repeated() {
         let before = sandbox.count(ANALYZE);
         sandbox.faults().next(ANALYZE, fault.clone());
         sandbox.faults().next(ANALYZE, fault);
-        client.analyze(&token, &question(), &Sent::default()).await.unwrap();
+        client.health_service(&token, &question(), &Sent::default()).await.unwrap();
         assert_eq!(sandbox.count(ANALYZE) - before, 3);
     }
     let before = sandbox.count(ANALYZE);
     sandbox.faults().next(ANALYZE, Fault::Busy("3600".to_owned()));
-    let error = client.analyze(&token, &question(), &Sent::default()).await.unwrap_err();
+    let error = client.health_service(&token, &question(), &Sent::default()).await.unwrap_err();
     assert_eq!(error.retry_after(), Some(Duration::from_hours(1)));
     assert!(error.is_certainly_unprocessed());
     assert_eq!(sandbox.count(ANALYZE) - before, 1);
@@ -303,8 +303,10 @@ async fn a_billed_request_is_repeated_when_the_connection_is_refused() {
     let base_url = format!("http://{free}/mcp").parse().unwrap();
     let timing = Timing { first_wait: Duration::from_millis(1), ..Timing::default() };
     let client = Client::new(base_url, Redactor::default(), Clock::system(), timing);
-    let error =
-        client.analyze(&bondmcp_server::secret::random(), &question(), &Sent::default()).await.unwrap_err();
+    let error = client
+        .health_service(&bondmcp_server::secret::random(), &question(), &Sent::default())
+        .await
+        .unwrap_err();
     assert_eq!(error, Error::Unreachable { host: free.to_string(), cause: ConnectFailure::Refused });
 }
 
@@ -345,7 +347,7 @@ async fn a_probe_that_fails_before_a_billed_request_bills_nothing() {
     }
     let refused = async {
         while sandbox.count(HEALTH) == 0 {
-            let error = client.analyze(&token, &question(), &Sent::default()).await.unwrap_err();
+            let error = client.health_service(&token, &question(), &Sent::default()).await.unwrap_err();
             assert!(!error.is_possibly_billed(), "{error:?}");
         }
     };

@@ -12,12 +12,63 @@ use serde_json::{Map, Number, Value};
 use super::Extra;
 
 /// A response with a list of its documented fields.
-pub trait Answer: de::DeserializeOwned {
+pub trait Answer: de::DeserializeOwned + Serialize + JsonSchema + Send {
     const FIELDS: &'static [&'static str];
 
     /// Cost of the call in US dollars.
     fn cost(&self) -> Option<f64>;
 }
+
+/// The request of a service: the body of `POST /health-ai/{PATH}`.
+pub trait Service: de::DeserializeOwned + Serialize + JsonSchema + Send + Sync + 'static {
+    const PATH: &'static str;
+    type Answer: Answer;
+}
+
+/// Declares a service: its path, its request, its answer and the documented fields of the answer.
+macro_rules! service {
+    ($path:literal, $request:ty, $answer:ty, $fields:expr) => {
+        impl Service for $request {
+            const PATH: &'static str = $path;
+            type Answer = $answer;
+        }
+
+        impl Answer for $answer {
+            const FIELDS: &'static [&'static str] = &$fields;
+
+            fn cost(&self) -> Option<f64> {
+                self.cost
+            }
+        }
+    };
+}
+
+service!(
+    "risk-analysis",
+    RiskAnalysisRequest,
+    RiskAnalysis,
+    ["risk_level", "risk_score", "factors", "recommendations", "cost"]
+);
+service!(
+    "medication-check",
+    MedicationCheckRequest,
+    MedicationCheck,
+    ["interactions", "contraindications", "safety_score", "cost"]
+);
+service!(
+    "symptom-assessment",
+    SymptomAssessmentRequest,
+    SymptomAssessment,
+    ["urgency", "urgency_score", "possible_conditions", "recommended_actions", "triage_level", "cost"]
+);
+service!(
+    "treatment-recommendations",
+    TreatmentRequest,
+    TreatmentRecommendations,
+    ["treatment_plan", "goals", "cost"]
+);
+service!("data-extraction", ExtractionRequest, Extraction, ["extracted_data", "confidence_score", "cost"]);
+service!("analyze", AnalysisRequest, Analysis, ["analysis", "confidence_score", "recommendations", "cost"]);
 
 /// The schema of a value of undocumented type. It is an object without keywords; not every client supports `true`.
 struct Anything;
@@ -115,15 +166,6 @@ pub struct RiskAnalysis {
     pub extra: Extra,
 }
 
-impl Answer for RiskAnalysis {
-    const FIELDS: &'static [&'static str] =
-        &["risk_level", "risk_score", "factors", "recommendations", "cost"];
-
-    fn cost(&self) -> Option<f64> {
-        self.cost
-    }
-}
-
 /// A factor that raises or lowers a risk.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct RiskFactor {
@@ -182,14 +224,6 @@ pub struct MedicationCheck {
     pub cost: Option<f64>,
     #[serde(flatten)]
     pub extra: Extra,
-}
-
-impl Answer for MedicationCheck {
-    const FIELDS: &'static [&'static str] = &["interactions", "contraindications", "safety_score", "cost"];
-
-    fn cost(&self) -> Option<f64> {
-        self.cost
-    }
 }
 
 /// An interaction of drugs.
@@ -263,15 +297,6 @@ pub struct SymptomAssessment {
     pub extra: Extra,
 }
 
-impl Answer for SymptomAssessment {
-    const FIELDS: &'static [&'static str] =
-        &["urgency", "urgency_score", "possible_conditions", "recommended_actions", "triage_level", "cost"];
-
-    fn cost(&self) -> Option<f64> {
-        self.cost
-    }
-}
-
 /// A possible cause of the symptoms.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct PossibleCondition {
@@ -338,14 +363,6 @@ pub struct TreatmentRecommendations {
     pub extra: Extra,
 }
 
-impl Answer for TreatmentRecommendations {
-    const FIELDS: &'static [&'static str] = &["treatment_plan", "goals", "cost"];
-
-    fn cost(&self) -> Option<f64> {
-        self.cost
-    }
-}
-
 /// A treatment plan.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct TreatmentPlan {
@@ -390,14 +407,6 @@ pub struct Extraction {
     pub extra: Extra,
 }
 
-impl Answer for Extraction {
-    const FIELDS: &'static [&'static str] = &["extracted_data", "confidence_score", "cost"];
-
-    fn cost(&self) -> Option<f64> {
-        self.cost
-    }
-}
-
 /// Body of `POST /health-ai/analyze`.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -427,14 +436,6 @@ pub struct Analysis {
     pub cost: Option<f64>,
     #[serde(flatten)]
     pub extra: Extra,
-}
-
-impl Answer for Analysis {
-    const FIELDS: &'static [&'static str] = &["analysis", "confidence_score", "recommendations", "cost"];
-
-    fn cost(&self) -> Option<f64> {
-        self.cost
-    }
 }
 
 /// A number, or a text that is one: `0.05`, `"0.05"`, `"$0.05"`.

@@ -90,3 +90,24 @@ pub(super) const TOOLS: &[ToolSpec] = &[
         Price::between_cents(3, 8),
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::super::all;
+
+    #[test]
+    fn every_description_names_the_price() {
+        for (name, tool) in all() {
+            let Some(price) = tool.price else {
+                assert!(!tool.description.contains("illed"), "{name}");
+                continue;
+            };
+            let billed = if price.least == price.reserved {
+                format!("Billed: ${:.2} a call.", price.least.to_f64())
+            } else {
+                "Billed; the answer states its cost.".to_owned()
+            };
+            assert!(tool.description.contains(&billed), "{name}: {billed}");
+        }
+    }
+}

@@ -46,9 +46,8 @@ impl Command {
 
 impl TraceArgs {
     async fn run(self, app: &App) -> Result<(), Error> {
-        let operator = Operator::open(app, &self.public_url).await?;
-        let found = self.find(&operator).await;
-        let (trace, grant) = operator.close(found).await?;
+        let find = async |operator: &Operator| self.find(operator).await;
+        let (trace, grant) = Operator::run(app, &self.public_url, find).await?;
         let printer = &app.printer;
         if self.json {
             let Trace { steps, dropped } = trace;

@@ -124,14 +124,13 @@ impl Add {
                 "a client's secret is shown on a terminal only; run this command in one".to_owned(),
             ));
         }
-        let operator = Operator::open(app, &self.public_url).await?;
         let new = NewClient {
             name: self.name,
             redirect_uris: self.redirect_uris,
             is_confidential: self.confidential,
         };
-        let added = operator.server().clients().add(new).await.map_err(Error::from);
-        let AddedClient { client, secret, created_at } = operator.close(added).await?;
+        let add = async |operator: &Operator| Ok(operator.server().clients().add(new).await?);
+        let AddedClient { client, secret, created_at } = Operator::run(app, &self.public_url, add).await?;
         let printer = &app.printer;
         if self.json {
             printer.print_json(&Row::new(&client, created_at));
@@ -152,10 +151,8 @@ impl Add {
 
 impl List {
     async fn run(self, app: &App) -> Result<(), Error> {
-        let operator = Operator::open(app, &self.public_url).await?;
-        let clients = operator.server().clients().registered().await.map_err(Error::from);
-        let mut clients = operator.close(clients).await?;
-        clients.sort_by_key(|(_, added_at)| *added_at);
+        let list = async |operator: &Operator| Ok(operator.server().clients().registered().await?);
+        let clients = Operator::run(app, &self.public_url, list).await?;
         let rows: Vec<_> = clients.iter().map(|(client, added_at)| Row::new(client, *added_at)).collect();
         let printer = &app.printer;
         if self.json {
@@ -176,9 +173,7 @@ impl Revoke {
         if !self.yes {
             prompt::refuse_without_answer()?;
         }
-        let operator = Operator::open(app, &self.public_url).await?;
-        let outcome = self.revoke(app, &operator).await;
-        operator.close(outcome).await
+        Operator::run(app, &self.public_url, async |operator| self.revoke(app, operator).await).await
     }
 
     async fn revoke(&self, app: &App, operator: &Operator) -> Result<(), Error> {
@@ -207,9 +202,7 @@ impl Revoke {
                 self.id,
                 super::grants::people(&grants),
             ));
-            if prompt::line(&app.printer, "Type yes: ", prompt::NO_TERMINAL)? != "yes" {
-                return Err(Error::Cancelled);
-            }
+            prompt::confirm(&app.printer)?;
         }
         // First, so that nobody can allow a client that was added here anything any more.
         server.clients().remove(&self.id).await?;

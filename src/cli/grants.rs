@@ -94,9 +94,8 @@ impl Command {
 
 impl List {
     async fn run(self, app: &App) -> Result<(), Error> {
-        let operator = Operator::open(app, &self.public_url).await?;
-        let grants = operator.server().all_grants().await.map_err(Error::from);
-        let mut grants = operator.close(grants).await?;
+        let list = async |operator: &Operator| Ok(operator.server().all_grants().await?);
+        let mut grants = Operator::run(app, &self.public_url, list).await?;
         retain(&mut grants, self.owner.as_deref(), self.client.as_deref());
         grants.sort_by_key(|grant| grant.created_at);
         let printer = &app.printer;
@@ -154,9 +153,7 @@ impl Revoke {
         if !self.yes {
             prompt::refuse_without_answer()?;
         }
-        let operator = Operator::open(app, &self.public_url).await?;
-        let outcome = self.revoke(app, &operator).await;
-        operator.close(outcome).await
+        Operator::run(app, &self.public_url, async |operator| self.revoke(app, operator).await).await
     }
 
     async fn revoke(&self, app: &App, operator: &Operator) -> Result<(), Error> {
@@ -169,9 +166,7 @@ impl Revoke {
         }
         if !self.yes {
             app.printer.print_err(format_args!("Revoke {}?", people(&grants)));
-            if prompt::line(&app.printer, "Type yes: ", prompt::NO_TERMINAL)? != "yes" {
-                return Err(Error::Cancelled);
-            }
+            prompt::confirm(&app.printer)?;
         }
         revoke(app, operator, &grants).await
     }

@@ -42,8 +42,20 @@ pub(super) struct Operator {
 }
 
 impl Operator {
-    /// Opens the records of the server at `url`; an error if there is no vault.
-    pub async fn open(app: &App, url: &PublicUrl) -> Result<Self, Error> {
+    /// Does `work` with the records of the server at `url`, opened for it and closed afterwards; an error if there is no
+    /// vault.
+    pub async fn run<T>(
+        app: &App,
+        url: &PublicUrl,
+        work: impl AsyncFnOnce(&Self) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let operator = Self::open(app, url).await?;
+        let outcome = work(&operator).await;
+        operator.accounts.close().await;
+        outcome
+    }
+
+    async fn open(app: &App, url: &PublicUrl) -> Result<Self, Error> {
         let origin = url.required()?.clone();
         let location = &app.settings.vault;
         if !location.exists() {
@@ -74,12 +86,6 @@ impl Operator {
 
     pub fn server(&self) -> &AuthorizationServer {
         self.hosted.authorization_server()
-    }
-
-    /// Closes what was opened, after `outcome`.
-    pub async fn close<T>(self, outcome: Result<T, Error>) -> Result<T, Error> {
-        self.accounts.close().await;
-        outcome
     }
 }
 

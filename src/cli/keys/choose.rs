@@ -106,14 +106,11 @@ pub(super) fn no_terminal() -> Error {
 
 /// Asks before `verb` is done to `key`, and a second time if API calls use the key.
 pub(super) fn confirm(printer: &Printer, verb: &str, consequence: &str, key: &Choice) -> Result<(), Error> {
-    let ask = |question: &str| prompt::line(printer, question, NO_TERMINAL);
     printer.print_err(format_args!("{verb} API key {}? {consequence}", key.shown(printer)));
-    if ask("Type yes: ")? != "yes" {
-        return Err(Error::Cancelled);
-    }
+    prompt::confirm(printer)?;
     if key.in_use {
         printer.print_err("This key is in use: hosts with this profile make their API calls with it.");
-        let answer = ask("Type the name or the id of the key to go on: ")?;
+        let answer = prompt::line(printer, "Type the name or the id of the key to go on: ", NO_TERMINAL)?;
         if answer.is_empty() || answer != key.id && answer != key.name.trim() {
             return Err(Error::Cancelled);
         }

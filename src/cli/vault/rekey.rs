@@ -71,8 +71,7 @@ fn confirm(app: &App) -> Result<(), Error> {
         "Every server that uses this vault must have been restarted with both keys, the new one first. Others will \
          stop working.",
     );
-    let answer = prompt::line(&app.printer, "Type yes: ", "there is no terminal to ask on")?;
-    if answer == "yes" { Ok(()) } else { Err(Error::Cancelled) }
+    prompt::confirm(&app.printer)
 }
 
 fn report(app: &App, outcome: &Rekeyed) -> Result<(), Error> {

@@ -23,25 +23,6 @@ use crate::secret::{ExposeSecret as _, SecretString};
 /// The base URL that BondMCP documents.
 pub const DEFAULT_BASE_URL: &str = "https://t9xbkyb7mg.us-east-1.awsapprunner.com/mcp";
 
-/// The environment variables that the program reads, each with its meaning; the documentation's table is made from it.
-pub const ENVIRONMENT: [(&str, &str); 12] = [
-    ("BONDMCP_BASE_URL", "The BondMCP API; `https`, or `http` on loopback"),
-    ("BONDMCP_PROFILE", "The local account: `default`, `work`, …"),
-    ("BONDMCP_DATA_DIR", "The directory of the vault and the audit log"),
-    ("BONDMCP_LOG", "`off`, `error`, `warn` (default), `info`, `debug` or `trace`, to stderr"),
-    ("BONDMCP_EMAIL", "With `BONDMCP_PASSWORD`: signs in when needed; never stored"),
-    ("BONDMCP_PASSWORD", "The password of `BONDMCP_EMAIL`; never stored"),
-    ("BONDMCP_API_KEY", "The key for API calls; never stored. It cannot manage keys"),
-    ("BONDMCP_VAULT", "`sqlite://PATH` or `postgres://…` instead of `vault.db` in the data directory"),
-    (
-        "BONDMCP_SEALING_KEY",
-        "The vault's encryption key: 32 bytes, base64 or hex; during `vault rekey` the new and the old one",
-    ),
-    ("BONDMCP_SEALING_KEY_FILE", "A file that holds the vault's encryption key"),
-    ("BONDMCP_HTTP_TOKEN", "The bearer token of `http`, 16 characters or more"),
-    ("BONDMCP_PUBLIC_URL", "The public URL of a hosted server, such as `https://bond.example.com`"),
-];
-
 /// Removes the variables of this program from the environment of another one: some of them hold secrets.
 pub fn remove_variables(command: &mut std::process::Command) {
     for (name, _) in std::env::vars_os() {

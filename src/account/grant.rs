@@ -130,12 +130,6 @@ impl Account {
         .await
     }
 
-    /// Whether the account is that of a complete grant.
-    pub async fn is_complete_grant(&self) -> Result<bool, Error> {
-        let memory = self.reread().await?;
-        Ok(memory.record.grant.as_ref().is_some_and(|grant| grant.phase == Phase::Complete))
-    }
-
     /// Whether the account has a session that can be used now or refreshed.
     pub async fn has_live_session(&self) -> Result<bool, Error> {
         let memory = self.reread().await?;

@@ -39,7 +39,7 @@ pub(super) struct Args {
     /// Only entries since then: a duration such as 30m, 2h or 7d, or a date or time such as 2026-01-31 (RFC 3339, UTC)
     #[arg(long, value_name = "WHEN", value_parser = since)]
     since: Option<Since>,
-    /// Go on and show entries as they are written, until Ctrl-C
+    /// Show new entries as they are written, until Ctrl-C
     #[arg(long)]
     follow: bool,
 }

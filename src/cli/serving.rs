@@ -50,7 +50,7 @@ pub(super) struct ServingArgs {
 pub(super) struct Prepared {
     pub accounts: Accounts,
     pub clock: Clock,
-    /// Of sign-in pages.
+    /// Options of the sign-in page.
     pub sign_in: Options,
     selection: Selection,
     limits: Limits,

@@ -39,7 +39,7 @@ pub(super) enum Failure {
     Missing(String),
     #[error("its program is not there: hosts take the whole command for the name of a file")]
     NoFile,
-    #[error("its program cannot be run: {0}")]
+    #[error("its program does not start: {0}")]
     NotRunnable(io::ErrorKind),
     #[error("its program starts and does not speak MCP")]
     NoMcp,

@@ -121,7 +121,7 @@ async fn revoking_asks_once_and_for_the_key_in_use_twice() {
     asked.exp_string("Type yes: ").unwrap();
     asked.send_line("yes").unwrap();
     asked.exp_string("This key is in use").unwrap();
-    asked.exp_string("to go on: ").unwrap();
+    asked.exp_string("to continue: ").unwrap();
     asked.send_line("yes").unwrap();
     assert!(asked.exp_eof().unwrap().contains("Cancelled."));
     assert_eq!(sandbox.live_keys(EMAIL).len(), 1);
@@ -129,7 +129,7 @@ async fn revoking_asks_once_and_for_the_key_in_use_twice() {
     let mut asked = terminal(&place, &["keys", "rotate", "ci"]);
     asked.exp_string("Type yes: ").unwrap();
     asked.send_line("yes").unwrap();
-    asked.exp_string("to go on: ").unwrap();
+    asked.exp_string("to continue: ").unwrap();
     asked.send_line("ci").unwrap();
     assert!(asked.exp_eof().unwrap().contains(&format!("replaces {id}")));
 

@@ -39,7 +39,7 @@ impl Host {
         let mut command: Command = person.command("stdio")?;
         command.args(["--log", "trace"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut server =
-            command.spawn().map_err(|error| Error::Failed(anyhow!("The server cannot be run: {error}.")))?;
+            command.spawn().map_err(|error| Error::Failed(anyhow!("The server did not start: {error}.")))?;
         let (Some(stdin), Some(stdout), Some(mut stderr)) =
             (server.stdin.take(), server.stdout.take(), server.stderr.take())
         else {

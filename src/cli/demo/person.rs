@@ -52,7 +52,7 @@ impl Person {
     /// Runs `verb` with the password on stdin.
     pub async fn run(&self, verb: &str) -> Result<(), Error> {
         self.printer.print_out(format_args!("  person  bondmcp-server {verb} {}", self.email));
-        let broken = |error: std::io::Error| Error::Failed(anyhow!("`{verb}` cannot be run: {error}."));
+        let broken = |error: std::io::Error| Error::Failed(anyhow!("`{verb}` failed: {error}."));
         let mut child = self
             .command(verb)?
             .args([&self.email, "--password-stdin"])

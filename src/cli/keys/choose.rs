@@ -110,7 +110,7 @@ pub(super) fn confirm(printer: &Printer, verb: &str, consequence: &str, key: &Ch
     prompt::confirm(printer)?;
     if key.in_use {
         printer.print_err("This key is in use: hosts with this profile make their API calls with it.");
-        let answer = prompt::line(printer, "Type the name or the id of the key to go on: ", NO_TERMINAL)?;
+        let answer = prompt::line(printer, "Type the name or the id of the key to continue: ", NO_TERMINAL)?;
         if answer.is_empty() || answer != key.id && answer != key.name.trim() {
             return Err(Error::Cancelled);
         }

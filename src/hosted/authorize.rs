@@ -18,6 +18,7 @@ use super::{
     audit::AuditedEvent,
     authorize_views::{self as views, Notice},
     browser::{Browser, with_cookie},
+    connections,
     consent::{ConsentForm, Destination},
     grants::AllowError,
     pending::{PendingAuthorization, State},
@@ -25,7 +26,7 @@ use super::{
 };
 use crate::{
     metrics,
-    oauth::{AuthorizationErrorCode, RequestError},
+    oauth::{AuthorizationErrorCode, MOST_GRANTS, RequestError},
     secret::{ExposeSecret as _, SecretString},
     vault,
 };
@@ -241,6 +242,10 @@ async fn decide(Shared(hosted): Shared<Hosted>, Path(id): Path<String>, request:
                     let state = match hosted.allow(&authorization, &browser, &person, consent).await {
                         Ok(grant) => State::Allowed { grant: grant.id },
                         Err(AllowError::SignedOut) => State::Asking,
+                        Err(AllowError::TooManyApps) => {
+                            hosted.step(&authorization, "too many apps").await;
+                            State::TooManyApps
+                        }
                         Err(AllowError::Failed(problem)) => State::Failed { problem },
                     };
                     hosted.finish(authorization, state).await
@@ -268,11 +273,11 @@ async fn change_account(
     changed.await.unwrap_or_else(|failure| hosted.failed(&failure))
 }
 
-/// Asks again after a failure.
+/// Asks again when no grant was made.
 async fn retry(Shared(hosted): Shared<Hosted>, Path(id): Path<String>, request: Request) -> Response {
     let again = async {
         let (mut authorization, _, _) = hosted.submitted(&id, request).await?;
-        if let State::Failed { .. } = authorization.pending.state {
+        if let State::Failed { .. } | State::TooManyApps = authorization.pending.state {
             authorization.set(State::Asking).await?;
         }
         Ok(see_other(&authorization.path()))
@@ -294,12 +299,15 @@ async fn done(Shared(hosted): Shared<Hosted>, Path(id): Path<String>, headers: H
                 Ok(Notice { reload_after: Some(1), reference, ..notice }.response(StatusCode::OK))
             }
             State::Failed { problem } => {
-                let notice = hosted.notice("The app was not connected", &problem);
-                let form_token = hosted.inner.browsers.form_token(&browser);
-                let action = format!("{}/retry", authorization.path());
-                let retry = Some((action, form_token.expose_secret()));
-                let notice = Notice { is_problem: true, retry, reference, ..notice };
-                Ok(notice.response(StatusCode::BAD_GATEWAY))
+                Ok(hosted.not_connected(&authorization, &browser, (StatusCode::BAD_GATEWAY, &problem), None))
+            }
+            State::TooManyApps => {
+                let text = format!(
+                    "You have connected {MOST_GRANTS} apps, and no more are possible. Disconnect one that you no longer \
+                     use, then try again here."
+                );
+                let connections = Some(connections::PATH);
+                Ok(hosted.not_connected(&authorization, &browser, (StatusCode::CONFLICT, &text), connections))
             }
             State::Denied => {
                 let denied = AuthorizationErrorCode::AccessDenied;
@@ -335,6 +343,22 @@ async fn done(Shared(hosted): Shared<Hosted>, Path(id): Path<String>, headers: H
 }
 
 impl Hosted {
+    /// Returns the page that says why no grant was made, with a button that tries again, and a link to the list of apps where
+    /// that helps.
+    fn not_connected(
+        &self,
+        authorization: &PendingAuthorization,
+        browser: &Browser,
+        (status, problem): (StatusCode, &str),
+        connections: Option<&str>,
+    ) -> Response {
+        let form_token = self.inner.browsers.form_token(browser);
+        let retry = Some((format!("{}/retry", authorization.path()), form_token.expose_secret()));
+        let reference = Some(authorization.reference());
+        let notice = self.notice("The app was not connected", problem);
+        Notice { is_problem: true, connections, retry, reference, ..notice }.response(status)
+    }
+
     /// Answers the client. An app of the device is opened by a page, as browsers leave the last page standing then.
     fn answer_client(&self, authorization: &PendingAuthorization, to: &Url) -> Response {
         if Destination::of(&authorization.pending.request).is_on_the_web() {

@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Path of the page.
-const PATH: &str = "/connections";
+pub(super) const PATH: &str = "/connections";
 
 /// Query of the page that says whose budget was saved, before the id of the grant.
 const SAVED: &str = "saved=";

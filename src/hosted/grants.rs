@@ -16,7 +16,7 @@ use crate::{
     bondmcp::wire::Permission,
     clock::Timestamp,
     error::UserFacingError,
-    oauth::{Acceptance, EndReason, Grant, Scope, Scopes},
+    oauth::{Acceptance, CreateGrantError, EndReason, Grant, Scope, Scopes},
     vault,
 };
 
@@ -28,8 +28,19 @@ const ACCEPTED_FOR: TimeDelta = TimeDelta::minutes(1);
 pub(super) enum AllowError {
     /// Nobody is signed in in the browser any more.
     SignedOut,
+    /// The person has as many apps as one can have.
+    TooManyApps,
     /// The words are for the person.
     Failed(String),
+}
+
+impl From<CreateGrantError> for AllowError {
+    fn from(error: CreateGrantError) -> Self {
+        match error {
+            CreateGrantError::TooMany => Self::TooManyApps,
+            CreateGrantError::Store(error) => unavailable(error),
+        }
+    }
 }
 
 impl Hosted {
@@ -42,14 +53,17 @@ impl Hosted {
         person: &Person,
         consent: Consent,
     ) -> Result<Grant, AllowError> {
+        let server = &self.inner.server;
+        // Asked before the session is taken, so that the person is still signed in, to disconnect an app.
+        if server.has_most_grants(&person.subject).await.map_err(unavailable)? {
+            return Err(AllowError::TooManyApps);
+        }
         let taken = self.inner.browsers.take_session(browser).await.map_err(unavailable)?;
         let Some((taken, session)) = taken.filter(|(taken, _)| taken.subject == person.subject) else {
             return Err(AllowError::SignedOut);
         };
         let request = &authorization.pending.request;
-        let server = &self.inner.server;
-        let grant =
-            server.create_grant(&taken.subject, request, consent.scopes).await.map_err(unavailable)?;
+        let grant = server.create_grant(&taken.subject, request, consent.scopes).await?;
         let account = self.inner.accounts.open(&grant.owner());
         let new = NewGrant {
             key_name: key_name(request, &grant.id, self.now().date_naive()),

@@ -31,7 +31,7 @@ pub use self::{
     trace::{Trace, TraceStep, Traces},
 };
 use crate::{
-    account::{Accounts, Usd},
+    account::{Accounts, PerOwner, Usd},
     config::PublicOrigin,
     oauth::{AuthorizationServer, Records},
     sign_in::{Demo, public::PublicPages},
@@ -64,6 +64,8 @@ struct Inner {
     browsers: Browsers,
     attempts: Attempts,
     traces: Traces,
+    /// Held while the keys of a person that wait for that are revoked.
+    settling: PerOwner<tokio::sync::Mutex<()>>,
 }
 
 impl Hosted {
@@ -76,9 +78,9 @@ impl Hosted {
         let browsers = Browsers::new(records.clone(), sign_in_pages.clone());
         let attempts = Attempts::new(records.clone(), server.clock().clone());
         let traces = Traces::new(records.clone(), server.clock().clone());
-        Self {
-            inner: Arc::new(Inner { settings, server, accounts, sign_in_pages, browsers, attempts, traces }),
-        }
+        let settling = PerOwner::default();
+        let inner = Inner { settings, server, accounts, sign_in_pages, browsers, attempts, traces, settling };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Returns the sign-in pages, which the MCP server sends owners to as well.

@@ -54,6 +54,8 @@ pub enum State {
     Failed {
         problem: String,
     },
+    /// The grant was not made, since the person has as many as one can have.
+    TooManyApps,
     /// The grant is made; the client has no code yet.
     Allowed {
         grant: GrantId,

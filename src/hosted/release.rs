@@ -2,13 +2,14 @@
 //! nothing is left of it. Revoking needs a session of the person; without one, the key waits in a record of the person
 //! for the next session. A sweep finds what was interrupted.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use tokio::sync::Mutex;
 use tracing::Instrument as _;
 
 use super::{Hosted, browser::Browser};
 use crate::{
-    account::{self, Leftovers},
+    account::{self, Leftovers, Owner},
     oauth::{Grant, Next, Subject},
     secret::{self, ExposeSecret as _},
     vault::{self, RecordId, RecordKind},
@@ -103,10 +104,15 @@ impl Hosted {
 
     /// Revokes the keys of the person that wait for that, with the session of any grant that has one.
     async fn settle(&self, subject: &Subject) -> Result<(), Error> {
-        let Some(waiting) = self.revocations(subject).await? else { return Ok(()) };
+        if self.revocations(subject).await?.is_none() {
+            return Ok(());
+        }
         for grant in self.inner.server.grants_of(subject).await? {
             let account = self.inner.accounts.open(&grant.owner());
             if account.has_live_session().await? {
+                let turn = self.settling(subject);
+                let _turn = turn.lock().await;
+                let Some(waiting) = self.revocations(subject).await? else { return Ok(()) };
                 let (done, outcome) = account.revoke_leftovers(waiting).await?;
                 self.remove_revocations(subject, &done).await?;
                 return Ok(outcome?);
@@ -128,10 +134,18 @@ impl Hosted {
 
     async fn settle_in(&self, browser: &Browser) -> Result<(), Error> {
         let Some((subject, session)) = self.inner.browsers.session(browser).await? else { return Ok(()) };
+        let turn = self.settling(&subject);
+        // Whoever has the turn does the same.
+        let Ok(_turn) = turn.try_lock() else { return Ok(()) };
         let Some(waiting) = self.revocations(&subject).await? else { return Ok(()) };
         let (done, outcome) = self.inner.accounts.authenticator().revoke_leftovers(&session, &waiting).await;
         self.remove_revocations(&subject, &done).await?;
         Ok(outcome?)
+    }
+
+    /// What is held while the keys of the person are revoked, so that no key is at once revoked twice.
+    fn settling(&self, subject: &Subject) -> Arc<Mutex<()>> {
+        self.inner.settling.get_or_open(&Owner::Subject(subject.as_str().to_owned()), Mutex::default)
     }
 
     async fn revocations(&self, subject: &Subject) -> Result<Option<Leftovers>, vault::Error> {

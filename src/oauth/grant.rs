@@ -17,6 +17,9 @@ use crate::{
 const GRANT: RecordKind = RecordKind::new("grant");
 const PERSON: RecordKind = RecordKind::new("person");
 
+/// Most grants of a person, those that have ended and are not forgotten yet included: a page may read each of them.
+pub const MOST_GRANTS: usize = 100;
+
 /// How long the record of a person without grants is kept. Were it deleted, its versions would begin anew, and a late change
 /// by another replica would hit the next one.
 const EMPTIED_FOR: Duration = Duration::from_hours(1);
@@ -68,6 +71,15 @@ pub enum EndReason {
     Expired,
     /// BondMCP no longer accepts the key or the account.
     Refused,
+}
+
+/// Why a grant is not made.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateGrantError {
+    #[error("the person has as many grants as one can have")]
+    TooMany,
+    #[error(transparent)]
+    Store(#[from] vault::Error),
 }
 
 impl EndReason {
@@ -138,6 +150,12 @@ struct Person {
     grants: Vec<GrantId>,
 }
 
+impl Person {
+    fn has_most_grants(&self) -> bool {
+        self.grants.len() >= MOST_GRANTS
+    }
+}
+
 impl AuthorizationServer {
     /// Returns the subject of a BondMCP user: half of an HMAC-SHA-256 (RFC 2104, section 5) whose random key is in the
     /// vault.
@@ -147,7 +165,13 @@ impl AuthorizationServer {
         Subject(format!("{:032x}", u128::from_be_bytes(array::from_fn(|index| hash[index]))))
     }
 
-    /// Stores a new grant. `scopes` are those that the person agreed to.
+    /// Whether the person has as many grants as one can have.
+    pub async fn has_most_grants(&self, subject: &Subject) -> Result<bool, vault::Error> {
+        let person = self.records().read::<Person>(PERSON, subject.as_str()).await?;
+        Ok(person.is_some_and(|person| person.value.has_most_grants()))
+    }
+
+    /// Stores a new grant, unless the person has too many. `scopes` are those that the person agreed to.
     ///
     /// The list of the person's grants is written first, so that a crash leaves an id without a grant there, which does
     /// no harm, and never a grant that the person does not see.
@@ -156,7 +180,7 @@ impl AuthorizationServer {
         subject: &Subject,
         request: &AuthorizationRequest,
         scopes: Scopes,
-    ) -> Result<Grant, vault::Error> {
+    ) -> Result<Grant, CreateGrantError> {
         let grant = Grant {
             id: GrantId(Uuid::new_v4().simple().to_string()),
             subject: subject.clone(),
@@ -172,10 +196,15 @@ impl AuthorizationServer {
         let records = self.records();
         let add = |person: Option<Person>| {
             let mut person = person.unwrap_or_default();
+            if person.has_most_grants() {
+                return (Next::Keep, false);
+            }
             person.grants.push(grant.id.clone());
-            (Next::Write(person, None), ())
+            (Next::Write(person, None), true)
         };
-        records.change(PERSON, subject.as_str(), add).await?;
+        if !records.change(PERSON, subject.as_str(), add).await? {
+            return Err(CreateGrantError::TooMany);
+        }
         records.write(GRANT, grant.id.as_str(), None, &grant, None).await?;
         Ok(grant)
     }

@@ -11,7 +11,7 @@ use bondmcp_server::{
     account::{Error, NewGrant, Owner, Usd},
     bondmcp::wire::{CreateApiKey, Permission},
     clock::Clock,
-    oauth::{Acceptance, EndReason, Grant},
+    oauth::{Acceptance, EndReason, Grant, MOST_GRANTS, Scopes},
     sandbox::{Fault, Plan},
 };
 use chrono::{TimeDelta, Utc};
@@ -748,4 +748,67 @@ async fn a_key_that_could_not_be_revoked_is_when_the_person_connects_again() {
     let keys = server.sandbox.live_keys(EMAIL);
     assert_eq!(keys.len(), 1);
     assert_ne!(keys[0].0, old);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_too_many_apps_is_sent_to_disconnect_one_and_no_key_is_made() {
+    let server = HostedServer::start().await;
+    let asked = authorization(&server).await;
+    let browser = Browser::new(&[&server]);
+    let (page, form) = browser.consent(&asked).await;
+    let request = server.server.authorization_request(&asked.query()).await.unwrap();
+    let authenticator = server.accounts.authenticator();
+    let ada = within(authenticator.with_password(EMAIL, server.place.password.clone())).await.unwrap();
+    let subject = server.server.subject(ada.user_id().unwrap());
+    for _ in 0..MOST_GRANTS {
+        server.server.create_grant(&subject, &request, Scopes::all()).await.unwrap();
+    }
+    let done = location(&browser.decide(&page, &form, "allow").await);
+    let refused = browser.get(&done).await;
+    assert_eq!(refused.status(), 409);
+    let refused = text(refused).await;
+    assert!(refused.contains(r#"<a href="/connections">"#), "{refused}");
+    assert_eq!(server.sandbox.count(CREATE), 0);
+
+    // The person is still signed in, and goes on here.
+    assert_eq!(browser.get("/connections").await.status(), 200);
+    let ended = server.server.end_grant(&grants(&server).await[0].id, EndReason::Person).await.unwrap();
+    within(server.hosted.ended(&ended.unwrap())).await;
+    let fields = [("form_token", &*form_token(&refused))];
+    assert_eq!(location(&browser.post(&format!("{page}/retry"), &fields).await), page);
+    let form = Form::of(text(browser.get(&page).await).await);
+    let done = location(&browser.decide(&page, &form, "allow").await);
+    assert_eq!(browser.get(&done).await.status(), 302);
+    assert_eq!(keys(&server).len(), 1);
+}
+
+/// A page that is reloaded, while BondMCP takes its time.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keys_that_wait_for_a_person_are_revoked_once_however_often_the_page_is_loaded() {
+    let server = HostedServer::start().await;
+    let asked = authorization(&server).await;
+    let first = Browser::new(&[&server]).allow(&asked).await;
+    assert_eq!(server.redeem(&asked, &parameter(&first, "code")).await.0, 200);
+    server.sandbox.expire_tokens();
+    let grant =
+        server.server.end_grant(&grants(&server).await[0].id, EndReason::Person).await.unwrap().unwrap();
+    server.hosted.release(&grant).await;
+
+    let before = server.sandbox.count(REVOKE);
+    server.sandbox.faults().always(REVOKE, Fault::Hold);
+    let browser = Browser::new(&[&server]);
+    browser.consent(&asked).await;
+    within(server.sandbox.faults().arrived(REVOKE, before + 1)).await;
+    for _ in 0..10 {
+        assert_eq!(browser.get("/connections").await.status(), 200);
+    }
+    assert_eq!(server.sandbox.count(REVOKE), before + 1);
+    server.sandbox.faults().clear();
+    server.sandbox.faults().release();
+    let revoked = async {
+        while !keys(&server).is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(revoked).await;
 }

@@ -70,6 +70,35 @@ async fn grants_that_are_made_at_once_are_all_listed() {
     }
 }
 
+/// Each is read for the pages that list them, and has an API key.
+#[tokio::test]
+async fn a_person_has_so_many_grants_and_no_more() {
+    let hosting = Hosting::new().await;
+    let replica = hosting.replica().await;
+    let request = hosting.request(&[]).await;
+    let subject = hosting.server.subject("user");
+    for _ in 1..MOST_GRANTS {
+        hosting.server.create_grant(&subject, &request, Scopes::all()).await.unwrap();
+    }
+    assert!(!replica.has_most_grants(&subject).await.unwrap());
+    // The last place is taken once.
+    let (one, two) = tokio::join!(
+        hosting.server.create_grant(&subject, &request, Scopes::all()),
+        replica.create_grant(&subject, &request, Scopes::all()),
+    );
+    let (made, refused) = if one.is_ok() { (one, two) } else { (two, one) };
+    assert!(matches!(refused, Err(CreateGrantError::TooMany)), "{refused:?}");
+    assert!(replica.has_most_grants(&subject).await.unwrap());
+    assert_eq!(replica.all_grants().await.unwrap().len(), MOST_GRANTS);
+    let somebody_else = hosting.server.subject("somebody else");
+    hosting.server.create_grant(&somebody_else, &request, Scopes::all()).await.unwrap();
+
+    // Whoever ends one can make another.
+    let ended = replica.end_grant(&made.unwrap().id, EndReason::Person).await.unwrap().unwrap();
+    replica.forget_grant(&ended).await.unwrap();
+    hosting.server.create_grant(&subject, &request, Scopes::all()).await.unwrap();
+}
+
 #[tokio::test]
 async fn grants_end_that_nobody_can_use_any_more() {
     let hosting = Hosting::new().await;

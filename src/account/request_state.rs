@@ -17,9 +17,6 @@ const PURPOSE: &[u8] = b"request state";
 /// What a used request state is in the vault.
 const KIND: RecordKind = RecordKind::new("request-state");
 
-/// How long the vault remembers, by the database's clock, that a state was used: much longer than any process accepts it.
-const KEPT: Duration = Duration::from_hours(24);
-
 /// Largest difference between the clocks of two processes that use one vault.
 const MAX_CLOCK_SKEW: Duration = Duration::from_hours(1);
 
@@ -36,18 +33,46 @@ impl Account {
     }
 
     /// Whether a request state that some process sealed at `sealed_at`, by its own clock, still counts. It does for `lifetime` at
-    /// least. Where clocks differ it may do so for longer; it is used once all the same.
+    /// least; where clocks differ, for up to twice their largest difference longer.
     #[must_use]
     pub fn is_request_state_current(&self, sealed_at: Timestamp, lifetime: Duration) -> bool {
-        let now = self.now();
-        now < sealed_at + lifetime + MAX_CLOCK_SKEW && sealed_at <= now + MAX_CLOCK_SKEW
+        is_current(sealed_at, lifetime, self.now())
     }
 
-    /// Uses the state of `round`; `false` if it was used before.
-    pub async fn use_request_state(&self, round: Uuid) -> Result<bool, Error> {
+    /// Uses the state of `round`, which counts for `lifetime`; `false` if it was used before.
+    pub async fn use_request_state(&self, round: Uuid, lifetime: Duration) -> Result<bool, Error> {
         let store = &self.inner.store;
         // The round is random, and its state is bound to the owner.
         let id = RecordId { owner: round.to_string(), ..store.id_of(KIND) };
-        Ok(store.vault().await?.insert_once(&id, KEPT).await?)
+        Ok(store.vault().await?.insert_once(&id, kept(lifetime)).await?)
+    }
+}
+
+/// Whether a state counts at `now`, by the clock of the process that opens it.
+fn is_current(sealed_at: Timestamp, lifetime: Duration, now: Timestamp) -> bool {
+    now < sealed_at + lifetime + MAX_CLOCK_SKEW && sealed_at <= now + MAX_CLOCK_SKEW
+}
+
+/// How long the vault remembers, by the database's clock, that a state was used: as long as any process may accept it, and
+/// no longer, since each use is a record.
+fn kept(lifetime: Duration) -> Duration {
+    lifetime + 2 * MAX_CLOCK_SKEW
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_use_is_remembered_as_long_as_any_process_may_accept_its_state() {
+        let (lifetime, opened) = (Duration::from_mins(10), Timestamp::UNIX_EPOCH);
+        let longest = (-60..=60).map(|ahead| {
+            // By the clock of the process that has sealed it, which differs from the one of the process that opens it.
+            let sealed_at = opened + chrono::TimeDelta::minutes(ahead);
+            let accepted = (0..24 * 60).map(Duration::from_mins);
+            accepted.filter(|after| is_current(sealed_at, lifetime, opened + *after)).max()
+        });
+        let longest = longest.max().flatten().unwrap();
+        assert_eq!(kept(lifetime), longest + Duration::from_mins(1));
     }
 }

@@ -141,7 +141,7 @@ impl RequestStates {
         let State { asked, round, sealed_at } = open(account, state, &bound_to(account, request)).await?;
         // The state is used up last, so that what somebody else has sent uses up nothing.
         if account.is_request_state_current(sealed_at, self.lifetime)
-            && account.use_request_state(round).await?
+            && account.use_request_state(round, self.lifetime).await?
         {
             Ok(asked)
         } else {

@@ -42,6 +42,18 @@ impl OAuthError {
         Self::bad_request("invalid_grant", description)
     }
 
+    /// There are more requests than are answered.
+    #[must_use]
+    pub fn too_many_requests(wait: Duration) -> Self {
+        Self {
+            status: 429,
+            code: "temporarily_unavailable",
+            description: "There are too many requests. Try again in a second.",
+            retry_after: Some(wait),
+            ended: None,
+        }
+    }
+
     /// Trouble that passes. A host that got `invalid_grant` instead would sign the person out.
     #[must_use]
     pub fn temporarily_unavailable() -> Self {

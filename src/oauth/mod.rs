@@ -14,6 +14,7 @@ mod form;
 mod grant;
 mod grant_states;
 mod metadata;
+mod refresh_limit;
 mod refresh_token;
 mod revocation;
 mod scope;
@@ -41,8 +42,8 @@ pub use self::{
     token_request::{Acceptance, TokenResponse},
 };
 use self::{
-    grant_states::GrantStates, server_keys::ServerKeys, signing_keys::SigningKeys,
-    verified_tokens::VerifiedTokens,
+    grant_states::GrantStates, refresh_limit::RefreshLimit, server_keys::ServerKeys,
+    signing_keys::SigningKeys, verified_tokens::VerifiedTokens,
 };
 pub use crate::vault::{Next, Records, Versioned};
 use crate::{
@@ -97,6 +98,7 @@ struct Inner {
     signing_keys: SigningKeys,
     grant_states: GrantStates,
     verified_tokens: VerifiedTokens,
+    refresh_limit: RefreshLimit,
     clock: Clock,
 }
 
@@ -124,6 +126,7 @@ impl AuthorizationServer {
             signing_keys,
             grant_states,
             verified_tokens,
+            refresh_limit: RefreshLimit::new(),
             clock,
         };
         Ok(Self { inner: Arc::new(inner) })

@@ -64,6 +64,10 @@ impl AuthorizationServer {
         accepted: impl Fn(Grant) -> Accepted,
     ) -> Result<TokenResponse, OAuthError> {
         let form = Form::parse(form)?;
+        // To authenticate a client may store a record. A refresh is counted only once its client is known.
+        if let Some(token) = self.refresh_token(&form) {
+            self.inner.refresh_limit.check(&token.grant, self.inner.clock.now())?;
+        }
         // Anybody can name a document. It is fetched only for whoever has a code or a token of that client.
         if let Some(claimed) = self.clients().named_document(authorization, form.parameters())?
             && !self.has_issued_to(&claimed, &form).await?
@@ -87,14 +91,18 @@ impl AuthorizationServer {
 
     /// Whether the refresh token or the code of a request was issued to the client, which is not authenticated yet.
     async fn has_issued_to(&self, claimed: &str, form: &Form) -> Result<bool, OAuthError> {
-        let token = form.get("refresh_token");
-        if let Some(token) = token.and_then(|token| RefreshToken::parse(&self.inner.server_keys, token)) {
+        if let Some(token) = self.refresh_token(form) {
             return Ok(self.grant(&token.grant).await?.is_some_and(|grant| grant.is_live_for(claimed)));
         }
         match form.get("code") {
             Some(code) => self.is_code_of(claimed, code).await,
             None => Ok(false),
         }
+    }
+
+    /// Returns the refresh token of a request, if it is one of this server.
+    fn refresh_token(&self, form: &Form) -> Option<RefreshToken> {
+        RefreshToken::parse(&self.inner.server_keys, form.get("refresh_token")?)
     }
 
     /// The code is used up last: until then, a client that meets trouble can send it again.
@@ -117,16 +125,17 @@ impl AuthorizationServer {
         form: &Form,
         accepted: impl Fn(Grant) -> Accepted,
     ) -> Result<TokenResponse, OAuthError> {
-        let text =
-            form.get("refresh_token").ok_or(OAuthError::invalid_request("refresh_token is missing."))?;
-        let token = RefreshToken::parse(&self.inner.server_keys, text);
-        let token = token.ok_or(OAuthError::invalid_grant(UNKNOWN))?;
+        if form.get("refresh_token").is_none() {
+            return Err(OAuthError::invalid_request("refresh_token is missing."));
+        }
+        let token = self.refresh_token(form).ok_or(OAuthError::invalid_grant(UNKNOWN))?;
         let grant = self.grant(&token.grant).await?.filter(|grant| grant.ended.is_none());
         let grant = grant.ok_or(OAuthError::invalid_grant(UNKNOWN))?;
         if grant.client_id != client.id {
             return Err(OAuthError::invalid_grant("The refresh token was issued to another client."));
         }
         let scopes = narrowed(&grant, form)?;
+        self.inner.refresh_limit.take(&grant.id, self.inner.clock.now())?;
         // First without a change, so that nothing has happened where BondMCP cannot be asked.
         self.present(&grant, &token, false).await?;
         match accepted(grant.clone()).await {

@@ -20,8 +20,8 @@ const ALGORITHMS: [Algorithm; 4] = [Algorithm::RS256, Algorithm::PS256, Algorith
 /// Largest id of an assertion, in bytes: it is stored.
 const MAX_ID_BYTES: usize = 256;
 
-/// Longest time that an assertion may still be valid.
-const LONGEST_VALIDITY: Duration = Duration::from_hours(1);
+/// Longest time for which an assertion is accepted, as its id is kept for so long. A client makes one for each request.
+const LONGEST_VALIDITY: Duration = Duration::from_mins(5);
 
 /// Largest difference between the client's clock and ours.
 const LEEWAY: Duration = Duration::from_mins(1);
@@ -106,16 +106,19 @@ impl<'a> Assertion<'a> {
 
 impl Claims {
     fn check(self, client_id: &str, audiences: &[&str], now: Timestamp) -> Option<Verified> {
-        let (leeway, now) = (LEEWAY.as_secs().cast_signed(), now.timestamp());
+        let (leeway, longest) = (LEEWAY.as_secs().cast_signed(), LONGEST_VALIDITY.as_secs().cast_signed());
+        let now = now.timestamp();
         let has_begun = |time: Option<i64>| time.is_none_or(|time| time <= now.saturating_add(leeway));
-        let remaining = self.exp.saturating_add(leeway).saturating_sub(now);
+        // One that says when it was made may say that it is valid for longer, and is not accepted for longer.
+        let expires = self.iat.map_or(self.exp, |iat| self.exp.min(iat.saturating_add(longest)));
+        let remaining = expires.saturating_add(leeway).saturating_sub(now);
         let is_valid = self.iss == client_id
             && self.sub == client_id
             && self.aud.is_only(audiences)
             && has_begun(self.nbf)
             && has_begun(self.iat)
             && remaining > 0
-            && remaining <= LONGEST_VALIDITY.as_secs().cast_signed() + 2 * leeway
+            && remaining <= longest + 2 * leeway
             && (1..=MAX_ID_BYTES).contains(&self.jti.len());
         let remaining = Duration::from_secs(remaining.try_into().ok()?);
         is_valid.then_some(Verified { id: self.jti, remaining })

@@ -120,3 +120,30 @@ async fn a_token_ends_with_its_family_however_often_it_is_used() {
     let expired = hosting.renew(tokens.refresh()).await.unwrap_err();
     assert_eq!((expired.code, expired.ended), ("invalid_grant", Some(grant.id)));
 }
+
+#[tokio::test]
+async fn a_grant_is_refreshed_so_often_and_no_more() {
+    let hosting = Hosting::new().await;
+    let ((tokens, grant), (others, _)) = (hosting.tokens().await, hosting.tokens().await);
+    // Somebody else's requests do not count.
+    let other_client = register(&hosting.server, REDIRECT_URI);
+    for _ in 0..60 {
+        let form = hosting.renewal(tokens.refresh(), &[("client_id", &other_client)]);
+        assert_eq!(hosting.server.ask(&form).await.unwrap_err().code, "invalid_grant");
+    }
+    for _ in 0..60 {
+        hosting.renew(tokens.refresh()).await.unwrap();
+    }
+    let refusal = hosting.renew(tokens.refresh()).await.unwrap_err();
+    assert_eq!((refusal.status, refusal.code, refusal.ended), (429, "temporarily_unavailable", None));
+    assert_eq!(refusal.retry_after, Some(std::time::Duration::from_secs(1)));
+    // Before the client is authenticated, which may store a record.
+    let unknown = hosting.renewal(tokens.refresh(), &[("client_id", "unknown")]);
+    assert_eq!(hosting.server.ask(&unknown).await.unwrap_err().status, 429);
+    hosting.renew(others.refresh()).await.unwrap();
+
+    hosting.wait(TimeDelta::seconds(1));
+    let renewed = hosting.renew(tokens.refresh()).await.unwrap();
+    assert_eq!(hosting.renew(tokens.refresh()).await.unwrap_err().status, 429);
+    assert_eq!(hosting.server.verify(&renewed.access_token).await.unwrap().grant, grant.id);
+}

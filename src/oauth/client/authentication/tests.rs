@@ -133,6 +133,18 @@ async fn an_assertion_is_accepted_once_by_all_replicas() {
     assert_eq!(sent.iter().filter(|sent| sent.is_ok()).count(), 1);
 }
 
+/// Its id is kept for twelve minutes at most.
+#[tokio::test]
+async fn an_assertion_that_is_valid_for_long_is_not_accepted_for_long() {
+    let signer = Signer::new(Algorithm::ES256).await;
+    let now = signer.world.clock.now().timestamp();
+    let assertion = signer.key.sign(&signer.claims_with("exp", json!(now + 3600)));
+    signer.world.clock.advance(TimeDelta::seconds(360));
+    assert!(signer.is_refused(&assertion).await);
+    signer.world.clock.advance(TimeDelta::seconds(-1));
+    assert!(signer.send(&assertion).await.is_ok());
+}
+
 #[tokio::test]
 async fn what_is_refused_does_not_use_up_an_id() {
     let signer = Signer::new(Algorithm::ES256).await;
@@ -159,22 +171,28 @@ async fn an_assertion_with_wrong_claims_is_refused() {
         ("iss", json!("https://evil.test/client.json")),
         ("iss", Value::Null),
         ("exp", json!(now - 61)),
-        ("exp", json!(now + 3600 + 121)),
-        ("exp", json!(i64::MAX)),
         ("exp", json!(i64::MIN)),
         ("exp", json!("soon")),
         ("exp", Value::Null),
         ("nbf", json!(now + 61)),
         ("iat", json!(now + 61)),
+        ("iat", json!(now - 361)),
+        ("iat", json!(i64::MIN)),
         ("jti", json!("")),
         ("jti", Value::Null),
     ] {
         let assertion = signer.key.sign(&signer.claims_with(name, value.clone()));
         assert!(signer.is_refused(&assertion).await, "{name} {value}");
     }
-    for (name, value) in [("exp", now - 59), ("exp", now + 3600), ("nbf", now + 59), ("iat", now - 86400)] {
+    for (name, value) in [("exp", now - 59), ("exp", i64::MAX), ("nbf", now + 59), ("iat", now - 359)] {
         let assertion = signer.key.sign(&signer.claims_with(name, json!(value)));
         assert!(signer.send(&assertion).await.is_ok(), "{name} {}", value - now);
+    }
+    // Without the time at which it was made, its end is soon.
+    for (after, is_accepted) in [(360, true), (361, false), (i64::MAX - now, false)] {
+        let mut claims = signer.claims_with("exp", json!(now + after));
+        claims["iat"] = Value::Null;
+        assert_eq!(signer.send(&signer.key.sign(&claims)).await.is_ok(), is_accepted, "{after}");
     }
     // Of another client than the request names.
     let assertion = signer.key.sign(&signer.claims_with("sub", json!("https://evil.test/client.json")));

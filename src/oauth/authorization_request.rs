@@ -13,6 +13,7 @@ use crate::{secret::ExposeSecret as _, vault};
 /// A sound authorization request.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct AuthorizationRequest {
+    /// Without its redirect URIs: they are checked, and a request is stored at each of its steps.
     pub client: Client,
     /// One of the client's redirect URIs, as the request has it.
     pub redirect_uri: String,
@@ -70,6 +71,7 @@ impl AuthorizationServer {
         let checked = self.checked(&query).and_then(|checked| Ok((checked, state.clone()?)));
         let ((scopes, code_challenge), state) = checked.map_err(to_client)?;
         let reference = new_reference();
+        let client = Client { redirect_uris: Vec::new(), ..client };
         Ok(AuthorizationRequest { client, redirect_uri, state, scopes, code_challenge, reference })
     }
 

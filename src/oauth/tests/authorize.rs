@@ -29,6 +29,7 @@ async fn a_sound_request_is_read() {
     let request =
         hosting.request(&[("prompt", "consent"), ("nonce", "x"), ("response_mode", "fragment")]).await;
     assert_eq!(request.client.id, hosting.client);
+    assert!(request.client.redirect_uris.is_empty(), "they would be stored at each step");
     assert_eq!((&*request.redirect_uri, &*request.code_challenge), (REDIRECT_URI, CHALLENGE));
     assert_eq!(request.state.as_deref(), Some("a state & more"));
     assert_eq!(request.redirect_host(), "host.example");

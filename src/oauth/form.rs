@@ -30,10 +30,6 @@ impl Form {
         Ok(Self(parameters))
     }
 
-    pub fn parameters(&self) -> &[(String, SecretString)] {
-        &self.0
-    }
-
     pub fn get(&self, name: &str) -> Option<&SecretString> {
         self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value)
     }
@@ -58,7 +54,6 @@ mod tests {
         let form = Form::parse(b"code=a%2Bb+c&empty=&empty=&resource=x&resource=y").unwrap();
         assert_eq!(form.get("code").unwrap().expose_secret(), "a+b c");
         assert!(form.get("empty").is_none() && form.get("other").is_none());
-        assert_eq!(form.parameters().len(), 3);
         assert!(!format!("{form:?}").contains("a+b"));
         assert_eq!(Form::parse(b"code=a&code=a").unwrap_err().code, "invalid_request");
     }

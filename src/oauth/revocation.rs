@@ -21,12 +21,12 @@ impl AuthorizationServer {
             None => None,
         };
         // Anybody can name a document. It is fetched only for whoever has a token of that client.
-        if let Some(claimed) = self.clients().named_document(authorization, form.parameters())?
+        if let Some(claimed) = self.clients().named_document(authorization, &form)?
             && !grant.as_ref().is_some_and(|grant| grant.is_live_for(&claimed))
         {
             return Ok(None);
         }
-        let client = self.clients().authenticate(authorization, form.parameters()).await?;
+        let client = self.clients().authenticate(authorization, &form).await?;
         match grant {
             Some(grant) if grant.client_id == client.id => {
                 Ok(self.end_grant(&grant.id, EndReason::Client).await?)

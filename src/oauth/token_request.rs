@@ -69,14 +69,14 @@ impl AuthorizationServer {
             self.inner.refresh_limit.check(&token.grant, self.inner.clock.now())?;
         }
         // Anybody can name a document. It is fetched only for whoever has a code or a token of that client.
-        if let Some(claimed) = self.clients().named_document(authorization, form.parameters())?
+        if let Some(claimed) = self.clients().named_document(authorization, &form)?
             && !self.has_issued_to(&claimed, &form).await?
         {
             return Err(OAuthError::invalid_grant(
                 "The code or the refresh token is unknown or has expired, or is another client's.",
             ));
         }
-        let client = self.clients().authenticate(authorization, form.parameters()).await?;
+        let client = self.clients().authenticate(authorization, &form).await?;
         form.check_resource(self.endpoints())?;
         match form.get("grant_type").map(ExposeSecret::expose_secret) {
             Some("authorization_code") => self.redeem(&client, &form).await,

@@ -14,7 +14,7 @@ use super::{
     registered::SecretHash,
 };
 use crate::{
-    oauth::OAuthError,
+    oauth::{OAuthError, form::Form},
     secret::{ExposeSecret as _, SecretString},
     vault::RecordKind,
 };
@@ -39,13 +39,8 @@ enum Proof<'a> {
 }
 
 impl Clients {
-    /// Authenticates the client of a request to `/token` or `/revoke` (RFC 6749, section 2.3; RFC 7523). `form` are the
-    /// decoded parameters.
-    pub async fn authenticate(
-        &self,
-        authorization: Option<&str>,
-        form: &[(String, SecretString)],
-    ) -> Result<Client, OAuthError> {
+    /// Authenticates the client of a request to `/token` or `/revoke` (RFC 6749, section 2.3; RFC 7523).
+    pub async fn authenticate(&self, authorization: Option<&str>, form: &Form) -> Result<Client, OAuthError> {
         let Credentials { client_id, proof } = Credentials::of(authorization, form)?;
         let suffices = |document: &ClientDocument| match &proof {
             Proof::Assertion(assertion) => document.is_enough_for(assertion),
@@ -75,7 +70,7 @@ impl Clients {
     pub fn named_document(
         &self,
         authorization: Option<&str>,
-        form: &[(String, SecretString)],
+        form: &Form,
     ) -> Result<Option<String>, OAuthError> {
         let client_id = Credentials::of(authorization, form)?.client_id;
         Ok(client_id.starts_with("https:").then_some(client_id))
@@ -108,10 +103,10 @@ impl Clients {
 }
 
 impl<'a> Credentials<'a> {
-    fn of(authorization: Option<&str>, form: &'a [(String, SecretString)]) -> Result<Self, OAuthError> {
+    fn of(authorization: Option<&str>, form: &'a Form) -> Result<Self, OAuthError> {
         let (basic_id, basic_secret) = authorization.and_then(basic).transpose()?.unzip();
-        let form_id = parameter(form, "client_id")?.map(|id| id.expose_secret().to_owned());
-        let proofs = (basic_secret.flatten(), parameter(form, "client_secret")?, assertion(form)?);
+        let form_id = form.get("client_id").map(|id| id.expose_secret().to_owned());
+        let proofs = (basic_secret.flatten(), form.get("client_secret"), assertion(form)?);
         let proof = match proofs {
             (None, None, None) => Proof::None,
             (Some(secret), None, None) => Proof::Secret(secret),
@@ -135,10 +130,9 @@ impl<'a> Credentials<'a> {
 }
 
 /// Returns the assertion of the request (RFC 7521, section 4.2).
-fn assertion(form: &[(String, SecretString)]) -> Result<Option<Assertion<'_>>, OAuthError> {
-    let (jwt, kind) = (parameter(form, "client_assertion")?, parameter(form, "client_assertion_type")?);
-    let Some(jwt) = jwt else { return Ok(None) };
-    if kind.is_none_or(|kind| kind.expose_secret() != assertion::TYPE) {
+fn assertion(form: &Form) -> Result<Option<Assertion<'_>>, OAuthError> {
+    let Some(jwt) = form.get("client_assertion") else { return Ok(None) };
+    if form.get("client_assertion_type").is_none_or(|kind| kind.expose_secret() != assertion::TYPE) {
         return Err(failed());
     }
     Assertion::read(jwt).map(Some).ok_or_else(failed)
@@ -166,19 +160,6 @@ fn basic_credentials(encoded: &str) -> Option<(String, Option<SecretString>)> {
 fn form_decoded(text: &str) -> Option<Zeroizing<String>> {
     let spaced = Zeroizing::new(text.replace('+', " "));
     Some(Zeroizing::new(percent_decode_str(&spaced).decode_utf8().ok()?.into_owned()))
-}
-
-/// Returns a parameter, which may be there once; an empty one counts as absent (RFC 6749, section 3.2).
-fn parameter<'a>(
-    form: &'a [(String, SecretString)],
-    name: &str,
-) -> Result<Option<&'a SecretString>, OAuthError> {
-    let mut values = form.iter().filter(|(key, _)| key == name).map(|(_, value)| value);
-    let value = values.next();
-    if values.next().is_some() {
-        return Err(OAuthError::invalid_request("A parameter of the client's authentication is repeated."));
-    }
-    Ok(value.filter(|value| !value.expose_secret().is_empty()))
 }
 
 /// Answers for a client that does not exist, in the same time and words as for a wrong secret if there is a secret.

@@ -25,8 +25,7 @@ use super::{Clients, Network};
 use crate::{
     clock::Clock,
     config::VaultLocation,
-    oauth::{Endpoints, Records, server_keys::ServerKeys},
-    secret::SecretString,
+    oauth::{Endpoints, Records, form::Form, server_keys::ServerKeys},
     vault::{Keyring, Vault},
 };
 
@@ -67,9 +66,10 @@ impl World {
     }
 }
 
-/// The decoded parameters of a request.
-pub fn form(parameters: &[(&str, &str)]) -> Vec<(String, SecretString)> {
-    parameters.iter().map(|(name, value)| ((*name).to_owned(), SecretString::from(*value))).collect()
+/// The form of a request with these parameters.
+pub fn form(parameters: &[(&str, &str)]) -> Form {
+    let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
+    Form::parse(body.as_bytes()).unwrap()
 }
 
 /// A key that a client signs assertions with.

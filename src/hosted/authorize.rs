@@ -315,8 +315,7 @@ async fn done(Shared(hosted): Shared<Hosted>, Path(id): Path<String>, headers: H
                 Ok(hosted.answer_client(&authorization, &to))
             }
             State::Allowed { grant } => {
-                let found = hosted.inner.server.grant(&grant).await?.filter(|grant| grant.ended.is_none());
-                let Some(found) = found else { return Err(Failure::NotFound) };
+                let found = hosted.inner.server.live_grant(&grant).await?.ok_or(Failure::NotFound)?;
                 if !authorization.set(State::Answered).await? {
                     return Ok(see_other(&format!("{}/done", authorization.path())));
                 }

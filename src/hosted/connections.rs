@@ -58,10 +58,8 @@ impl Hosted {
 
     /// Returns the app with the grant `id`, if it is one of the person's; a page otherwise.
     async fn own_grant(&self, person: &Person, id: &str) -> Result<Grant, Refusal> {
-        let grant = self.inner.server.grant(&GrantId::given(id)).await?;
-        grant
-            .filter(|grant| grant.subject == person.subject && grant.ended.is_none())
-            .ok_or(Refusal::NotFound)
+        let grant = self.inner.server.live_grant(&GrantId::given(id)).await?;
+        grant.filter(|grant| grant.subject == person.subject).ok_or(Refusal::NotFound)
     }
 
     async fn app(&self, grant: Grant) -> Result<App, Refusal> {

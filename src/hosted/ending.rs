@@ -7,21 +7,6 @@ use crate::{
     vault,
 };
 
-impl EndReason {
-    /// Describes how a grant ended, for people.
-    #[must_use]
-    pub fn described(self) -> &'static str {
-        match self {
-            Self::Person => "ended by its owner",
-            Self::Operator => "ended by an operator",
-            Self::Client => "ended by its app",
-            Self::Replay => "ended: a code or token was used again",
-            Self::Expired => "ended: expired",
-            Self::Refused => "ended: refused by BondMCP",
-        }
-    }
-}
-
 impl Hosted {
     /// Ends grants, and does what follows. All are ended before the first key is revoked, since BondMCP may be slow.
     pub(super) async fn end(&self, grants: &[GrantId], reason: EndReason) -> Result<(), vault::Error> {

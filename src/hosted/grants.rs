@@ -72,7 +72,7 @@ impl Hosted {
         };
         let opened = account.open_grant(session, new).await;
         // It may have been ended meanwhile, by the operator or on the page of connections.
-        let is_live = async { Ok(server.grant(&grant.id).await?.is_some_and(|grant| grant.ended.is_none())) };
+        let is_live = async { Ok(server.live_grant(&grant.id).await?.is_some()) };
         match (opened, is_live.await) {
             (Ok(()), Ok(true)) => {
                 self.audit(AuditedEvent::Allowed { grant: &grant });

@@ -64,7 +64,7 @@ impl Hosted {
     async fn released(&self, grant: &Grant) -> Result<Released, Error> {
         let server = &self.inner.server;
         // Nothing of a grant that lives is ever released.
-        if server.grant(&grant.id).await?.is_some_and(|grant| grant.ended.is_none()) {
+        if server.live_grant(&grant.id).await?.is_some() {
             return Ok(Released::Not);
         }
         let account = self.inner.accounts.open(&grant.owner());

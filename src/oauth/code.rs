@@ -100,7 +100,7 @@ impl AuthorizationServer {
         if self.inner.clock.now() >= bound.expires_at {
             return Err(OAuthError::invalid_grant(UNKNOWN));
         }
-        let grant = self.grant(&bound.grant).await?.filter(|grant| grant.ended.is_none());
+        let grant = self.live_grant(&bound.grant).await?;
         let grant = grant.ok_or(OAuthError::invalid_grant("What the code allowed has ended."))?;
         Ok(Redeemable { grant, hash, code })
     }

@@ -83,6 +83,19 @@ pub enum CreateGrantError {
 }
 
 impl EndReason {
+    /// Describes how a grant ended, for people.
+    #[must_use]
+    pub fn described(self) -> &'static str {
+        match self {
+            Self::Person => "ended by its owner",
+            Self::Operator => "ended by an operator",
+            Self::Client => "ended by its app",
+            Self::Replay => "ended: a code or token was used again",
+            Self::Expired => "ended: expired",
+            Self::Refused => "ended: refused by BondMCP",
+        }
+    }
+
     /// Its name in metrics.
     fn name(self) -> &'static str {
         match self {
@@ -214,13 +227,18 @@ impl AuthorizationServer {
         Ok(self.records().read(GRANT, id.as_str()).await?.map(|found| found.value))
     }
 
+    /// Returns the grant, unless it has ended.
+    pub async fn live_grant(&self, id: &GrantId) -> Result<Option<Grant>, vault::Error> {
+        Ok(self.grant(id).await?.filter(|grant| grant.ended.is_none()))
+    }
+
     /// Returns the grants of a person, without those that have ended.
     pub async fn grants_of(&self, subject: &Subject) -> Result<Vec<Grant>, vault::Error> {
         let person = self.records().read::<Person>(PERSON, subject.as_str()).await?;
         let mut grants = Vec::new();
         for id in person.map(|person| person.value.grants).unwrap_or_default() {
-            let grant = self.grant(&id).await?;
-            grants.extend(grant.filter(|grant| grant.ended.is_none() && grant.subject == *subject));
+            let grant = self.live_grant(&id).await?;
+            grants.extend(grant.filter(|grant| grant.subject == *subject));
         }
         Ok(grants)
     }
@@ -272,7 +290,7 @@ impl AuthorizationServer {
     /// is found again.
     pub async fn forget_grant(&self, grant: &Grant) -> Result<(), vault::Error> {
         let records = self.records();
-        if self.grant(&grant.id).await?.is_some_and(|grant| grant.ended.is_none()) {
+        if self.live_grant(&grant.id).await?.is_some() {
             return Ok(());
         }
         self.forget_family(&grant.id).await?;

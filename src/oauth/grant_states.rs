@@ -70,7 +70,7 @@ impl AuthorizationServer {
         if let Some(is_live) = state.is_live(now) {
             return Ok(is_live);
         }
-        let is_live = self.grant(grant).await?.is_some_and(|grant| grant.ended.is_none());
+        let is_live = self.live_grant(grant).await?.is_some();
         if is_live {
             state.set_live(now);
         } else {

@@ -129,8 +129,7 @@ impl AuthorizationServer {
             return Err(OAuthError::invalid_request("refresh_token is missing."));
         }
         let token = self.refresh_token(form).ok_or(OAuthError::invalid_grant(UNKNOWN))?;
-        let grant = self.grant(&token.grant).await?.filter(|grant| grant.ended.is_none());
-        let grant = grant.ok_or(OAuthError::invalid_grant(UNKNOWN))?;
+        let grant = self.live_grant(&token.grant).await?.ok_or(OAuthError::invalid_grant(UNKNOWN))?;
         if grant.client_id != client.id {
             return Err(OAuthError::invalid_grant("The refresh token was issued to another client."));
         }

@@ -212,7 +212,7 @@ async fn decide(Shared(hosted): Shared<Hosted>, Path(id): Path<String>, request:
             if authorization.set(State::Denied).await? {
                 hosted.step(&authorization, "denied").await;
                 if let Some(person) = hosted.inner.browsers.person(&browser).await? {
-                    let client_name = authorization.client_name();
+                    let client_name = authorization.pending.request.client.name.clone();
                     hosted.audit(AuditedEvent::Denied { person: &person, client_name });
                 }
             }

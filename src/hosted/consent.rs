@@ -2,10 +2,9 @@
 
 use chrono::NaiveDate;
 
-use super::pending::PendingAuthorization;
 use crate::{
     account::{Usd, grant_key_name},
-    oauth::{AuthorizationRequest, ClientKind, GrantId, LOOPBACK_HOSTS, Scope, Scopes, Subject},
+    oauth::{AuthorizationRequest, GrantId, LOOPBACK_HOSTS, Scope, Scopes, Subject},
     secret::SecretString,
     text,
 };
@@ -95,7 +94,11 @@ impl Problem {
 
 impl Destination {
     pub fn of(request: &AuthorizationRequest) -> Self {
-        let host = request.redirect_host();
+        Self::at(request.redirect_host())
+    }
+
+    /// Reads the host of a redirect URI, or its scheme with the colon.
+    pub fn at(host: String) -> Self {
         if host.ends_with(':') {
             Self::App(host)
         } else if LOOPBACK_HOSTS.contains(&&*host) {
@@ -124,22 +127,6 @@ impl Destination {
     /// Whether browsers follow a redirect there by themselves. An app of the device is opened by the person's click.
     pub fn is_on_the_web(&self) -> bool {
         !matches!(self, Self::App(_))
-    }
-}
-
-impl PendingAuthorization {
-    /// Returns the name that the client claims, cleaned and shortened.
-    pub fn client_name(&self) -> Option<String> {
-        let name = self.pending.request.client.name.as_deref()?;
-        Some(text::excerpt(name.trim(), 60)).filter(|name| !name.is_empty())
-    }
-
-    /// Returns the host whose document names the client: a fact, unlike the name.
-    pub fn verified_host(&self) -> Option<String> {
-        let client = &self.pending.request.client;
-        let id = url::Url::parse(&client.id).ok().filter(|_| client.kind == ClientKind::Document)?;
-        let host = id.host_str()?;
-        Some(id.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
     }
 }
 
@@ -186,7 +173,7 @@ impl OfferedScope {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oauth::Client;
+    use crate::oauth::{Client, ClientKind};
 
     fn form(fields: &[(&str, &str)]) -> ConsentForm {
         ConsentForm::of(

@@ -553,7 +553,7 @@ async fn the_page_names_the_host_of_an_app_on_this_computer() {
 
 /// Another port of a host may be somebody else's.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_names_the_host_and_the_port_that_publish_the_app() {
+async fn the_pages_name_the_host_and_the_port_that_publish_the_app() {
     let publisher = Publisher::start().await;
     let server = HostedServer::start_with(Setup { network: publisher.network(), ..Setup::default() }).await;
     let id = publisher.publish(&json!({
@@ -563,9 +563,14 @@ async fn the_page_names_the_host_and_the_port_that_publish_the_app() {
     }));
     let host = id.strip_prefix("https://").unwrap().strip_suffix("/client.json").unwrap();
     assert!(host.starts_with("localhost:"), "{host}");
-    let (_, form) = Browser::new(&[&server]).consent(&Authorization::of(id.clone())).await;
+    let browser = Browser::new(&[&server]);
+    let (page, form) = browser.consent(&Authorization::of(id.clone())).await;
     let told = format!(r#"<strong class="address">{host}</strong>; that is verified"#);
     assert!(form.html.contains(&told), "{}", form.html);
+    browser.decide(&page, &form, "allow").await;
+    browser.sign_in("/connections", EMAIL, &server.place.password).await;
+    let list = text(browser.get("/connections").await).await;
+    assert!(list.contains(&format!(r#"<dt>Published by</dt><dd class="address">{host}</dd>"#)), "{list}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,14 +2,17 @@
 
 use askama::Template;
 use axum::{http::StatusCode, response::Response};
-use url::Url;
 
 use super::SignedIn;
 use crate::{
     account::{UsageTotals, Usd},
     clock::Timestamp,
-    hosted::{Hosted, authorize_views::rendered, consent::Problem},
-    oauth::{ClientKind, Grant, GrantId, LOOPBACK_HOSTS, Scope},
+    hosted::{
+        Hosted,
+        authorize_views::rendered,
+        consent::{Destination, Problem},
+    },
+    oauth::{ClientKind, Grant, GrantId, Scope},
     secret::ExposeSecret as _,
 };
 
@@ -86,7 +89,7 @@ impl<'a> AppView<'a> {
             name: name(grant),
             is_claim: grant.client_name.is_some() && grant.client_kind != ClientKind::Registered,
             host: host(grant),
-            published_by: published_by(grant),
+            published_by: grant.client_kind.verified_host(&grant.client_id),
             scopes: grant.scopes.iter().map(allows).collect(),
             since: time(grant.created_at),
             last_used: totals.last_used.map_or_else(|| "never".to_owned(), time),
@@ -106,17 +109,11 @@ pub(super) fn name(grant: &Grant) -> &str {
 
 /// Returns where the app is answered.
 fn host(grant: &Grant) -> String {
-    match &*grant.redirect_host {
-        host if LOOPBACK_HOSTS.contains(&host) => format!("{host}, an app on your own computer"),
-        scheme if scheme.ends_with(':') => format!("{scheme}, an app on your device"),
-        host => host.to_owned(),
+    match Destination::at(grant.redirect_host.clone()) {
+        Destination::Loopback(host) => format!("{host}, an app on your own computer"),
+        Destination::App(scheme) => format!("{scheme}, an app on your device"),
+        Destination::Host(host) => host,
     }
-}
-
-fn published_by(grant: &Grant) -> Option<String> {
-    let document =
-        (grant.client_kind == ClientKind::Document).then(|| Url::parse(&grant.client_id).ok())??;
-    document.host_str().map(ToOwned::to_owned)
 }
 
 fn time(time: Timestamp) -> String {

@@ -17,6 +17,7 @@ pub(super) mod testing;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use url::Url;
 
 pub use self::fetch::Network;
 pub(crate) use self::redirect_uri::LOOPBACK_HOSTS;
@@ -198,6 +199,17 @@ impl Clients {
     /// Removes a client that an operator has added; `false` if there is none.
     pub async fn remove(&self, id: &str) -> Result<bool, vault::Error> {
         self.registered.remove(id).await
+    }
+}
+
+impl ClientKind {
+    /// Returns the host, with a port that is not the default one, whose document names the client with this id: a fact, unlike
+    /// its name.
+    #[must_use]
+    pub fn verified_host(self, id: &str) -> Option<String> {
+        let id = Url::parse(id).ok().filter(|_| self == Self::Document)?;
+        let host = id.host_str()?;
+        Some(id.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
     }
 }
 

@@ -5,9 +5,9 @@
 use axum::{
     Router,
     extract::{Path, RawQuery, Request, State as Shared},
-    http::{HeaderMap, HeaderValue, StatusCode, header::LOCATION},
+    http::{HeaderMap, StatusCode, header::LOCATION},
     middleware,
-    response::{IntoResponse, Response},
+    response::{IntoResponse as _, Redirect, Response},
     routing::{get, post},
 };
 use tracing::Instrument as _;
@@ -387,17 +387,10 @@ impl Hosted {
 
 /// Sends the browser to a path of this server, by GET.
 fn see_other(path: &str) -> Response {
-    redirect(StatusCode::SEE_OTHER, path)
+    Redirect::to(path).into_response()
 }
 
 /// Sends the browser to a client. Never 307, which would repeat a form (RFC 9700, section 4.12).
 fn to_client(to: &Url) -> Response {
-    redirect(StatusCode::FOUND, to.as_str())
-}
-
-fn redirect(status: StatusCode, to: &str) -> Response {
-    match HeaderValue::try_from(to) {
-        Ok(to) => (status, [(LOCATION, to)]).into_response(),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
+    (StatusCode::FOUND, [(LOCATION, to.as_str())]).into_response()
 }

@@ -88,9 +88,9 @@ impl Hosted {
                 tracing::warn!(%error, reference = grant.reference, "a grant could not be made");
                 self.abandon(&grant).await;
                 let report = UserFacingError::from(&error);
-                let told = trouble::told(&report);
+                let message = trouble::message(&report);
                 Err(AllowError::Failed(
-                    told.unwrap_or_else(|| format!("BondMCP did not give access: {}", report.message)),
+                    message.unwrap_or_else(|| format!("BondMCP did not give access: {}", report.message)),
                 ))
             }
             (Ok(()), Err(error)) => {

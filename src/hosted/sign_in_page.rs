@@ -404,7 +404,7 @@ impl PageRequest {
 /// Describes an error for the person; the cause of trouble is for the operator.
 fn problem_of(error: &account::Error) -> Problem {
     let report = UserFacingError::from(error);
-    let Some(message) = trouble::told(&report) else { return Problem::with_account(&report) };
+    let Some(message) = trouble::message(&report) else { return Problem::with_account(&report) };
     tracing::warn!(%error, "a person cannot sign in or create an account");
     Problem::new(Field::None, message)
 }

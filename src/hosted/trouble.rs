@@ -1,10 +1,10 @@
-//! What a person on a public page is told of trouble at BondMCP or in this server. The words for the operator name
-//! hosts, ports, flags and files, so they go to the log alone.
+//! Messages on public pages about trouble at BondMCP or in this server. The words for the operator name hosts, ports, flags
+//! and files, so they go to the log alone.
 
 use crate::error::{Kind, UserFacingError};
 
-/// Returns what a person is told of a failure about which only the operator can do something; `None` for the others.
-pub(super) fn told(report: &UserFacingError) -> Option<String> {
+/// Returns the message for a person about a failure that only the operator can mend; `None` for other failures.
+pub(super) fn message(report: &UserFacingError) -> Option<String> {
     let is_trouble = matches!(
         report.kind,
         // BondMCP always has the endpoints for signing in and for keys: a 404 comes from something else.

@@ -9,8 +9,8 @@
 //!   (<https://github.com/openai/codex/issues/46028>);
 //! - any other old token ends the family, since somebody has copied it.
 //!
-//! So a copy is noticed when the app or the thief presents a token whose successor was used ten minutes ago or earlier. A thief
-//! who refreshes as often as the app is not noticed, and shares the grant until its absolute end.
+//! So a copy is noticed when the app or whoever has copied the token presents one whose successor was used ten minutes ago or
+//! earlier. Whoever refreshes a copy as often as the app does is not noticed, and shares the grant until its absolute end.
 
 #[cfg(test)]
 mod tests;
@@ -27,8 +27,8 @@ use crate::clock::Timestamp;
 /// For how long a token is still answered after its successor was used.
 const REUSE_GRACE_PERIOD: TimeDelta = TimeDelta::minutes(10);
 
-/// Number of rotations within that time. A client that refreshes still more often keeps its token meanwhile, so that no
-/// rotation of that time is forgotten.
+/// Largest number of rotations within [`REUSE_GRACE_PERIOD`]. A client that refreshes still more often keeps its token
+/// meanwhile, so that no rotation of that time is forgotten.
 const MAX_ROTATIONS: usize = 16;
 
 /// A use that rotates nothing is noted at most this often.

@@ -1,5 +1,5 @@
 //! What was fetched, in memory: for as long as its headers allow, and errors never. One fetch of a URL runs at a time, and
-//! few fetches of a host, so that nobody can make this server hammer one. Where a fetch fails, what was fetched within
+//! few fetches of a host, so that nobody can make this server flood one. Where a fetch fails, what was fetched within
 //! the last day stands in, unless its headers forbid that (RFC 9111, section 4.2.4): some hosts answer servers in data
 //! centres with a challenge for browsers now and then, and that is no reason to stop everybody who uses them. Keys never
 //! stand in: a key that was withdrawn must not count any more.
@@ -30,12 +30,13 @@ const HOSTS: u64 = 4096;
 /// of the host together, so that limit is far above what one address may ask for; and far below what hurts a host.
 const FETCHES_PER_HOST: u32 = 1200;
 
+/// Time over which the fetches of a host are counted.
 const WINDOW: Duration = Duration::from_mins(1);
 
 /// Shortest time between two fetches of what is known and fresh, but lacks what was looked for.
 const BETWEEN_FETCHES: Duration = Duration::from_secs(30);
 
-/// For so long after it was fetched, a document stands in where it cannot be fetched again. No header gives more.
+/// Longest time after it was fetched for which a document stands in where it cannot be fetched again. No header extends it.
 const STANDS_IN: Duration = Duration::from_hours(24);
 
 /// Time between two attempts to fetch what another document stands in for.

@@ -138,8 +138,8 @@ impl Metadata {
     }
 }
 
-/// Returns what a person is told when a document cannot be had.
-pub fn told(error: CacheError) -> &'static str {
+/// Returns the message for a person when a document cannot be obtained.
+pub fn message(error: CacheError) -> &'static str {
     match error {
         CacheError::Unsound(text) => text,
         CacheError::TooOften => "The app's metadata document was fetched too often. Try again in a minute.",

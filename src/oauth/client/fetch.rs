@@ -39,9 +39,9 @@ struct Inner {
     reach: Reach,
     lookup: Lookup,
     timeout: Duration,
-    /// For what was never obtained.
+    /// The fetches of what was never obtained.
     new: Lane,
-    /// For what was obtained before.
+    /// The fetches of what was obtained before.
     known: Lane,
 }
 

@@ -172,7 +172,7 @@ impl Clients {
             let found = self.documents.get(&url, suffices).await;
             let found = found.map_err(|error| {
                 tracing::info!(?error, "the metadata document of a client cannot be used");
-                ClientError::Document(document::told(error))
+                ClientError::Document(document::message(error))
             })?;
             return Ok(Known { client: found.client(id), authentication: Authentication::Document(found) });
         }

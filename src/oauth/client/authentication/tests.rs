@@ -240,7 +240,7 @@ async fn a_new_key_is_found_and_an_old_one_forgotten() {
     assert!(signer.send(&signer.key.sign(&signer.claims())).await.is_ok());
     let new = SigningKey::new("two", Algorithm::ES256);
     signer.publish_keys(&[&new]);
-    // Not at once, so that unknown key ids cannot make this server hammer the host.
+    // Not at once, so that unknown key ids cannot make this server flood the host.
     assert!(signer.is_refused(&new.sign(&signer.claims())).await);
     signer.world.clock.advance(TimeDelta::seconds(30));
     assert!(signer.send(&new.sign(&signer.claims())).await.is_ok());

@@ -157,7 +157,7 @@ async fn concurrent_requests_share_one_fetch_and_its_outcome() {
 // MCP authorization, "Client ID Metadata Document Security", "Authorization Server Abuse Protection";
 // draft-ietf-oauth-client-id-metadata-document, "Server Side Request Forgery (SSRF) Attacks": no amplifier.
 #[tokio::test]
-async fn nobody_can_make_this_server_hammer_a_host() {
+async fn nobody_can_make_this_server_flood_a_host() {
     let world = World::new().await;
     world.server.publish("/client.json", "cache-control: max-age=60", &json!("one"));
     assert_eq!(world.get("").await.unwrap(), "\"one\"");

@@ -1,41 +1,15 @@
 //! Serves HTTP/1.1 with a limit on connections and a time-out for the head of each request, so that clients that
 //! connect and stay silent cannot lock others out. `axum::serve` has neither.
 
-use std::{
-    convert::Infallible,
-    net::SocketAddr,
-    pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Context, Poll},
-    time::Duration,
-};
+mod connection;
 
-use axum::{
-    Router,
-    body::{Body, HttpBody},
-    extract::Request,
-    response::Response,
-};
-use bytes::Bytes;
-use http_body::{Frame, SizeHint};
-use hyper::{
-    body::Incoming,
-    server::conn::http1,
-    service::{Service as _, service_fn},
-};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Notify,
-    task::JoinSet,
-};
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use axum::Router;
+use tokio::{net::TcpListener, sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+
+use self::connection::Connection;
 
 /// The limits on the clients of a listener.
 #[derive(Clone, Copy, Debug)]
@@ -51,9 +25,6 @@ pub struct Bounds {
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 
-/// Largest head of a request, in bytes, which is kept in memory before anybody is known.
-const MAX_HEAD_BYTES: usize = 64 << 10;
-
 /// Pause after the system failed to accept a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -68,11 +39,20 @@ pub async fn serve(
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
     let mut connections: Vec<Arc<Connection>> = Vec::new();
+    let freed = Arc::new(Notify::new());
     let mut stopping = pin!(stopping);
     loop {
         tokio::select! {
             () = &mut stopping => break,
             Some(_) = tasks.join_next() => connections.retain(Connection::is_open),
+            // The others wait until one of those that were busy when the last one was accepted closes.
+            () = freed.notified(), if tasks.len() > bounds.connections => {
+                if let Some((_last, others)) = connections.split_last()
+                    && !others.iter().any(|connection| connection.is_leaving())
+                {
+                    evict_idle(others);
+                }
+            }
             // One above the limit, to detect a client that waits for a slot.
             accepted = listener.accept(), if tasks.len() <= bounds.connections => match accepted {
                 Ok((stream, peer)) => {
@@ -81,9 +61,9 @@ pub async fn serve(
                         tracing::debug!(%error, "a connection keeps the system's delays");
                     }
                     if tasks.len() >= bounds.connections {
-                        evict_idle(&mut connections);
+                        evict_idle(&connections);
                     }
-                    let connection = Arc::new(Connection::default());
+                    let connection = Arc::new(Connection::new(Arc::clone(&freed)));
                     connections.push(Arc::clone(&connection));
                     let peer = Peer(peer);
                     tasks.spawn(connection.serve(stream, peer, router.clone(), bounds.head_timeout, stop.clone()));
@@ -91,7 +71,7 @@ pub async fn serve(
                 Err(error) => {
                     // The process may have reached its limit of open files.
                     tracing::warn!(%error, "cannot accept a connection");
-                    evict_idle(&mut connections);
+                    evict_idle(&connections);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -103,150 +83,9 @@ pub async fn serve(
 }
 
 /// Closes the oldest connection without a request.
-fn evict_idle(connections: &mut Vec<Arc<Connection>>) {
-    if let Some(idle) = connections.iter().position(|connection| !connection.is_busy()) {
-        connections.remove(idle).evicted.notify_one();
-    }
-}
-
-/// A connection, shared by the accepting loop and the connection's own task.
-#[derive(Debug, Default)]
-struct Connection {
-    /// Whether a request has arrived completely and is in progress.
-    busy: AtomicBool,
-    /// Asks the task to close the connection, unless it is busy by then.
-    evicted: Notify,
-}
-
-impl Connection {
-    /// The task holds the other reference.
-    fn is_open(this: &Arc<Self>) -> bool {
-        Arc::strong_count(this) > 1
-    }
-
-    fn is_busy(&self) -> bool {
-        self.busy.load(Ordering::Relaxed)
-    }
-
-    async fn serve(
-        self: Arc<Self>,
-        stream: TcpStream,
-        peer: Peer,
-        router: Router,
-        head_timeout: Duration,
-        stop: CancellationToken,
-    ) {
-        let router = TowerToHyperService::new(router);
-        let service = service_fn(|mut request: Request<Incoming>| {
-            request.extensions_mut().insert(peer);
-            let in_flight = InFlight(Arc::clone(&self));
-            let response = router.call(request.map(|body| RequestBody::new(body, Arc::clone(&self))));
-            async move {
-                let response: Response = response.await?;
-                Ok::<_, Infallible>(response.map(|body| ResponseBody { body, _in_flight: in_flight }))
-            }
-        });
-        let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(head_timeout).max_buf_size(MAX_HEAD_BYTES);
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        let mut stopping = false;
-        loop {
-            // The connection does not run while the other branches are polled, so `busy` does not change there.
-            tokio::select! {
-                outcome = connection.as_mut() => {
-                    if let Err(error) = outcome {
-                        tracing::trace!(%error, "connection closed");
-                    }
-                    return;
-                }
-                () = stop.cancelled(), if !stopping => {
-                    stopping = true;
-                    if !self.is_busy() {
-                        return;
-                    }
-                    connection.as_mut().graceful_shutdown();
-                }
-                () = self.evicted.notified() => if !self.is_busy() { return },
-            }
-        }
-    }
-}
-
-/// Marks the connection as no longer busy when dropped.
-struct InFlight(Arc<Connection>);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.busy.store(false, Ordering::Relaxed);
-    }
-}
-
-/// The body of a request. Its connection is busy once it has arrived completely, so that a client that never ends one
-/// does not keep its place.
-struct RequestBody {
-    body: Incoming,
-    connection: Arc<Connection>,
-}
-
-impl RequestBody {
-    fn new(body: Incoming, connection: Arc<Connection>) -> Self {
-        let this = Self { body, connection };
-        this.note_the_end();
-        this
-    }
-
-    fn note_the_end(&self) {
-        if self.body.is_end_stream() {
-            self.connection.busy.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
-impl HttpBody for RequestBody {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
-        self.note_the_end();
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// The body of a response; the connection is busy until it is sent.
-struct ResponseBody {
-    body: Body,
-    _in_flight: InFlight,
-}
-
-impl HttpBody for ResponseBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+fn evict_idle(connections: &[Arc<Connection>]) {
+    if let Some(idle) = connections.iter().find(|connection| connection.is_idle()) {
+        idle.evict();
     }
 }
 
@@ -255,8 +94,10 @@ mod tests {
     use super::*;
 
     use axum::routing::get;
+    use bytes::Bytes;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
         sync::oneshot,
     };
 
@@ -365,6 +206,49 @@ mod tests {
         release.notify_waiters();
         assert!(rest(&mut first).await.ends_with("hello"));
         assert!(rest(&mut second).await.ends_with("hello"));
+    }
+
+    #[tokio::test]
+    async fn a_place_that_becomes_free_is_given_at_once_to_whoever_waits() {
+        let (arrived, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let router = held(&arrived, &release);
+        let bounds = Bounds { connections: 1, head_timeout: Duration::from_hours(1) };
+        let (address, _stop, _serving) = listening(router, bounds).await;
+        // The first two are busy when they are accepted, and would stay open.
+        let mut clients = Vec::new();
+        for _ in 0..2 {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            send(&mut client, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+            arrived.notified().await;
+            clients.push(client);
+        }
+        let mut waiting = TcpStream::connect(address).await.unwrap();
+        send(&mut waiting, REQUEST).await;
+        release.notify_one();
+        let served = tokio::time::timeout(Duration::from_secs(30), arrived.notified()).await;
+        assert!(served.is_ok(), "nobody makes room");
+        assert!(rest(&mut clients[0]).await.ends_with("hello"));
+        release.notify_waiters();
+        assert!(rest(&mut waiting).await.ends_with("hello"));
+    }
+
+    /// A billed answer would be lost.
+    #[tokio::test]
+    async fn an_answer_that_is_not_sent_yet_is_not_cut_for_a_new_connection() {
+        const LENGTH: usize = 32 << 20;
+        let large = || async { Bytes::from(vec![b'x'; LENGTH]) };
+        let bounds = Bounds { connections: 1, head_timeout: Duration::from_hours(1) };
+        let (address, _stop, _serving) = listening(hello().route("/large", get(large)), bounds).await;
+        let mut slow = TcpStream::connect(address).await.unwrap();
+        send(&mut slow, b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(slow.read_u8().await.unwrap());
+        }
+        let mut other = TcpStream::connect(address).await.unwrap();
+        send(&mut other, REQUEST).await;
+        assert!(rest(&mut other).await.ends_with("hello"));
+        slow.read_exact(&mut vec![0; LENGTH]).await.unwrap();
     }
 
     #[tokio::test]

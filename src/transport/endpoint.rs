@@ -139,14 +139,14 @@ impl Endpoint {
                 let service = &endpoint.with_sessions;
                 match method {
                     Method::GET => {
-                        let Some(share) = endpoint.streams.try_take(&owner) else {
+                        let Some(share) = endpoint.streams.try_take(&owner, 1) else {
                             return busy("too many streams are open; try again later");
                         };
                         let draining = endpoint.draining.clone().cancelled_owned();
                         served(service, request).await.map(|body| until(draining, body, share))
                     }
                     Method::POST => {
-                        let share = endpoint.answers.try_take(&owner);
+                        let share = endpoint.answers.try_take(&owner, 1);
                         // The person's answer to a question, or a cancellation, must get through: it ends a request.
                         if share.is_none() && is_request(&bytes) {
                             return busy("too many requests are being answered; try again later");

@@ -83,7 +83,9 @@ impl BodyMemory {
             return Ok(CountedBody { bytes, share });
         }
         drop(share);
-        let share = Some(self.take(owner, parsed / PARSED_PER_BYTE).await?);
+        // Without a wait: from here the connection is busy, and each of a person's would be while it waits.
+        let units = units_of(parsed / PARSED_PER_BYTE).ok_or(TOO_LARGE)?;
+        let share = Some(self.0.try_take(owner, units).ok_or(TOO_MANY)?);
         Ok(CountedBody { bytes, share })
     }
 
@@ -132,12 +134,14 @@ impl BodyMemory {
     }
 
     async fn take(&self, owner: &Owner, bytes: usize) -> Result<Share, Refusal> {
-        if bytes > MAX_BODY_BYTES {
-            return Err(TOO_LARGE);
-        }
-        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).map_err(|_| TOO_LARGE)?;
+        let units = units_of(bytes).ok_or(TOO_LARGE)?;
         timeout(UNITS_TIMEOUT, self.0.take(owner, units)).await.ok().flatten().ok_or(TOO_MANY)
     }
+}
+
+/// Returns how many units a body counts for, or `None` if it is too large.
+fn units_of(bytes: usize) -> Option<u32> {
+    u32::try_from(bytes.div_ceil(UNIT_BYTES)).ok().filter(|_| bytes <= MAX_BODY_BYTES)
 }
 
 /// Reads a small body.
@@ -167,17 +171,34 @@ pub(super) async fn discard(mut chunks: BodyDataStream, max_bytes: usize) -> boo
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
+
+    fn objects(count: usize) -> String {
+        format!("[{}0]", r#"{"":0},"#.repeat(count))
+    }
 
     #[tokio::test]
     async fn a_body_counts_for_what_it_takes_once_it_is_parsed() {
         let (memory, owner) = (BodyMemory::new(), Owner::Subject("ada".into()));
         let read = async |text: String| memory.read(&owner, Body::from(text)).await;
-        let objects = |count| format!("[{}0]", r#"{"":0},"#.repeat(count));
         assert!(read("x".repeat(FREE_BYTES)).await.unwrap().share.is_none());
         assert!(read(objects(10)).await.unwrap().share.is_none());
         // Less than is free, but not once it is parsed.
         assert!(read(objects(2000)).await.unwrap().share.is_some());
         assert_eq!(read(objects(100_000)).await.unwrap_err(), TOO_DENSE);
+    }
+    /// Their connections are busy, and would be as long as they waited.
+    #[tokio::test]
+    async fn complete_bodies_of_one_person_wait_for_nothing() {
+        let (memory, owner) = (BodyMemory::new(), Owner::Subject("ada".into()));
+        let read = |text: String| memory.read(&owner, Body::from(text)).now_or_never().unwrap();
+        let held: Vec<_> = (0..2).map(|_| read("x".repeat(MAX_BODY_BYTES)).unwrap()).collect();
+        for _ in 0..10 {
+            assert_eq!(read(objects(2000)).unwrap_err(), TOO_MANY);
+        }
+        drop(held);
+        assert!(read(objects(2000)).unwrap().share.is_some());
     }
 }

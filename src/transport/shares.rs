@@ -26,10 +26,10 @@ impl Shares {
         Self { overall: Arc::new(Semaphore::new(overall)), persons: PerOwner::default(), per_person }
     }
 
-    /// Takes one unit; returns `None` if none is left, of the person's or at all.
-    pub fn try_take(&self, owner: &Owner) -> Option<Share> {
-        let persons = self.of_person(owner).try_acquire_owned().ok()?;
-        let overall = Arc::clone(&self.overall).try_acquire_owned().ok()?;
+    /// Takes some units; returns `None` if fewer are left, of the person's or at all.
+    pub fn try_take(&self, owner: &Owner, units: u32) -> Option<Share> {
+        let persons = self.of_person(owner).try_acquire_many_owned(units).ok()?;
+        let overall = Arc::clone(&self.overall).try_acquire_many_owned(units).ok()?;
         Some(Share { persons, overall })
     }
 
@@ -67,12 +67,12 @@ mod tests {
         let shares = Shares::new(4, 3);
         let take = |owner, units| shares.take(owner, units).now_or_never().flatten();
         let mut first = take(&one, 3).unwrap();
-        assert!(shares.try_take(&two).is_none());
+        assert!(shares.try_take(&two, 1).is_none());
         first.shrink_to(1);
         let second = take(&two, 2).unwrap();
-        assert!(shares.try_take(&one).is_none() && take(&other, 2).is_none());
-        let third = shares.try_take(&other).unwrap();
-        assert!(shares.try_take(&other).is_none(), "the whole is taken");
+        assert!(shares.try_take(&one, 1).is_none() && take(&other, 2).is_none());
+        let third = shares.try_take(&other, 1).unwrap();
+        assert!(shares.try_take(&other, 1).is_none(), "the whole is taken");
         drop((first, second, third));
         assert!(take(&other, 3).is_some());
     }

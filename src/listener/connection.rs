@@ -1,0 +1,267 @@
+//! One connection of a listener, and whether it may be closed for another one.
+
+use std::{
+    convert::Infallible,
+    io::{self, IoSlice},
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::{Body, HttpBody},
+    extract::Request,
+    response::Response,
+};
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    sync::Notify,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::Peer;
+
+/// Largest head of a request, in bytes, which is kept in memory before anybody is known.
+const MAX_HEAD_BYTES: usize = 64 << 10;
+
+/// A connection, shared by the accepting loop and the connection's own task.
+#[derive(Debug)]
+pub(super) struct Connection {
+    /// Whether a request has arrived completely and is in progress.
+    busy: AtomicBool,
+    /// Whether an answer is complete, but not sent: hyper drops its body as soon as it has all of it.
+    unsent: AtomicBool,
+    /// Whether the task was asked to close the connection.
+    leaving: AtomicBool,
+    /// Asks the task to close the connection, unless it is busy by then.
+    evicted: Notify,
+    /// Tells the accepting loop that a connection is idle.
+    freed: Arc<Notify>,
+}
+
+impl Connection {
+    pub fn new(freed: Arc<Notify>) -> Self {
+        let [busy, unsent, leaving] = Default::default();
+        Self { busy, unsent, leaving, evicted: Notify::new(), freed }
+    }
+
+    /// The task holds the other reference.
+    pub fn is_open(this: &Arc<Self>) -> bool {
+        Arc::strong_count(this) > 1
+    }
+
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// Whether it can be evicted, and is not yet.
+    pub fn is_idle(&self) -> bool {
+        !self.is_busy() && !self.is_leaving()
+    }
+
+    pub fn evict(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+        self.evicted.notify_one();
+    }
+
+    fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) || self.unsent.load(Ordering::Relaxed)
+    }
+
+    pub async fn serve(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: Peer,
+        router: Router,
+        head_timeout: Duration,
+        stop: CancellationToken,
+    ) {
+        let router = TowerToHyperService::new(router);
+        let service = service_fn(|mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            let in_flight = InFlight(Arc::clone(&self));
+            let response = router.call(request.map(|body| RequestBody::new(body, Arc::clone(&self))));
+            async move {
+                let response: Response = response.await?;
+                Ok::<_, Infallible>(response.map(|body| ResponseBody { body, _in_flight: in_flight }))
+            }
+        });
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(head_timeout).max_buf_size(MAX_HEAD_BYTES);
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(Socket { stream, connection: Arc::clone(&self) }), service));
+        let mut stopping = false;
+        loop {
+            // The connection does not run while the other branches are polled, so `busy` does not change there.
+            tokio::select! {
+                outcome = connection.as_mut() => {
+                    if let Err(error) = outcome {
+                        tracing::trace!(%error, "connection closed");
+                    }
+                    return;
+                }
+                () = stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    if !self.is_busy() {
+                        return;
+                    }
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = self.evicted.notified() => {
+                    if !self.is_busy() {
+                        return;
+                    }
+                    self.leaving.store(false, Ordering::Relaxed);
+                    // Another one may be idle.
+                    self.freed.notify_one();
+                }
+            }
+        }
+    }
+}
+
+/// Marks the request as answered when dropped.
+struct InFlight(Arc<Connection>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.unsent.store(true, Ordering::Relaxed);
+        self.0.busy.store(false, Ordering::Relaxed);
+    }
+}
+
+/// The stream of a connection, which notes when everything is sent.
+struct Socket {
+    stream: TcpStream,
+    connection: Arc<Connection>,
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    /// hyper flushes once it has written all that it has.
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        if flushed.is_ready() && self.connection.unsent.swap(false, Ordering::Relaxed) {
+            self.connection.freed.notify_one();
+        }
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// The body of a request. Its connection is busy once it has arrived completely, so that a client that never ends one
+/// does not keep its place.
+struct RequestBody {
+    body: Incoming,
+    connection: Arc<Connection>,
+}
+
+impl RequestBody {
+    fn new(body: Incoming, connection: Arc<Connection>) -> Self {
+        let this = Self { body, connection };
+        this.note_the_end();
+        this
+    }
+
+    fn note_the_end(&self) {
+        if self.body.is_end_stream() {
+            self.connection.busy.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        self.note_the_end();
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The body of a response, until hyper has all of it.
+struct ResponseBody {
+    body: Body,
+    _in_flight: InFlight,
+}
+
+impl HttpBody for ResponseBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

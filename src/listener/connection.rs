@@ -105,7 +105,9 @@ impl Connection {
         });
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(head_timeout).max_buf_size(MAX_HEAD_BYTES);
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(Socket { stream, connection: Arc::clone(&self) }), service));
+        let mut connection = pin!(
+            builder.serve_connection(TokioIo::new(Socket { stream, connection: Arc::clone(&self) }), service)
+        );
         let mut stopping = false;
         loop {
             // The connection does not run while the other branches are polled, so `busy` does not change there.

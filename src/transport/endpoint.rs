@@ -1,10 +1,9 @@
 //! The `/mcp` endpoint: rmcp's service behind the authentication, the scopes and the owners of sessions, which rmcp
 //! lacks.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Json,
     body::Body,
     extract::{Request, State},
     response::{IntoResponse, Response},
@@ -12,23 +11,23 @@ use axum::{
 use futures_util::StreamExt as _;
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
     request::Parts,
 };
-use memchr::{memchr, memmem};
-use rmcp::transport::{
-    StreamableHttpServerConfig, StreamableHttpService,
-    streamable_http_server::session::local::LocalSessionManager,
+use rmcp::{
+    model::RequestId,
+    transport::{StreamableHttpServerConfig, StreamableHttpService},
 };
-use serde::{Deserialize, de::IgnoredAny};
-use serde_json::json;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::Instrument as _;
 
 use super::{
     authentication::{Authentication, Caller, Rejection},
     http::{Protection, TOKEN_WANTED},
-    request_body::{BodyMemory, CountedBody, MAX_BODY_BYTES, discard},
+    message::{Message, may_ask},
+    refusals::{NO_SUCH_SESSION, busy, error, in_fixed_words, invalid_message, refusal},
+    request_body::{BodyMemory, CountedBody, MAX_BODY_BYTES, Refusal, discard},
+    session_manager::SessionManager,
     sessions::Sessions,
     shares::{Share, Shares},
 };
@@ -42,12 +41,17 @@ use crate::{
 /// Largest body of a request without a good token that is read, in bytes.
 const MAX_REJECTED_BYTES: usize = 64 << 10;
 
-/// Longest time for which a request in a session is answered: longer than the deadline of a call. rmcp forgets the stream
-/// of a request whose id another one has taken, and would leave it open as long as the session.
+/// Longest time for which a request in a session is answered: longer than the deadline of a call.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// What a request is told whose access token is missing or no longer good.
 const CONNECT: &str = "Connect this server in the host: it opens a page on which you sign in and agree.";
+
+/// What a request in a session is told whose id another one has.
+const SAME_ID: Refusal = (
+    StatusCode::BAD_REQUEST,
+    "A request with this id is not answered yet. Give each request of a session an id of its own.",
+);
 
 /// What a request is told when access tokens cannot be checked.
 const UNAVAILABLE: &str = "The server cannot check access tokens now. Try again in a few seconds.";
@@ -59,9 +63,9 @@ const NOT_ALLOWED: &str = "The access token does not allow this. Connect again i
 pub(super) struct Endpoint {
     authentication: Authentication,
     /// The service that opens no sessions.
-    stateless: StreamableHttpService<BondMcp, LocalSessionManager>,
+    stateless: StreamableHttpService<BondMcp, SessionManager>,
     /// The service that opens a session for each `initialize`.
-    with_sessions: StreamableHttpService<BondMcp, LocalSessionManager>,
+    with_sessions: StreamableHttpService<BondMcp, SessionManager>,
     sessions: Sessions,
     /// For streams that wait for messages of a session: rmcp allows several to each, and they must leave connections for requests.
     streams: Shares,
@@ -122,53 +126,39 @@ impl Endpoint {
                 Ok(admitted) => admitted,
                 Err(refused) => return refused,
             };
-        let route = Route::of(&head, &bytes);
-        let method = head.method.clone();
-        let mut request = Request::from_parts(head, Body::from(bytes.clone()));
+        let message = match (head.method == Method::POST).then(|| Message::read(&bytes)).transpose() {
+            Ok(message) => message,
+            Err(refusal) => return invalid_message(refusal),
+        };
+        let route = Route::of(&head, message.as_ref(), &bytes);
+        let id = message.and_then(Message::into_request_id);
+        let mut request = Request::from_parts(head, Body::from(bytes));
         if let Some(share) = share {
             // `mcp` keeps the request for as long as the call takes, whether or not somebody waits for the answer.
             request.extensions_mut().insert(Arc::new(share));
         }
         // Outside of the span, which all tasks of rmcp would enter with every step. `mcp` enters it where it logs.
         match route {
-            Route::Stateless => {
-                drop(bytes);
-                served(&endpoint.stateless, request).await
-            }
+            Route::Stateless => served(&endpoint.stateless, request).await,
             Route::Session if endpoint.sessions.is_theirs(&owner, request.headers()) => {
-                let service = &endpoint.with_sessions;
-                match method {
-                    Method::GET => {
-                        let Some(share) = endpoint.streams.try_take(&owner, 1) else {
-                            return busy("too many streams are open; try again later");
-                        };
-                        let draining = endpoint.draining.clone().cancelled_owned();
-                        served(service, request).await.map(|body| until(draining, body, share))
-                    }
-                    Method::POST => {
-                        let share = endpoint.answers.try_take(&owner, 1);
-                        // The person's answer to a question, or a cancellation, must get through: it ends a request.
-                        if share.is_none() && is_request(&bytes) {
-                            return busy("too many requests are being answered; try again later");
-                        }
-                        drop(bytes);
-                        let response = served(service, request).await;
-                        let Some(share) = share.filter(|_| is_stream(&response)) else { return response };
-                        response.map(|body| until(tokio::time::sleep(ANSWER_TIMEOUT), body, share))
-                    }
-                    _ => served(service, request).await,
+                match (request.method(), id) {
+                    (&Method::GET, _) => endpoint.stream(&owner, request).await,
+                    (_, Some(id)) => endpoint.answer_in_session(&owner, request, id).await,
+                    // The person's answer to a question, or a cancellation, must get through: it ends a request.
+                    _ => served(&endpoint.with_sessions, request).await,
                 }
             }
             // 405, as MCP demands of whoever has no stream for such a request: some hosts ask so before `initialize`, or
             // after they have forgotten their session, and take every other status for a broken server.
             Route::NoSession => {
-                let mut refused =
-                    refusal(StatusCode::METHOD_NOT_ALLOWED, "there is no session without its id");
+                let mut refused = refusal(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    "no session is named; open one with `initialize`",
+                );
                 refused.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
                 refused
             }
-            // Not 401, or the host would sign in again; and the same for a session of somebody else as for none.
-            Route::Session => refusal(StatusCode::NOT_FOUND, "there is no such session"),
+            Route::Session => refusal(StatusCode::NOT_FOUND, NO_SUCH_SESSION),
             Route::NewSession { asks } => {
                 // To its end even when the client is gone, or the session would be nobody's and not counted.
                 let opening = tokio::spawn(async move { endpoint.open_session(&owner, request, asks).await });
@@ -177,6 +167,40 @@ impl Endpoint {
                 })
             }
         }
+    }
+
+    /// Answers with a stream that waits for messages of a session.
+    async fn stream(&self, owner: &Owner, request: Request) -> Response {
+        let Some(share) = self.streams.try_take(owner, 1) else {
+            return busy("too many streams are open; try again later");
+        };
+        let draining = self.draining.clone().cancelled_owned();
+        served(&self.with_sessions, request).await.map(|body| until(draining, body, share))
+    }
+
+    /// Answers a request in a session with a stream.
+    async fn answer_in_session(
+        self: Arc<Self>,
+        owner: &Owner,
+        mut request: Request,
+        id: RequestId,
+    ) -> Response {
+        let Some(share) = self.answers.try_take(owner, 1) else {
+            return busy("too many requests are being answered; try again later");
+        };
+        let Some(unanswered) = self.sessions.begin(request.headers(), id) else {
+            return invalid_message(SAME_ID);
+        };
+        request.extensions_mut().insert(unanswered);
+        // To its end even when the client is gone, or rmcp would keep a stream that no request ends.
+        let answering = async move { (served(&self.with_sessions, request).await, share) };
+        let Ok((response, share)) = tokio::spawn(answering).await else {
+            return refusal(StatusCode::INTERNAL_SERVER_ERROR, "the request cannot be answered; try again");
+        };
+        if !is_stream(&response) {
+            return response;
+        }
+        response.map(|body| until(tokio::time::sleep(ANSWER_TIMEOUT), body, share))
     }
 
     /// Returns whose a request is, and the request, once it is read; or the answer to one that is refused.
@@ -207,7 +231,7 @@ impl Endpoint {
 
     /// Returns the number of open sessions.
     pub async fn open_sessions(&self) -> usize {
-        self.sessions.manager.sessions.read().await.len()
+        self.sessions.manager.local.sessions.read().await.len()
     }
 
     fn rejected(&self, rejection: Rejection) -> Response {
@@ -276,26 +300,8 @@ fn is_stream(response: &Response) -> bool {
 }
 
 /// Boxed: axum moves the future of a request several times.
-async fn served(service: &StreamableHttpService<BondMcp, LocalSessionManager>, request: Request) -> Response {
-    Box::pin(service.handle(request)).await.map(Body::new)
-}
-
-/// The body of an OAuth error.
-pub(super) fn error(code: &str, description: &str) -> impl IntoResponse {
-    let body = json!({ "error": code, "error_description": description });
-    ([(CACHE_CONTROL, "no-store")], Json(body))
-}
-
-fn busy(reason: &str) -> Response {
-    refusal(StatusCode::SERVICE_UNAVAILABLE, reason)
-}
-
-fn refusal(status: StatusCode, reason: &str) -> Response {
-    let mut response = (status, Json(json!({ "error": reason }))).into_response();
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("30"));
-    }
-    response
+async fn served(service: &StreamableHttpService<BondMcp, SessionManager>, request: Request) -> Response {
+    in_fixed_words(Box::pin(service.handle(request)).await.map(Body::new)).await
 }
 
 /// Returns the service for a request.
@@ -312,14 +318,14 @@ enum Route {
 
 impl Route {
     /// Only `initialize` opens a session. Hosts of older revisions without a session are served too.
-    fn of(head: &Parts, body: &[u8]) -> Self {
+    fn of(head: &Parts, message: Option<&Message>, body: &[u8]) -> Self {
         if is_stateless(&head.headers) {
             Self::Stateless
         } else if head.headers.contains_key("mcp-session-id") {
             Self::Session
         } else if head.method != Method::POST {
             Self::NoSession
-        } else if is_initialize(body) {
+        } else if message.is_some_and(Message::is_initialize) {
             Self::NewSession { asks: may_ask(body) }
         } else {
             Self::Stateless
@@ -332,50 +338,10 @@ fn is_stateless(headers: &HeaderMap) -> bool {
     headers.get("mcp-protocol-version").is_some_and(|version| version.as_bytes() >= &b"2026-07-28"[..])
 }
 
-/// Whether the body is an `initialize` request. An unreadable body is not one and opens no session.
-fn is_initialize(body: &[u8]) -> bool {
-    #[derive(Deserialize)]
-    struct Message<'a> {
-        #[serde(borrow)]
-        method: Cow<'a, str>,
-    }
-    // Most bodies need not be parsed: without escapes a name stands in them as it is.
-    let may_be = memmem::find(body, b"initialize").is_some() || memchr(b'\\', body).is_some();
-    may_be && serde_json::from_slice::<Message>(body).is_ok_and(|message| message.method == "initialize")
-}
-
-/// Whether the body is a request, which has an answer, and not a notification or an answer itself.
-fn is_request(body: &[u8]) -> bool {
-    #[derive(Deserialize)]
-    struct Message {
-        id: Option<IgnoredAny>,
-        method: Option<IgnoredAny>,
-    }
-    let message = serde_json::from_slice::<Message>(body);
-    message.map_or(true, |message| message.id.is_some() && message.method.is_some())
-}
-
-/// Whether the host that sends this `initialize` request can ask the person, as far as it can be read.
-fn may_ask(body: &[u8]) -> bool {
-    #[derive(Deserialize)]
-    struct Initialize {
-        params: Params,
-    }
-    #[derive(Deserialize)]
-    struct Params {
-        capabilities: Capabilities,
-    }
-    #[derive(Deserialize)]
-    struct Capabilities {
-        elicitation: Option<IgnoredAny>,
-    }
-    let initialize = serde_json::from_slice::<Initialize>(body);
-    initialize.map_or(true, |initialize| initialize.params.capabilities.elicitation.is_some())
-}
-
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt as _;
+    use serde_json::json;
 
     use super::*;
     use crate::{

@@ -7,9 +7,10 @@ use std::{
 };
 
 use http::HeaderMap;
-use rmcp::transport::streamable_http_server::session::{SessionId, local::LocalSessionManager};
+use rmcp::{model::RequestId, transport::streamable_http_server::session::SessionId};
 use tokio::sync::{Mutex, MutexGuard};
 
+use super::session_manager::{SessionManager, Unanswered};
 use crate::account::Owner;
 
 /// Maximum number of open sessions of one person, as a multiple of that of one owner.
@@ -21,7 +22,7 @@ const SESSION_ID: &str = "mcp-session-id";
 /// The open sessions and their owners. rmcp closes one that has been idle for five minutes.
 #[derive(Debug)]
 pub(super) struct Sessions {
-    pub manager: Arc<LocalSessionManager>,
+    pub manager: Arc<SessionManager>,
     owners: RwLock<HashMap<SessionId, Owner>>,
     /// Held while a session opens, so that sessions are counted one at a time.
     opening: Mutex<()>,
@@ -41,20 +42,25 @@ pub(super) struct Opening<'a> {
 impl Sessions {
     pub fn new(max: usize, max_overall: usize) -> Self {
         let (owners, opening) = (RwLock::default(), Mutex::new(()));
-        Self { manager: Arc::default(), owners, opening, max, max_overall }
+        Self { manager: Arc::new(SessionManager::new()), owners, opening, max, max_overall }
     }
 
     /// Whether the session that `headers` name is the owner's.
     pub fn is_theirs(&self, owner: &Owner, headers: &HeaderMap) -> bool {
-        let Some(id) = headers.get(SESSION_ID) else { return false };
+        let Some(id) = session_id(headers) else { return false };
         let owners = self.owners.read().unwrap_or_else(PoisonError::into_inner);
-        id.to_str().is_ok_and(|id| owners.get(id) == Some(owner))
+        owners.get(id) == Some(owner)
+    }
+
+    /// Notes a request in the session that `headers` name; returns `None` if one with the same id is not answered.
+    pub fn begin(&self, headers: &HeaderMap, id: RequestId) -> Option<Arc<Unanswered>> {
+        self.manager.begin(session_id(headers)?, id)
     }
 
     /// Returns `None` if there are too many open sessions, of the owner, of the person or of all owners.
     pub async fn open<'a>(&'a self, owner: &'a Owner) -> Option<Opening<'a>> {
         let one_at_a_time = self.opening.lock().await;
-        let open = self.manager.sessions.read().await;
+        let open = self.manager.local.sessions.read().await;
         let mut owners = self.owners.write().unwrap_or_else(PoisonError::into_inner);
         owners.retain(|id, _| open.contains_key(id));
         let person = owner.person();
@@ -69,9 +75,13 @@ impl Sessions {
 impl Opening<'_> {
     /// Binds the session that an answer with these headers has opened to its owner.
     pub fn opened(self, headers: &HeaderMap) {
-        if let Some(id) = headers.get(SESSION_ID).and_then(|id| id.to_str().ok()) {
+        if let Some(id) = session_id(headers) {
             let mut owners = self.sessions.owners.write().unwrap_or_else(PoisonError::into_inner);
             owners.insert(id.into(), self.owner.clone());
         }
     }
+}
+
+fn session_id(headers: &HeaderMap) -> Option<&str> {
+    headers.get(SESSION_ID)?.to_str().ok()
 }

@@ -159,11 +159,13 @@ async fn a_foreign_origin_or_host_is_refused() {
     let http = Http::open().await;
     let list = || http.modern("tools/list", None, json!({}));
     assert_eq!(send(list()).await.status(), StatusCode::OK);
-    for origin in ["https://evil.example", "null", "http://127.0.0.1:1"] {
-        assert_eq!(send(list().header("origin", origin)).await.status(), StatusCode::FORBIDDEN, "{origin}");
-    }
-    for host in ["evil.example", "127.0.0.1.evil.example", "evil.example:80"] {
-        assert_eq!(send(list().header("host", host)).await.status(), StatusCode::FORBIDDEN, "{host}");
+    let origins = ["https://evil.example", "null", "http://127.0.0.1:1"].map(|origin| ("origin", origin));
+    let hosts = ["evil.example", "127.0.0.1.evil.example", "evil.example:80"].map(|host| ("host", host));
+    for (header, value) in origins.into_iter().chain(hosts) {
+        let refused = send(list().header(header, value)).await;
+        assert_eq!(refused.status(), StatusCode::FORBIDDEN, "{value}");
+        let told = json_of(refused).await.to_string();
+        assert!(told.contains(&format!("`--allow-{header}`")) && !told.contains("evil"), "{told}");
     }
 }
 
@@ -197,7 +199,38 @@ async fn headers_that_contradict_the_body_are_refused() {
     let call = json!({"name": "logout", "arguments": {}});
     let response = send(http.modern("tools/call", Some("list_models"), call)).await;
     assert_eq!(response.status(), StatusCode::BAD_REQUEST);
-    assert_eq!(json_of(response).await["error"]["code"], -32020);
+    let error = json_of(response).await["error"].take();
+    assert_eq!(error["code"], -32020);
+    let message = error["message"].as_str().unwrap();
+    assert!(!message.contains("logout") && !message.contains("list_models"), "{message}");
+}
+
+/// A text that is redacted where a guess is right would tell that it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_quotes_neither_headers_nor_the_body() {
+    let http = Http::open().await;
+    let session = http.initialize().await.headers()["mcp-session-id"].to_str().unwrap().to_owned();
+    let list = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/list"});
+    let initialize = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+        "protocolVersion": "guess", "capabilities": {}, "clientInfo": {"name": "raw", "version": "1"}}});
+    let version = |request: RequestBuilder| request.header("mcp-protocol-version", "2025-guess");
+    for request in [
+        http.modern("tools/list", None, json!({})).header("mcp-method", "guess"),
+        http.modern("guess", None, json!({})),
+        version(http.post(&list)),
+        version(http.post(&list).header("mcp-session-id", &session)),
+        version(http.post(&initialize)),
+        http.post(&list).header("host", "guess"),
+        http.post(&list).header("origin", "https://guess"),
+        http.post(&list).header("mcp-session-id", "guess"),
+        http.post(&json!({"guess": "guess"})),
+        http.post(&json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": ["guess"]}})),
+    ] {
+        let refused = send(request).await;
+        let status = refused.status();
+        let told = within(refused.text()).await.unwrap();
+        assert!(status.is_client_error() && !told.contains("guess"), "{status} {told}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -320,6 +353,7 @@ async fn an_unknown_session_is_not_found() {
     let response =
         send(http.post(&list).header("mcp-session-id", "00000000-0000-4000-8000-000000000000")).await;
     assert_eq!(response.status(), StatusCode::NOT_FOUND);
+    assert!(json_of(response).await["error"].as_str().unwrap().contains("`initialize`"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -330,6 +364,11 @@ async fn a_body_that_is_too_large_or_no_json_is_refused() {
     // Small, but not once it is parsed.
     let dense = json!({"jsonrpc": "2.0", "id": 1, "method": "x", "params": vec![json!({"": 0}); 100_000]});
     assert_eq!(send(http.post(&dense)).await.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    // rmcp keeps it as long as the session.
+    let mut initialize = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "raw", "version": "1"}}});
+    initialize["params"]["clientInfo"]["title"] = "x".repeat(64 << 10).into();
+    assert_eq!(send(http.post(&initialize)).await.status(), StatusCode::PAYLOAD_TOO_LARGE);
     let response = send(http.post(&json!(null)).body("{malformed")).await;
     assert!(response.status().is_client_error(), "{response:?}");
     assert_eq!(send(http.modern("no/such/method", None, json!({}))).await.status(), StatusCode::NOT_FOUND);

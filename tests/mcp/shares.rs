@@ -150,8 +150,8 @@ async fn large_requests_that_have_no_end_keep_nobody_else_out() {
             stalled.push(answer(service.stall(app, largest).await));
         }
         let small = raw::initialize("2025-11-25", json!({}));
-        let mut large = small.clone();
-        large["params"]["clientInfo"]["title"] = "x".repeat(1 << 20).into();
+        let meta = json!({"_meta": {"title": "x".repeat(1 << 20)}});
+        let large = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": meta});
         for (app, message) in [("ada.one", &small), ("grace.one", &small), ("eve.one", &large)] {
             assert_eq!(send(service.ask(app, message)).await.status(), 200, "{app}");
         }
@@ -211,9 +211,8 @@ async fn no_person_takes_the_streams_of_the_others() {
     within(async { while service.stream("ada.two", &second).await.status() != 200 {} }).await;
 }
 
-/// rmcp answers on one of two streams whose requests have the same id, and forgets the other one.
 #[tokio::test]
-async fn no_person_takes_the_answers_of_the_others_and_a_forgotten_one_ends() {
+async fn no_person_takes_the_answers_of_the_others() {
     let service = Service::start(Limits::default()).await;
     let ada = service.accounts.open(&owner("ada.one"));
     ada.sign_in(EMAIL, service.place.password.clone(), false).await.unwrap();
@@ -222,9 +221,9 @@ async fn no_person_takes_the_answers_of_the_others_and_a_forgotten_one_ends() {
     let status = raw::call(2, "auth_status", json!({}));
     fast(async {
         service.sandbox.faults().always(MODELS, Fault::Hold);
-        let models = raw::call(1, "list_models", json!({ "refresh": true }));
         let mut open = Vec::new();
-        for _ in 0..2 {
+        for id in [3, 4] {
+            let models = raw::call(id, "list_models", json!({ "refresh": true }));
             let answer = service.ask_in("ada.one", &first, &models).await;
             assert_eq!(answer.status(), 200);
             open.push(answer);
@@ -244,8 +243,37 @@ async fn no_person_takes_the_answers_of_the_others_and_a_forgotten_one_ends() {
         service.sandbox.faults().release();
         let ended = join_all(open.into_iter().map(Response::text)).await;
         let answers = ended.into_iter().filter(|text| text.as_ref().unwrap().contains("\"count\""));
-        assert_eq!(answers.count(), 1);
+        assert_eq!(answers.count(), 2);
         assert_eq!(service.ask_in("ada.two", &second, &status).await.status(), 200);
+    })
+    .await;
+}
+
+/// rmcp would answer on one of two streams whose requests have the same id, and keep the other one as long as the session.
+#[tokio::test]
+async fn an_id_is_not_taken_twice_until_its_call_ends() {
+    let service = Service::start(Limits::default()).await;
+    let ada = service.accounts.open(&owner("ada.one"));
+    ada.sign_in(EMAIL, service.place.password.clone(), false).await.unwrap();
+    let (session, other) = (service.session("ada.one").await, service.session("ada.two").await);
+    fast(async {
+        service.sandbox.faults().always(MODELS, Fault::Hold);
+        let models = raw::call(7, "list_models", json!({ "refresh": true }));
+        let answer = service.ask_in("ada.one", &session, &models).await;
+        assert_eq!(answer.status(), 200);
+        within(service.sandbox.faults().arrived(MODELS, 1)).await;
+        let status = raw::call(7, "auth_status", json!({}));
+        let refused = service.ask_in("ada.one", &session, &status).await;
+        assert_eq!(refused.status(), 400);
+        let refused: Value = serde_json::from_str(&refused.text().await.unwrap()).unwrap();
+        assert_eq!((&refused["error"]["code"], refused.get("id")), (&json!(-32600), None), "{refused}");
+        assert_eq!(service.ask_in("ada.two", &other, &status).await.status(), 200);
+        // A call goes on when its client is gone.
+        drop(answer);
+        assert_eq!(service.ask_in("ada.one", &session, &status).await.status(), 400);
+        service.sandbox.faults().clear();
+        service.sandbox.faults().release();
+        within(async { while service.ask_in("ada.one", &session, &status).await.status() != 200 {} }).await;
     })
     .await;
 }

@@ -16,7 +16,7 @@ use super::Http;
 use crate::{
     oauth::{OAuthError, TokenResponse},
     secret::{ExposeSecret as _, to_secret_json},
-    transport::{endpoint::error, request_body::read_body},
+    transport::{refusals::error, request_body::read_body},
 };
 
 /// Largest form, or registration, in bytes.

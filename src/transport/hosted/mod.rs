@@ -30,8 +30,9 @@ use self::{
     readiness::Readiness,
 };
 use super::{
-    endpoint::{Endpoint, error},
+    endpoint::Endpoint,
     http::{Protection, healthz},
+    refusals::error,
 };
 use crate::{
     hosted::Hosted,
@@ -216,7 +217,7 @@ async fn not_found() -> Response {
 
 /// A known address with another method. The router says in `Allow` which there are (RFC 9110, section 15.5.6).
 async fn method_not_allowed() -> Response {
-    let body = error("method_not_allowed", "This address takes another method.");
+    let body = error("method_not_allowed", "This address takes the methods that the header `Allow` names.");
     (StatusCode::METHOD_NOT_ALLOWED, body).into_response()
 }
 

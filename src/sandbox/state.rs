@@ -99,7 +99,7 @@ impl State {
         }
     }
 
-    /// Writes the file under a temporary name and then renames it. A missing directory is created.
+    /// Writes the file under a temporary name, which is nobody else's, and then renames it. A missing directory is created.
     pub fn save(&self, path: &Path) -> io::Result<()> {
         if let Some(directory) = path.parent() {
             let mut builder = std::fs::DirBuilder::new();
@@ -107,15 +107,12 @@ impl State {
             std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
             builder.recursive(true).create(directory)?;
         }
-        let beside = path.with_extension("new");
-        let mut options = std::fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(&beside)?;
+        let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+        let mut file = tempfile::NamedTempFile::new_in(directory.unwrap_or(Path::new(".")))?;
         file.write_all(&serde_json::to_vec(self)?)?;
-        file.sync_all()?;
-        std::fs::rename(&beside, path)
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        Ok(())
     }
 
     pub fn add_account(

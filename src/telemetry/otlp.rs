@@ -23,7 +23,7 @@ use tracing::{Span, Subscriber, level_filters::LevelFilter};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::{Layer, filter::Targets, registry::LookupSpan};
 
-use crate::redact::Redactor;
+use crate::{config::BaseUrl, redact::Redactor};
 
 /// Any of them turns traces on.
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
@@ -47,11 +47,10 @@ where
     if !ENDPOINTS.iter().any(|name| is_set(name)) {
         return Ok(None);
     }
-    let http = reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .timeout(TIMEOUT)
-        .build()
-        .map_err(|_| SetupError)?;
+    let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(TIMEOUT);
+    // A proxy could read what goes to this computer in clear text.
+    let http = if ENDPOINTS.iter().any(|name| is_in_clear(name)) { http.no_proxy() } else { http };
+    let http = http.build().map_err(|_| SetupError)?;
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
         .with_http_client(Http { http, runtime: Handle::current() })
@@ -75,6 +74,12 @@ where
         .with_tracked_inactivity(false);
     // Other crates' spans may hold whole requests.
     Ok(Some(layer.with_filter(Targets::new().with_target(env!("CARGO_CRATE_NAME"), LevelFilter::INFO))))
+}
+
+/// Whether the variable `name` is an address on this computer without TLS.
+fn is_in_clear(name: &str) -> bool {
+    let url = std::env::var(name).ok().and_then(|url| url.parse::<BaseUrl>().ok());
+    url.is_some_and(|url| !url.is_https())
 }
 
 /// Sends what has not been sent yet.

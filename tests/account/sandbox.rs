@@ -209,6 +209,24 @@ async fn a_state_file_outlives_the_run_and_holds_no_credential() {
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "garbled");
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn saving_the_state_changes_no_other_file() {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    let directory = tempfile::tempdir().unwrap();
+    let (path, other) = (directory.path().join("accounts.json"), directory.path().join("other"));
+    std::fs::write(&other, "mine").unwrap();
+    symlink(&other, directory.path().join("accounts.new")).unwrap();
+    let config =
+        SandboxConfig { state_file: Some(path.clone()), auto_verify: true, ..SandboxConfig::default() };
+    post(&sandbox(config).await, "/auth/register", "", credentials()).await;
+    assert_eq!(std::fs::read_to_string(&other).unwrap(), "mine");
+    let written = std::fs::symlink_metadata(&path).unwrap();
+    assert_eq!((written.is_file(), written.permissions().mode() & 0o777), (true, 0o600));
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 3);
+}
+
 #[tokio::test]
 async fn health_services_take_a_key_or_a_token_and_charge_for_what_they_process() {
     let (sandbox, session) = with_account(SandboxConfig::default(), Plan::Unlimited).await;

@@ -1,6 +1,6 @@
 //! Bad configuration and a bad upstream give a clear error with the next step and change nothing.
 
-use crate::common::{EMAIL, Place, Server, like_the_seed, sandbox, secrets, within};
+use crate::common::{EMAIL, Place, Server, like_the_seed, run, sandbox, secrets, within};
 use bondmcp_server::sandbox::{Fault, RunningSandbox};
 use futures_util::future::join_all;
 use serde_json::json;
@@ -45,6 +45,10 @@ async fn a_wrong_configuration_is_wrong_usage_and_says_what_to_do() {
     {
         assert_eq!(place.run(arguments).await.0, Some(2), "{arguments:?}");
     }
+    // A generated token would stay in a log.
+    let mut command = place.command(&["http", "--listen", "0.0.0.0:0"]);
+    let (code, _, told) = run(command.env_remove("BONDMCP_HTTP_TOKEN"), "").await;
+    assert!(code == Some(2) && told.contains("set BONDMCP_HTTP_TOKEN"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

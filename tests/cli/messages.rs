@@ -1,9 +1,13 @@
 //! Error messages of the command line: the cause and what to type next.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    process::Stdio,
+};
 
-use crate::common::{EMAIL, Place, like_the_seed, run, sandbox};
+use crate::common::{EMAIL, Place, like_the_seed, run, sandbox, within};
 use rexpect::session::spawn_command;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_in_use_is_named_with_the_flag_that_chooses_another() {
@@ -30,6 +34,25 @@ async fn a_trial_listens_on_loopback_alone() {
     let serve = ["http", "--public-url", "http://localhost:8787", "--listen", "0.0.0.0:8787"];
     let (code, _, err) = place.run(&serve).await;
     assert!(code == Some(2) && err.contains("https://"), "{err}");
+}
+
+/// Another user of the computer could otherwise take the address that browsers may try first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trial_at_localhost_has_both_of_its_addresses() {
+    let Ok(other) = TcpListener::bind("[::1]:0") else { return };
+    let address = other.local_addr().unwrap();
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    let (origin, listen) =
+        (format!("http://localhost:{}", address.port()), format!("127.0.0.1:{}", address.port()));
+    let serve = ["http", "--public-url", &*origin, "--listen", &*listen];
+    let (code, _, err) = place.run(&serve).await;
+    assert!(code == Some(2) && err.contains(&address.to_string()), "{err}");
+    drop(other);
+    let mut child = place.command(&serve).stderr(Stdio::piped()).spawn().unwrap();
+    let mut told = BufReader::new(child.stderr.take().unwrap()).lines();
+    while !within(told.next_line()).await.unwrap().unwrap().contains("Serving MCP") {}
+    assert_eq!(TcpListener::bind(address).unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
 }
 
 /// A server for many people has no account of its own, and its hosts get tokens of their own.

@@ -1,7 +1,12 @@
 //! `http --public-url`: a server for many people, each with an account of their own.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    io::ErrorKind,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
+use tokio::net::TcpSocket;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::listen;
@@ -71,6 +76,27 @@ pub(super) fn check_environment(app: &App, http_token: Option<&SecretString>) ->
     Ok(())
 }
 
+/// Takes the port of the other address that `localhost` stands for, so that no other user of this computer gets what is
+/// sent to the origin. Nothing is served there: a browser then tries the address that is.
+fn reserve_localhost(origin: &PublicOrigin, address: SocketAddr) -> Result<Option<TcpSocket>, Error> {
+    if !origin.is_trial() || !origin.authority().starts_with("localhost") {
+        return Ok(None);
+    }
+    let other: SocketAddr = match address {
+        SocketAddr::V4(_) => (Ipv6Addr::LOCALHOST, address.port()).into(),
+        SocketAddr::V6(_) => (Ipv4Addr::LOCALHOST, address.port()).into(),
+    };
+    let socket = if other.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() };
+    match socket.and_then(|socket| socket.bind(other).map(|()| socket)) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => Err(Error::Usage(format!(
+            "another program listens on {other}, and browsers would send it what is meant for {origin}; stop it, or choose another port"
+        ))),
+        // This computer has no IPv6.
+        Err(_) => Ok(None),
+    }
+}
+
 impl HostedArgs {
     pub async fn run(
         self,
@@ -87,6 +113,7 @@ impl HostedArgs {
             )));
         }
         let (listener, address) = listen(address, "--listen").await?;
+        let _reserved = reserve_localhost(&origin, address)?;
         let metrics_listener = match self.metrics_listen {
             Some(address) => Some(listen(address, "--metrics-listen").await?),
             None => None,

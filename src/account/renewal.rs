@@ -8,12 +8,12 @@ use std::{
 };
 
 use tokio::{sync::watch, time::Instant};
-use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::{
-    Account, CachedRecord, Error, SignInReason, record::Fingerprint, record::Record, session::Session, store,
+    Account, CachedRecord, Error, SignInReason, record::Fingerprint, record::Record, session::Session,
 };
 use crate::{
     bondmcp::{self, wire::Tokens},
@@ -176,11 +176,8 @@ impl Account {
             }
             if self.inner.store.acquire_lease(&holder).await? {
                 tracing::debug!("renewing the session: this process holds the lease");
-                let outcome = self.renewal_as_holder(&holder, stale).await;
-                if let Err(error) = self.inner.store.release_lease(&holder).await {
-                    tracing::warn!(%error, "the renewal's lease was not released; it expires by itself");
-                }
-                return outcome;
+                // A lease that is lost does no harm: the vault takes only one of two new sessions.
+                return self.inner.store.while_leased(&holder, Box::pin(self.renewal_as_holder(stale))).await;
             }
             tracing::debug!("another process is renewing the session");
             self.inner.store.lease_wait(memory.version).await?;
@@ -188,24 +185,12 @@ impl Account {
         Err(Error::RenewalBusy)
     }
 
-    async fn renewal_as_holder(&self, holder: &str, stale: Option<&SecretString>) -> Outcome {
+    async fn renewal_as_holder(&self, stale: Option<&SecretString>) -> Outcome {
         let memory = self.reread().await?;
-        if let Some(session) = self.newer(&memory, stale) {
-            return Ok(session);
+        match self.newer(&memory, stale) {
+            Some(session) => Ok(session),
+            None => self.renew_upstream(&memory.record, stale).await,
         }
-        let (account, holder) = (self.clone(), holder.to_owned());
-        let extend = move || {
-            let (account, holder) = (account.clone(), holder.clone());
-            async move {
-                // A lease that was lost does no harm: the vault takes only one of two new sessions.
-                match account.inner.store.acquire_lease(&holder).await {
-                    Ok(true) => {}
-                    Ok(false) => tracing::debug!("another process has taken the renewal's lease"),
-                    Err(error) => tracing::warn!(%error, "the renewal's lease was not extended"),
-                }
-            }
-        };
-        with_heartbeat(store::LEASE / 3, extend, Box::pin(self.renew_upstream(&memory.record, stale))).await
     }
 
     async fn renew_upstream(&self, record: &Record, stale: Option<&SecretString>) -> Outcome {
@@ -366,24 +351,6 @@ impl std::fmt::Debug for Renewals {
     }
 }
 
-/// Runs `work` while a separate task repeats `beat`. A beat that blocks or fails does not delay `work`.
-async fn with_heartbeat<T, Beat>(
-    interval: Duration,
-    beat: impl Fn() -> Beat + Send + Sync + 'static,
-    work: impl Future<Output = T>,
-) -> T
-where
-    Beat: Future<Output = ()> + Send,
-{
-    let _heartbeat = AbortOnDropHandle::new(tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(interval).await;
-            beat().await;
-        }
-    }));
-    work.await
-}
-
 /// Whether both records have the same session, or none.
 fn is_session_of(one: &Record, other: &Record) -> bool {
     match (&one.session, &other.session) {
@@ -417,15 +384,10 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 mod tests {
     use std::sync::Arc;
 
-    use sqlx::{Connection as _, SqliteConnection};
     use tokio::sync::Notify;
 
     use super::*;
-    use crate::{
-        clock::Timestamp,
-        config::{SealingKeySource, VaultLocation},
-        vault::{Keyring, RecordId, RecordKind, Vault},
-    };
+    use crate::clock::Timestamp;
 
     fn session() -> Session {
         Session {
@@ -458,37 +420,5 @@ mod tests {
         assert!(first.is_ok() && second.is_ok());
         let later = renewals.join(&tasks, async { Err(Error::RenewalBusy) }).await;
         assert!(matches!(later, Err(Error::RenewalBusy)));
-    }
-
-    /// The work itself releases what the heartbeat waits for, so the test hangs unless the two run concurrently.
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_heartbeat_that_waits_for_another_writer_neither_delays_nor_drops_the_renewal() {
-        let directory = tempfile::tempdir().unwrap();
-        let location = VaultLocation::Sqlite(directory.path().join("data/vault.db"));
-        let source = SealingKeySource::Given("ab".repeat(32).into());
-        let (key, _) = Keyring::load(&source, directory.path(), &location).await.unwrap();
-        let vault = Vault::open(&location, key).await.unwrap();
-        let id = RecordId { kind: RecordKind::ACCOUNT, owner: "o".into(), origin: "u".into() };
-        let mut other = SqliteConnection::connect(&format!("sqlite://{location}")).await.unwrap();
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
-
-        let began = Arc::new(Notify::new());
-        let beat = {
-            let (vault, id, began) = (vault.clone(), id.clone(), Arc::clone(&began));
-            move || {
-                let (vault, id, began) = (vault.clone(), id.clone(), Arc::clone(&began));
-                async move {
-                    began.notify_one();
-                    let _ = vault.acquire_lease(&id, "holder", store::LEASE).await;
-                }
-            }
-        };
-        let work = async {
-            began.notified().await;
-            let unchanged = vault.read(&id).await.unwrap();
-            sqlx::query("COMMIT").execute(&mut other).await.unwrap();
-            vault.write(&id, unchanged.map(|record| record.version), b"renewed", None).await.unwrap()
-        };
-        assert_eq!(with_heartbeat(Duration::from_millis(1), beat, work).await, 1);
     }
 }

@@ -2,9 +2,9 @@
 //! every moment. An interrupted rotation resumes where it stopped. A key is rotated by one caller at a time, since two
 //! would create two keys.
 
-use std::{convert::Infallible, time::Duration};
+use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
@@ -35,7 +35,7 @@ impl Account {
         self.run_to_completion(async move {
             // Checked first, so that a rotation without a sign-in does not create a vault.
             account.bearer(RequiredCredential::Session).await?;
-            account.alone(&id, account.rotate(&id)).await
+            account.alone(&id, Box::pin(account.rotate(&id))).await
         })
         .await
     }
@@ -113,29 +113,7 @@ impl Account {
             }
             vault.lease_wait(&lease, 0, LEASE).await?;
         }
-        let outcome = tokio::select! {
-            outcome = work => outcome,
-            never = self.extend(&lease, &holder) => match never {},
-        };
-        if let Err(error) = vault.release_lease(&lease, &holder).await {
-            tracing::warn!(%error, "the rotation's lease was not released; it expires by itself");
-        }
-        outcome
-    }
-
-    /// Extends a lease for as long as this is polled, concurrently with the work that it protects.
-    async fn extend(&self, lease: &RecordId, holder: &str) -> Infallible {
-        loop {
-            sleep(LEASE / 3).await;
-            let extended = async {
-                Ok::<_, Error>(self.inner.store.vault().await?.acquire_lease(lease, holder, LEASE).await?)
-            };
-            match extended.await {
-                Ok(true) => {}
-                Ok(false) => tracing::warn!("another process has taken the rotation's lease"),
-                Err(error) => tracing::warn!(%error, "the rotation's lease was not extended"),
-            }
-        }
+        vault.while_leased(&lease, &holder, LEASE, work).await
     }
 }
 

@@ -74,13 +74,18 @@ impl Store {
         self.shared.change_marker(&self.id)
     }
 
-    /// Takes or extends the right to renew the session.
+    /// Takes the right to renew the session.
     pub async fn acquire_lease(&self, holder: &str) -> Result<bool, Error> {
         Ok(self.vault().await?.acquire_lease(&self.id, holder, LEASE).await?)
     }
 
-    pub async fn release_lease(&self, holder: &str) -> Result<(), Error> {
-        Ok(self.vault().await?.release_lease(&self.id, holder).await?)
+    /// Runs `work` as the one who has that right, then gives it back.
+    pub async fn while_leased<T>(
+        &self,
+        holder: &str,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        self.vault().await?.while_leased(&self.id, holder, LEASE, work).await
     }
 
     /// The identities that the account's records had in this program's first version, which did not store them. The second

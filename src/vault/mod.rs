@@ -10,6 +10,7 @@ pub(crate) mod files;
 mod import;
 mod keychain;
 mod keyring;
+mod lease;
 mod list;
 mod postgres;
 mod records;

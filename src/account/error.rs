@@ -39,12 +39,14 @@ pub enum Error {
     KeyNotFound,
     #[error("invalid API key {field}")]
     InvalidText { field: &'static str },
-    /// The response to a create was lost. `orphans` are the ids of keys that it probably created.
-    #[error("the response to creating the API key was lost")]
-    CreateLost { orphans: Vec<String>, cause: bondmcp::Error },
-    /// The response to a regeneration was lost: the key may have a new value that is unknown here.
-    #[error("the response to regenerating API key {id} was lost")]
-    RegenerationLost { id: String, cause: bondmcp::Error },
+    /// The response to a create was lost, or the value could not be stored. `orphans` are the ids of keys that it probably
+    /// created.
+    #[error("creating the API key did not complete: {cause}")]
+    CreateLost { orphans: Vec<String>, cause: Box<Error> },
+    /// The response to a regeneration was lost, or the value could not be stored: the key may have a new value that is
+    /// unknown here.
+    #[error("regenerating API key {id} did not complete: {cause}")]
+    RegenerationLost { id: String, cause: Box<Error> },
     /// The new key is created and stored, and the old one is not revoked yet.
     #[error("the rotation of API key {old} to {new} is not finished")]
     RotationUnfinished { old: String, new: String, cause: bondmcp::Error },
@@ -224,17 +226,17 @@ impl From<&Error> for UserFacingError {
                 Kind::InvalidInput,
                 format!("Give a {field} that is not empty and has no line breaks or other control characters."),
             ),
-            Error::CreateLost { orphans, .. } if orphans.is_empty() => report(
-                Kind::UpstreamUnavailable,
+            Error::CreateLost { orphans, cause } if orphans.is_empty() => report(
+                kind_of_loss(cause),
                 "List the keys in a moment: a key that was created meanwhile is reported there; revoke it, since its value is lost."
                     .into(),
             ),
-            Error::CreateLost { orphans, .. } => report(
-                Kind::UpstreamUnavailable,
+            Error::CreateLost { orphans, cause } => report(
+                kind_of_loss(cause),
                 format!("It probably created {}, whose value is lost: revoke it and create another key.", orphans.join(", ")),
             ),
-            Error::RegenerationLost { id, .. } => report(
-                Kind::UpstreamUnavailable,
+            Error::RegenerationLost { id, cause } => report(
+                kind_of_loss(cause),
                 format!("Its value may have changed: rotate {id} again, or revoke it."),
             ),
             Error::RotationUnfinished { old, new, .. } => report(
@@ -277,5 +279,13 @@ impl From<&Error> for UserFacingError {
                 report(Kind::Internal, "Check whether it took effect, then try again.".into())
             }
         }
+    }
+}
+
+/// Returns the kind of an error by which the value of a key was lost.
+fn kind_of_loss(cause: &Error) -> Kind {
+    match cause {
+        Error::Upstream(_) => Kind::UpstreamUnavailable,
+        cause => UserFacingError::from(cause).kind,
     }
 }

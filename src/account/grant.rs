@@ -8,9 +8,7 @@ use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Account, Authenticated, Error, Usd,
-    record::{Intent, Record},
-    release::FORGOTTEN_FOR,
+    Account, Authenticated, Error, Usd, intent::Intent, record::Record, release::FORGOTTEN_FOR,
     session::Session,
 };
 use crate::{

@@ -3,11 +3,11 @@
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use uuid::Uuid;
 
 use super::{
-    Account, Error, RequiredCredential,
-    record::{Intent, ManagedKey, Record},
+    Account, Error, RequiredCredential, SignInReason,
+    intent::{Intent, Stored},
+    record::{ManagedKey, Record},
 };
 use crate::{
     bondmcp::{
@@ -182,7 +182,9 @@ impl Account {
             return Ok(vec![]);
         }
         let Ok(KeyList { keys, unfinished }) = self.list_keys().await else {
-            return Ok(record.keys.iter().map(|key| key.id.clone()).collect());
+            let stored = record.keys.iter().map(|key| &key.id);
+            let lost = record.intents.iter().flat_map(|intent| &intent.orphans);
+            return Ok(stored.chain(lost).cloned().collect());
         };
         let lost: Vec<String> = unfinished.into_iter().flat_map(|change| change.lost_key_ids).collect();
         let is_left = |key: &Key| key.is_active && (key.stored || lost.contains(&key.id));
@@ -211,8 +213,7 @@ impl Account {
         Ok(Key::stored(key, &memory.record, true))
     }
 
-    /// Records the intent, creates the key upstream and stores it. The intent of a rotation stays until the old key is
-    /// revoked.
+    /// Records the intent, creates the key upstream and stores it.
     pub(super) async fn make(
         &self,
         mut wanted: CreateApiKey,
@@ -220,43 +221,28 @@ impl Account {
         replaces: Option<&str>,
     ) -> Result<Made, Error> {
         wanted.name = self.listed_name(&wanted.name);
-        let intent = Intent {
-            id: Uuid::new_v4().to_string(),
-            name: wanted.name.clone(),
-            started_at: self.inner.clock.now(),
-            before: listed.iter().map(|key| key.id.clone()).collect(),
-            replaces: replaces.map(ToOwned::to_owned),
-            regenerates: false,
-            made: None,
-            orphans: vec![],
-        };
-        self.update(|record| {
-            record.check_open()?;
-            record.intents.push(intent.clone());
-            Ok(())
-        })
-        .await?;
+        let before = listed.iter().map(|key| key.id.clone()).collect();
+        let intent = &Intent::new(&wanted.name, self.now(), before, replaces);
         let wanted = &wanted;
-        let created = self
-            .call(RequiredCredential::Session, |client, bearer| async move {
-                client.create_api_key(&bearer, wanted).await
-            })
-            .await;
-        match created {
-            Ok(key) => self.store(key, wanted, &intent).await,
-            Err(Error::Upstream(cause)) if !cause.is_certainly_unprocessed() => {
-                let orphans = self.look_for_orphans(&intent.id).await;
-                Err(Error::CreateLost { orphans, cause })
-            }
-            Err(error) => {
-                self.update(|record| {
-                    record.end_intent(&intent.id);
-                    Ok(())
+        let create = |email: Option<String>| async move {
+            let created = self
+                .call(RequiredCredential::Session, |client, bearer| async move {
+                    client.create_api_key(&bearer, wanted).await
                 })
-                .await?;
-                Err(error)
+                .await;
+            match created {
+                Ok(key) => self.store(key, wanted, intent, email.as_deref()).await,
+                Err(Error::Upstream(cause)) if !cause.is_certainly_unprocessed() => {
+                    let orphans = self.look_for_orphans(&intent.id).await;
+                    Err(Error::CreateLost { orphans, cause: Box::new(cause.into()) })
+                }
+                Err(error) => {
+                    self.end_intent(&intent.id).await?;
+                    Err(error)
+                }
             }
-        }
+        };
+        self.carry_out(intent, create).await
     }
 
     /// Returns `name` as the list of keys shows it. A key whose making was interrupted is found in the list by its name.
@@ -264,27 +250,21 @@ impl Account {
         self.inner.redactor.redact(name.trim()).into_owned()
     }
 
-    async fn store(&self, key: NewApiKey, wanted: &CreateApiKey, intent: &Intent) -> Result<Made, Error> {
-        let made = Made { id: key.id.clone(), secret: key.api_key.clone(), intent: intent.id.clone() };
-        let (is_usable, _) = self
-            .update(|record| {
-                record.keys.push(ManagedKey::new(&key, &wanted.permissions));
-                if record.revoke_if_ended() {
-                    record.end_intent(&intent.id);
-                    return Ok(false);
-                }
-                match record.intent(&intent.id) {
-                    Some(rotation) if rotation.replaces.is_some() => {
-                        rotation.made = Some(key.id.clone());
-                        // Another process may have checked the intents after the key was created and before it was stored.
-                        rotation.orphans.clear();
-                    }
-                    _ => record.end_intent(&intent.id),
-                }
-                Ok(true)
-            })
-            .await?;
-        if is_usable { Ok(made) } else { Err(Error::GrantEnded) }
+    async fn store(
+        &self,
+        key: NewApiKey,
+        wanted: &CreateApiKey,
+        intent: &Intent,
+        email: Option<&str>,
+    ) -> Result<Made, Error> {
+        let store = |record: &mut Record| Ok(record.store_made(&key, &wanted.permissions, &intent.id, email));
+        let lost = |cause| Error::CreateLost { orphans: vec![key.id.clone()], cause: Box::new(cause) };
+        match self.update_persistently(store).await.map_err(lost)?.0 {
+            Stored::Yes => {}
+            Stored::GrantEnded => return Err(Error::GrantEnded),
+            Stored::Forgotten => return Err(lost(self.sign_in_required(SignInReason::NotSignedIn))),
+        }
+        Ok(Made { id: key.id, secret: key.api_key, intent: intent.id.clone() })
     }
 
     pub(super) async fn revoke_upstream(&self, id: &str) -> Result<(), Error> {

@@ -12,6 +12,7 @@ mod error;
 mod grant;
 mod health;
 mod identity;
+mod intent;
 mod keys;
 mod ledger;
 mod models;
@@ -123,6 +124,14 @@ struct Inner {
 /// How long a look at the vault's files is good for. It serves the steps of one call; another process's change is
 /// noticed by the next one.
 const CONFIRMATION_LIFETIME: Duration = Duration::from_millis(1);
+
+/// How long it is tried to store what exists nowhere else. PostgreSQL restarts in less, and another process's write to
+/// SQLite ends before.
+const STORE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Wait after the first failure to store it, and the longest one.
+const STORE_PAUSE: Duration = Duration::from_millis(100);
+const MAX_STORE_PAUSE: Duration = Duration::from_secs(2);
 
 /// Longest wait for the newest secrets before a response.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -326,6 +335,25 @@ impl Account {
         Ok((outcome, self.remember(written, marker)))
     }
 
+    /// Changes the record for what exists nowhere else, such as the value of a new key: while the vault cannot be used,
+    /// this is tried again. The answer to a change that was made may be lost, so `change` may find its own work.
+    async fn update_persistently<T>(
+        &self,
+        mut change: impl FnMut(&mut Record) -> Result<T, Error>,
+    ) -> Result<(T, Arc<CachedRecord>), Error> {
+        let (began, mut pause) = (tokio::time::Instant::now(), STORE_PAUSE);
+        loop {
+            match self.update(&mut change).await {
+                Err(Error::Vault(error)) if may_pass(&error) && began.elapsed() < STORE_TIMEOUT => {
+                    tracing::warn!(%error, "what BondMCP has just issued is not stored yet; this is tried again");
+                    tokio::time::sleep(pause).await;
+                    pause = (2 * pause).min(MAX_STORE_PAUSE);
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
     fn remembered(&self) -> Option<Arc<CachedRecord>> {
         self.inner.memory.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -347,4 +375,16 @@ impl Account {
             }
         }
     }
+}
+
+/// Whether the same write may succeed later.
+fn may_pass(error: &vault::Error) -> bool {
+    matches!(
+        error,
+        vault::Error::Database(_)
+            | vault::Error::Keychain(_)
+            | vault::Error::KeyChanged
+            | vault::Error::Locked
+            | vault::Error::Server(_)
+    )
 }

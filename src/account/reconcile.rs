@@ -4,17 +4,8 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use chrono::TimeDelta;
-
-use super::{
-    Account, CachedRecord, Error,
-    keys::is_active,
-    record::{Intent, Record},
-};
-use crate::{bondmcp::wire::ApiKey, clock::Timestamp};
-
-/// Age up to which an intent may be another process's work in progress. An older one without orphans is finished.
-const IN_PROGRESS_AGE: TimeDelta = TimeDelta::minutes(2);
+use super::{Account, CachedRecord, Error, intent::Intent, keys::is_active, record::Record};
+use crate::bondmcp::wire::ApiKey;
 
 impl Account {
     /// Resolves what an earlier process left unfinished, once the record has been read: a server without calls opens no
@@ -44,7 +35,7 @@ impl Account {
         if memory.record.intents.is_empty() {
             return Ok(memory);
         }
-        let now = self.inner.clock.now();
+        let (now, abandoned) = (self.now(), self.abandoned_intents(&memory.record).await?);
         let change = |record: &mut Record| {
             for rotation in revoked_rotations(record, listed) {
                 record.replace_key(&rotation.old, &rotation.new);
@@ -59,7 +50,7 @@ impl Account {
                 // Somebody may have revoked both keys of a rotation.
                 let is_rotation = intent.made.is_some() && intent.replaces.is_some();
                 let is_half_done = is_rotation && (lives(&intent.replaces) || lives(&intent.made));
-                intent.orphans.is_empty() && !is_half_done && !is_in_progress(intent, now)
+                intent.orphans.is_empty() && !is_half_done && !intent.is_in_progress(now, &abandoned)
             };
             let ended: Vec<Intent> =
                 record.intents.extract_if(.., |intent| ends_in_nothing(intent)).collect();
@@ -109,11 +100,6 @@ fn revoked_rotations(record: &Record, listed: &[ApiKey]) -> Vec<Revoked> {
     record.intents.iter().filter_map(revoked).collect()
 }
 
-/// Whether another process may be making the key just now.
-pub(super) fn is_in_progress(intent: &Intent, now: Timestamp) -> bool {
-    now - intent.started_at <= IN_PROGRESS_AGE
-}
-
 /// Returns the keys that `intent` probably created: with its name, not listed before, and not stored here; or the one
 /// whose value it may have changed.
 pub(super) fn orphans(intent: &Intent, listed: &[ApiKey], stored: &[String]) -> Vec<String> {
@@ -132,6 +118,7 @@ pub(super) fn orphans(intent: &Intent, listed: &[ApiKey], stored: &[String]) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Timestamp;
 
     #[test]
     fn an_orphan_has_the_intents_name_is_new_and_is_not_stored() {
@@ -152,16 +139,7 @@ mod tests {
             key("revoked", "ci", false),
             key("orphan", "ci", true),
         ];
-        let mut intent = Intent {
-            id: "i".into(),
-            name: "ci".into(),
-            started_at: Timestamp::UNIX_EPOCH,
-            before: vec!["before".into()],
-            replaces: None,
-            regenerates: false,
-            made: None,
-            orphans: vec![],
-        };
+        let mut intent = Intent::new("ci", Timestamp::UNIX_EPOCH, vec!["before".into()], None);
         assert_eq!(orphans(&intent, &listed, &["stored".into()]), ["orphan"]);
         intent.made = Some("stored".into());
         assert!(orphans(&intent, &listed, &["stored".into()]).is_empty());

@@ -6,7 +6,7 @@ use std::iter;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{grant::GrantState, session::Session};
+use super::{grant::GrantState, intent::Intent, session::Session};
 use crate::{
     bondmcp::wire::Permission,
     clock::Timestamp,
@@ -49,29 +49,6 @@ pub struct ManagedKey {
     #[serde(default)]
     pub permissions: Vec<Permission>,
     pub secret: SecretString,
-}
-
-/// The intent to create a key, recorded before the request so that a crash leaves a trace.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub struct Intent {
-    /// Random id of the intent, made here.
-    pub id: String,
-    pub name: String,
-    pub started_at: Timestamp,
-    /// The key ids that the upstream listed before the request.
-    pub before: Vec<String>,
-    /// Id of the key that the new one replaces.
-    #[serde(default)]
-    pub replaces: Option<String>,
-    /// Whether that key itself gets a new value.
-    #[serde(default)]
-    pub regenerates: bool,
-    /// Id of the new key, once it is stored.
-    #[serde(default)]
-    pub made: Option<String>,
-    /// Ids of keys that this intent probably created and whose values are lost; found after a crash.
-    #[serde(default)]
-    pub orphans: Vec<String>,
 }
 
 /// A salted hash that recognises rejected credentials without storing them.
@@ -122,14 +99,6 @@ impl Record {
     /// Returns a number that is another one for each sign-in, and for a key that was pasted, which may be somebody else's.
     pub fn identity(&self) -> u64 {
         self.generation * 2 + u64::from(self.uses_own_key())
-    }
-
-    pub fn intent(&mut self, id: &str) -> Option<&mut Intent> {
-        self.intents.iter_mut().find(|intent| intent.id == id)
-    }
-
-    pub fn end_intent(&mut self, id: &str) {
-        self.intents.retain(|intent| intent.id != id);
     }
 
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {

@@ -2,73 +2,61 @@
 //! value stops working at once. A lost response takes the new value with it, so the intent is recorded first; rotating
 //! again gives another value.
 
-use uuid::Uuid;
-
 use super::{
-    Account, Error, Key, RequiredCredential,
-    record::{Intent, ManagedKey, Record},
+    Account, Error, Key, RequiredCredential, SignInReason,
+    intent::{Intent, Stored},
+    record::{ManagedKey, Record},
 };
 use crate::bondmcp::wire::{ApiKey, NewApiKey};
 
 impl Account {
     pub(super) async fn regenerate(&self, old: &ApiKey) -> Result<Key, Error> {
-        let intent = Intent {
-            id: Uuid::new_v4().to_string(),
-            name: old.name.clone(),
-            started_at: self.now(),
-            before: vec![],
-            replaces: Some(old.id.clone()),
-            regenerates: true,
-            made: None,
-            orphans: vec![],
-        };
-        let begin = |record: &mut Record| {
-            record.check_open()?;
-            record.intents.push(intent.clone());
-            Ok(())
-        };
-        self.update(begin).await?;
         let id = old.id.as_str();
-        let answer = self.call(RequiredCredential::Session, |client, bearer| async move {
-            client.regenerate_api_key(&bearer, id).await
-        });
-        match answer.await {
-            Ok(new) => {
-                let made = new.id.clone();
-                let change = |record: &mut Record| {
-                    record.regenerated(id, &new);
-                    Ok(())
-                };
-                self.update(change).await?;
-                self.stored_key(&made).await
+        let intent = &Intent { regenerates: true, ..Intent::new(&old.name, self.now(), vec![], Some(id)) };
+        let lost = |cause| Error::RegenerationLost { id: id.to_owned(), cause: Box::new(cause) };
+        let regenerate = |email: Option<String>| async move {
+            let answer = self.call(RequiredCredential::Session, |client, bearer| async move {
+                client.regenerate_api_key(&bearer, id).await
+            });
+            match answer.await {
+                Ok(new) => {
+                    let change =
+                        |record: &mut Record| Ok(record.regenerated(id, &new, intent, email.as_deref()));
+                    match self.update_persistently(change).await.map_err(lost)?.0 {
+                        Stored::Yes => self.stored_key(&new.id).await,
+                        Stored::GrantEnded => Err(Error::GrantEnded),
+                        Stored::Forgotten => Err(lost(self.sign_in_required(SignInReason::NotSignedIn))),
+                    }
+                }
+                Err(Error::Upstream(cause)) if !cause.is_certainly_unprocessed() => Err(lost(cause.into())),
+                Err(error) => {
+                    self.end_intent(&intent.id).await?;
+                    Err(error)
+                }
             }
-            Err(Error::Upstream(cause)) if !cause.is_certainly_unprocessed() => {
-                Err(Error::RegenerationLost { id: id.to_owned(), cause })
-            }
-            Err(error) => {
-                let end = |record: &mut Record| {
-                    record.end_intent(&intent.id);
-                    Ok(())
-                };
-                self.update(end).await?;
-                Err(error)
-            }
-        }
+        };
+        self.carry_out(intent, regenerate).await
     }
 }
 
 impl Record {
-    /// Stores the new value of key `old` and closes the intents of earlier attempts.
-    fn regenerated(&mut self, old: &str, new: &NewApiKey) {
-        let was_active = self.active_key.as_deref() == Some(old);
-        let permissions = self.key(old).map(|key| key.permissions.clone()).unwrap_or_default();
+    /// Stores the new value of key `old` and closes the intents of earlier attempts. Can be repeated.
+    fn regenerated(&mut self, old: &str, new: &NewApiKey, intent: &Intent, email: Option<&str>) -> Stored {
+        if !self.keeps_made(&new.id, &intent.id, email) {
+            return Stored::Forgotten;
+        }
+        let known = self.key(old).or_else(|| self.key(&new.id));
+        let permissions = known.map(|key| key.permissions.clone()).unwrap_or_default();
+        let is_active = |id: &str| self.active_key.as_deref() == Some(id);
+        let was_active = is_active(old) || is_active(&new.id);
         self.forget_key(old);
+        self.forget_key(&new.id);
         self.keys.push(ManagedKey::new(new, &permissions));
         if was_active {
             self.active_key = Some(new.id.clone());
         }
         self.replace_grant_key(old, &new.id);
-        self.revoke_if_ended();
         self.intents.retain(|intent| !(intent.regenerates && intent.replaces.as_deref() == Some(old)));
+        if self.revoke_if_ended() { Stored::GrantEnded } else { Stored::Yes }
     }
 }

@@ -2,15 +2,16 @@
 //! That needs a session; without one, what is left is for the person's next sign-in. Every step can be repeated, so a
 //! crash loses nothing.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     Account, Error,
     grant::{GrantState, Phase},
-    reconcile::{self, is_in_progress},
-    record::{Intent, Record},
+    intent::Intent,
+    reconcile,
+    record::Record,
 };
 use crate::{bondmcp::wire::ApiKey, clock::Timestamp};
 
@@ -90,11 +91,12 @@ impl Account {
     pub async fn release(&self) -> Result<Leftovers, Error> {
         let account = self.clone();
         self.run_to_completion(async move {
-            let now = account.now();
+            let (now, before) = (account.now(), account.reread().await?);
+            let abandoned = account.abandoned_intents(&before.record).await?;
             // Written even where nothing is stored: the account of a new grant may be about to be opened.
             let ((), memory) = account
                 .update(|record| {
-                    end(record, now);
+                    end(record, now, &abandoned);
                     Ok(())
                 })
                 .await?;
@@ -104,7 +106,8 @@ impl Account {
                 _ => {}
             }
             let memory = account.reread().await?;
-            if memory.record.intents.iter().any(|intent| is_in_progress(intent, now)) {
+            let abandoned = account.abandoned_intents(&memory.record).await?;
+            if memory.record.intents.iter().any(|intent| intent.is_in_progress(now, &abandoned)) {
                 // Whoever makes the key has not stored it yet.
                 return Err(Error::Interrupted);
             }
@@ -140,10 +143,10 @@ impl Account {
 
     async fn revoke_own(&self, left: &Leftovers) -> Result<(), Error> {
         let (revoked, outcome) = self.revoke(left).await;
-        let now = self.now();
+        let (now, abandoned) = (self.now(), self.abandoned_intents(&self.reread().await?.record).await?);
         let done = |record: &mut Record| {
             let is_done = |intent: &Intent| revoked.intents.iter().any(|known| known.id == intent.id);
-            record.intents.retain(|intent| !is_done(intent) || is_in_progress(intent, now));
+            record.intents.retain(|intent| !is_done(intent) || intent.is_in_progress(now, &abandoned));
             if let Some(grant) = &mut record.grant {
                 grant.to_revoke.retain(|id| !revoked.keys.contains(id));
             }
@@ -172,7 +175,11 @@ impl Record {
     fn delete_keys(&mut self) {
         let keys = self.keys.drain(..).map(|key| key.id);
         let grant = self.grant.get_or_insert_default();
-        grant.to_revoke.extend(keys);
+        for id in keys {
+            if !grant.to_revoke.contains(&id) {
+                grant.to_revoke.push(id);
+            }
+        }
         // It was forgotten too early: something is left of it after all.
         grant.phase = Phase::Ended;
         self.active_key = None;
@@ -180,14 +187,14 @@ impl Record {
 }
 
 /// Ends the grant: nothing can be done with its account any more but revoking what was made.
-fn end(record: &mut Record, now: Timestamp) {
+fn end(record: &mut Record, now: Timestamp, abandoned: &HashSet<String>) {
     (record.own_key, record.password) = (None, None);
     record.generation += 1;
     record.delete_keys();
     let Record { grant, intents, .. } = record;
     intents.retain(|intent| {
         let is_the_grants = grant.as_ref().is_some_and(|grant| grant.made(&intent.name));
-        let is_kept = is_the_grants || is_in_progress(intent, now);
+        let is_kept = is_the_grants || intent.is_in_progress(now, abandoned);
         if !is_kept && intent.made.is_none() && !intent.regenerates {
             // A replacement for a key of the person has that key's name, so it cannot be told from others.
             tracing::warn!(key_ids = ?intent.orphans, "API keys that an app has created may be left at BondMCP");

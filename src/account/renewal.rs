@@ -19,7 +19,6 @@ use crate::{
     bondmcp::{self, wire::Tokens},
     metrics,
     secret::{self, SecretString},
-    vault,
 };
 
 /// Longest wait for another process's renewal. The lease of a dead holder expires several times in this period.
@@ -33,9 +32,6 @@ const MAX_PAUSE: Duration = Duration::from_hours(1);
 
 /// Pause after a refusal that may pass and does not say when, such as that of an address that is not verified yet.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(30);
-
-/// Attempts to store a renewed session; each one waits for another process's write to end.
-const STORE_ATTEMPTS: u32 = 3;
 
 type Outcome = Result<Session, Error>;
 
@@ -283,23 +279,8 @@ impl Account {
             }
             Ok(true)
         };
-        let mut attempts = 1;
-        let (stored, memory) = loop {
-            match self.update(change).await {
-                // The token that this session replaces can no longer be used, so the session must not be lost to
-                // another process's write.
-                Err(Error::Vault(
-                    error @ (vault::Error::Database(_)
-                    | vault::Error::Keychain(_)
-                    | vault::Error::Locked
-                    | vault::Error::Server(_)),
-                )) if attempts < STORE_ATTEMPTS => {
-                    tracing::warn!(%error, "the renewed session was not stored yet");
-                    attempts += 1;
-                }
-                outcome => break outcome?,
-            }
-        };
+        // The token that this session replaces can no longer be used.
+        let (stored, memory) = self.update_persistently(change).await?;
         if stored {
             return Ok(session);
         }

@@ -148,20 +148,15 @@ fn permissions(key: &ApiKey, record: &Record) -> Vec<Permission> {
 mod tests {
     use super::*;
     use crate::{
-        account::record::{Intent, ManagedKey},
+        account::{intent::Intent, record::ManagedKey},
         clock::Timestamp,
     };
 
     fn intent(id: &str, made: Option<&str>) -> Intent {
         Intent {
             id: id.into(),
-            name: "ci".into(),
-            started_at: Timestamp::UNIX_EPOCH,
-            before: vec![],
-            replaces: Some("old".into()),
-            regenerates: false,
             made: made.map(ToOwned::to_owned),
-            orphans: vec![],
+            ..Intent::new("ci", Timestamp::UNIX_EPOCH, vec![], Some("old"))
         }
     }
 

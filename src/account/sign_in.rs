@@ -124,17 +124,17 @@ impl Account {
     pub async fn sign_out(&self, forget_keys: bool) -> Result<(), Error> {
         let account = self.clone();
         self.run_to_completion(async move {
-            if account.reread().await?.version == 0 {
+            let memory = account.reread().await?;
+            if memory.version == 0 {
                 // Nothing is stored for this account, and no vault is created to say so.
                 return Ok(());
             }
+            let abandoned = account.abandoned_intents(&memory.record).await?;
             let change = |record: &mut Record| {
                 let former = record.session.take();
                 record.sign_out();
                 if forget_keys {
-                    let user_id = record.user_id.take().filter(|_| account.belongs_to_a_subject());
-                    let (generation, grant) = (record.generation, record.grant.take());
-                    *record = Record { user_id, generation, grant, ..Record::default() };
+                    record.forget(&abandoned, account.belongs_to_a_subject());
                 }
                 Ok(former)
             };

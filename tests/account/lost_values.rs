@@ -1,0 +1,215 @@
+//! The value of a key exists once, in BondMCP's answer: what becomes of it when the vault fails, when the person has the
+//! keys forgotten, or when another process has the wrong time.
+
+use crate::common::{
+    EMAIL, Place, accounts, fast_time::fast, like_the_seed, random_password, sandbox, secrets, within,
+};
+use bondmcp_server::{
+    account::{Account, Accounts, Error, Key},
+    bondmcp::{Client, Timing, wire::CreateApiKey},
+    clock::Clock,
+    config::{Flags, Settings},
+    error::UserFacingError,
+    redact::Redactor,
+    sandbox::{Fault, Plan, RunningSandbox},
+};
+use chrono::TimeDelta;
+use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
+use tokio::task::JoinHandle;
+
+const CREATE: &str = "POST /auth/api-keys";
+const REGENERATE: &str = "POST /api/v1/api-keys/{id}/regenerate";
+const LOGOUT: &str = "POST /auth/logout";
+const SOMEBODY_ELSE: &str = "grace@example.com";
+
+/// A change of keys whose request BondMCP holds.
+struct Held {
+    sandbox: RunningSandbox,
+    place: Place,
+    account: Account,
+    change: JoinHandle<Result<Key, Error>>,
+}
+
+/// When a write fails: before it takes effect, as on a full disk, or after, as when the answer is lost.
+#[derive(Clone, Copy)]
+enum When {
+    Before,
+    After,
+}
+
+impl Held {
+    async fn at(endpoint: &str) -> Self {
+        let sandbox = sandbox(like_the_seed()).await;
+        let place = Place::new(&sandbox);
+        place.sign_in().await;
+        let account = accounts(&place).0.local();
+        let is_create = endpoint == CREATE;
+        if !is_create {
+            for name in ["ci", "b", "c", "d", "e"] {
+                account.create_key(wanted(name)).await.unwrap();
+            }
+            sandbox.set_plan(EMAIL, Plan::Starter);
+        }
+        sandbox.faults().next(endpoint, Fault::Hold);
+        let before = sandbox.count(endpoint);
+        let change = {
+            let (account, keys) = (account.clone(), sandbox.live_keys(EMAIL));
+            tokio::spawn(async move {
+                match keys.iter().find(|(_, name)| name == "ci") {
+                    Some((id, _)) => account.rotate_key(id).await,
+                    None => account.create_key(wanted("ci")).await,
+                }
+            })
+        };
+        within(sandbox.faults().arrived(endpoint, before + 1)).await;
+        Self { sandbox, place, account, change }
+    }
+
+    /// Lets BondMCP answer; returns what became of the change.
+    async fn outcome(&mut self) -> Result<Key, Error> {
+        self.sandbox.faults().release();
+        within(&mut self.change).await.unwrap()
+    }
+
+    /// The id of the key that was made or has got a new value.
+    fn id(&self) -> String {
+        self.sandbox.live_keys(EMAIL).into_iter().find(|(_, name)| name == "ci").unwrap().0
+    }
+
+    /// The account as another process has it, whose clock is `ahead` by this much.
+    fn elsewhere(&self, ahead: TimeDelta) -> Account {
+        let place = &self.place;
+        let settings = Settings::load(Flags::default(), None, |name| match name {
+            "BONDMCP_BASE_URL" => Some(place.base_url.clone().into()),
+            "BONDMCP_DATA_DIR" => Some(place.data_dir().into()),
+            "BONDMCP_SEALING_KEY" => Some(secrets::text(&place.sealing_key).into()),
+            _ => None,
+        })
+        .unwrap();
+        let (redactor, clock) = (Redactor::default(), Clock::manual(chrono::Utc::now() + ahead));
+        let client =
+            Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), Timing::default());
+        Accounts::new(&settings, "bondmcp-server".to_owned(), client, clock, redactor).local()
+    }
+
+    /// Makes the next writes to the vault fail. What a statement has done when it fails is kept.
+    async fn fail_writes(&self, when: When, times: u32) {
+        let when = match when {
+            When::Before => "BEFORE",
+            When::After => "AFTER",
+        };
+        let sql = format!(
+            "CREATE TABLE failures (due INTEGER);
+             INSERT INTO failures VALUES ({times});
+             CREATE TABLE refused (value NOT NULL);
+             CREATE TRIGGER fails {when} UPDATE ON records WHEN (SELECT due FROM failures) > 0 BEGIN
+                 UPDATE failures SET due = due - 1;
+                 INSERT OR FAIL INTO refused VALUES (NULL);
+             END;"
+        );
+        self.sql(sql).await;
+    }
+
+    async fn sql(&self, sql: String) {
+        let vault = self.place.data_dir().join("vault.db");
+        let mut database = SqliteConnection::connect(&format!("sqlite://{}", vault.display())).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut database).await.unwrap();
+        database.close().await.unwrap();
+    }
+
+    async fn value_works(&self) -> bool {
+        let value = self.account.key_secret(&self.id()).await.unwrap();
+        let url = self.place.base_url.parse().unwrap();
+        let client = Client::new(url, Redactor::default(), Clock::system(), Timing::default());
+        client.list_models(&value).await.is_ok()
+    }
+}
+
+fn wanted(name: &str) -> CreateApiKey {
+    CreateApiKey { name: name.to_owned(), description: None, permissions: vec![] }
+}
+
+/// The ids that an error names.
+fn lost(outcome: &Result<Key, Error>) -> Vec<String> {
+    match outcome {
+        Err(Error::CreateLost { orphans, .. }) => orphans.clone(),
+        Err(Error::RegenerationLost { id, .. }) => vec![id.clone()],
+        _ => panic!("{outcome:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_value_of_a_key_is_stored_once_although_the_vault_fails_at_first() {
+    for endpoint in [CREATE, REGENERATE] {
+        for (when, times) in [(When::Before, 2), (When::After, 1)] {
+            let mut held = Held::at(endpoint).await;
+            held.fail_writes(when, times).await;
+            let key = held.outcome().await.unwrap();
+            assert_eq!(key.id, held.id());
+            assert!(held.value_works().await, "{endpoint}");
+            let stored = held.account.stored_keys().await.unwrap();
+            assert_eq!(stored.iter().filter(|stored| stored.id == key.id).count(), 1, "{stored:?}");
+            assert_eq!(held.account.list_keys().await.unwrap().unfinished, []);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_whose_value_the_vault_does_not_take_is_named_and_leaves_a_trace() {
+    for endpoint in [CREATE, REGENERATE] {
+        let mut held = Held::at(endpoint).await;
+        held.fail_writes(When::Before, u32::MAX).await;
+        let outcome = fast(held.outcome()).await;
+        let id = held.id();
+        assert_eq!(lost(&outcome), std::slice::from_ref(&id));
+        let told = UserFacingError::from(&outcome.unwrap_err());
+        assert!(told.message.contains("the vault cannot be used"), "{told:?}");
+        assert!(told.solution.contains(&id), "{told:?}");
+        held.sql("DROP TRIGGER fails".to_owned()).await;
+        let unfinished = held.account.list_keys().await.unwrap().unfinished;
+        assert_eq!(unfinished.len(), 1, "{unfinished:?}");
+        assert_eq!(unfinished[0].lost_key_ids, [id]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_made_while_the_keys_are_forgotten_is_not_the_next_persons() {
+    for endpoint in [CREATE, REGENERATE] {
+        let mut held = Held::at(endpoint).await;
+        let (here, password) = (held.elsewhere(TimeDelta::zero()), random_password());
+        held.sandbox.add_account(SOMEBODY_ELSE, &password, Plan::Unlimited, true);
+        let taken = async || {
+            let outcome = here.sign_in(SOMEBODY_ELSE, password.clone(), false).await;
+            matches!(outcome, Err(Error::ProfileTaken { email }) if email == EMAIL)
+        };
+        // The session still works, so that the request is processed.
+        held.sandbox.faults().always(LOGOUT, Fault::Status(503));
+        here.sign_out(true).await.unwrap();
+        assert!(taken().await);
+
+        let outcome = held.outcome().await;
+        let id = held.id();
+        assert_eq!(lost(&outcome), std::slice::from_ref(&id));
+        assert!(matches!(here.key_secret(&id).await, Err(Error::KeyNotStored)));
+        assert_eq!(here.stored_keys().await.unwrap(), []);
+        assert!(taken().await);
+        assert_eq!(here.traced_keys().await.unwrap(), [id]);
+
+        here.sign_out(true).await.unwrap();
+        here.sign_in(SOMEBODY_ELSE, password.clone(), false).await.unwrap();
+        let list = here.list_keys().await.unwrap();
+        assert!(list.keys.is_empty() && list.unfinished.is_empty(), "{list:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_being_made_keeps_its_trace_whatever_time_it_is_elsewhere() {
+    let mut held = Held::at(CREATE).await;
+    let ahead = held.elsewhere(TimeDelta::minutes(59));
+    ahead.list_keys().await.unwrap();
+    let outcome = ahead.sign_in(SOMEBODY_ELSE, random_password(), false).await;
+    assert!(matches!(outcome, Err(Error::ProfileTaken { .. })), "{outcome:?}");
+    held.outcome().await.unwrap();
+    assert!(held.value_works().await);
+    assert_eq!(ahead.list_keys().await.unwrap().unfinished, []);
+}

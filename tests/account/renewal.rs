@@ -382,6 +382,14 @@ async fn an_outage_during_renewal_forgets_nothing() {
     account.list_models(true).await.unwrap();
 }
 
+/// Waits until what an earlier call saw is not good enough for the next one.
+async fn next_call() {
+    let earlier = Instant::now();
+    while earlier.elapsed() <= Duration::from_millis(1) {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn signing_out_in_one_process_is_noticed_by_another() {
     let clock = noon();
@@ -391,17 +399,40 @@ async fn signing_out_in_one_process_is_noticed_by_another() {
     one.sign_in(EMAIL, place.password.clone(), true).await.unwrap();
     other.list_models(true).await.unwrap();
     one.sign_out(false).await.unwrap();
+    next_call().await;
+    let asked = sandbox.count("GET /health-ai/models");
     let error = other.list_models(true).await.unwrap_err();
     assert!(matches!(error, Error::SignInRequired { why: SignInReason::NotSignedIn, .. }), "{error:?}");
-    assert_eq!(sandbox.count(LOGIN), 1);
+    assert_eq!((sandbox.count(LOGIN), sandbox.count("GET /health-ai/models")), (1, asked));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn after_a_sign_out_or_another_choice_of_key_in_another_process_no_call_uses_the_old_one() {
+/// What a call is made with; `None` if somebody has to sign in.
+async fn source(account: &Account) -> Option<CredentialSource> {
+    match account.bearer(RequiredCredential::Api).await {
+        Ok(bearer) => Some(bearer.source),
+        Err(Error::SignInRequired { .. }) => None,
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+/// Another process chooses keys and signs out. PostgreSQL tells that a moment later; a file is looked at by each call.
+async fn no_call_uses_what_another_process_has_deselected(vault: Option<&str>) {
     let clock = noon();
     let sandbox = sandbox_with(&clock).await;
     let place = Place::new(&sandbox);
-    let (one, other) = (account(&place, &clock), account(&place, &clock));
+    let variable = vault.map(|url| ("BONDMCP_VAULT", url));
+    let account = || account_with(&place, &clock, variable.as_slice());
+    let (one, other) = (account(), account());
+    let assert_noticed = async |expected: Option<CredentialSource>| {
+        next_call().await;
+        let told = async {
+            while vault.is_some() && source(&other).await != expected {
+                next_call().await;
+            }
+        };
+        within(told).await;
+        assert_eq!(source(&other).await, expected);
+    };
     one.sign_in(EMAIL, place.password.clone(), true).await.unwrap();
     let mut ids = Vec::new();
     for name in ["a", "b"] {
@@ -410,21 +441,27 @@ async fn after_a_sign_out_or_another_choice_of_key_in_another_process_no_call_us
     }
     for id in ids.iter().chain(&ids) {
         one.use_key(Some(id)).await.unwrap();
-        // What a step of the same call saw less than a millisecond ago would be good enough.
-        other.refresh_if_changed(Instant::now(), Duration::MAX).await.unwrap();
-        assert_eq!(
-            other.bearer(RequiredCredential::Api).await.unwrap().source,
-            CredentialSource::ManagedKey(id.clone())
-        );
+        assert_noticed(Some(CredentialSource::ManagedKey(id.clone()))).await;
     }
     one.use_key(None).await.unwrap();
-    other.refresh_if_changed(Instant::now(), Duration::MAX).await.unwrap();
-    assert_eq!(other.bearer(RequiredCredential::Api).await.unwrap().source, CredentialSource::Session);
+    assert_noticed(Some(CredentialSource::Session)).await;
     one.sign_out(false).await.unwrap();
-    other.refresh_if_changed(Instant::now(), Duration::MAX).await.unwrap();
+    assert_noticed(None).await;
     let asked = sandbox.count("GET /health-ai/models");
     assert!(matches!(other.list_models(true).await, Err(Error::SignInRequired { .. })));
     assert_eq!(sandbox.count("GET /health-ai/models"), asked);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_sign_out_or_another_choice_of_key_in_another_process_no_call_uses_the_old_one() {
+    no_call_uses_what_another_process_has_deselected(None).await;
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn on_postgresql_a_sign_out_or_another_choice_of_key_in_another_process_is_noticed_by_calls() {
+    let Some(database) = crate::common::postgres::database() else { return };
+    no_call_uses_what_another_process_has_deselected(Some(&database.url)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

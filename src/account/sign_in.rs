@@ -74,11 +74,14 @@ impl Account {
 
     async fn adopt_session(&self, new: &NewSession, remember: bool) -> Result<(), Error> {
         let user_id = new.user.as_ref().map(|user| user.id.clone());
+        // Outside of the change, which finds its own session if the answer to it was lost.
+        let mut former = None;
         let change = |record: &mut Record| {
             record.check_open()?;
             self.check_profile(record, &new.email)?;
             self.check_user(record, user_id.as_deref())?;
-            let former = record.session.take().filter(|_| record.email.as_ref() != Some(&new.email));
+            let current = record.session.take().filter(|_| record.email.as_ref() != Some(&new.email));
+            former = current.or(former.take());
             record.generation += 1;
             record.email = Some(new.email.clone());
             record.user_id.clone_from(&user_id);
@@ -87,9 +90,9 @@ impl Account {
             record.own_key = None;
             record.rejected = None;
             record.use_grant_key();
-            Ok(former)
+            Ok(())
         };
-        let (former, _) = self.update(change).await?;
+        self.update(change).await?;
         // It opens the account whether it is stored or not.
         self.inner.redactor.hold("typed password", &new.password);
         self.end_former_session(former).await;
@@ -130,18 +133,20 @@ impl Account {
                 return Ok(());
             }
             let abandoned = account.abandoned_intents(&memory.record).await?;
+            let mut former = None;
             let change = |record: &mut Record| {
-                let former = record.session.take();
+                former = record.session.take().or(former.take());
                 record.sign_out();
                 if forget_keys {
                     record.forget(&abandoned, account.belongs_to_a_subject());
                 }
-                Ok(former)
+                Ok(())
             };
-            let (former, _) = account.update(change).await?;
+            let updated = account.update(change).await;
             account.clear_model_cache();
+            // Also after a failure: the session may be deleted here, and then nobody could end it.
             account.end_former_session(former).await;
-            Ok(())
+            updated.map(|_| ())
         })
         .await
     }

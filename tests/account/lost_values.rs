@@ -213,3 +213,14 @@ async fn a_key_that_is_being_made_keeps_its_trace_whatever_time_it_is_elsewhere(
     assert!(held.value_works().await);
     assert_eq!(ahead.list_keys().await.unwrap().unfinished, []);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_ended_although_it_is_not_known_whether_it_was_deleted_here() {
+    let held = Held::at(CREATE).await;
+    held.fail_writes(When::After, 1).await;
+    let outcome = held.account.sign_out(false).await;
+    assert!(matches!(outcome, Err(Error::Vault(_))), "{outcome:?}");
+    assert_eq!(held.sandbox.count(LOGOUT), 1);
+    held.account.sign_out(false).await.unwrap();
+    assert_eq!(held.sandbox.count(LOGOUT), 1);
+}

@@ -137,7 +137,7 @@ impl Error {
     /// Whether the plan allows no additional API key. The documented status, 403, is also that of missing permissions.
     #[must_use]
     pub fn is_about_key_limit(&self) -> bool {
-        self.status() == Some(403) && self.refusal().is_some_and(|refusal| refusal.mentions("limit"))
+        self.status() == Some(403) && self.refusal().is_some_and(Refusal::is_about_key_limit)
     }
 
     /// Whether the object does not exist (404). A 404 from something that is not the API says nothing about the object.
@@ -307,9 +307,24 @@ impl Refusal {
         self.mentions("verif")
     }
 
+    /// Whether the code or the message names the limit of keys. Another limit, or one word alone, is not enough: rotating
+    /// then gives the key a new value, and the old one stops working at once.
+    fn is_about_key_limit(&self) -> bool {
+        self.texts().any(|text| {
+            let has = |wanted: [&str; 2]| {
+                text.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| wanted.contains(&word))
+            };
+            has(["key", "keys"]) && has(["limit", "limits"]) && !has(["rate", "requests"])
+        })
+    }
+
     fn mentions(&self, word: &str) -> bool {
-        let texts = [&self.code, &self.message].into_iter().flatten();
-        texts.map(|text| text.to_ascii_lowercase()).any(|text| text.contains(word))
+        self.texts().any(|text| text.contains(word))
+    }
+
+    /// The code and the message, in lower case.
+    fn texts(&self) -> impl Iterator<Item = String> {
+        [&self.code, &self.message].into_iter().flatten().map(|text| text.to_ascii_lowercase())
     }
 }
 
@@ -608,6 +623,31 @@ mod tests {
         let kind = |body| UserFacingError::from(&refusal(403, &[], body)).kind;
         assert_eq!(kind(r#"{"detail":"Please verify your email"}"#), Kind::EmailNotVerified);
         assert_eq!(kind(r#"{"detail":"upgrade"}"#), Kind::Forbidden);
+    }
+
+    #[test]
+    fn only_the_limit_of_keys_is_the_key_limit() {
+        let is_about_it = |body| Error::Refused(Box::new(refusal(403, &[], body))).is_about_key_limit();
+        for body in [
+            r#"{"error":{"code":"key_limit_reached","message":"Upgrade"}}"#,
+            r#"{"error":{"code":"forbidden","message":"API key limit reached for your plan (5)"}}"#,
+            r#"{"detail":"You have reached the limit of 5 API keys."}"#,
+            r#"{"message":"API Keys: limit exceeded"}"#,
+        ] {
+            assert!(is_about_it(body), "{body}");
+        }
+        for body in [
+            r#"{"error":{"code":"spend_limit_reached","message":"This key may not"}}"#,
+            r#"{"detail":"Request limit reached"}"#,
+            r#"{"detail":"The rate limit of this API key is reached"}"#,
+            r#"{"detail":"This key has limited permissions"}"#,
+            r#"{"detail":"Unlimited monkeys only"}"#,
+            "",
+        ] {
+            assert!(!is_about_it(body), "{body}");
+        }
+        let elsewhere = refusal(400, &[], r#"{"error":{"code":"key_limit_reached"}}"#);
+        assert!(!Error::Refused(Box::new(elsewhere)).is_about_key_limit());
     }
 
     #[test]

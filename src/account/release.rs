@@ -7,13 +7,13 @@ use std::{collections::HashSet, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Account, Error,
+    Account, Accounts, Error,
     grant::{GrantState, Phase},
     intent::Intent,
     reconcile,
     record::Record,
 };
-use crate::{bondmcp::wire::ApiKey, clock::Timestamp};
+use crate::{bondmcp::wire::ApiKey, clock::Timestamp, vault::RecordKind};
 
 /// How long the account of an ended grant refuses to be used again. Calls and sign-in pages that began before the end
 /// are over by then.
@@ -158,6 +158,28 @@ impl Account {
 
     async fn revoke(&self, left: &Leftovers) -> (Leftovers, Result<(), Error>) {
         left.revoke(self.upstream_keys(), |id| async move { self.revoke_upstream(&id).await }).await
+    }
+}
+
+impl Accounts {
+    /// Returns the subjects whose accounts have keys to revoke though their grants have ended. Reads all accounts: for
+    /// sweeps.
+    pub async fn to_be_released(&self) -> Result<Vec<String>, Error> {
+        let (origin, vault) = (self.authenticator().upstream().as_str().to_owned(), self.vault().await?);
+        let mut found = Vec::new();
+        for (id, sealed) in
+            vault.list(&RecordKind::ACCOUNT).await?.into_iter().filter(|(id, _)| id.origin == origin)
+        {
+            let has_keys = |record: Record| {
+                record.grant.is_some_and(|grant| grant.phase == Phase::Ended && !grant.to_revoke.is_empty())
+            };
+            if let Some(subject) = id.owner.strip_prefix("subject:")
+                && Record::from_bytes(&sealed.plaintext).is_some_and(has_keys)
+            {
+                found.push(subject.to_owned());
+            }
+        }
+        Ok(found)
     }
 }
 

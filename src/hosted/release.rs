@@ -9,7 +9,7 @@ use tracing::Instrument as _;
 
 use super::{Hosted, browser::Browser};
 use crate::{
-    account::{self, Leftovers, Owner},
+    account::{self, Account, Leftovers, Owner},
     oauth::{Grant, Next, Subject},
     secret::{self, ExposeSecret as _},
     vault::{self, RecordId, RecordKind},
@@ -68,15 +68,7 @@ impl Hosted {
             return Ok(Released::Not);
         }
         let account = self.inner.accounts.open(&grant.owner());
-        let left = account.release().await?;
-        let keys = left.keys.clone();
-        if !left.is_empty() {
-            self.add_revocations(&grant.subject, left).await?;
-            // Another app of the person may have a session.
-            if let Err(error) = self.settle(&grant.subject).await {
-                tracing::warn!(%error, reference = grant.reference, "an API key is not revoked yet");
-            }
-        }
+        let keys = self.released_account(&account, &grant.subject).await?;
         let waits = !keys.is_empty() && self.revocations(&grant.subject).await?.is_some();
         account.forget_grant().await?;
         server.forget_grant(grant).await?;
@@ -91,6 +83,32 @@ impl Hosted {
         }
         self.step_of(grant, "ended; its key is revoked").await;
         Ok(Released::Entirely)
+    }
+
+    /// Releases the account of a grant. Returns the keys that waited for a session of the person.
+    async fn released_account(&self, account: &Account, person: &Subject) -> Result<Vec<String>, Error> {
+        let left = account.release().await?;
+        let keys = left.keys.clone();
+        if !left.is_empty() {
+            self.add_revocations(person, left).await?;
+            // Another app of the person may have a session.
+            if let Err(error) = self.settle(person).await {
+                tracing::warn!(%error, key_ids = ?keys, "an API key is not revoked yet");
+            }
+        }
+        Ok(keys)
+    }
+
+    /// Releases the accounts with a key that came so late that its grant had been forgotten.
+    async fn release_late_keys(&self) -> Result<(), Error> {
+        for subject in self.inner.accounts.to_be_released().await? {
+            let owner = Owner::Subject(subject);
+            let Owner::Subject(person) = owner.person() else { continue };
+            let account = self.inner.accounts.open(&owner);
+            self.released_account(&account, &Subject::new(person)).await?;
+            account.forget_grant().await?;
+        }
+        Ok(())
     }
 
     async fn add_revocations(&self, subject: &Subject, left: Leftovers) -> Result<(), vault::Error> {
@@ -189,6 +207,9 @@ impl Hosted {
                 return Ok(());
             }
             self.release(&grant).await;
+        }
+        if let Err(error) = self.release_late_keys().await {
+            tracing::warn!(%error, "an API key that came after the end of its grant is not revoked yet");
         }
         for (subject, _) in server.records().all::<Leftovers>(REVOCATIONS).await? {
             if !self.holds_sweep(holder).await? {

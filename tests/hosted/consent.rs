@@ -18,6 +18,7 @@ use chrono::{TimeDelta, Utc};
 use futures_util::future::join;
 use reqwest::StatusCode;
 use serde_json::json;
+use sqlx::{Connection as _, SqliteConnection};
 use url::Url;
 
 const CREATE: &str = "POST /auth/api-keys";
@@ -634,6 +635,45 @@ async fn what_a_crash_has_left_is_found_by_the_next_sweep() {
     })
     .await;
     assert_eq!(keys(&server).len(), 1);
+}
+
+/// The process was stopped for so long that the lease of its intent ran out, and its session could not be ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_comes_after_its_grant_was_forgotten_is_revoked() {
+    let server = at_a_time().await;
+    let asked = authorization(&server).await;
+    Browser::new(&[&server]).allow(&asked).await;
+    let grant = grants(&server).await.remove(0);
+    server.sandbox.faults().always(LOGOUT, Fault::Status(503));
+    server.sandbox.faults().next(CREATE, Fault::Hold);
+    let account = server.accounts.open(&grant.owner());
+    let late = tokio::spawn(async move {
+        let wanted = CreateApiKey { name: "late".into(), description: None, permissions: vec![] };
+        account.create_key(wanted).await
+    });
+    within(server.sandbox.faults().arrived(CREATE, 2)).await;
+    server.clock.advance(TimeDelta::minutes(3));
+    let vault = server.place.data_dir().join("vault.db");
+    let mut database = SqliteConnection::connect(&format!("sqlite://{}", vault.display())).await.unwrap();
+    sqlx::query("DELETE FROM leases").execute(&mut database).await.unwrap();
+    server.server.end_grant(&grant.id, EndReason::Operator).await.unwrap();
+    sweep_until(&server, 0).await;
+    assert!(keys(&server).is_empty());
+
+    server.sandbox.faults().release();
+    assert!(matches!(within(late).await.unwrap(), Err(Error::GrantEnded)));
+    assert_eq!(keys(&server).len(), 1);
+    server.hosted.sweep().await;
+    // Nobody is signed in.
+    assert_eq!(keys(&server).len(), 1);
+    Browser::new(&[&server]).allow(&asked).await;
+    let settled = async {
+        while keys(&server).iter().any(|name| name.starts_with("late")) {
+            server.hosted.sweep().await;
+        }
+    };
+    within(settled).await;
+    assert_eq!(keys(&server).len(), 1, "the new grant has its key");
 }
 
 /// At a refresh BondMCP is asked whether it accepts the grant's key. The app may have chosen another one, which says nothing

@@ -191,11 +191,15 @@ pub enum VaultLocation {
 }
 
 impl VaultLocation {
-    /// Whether the vault exists. A server must be asked.
+    /// Whether the vault exists. A server must be asked, and what a broken link led to may be on a volume that is not
+    /// mounted.
     #[must_use]
     pub fn exists(&self) -> bool {
+        let is_broken_link = |path: &Path| path.is_symlink() && !path.exists();
         match self {
-            Self::Sqlite(path) => path.exists(),
+            Self::Sqlite(path) => {
+                path.exists() || is_broken_link(path) || path.parent().is_some_and(is_broken_link)
+            }
             Self::Postgres(_) => true,
         }
     }

@@ -7,7 +7,7 @@ use tokio::sync::OnceCell;
 use super::Error;
 use crate::{
     config::{SealingKeySource, Settings, VaultLocation},
-    vault::{self, ChangeMarker, ChangeWatch, Keyring, RecordId, Vault},
+    vault::{self, ChangeMarker, Keyring, RecordId, Vault},
 };
 
 #[derive(Debug)]
@@ -16,7 +16,6 @@ pub struct SharedVault {
     pub data_dir: PathBuf,
     sealing_key: SealingKeySource,
     vault: OnceCell<Vault>,
-    changes: ChangeWatch,
 }
 
 impl SharedVault {
@@ -26,7 +25,6 @@ impl SharedVault {
             data_dir: settings.data_dir.clone(),
             sealing_key: settings.sealing_key.clone(),
             vault: OnceCell::new(),
-            changes: ChangeWatch::default(),
         }
     }
 
@@ -55,9 +53,9 @@ impl SharedVault {
 
     /// Returns the marker that changes when the record is written; `None` where it is unknown.
     pub fn change_marker(&self, id: &RecordId) -> Option<ChangeMarker> {
-        match &self.location {
-            VaultLocation::Sqlite(path) => self.changes.marker(path),
-            VaultLocation::Postgres(_) => self.vault.get()?.change_marker(id),
+        match self.vault.get() {
+            Some(vault) => vault.change_marker(id),
+            None => (!self.location.exists()).then_some(ChangeMarker::NoVault),
         }
     }
 

@@ -29,7 +29,7 @@ pub(super) async fn examine(
     if let Some(other) = vault.parent().filter(|parent| *parent != settings.data_dir) {
         is_usable &= findings.add(directory("vault directory", other, &findings.presentation));
     }
-    let exists = vault.exists();
+    let exists = settings.vault.exists();
     let began = Instant::now();
     let place = Keyring::locate(&settings.sealing_key, &settings.data_dir, KEYCHAIN_TIMEOUT).await;
     is_usable &= findings.add(keychain(&place).since(began));

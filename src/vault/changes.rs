@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{PoisonError, RwLock},
     time::SystemTime,
 };
@@ -36,15 +36,20 @@ const WAL_HEADER_BYTES: usize = 32;
 
 /// A watch on the vault's files. It keeps the write-ahead log open, since opening a file costs several times as much as
 /// looking at an open one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ChangeWatch {
+    /// The vault's file itself, since its log lies beside that and not beside a link to it.
+    vault: PathBuf,
     log: RwLock<Option<File>>,
 }
 
 impl ChangeWatch {
+    pub fn new(vault: PathBuf) -> Self {
+        Self { vault, log: RwLock::default() }
+    }
+
     /// Returns the current marker; `None` where it is unknown, so that the vault must be read.
-    #[must_use]
-    pub fn marker(&self, vault: &Path) -> Option<ChangeMarker> {
+    pub fn marker(&self) -> Option<ChangeMarker> {
         let log = self.log.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(log) = &*log
             && let Some(marker) = of_log(log).ok()?
@@ -52,10 +57,11 @@ impl ChangeWatch {
             return Some(marker);
         }
         drop(log);
-        self.reopen(vault)
+        self.reopen()
     }
 
-    fn reopen(&self, vault: &Path) -> Option<ChangeMarker> {
+    fn reopen(&self) -> Option<ChangeMarker> {
+        let vault = &self.vault;
         let mut held = self.log.write().unwrap_or_else(PoisonError::into_inner);
         *held = None;
         let log = match File::open(files::beside(vault, "-wal")) {
@@ -122,8 +128,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("data/vault.db");
         let location = VaultLocation::Sqlite(path.clone());
-        let watch = ChangeWatch::default();
-        let now = || watch.marker(&path);
+        let watch = ChangeWatch::new(path);
+        let now = || watch.marker();
         assert_eq!(now(), Some(ChangeMarker::NoVault));
         let (reader, writer) = (open(&location).await, open(&location).await);
         let id = RecordId { kind: RecordKind::ACCOUNT, owner: "o".into(), origin: "u".into() };
@@ -146,17 +152,17 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("data/vault.db");
         let location = VaultLocation::Sqlite(path.clone());
-        let watch = ChangeWatch::default();
+        let watch = ChangeWatch::new(path);
         let id = RecordId { kind: RecordKind::ACCOUNT, owner: "o".into(), origin: "u".into() };
         let mut version = None;
         let mut seen = vec![];
         for _ in 0..3 {
             let vault = open(&location).await;
             version = Some(vault.write(&id, version, b"record", None).await.unwrap());
-            seen.push(watch.marker(&path).unwrap());
+            seen.push(watch.marker().unwrap());
             assert!(matches!(seen.last(), Some(ChangeMarker::Log { .. })));
             vault.close().await;
-            assert_eq!(watch.marker(&path), Some(ChangeMarker::NoLog));
+            assert_eq!(watch.marker(), Some(ChangeMarker::NoLog));
         }
         seen.dedup();
         assert_eq!(seen.len(), 3);

@@ -12,8 +12,8 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    ChangeMarker, Error, RecordId, import::Import, postgres::Postgres, seal::RecordKey, sqlite,
-    sqlite::Sqlite,
+    ChangeMarker, Error, RecordId, changes::ChangeWatch, import::Import, postgres::Postgres, seal::RecordKey,
+    sqlite, sqlite::Sqlite,
 };
 use crate::{clock::Timestamp, config::VaultLocation, metrics};
 
@@ -89,7 +89,7 @@ pub struct Database {
 
 #[derive(Clone, Debug)]
 enum Store {
-    Sqlite(Sqlite),
+    Sqlite(Sqlite, Arc<ChangeWatch>),
     Postgres(Postgres),
 }
 
@@ -97,7 +97,7 @@ enum Store {
 macro_rules! store {
     ($database:ident.$method:ident($($argument:expr),*)) => {
         match &$database.store {
-            Store::Sqlite(store) => store.$method($($argument),*).await,
+            Store::Sqlite(store, _) => store.$method($($argument),*).await,
             Store::Postgres(store) => store.$method($($argument),*).await,
         }
     };
@@ -120,8 +120,10 @@ impl Database {
     pub async fn open(location: &VaultLocation, key_check: &[u8]) -> Result<(Self, Option<File>), Error> {
         let (store, lock) = match location {
             VaultLocation::Sqlite(path) => {
-                let lock = sqlite::lock(path).await?;
-                (Store::Sqlite(Sqlite::open(path, key_check).await?), Some(lock))
+                let path = sqlite::locate(path)?;
+                let lock = sqlite::lock(&path).await?;
+                let store = Sqlite::open(&path, key_check).await?;
+                (Store::Sqlite(store, Arc::new(ChangeWatch::new(path))), Some(lock))
             }
             VaultLocation::Postgres(url) => (Store::Postgres(Postgres::open(url).await?), None),
         };
@@ -132,7 +134,7 @@ impl Database {
     /// Moves the records of an earlier version, which had the owner in plain text, to keyed ids.
     pub async fn move_records_by_owner(&self, key_of: impl Fn(&RecordId) -> RecordKey) -> Result<(), Error> {
         match &self.store {
-            Store::Sqlite(store) => store.move_records_by_owner(key_of).await,
+            Store::Sqlite(store, _) => store.move_records_by_owner(key_of).await,
             Store::Postgres(_) => Ok(()),
         }
     }
@@ -232,10 +234,10 @@ impl Database {
         store!(self.change_wait(id, seen))
     }
 
-    /// Returns the marker of the changes of a record, where the database tells them.
+    /// Returns the marker of the changes of a record; `None` where it is unknown.
     pub fn change_marker(&self, id: impl FnOnce() -> RecordKey) -> Option<ChangeMarker> {
         match &self.store {
-            Store::Sqlite(_) => None,
+            Store::Sqlite(_, changes) => changes.marker(),
             Store::Postgres(store) => store.change_marker(&id()),
         }
     }
@@ -243,7 +245,7 @@ impl Database {
     /// Removes the remains of earlier versions of the records from the vault's files.
     pub async fn purge(&self) -> Result<(), Error> {
         match &self.store {
-            Store::Sqlite(store) => store.purge().await,
+            Store::Sqlite(store, _) => store.purge().await,
             // Its files are its administrator's.
             Store::Postgres(_) => Ok(()),
         }

@@ -37,6 +37,9 @@ pub enum Error {
     /// Another user of this machine could change it.
     #[error("{path} belongs to another user (uid {owner}, and this process runs as uid {user})")]
     Foreign { path: PathBuf, owner: u32, user: u32 },
+    /// What it leads to may be on a volume that is not mounted, so nothing is made in its place.
+    #[error("{path} is a link, and what it leads to is not there")]
+    BrokenLink { path: PathBuf },
     #[error("cannot use {path}: {}", crate::error::reason(*.reason))]
     Unusable { path: PathBuf, reason: io::ErrorKind },
     #[error("the vault cannot be used: {0}")]
@@ -79,6 +82,9 @@ impl Error {
                 "Run as its owner, or, if it is yours, run: chown -R {user} {}",
                 shell_word(&path.to_string_lossy())
             ),
+            Self::BrokenLink { .. } => {
+                "Mount the volume or restore the file that it leads to. To start afresh, remove the link.".into()
+            }
             Self::Unusable { .. } => {
                 "Check that it exists and that you may read and write it, or name another: a data directory with --data-dir, a key file with BONDMCP_SEALING_KEY_FILE.".into()
             }

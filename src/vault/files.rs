@@ -30,12 +30,21 @@ pub fn create_private(path: &Path) -> Result<(), Error> {
     private().create_new(true).open(path).map(|_| ()).map_err(|error| unusable(path, &error))
 }
 
-/// Writes a file for the owner alone, atomically.
+/// Writes a file for the owner alone, atomically. A link stays, and what it leads to is replaced.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), Error> {
+    let path = resolve(path)?;
     let temporary = path.with_extension("new");
     let write = || private().create(true).truncate(true).open(&temporary)?.write_all(content);
-    write().map_err(|error| unusable(path, &error))?;
-    publish(&temporary, path)
+    write().map_err(|error| unusable(&path, &error))?;
+    publish(&temporary, &path)
+}
+
+/// Returns where a link at `path` leads, and `path` itself if there is none. A broken link is refused.
+pub fn resolve(path: &Path) -> Result<PathBuf, Error> {
+    if !path.is_symlink() {
+        return Ok(path.to_owned());
+    }
+    path.canonicalize().map_err(|error| unusable(path, &error))
 }
 
 /// Renames a finished file to its final name. After a crash or a power failure `path` is unchanged or complete.
@@ -56,11 +65,12 @@ pub fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Whether `path` is a file with content. An interrupted start or a full disk leaves an empty one.
+/// Whether `path` is a file with content. An interrupted start or a full disk leaves an empty one. A broken link is
+/// refused.
 pub fn has_content(path: &Path) -> Result<bool, Error> {
     match std::fs::metadata(path) {
         Ok(metadata) => Ok(metadata.len() > 0),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => Ok(false),
         Err(error) => Err(unusable(path, &error)),
     }
 }
@@ -133,11 +143,14 @@ fn is_mounted_secret(owner: u32, user: u32, mode: u32) -> bool {
 }
 
 pub fn unusable(path: &Path, error: &io::Error) -> Error {
+    if path.is_symlink() && !path.exists() {
+        return Error::BrokenLink { path: path.to_owned() };
+    }
     Error::Unusable { path: path.to_owned(), reason: error.kind() }
 }
 
 /// Makes a rename in the directory of `path` durable. On other systems than Unix a directory cannot be synced.
-fn sync_directory(path: &Path) -> io::Result<()> {
+pub fn sync_directory(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     {
         let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
@@ -169,6 +182,21 @@ mod tests {
             assert!(!is_mounted_secret(0, 65532, mode), "{mode:o}");
         }
         assert!(!is_mounted_secret(1000, 65532, 0o100_440) && !is_mounted_secret(0, 0, 0o100_440));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_stays_when_what_it_leads_to_is_written_and_a_broken_one_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let [file, link] = ["file", "link"].map(|name| directory.path().join(name));
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let broken = Error::BrokenLink { path: link.clone() };
+        assert_eq!(has_content(&link), Err(broken.clone()));
+        assert_eq!(write_private(&link, b"new"), Err(broken.clone()));
+        assert_eq!(prepare_directory(&link), Err(broken));
+        std::fs::write(&file, "old").unwrap();
+        write_private(&link, b"new").unwrap();
+        assert!(link.is_symlink() && std::fs::read(&file).unwrap() == b"new");
     }
 
     #[test]

@@ -29,7 +29,7 @@ use std::{
 use zeroize::Zeroizing;
 
 pub use self::{
-    changes::{ChangeMarker, ChangeWatch},
+    changes::ChangeMarker,
     error::{Error, ServerError},
     export::{ExportFile, TransferError, is_export},
     keyring::{KeyOrigin, KeyPlace, KeychainAnswer, Keyring},
@@ -240,8 +240,7 @@ impl Vault {
         tokio::time::timeout(at_most, wait).await.unwrap_or(Ok(()))
     }
 
-    /// Returns the marker that changes when the record is written; `None` where it is unknown. A vault in files has
-    /// none: [`ChangeWatch`] looks at them.
+    /// Returns the marker that changes when the record is written; `None` where it is unknown.
     #[must_use]
     pub fn change_marker(&self, id: &RecordId) -> Option<ChangeMarker> {
         self.database.change_marker(|| self.sealer().record_key(id))

@@ -1,6 +1,11 @@
 //! The vault's tables in one SQLite file on the local disk. This module sees encrypted bytes only.
 
-use std::{fs::File, io::Read as _, path::Path, time::Duration};
+use std::{
+    fs::File,
+    io::Read as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use sqlx::{
     ConnectOptions as _, Row as _, SqlitePool,
@@ -60,11 +65,21 @@ macro_rules! now {
 #[derive(Clone, Debug)]
 pub struct Sqlite(SqlitePool);
 
+/// Returns the vault's file itself, where a link leads. Beside that SQLite puts its log, and all processes must agree on
+/// the lock. Whoever can change the link's directory can put another vault in its place.
+pub fn locate(path: &Path) -> Result<PathBuf, Error> {
+    prepare_directory_of(path)?;
+    files::resolve(path)
+}
+
+fn prepare_directory_of(path: &Path) -> Result<(), Error> {
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+    directory.map_or(Ok(()), files::prepare_directory)
+}
+
 /// Creates the directory of the vault and waits for the lock that creating, migrating and opening it need.
 pub async fn lock(path: &Path) -> Result<File, Error> {
-    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        files::prepare_directory(directory)?;
-    }
+    prepare_directory_of(path)?;
     let lock = path.with_extension("lock");
     tokio::task::spawn_blocking(move || files::lock(&lock))
         .await

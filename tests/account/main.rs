@@ -13,6 +13,8 @@ mod half_open;
 mod key_rotation;
 mod lost_values;
 #[cfg(unix)]
+mod linked_vault;
+#[cfg(unix)]
 mod one_renewal;
 mod outages;
 #[cfg(unix)]

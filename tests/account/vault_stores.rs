@@ -6,8 +6,7 @@ use crate::common::{postgres, within};
 use bondmcp_server::{
     config::{SealingKeySource, VaultLocation},
     vault::{
-        ChangeWatch, Error, ExportFile, Keyring, Progress, RecordId, RecordKind, Rekey, TransferError, Vault,
-        refuse_newer,
+        Error, ExportFile, Keyring, Progress, RecordId, RecordKind, Rekey, TransferError, Vault, refuse_newer,
     },
 };
 use chrono::TimeDelta;
@@ -528,14 +527,13 @@ async fn a_damaged_import_adds_nothing(place: Place) {
 #[tokio::test(flavor = "multi_thread")]
 async fn on_sqlite_a_process_that_waits_writes_nothing() {
     let place = Place::sqlite().unwrap();
-    let VaultLocation::Sqlite(path) = &place.location else { unreachable!() };
-    let (vault, other, watch) = (place.open().await, place.open().await, ChangeWatch::default());
+    let (vault, other) = (place.open().await, place.open().await);
     vault.acquire_lease(&id("o"), "holder", LONG).await.unwrap();
-    let before = watch.marker(path).unwrap();
+    let before = vault.change_marker(&id("o")).unwrap();
     // Long enough to look several times.
     other.lease_wait(&id("o"), 0, Duration::from_millis(350)).await.unwrap();
     other.is_leased(&id("o")).await.unwrap();
-    assert_eq!(watch.marker(path).unwrap(), before);
+    assert_eq!(vault.change_marker(&id("o")).unwrap(), before);
 }
 
 async fn what_is_imported_from_sqlite_expires_when_it_would_have(place: Place) {

@@ -8,12 +8,13 @@ use std::{
     time::Duration,
 };
 
+use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::{
     Error, SealingKey, files,
     keychain::{Keychain, NoKeychain, OsKeychain},
-    seal::KeyId,
+    seal::{KeyId, Sealer},
 };
 use crate::{
     config::{SealingKeySource, VaultLocation, keys_in},
@@ -23,13 +24,22 @@ use crate::{
 /// Longest wait for the keychain, which may itself wait for the person to unlock it.
 const KEYCHAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A keychain that gave no answer, in [`Error::Keychain`].
+const SILENT: &str = "does not answer";
+
+/// The keychain as the place of a key, in [`Error::KeyFormat`].
+const KEYCHAIN: &str = "in the OS keychain";
+
 /// The known keys; the first one is the newest.
 #[derive(Clone, Debug)]
 pub struct Keyring {
-    keys: Vec<Arc<SealingKey>>,
+    keys: Keys,
     source: SealingKeySource,
     place: Place,
+    origin: KeyOrigin,
 }
+
+type Keys = Vec<Arc<SealingKey>>;
 
 /// The origin of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,27 +100,39 @@ impl Keyring {
                 return Self::in_place(Place::of(data_dir), vault).await;
             }
         };
-        Ok((Self { keys, source: source.clone(), place: Place::of(data_dir) }, origin))
+        let (source, place) = (source.clone(), Place::of(data_dir));
+        Ok((Self { keys, source, place, origin: origin.clone() }, origin))
     }
 
     /// Loads the keys that this program made for a data directory.
     async fn in_place(place: Place, vault: &Path) -> Result<(Self, KeyOrigin), Error> {
         let vault = vault.to_owned();
         let (keys, origin) = place.run(move |place| place.find_or_make(&vault)).await?;
-        Ok((Self { keys, source: SealingKeySource::KeychainOrFile, place }, origin))
+        let source = SealingKeySource::KeychainOrFile;
+        Ok((Self { keys, source, place, origin: origin.clone() }, origin))
     }
 
     /// Loads the keys again, since another process may have added one; never makes one.
     pub(super) async fn reload(&self) -> Result<Self, Error> {
-        let keys = match &self.source {
-            SealingKeySource::Given(_) => self.keys.clone(),
-            SealingKeySource::File(path) => from_operator(path)?,
-            SealingKeySource::KeychainOrFile => {
-                let found = self.place.run(Place::find).await?;
-                found.map_or_else(|| self.keys.clone(), |(keys, _)| keys)
-            }
-        };
-        Ok(Self { keys, ..self.clone() })
+        Ok(match &self.source {
+            SealingKeySource::Given(_) => self.clone(),
+            SealingKeySource::File(path) => Self { keys: from_operator(path)?, ..self.clone() },
+            SealingKeySource::KeychainOrFile => match self.place.run(Place::find).await? {
+                Some((keys, origin)) => Self { keys, origin, ..self.clone() },
+                None => self.clone(),
+            },
+        })
+    }
+
+    /// Loads the keys of the key file, which those in the keychain hide: they may be another data directory's, of the same
+    /// path, or the keychain did not answer when the file was made.
+    pub(super) async fn hidden_keys(&self) -> Result<Option<Self>, Error> {
+        if self.origin != KeyOrigin::Keychain {
+            return Ok(None);
+        }
+        let origin = KeyOrigin::KeyFile(self.place.key_file());
+        let keys = self.place.run(Place::in_file).await?;
+        Ok(keys.map(|keys| Self { keys, origin, ..self.clone() }))
     }
 
     /// Whether this program makes the keys, rather than the operator.
@@ -124,7 +146,8 @@ impl Keyring {
         if !self.makes_keys() {
             return self.reload().await;
         }
-        let keys = self.place.run(Place::renew).await?;
+        let origin = self.origin.clone();
+        let keys = self.place.run(move |place| place.renew(&origin)).await?;
         Ok(Self { keys, ..self.clone() })
     }
 
@@ -133,7 +156,8 @@ impl Keyring {
         if !self.makes_keys() {
             return Ok(self.clone());
         }
-        let keys = self.place.run(move |place| place.delete(&old)).await?;
+        let origin = self.origin.clone();
+        let keys = self.place.run(move |place| place.delete(&origin, &old)).await?;
         Ok(Self { keys, ..self.clone() })
     }
 
@@ -166,6 +190,11 @@ impl Keyring {
         }
     }
 
+    /// Whether the vault with this known text has one of the keys. A known text that is damaged is no other key's.
+    pub(super) fn opens(&self, known_text: &[u8]) -> bool {
+        !matches!(Sealer::of_vault(known_text, &self.keys), Err(Error::WrongKey))
+    }
+
     pub(super) fn keys(&self) -> &[Arc<SealingKey>] {
         &self.keys
     }
@@ -175,7 +204,7 @@ impl Keyring {
     pub(super) async fn in_key_file(vault: &VaultLocation) -> Result<Self, Error> {
         let VaultLocation::Sqlite(vault) = vault else { return Err(Error::KeyNotGiven) };
         let data_dir = vault.parent().unwrap_or(Path::new("")).to_owned();
-        let place = Place { data_dir, keychain: Arc::new(super::keychain::Headless) };
+        let place = Place::new(data_dir, Arc::new(super::keychain::Headless));
         Ok(Self::in_place(place, vault).await?.0)
     }
 
@@ -188,7 +217,7 @@ impl Keyring {
     #[cfg(test)]
     pub(super) fn of_keys(keys: Vec<Arc<SealingKey>>) -> Self {
         let source = SealingKeySource::Given(SecretString::default());
-        Self { keys, source, place: Place::of(Path::new("")) }
+        Self { keys, source, place: Place::of(Path::new("")), origin: KeyOrigin::Environment }
     }
 }
 
@@ -197,11 +226,17 @@ impl Keyring {
 struct Place {
     data_dir: PathBuf,
     keychain: Arc<dyn Keychain>,
+    /// Cancelled when nobody waits for the work in the place any more.
+    abandoned: CancellationToken,
 }
 
 impl Place {
     fn of(data_dir: &Path) -> Self {
-        Self { data_dir: data_dir.to_owned(), keychain: Arc::new(OsKeychain) }
+        Self::new(data_dir.to_owned(), Arc::new(OsKeychain))
+    }
+
+    fn new(data_dir: PathBuf, keychain: Arc<dyn Keychain>) -> Self {
+        Self { data_dir, keychain, abandoned: CancellationToken::new() }
     }
 
     /// Runs `work`, which may ask the keychain, and waits no longer than a keychain may take. Only one process at a time
@@ -211,76 +246,104 @@ impl Place {
         work: impl FnOnce(&Self) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         files::prepare_directory(&self.data_dir)?;
-        let place = self.clone();
+        let place = Self { abandoned: CancellationToken::new(), ..self.clone() };
+        let _waiting = place.abandoned.clone().drop_guard();
         let blocking = tokio::task::spawn_blocking(move || {
             let _lock = files::lock(&place.data_dir.join("sealing.lock"))?;
             work(&place)
         });
         match tokio::time::timeout(KEYCHAIN_TIMEOUT, blocking).await {
             Ok(outcome) => outcome.unwrap_or(Err(Error::Keychain("failed"))),
-            Err(_) => Err(Error::Keychain("does not answer")),
+            Err(_) => Err(Error::Keychain(SILENT)),
         }
     }
 
     fn find(&self) -> Result<Option<Found>, Error> {
-        if let Ok(Some(text)) = self.keychain.get(&self.account()) {
-            return Ok(Some((parse(&text, "in the OS keychain")?, KeyOrigin::Keychain)));
+        self.find_beside(&self.keychain.get(&self.account()))
+    }
+
+    /// Finds the keys, given what the keychain answered.
+    fn find_beside(&self, answer: &Result<Option<SecretString>, NoKeychain>) -> Result<Option<Found>, Error> {
+        if let Ok(Some(text)) = answer {
+            return Ok(Some((parse(text, KEYCHAIN)?, KeyOrigin::Keychain)));
         }
+        Ok(self.in_file()?.map(|keys| (keys, KeyOrigin::KeyFile(self.key_file()))))
+    }
+
+    fn in_file(&self) -> Result<Option<Keys>, Error> {
         match from_file(&self.key_file()) {
             Err(Error::Unusable { reason: io::ErrorKind::NotFound, .. }) => Ok(None),
-            keys => Ok(Some((keys?, KeyOrigin::KeyFile(self.key_file())))),
+            keys => keys.map(Some),
         }
     }
 
     fn find_or_make(&self, vault: &Path) -> Result<Found, Error> {
-        if let Some(found) = self.find()? {
+        let answer = self.keychain.get(&self.account());
+        if let Some(found) = self.find_beside(&answer)? {
             return Ok(found);
         }
         if files::has_content(vault)? {
             return Err(Error::KeyMissing { path: self.key_file() });
         }
         let keys = vec![Arc::new(SealingKey::random()?)];
-        let text = to_text(&keys);
-        if self.keychain.set(&self.account(), &text).is_ok() {
-            match self.keychain.get(&self.account()) {
-                Ok(Some(stored)) if stored.expose_secret() == text.as_str() => {
-                    return Ok((keys, KeyOrigin::Keychain));
-                }
-                // It keeps nothing.
-                Ok(None) => {}
-                // What it has would be found first at the next start.
-                Ok(Some(_)) | Err(NoKeychain) => return Err(not_stored(NoKeychain)),
-            }
+        // A keychain that could not be read may hold the key of another vault, which a new one would replace.
+        if answer.is_ok() && self.keep_in_keychain(&keys)? {
+            return Ok((keys, KeyOrigin::Keychain));
         }
+        self.refuse_abandoned()?;
         files::write_private(&self.key_file(), to_text(&keys).as_bytes())?;
         Ok((keys, KeyOrigin::NewKeyFile(self.key_file())))
     }
 
-    fn renew(&self) -> Result<Vec<Arc<SealingKey>>, Error> {
-        let (mut keys, origin) = self.find_existing()?;
+    /// Stores the first key in the keychain; returns whether it keeps that.
+    fn keep_in_keychain(&self, keys: &[Arc<SealingKey>]) -> Result<bool, Error> {
+        self.refuse_abandoned()?;
+        let text = to_text(keys);
+        if self.keychain.set(&self.account(), &text).is_err() {
+            return Ok(false);
+        }
+        match self.keychain.get(&self.account()) {
+            Ok(Some(stored)) if stored.expose_secret() == text.as_str() => Ok(true),
+            // It keeps nothing.
+            Ok(None) => Ok(false),
+            // What it has would be found first at the next start.
+            Ok(Some(_)) | Err(NoKeychain) => Err(not_stored(NoKeychain)),
+        }
+    }
+
+    fn renew(&self, origin: &KeyOrigin) -> Result<Keys, Error> {
+        let mut keys = self.existing(origin)?;
         if keys.len() == 1 {
             keys.insert(0, Arc::new(SealingKey::random()?));
-            self.store(&origin, &keys)?;
+            self.store(origin, &keys)?;
         }
         Ok(keys)
     }
 
-    fn delete(&self, old: &[KeyId]) -> Result<Vec<Arc<SealingKey>>, Error> {
-        let (mut keys, origin) = self.find_existing()?;
+    fn delete(&self, origin: &KeyOrigin, old: &[KeyId]) -> Result<Keys, Error> {
+        let mut keys = self.existing(origin)?;
         let before = keys.len();
         keys.retain(|key| !old.contains(&key.id()));
         if keys.len() < before {
-            self.store(&origin, &keys)?;
+            self.store(origin, &keys)?;
         }
         Ok(keys)
     }
 
-    fn find_existing(&self) -> Result<Found, Error> {
-        self.find()?.ok_or_else(|| Error::KeyMissing { path: self.key_file() })
+    /// Returns the keys that are where this vault's were found.
+    fn existing(&self, origin: &KeyOrigin) -> Result<Keys, Error> {
+        let keys = if *origin == KeyOrigin::Keychain {
+            let text = self.keychain.get(&self.account()).map_err(|NoKeychain| Error::Keychain(SILENT))?;
+            text.map(|text| parse(&text, KEYCHAIN)).transpose()?
+        } else {
+            self.in_file()?
+        };
+        keys.ok_or_else(|| Error::KeyMissing { path: self.key_file() })
     }
 
     /// Replaces the stored keys. Nothing is encrypted with a key before it is certain that it was stored.
     fn store(&self, origin: &KeyOrigin, keys: &[Arc<SealingKey>]) -> Result<(), Error> {
+        self.refuse_abandoned()?;
         let text = to_text(keys);
         if *origin != KeyOrigin::Keychain {
             return files::write_private(&self.key_file(), text.as_bytes());
@@ -290,6 +353,11 @@ impl Place {
             Some(stored) if stored.expose_secret() == text.as_str() => Ok(()),
             _ => Err(not_stored(NoKeychain)),
         }
+    }
+
+    /// Refuses to write for somebody who has been told that the keychain does not answer.
+    fn refuse_abandoned(&self) -> Result<(), Error> {
+        if self.abandoned.is_cancelled() { Err(Error::Keychain(SILENT)) } else { Ok(()) }
     }
 
     /// Returns the name of this data directory's keys in the keychain.
@@ -308,27 +376,27 @@ fn not_stored(_: NoKeychain) -> Error {
 }
 
 /// Keys, and where they were found.
-type Found = (Vec<Arc<SealingKey>>, KeyOrigin);
+type Found = (Keys, KeyOrigin);
 
 /// Reads a file of this program's own.
-fn from_file(path: &Path) -> Result<Vec<Arc<SealingKey>>, Error> {
+fn from_file(path: &Path) -> Result<Keys, Error> {
     files::refuse_exposed(path, "600")?;
     read(path)
 }
 
 /// Reads a file that the operator provides.
-fn from_operator(path: &Path) -> Result<Vec<Arc<SealingKey>>, Error> {
+fn from_operator(path: &Path) -> Result<Keys, Error> {
     files::refuse_exposed_secret(path)?;
     read(path)
 }
 
-fn read(path: &Path) -> Result<Vec<Arc<SealingKey>>, Error> {
+fn read(path: &Path) -> Result<Keys, Error> {
     let text = std::fs::read_to_string(path).map_err(|error| files::unusable(path, &error))?;
     parse(&text.into(), &format!("in {}", path.display()))
 }
 
 /// Parses one or several keys, separated by commas or white space.
-fn parse(text: &SecretString, place: &str) -> Result<Vec<Arc<SealingKey>>, Error> {
+fn parse(text: &SecretString, place: &str) -> Result<Keys, Error> {
     let keys = keys_in(text.expose_secret()).map(|text| SealingKey::parse(text, place).map(Arc::new));
     let keys = keys.collect::<Result<Vec<_>, _>>()?;
     if keys.is_empty() { Err(Error::KeyFormat(place.to_owned())) } else { Ok(keys) }
@@ -347,10 +415,10 @@ fn to_text(keys: &[Arc<SealingKey>]) -> Zeroizing<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vault::keychain::Headless;
+    use crate::vault::{Progress, Rekey, Vault, keychain::Headless};
     use std::{
         collections::HashMap,
-        sync::{Mutex, PoisonError},
+        sync::{Mutex, PoisonError, mpsc},
     };
 
     #[derive(Debug, Default)]
@@ -372,7 +440,7 @@ mod tests {
     async fn find_or_make(data_dir: &Path, keychain: Arc<dyn Keychain>) -> Result<Found, Error> {
         let data_dir = data_dir.join("data");
         let vault = data_dir.join("vault.db");
-        Place { data_dir, keychain }.run(move |place| place.find_or_make(&vault)).await
+        Place::new(data_dir, keychain).run(move |place| place.find_or_make(&vault)).await
     }
 
     fn bytes(keys: &[Arc<SealingKey>]) -> Vec<[u8; 32]> {
@@ -447,17 +515,18 @@ mod tests {
         let keychains: [Arc<dyn Keychain>; 2] = [Arc::new(MemoryKeychain::default()), Arc::new(Headless)];
         for keychain in keychains {
             let directory = tempfile::tempdir().unwrap();
-            let old = bytes(&find_or_make(directory.path(), keychain.clone()).await.unwrap().0)[0];
-            let place = Place { data_dir: directory.path().join("data"), keychain };
-            let renewed = bytes(&place.renew().unwrap());
+            let (old, origin) = find_or_make(directory.path(), keychain.clone()).await.unwrap();
+            let old = bytes(&old)[0];
+            let place = Place::new(directory.path().join("data"), keychain);
+            let renewed = bytes(&place.renew(&origin).unwrap());
             assert_eq!((renewed.len(), renewed[1]), (2, old));
             assert_ne!(renewed[0], old);
-            assert_eq!(bytes(&place.renew().unwrap()), renewed);
+            assert_eq!(bytes(&place.renew(&origin).unwrap()), renewed);
             assert_eq!(bytes(&place.find().unwrap().unwrap().0), renewed);
 
             let old = SealingKey::from_bytes(old).id();
             for _ in 0..2 {
-                assert_eq!(bytes(&place.delete(&[old]).unwrap()), renewed[..1]);
+                assert_eq!(bytes(&place.delete(&origin, &[old]).unwrap()), renewed[..1]);
             }
             assert_eq!(bytes(&place.find().unwrap().unwrap().0), renewed[..1]);
         }
@@ -484,8 +553,8 @@ mod tests {
         let data_dir = directory.path().to_owned();
         let account = Place::of(&data_dir).account();
         keychain.set(&account, &"ab".repeat(32)).unwrap_or_else(|NoKeychain| panic!("it has room"));
-        let place = Place { data_dir, keychain: Arc::new(Forgetful(keychain)) };
-        assert!(matches!(place.renew(), Err(Error::Keychain(_))));
+        let place = Place::new(data_dir, Arc::new(Forgetful(keychain)));
+        assert!(matches!(place.renew(&KeyOrigin::Keychain), Err(Error::Keychain(_))));
     }
 
     /// Next time its other text would be taken for the key.
@@ -506,7 +575,7 @@ mod tests {
 
         let directory = tempfile::tempdir().unwrap();
         let keychain = Arc::new(Altering(MemoryKeychain::default()));
-        let place = Place { data_dir: directory.path().to_owned(), keychain };
+        let place = Place::new(directory.path().to_owned(), keychain);
         let refused = place.find_or_make(&directory.path().join("vault.db"));
         assert!(matches!(refused, Err(Error::Keychain(_))));
         assert!(!place.key_file().exists());
@@ -516,9 +585,104 @@ mod tests {
     async fn the_first_key_is_in_a_file_where_the_keychain_does_not_store_it() {
         let directory = tempfile::tempdir().unwrap();
         let keychain = Arc::new(Forgetful(MemoryKeychain::default()));
-        let place = Place { data_dir: directory.path().to_owned(), keychain };
+        let place = Place::new(directory.path().to_owned(), keychain);
         let (_, origin) = place.find_or_make(&directory.path().join("vault.db")).unwrap();
         assert_eq!(origin, KeyOrigin::NewKeyFile(place.key_file()));
+    }
+
+    /// Someone dismissed the question whether it may be read.
+    #[tokio::test]
+    async fn a_key_that_the_keychain_does_not_show_is_not_replaced() {
+        #[derive(Debug)]
+        struct Secretive(MemoryKeychain);
+
+        impl Keychain for Secretive {
+            fn get(&self, _: &str) -> Result<Option<SecretString>, NoKeychain> {
+                Err(NoKeychain)
+            }
+
+            fn set(&self, account: &str, text: &str) -> Result<(), NoKeychain> {
+                self.0.set(account, text)
+            }
+        }
+
+        let directory = tempfile::tempdir().unwrap();
+        let keychain = Arc::new(Secretive(MemoryKeychain::default()));
+        let place = Place::new(directory.path().to_owned(), keychain.clone());
+        let kept = "ab".repeat(32);
+        assert!(keychain.0.set(&place.account(), &kept).is_ok());
+        let (_, origin) = place.find_or_make(&directory.path().join("vault.db")).unwrap();
+        assert_eq!(origin, KeyOrigin::NewKeyFile(place.key_file()));
+        assert!(matches!(place.renew(&KeyOrigin::Keychain), Err(Error::Keychain(_))));
+        let entries = keychain.0.0.lock().unwrap();
+        assert_eq!(entries.get(&place.account()), Some(&kept));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_keychain_that_answers_too_late_is_given_no_key() {
+        /// Answers when it is told to.
+        #[derive(Debug)]
+        struct Slow(MemoryKeychain, mpsc::Sender<()>, Mutex<mpsc::Receiver<()>>);
+
+        impl Keychain for Slow {
+            fn get(&self, account: &str) -> Result<Option<SecretString>, NoKeychain> {
+                self.1.send(()).unwrap();
+                self.2.lock().unwrap().recv().unwrap();
+                self.0.get(account)
+            }
+
+            fn set(&self, account: &str, text: &str) -> Result<(), NoKeychain> {
+                self.0.set(account, text)
+            }
+        }
+
+        let directory = tempfile::tempdir().unwrap();
+        let ((asked, asks), (answer, answers)) = (mpsc::channel(), mpsc::channel());
+        let keychain = Arc::new(Slow(MemoryKeychain::default(), asked, Mutex::new(answers)));
+        let asking = tokio::spawn({
+            let (path, keychain) = (directory.path().to_owned(), keychain.clone());
+            async move { find_or_make(&path, keychain).await }
+        });
+        tokio::task::yield_now().await;
+        asks.recv().unwrap();
+        tokio::time::advance(KEYCHAIN_TIMEOUT * 2).await;
+        assert!(matches!(asking.await.unwrap(), Err(Error::Keychain(SILENT))));
+        answer.send(()).unwrap();
+        // Its work ends now.
+        let _lock = files::lock(&directory.path().join("data/sealing.lock")).unwrap();
+        assert!(keychain.0.0.lock().unwrap().is_empty());
+        assert!(!directory.path().join("data/sealing.key").exists());
+    }
+
+    /// A data directory was deleted and made again, say.
+    #[tokio::test]
+    async fn a_key_in_the_keychain_that_is_not_the_vaults_does_not_hide_the_key_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let data_dir = directory.path().join("data");
+        let path = data_dir.join("vault.db");
+        let location = VaultLocation::Sqlite(path.clone());
+        let open = async |keychain: &Arc<dyn Keychain>| {
+            let place = Place::new(data_dir.clone(), keychain.clone());
+            let (keyring, _) = Keyring::in_place(place, &path).await.unwrap();
+            Vault::open(&location, keyring).await.unwrap()
+        };
+        let headless: Arc<dyn Keychain> = Arc::new(Headless);
+        open(&headless).await.close().await;
+
+        let keychain: Arc<dyn Keychain> = Arc::new(MemoryKeychain::default());
+        let place = Place::new(data_dir.clone(), keychain.clone());
+        let (stale, before) = ("ab".repeat(32), bytes(&place.in_file().unwrap().unwrap()));
+        assert!(keychain.set(&place.account(), &stale).is_ok());
+        let running = open(&keychain).await;
+        let mut rekey = Rekey::new(open(&keychain).await, vec![]);
+        while rekey.step().await.unwrap() != Progress::Done {}
+        assert_eq!((rekey.outcome().switched, rekey.outcome().known_keys), (true, 1));
+        let after = bytes(&place.in_file().unwrap().unwrap());
+        assert!(after.len() == 1 && after != before && after != [[0xab; 32]]);
+        let kept = keychain.get(&place.account()).ok().flatten();
+        assert_eq!(kept.unwrap().expose_secret(), stale);
+        running.reload_keys().await.unwrap();
+        open(&headless).await.close().await;
     }
 
     #[cfg(unix)]

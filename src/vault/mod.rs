@@ -270,16 +270,19 @@ impl Vault {
 pub type DerivedKey = Zeroizing<[u8; 32]>;
 
 impl Keys {
-    /// Finds the key that the vault's known text names. A process that does not know it loads its keys again, once.
-    async fn of_vault(known_text: &[u8], keyring: Keyring) -> Result<Self, Error> {
-        match Sealer::of_vault(known_text, keyring.keys()) {
-            Err(Error::WrongKey) => {
-                let keyring = keyring.reload().await?;
-                let sealer = Arc::new(Sealer::of_vault(known_text, keyring.keys())?);
-                Ok(Self { keyring, sealer })
-            }
-            sealer => Ok(Self { sealer: Arc::new(sealer?), keyring }),
+    /// Finds the key that the vault's known text names. A process that does not know it loads its keys again, once, and
+    /// then those that others hide.
+    async fn of_vault(known_text: &[u8], mut keyring: Keyring) -> Result<Self, Error> {
+        if !keyring.opens(known_text) {
+            keyring = keyring.reload().await?;
         }
+        if !keyring.opens(known_text)
+            && let Some(hidden) = keyring.hidden_keys().await?
+        {
+            keyring = hidden;
+        }
+        let sealer = Arc::new(Sealer::of_vault(known_text, keyring.keys())?);
+        Ok(Self { keyring, sealer })
     }
 }
 

@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 use super::{
     Error, RecordId, SealingKey, Vault,
     database::Row,
+    files,
     seal::{self, RecordKey},
 };
 use crate::{
@@ -150,7 +151,8 @@ impl Vault {
             .map_err(io::IntoInnerError::into_error)
             .and_then(|file| {
                 file.as_file().sync_all()?;
-                file.persist_noclobber(path).map_err(|error| error.error)
+                file.persist_noclobber(path).map_err(|error| error.error)?;
+                files::sync_directory(path)
             })
             .map_err(|error| failed(&error))?;
         Ok(records)

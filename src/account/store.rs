@@ -53,16 +53,15 @@ impl Store {
             let before: Vec<_> = record.secrets().cloned().collect();
             let outcome = change(&mut record)?;
             let bytes = record.to_bytes().map_err(|_| Error::RecordUnreadable)?;
-            match vault.write(&self.id, (version > 0).then_some(version), &bytes, record.lifetime()).await {
-                Ok(version) => {
-                    let forgotten = |old: &_| !record.secrets().any(|kept| secret::same(kept, old));
-                    if before.iter().any(forgotten)
-                        && let Err(error) = vault.purge().await
-                    {
-                        tracing::warn!(%error, "a deleted secret is still in the vault's file, encrypted; the next change removes it");
-                    }
-                    return Ok((outcome, Versioned { record, version }));
-                }
+            let (expected, lifetime) = ((version > 0).then_some(version), record.lifetime());
+            let is_forgotten = |old: &_| !record.secrets().any(|kept| secret::same(kept, old));
+            let written = if before.iter().any(is_forgotten) {
+                vault.write_forgetting(&self.id, expected, &bytes, lifetime).await
+            } else {
+                vault.write(&self.id, expected, &bytes, lifetime).await
+            };
+            match written {
+                Ok(version) => return Ok((outcome, Versioned { record, version })),
                 Err(vault::Error::Conflict) => {}
                 Err(error) => return Err(error.into()),
             }

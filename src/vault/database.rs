@@ -2,10 +2,7 @@
 
 use std::{
     fs::File,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -39,6 +36,8 @@ pub struct New {
     pub sealed: Vec<u8>,
     /// The record expires after it, by the database's clock: that of this process may be off.
     pub lifetime: Option<Duration>,
+    /// Whether a secret of the version before is not in it, so that nothing of that may be left in the files.
+    pub forgets: bool,
 }
 
 /// A record that was encrypted anew, with the text that takes the place of the one that was read.
@@ -83,8 +82,6 @@ pub struct Database {
     store: Store,
     /// When this process last deleted what had expired.
     purged: Arc<Mutex<Instant>>,
-    /// Whether records were deleted of which something is left in the files.
-    has_remains: Arc<AtomicBool>,
 }
 
 #[derive(Clone, Debug)]
@@ -128,7 +125,7 @@ impl Database {
             VaultLocation::Postgres(url) => (Store::Postgres(Postgres::open(url).await?), None),
         };
         let purged = Arc::new(Mutex::new(Instant::now()));
-        Ok((Self { store, purged, has_remains: Arc::default() }, lock))
+        Ok((Self { store, purged }, lock))
     }
 
     /// Moves the records of an earlier version, which had the owner in plain text, to keyed ids.
@@ -171,9 +168,7 @@ impl Database {
 
     /// Deletes the record if its version is `version`; returns whether there is none now.
     pub async fn delete(&self, id: &RecordKey, version: u64) -> Result<bool, Error> {
-        let is_deleted = measured!(self.delete(id, version))?;
-        self.has_remains.fetch_or(is_deleted, Ordering::Relaxed);
-        Ok(is_deleted || self.state(id).await?.version == 0)
+        Ok(measured!(self.delete(id, version))? || self.state(id).await?.version == 0)
     }
 
     pub async fn count(&self) -> Result<u64, Error> {
@@ -251,16 +246,21 @@ impl Database {
         }
     }
 
-    /// Deletes expired records, and leases that ended, with the remains of all that was deleted.
-    pub async fn purge_expired(&self) -> Result<(), Error> {
-        let deleted = measured!(self.purge_expired())?;
-        if (self.has_remains.swap(false, Ordering::Relaxed) || deleted > 0)
-            && let Err(error) = self.purge().await
+    /// The same if there are remains that should not be there, of whichever process. What fails is tried again.
+    pub async fn purge_remains(&self) -> Result<(), Error> {
+        let Store::Sqlite(store, _) = &self.store else { return Ok(()) };
+        if store.remains().await?.is_some()
+            && let Err(error) = store.purge().await
         {
-            self.has_remains.store(true, Ordering::Relaxed);
-            tracing::warn!(%error, "deleted records are still in the vault's file, encrypted; this is tried again");
+            tracing::warn!(%error, "deleted secrets are still in the vault's file, encrypted; this is tried again");
         }
         Ok(())
+    }
+
+    /// Deletes expired records, and leases that ended, with the remains of all that was deleted.
+    pub async fn purge_expired(&self) -> Result<(), Error> {
+        measured!(self.purge_expired())?;
+        self.purge_remains().await
     }
 
     pub async fn close(&self) {

@@ -141,10 +141,37 @@ impl Vault {
         plaintext: &[u8],
         lifetime: Option<Duration>,
     ) -> Result<u64, Error> {
+        self.put(id, expected, plaintext, lifetime, false).await
+    }
+
+    /// As [`Self::write`], for a record without a secret that was in the one before: removes that from the vault's files
+    /// too. Should that fail, or the process end before, it is done later.
+    pub async fn write_forgetting(
+        &self,
+        id: &RecordId,
+        expected: Option<u64>,
+        plaintext: &[u8],
+        lifetime: Option<Duration>,
+    ) -> Result<u64, Error> {
+        let version = self.put(id, expected, plaintext, lifetime, true).await?;
+        if let Err(error) = self.database.purge_remains().await {
+            tracing::warn!(%error, "it is not known whether deleted secrets are still in the vault's file");
+        }
+        Ok(version)
+    }
+
+    async fn put(
+        &self,
+        id: &RecordId,
+        expected: Option<u64>,
+        plaintext: &[u8],
+        lifetime: Option<Duration>,
+        forgets: bool,
+    ) -> Result<u64, Error> {
         let version = expected.unwrap_or(0) + 1;
         let mut sealer = self.sealer();
         let (key, kind) = (sealer.record_key(id), id.kind.as_str().to_owned());
-        let mut new = New { key, kind, version, sealed: Vec::new(), lifetime };
+        let mut new = New { key, kind, version, sealed: Vec::new(), lifetime, forgets };
         loop {
             new.sealed = sealer.seal(id, version, plaintext)?;
             match self.database.write(&new).await {
@@ -288,6 +315,8 @@ impl Keys {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use sqlx::{Connection as _, SqliteConnection};
 
     use super::*;
@@ -325,11 +354,39 @@ mod tests {
         database.close().await.unwrap();
     }
 
-    fn shows_the_owner(directory: &std::path::Path) -> bool {
+    fn holds(directory: &Path, part: &[u8]) -> bool {
         std::fs::read_dir(directory).unwrap().any(|file| {
             let bytes = std::fs::read(file.unwrap().path()).unwrap();
-            bytes.windows(OWNER.len()).any(|window| window == OWNER.as_bytes())
+            bytes.windows(part.len()).any(|window| window == part)
         })
+    }
+
+    fn shows_the_owner(directory: &Path) -> bool {
+        holds(directory, OWNER.as_bytes())
+    }
+
+    /// The process is killed between the change and the removal of what it left.
+    #[tokio::test]
+    async fn what_a_killed_process_left_of_a_secret_is_removed_when_the_vault_is_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let [one, other] = ["one", "other"].map(|name| directory.path().join(name));
+        files::prepare_directory(&other).unwrap();
+        let location = |directory: &Path| VaultLocation::Sqlite(directory.join("vault.db"));
+        let id = RecordId { kind: RecordKind::ACCOUNT, owner: OWNER.into(), origin: "u".into() };
+        let killed = Vault::open(&location(&one), key(1)).await.unwrap();
+        let mut nonces = Vec::new();
+        for (version, forgets) in [(None, false), (Some(1), true)] {
+            killed.put(&id, version, b"a secret", None, forgets).await.unwrap();
+            let (_, sealed) = killed.database.read(&killed.sealer().record_key(&id)).await.unwrap().unwrap();
+            nonces.push(sealed[9..33].to_vec());
+        }
+        for name in ["vault.db", "vault.db-wal"] {
+            std::fs::copy(one.join(name), other.join(name)).unwrap();
+        }
+        assert!(holds(&other, &nonces[0]));
+        let vault = Vault::open(&location(&other), key(1)).await.unwrap();
+        assert!(!holds(&other, &nonces[0]) && holds(&other, &nonces[1]));
+        assert_eq!(vault.read(&id).await.unwrap().unwrap().version, 2);
     }
 
     #[tokio::test]

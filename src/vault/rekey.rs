@@ -416,7 +416,12 @@ mod tests {
         for number in 0..2 {
             let sealed = crate::vault::seal::seal_first_format(&key, &id(number), 1, b"an old record");
             let (key, kind) = (vault.sealer().record_key(&id(number)), "account".to_owned());
-            assert!(database.write(&New { key, kind, version: 1, sealed, lifetime: None }).await.unwrap());
+            assert!(
+                database
+                    .write(&New { key, kind, version: 1, sealed, lifetime: None, forgets: false })
+                    .await
+                    .unwrap()
+            );
         }
 
         let outcome = run(&mut Rekey::new(vault.clone(), vec![id(0)])).await;

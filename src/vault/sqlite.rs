@@ -10,7 +10,10 @@ use std::{
 use sqlx::{
     ConnectOptions as _, Row as _, SqlitePool,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    query::Query,
+    sqlite::{
+        SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
+    },
 };
 
 use super::{
@@ -209,13 +212,20 @@ impl Sqlite {
     /// Rewrites the file without deleted content and truncates the write-ahead log. `secure_delete` alone leaves some of
     /// it behind, where rows were moved between pages.
     pub async fn purge(&self) -> Result<(), Error> {
+        let remains = self.remains().await?;
         sqlx::query("VACUUM").execute(&self.0).await.map_err(|error| failure(&error))?;
         let checkpoint = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&self.0).await;
         match checkpoint.and_then(|row| row.try_get::<i64, _>("busy")) {
-            Ok(0) => Ok(()),
-            Ok(_) => Err(Error::Locked),
-            Err(error) => Err(failure(&error)),
+            Ok(0) => {}
+            Ok(_) => return Err(Error::Locked),
+            Err(error) => return Err(failure(&error)),
         }
+        if let Some(note) = remains {
+            // Unless another process has noted remains meanwhile.
+            let done = sqlx::query("DELETE FROM meta WHERE name = 'remains' AND value = ?").bind(note);
+            done.execute(&self.0).await.map_err(|error| failure(&error))?;
+        }
+        Ok(())
     }
 
     /// Stores the known text in a vault that has none yet.
@@ -257,6 +267,7 @@ impl Sqlite {
     /// Writes the record if its version follows the stored one (1 if there is none, or an expired one); returns whether
     /// it did.
     pub async fn write(&self, new: &New) -> Result<bool, Error> {
+        let version = i64::try_from(new.version).map_err(|_| Error::Damaged)?;
         let query = if new.version == 1 {
             concat!(
                 "INSERT INTO records (id, kind, version, sealed, expires) VALUES (?1, ?2, ?3, ?4, ?5 + ",
@@ -277,35 +288,55 @@ impl Sqlite {
                 ")"
             )
         };
-        let written = sqlx::query(query)
+        let query = sqlx::query(query)
             .bind(&new.key[..])
             .bind(&new.kind)
-            .bind(i64::try_from(new.version).map_err(|_| Error::Damaged)?)
+            .bind(version)
             .bind(&new.sealed)
-            .bind(new.lifetime_millis())
-            .execute(&self.0)
-            .await
-            .map_err(|error| failure(&error))?;
-        Ok(written.rows_affected() == 1)
+            .bind(new.lifetime_millis());
+        let written = if new.forgets {
+            self.forget(query).await
+        } else {
+            query.execute(&self.0).await.map(|done| done.rows_affected())
+        };
+        Ok(written.map_err(|error| failure(&error))? == 1)
+    }
+
+    /// Runs a statement that replaces or deletes secrets; returns how many rows it changed. That there are remains of them
+    /// is noted with it, so that they are removed even if this process ends before it has done so.
+    async fn forget(&self, query: Query<'_, sqlx::Sqlite, SqliteArguments>) -> Result<u64, sqlx::Error> {
+        let mut transaction = self.0.begin_with("BEGIN IMMEDIATE").await?;
+        let changed = query.execute(&mut *transaction).await?.rows_affected();
+        if changed > 0 {
+            let note = "INSERT INTO meta (name, value) VALUES ('remains', randomblob(16)) \
+                        ON CONFLICT DO UPDATE SET value = excluded.value";
+            sqlx::query(note).execute(&mut *transaction).await?;
+        }
+        transaction.commit().await?;
+        Ok(changed)
+    }
+
+    /// Returns the note that there are remains of secrets; a later change makes another one.
+    pub async fn remains(&self) -> Result<Option<Vec<u8>>, Error> {
+        let note = sqlx::query("SELECT value FROM meta WHERE name = 'remains'").fetch_optional(&self.0).await;
+        let note = note.and_then(|row| row.map(|row| row.try_get(0)).transpose());
+        note.map_err(|error| failure(&error))
     }
 
     /// Deletes the record if its version is `version`; returns whether it was.
     pub async fn delete(&self, id: &RecordKey, version: u64) -> Result<bool, Error> {
-        let deleted = sqlx::query("DELETE FROM records WHERE id = ? AND version = ?")
+        let delete = sqlx::query("DELETE FROM records WHERE id = ? AND version = ?")
             .bind(&id[..])
-            .bind(i64::try_from(version).map_err(|_| Error::Damaged)?)
-            .execute(&self.0)
-            .await
-            .map_err(|error| failure(&error))?;
-        Ok(deleted.rows_affected() == 1)
+            .bind(i64::try_from(version).map_err(|_| Error::Damaged)?);
+        Ok(self.forget(delete).await.map_err(|error| failure(&error))? == 1)
     }
 
     /// Deletes expired records, and leases that ended; returns how many records.
     pub async fn purge_expired(&self) -> Result<u64, Error> {
-        let delete = async |query| sqlx::query(query).execute(&self.0).await.map_err(|error| failure(&error));
-        delete(concat!("DELETE FROM leases WHERE until <= ", now!())).await?;
-        let records = delete(concat!("DELETE FROM records WHERE expires <= ", now!())).await?;
-        Ok(records.rows_affected())
+        let leases = sqlx::query(concat!("DELETE FROM leases WHERE until <= ", now!())).execute(&self.0);
+        leases.await.map_err(|error| failure(&error))?;
+        let records = sqlx::query(concat!("DELETE FROM records WHERE expires <= ", now!()));
+        self.forget(records).await.map_err(|error| failure(&error))
     }
 
     /// Puts `new` in the place of the known text `old`; returns whether that was there.
@@ -494,6 +525,7 @@ mod tests {
     use std::collections::HashMap;
 
     use proptest::prelude::*;
+    use sqlx::Connection as _;
 
     use super::*;
 
@@ -530,7 +562,14 @@ mod tests {
             } else if length > 0 {
                 let mark = [b"mark", &number.to_be_bytes()[..], b"kram"].concat();
                 let (sealed, version) = (mark.repeat(length), before + 1);
-                let new = New { key, kind: "test".into(), version, sealed, lifetime: None };
+                let new = New {
+                    key,
+                    kind: "test".into(),
+                    version,
+                    sealed,
+                    lifetime: None,
+                    forgets: number % 2 == 0,
+                };
                 assert!(database.write(&new).await.unwrap());
                 current.insert(owner, (version, number));
             }
@@ -539,6 +578,38 @@ mod tests {
         let mut left: Vec<u64> = current.into_values().map(|(_, number)| number).collect();
         left.sort_unstable();
         assert_eq!(marks_in(path.parent().unwrap()), left);
+        database.close().await;
+    }
+
+    #[tokio::test]
+    async fn remains_are_noted_until_they_are_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("data/vault.db");
+        let _lock = lock(&path).await.unwrap();
+        let database = Sqlite::open(&path, &FIRST_FORMAT).await.unwrap();
+        // A purge that has to wait fails at once.
+        sqlx::raw_sql("PRAGMA busy_timeout = 0").execute(&database.0).await.unwrap();
+        let record = |version: u64| New {
+            key: [1; 32],
+            kind: "test".into(),
+            version,
+            sealed: [b"mark", &version.to_be_bytes()[..], b"kram"].concat(),
+            lifetime: None,
+            forgets: version > 1,
+        };
+        assert!(database.write(&record(1)).await.unwrap());
+        assert_eq!(database.remains().await, Ok(None));
+        let mut reader = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
+        sqlx::raw_sql("BEGIN; SELECT count(*) FROM records").execute(&mut reader).await.unwrap();
+        assert!(database.write(&record(2)).await.unwrap());
+        assert_eq!(database.purge().await, Err(Error::Locked));
+        assert!(database.remains().await.unwrap().is_some());
+        reader.close().await.unwrap();
+        database.purge().await.unwrap();
+        assert_eq!(database.remains().await, Ok(None));
+        assert_eq!(marks_in(path.parent().unwrap()), [2]);
+        assert!(database.delete(&[1; 32], 2).await.unwrap());
+        assert!(database.remains().await.unwrap().is_some());
         database.close().await;
     }
 

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{Stream, TryStreamExt as _, stream};
 use tokio::time::Instant;
 
 use super::{
@@ -13,6 +14,9 @@ use super::{
     sqlite, sqlite::Sqlite,
 };
 use crate::{clock::Timestamp, config::VaultLocation, metrics};
+
+/// Number of records that are read at once.
+pub const BATCH: u32 = 100;
 
 /// Interval at which a process that writes deletes what has expired.
 const PURGE_INTERVAL: Duration = Duration::from_mins(10);
@@ -189,6 +193,19 @@ impl Database {
         limit: u32,
     ) -> Result<Vec<Row>, Error> {
         measured!(self.rows_of_kind(kind, after, limit))
+    }
+
+    /// Returns all records, or those of a kind that have not expired, in the order of their ids.
+    pub fn rows(&self, kind: Option<&str>) -> impl Stream<Item = Result<Row, Error>> + Send {
+        let batches = stream::try_unfold(None, move |after: Option<RecordKey>| async move {
+            let rows = match kind {
+                Some(kind) => self.rows_of_kind(kind, after.as_ref(), BATCH).await?,
+                None => self.rows_after(after.as_ref(), BATCH).await?,
+            };
+            let last = rows.last().map(|row| row.key);
+            Ok(last.map(|last| (stream::iter(rows.into_iter().map(Ok)), Some(last))))
+        });
+        batches.try_flatten()
     }
 
     /// Replaces the encrypted text of records that are as they were read; returns how many.

@@ -10,9 +10,11 @@ use std::{
     fs::File,
     io::{self, BufReader, BufWriter, Read, Write},
     path::{Path, PathBuf},
+    pin::pin,
 };
 
 use argon2::{Algorithm, Argon2, Params, Version};
+use futures_util::TryStreamExt as _;
 use zeroize::Zeroizing;
 
 use super::{
@@ -39,9 +41,6 @@ const MAX_COST: Cost = Cost { memory_kib: 1024 * 1024, passes: 16, lanes: 16 };
 
 /// Longest chunk.
 const MAX_CHUNK_BYTES: u32 = 64 * 1024 * 1024;
-
-/// Number of records that are read at once.
-const BATCH: u32 = 100;
 
 /// The expiry of a record that does not expire.
 const NEVER: i64 = i64::MAX;
@@ -134,17 +133,12 @@ impl Vault {
         let mut writer =
             ExportWriter::new(BufWriter::new(file), passphrase, COST).map_err(|error| failed(&error))?;
         self.purge_expired().await?;
-        let mut after = None;
-        loop {
-            let rows = self.database.rows_after(after.as_ref(), BATCH).await?;
-            let Some(last) = rows.last() else { break };
-            after = Some(last.key);
-            for row in &rows {
-                let (id, plaintext) = self.open_row(row, candidates).await?;
-                let expires = row.expires.map_or(NEVER, |expires| expires.timestamp_millis()).to_be_bytes();
-                let parts: [&[u8]; 3] = [&expires, &seal::identity_part(&id), &plaintext];
-                writer.write(&parts).map_err(|error| failed(&error))?;
-            }
+        let mut rows = pin!(self.database.rows(None));
+        while let Some(row) = rows.try_next().await? {
+            let (id, plaintext) = self.open_row(&row, candidates).await?;
+            let expires = row.expires.map_or(NEVER, |expires| expires.timestamp_millis()).to_be_bytes();
+            let parts: [&[u8]; 3] = [&expires, &seal::identity_part(&id), &plaintext];
+            writer.write(&parts).map_err(|error| failed(&error))?;
         }
         let (file, records) = writer.finish().map_err(|error| failed(&error))?;
         file.into_inner()

@@ -12,12 +12,9 @@ use std::sync::{Arc, PoisonError};
 
 use super::{
     Error, Keys, RecordId, Vault,
-    database::{Resealed, Row},
+    database::{BATCH, Resealed, Row},
     seal::{KeyId, RecordKey, Sealer},
 };
-
-/// Number of records that are encrypted anew at once. Others can write between two batches.
-const BATCH: u32 = 100;
 
 /// A change of the sealing key.
 #[derive(Debug)]
@@ -138,7 +135,7 @@ impl Rekey {
         Ok(Step::Reseal { after: None, changed: 0 })
     }
 
-    /// Encrypts a batch anew. Whatever is written meanwhile is encrypted with the new key; that a pass over all records
+    /// Encrypts a batch anew. Others can write between two batches. Whatever is written meanwhile is encrypted with the new key; that a pass over all records
     /// found nothing to do shows that it was so.
     async fn reseal(&mut self, after: Option<RecordKey>, changed: u64) -> Result<Step, Error> {
         if after.is_none() {

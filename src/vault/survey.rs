@@ -1,9 +1,10 @@
 //! Which keys the vault's records need.
 
-use super::{Error, Vault};
+use std::pin::pin;
 
-/// Number of records that are read at once.
-const BATCH: u32 = 100;
+use futures_util::TryStreamExt as _;
+
+use super::{Error, Vault};
 
 /// Counts of the vault's records by the key that encrypted them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,19 +23,15 @@ impl Vault {
     pub async fn survey_keys(&self) -> Result<KeySurvey, Error> {
         let sealer = self.refreshed_keys().await?;
         let mut survey = KeySurvey { known_keys: sealer.known_keys(), ..KeySurvey::default() };
-        let mut after = None;
-        loop {
-            let rows = self.database.rows_after(after.as_ref(), BATCH).await?;
-            let Some(last) = rows.last() else { return Ok(survey) };
-            after = Some(last.key);
-            survey.records += rows.len() as u64;
-            for row in &rows {
-                if !sealer.knows_key_of(&row.sealed) {
-                    survey.with_unknown_key += 1;
-                } else if survey.known_keys > 1 && !sealer.is_current(&row.sealed) {
-                    survey.with_old_key += 1;
-                }
+        let mut rows = pin!(self.database.rows(None));
+        while let Some(row) = rows.try_next().await? {
+            survey.records += 1;
+            if !sealer.knows_key_of(&row.sealed) {
+                survey.with_unknown_key += 1;
+            } else if survey.known_keys > 1 && !sealer.is_current(&row.sealed) {
+                survey.with_old_key += 1;
             }
         }
+        Ok(survey)
     }
 }

@@ -189,6 +189,7 @@ mod tests {
         assert!(read(objects(2000)).await.unwrap().share.is_some());
         assert_eq!(read(objects(100_000)).await.unwrap_err(), TOO_DENSE);
     }
+
     /// Their connections are busy, and would be as long as they waited.
     #[tokio::test]
     async fn complete_bodies_of_one_person_wait_for_nothing() {

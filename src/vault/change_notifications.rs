@@ -1,4 +1,4 @@
-//! The changes of records that PostgreSQL tells on a connection of its own (LISTEN/NOTIFY).
+//! The changes of records that PostgreSQL notifies of on a connection of its own (LISTEN/NOTIFY).
 
 use std::{
     sync::{
@@ -33,18 +33,18 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Wait before a lost connection is made again.
 const RECONNECT_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What a process has heard. Clones share it; the connection ends with the last one.
+/// What a process was notified of. Clones share it; the connection ends with the last one.
 #[derive(Clone, Debug)]
-pub struct ChangesTold(Arc<Connection>);
+pub struct ChangeNotifications(Arc<Connection>);
 
 #[derive(Debug)]
 struct Connection {
-    heard: Arc<Heard>,
+    received: Arc<Received>,
     task: AbortHandle,
 }
 
 #[derive(Debug)]
-struct Heard {
+struct Received {
     /// Number of the connection that is open; 0 while there is none.
     connection: AtomicU64,
     buckets: Vec<Bucket>,
@@ -56,35 +56,35 @@ struct Bucket {
     changed: Notify,
 }
 
-impl ChangesTold {
+impl ChangeNotifications {
     pub fn listen(options: PgConnectOptions) -> Self {
         let buckets = std::iter::repeat_with(Bucket::default).take(BUCKETS).collect();
-        let heard = Arc::new(Heard { connection: AtomicU64::new(0), buckets });
-        let task = tokio::spawn(Arc::clone(&heard).keep_listening(options)).abort_handle();
-        Self(Arc::new(Connection { heard, task }))
+        let received = Arc::new(Received { connection: AtomicU64::new(0), buckets });
+        let task = tokio::spawn(Arc::clone(&received).keep_listening(options)).abort_handle();
+        Self(Arc::new(Connection { received, task }))
     }
 
-    /// Whether changes are heard of now.
-    pub fn are_heard(&self) -> bool {
-        self.0.heard.connection.load(Ordering::Acquire) > 0
+    /// Whether a change would be noticed now.
+    pub fn is_listening(&self) -> bool {
+        self.0.received.connection.load(Ordering::Acquire) > 0
     }
 
     /// Returns the marker of a record's changes; `None` while there is no connection. Markers of different connections
-    /// differ, since a change between them was not heard.
+    /// differ, since a change between them was missed.
     pub fn marker(&self, id: &RecordKey) -> Option<ChangeMarker> {
-        let heard = &self.0.heard;
-        let changes = heard.bucket(id).changes.load(Ordering::Acquire);
-        let connection = heard.connection.load(Ordering::Acquire);
-        (connection > 0).then_some(ChangeMarker::Told { connection, changes })
+        let received = &self.0.received;
+        let changes = received.bucket(id).changes.load(Ordering::Acquire);
+        let connection = received.connection.load(Ordering::Acquire);
+        (connection > 0).then_some(ChangeMarker::Notified { connection, changes })
     }
 
     /// Waits for a change of the record, or of the connection, from this call on.
     pub fn next(&self, id: &RecordKey) -> impl Future<Output = ()> + Send + 'static {
-        let heard = Arc::clone(&self.0.heard);
+        let received = Arc::clone(&self.0.received);
         let index = index(id);
-        let before = heard.buckets[index].changes.load(Ordering::Acquire);
+        let before = received.buckets[index].changes.load(Ordering::Acquire);
         async move {
-            let bucket = &heard.buckets[index];
+            let bucket = &received.buckets[index];
             loop {
                 let changed = bucket.changed.notified();
                 tokio::pin!(changed);
@@ -100,7 +100,7 @@ impl ChangesTold {
     /// Ends the connection.
     pub fn stop(&self) {
         self.0.task.abort();
-        self.0.heard.disconnected();
+        self.0.received.disconnected();
     }
 }
 
@@ -110,12 +110,12 @@ impl Drop for Connection {
     }
 }
 
-impl Heard {
+impl Received {
     async fn keep_listening(self: Arc<Self>, options: PgConnectOptions) {
         for number in 1.. {
             let was_refused = self.listen(number, &options).await.is_err();
             self.disconnected();
-            tracing::debug!(was_refused, "changes of the vault are not heard of for now");
+            tracing::debug!(was_refused, "changes of the vault are not notified of for now");
             sleep(RECONNECT_INTERVAL).await;
         }
     }
@@ -130,7 +130,7 @@ impl Heard {
         self.connected(number);
         loop {
             match timeout(CHECK_INTERVAL, listener.try_recv()).await {
-                Ok(Ok(Some(notification))) => self.tell(notification.payload()),
+                Ok(Ok(Some(notification))) => self.notify(notification.payload()),
                 Ok(Ok(None)) => return Ok(()),
                 Ok(Err(error)) => return Err(error),
                 Err(_) => {
@@ -142,7 +142,7 @@ impl Heard {
     }
 
     /// Counts a change of the record whose id, in hex, is `payload`. What is not one may be any record's.
-    fn tell(&self, payload: &str) {
+    fn notify(&self, payload: &str) {
         let index = payload.get(..4).and_then(|start| u16::from_str_radix(start, 16).ok());
         match index {
             Some(start) => self.buckets[usize::from(start) % BUCKETS].change(),
@@ -150,13 +150,13 @@ impl Heard {
         }
     }
 
-    /// Everything may have changed meanwhile: told before changes count as heard of again.
+    /// Everything may have changed meanwhile: notify before changes count as noticed again.
     fn connected(&self, number: u64) {
         self.buckets.iter().for_each(Bucket::change);
         self.connection.store(number, Ordering::Release);
     }
 
-    /// From now on nothing is heard, so those who wait look themselves.
+    /// From now on there are no notifications, so those who wait look themselves.
     fn disconnected(&self) {
         self.connection.store(0, Ordering::Release);
         self.buckets.iter().for_each(Bucket::change);

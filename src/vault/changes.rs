@@ -24,8 +24,8 @@ pub enum ChangeMarker {
         modified: Option<SystemTime>,
         header: [u8; WAL_HEADER_BYTES],
     },
-    /// The number of changes of the record, and perhaps of others, that PostgreSQL has told on a connection.
-    Told {
+    /// The number of changes of the record, and perhaps of others, that PostgreSQL has notified of on a connection.
+    Notified {
         connection: u64,
         changes: u64,
     },

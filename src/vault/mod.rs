@@ -1,8 +1,8 @@
 //! The encrypted storage of accounts. It is independent of BondMCP: a record is bytes with an identity and a version,
 //! changed by compare-and-swap, so that several processes can use one vault concurrently.
 
+mod change_notifications;
 mod changes;
-mod changes_told;
 mod database;
 mod error;
 mod export;

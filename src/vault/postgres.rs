@@ -17,14 +17,14 @@ use tokio::{runtime::Handle, time::timeout};
 
 use super::{
     ChangeMarker, Error, ServerError,
-    changes_told::ChangesTold,
+    change_notifications::ChangeNotifications,
     database::{New, Resealed, Row, State},
     import::Import,
     seal::RecordKey,
 };
 use crate::{clock::Timestamp, config::PostgresUrl, secret::ExposeSecret as _};
 
-/// Size of the pool of one process; another connection hears of changes. A server allows 100 by default.
+/// Size of the pool of one process; another connection is notified of changes. A server allows 100 by default.
 const MAX_CONNECTIONS: u32 = 5;
 
 /// Longest wait for a connection, also while the server restarts.
@@ -54,7 +54,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Number of rows that one statement deletes, so that it is short.
 const PURGE_BATCH: i64 = 1000;
 
-/// Interval at which a lease that another process holds is looked at while changes are not heard of.
+/// Interval at which a lease that another process holds is looked at while there are no notifications of changes.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The error of the trigger that refuses records that another key than the current one encrypted.
@@ -65,7 +65,7 @@ type Statement = Query<'static, sqlx::Postgres, PgArguments>;
 #[derive(Clone, Debug)]
 pub struct Postgres {
     pool: PgPool,
-    changes: ChangesTold,
+    changes: ChangeNotifications,
 }
 
 fn migrations() -> Migrator {
@@ -82,7 +82,7 @@ impl Postgres {
             .acquire_timeout(CONNECT_TIMEOUT)
             .connect_lazy_with(options.clone());
         migrate(url).await?;
-        Ok(Self { pool, changes: ChangesTold::listen(options) })
+        Ok(Self { pool, changes: ChangeNotifications::listen(options) })
     }
 
     /// Stores the known text in a vault that has none yet.
@@ -216,12 +216,13 @@ impl Postgres {
             let change = self.changes.next(id);
             let state = self.state(id).await?;
             let Some(left) = state.lease.filter(|_| !state.ends_wait(seen)) else { return Ok(()) };
-            let longest = if self.changes.are_heard() { left } else { left.min(POLL_INTERVAL) };
+            let longest = if self.changes.is_listening() { left } else { left.min(POLL_INTERVAL) };
             let _ = timeout(longest, change).await;
         }
     }
 
-    /// Waits until the version of the record is no longer `seen`. Its expiry is not told: the caller's wait has an end.
+    /// Waits until the version of the record is no longer `seen`. There is no notification of its expiry: the caller's wait
+    /// has an end.
     pub async fn change_wait(&self, id: &RecordKey, seen: u64) -> Result<(), Error> {
         loop {
             // Before the state is looked at, so that no change is missed.
@@ -229,7 +230,7 @@ impl Postgres {
             if self.state(id).await?.version != seen {
                 return Ok(());
             }
-            if self.changes.are_heard() {
+            if self.changes.is_listening() {
                 change.await;
             } else {
                 let _ = timeout(POLL_INTERVAL, change).await;

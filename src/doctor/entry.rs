@@ -117,13 +117,13 @@ async fn end(mut child: Child) {
 
 /// Asks the server at `url` for its tools, with the token from the environment if the entry sends that. Another token
 /// is not sent, as its server need not be this one.
-pub(super) async fn connect(url: &str, passes_our_token: bool) -> Result<Server, Failure> {
+pub(super) async fn connect(url: &str, passes_token_variable: bool) -> Result<Server, Failure> {
     let url: BaseUrl = url.parse().map_err(|_| Failure::Insecure)?;
     let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(START_TIMEOUT);
     // Plain HTTP is for loopback.
     let http = if url.is_https() { http } else { http.no_proxy() };
     let http = http.build().map_err(|_| Failure::NotServed("the HTTP client could not be set up"))?;
-    let token = if passes_our_token { token() } else { None };
+    let token = if passes_token_variable { token() } else { None };
     let server = HttpServer { http, url: url.endpoint(&[]), token, session: None };
     server.list_tools().await
 }

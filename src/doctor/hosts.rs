@@ -100,7 +100,7 @@ async fn one(
     let install = Install::of(configured, profile, presentation);
     let tried = match (&configured.command, &configured.url) {
         (Some(command), _) => entry::start(command, &configured.args, &environment(&secrets.variables)).await,
-        (None, Some(url)) => entry::connect(url, secrets.passes_our_token).await,
+        (None, Some(url)) => entry::connect(url, secrets.passes_token_variable).await,
         (None, None) => Err(entry::Failure::NothingToReach),
     };
     match tried {

@@ -80,14 +80,11 @@ impl Shape {
             .copied()
     }
 
-    /// Whether an entry refers to the token of this server.
-    pub(super) fn refers_to_token(&self, entry: &Value) -> bool {
-        let reference = match &self.token_source {
-            TokenSource::Prompt { reference, .. } => reference,
-            _ => TOKEN_VARIABLE,
-        };
-        let token = self.token.iter().filter_map(|(key, _)| entry.get(key));
-        token.flat_map(Value::texts).any(|text| text.contains(reference))
+    /// Whether an entry has the host send the token of this server, taken from [`TOKEN_VARIABLE`] in its environment.
+    /// What the host asks the person for is never known to be in a variable.
+    pub(super) fn sends_token_variable(&self, entry: &Value) -> bool {
+        let is_variable = matches!(self.token_source, TokenSource::Variable);
+        is_variable && sends_token_variable(self.token, entry)
     }
 
     pub(super) fn read(&self, entry: &Value) -> Parsed {
@@ -116,6 +113,39 @@ impl Shape {
 pub(super) fn fixed(parts: &[(&str, Part)]) -> Value {
     let launch = Launch::Stdio { command: String::new(), arguments: Vec::new() };
     object(parts, &Server { name: String::new(), launch })
+}
+
+/// Whether `value` has one of `parts` with [`TOKEN_VARIABLE`] in the place where an entry that is written has it.
+fn sends_token_variable(parts: &[(&str, Part)], value: &Value) -> bool {
+    let is_sent = |part: &Part, value: &Value| match part {
+        Part::Object(parts) => sends_token_variable(parts, value),
+        Part::Word(TOKEN_VARIABLE) => value.as_text() == Some(TOKEN_VARIABLE),
+        Part::Word(_) => value.as_text().is_some_and(is_token_header),
+        _ => false,
+    };
+    parts.iter().any(|(key, part)| {
+        // The names of headers are in any case.
+        let mut values = value.entries().iter().filter(|(name, _)| name.eq_ignore_ascii_case(key));
+        values.any(|(_, value)| is_sent(part, value))
+    })
+}
+
+/// Whether `text` is the header with the token and nothing else, however a host writes the reference. The name is whole:
+/// the token of a variable with a longer name is another server's.
+fn is_token_header(text: &str) -> bool {
+    let reference = match text.split_once(' ') {
+        Some((scheme, reference)) if scheme.eq_ignore_ascii_case("Bearer") => reference.trim(),
+        _ => return false,
+    };
+    let within = |start, end| reference.strip_prefix(start)?.strip_suffix(end);
+    let name = within("${{", "}}")
+        .and_then(|inner| inner.trim().strip_prefix("secrets."))
+        .or_else(|| within("${env:", "}"))
+        .or_else(|| within("{env:", "}"))
+        // Behind `:-` stands what is sent if the variable is not set.
+        .or_else(|| within("${", "}").map(|inner| inner.split_once(":-").map_or(inner, |(name, _)| name)))
+        .or_else(|| reference.strip_prefix('$'));
+    name == Some(TOKEN_VARIABLE)
 }
 
 fn texts(items: &[Value]) -> Vec<String> {

@@ -113,8 +113,8 @@ pub struct Secrets {
     pub takes_token_from_environment: bool,
     /// Whether the entry has the host send a token over HTTP.
     pub passes_token: bool,
-    /// Whether that is the token of this server, from where an entry that was installed takes it.
-    pub passes_our_token: bool,
+    /// Whether that is the token of this server, which the host takes from [`TOKEN_VARIABLE`].
+    pub passes_token_variable: bool,
 }
 
 /// What the hosts' files say about this server.
@@ -232,7 +232,7 @@ impl ConfiguredEntry {
                 TokenSource::Nowhere => entry.get("headers").is_some(),
                 _ => host.shape.token.iter().any(|(key, _)| entry.get(key).is_some()),
             },
-            passes_our_token: host.shape.refers_to_token(entry),
+            passes_token_variable: host.shape.sends_token_variable(entry),
         })
     }
 

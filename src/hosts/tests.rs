@@ -155,3 +155,55 @@ fn every_host_names_the_page_that_its_row_comes_from() {
         assert!(host.files.iter().all(|file| !file.systems.is_empty()), "{}", host.name);
     }
 }
+
+/// `doctor` sends the token to the server of an entry that refers to it.
+#[test]
+fn only_the_exact_variable_in_its_place_counts_as_this_servers_token() {
+    let home = tempfile::tempdir().unwrap();
+    let environment = environment(Os::Linux, home.path());
+    let passes = |name: &str, text: &str| {
+        let host = Host::named(name).unwrap();
+        let file = host.path(&environment);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, text).unwrap();
+        let entry = host.entries(&file).unwrap().pop().unwrap();
+        entry.secrets().unwrap().passes_token_variable
+    };
+    for host in HOSTS.iter().filter(|host| host.shape.http.is_some()) {
+        let launch = Launch::Http { url: "https://mcp.example/mcp".to_owned(), token: true };
+        let server = Server { name: "bondmcp".to_owned(), launch };
+        let change = install(host, &environment, &server).unwrap().unwrap();
+        change.write().unwrap();
+        let written = fs::read_to_string(change.path()).unwrap();
+        let is_from_environment = matches!(host.token_source(), TokenSource::Variable);
+        assert_eq!(passes(host.name, &written), is_from_environment, "{}", host.name);
+        for other in ["BONDMCP_HTTP_TOKEN_STAGING", "MY_BONDMCP_HTTP_TOKEN", "BONDMCP_HTTP_TOKEN.OLD"] {
+            assert!(!passes(host.name, &written.replace(TOKEN_VARIABLE, other)), "{}: {other}", host.name);
+        }
+    }
+    let header = |name: &str, value: &str| {
+        let headers = format!(r#"{{"X-Old": "Bearer ${{BONDMCP_HTTP_TOKEN}}", "{name}": "{value}"}}"#);
+        passes("cursor", &format!(r#"{{"mcpServers": {{"bondmcp": {{"url": "u", "headers": {headers}}}}}}}"#))
+    };
+    for value in [
+        "Bearer ${env:BONDMCP_HTTP_TOKEN}",
+        "bearer $BONDMCP_HTTP_TOKEN",
+        "Bearer {env:BONDMCP_HTTP_TOKEN}",
+        "Bearer ${BONDMCP_HTTP_TOKEN:-none}",
+        "Bearer ${{secrets.BONDMCP_HTTP_TOKEN}}",
+    ] {
+        assert!(header("authorization", value), "{value}");
+    }
+    for value in [
+        "Bearer BONDMCP_HTTP_TOKEN",
+        "Bearer $BONDMCP_HTTP_TOKEN_2",
+        "Bearer ${BONDMCP_HTTP_TOKEN}-staging",
+        "Bearer ${OTHER:-${BONDMCP_HTTP_TOKEN}}",
+        "Basic ${BONDMCP_HTTP_TOKEN}",
+        "Bearer ${input:bondmcp-token}",
+    ] {
+        assert!(!header("Authorization", value), "{value}");
+    }
+    let goose = "extensions:\n  bondmcp:\n    uri: u\n    env_keys: [BONDMCP_HTTP_TOKEN]\n    headers:\n      Authorization: Bearer ${OTHER}\n";
+    assert!(!passes("goose", goose));
+}

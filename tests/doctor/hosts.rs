@@ -264,6 +264,7 @@ async fn the_token_of_this_server_goes_to_no_server_whose_entry_does_not_refer_t
     for (headers, is_sent) in [
         (json!({"X-Team": "blue"}), false),
         (json!({"Authorization": "Bearer ${OTHER_TOKEN}"}), false),
+        (json!({"Authorization": "Bearer ${BONDMCP_HTTP_TOKEN_STAGING}"}), false),
         (json!({"Authorization": "Bearer ${BONDMCP_HTTP_TOKEN}"}), true),
     ] {
         let entry = json!({"type": "http", "url": url, "headers": headers});
@@ -273,6 +274,14 @@ async fn the_token_of_this_server_goes_to_no_server_whose_entry_does_not_refer_t
         assert!(request.starts_with("POST /mcp "), "{request}");
         assert_eq!(request.contains(TOKEN), is_sent, "{headers}");
     }
+    std::fs::remove_file(installation.home().join(".claude.json")).unwrap();
+    // VS Code asks the person for the token of this entry.
+    let headers = json!({"Authorization": "Bearer ${input:bondmcp-token}"});
+    let servers = json!({"servers": {"bondmcp": {"type": "http", "url": url, "headers": headers}}});
+    let file = installation.write(".config/Code/User/mcp.json", &servers.to_string());
+    assert_eq!(installation.examine().await.check("host VS Code").status, "skip");
+    assert!(!common::within(requests.recv()).await.unwrap().contains(TOKEN));
+    std::fs::remove_file(file).unwrap();
     // Some servers have their token in the path.
     let entry = json!({"type": "http", "url": format!("{url}/canary-in-the-path")});
     installation.write(".claude.json", &json!({"mcpServers": {"bondmcp": entry}}).to_string());

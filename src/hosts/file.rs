@@ -71,35 +71,7 @@ impl Snapshot {
     /// Refuses a file that another user owns or can change: they would decide which program the host starts.
     pub fn refuse_foreign(&self) -> Result<(), Error> {
         #[cfg(unix)]
-        {
-            use std::os::unix::fs::MetadataExt as _;
-            let user = rustix::process::geteuid().as_raw();
-            let refuse = |path: &Path, metadata: io::Result<fs::Metadata>, may_be_roots: bool| {
-                let metadata = metadata.map_err(|error| Error::file(path, &error))?;
-                let owner = metadata.uid();
-                if owner != user && !(may_be_roots && owner == 0) {
-                    return Err(Error::Foreign { path: path.to_owned(), owner, user });
-                }
-                // In a directory with the sticky bit others cannot replace the file. A link has no mode of its own.
-                let is_open = metadata.mode() & 0o002 != 0 && metadata.mode() & 0o1000 == 0;
-                if is_open && !metadata.is_symlink() {
-                    return Err(Error::WritableByOthers { path: path.to_owned() });
-                }
-                Ok(())
-            };
-            let places = [Some(self.target.as_path()), self.path.parent()].into_iter().flatten();
-            for path in places.flat_map(up_to_directory) {
-                refuse(path, fs::metadata(path), false)?;
-            }
-            // Each link on the way may be in another directory. Root's are as good as the user's: some package managers
-            // make them.
-            for link in links(&self.path) {
-                refuse(&link, fs::symlink_metadata(&link), true)?;
-                if let Some(directory) = link.parent() {
-                    refuse(directory, fs::metadata(directory), true)?;
-                }
-            }
-        }
+        super::trust::refuse_foreign_file(&self.path, &self.target)?;
         Ok(())
     }
 
@@ -138,25 +110,6 @@ fn read_text(path: &Path, target: &Path) -> Result<Option<String>, Error> {
         let line = memchr::memchr_iter(b'\n', valid).count() + 1;
         Error::Broken { path: path.to_owned(), line, message: "The text is not UTF-8".to_owned() }
     })
-}
-
-/// Returns the links that `path` leads over.
-#[cfg(unix)]
-fn links(path: &Path) -> impl Iterator<Item = PathBuf> {
-    let follow = |link: &PathBuf| {
-        let to = fs::read_link(link).ok()?;
-        Some(link.parent().unwrap_or(Path::new("")).join(to))
-    };
-    // Linux follows at most 40 links.
-    std::iter::successors(Some(path.to_owned()), follow).take(40).filter(|path| path.is_symlink())
-}
-
-/// Returns what exists of `path` and its ancestors, up to the first directory.
-#[cfg(unix)]
-fn up_to_directory(path: &Path) -> impl Iterator<Item = &Path> {
-    let mut existing = path.ancestors().filter(|path| path.exists());
-    let first = existing.next();
-    first.into_iter().chain(existing.next().filter(|_| first.is_some_and(|path| !path.is_dir())))
 }
 
 /// Reads a file, of one that is too long one byte more than is allowed.

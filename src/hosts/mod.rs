@@ -9,6 +9,7 @@ mod place;
 mod table;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod value;
 
 use std::{

@@ -359,3 +359,35 @@ async fn an_entry_behind_a_link_that_others_can_change_is_not_started() {
         installation.assert_fixed("host Claude Desktop").await;
     }
 }
+
+/// The link that leads on need not be the last part of a path.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_behind_a_directory_that_others_can_replace_is_not_started() {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    let (_sandbox, installation) = Installation::signed_in().await;
+    installation.configure(&installation.entry());
+    let home = installation.home();
+    let [claude, shared, own] = [".config/Claude", "shared", "own"].map(|name| home.join(name));
+    std::fs::create_dir(&shared).unwrap();
+    std::fs::rename(&claude, &own).unwrap();
+    symlink("../shared/link", &claude).unwrap();
+    symlink(&own, shared.join("link")).unwrap();
+    installation.assert_fixed("host Claude Desktop").await;
+    let refused = async || {
+        std::fs::set_permissions(&shared, std::fs::Permissions::from_mode(0o777)).unwrap();
+        let check =
+            installation.examine().await.failed("host Claude Desktop", "can be changed by every user");
+        assert!(check.detail.contains("~/shared"), "{check:?}");
+        installation.paste(&check.run, "").await;
+        installation.assert_fixed("host Claude Desktop").await;
+    };
+    refused().await;
+    // A directory is replaced as easily as a link.
+    std::fs::remove_file(shared.join("link")).unwrap();
+    std::fs::create_dir(shared.join("link")).unwrap();
+    std::fs::rename(&own, shared.join("link/Claude")).unwrap();
+    std::fs::remove_file(&claude).unwrap();
+    symlink("../shared/link/Claude", &claude).unwrap();
+    refused().await;
+}

@@ -1,0 +1,110 @@
+//! Whether other users of this computer can change where a path leads. Elsewhere than on Unix nothing is examined.
+#![cfg(unix)]
+
+use std::{
+    ffi::OsString,
+    fs::{self, Metadata},
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::{Component, Path, PathBuf},
+};
+
+use super::Error;
+
+/// Linux follows at most this many links.
+const MAX_LINKS: usize = 40;
+
+const OTHERS_WRITE: u32 = 0o002;
+const STICKY: u32 = 0o1000;
+
+/// Refuses the file of a host at `path` if another user owns it or can change it, or where `path` leads. `target` is the
+/// file itself, where links lead.
+pub fn refuse_foreign_file(path: &Path, target: &Path) -> Result<(), Error> {
+    for place in [Some(target), path.parent()].into_iter().flatten().flat_map(up_to_directory) {
+        let metadata = fs::metadata(place).map_err(|error| Error::file(place, &error))?;
+        refuse_owner(place, &metadata, false)?;
+        refuse_open(place, &metadata)?;
+    }
+    for (place, metadata) in way(path).map_err(|error| Error::file(path, &error))? {
+        let Some(directory) = place.parent() else { continue };
+        let of_directory = fs::metadata(directory).map_err(|error| Error::file(directory, &error))?;
+        if metadata.is_symlink() {
+            // Root's are as good as the user's: some package managers make them.
+            refuse_owner(&place, &metadata, true)?;
+            refuse_owner(directory, &of_directory, true)?;
+        }
+        refuse_open(directory, &of_directory)?;
+    }
+    Ok(())
+}
+
+fn refuse_owner(path: &Path, metadata: &Metadata, may_be_root: bool) -> Result<(), Error> {
+    let (owner, user) = (metadata.uid(), user());
+    if owner == user || may_be_root && owner == 0 {
+        return Ok(());
+    }
+    Err(Error::Foreign { path: path.to_owned(), owner, user })
+}
+
+/// In a directory with the sticky bit others cannot replace a file.
+fn refuse_open(path: &Path, metadata: &Metadata) -> Result<(), Error> {
+    if metadata.mode() & OTHERS_WRITE != 0 && metadata.mode() & STICKY == 0 {
+        return Err(Error::WritableByOthers { path: path.to_owned() });
+    }
+    Ok(())
+}
+
+fn user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Returns what `path` leads over, from the root on: directories, links, and the file. Each is named by a path without
+/// links. What does not exist, and all behind it, is left out.
+fn way(path: &Path) -> io::Result<Vec<(PathBuf, Metadata)>> {
+    let mut rest = reversed(&std::path::absolute(path)?);
+    let mut at = PathBuf::from("/");
+    let (mut way, mut links) = (Vec::new(), 0);
+    while let Some(name) = rest.pop() {
+        if name == ".." {
+            at.pop();
+            continue;
+        }
+        let place = at.join(name);
+        let metadata = match fs::symlink_metadata(&place) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+            metadata => metadata?,
+        };
+        if metadata.is_symlink() {
+            links += 1;
+            if links > MAX_LINKS {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+            let to = fs::read_link(&place)?;
+            if to.is_absolute() {
+                at = PathBuf::from("/");
+            }
+            rest.extend(reversed(&to));
+        } else {
+            at.clone_from(&place);
+        }
+        way.push((place, metadata));
+    }
+    Ok(way)
+}
+
+/// Returns the names in `path`, the last one first.
+fn reversed(path: &Path) -> Vec<OsString> {
+    let names = path.components().rev().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        _ => None,
+    });
+    names.collect()
+}
+
+/// Returns what exists of `path` and its ancestors, up to the first directory.
+fn up_to_directory(path: &Path) -> impl Iterator<Item = &Path> {
+    let mut existing = path.ancestors().filter(|path| path.exists());
+    let first = existing.next();
+    first.into_iter().chain(existing.next().filter(|_| first.is_some_and(|path| !path.is_dir())))
+}

@@ -29,8 +29,10 @@ pub struct Change {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Backup {
     Write,
-    /// The copy is from before the first of several entries.
+    /// The copy is from before the first of several entries, or has an entry that was replaced.
     Keep,
+    /// As [`Self::Keep`], and the person is told where the copy is.
+    Leave,
     Remove,
 }
 
@@ -51,7 +53,9 @@ pub fn install(
         return Ok(None);
     }
     let backup = match opened.original()? {
-        Some(_) if !opened.ours.is_empty() => Backup::Keep,
+        // It may be the only copy of an entry that a person wrote.
+        _ if opened.backup_has_entry()? => Backup::Keep,
+        Some(_) if !opened.ours.is_empty() && opened.replaces_nothing_foreign() => Backup::Keep,
         _ => Backup::Write,
     };
     let after = opened.with(opened.text(), &server.name, &entry)?;
@@ -79,7 +83,13 @@ pub fn uninstall(
         }
         None => Some(opened.without(opened.text())?),
     };
-    let backup = if is_last { Backup::Remove } else { Backup::Keep };
+    let backup = if !is_last {
+        Backup::Keep
+    } else if opened.backup_has_entry()? {
+        Backup::Leave
+    } else {
+        Backup::Remove
+    };
     Ok(Some(opened.change(environment, after, backup, Vec::new())))
 }
 
@@ -135,14 +145,29 @@ impl Opened {
     fn original(&self) -> Result<Option<Original>, Error> {
         let text = self.before.backup()?;
         let start = text.as_deref().unwrap_or(self.host.preamble);
-        let has_ours = self.host.format.parse(start).is_ok_and(|document| {
-            self.host.section.entries(&document).iter().any(|(name, _)| is_our_name(name))
-        });
+        let has_ours = self.has_entry(start);
         // A format adds an entry either before or after the others.
         let orders = [self.ours.clone(), self.ours.iter().rev().cloned().collect()];
         let is_order = |order: &Vec<_>| self.rewritten(start, order).is_ok_and(|text| text == self.text());
         let order = orders.into_iter().filter(|_| !has_ours).find(is_order);
         Ok(order.map(|written| Original { text, written }))
+    }
+
+    /// Whether the copy of the file has an entry that was replaced.
+    fn backup_has_entry(&self) -> Result<bool, Error> {
+        Ok(self.before.backup()?.is_some_and(|text| self.has_entry(&text)))
+    }
+
+    /// Whether `text` has an entry of one of this server's names.
+    fn has_entry(&self, text: &str) -> bool {
+        self.host.format.parse(text).is_ok_and(|document| {
+            self.host.section.entries(&document).iter().any(|(name, _)| is_our_name(name))
+        })
+    }
+
+    /// Whether the entry that is there, if any, is one that this program writes.
+    fn replaces_nothing_foreign(&self) -> bool {
+        self.entry().is_none_or(|entry| self.host.shape.wrote(&self.name, entry))
     }
 
     /// Returns `text` with `entries` written one after the other.
@@ -268,10 +293,18 @@ impl Change {
         [&self.before.text, &self.after].map(|text| text.as_ref().map(masked))
     }
 
-    /// Makes the change; returns the path of the copy that was made of the file.
+    /// Whether the copy of the file stays behind though the entry is removed: it has an entry that the first one
+    /// replaced.
+    #[must_use]
+    pub fn leaves_backup(&self) -> bool {
+        self.backup == Backup::Leave
+    }
+
+    /// Makes the change; returns the path of the copy of the file that was made or that stays behind.
     pub fn write(&self) -> Result<Option<PathBuf>, Error> {
         let backup = match self.backup {
             Backup::Write => self.before.keep_backup()?,
+            Backup::Leave => Some(self.before.backup_path()),
             Backup::Keep | Backup::Remove => None,
         };
         self.before.write(self.after.as_deref(), &self.kept_directories)?;

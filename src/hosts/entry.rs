@@ -1,6 +1,7 @@
 //! A server's entry, written in a host's shape and read back from it.
 
 use super::{
+    is_this_program,
     table::{Shape, TOKEN_VARIABLE, TokenSource},
     value::Value,
 };
@@ -66,6 +67,18 @@ impl Shape {
         let known: Vec<&str> = known.map(|(key, _)| *key).collect();
         let foreign = existing.entries().iter().filter(|(key, _)| !known.contains(&key.as_str()));
         Value::Map(entry.entries().iter().chain(foreign).cloned().collect())
+    }
+
+    /// Whether `entry` is one that this program writes: a person's own is not taken for it unless it is the same.
+    pub(super) fn wrote(&self, name: &str, entry: &Value) -> bool {
+        let Parsed { command, arguments, url, .. } = self.read(entry);
+        let launch = match (command, url) {
+            (Some(command), _) if is_this_program(&command) => Launch::Stdio { command, arguments },
+            // Without a token nothing tells an entry from a person's.
+            (None, Some(url)) if !self.token.is_empty() => Launch::Http { url, token: true },
+            _ => return false,
+        };
+        self.entry(&Server { name: name.to_owned(), launch }).as_ref() == Some(entry)
     }
 
     /// Returns the fixed words of an entry.

@@ -37,7 +37,8 @@ impl Snapshot {
         Ok(Self { path: path.to_owned(), target, text })
     }
 
-    fn backup_path(&self) -> PathBuf {
+    /// Returns where the copy of the file is or would be.
+    pub fn backup_path(&self) -> PathBuf {
         let mut path = self.target.as_os_str().to_owned();
         path.push(BACKUP_SUFFIX);
         path.into()

@@ -238,8 +238,7 @@ impl ConfiguredEntry {
     }
 
     fn is_ours(&self) -> bool {
-        let program = self.command.as_deref().and_then(|command| Path::new(command).file_stem());
-        is_our_name(&self.name) || program.is_some_and(|program| program == env!("CARGO_PKG_NAME"))
+        is_our_name(&self.name) || self.command.as_deref().is_some_and(is_this_program)
     }
 }
 
@@ -248,6 +247,11 @@ impl ConfiguredEntry {
 #[must_use]
 pub fn is_shown_command(command: &str) -> bool {
     !command.contains(|c: char| c == '=' || c.is_whitespace())
+}
+
+/// Whether the command of an entry has the name of this program.
+fn is_this_program(command: &str) -> bool {
+    Path::new(command).file_stem().is_some_and(|program| program == env!("CARGO_PKG_NAME"))
 }
 
 /// Whether an entry of this name is this server's, of any profile.

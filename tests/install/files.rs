@@ -61,6 +61,65 @@ fn a_changed_entry_is_replaced_and_keeps_what_a_person_added() {
 }
 
 #[test]
+fn the_only_copy_of_a_persons_own_entry_outlives_further_installs_and_uninstall() {
+    let home = Home::new();
+    let text = "{\n  \"mcpServers\": {\"bondmcp\": {\"command\": \"my-own\", \"args\": [\"--by-hand\"]}}\n}\n";
+    let file = home.write("cursor", text);
+    let backup = file.with_extension("json.bondmcp-backup");
+    for arguments in [
+        &["install", "cursor", "--yes"][..],
+        &["install", "cursor", "--yes", "--read-only"],
+        &["uninstall", "cursor", "--yes"],
+        // Now the file has no entry.
+        &["install", "cursor", "--yes"],
+        &["uninstall", "cursor", "--yes"],
+    ] {
+        let ran = home.run(arguments);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        assert_eq!(home.files().get(&backup).map(String::as_str), Some(text), "{arguments:?}");
+        if arguments[0] == "uninstall" {
+            assert!(ran.out.contains(backup.to_str().unwrap()), "{}", ran.out);
+        }
+    }
+    assert!(!home.files()[&file].contains("bondmcp"));
+}
+
+/// Hosts and people write files as this program does.
+#[test]
+fn a_persons_own_entry_is_copied_though_the_file_looks_as_if_it_were_installed() {
+    for host in names() {
+        for own in ["/opt/my-own-server", "http://127.0.0.1:9/own"] {
+            let home = Home::new();
+            let url = own.starts_with("http");
+            let install: &[&str] = if url { &["--http", own, "--no-auth"] } else { &[] };
+            if home.run(&[&["install", host, "--yes"], install].concat()).code != Some(0) {
+                // Not every host takes servers over HTTP.
+                continue;
+            }
+            let file = home.file(host);
+            let text = fs::read_to_string(&file).unwrap().replace(PROGRAM, own);
+            fs::write(&file, &text).unwrap();
+            let ran = home.run(&["install", host, "--yes"]);
+            assert_eq!(ran.code, Some(0), "{host}: {}", ran.err);
+            assert_eq!(home.run(&["uninstall", host, "--yes"]).code, Some(0));
+            assert!(home.files().values().any(|kept| *kept == text), "{host}: {:?}", home.files());
+        }
+    }
+}
+
+#[test]
+fn an_installed_entry_that_is_replaced_leaves_no_copy_behind() {
+    for host in names() {
+        let home = Home::new();
+        for arguments in [&["install", host, "--yes"][..], &["install", host, "--yes", "--read-only"]] {
+            assert_eq!(home.run(arguments).code, Some(0), "{host}");
+        }
+        assert_eq!(home.run(&["uninstall", host, "--yes"]).code, Some(0), "{host}");
+        assert!(home.files().is_empty(), "{host}: {:?}", home.files());
+    }
+}
+
+#[test]
 fn a_link_is_followed_and_the_mode_is_kept() {
     let home = Home::new();
     let dotfiles = home.path().join("dotfiles");

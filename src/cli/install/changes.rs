@@ -81,7 +81,12 @@ impl<'a> Changes<'a> {
                 let done = if change.removes_file() { "Removed" } else { "Wrote" };
                 printer.print_out(format_args!("{done} {}.", change.path().display()));
                 if let Some(backup) = backup {
-                    printer.print_out(format_args!("A copy of the file as it was: {}", backup.display()));
+                    let copy = if change.leaves_backup() {
+                        "A copy of the file with the entry that was there before `install`"
+                    } else {
+                        "A copy of the file as it was"
+                    };
+                    printer.print_out(format_args!("{copy}: {}", backup.display()));
                 }
                 Ok(true)
             }

@@ -92,6 +92,9 @@ async fn one(
 ) -> Check {
     let name = check_name(configured.title);
     let place = format!("{} in {}", configured.name, configured.file.display());
+    if configured.is_off {
+        return Check::skip(name, format!("{place}: switched off in the host"));
+    }
     let secrets = match configured.secrets() {
         Ok(secrets) => secrets,
         Err(error) => return unreadable(configured.title, &error, presentation),

@@ -46,6 +46,8 @@ pub struct Parsed {
     pub url: Option<String>,
     /// The names of the variables that the entry sets.
     pub variables: Vec<String>,
+    /// Whether the person has switched the entry off.
+    pub is_off: bool,
 }
 
 impl Shape {
@@ -118,6 +120,9 @@ impl Shape {
         }
         let variables = entry.get(self.environment).map(Value::entries).unwrap_or_default();
         parsed.variables = variables.iter().map(|(name, _)| name.clone()).collect();
+        // Hosts have one key or the other. Neither has another meaning in any, and a person who writes it means it.
+        let is = |key, value| matches!(entry.get(key), Some(Value::Bool(set)) if *set == value);
+        parsed.is_off = is("enabled", false) || is("disabled", true);
         parsed
     }
 }

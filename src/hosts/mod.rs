@@ -103,6 +103,8 @@ pub struct ConfiguredEntry {
     pub env_names: Vec<String>,
     /// The address of a server over HTTP.
     pub url: Option<String>,
+    /// Whether the person has switched the entry off.
+    pub is_off: bool,
 }
 
 /// The parts of an entry that may be secret.
@@ -205,6 +207,7 @@ impl Host {
                 args: parsed.arguments,
                 env_names: parsed.variables,
                 url: parsed.url,
+                is_off: parsed.is_off,
             }
         });
         Ok(entries.filter(ConfiguredEntry::is_ours).collect())

@@ -133,6 +133,7 @@ fn entries_are_found_by_their_name_or_their_program() {
         args: Vec::new(),
         env_names: Vec::new(),
         url: None,
+        is_off: false,
     };
     let expected = [
         ConfiguredEntry { url: Some("https://mcp.example/mcp".to_owned()), ..entry("bondmcp-work") },

@@ -391,3 +391,20 @@ async fn an_entry_behind_a_directory_that_others_can_replace_is_not_started() {
     symlink("../shared/link/Claude", &claude).unwrap();
     refused().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_is_switched_off_is_not_started() {
+    let (_sandbox, installation) = Installation::signed_in().await;
+    let started = installation.home().join("started");
+    let script = format!("touch {}", started.display());
+    let off = json!({"command": "/bin/sh", "args": ["-c", script], "disabled": true});
+    installation.write(".cursor/mcp.json", &json!({"mcpServers": {"bondmcp": off}}).to_string());
+    let codex = "[mcp_servers.bondmcp]\ncommand = \"/bin/sh\"\nenabled = false\n";
+    installation.write(".codex/config.toml", &format!("{codex}args = [\"-c\", '{script}']\n"));
+    let report = installation.examine_fast().await;
+    for host in ["host Cursor", "host Codex"] {
+        let check = report.check(host);
+        assert!(check.status == "skip" && check.detail.contains("switched off in the host"), "{check:?}");
+    }
+    assert!(!started.exists());
+}

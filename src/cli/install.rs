@@ -272,7 +272,9 @@ fn own_path(environment: &Environment) -> Result<String, Error> {
     let on_path = environment
         .program(env!("CARGO_PKG_NAME"))
         .filter(|path| path.canonicalize().ok() == program.canonicalize().ok());
-    utf8(on_path.unwrap_or(program))
+    let path = on_path.unwrap_or(program);
+    hosts::refuse_replaceable(&path).map_err(|error| Error::Failed(error.into()))?;
+    utf8(path)
 }
 
 fn utf8(path: PathBuf) -> Result<String, Error> {

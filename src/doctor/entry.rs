@@ -1,6 +1,12 @@
 //! Speaking MCP to the server behind a host's entry: `initialize` and `tools/list`, within bounded time and size.
 
-use std::{collections::BTreeMap, io, process::Stdio, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use http::{
     StatusCode,
@@ -19,7 +25,7 @@ use url::Url;
 
 use crate::{
     config::BaseUrl,
-    hosts::is_shown_command,
+    hosts::{self, is_shown_command},
     secret::{ExposeSecret as _, SecretString},
 };
 
@@ -39,6 +45,8 @@ pub(super) enum Failure {
     Missing(String),
     #[error("its program is not there: hosts take the whole command for the name of a file")]
     NoFile,
+    #[error("another user of this computer can replace its program, at {}", .0.display())]
+    Replaceable(PathBuf),
     #[error("its program does not start: {0}")]
     NotRunnable(io::ErrorKind),
     #[error("its program starts and does not speak MCP")]
@@ -72,6 +80,7 @@ pub(super) async fn start(
     arguments: &[String],
     environment: &BTreeMap<String, SecretString>,
 ) -> Result<Server, Failure> {
+    refuse_replaceable(command)?;
     let variables = environment.iter().map(|(name, value)| (name, value.expose_secret()));
     let mut child = Command::new(command)
         .args(arguments)
@@ -91,6 +100,19 @@ pub(super) async fn start(
     let tried = tokio::time::timeout(START_TIMEOUT, list_tools(&mut child)).await;
     end(child).await;
     tried.unwrap_or(Err(Failure::Silent))
+}
+
+/// Refuses a program that another user can replace. One without a directory is found by `PATH`, which is the person's.
+fn refuse_replaceable(command: &str) -> Result<(), Failure> {
+    let program = Path::new(command);
+    if program.components().count() < 2 {
+        return Ok(());
+    }
+    match hosts::refuse_replaceable(program) {
+        Err(hosts::Error::Replaceable { place, .. }) => Err(Failure::Replaceable(place)),
+        // What cannot be looked at does not start either.
+        _ => Ok(()),
+    }
 }
 
 async fn list_tools(child: &mut Child) -> Result<Server, Failure> {

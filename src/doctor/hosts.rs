@@ -135,6 +135,11 @@ async fn one(
                      entry sends it as `Authorization: Bearer …`; without it hosts try OAuth, which ends in \"dynamic \
                      registration 404\".",
                 ),
+                entry::Failure::Replaceable(_) => Fix::advice(
+                    "Move the program into a directory that only you can change, such as ~/.local/bin. Then write the \
+                     entry anew:",
+                )
+                .or_run(install.command),
                 entry::Failure::NotServed(_) => Fix::advice(
                     "Start `bondmcp-server http` at that address, or let the host start the server:",
                 )

@@ -64,6 +64,12 @@ pub enum Error {
         path = .path.display(), word = shell_word(&.path.to_string_lossy())
     )]
     WritableByOthers { path: PathBuf },
+    #[error(
+        "Another user of this computer can put a program in the place of {program}, which hosts would start: look at the \
+         owner and the mode of {place} and of its directory. Move this program into a directory that only you can change, \
+         such as ~/.local/bin, and run it from there.", program = .program.display(), place = .place.display()
+    )]
+    Replaceable { program: PathBuf, place: PathBuf },
     #[error("{path} was changed by another program in the meantime. Try again.", path = .path.display())]
     ChangedMeanwhile { path: PathBuf },
     #[error("{path} is not a file. It was left as it is.", path = .path.display())]
@@ -243,6 +249,15 @@ impl ConfiguredEntry {
     fn is_ours(&self) -> bool {
         is_our_name(&self.name) || self.command.as_deref().is_some_and(is_this_program)
     }
+}
+
+/// Refuses a program that another user can replace, for one who starts it or has hosts start it.
+pub fn refuse_replaceable(program: &Path) -> Result<(), Error> {
+    #[cfg(unix)]
+    trust::refuse_replaceable(program)?;
+    #[cfg(not(unix))]
+    let _ = program;
+    Ok(())
 }
 
 /// Whether the command of an entry may be shown. One with variables or arguments in it is no file, and those may be

@@ -38,6 +38,34 @@ pub fn refuse_foreign_file(path: &Path, target: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// Refuses a program that another user can replace, or the file that leads to it: they would decide what hosts start.
+pub fn refuse_replaceable(program: &Path) -> Result<(), Error> {
+    for (place, metadata) in way(program).map_err(|error| Error::file(program, &error))? {
+        let directory = place.parent().map(fs::metadata).and_then(Result::ok);
+        if is_replaceable(&metadata, directory.as_ref()) {
+            return Err(Error::Replaceable { program: program.to_owned(), place });
+        }
+    }
+    Ok(())
+}
+
+/// Whether another user can put something in the place of what has `metadata`, or into it.
+fn is_replaceable(metadata: &Metadata, directory: Option<&Metadata>) -> bool {
+    let is_open = |metadata: &Metadata| metadata.mode() & OTHERS_WRITE != 0;
+    let is_sticky = |metadata: &Metadata| metadata.is_dir() && metadata.mode() & STICKY != 0;
+    if ![0, user()].contains(&metadata.uid()) {
+        return true;
+    }
+    // A link has no mode of its own.
+    if is_open(metadata) && !metadata.is_symlink() && !is_sticky(metadata) {
+        return true;
+    }
+    // The sticky bit keeps others from replacing what is there. But such directories are emptied from time to time, and
+    // then the name is free; only what root has put there is meant to stay.
+    let stays = metadata.is_dir() && metadata.uid() == 0;
+    directory.is_some_and(|directory| is_open(directory) && is_sticky(directory) && !stays)
+}
+
 fn refuse_owner(path: &Path, metadata: &Metadata, may_be_root: bool) -> Result<(), Error> {
     let (owner, user) = (metadata.uid(), user());
     if owner == user || may_be_root && owner == 0 {
@@ -107,4 +135,30 @@ fn up_to_directory(path: &Path) -> impl Iterator<Item = &Path> {
     let mut existing = path.ancestors().filter(|path| path.exists());
     let first = existing.next();
     first.into_iter().chain(existing.next().filter(|_| first.is_some_and(|path| !path.is_dir())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn what_is_in_a_directory_for_temporary_files_can_be_replaced_in_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("program");
+        let (directory, program) = (directory.path(), program.as_path());
+        fs::write(program, "").unwrap();
+        let is_replaceable_with = |mode_of_directory, mode| {
+            for (path, mode) in [(directory, mode_of_directory), (program, mode)] {
+                fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+            }
+            let [program, directory] = [program, directory].map(|path| fs::metadata(path).unwrap());
+            is_replaceable(&program, Some(&directory))
+        };
+        // Many users have a group of their own, which may write.
+        assert!(!is_replaceable_with(0o775, 0o775));
+        assert!(is_replaceable_with(0o755, 0o757));
+        assert!(is_replaceable_with(0o1777, 0o755));
+    }
 }

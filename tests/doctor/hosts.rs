@@ -408,3 +408,27 @@ async fn an_entry_that_is_switched_off_is_not_started() {
     }
     assert!(!started.exists());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_another_user_can_replace_is_not_started() {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    let (_sandbox, installation) = Installation::signed_in().await;
+    let server = PathBuf::from(env!("CARGO_BIN_EXE_bondmcp-server"));
+    let directory = tempfile::tempdir_in(server.parent().unwrap()).unwrap();
+    let program = directory.path().join("server");
+    symlink(&server, &program).unwrap();
+    let mut entry = installation.entry();
+    entry["command"] = json!(program);
+    installation.configure(&entry);
+    installation.assert_fixed("host Claude Desktop").await;
+    for mode in [0o777, 0o1777] {
+        std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(mode)).unwrap();
+        let report = installation.examine().await;
+        let check = report.failed("host Claude Desktop", "another user of this computer can replace");
+        assert!(check.advice.contains("Move the program"), "{check:?}");
+        installation.install(&check.run).await;
+        installation.assert_fixed("host Claude Desktop").await;
+        installation.configure(&entry);
+    }
+}

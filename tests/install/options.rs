@@ -1,6 +1,9 @@
 //! The options of `install`, and that what is written runs.
 
-use std::ffi::OsStr;
+use std::{
+    ffi::OsStr,
+    os::unix::fs::{PermissionsExt as _, symlink},
+};
 
 use bondmcp_server::hosts::configured;
 use serde_json::json;
@@ -206,19 +209,39 @@ fn all_is_what_is_found_and_one_broken_file_does_not_keep_others_from_being_chan
 #[test]
 fn the_command_is_the_link_in_the_path_that_outlives_an_update() {
     let home = Home::new();
-    let directory = home.path().join("bin");
-    fs::create_dir(&directory).unwrap();
+    let directory = beside_the_program();
+    let directory = directory.path();
     let link = directory.join("bondmcp-server");
     symlink(PROGRAM, &link).unwrap();
-    let ran = run(home.command(&["install", "cursor", "--yes"]).env("PATH", &directory));
+    let ran = run(home.command(&["install", "cursor", "--yes"]).env("PATH", directory));
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     let entries = configured(&home.environment()).entries;
     assert_eq!(entries[0].command.as_deref().map(OsStr::new), Some(link.as_os_str()));
     // Another program of that name is not taken for this one.
     fs::remove_file(&link).unwrap();
     symlink("/bin/true", &link).unwrap();
-    run(home.command(&["install", "cursor", "--yes"]).env("PATH", &directory));
+    run(home.command(&["install", "cursor", "--yes"]).env("PATH", directory));
     assert_eq!(configured(&home.environment()).entries[0].command.as_deref(), Some(PROGRAM));
 }
 
-use std::os::unix::fs::symlink;
+/// Whoever unpacks an archive in `/tmp` would have hosts start a program there for good.
+#[test]
+fn a_program_that_another_user_can_replace_is_not_installed() {
+    let home = Home::new();
+    let directory = beside_the_program();
+    let bin = directory.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    symlink(PROGRAM, bin.join("bondmcp-server")).unwrap();
+    for (mode, code) in [(0o777, 1), (0o1777, 1), (0o775, 0)] {
+        fs::set_permissions(&bin, fs::Permissions::from_mode(mode)).unwrap();
+        let ran = run(home.command(&["install", "cursor", "--yes"]).env("PATH", &bin));
+        assert_eq!(ran.code, Some(code), "{mode:o}: {}", ran.err);
+        assert_eq!(ran.err.contains("Move this program"), code == 1, "{mode:o}: {}", ran.err);
+        assert_eq!(home.file("cursor").exists(), code == 0, "{mode:o}");
+    }
+}
+
+/// Returns a directory that no other user can change, unlike one of those for temporary files.
+fn beside_the_program() -> TempDir {
+    tempfile::tempdir_in(Path::new(PROGRAM).parent().unwrap()).unwrap()
+}

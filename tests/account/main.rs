@@ -11,9 +11,9 @@ mod fault_matrix;
 #[cfg(unix)]
 mod half_open;
 mod key_rotation;
-mod lost_values;
 #[cfg(unix)]
 mod linked_vault;
+mod lost_values;
 #[cfg(unix)]
 mod one_renewal;
 mod outages;

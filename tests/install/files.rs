@@ -63,7 +63,8 @@ fn a_changed_entry_is_replaced_and_keeps_what_a_person_added() {
 #[test]
 fn the_only_copy_of_a_persons_own_entry_outlives_further_installs_and_uninstall() {
     let home = Home::new();
-    let text = "{\n  \"mcpServers\": {\"bondmcp\": {\"command\": \"my-own\", \"args\": [\"--by-hand\"]}}\n}\n";
+    let text =
+        "{\n  \"mcpServers\": {\"bondmcp\": {\"command\": \"my-own\", \"args\": [\"--by-hand\"]}}\n}\n";
     let file = home.write("cursor", text);
     let backup = file.with_extension("json.bondmcp-backup");
     for arguments in [

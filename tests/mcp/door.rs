@@ -191,7 +191,7 @@ async fn what_the_upstream_quotes_in_an_error_does_not_tell_whether_a_guess_is_r
             ("health_analyze", json!({"prompt": guess, "analysis_type": "general"}))
         }),
         ("POST /health-ai/medication-check", |guess| {
-            ("medication_check", json!({"medications": ["x"], "patient_data": {guess: "y"}}))
+            ("medication_check", json!({"medications": [{"name": "x"}], "patient_conditions": [guess]}))
         }),
     ];
     for (endpoint, probe) in probes {
@@ -204,6 +204,7 @@ async fn what_the_upstream_quotes_in_an_error_does_not_tell_whether_a_guess_is_r
             told.push(serde_json::to_string(&result).unwrap());
         }
         assert_eq!(told[0], told[1]);
+        assert_eq!(sandbox.count(endpoint), 2);
     }
     server.end().await;
 }

@@ -254,6 +254,9 @@ impl Keys<'_> {
         };
         self.audited("revoke", Some(&key), revoke, |()| None).await?;
         self.app.printer.print_out(format_args!("{} is revoked.", key.id));
+        if key.in_use {
+            self.app.printer.print_out("API calls no longer use an API key.");
+        }
         Ok(())
     }
 
@@ -288,7 +291,7 @@ impl Keys<'_> {
         let printer = &self.app.printer;
         let reveal = async {
             let secret = self.account.key_secret(&key.id).await?;
-            let question = "Print it? Type yes: ";
+            let question = "Print it? Type \"yes\" to continue: ";
             let answer = if to_stdout {
                 let warning = format!("This writes the key {} to stdout.", key.shown(printer));
                 printer.ask_on_terminal(&[&warning, question]).map_err(|_| choose::no_terminal())?

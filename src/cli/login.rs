@@ -64,9 +64,9 @@ impl Args {
             left -= 1;
             match requesting(&app.printer, account.upstream(), sign_in).await {
                 Err(error) if error.is_unauthorized() && left > 0 => {
-                    let times = if left == 1 { "once".to_owned() } else { format!("{left} times") };
-                    app.printer
-                        .print_err(format_args!("Wrong e-mail or password. You can try {times} more."));
+                    let attempts =
+                        if left == 1 { "1 attempt".to_owned() } else { format!("{left} attempts") };
+                    app.printer.print_err(format_args!("Wrong e-mail or password. {attempts} left."));
                     email = self.credentials.email_again(&app.printer, email)?;
                 }
                 Err(account::Error::ProfileTaken { email: owner }) => {

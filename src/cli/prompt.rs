@@ -94,7 +94,11 @@ pub(super) fn line(printer: &Printer, question: &str, without: &str) -> Result<S
 
 /// Asks for a yes; an error if the answer is another.
 pub(super) fn confirm(printer: &Printer) -> Result<(), Error> {
-    if line(printer, "Type yes: ", NO_TERMINAL)? == "yes" { Ok(()) } else { Err(Error::Cancelled) }
+    if line(printer, "Type \"yes\" to continue: ", NO_TERMINAL)? == "yes" {
+        Ok(())
+    } else {
+        Err(Error::Cancelled)
+    }
 }
 
 /// A secret that a person types without echo, or a program pipes in.

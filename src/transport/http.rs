@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{any, get},
 };
-use http::{StatusCode, header::CACHE_CONTROL};
+use http::{StatusCode, Uri, header::CACHE_CONTROL};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -113,8 +113,10 @@ pub(super) async fn healthz() -> impl IntoResponse {
 /// description of an OAuth error.
 pub(super) const TOKEN_WANTED: &str = "This server takes a fixed token and has no OAuth: configure the header `Authorization: Bearer TOKEN` for it in the host. TOKEN is BONDMCP_HTTP_TOKEN, or was printed to stderr at startup.";
 
-/// Anything but the routes: what hosts ask for are the documents and the registration of OAuth.
-async fn not_found() -> Response {
-    let body = Json(json!({ "error": "invalid_request", "error_description": TOKEN_WANTED }));
+/// Anything but the routes. Hosts ask for the documents and the registration of OAuth, people forget the path.
+async fn not_found(uri: Uri) -> Response {
+    let is_of_oauth = uri.path().starts_with("/.well-known/") || uri.path() == "/register";
+    let reason = if is_of_oauth { TOKEN_WANTED } else { "MCP is served at /mcp: add that to the URL." };
+    let body = Json(json!({ "error": "invalid_request", "error_description": reason }));
     (StatusCode::NOT_FOUND, body).into_response()
 }

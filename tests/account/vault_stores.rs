@@ -264,7 +264,7 @@ async fn who_waits_for_a_lease_goes_on_when_it_is_released_or_ends_or_the_record
         });
         let waiting: Vec<_> = waiting.collect();
         // Nothing has changed, whoever looks.
-        vault.lease_wait(&id, 0, Duration::from_millis(10)).await.unwrap();
+        vault.lease_wait(&id, 0, Duration::from_millis(300)).await.unwrap();
         assert!(waiting.iter().all(|waiting| !waiting.is_finished()));
         if is_released {
             vault.release_lease(&id, "holder").await.unwrap();
@@ -291,7 +291,7 @@ async fn who_waits_for_a_change_goes_on_when_the_record_is_written_or_deleted_an
         });
         let waiting: Vec<_> = waiting.collect();
         // Nothing has changed, whoever looks.
-        vault.change_wait(&id, seen, Duration::from_millis(10)).await.unwrap();
+        vault.change_wait(&id, seen, Duration::from_millis(300)).await.unwrap();
         assert!(waiting.iter().all(|waiting| !waiting.is_finished()));
         waiting
     };

@@ -112,13 +112,13 @@ async fn a_key_does_not_end_where_nobody_can_be_asked() {
 async fn revoking_asks_once_and_for_the_key_in_use_twice() {
     let (sandbox, place, id) = with_a_key().await;
     let mut asked = terminal(&place, &["keys", "revoke", "ci"]);
-    asked.exp_string("Type yes: ").unwrap();
+    asked.exp_string("to continue: ").unwrap();
     asked.send_line("no").unwrap();
     assert!(asked.exp_eof().unwrap().contains("Cancelled."));
 
     ok(&place, &["keys", "use", "ci"]).await;
     let mut asked = terminal(&place, &["keys", "revoke", "ci"]);
-    asked.exp_string("Type yes: ").unwrap();
+    asked.exp_string("to continue: ").unwrap();
     asked.send_line("yes").unwrap();
     asked.exp_string("This key is in use").unwrap();
     asked.exp_string("to continue: ").unwrap();
@@ -127,7 +127,7 @@ async fn revoking_asks_once_and_for_the_key_in_use_twice() {
     assert_eq!(sandbox.live_keys(EMAIL).len(), 1);
 
     let mut asked = terminal(&place, &["keys", "rotate", "ci"]);
-    asked.exp_string("Type yes: ").unwrap();
+    asked.exp_string("to continue: ").unwrap();
     asked.send_line("yes").unwrap();
     asked.exp_string("to continue: ").unwrap();
     asked.send_line("ci").unwrap();
@@ -135,7 +135,7 @@ async fn revoking_asks_once_and_for_the_key_in_use_twice() {
 
     ok(&place, &["keys", "use"]).await;
     let mut asked = terminal(&place, &["keys", "revoke", "ci"]);
-    asked.exp_string("Type yes: ").unwrap();
+    asked.exp_string("to continue: ").unwrap();
     asked.send_line("yes").unwrap();
     assert!(asked.exp_eof().unwrap().contains("is revoked."));
     assert!(sandbox.live_keys(EMAIL).is_empty());
@@ -300,12 +300,12 @@ async fn reveal_writes_into_a_pipe_after_a_yes_on_the_terminal() {
     let file = place.directory.path().join("piped");
     let script = format!("\"$0\" keys reveal ci --stdout | cat > '{}'", file.display());
     let mut asked = shell_on_terminal(&place, &script);
-    asked.exp_string("Type yes: ").unwrap();
+    asked.exp_string("to continue: ").unwrap();
     asked.send_line("no").unwrap();
     asked.exp_eof().unwrap();
     assert_eq!(fs::read_to_string(&file).unwrap(), "");
     let mut asked = shell_on_terminal(&place, &script);
-    asked.exp_string("Type yes: ").unwrap();
+    asked.exp_string("to continue: ").unwrap();
     asked.send_line("yes").unwrap();
     let shown = asked.exp_eof().unwrap();
     assert_eq!(fs::read_to_string(&file).unwrap(), format!("{}\n", key_in(&sandbox)));
@@ -357,13 +357,13 @@ async fn what_is_done_with_a_key_is_audited_and_nothing_of_it() {
     assert_eq!(place.run(&["keys", "run", "ci", "--", "marker"]).await.0, Some(127));
     ok(&place, &["keys", "write", "ci", "--env-file", file.to_str().unwrap()]).await;
     let mut asked = terminal(&place, &["keys", "reveal", "ci"]);
-    asked.exp_string("Type yes: ").unwrap();
+    asked.exp_string("to continue: ").unwrap();
     asked.send_line("yes").unwrap();
     asked.exp_eof().unwrap();
     ok(&place, &["keys", "rotate", "ci", "--yes"]).await;
     let (new, _) = sandbox.live_keys(EMAIL).remove(0);
     let mut asked = terminal(&place, &["keys", "revoke", "ci"]);
-    asked.exp_string("Type yes: ").unwrap();
+    asked.exp_string("to continue: ").unwrap();
     asked.send_line("no").unwrap();
     asked.exp_eof().unwrap();
     ok(&place, &["keys", "revoke", "ci", "--yes"]).await;

@@ -152,7 +152,7 @@ async fn a_question_that_is_not_confirmed_ends_as_cancelled_and_not_as_an_error(
     let (id, _) = sandbox.live_keys(EMAIL).remove(0);
     let command = place.command(&["keys", "reveal", &id]).into_std();
     let mut terminal = spawn_command(command, Some(60_000)).unwrap();
-    terminal.exp_string("Type yes: ").unwrap();
+    terminal.exp_string("to continue: ").unwrap();
     terminal.send_line("no").unwrap();
     let shown = terminal.exp_eof().unwrap();
     assert!(shown.contains("Cancelled.") && !shown.contains("error"), "{shown}");

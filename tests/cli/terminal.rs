@@ -52,7 +52,7 @@ async fn register_asks_for_the_password_twice() {
 async fn reveal_prints_a_key_after_a_confirmation() {
     let (sandbox, place, id) = signed_in().await;
     let mut terminal = terminal(&place, &["keys", "reveal", &id]);
-    terminal.exp_string("Type yes: ").unwrap();
+    terminal.exp_string("to continue: ").unwrap();
     terminal.send_line("yes").unwrap();
     let shown = terminal.exp_eof().unwrap();
     assert!(sandbox.secrets_issued().iter().any(|secret| shown.contains(secrets::text(secret))));
@@ -62,7 +62,7 @@ async fn reveal_prints_a_key_after_a_confirmation() {
 async fn reveal_prints_nothing_without_a_confirmation() {
     let (sandbox, place, id) = signed_in().await;
     let mut terminal = terminal(&place, &["keys", "reveal", &id]);
-    terminal.exp_string("Type yes: ").unwrap();
+    terminal.exp_string("to continue: ").unwrap();
     terminal.send_line("y").unwrap();
     let shown = terminal.exp_eof().unwrap();
     secrets::assert_absent(&sandbox.secrets_issued(), shown.as_bytes(), "the terminal");
@@ -118,7 +118,7 @@ async fn login_asks_again_after_a_wrong_password_and_three_times_at_most() {
     asked.send_line("wrong@example.com").unwrap();
     asked.exp_string("Password: ").unwrap();
     asked.send_line(secrets::text(&place.password)).unwrap();
-    asked.exp_string("Wrong e-mail or password. You can try 2 times more.").unwrap();
+    asked.exp_string("Wrong e-mail or password. 2 attempts left.").unwrap();
     asked.exp_string("E-mail [wrong@example.com]: ").unwrap();
     asked.send_line(EMAIL).unwrap();
     asked.exp_string("Password: ").unwrap();

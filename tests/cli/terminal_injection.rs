@@ -157,7 +157,7 @@ async fn reveal_shows_the_key_without_control_characters() {
     assert_eq!(place.run(&["keys", "create", "--name", "ci"]).await.0, Some(0));
     let command = place.command(&["keys", "reveal", "key_2"]).into_std();
     let mut terminal = spawn_command(command, Some(60_000)).unwrap();
-    terminal.exp_string("Type yes: ").unwrap();
+    terminal.exp_string("to continue: ").unwrap();
     terminal.send_line("yes").unwrap();
     let shown = terminal.exp_eof().unwrap();
     assert!(shown.contains("opaque-key-value-9876543210"), "{shown:?}");

@@ -162,7 +162,7 @@ async fn rekey_asks_on_a_terminal_whether_every_server_has_both_keys() {
         let mut command = place.command(&["vault", "rekey"]).into_std();
         command.env("BONDMCP_SEALING_KEY", format!("{},{old}", secrets::text(&new)));
         let mut terminal = spawn_command(command, Some(TIMEOUT_MS)).unwrap();
-        terminal.exp_string("Type yes: ").unwrap();
+        terminal.exp_string("to continue: ").unwrap();
         terminal.send_line(answer).unwrap();
         let shown = terminal.exp_eof().unwrap();
         assert!(shown.contains(told), "{shown}");
@@ -250,9 +250,11 @@ async fn a_rekey_that_is_killed_anywhere_while_four_servers_work_loses_nothing()
     let (old, began) = (place.keys(), Instant::now());
     assert_eq!(place.run(&["vault", "rekey"]).await.0, Some(0));
     let whole = began.elapsed();
+    let mut killed = 0;
     for part in 1..=8 {
-        kill_after(whole * part / 9, place.command(&["vault", "rekey"])).await;
+        killed += u32::from(kill_after(whole * part / 9, place.command(&["vault", "rekey"])).await);
     }
+    assert!(killed > 0);
     let (code, out, err) = place.run(&["vault", "rekey"]).await;
     assert_eq!(code, Some(0), "{out}{err}");
     let made = busy.stop().await;
@@ -260,13 +262,15 @@ async fn a_rekey_that_is_killed_anywhere_while_four_servers_work_loses_nothing()
     assert_failed(&with_keys(&place.0, &old, &["status"]).await, 1, "right key");
 }
 
-/// Runs a command and kills it after this time, if it has not ended.
-async fn kill_after(time: Duration, mut command: Command) {
+/// Runs a command and kills it after this time; false if it had ended by then.
+async fn kill_after(time: Duration, mut command: Command) -> bool {
     let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.kill_on_drop(true).spawn().unwrap();
-    if tokio::time::timeout(time, child.wait()).await.is_err() {
+    let is_late = tokio::time::timeout(time, child.wait()).await.is_err();
+    if is_late {
         child.kill().await.unwrap();
     }
+    is_late
 }
 
 /// A place whose vault is in PostgreSQL, with the keys in the operator's file.
@@ -339,10 +343,12 @@ async fn a_rekey_of_a_vault_in_postgresql_that_is_killed_anywhere_loses_nothing(
     let (code, out, err) = run(&mut command(&rekey), "").await;
     assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
     let whole = began.elapsed();
+    let mut killed = 0;
     for part in 1..=8 {
         add_key(&mut all);
-        kill_after(whole * part / 9, command(&rekey)).await;
+        killed += u32::from(kill_after(whole * part / 9, command(&rekey)).await);
     }
+    assert!(killed > 0);
     let (code, out, err) = run(&mut command(&rekey), "").await;
     assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
     write_private(&keys, &all[0]);

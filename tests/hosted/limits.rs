@@ -25,7 +25,8 @@ async fn a_flood_is_refused_whatever_addresses_it_claims_to_come_from() {
     let sandbox = sandbox(like_the_seed()).await;
     let process = Process::start(&Place::new(&sandbox), &[]).await;
     let flood = async {
-        for batch in 0..=255 {
+        // Fewer than all clients together may send, and more than one.
+        for batch in 0..16 {
             if refused_registrations(&process, 50, |at| format!("198.51.{batch}.{at}")).await > 0 {
                 return;
             }

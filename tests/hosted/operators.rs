@@ -242,7 +242,7 @@ async fn grants_are_revoked_with_their_keys_and_nobody_elses() {
 
     let mut terminal = operated.terminal(&["grants", "revoke", second.id.as_str()]);
     terminal.exp_string("Revoke 1 grant of 1 person?").unwrap();
-    terminal.exp_string("Type yes: ").unwrap();
+    terminal.exp_string("to continue: ").unwrap();
     terminal.send_line("no").unwrap();
     terminal.exp_string("Cancelled.").unwrap();
     terminal.exp_eof().unwrap();

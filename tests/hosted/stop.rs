@@ -67,7 +67,7 @@ async fn on_sigterm_it_drains_and_ends_by_itself_although_a_call_hangs() {
     let sandbox = sandbox(like_the_seed()).await;
     let place = Place::new(&sandbox);
     // Time for a busy machine to see that requests are still answered.
-    let process = Process::start(&place, &["--drain-delay", "5", "--drain-timeout", "1"]).await;
+    let process = Process::start(&place, &["--drain-delay", "15", "--drain-timeout", "1"]).await;
     let token = connect(&process, &place).await;
     sandbox.faults().always(MODELS, Fault::Hold);
     let call = json!({"name": "list_models", "arguments": {}});

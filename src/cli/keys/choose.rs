@@ -18,7 +18,7 @@ pub(super) struct Choice {
     name: String,
     preview: Option<String>,
     /// Whether API calls use it.
-    in_use: bool,
+    pub in_use: bool,
 }
 
 impl From<Key> for Choice {
@@ -42,7 +42,7 @@ impl Keys<'_> {
             Pick::One(key) => Ok(key.into()),
             Pick::Several(ids) => Err(ambiguous(wanted, &ids)),
             Pick::None => Err(Error::Failed(anyhow!(
-                "The value of API key {wanted} is not stored here. `{}` shows which ones are.",
+                "No API key {wanted} is stored here. `{}` shows which ones are.",
                 self.app.command(&["keys", "list"])
             ))),
         }

@@ -10,7 +10,7 @@ use std::{
 
 use http::{
     StatusCode,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE},
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE},
 };
 use rmcp::{
     ServiceExt as _,
@@ -61,6 +61,8 @@ pub(super) enum Failure {
     NotServed(&'static str),
     #[error("the server at its address wants a token")]
     TokenWanted,
+    #[error("what answers at its address is not bondmcp-server, so the token was not sent to it")]
+    Stranger,
     #[error("what answers at its address does not speak MCP")]
     NoMcpOverHttp,
 }
@@ -161,12 +163,15 @@ struct HttpServer {
 const SESSION: &str = "mcp-session-id";
 const VERSION: &str = "2025-11-25";
 
+/// What this server answers to a request without its token.
+const CHALLENGE: &[u8] = br#"Bearer realm="bondmcp-server""#;
+
 impl HttpServer {
     async fn list_tools(mut self) -> Result<Server, Failure> {
         let identity = json!({"name": "bondmcp-doctor", "version": env!("CARGO_PKG_VERSION")});
         let parameters = json!({"protocolVersion": VERSION, "capabilities": {}, "clientInfo": identity});
         let initialize = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": parameters});
-        let initialized = self.send(&initialize).await?;
+        let initialized = self.introduce(&initialize).await?;
         self.session = initialized.headers().get(SESSION).cloned();
         let identity = message(initialized).await?["result"]["serverInfo"].take();
         let text = |field| identity[field].as_str().map(ToOwned::to_owned).ok_or(Failure::NoMcpOverHttp);
@@ -182,20 +187,39 @@ impl HttpServer {
         Ok(Server { name, version, tools })
     }
 
+    /// Sends the first message. A port of this computer may be another program's while the server does not run, so the
+    /// token goes there only after this server's challenge. That keeps it from programs that came there by chance, not
+    /// from one that poses as this server.
+    async fn introduce(&mut self, initialize: &Value) -> Result<reqwest::Response, Failure> {
+        let is_local = self.url.scheme() != "https";
+        if let Some(token) = self.token.take_if(|_| is_local) {
+            let answer = self.post(initialize).await?;
+            if answer.status() != StatusCode::UNAUTHORIZED {
+                return accepted(answer);
+            }
+            let challenge =
+                answer.headers().get(WWW_AUTHENTICATE).map_or(&[][..], |header| header.as_bytes());
+            if !challenge.starts_with(CHALLENGE) {
+                return Err(Failure::Stranger);
+            }
+            self.token = Some(token);
+        }
+        self.send(initialize).await
+    }
+
     async fn send(&self, message: &Value) -> Result<reqwest::Response, Failure> {
+        accepted(self.post(message).await?)
+    }
+
+    async fn post(&self, message: &Value) -> Result<reqwest::Response, Failure> {
         let request = self
             .request(self.http.post(self.url.clone()))
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, "application/json, text/event-stream")
             .body(message.to_string());
-        let answer = request.send().await.map_err(|error| {
+        request.send().await.map_err(|error| {
             Failure::NotServed(if error.is_timeout() { "timed out" } else { "no connection" })
-        })?;
-        match answer.status() {
-            StatusCode::UNAUTHORIZED => Err(Failure::TokenWanted),
-            status if status.is_success() => Ok(answer),
-            _ => Err(Failure::NoMcpOverHttp),
-        }
+        })
     }
 
     fn request(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
@@ -207,6 +231,14 @@ impl HttpServer {
             request = request.header(AUTHORIZATION, token);
         }
         request
+    }
+}
+
+fn accepted(answer: reqwest::Response) -> Result<reqwest::Response, Failure> {
+    match answer.status() {
+        StatusCode::UNAUTHORIZED => Err(Failure::TokenWanted),
+        status if status.is_success() => Ok(answer),
+        _ => Err(Failure::NoMcpOverHttp),
     }
 }
 

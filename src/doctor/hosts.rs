@@ -140,7 +140,7 @@ async fn one(
                      entry anew:",
                 )
                 .or_run(install.command),
-                entry::Failure::NotServed(_) => Fix::advice(
+                entry::Failure::NotServed(_) | entry::Failure::Stranger => Fix::advice(
                     "Start `bondmcp-server http` at that address, or let the host start the server:",
                 )
                 .or_run(install.command),

@@ -256,8 +256,14 @@ async fn the_token_of_this_server_goes_to_no_server_whose_entry_does_not_refer_t
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut request = vec![0; 4096];
             let length = stream.read(&mut request).await.unwrap();
-            heard.send(String::from_utf8_lossy(&request[..length]).into_owned()).unwrap();
-            stream.write_all(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            let request = String::from_utf8_lossy(&request[..length]).into_owned();
+            let realm = if request.starts_with("POST /mcp ") { "bondmcp-server" } else { "other" };
+            heard.send(request).unwrap();
+            let challenge = format!("www-authenticate: Bearer realm=\"{realm}\"");
+            let answer = format!(
+                "HTTP/1.1 401 Unauthorized\r\n{challenge}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            );
+            stream.write_all(answer.as_bytes()).await.unwrap();
         }
     });
     installation.set("BONDMCP_HTTP_TOKEN", TOKEN);
@@ -271,9 +277,21 @@ async fn the_token_of_this_server_goes_to_no_server_whose_entry_does_not_refer_t
         installation.write(".claude.json", &json!({"mcpServers": {"bondmcp": entry}}).to_string());
         installation.examine().await.failed("host Claude Code", "wants a token");
         let request = common::within(requests.recv()).await.unwrap();
-        assert!(request.starts_with("POST /mcp "), "{request}");
-        assert_eq!(request.contains(TOKEN), is_sent, "{headers}");
+        assert!(request.starts_with("POST /mcp ") && !request.contains(TOKEN), "{headers}");
+        // The challenge is this server's.
+        if is_sent {
+            assert!(common::within(requests.recv()).await.unwrap().contains(TOKEN), "{headers}");
+        }
+        assert!(requests.try_recv().is_err(), "{headers}");
     }
+    // Another program may have come to the port.
+    let headers = json!({"Authorization": "Bearer ${BONDMCP_HTTP_TOKEN}"});
+    let entry = json!({"type": "http", "url": url.replace("/mcp", "/other"), "headers": headers});
+    installation.write(".claude.json", &json!({"mcpServers": {"bondmcp": entry}}).to_string());
+    let check = installation.examine().await.failed("host Claude Code", "is not bondmcp-server");
+    assert!(check.advice.contains("Start `bondmcp-server http`"), "{check:?}");
+    assert!(!common::within(requests.recv()).await.unwrap().contains(TOKEN));
+    assert!(requests.try_recv().is_err());
     std::fs::remove_file(installation.home().join(".claude.json")).unwrap();
     // VS Code asks the person for the token of this entry.
     let headers = json!({"Authorization": "Bearer ${input:bondmcp-token}"});

@@ -178,8 +178,9 @@ fn only_the_exact_variable_in_its_place_counts_as_this_servers_token() {
         let written = fs::read_to_string(change.path()).unwrap();
         let is_from_environment = matches!(host.token_source(), TokenSource::Variable);
         assert_eq!(passes(host.name, &written), is_from_environment, "{}", host.name);
-        for other in ["BONDMCP_HTTP_TOKEN_STAGING", "MY_BONDMCP_HTTP_TOKEN", "BONDMCP_HTTP_TOKEN.OLD"] {
-            assert!(!passes(host.name, &written.replace(TOKEN_VARIABLE, other)), "{}: {other}", host.name);
+        for (before, behind) in [("", "_STAGING"), ("MY_", ""), ("", ".OLD")] {
+            let other = format!("{before}{TOKEN_VARIABLE}{behind}");
+            assert!(!passes(host.name, &written.replace(TOKEN_VARIABLE, &other)), "{}: {other}", host.name);
         }
     }
     let header = |name: &str, value: &str| {

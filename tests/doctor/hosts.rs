@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{Installation, common, common::secrets};
 
-const DESKTOP: &str = ".config/Claude/claude_desktop_config.json";
+pub(super) const DESKTOP: &str = ".config/Claude/claude_desktop_config.json";
 
 impl Installation {
     fn write(&self, file: &str, text: &str) -> PathBuf {
@@ -36,7 +36,7 @@ impl Installation {
     }
 
     /// Runs `install` as printed, which asks; here it is told not to.
-    async fn install(&self, run: &str) {
+    pub(super) async fn install(&self, run: &str) {
         self.paste(&format!("{run} --yes"), "").await;
     }
 }
@@ -217,19 +217,6 @@ async fn an_entry_that_runs_another_version() {
     installation.assert_fixed("host Claude Desktop").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_entry_that_others_can_change_is_not_started() {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    let (_sandbox, installation) = Installation::signed_in().await;
-    installation.configure(&installation.entry());
-    let file = installation.home().join(DESKTOP);
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o646)).unwrap();
-    let check = installation.examine().await.failed("host Claude Desktop", "can be changed by every user");
-    installation.paste(&check.run, "").await;
-    installation.assert_fixed("host Claude Desktop").await;
-}
-
 /// VS Code asks for the token and passes it on, which only a person can try.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_whose_host_asks_for_the_token_is_not_called_broken() {
@@ -351,65 +338,6 @@ async fn a_pipe_in_place_of_a_hosts_file_is_not_read() {
     installation.paste("rm ~/.cursor/mcp.json", "").await;
 }
 
-/// Another user could lead the link to any file of this user's, such as one in a work tree from elsewhere.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_entry_behind_a_link_that_others_can_change_is_not_started() {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    let (_sandbox, installation) = Installation::signed_in().await;
-    installation.configure(&installation.entry());
-    let file = installation.home().join(DESKTOP);
-    let elsewhere = installation.home().join("elsewhere.json");
-    std::fs::rename(&file, &elsewhere).unwrap();
-    std::os::unix::fs::symlink(&elsewhere, &file).unwrap();
-    installation.assert_fixed("host Claude Desktop").await;
-    // A link on the way counts as well.
-    let shared = installation.home().join("shared");
-    std::fs::create_dir(&shared).unwrap();
-    std::os::unix::fs::symlink(&elsewhere, shared.join("link.json")).unwrap();
-    std::fs::remove_file(&file).unwrap();
-    std::os::unix::fs::symlink(shared.join("link.json"), &file).unwrap();
-    for directory in [file.parent().unwrap(), &shared] {
-        std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o777)).unwrap();
-        let check =
-            installation.examine().await.failed("host Claude Desktop", "can be changed by every user");
-        installation.paste(&check.run, "").await;
-        installation.assert_fixed("host Claude Desktop").await;
-    }
-}
-
-/// The link that leads on need not be the last part of a path.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_entry_behind_a_directory_that_others_can_replace_is_not_started() {
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
-
-    let (_sandbox, installation) = Installation::signed_in().await;
-    installation.configure(&installation.entry());
-    let home = installation.home();
-    let [claude, shared, own] = [".config/Claude", "shared", "own"].map(|name| home.join(name));
-    std::fs::create_dir(&shared).unwrap();
-    std::fs::rename(&claude, &own).unwrap();
-    symlink("../shared/link", &claude).unwrap();
-    symlink(&own, shared.join("link")).unwrap();
-    installation.assert_fixed("host Claude Desktop").await;
-    let refused = async || {
-        std::fs::set_permissions(&shared, std::fs::Permissions::from_mode(0o777)).unwrap();
-        let check =
-            installation.examine().await.failed("host Claude Desktop", "can be changed by every user");
-        assert!(check.detail.contains("~/shared"), "{check:?}");
-        installation.paste(&check.run, "").await;
-        installation.assert_fixed("host Claude Desktop").await;
-    };
-    refused().await;
-    // A directory is replaced as easily as a link.
-    std::fs::remove_file(shared.join("link")).unwrap();
-    std::fs::create_dir(shared.join("link")).unwrap();
-    std::fs::rename(&own, shared.join("link/Claude")).unwrap();
-    std::fs::remove_file(&claude).unwrap();
-    symlink("../shared/link/Claude", &claude).unwrap();
-    refused().await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_that_is_switched_off_is_not_started() {
     let (_sandbox, installation) = Installation::signed_in().await;
@@ -425,28 +353,4 @@ async fn an_entry_that_is_switched_off_is_not_started() {
         assert!(check.status == "skip" && check.detail.contains("switched off in the host"), "{check:?}");
     }
     assert!(!started.exists());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_program_that_another_user_can_replace_is_not_started() {
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
-
-    let (_sandbox, installation) = Installation::signed_in().await;
-    let server = PathBuf::from(env!("CARGO_BIN_EXE_bondmcp-server"));
-    let directory = tempfile::tempdir_in(server.parent().unwrap()).unwrap();
-    let program = directory.path().join("server");
-    symlink(&server, &program).unwrap();
-    let mut entry = installation.entry();
-    entry["command"] = json!(program);
-    installation.configure(&entry);
-    installation.assert_fixed("host Claude Desktop").await;
-    for mode in [0o777, 0o1777] {
-        std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(mode)).unwrap();
-        let report = installation.examine().await;
-        let check = report.failed("host Claude Desktop", "another user of this computer can replace");
-        assert!(check.advice.contains("Move the program"), "{check:?}");
-        installation.install(&check.run).await;
-        installation.assert_fixed("host Claude Desktop").await;
-        installation.configure(&entry);
-    }
 }

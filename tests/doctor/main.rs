@@ -11,6 +11,7 @@ mod database;
 mod hosts;
 mod keys;
 mod network;
+mod other_users;
 mod outside;
 mod privacy;
 mod storage;

@@ -26,6 +26,7 @@
 //! | 0 | [`telemetry`] | logging, redacted | [`mcp`], [`transport`], [`cli`] |
 //! | 0 | [`metrics`] | figures for the operator | all |
 //! | 0 | [`client_address`] | the address that a request comes from | [`hosted`], [`transport`], [`cli`] |
+//! | 0 | [`token_bucket`] | limits on how often | [`oauth`], [`transport`] |
 //! | 0 | [`json_size`] | the memory that JSON takes | [`transport`], [`bondmcp`] |
 //! | 0 | [`listener`] | serving HTTP with limits on connections | [`sign_in`], [`transport`], [`cli`] |
 //! | – | [`sandbox`] | an embedded BondMCP API; it imports layer 0 and the wire types of [`bondmcp`] | [`cli`], tests |
@@ -55,5 +56,6 @@ pub mod secret;
 pub mod sign_in;
 pub mod telemetry;
 pub mod text;
+pub mod token_bucket;
 pub mod transport;
 pub mod vault;

@@ -2,8 +2,6 @@
 //! process. What is refused gets 429 with `Retry-After` (RFC 6585, section 4). A request with a valid token is not
 //! counted here: it is its owner's, who has limits in [`crate::mcp`].
 
-mod bucket;
-
 use std::{sync::Arc, time::Duration};
 
 use axum::{
@@ -19,10 +17,10 @@ use moka::sync::Cache;
 use serde_json::json;
 use tokio::time::Instant;
 
-use self::bucket::{Bucket, Rate};
 use crate::{
     client_address::{CLIENTS_OF_A_SITE, ClientAddress},
     metrics,
+    token_bucket::{Bucket, Rate},
 };
 
 /// A kind of request with limits of its own.

@@ -37,7 +37,8 @@ impl Rate {
 
     /// Returns when a bucket that would be full at `full_at` is full after another request, or the wait for one.
     fn after_one_more(&self, full_at: u64, now: u64) -> Result<u64, Duration> {
-        let full_at = full_at.max(now) + self.interval;
+        // No bucket is emptier than empty, unless the clock was set back.
+        let full_at = if full_at > now + self.capacity { now } else { full_at.max(now) } + self.interval;
         match (full_at - now).checked_sub(self.capacity + 1) {
             None => Ok(full_at),
             Some(over) => Err(Duration::from_nanos(over + 1)),
@@ -91,6 +92,18 @@ mod tests {
             bucket.take(&rate, at(60_000)).unwrap();
         }
         assert_eq!(bucket.take(&rate, at(60_000)), Err(at(250)));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_empties_no_bucket() {
+        let (bucket, rate) = (Bucket::default(), Rate::new(10, 4));
+        for _ in 0..10 {
+            bucket.take(&rate, Duration::from_hours(1)).unwrap();
+        }
+        for _ in 0..10 {
+            bucket.take(&rate, Duration::from_secs(1)).unwrap();
+        }
+        assert_eq!(bucket.take(&rate, Duration::from_secs(1)), Err(Duration::from_millis(250)));
     }
 
     #[test]

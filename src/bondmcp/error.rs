@@ -1,7 +1,7 @@
 //! Errors of the upstream client, and the parsing of the upstream's error bodies. A body is never shown as received,
 //! since it may echo the request.
 
-use std::{cmp::Reverse, time::Duration};
+use std::time::Duration;
 
 use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 use serde_json::Value;
@@ -9,24 +9,18 @@ use serde_json::Value;
 use super::{
     circuit_breaker::Open,
     connection::{BreakCause, ConnectFailure, SetupError},
+    quotable::Quotable,
 };
 use crate::{
     clock::Timestamp,
     config::BaseUrl,
     error::{Kind, UserFacingError, sentence},
     json_size::is_parsable,
-    redact::{MIN_SECRET_BYTES, Redactor},
-    text::printable,
+    redact::Redactor,
 };
 
 /// Longest upstream message that is passed on, in characters.
 const MAX_MESSAGE_CHARS: usize = 400;
-
-/// An upstream message with more bytes is not compared with the request, and not passed on.
-const MAX_COMPARED_BYTES: usize = 16 << 10;
-
-/// Of a request with more texts no upstream message is passed on.
-const MAX_COMPARED_TEXTS: usize = 4096;
 
 /// Advice after a billed request whose outcome is unknown.
 pub const POSSIBLY_BILLED: &str =
@@ -92,6 +86,7 @@ pub enum Error {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub status: u16,
+    topic: Topic,
     /// The upstream's error code, such as `key_limit_reached`.
     pub code: Option<String>,
     /// The upstream's message, redacted and shortened.
@@ -102,6 +97,19 @@ pub struct Refusal {
     pub host: String,
     /// The base URL at which the API was expected.
     pub base_url: String,
+}
+
+/// What a refusal is about, as far as its words tell. The documented API has one status, 403, for an unverified e-mail,
+/// for missing permissions and for the limit of keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Topic {
+    /// It is not in BondMCP's format.
+    Foreign,
+    /// FastAPI's words for an unknown path.
+    Path,
+    Verification,
+    KeyLimit,
+    Other,
 }
 
 impl Error {
@@ -137,7 +145,7 @@ impl Error {
     /// Whether the plan allows no additional API key. The documented status, 403, is also that of missing permissions.
     #[must_use]
     pub fn is_about_key_limit(&self) -> bool {
-        self.status() == Some(403) && self.refusal().is_some_and(Refusal::is_about_key_limit)
+        self.status() == Some(403) && self.refusal().is_some_and(|refusal| refusal.topic == Topic::KeyLimit)
     }
 
     /// Whether the object does not exist (404). A 404 from something that is not the API says nothing about the object.
@@ -237,13 +245,6 @@ impl Error {
     }
 }
 
-/// What an answer may quote of its request.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Quotable<'a> {
-    pub path: &'a [&'a str],
-    pub body: Option<&'a [u8]>,
-}
-
 impl Refusal {
     /// Reads the answer to a request.
     pub(super) fn read(
@@ -257,12 +258,14 @@ impl Refusal {
     ) -> Self {
         let body = is_parsable(body).then(|| serde_json::from_slice(body).ok()).flatten();
         let (code, message) = body.map_or((None, None), |body| code_and_message(&body));
-        let presentable = |text: String| redactor.excerpt(&printable(&text), MAX_MESSAGE_CHARS);
-        let message = message.and_then(|message| request.without_quotes(message));
+        let topic = Topic::of(code.as_deref(), message.as_deref());
+        let presentable =
+            |text: String| Some(redactor.excerpt(&request.without_quotes(&text)?, MAX_MESSAGE_CHARS));
         Self {
             status: status.as_u16(),
-            code: code.map(presentable),
-            message: message.map(presentable),
+            topic,
+            code: code.and_then(presentable),
+            message: message.and_then(presentable),
             retry_after: retry_after(status, headers, now),
             host: base_url.host(),
             base_url: base_url.to_string(),
@@ -277,21 +280,19 @@ impl Refusal {
 
     /// Whether the body is in BondMCP's error format.
     pub(super) fn is_in_format(&self) -> bool {
-        self.code.is_some() || self.message.is_some()
+        self.topic != Topic::Foreign
     }
 
-    /// Whether a 404 comes from another server, or from FastAPI for an unknown path, and so does not concern an object
-    /// at BondMCP.
+    /// Whether a 404 does not concern an object at BondMCP.
     fn is_about_the_path(&self) -> bool {
-        let unknown_path = |message: &String| message.eq_ignore_ascii_case("not found");
-        self.code.is_none() && self.message.as_ref().is_none_or(unknown_path)
+        matches!(self.topic, Topic::Foreign | Topic::Path)
     }
 
     fn kind(&self) -> Kind {
         match self.status {
             401 => Kind::InvalidCredentials,
             402 => Kind::InsufficientCredits,
-            403 if self.is_about_verification() => Kind::EmailNotVerified,
+            403 if self.topic == Topic::Verification => Kind::EmailNotVerified,
             403 => Kind::Forbidden,
             404 => Kind::NotFound,
             409 => Kind::Conflict,
@@ -301,31 +302,29 @@ impl Refusal {
             _ => Kind::UpstreamUnavailable,
         }
     }
+}
 
-    /// The documented API has one status, 403, for an unverified e-mail and for missing permissions.
-    fn is_about_verification(&self) -> bool {
-        self.mentions("verif")
+impl Topic {
+    /// Reads it from the texts as they came.
+    fn of(code: Option<&str>, message: Option<&str>) -> Self {
+        let texts: Vec<String> = [code, message].into_iter().flatten().map(str::to_ascii_lowercase).collect();
+        match (code, message) {
+            (None, None) => Self::Foreign,
+            (None, Some(message)) if message.eq_ignore_ascii_case("not found") => Self::Path,
+            _ if texts.iter().any(|text| text.contains("verif")) => Self::Verification,
+            _ if texts.iter().any(|text| names_the_key_limit(text)) => Self::KeyLimit,
+            _ => Self::Other,
+        }
     }
+}
 
-    /// Whether the code or the message names the limit of keys. Another limit, or one word alone, is not enough: rotating
-    /// then gives the key a new value, and the old one stops working at once.
-    fn is_about_key_limit(&self) -> bool {
-        self.texts().any(|text| {
-            let has = |wanted: [&str; 2]| {
-                text.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| wanted.contains(&word))
-            };
-            has(["key", "keys"]) && has(["limit", "limits"]) && !has(["rate", "requests"])
-        })
-    }
-
-    fn mentions(&self, word: &str) -> bool {
-        self.texts().any(|text| text.contains(word))
-    }
-
-    /// The code and the message, in lower case.
-    fn texts(&self) -> impl Iterator<Item = String> {
-        [&self.code, &self.message].into_iter().flatten().map(|text| text.to_ascii_lowercase())
-    }
+/// Whether a text in lower case names the limit of keys. Another limit, or one word alone, is not enough: rotating then
+/// gives the key a new value, and the old one stops working at once.
+fn names_the_key_limit(text: &str) -> bool {
+    let has = |wanted: [&str; 2]| {
+        text.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| wanted.contains(&word))
+    };
+    has(["key", "keys"]) && has(["limit", "limits"]) && !has(["rate", "requests"])
 }
 
 impl From<&Error> for UserFacingError {
@@ -452,49 +451,6 @@ impl UserFacingError {
     }
 }
 
-impl Quotable<'_> {
-    /// Returns `message` without what it quotes; `None` if that would take long. An agent chose some of it, and if only
-    /// secrets were replaced, it would see which of its guesses is one.
-    fn without_quotes(&self, mut message: String) -> Option<String> {
-        if message.len() > MAX_COMPARED_BYTES {
-            return None;
-        }
-        let body = self.body.and_then(|body| serde_json::from_slice(body).ok());
-        let mut texts = self.path.to_vec();
-        if let Some(Value::Object(fields)) = &body {
-            // The names of the fields are BondMCP's.
-            fields.values().for_each(|value| add_texts(value, &mut texts));
-        }
-        texts.retain(|text| text.len() >= MIN_SECRET_BYTES && text.len() <= message.len());
-        if texts.len() > MAX_COMPARED_TEXTS {
-            return None;
-        }
-        // The longest first: others may be parts of it.
-        texts.sort_unstable_by_key(|text| Reverse(text.len()));
-        for text in texts {
-            if message.contains(text) {
-                message = message.replace(text, "…");
-            }
-        }
-        Some(message)
-    }
-}
-
-/// Adds the strings and names in `value`. No request is nested deeply.
-fn add_texts<'a>(value: &'a Value, texts: &mut Vec<&'a str>) {
-    match value {
-        Value::String(text) => texts.push(text),
-        Value::Array(items) => items.iter().for_each(|item| add_texts(item, texts)),
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                texts.push(name);
-                add_texts(value, texts);
-            }
-        }
-        Value::Number(_) | Value::Bool(_) | Value::Null => {}
-    }
-}
-
 /// Reads the three shapes that occur: `{"error": {"code", "message"}}`, FastAPI's `{"detail": …}`, and a plain
 /// `{"message": …}` or `{"error": "…"}`.
 fn code_and_message(body: &Value) -> (Option<String>, Option<String>) {
@@ -547,24 +503,7 @@ fn until(moment: Timestamp, now: Timestamp) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-
-    #[test]
-    fn what_a_message_quotes_of_the_request_is_not_passed_on() {
-        let body = json!({
-            "prompt": "canary-password", "patient_data": {"canary-name": ["canary-passw0rd"], "age": 52}, "severity": "high"
-        });
-        let body = body.to_string();
-        let request = Quotable { path: &["auth", "api-keys", "key_canary"], body: Some(body.as_bytes()) };
-        let told = "patient_data.canary-name: canary-passw0rd? canary-password? high, key_canary of auth";
-        let cleaned = "patient_data.…: …? …? high, … of auth";
-        assert_eq!(request.without_quotes(told.into()).unwrap(), cleaned);
-        assert_eq!(request.without_quotes("x".repeat(MAX_COMPARED_BYTES + 1)), None);
-        let body = json!({ "lab_results": vec!["canary"; MAX_COMPARED_TEXTS + 1] }).to_string();
-        assert_eq!(Quotable { body: Some(body.as_bytes()), ..request }.without_quotes(told.into()), None);
-    }
 
     fn refusal(status: u16, headers: &[(&'static str, &str)], body: &str) -> Refusal {
         let headers = headers

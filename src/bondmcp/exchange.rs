@@ -21,8 +21,9 @@ use super::{
     Client,
     circuit_breaker::{Observed, Permit},
     connection::{BreakCause, ConnectFailure, causes},
-    error::{Error, Quotable, Refusal},
+    error::{Error, Refusal},
     proxy::Proxy,
+    quotable::Quotable,
 };
 use crate::{
     json_size::{MAX_PARSED_BYTES, is_parsable},
@@ -251,7 +252,7 @@ impl Client {
             return Ok(body);
         }
         let (now, redactor) = (self.shared.clock.now(), &self.redactor);
-        let quotable = Quotable { path: request.path, body: request.body.as_deref() };
+        let quotable = Quotable { id: id_in(request.path), body: request.body.as_deref() };
         let refusal = Refusal::read(status, &headers, &body, quotable, now, redactor, &self.shared.base_url);
         Err(Error::Refused(Box::new(refusal)))
     }
@@ -317,6 +318,16 @@ fn endpoint(path: &[&str]) -> &'static str {
         ["health-ai", "models"] => "/health-ai/models",
         ["health-ai", _] => "/health-ai/{service}",
         _ => "other",
+    }
+}
+
+/// Returns the id in `path`.
+fn id_in<'a>(path: &[&'a str]) -> Option<&'a str> {
+    match path {
+        ["auth", "api-keys", id]
+        | ["api", "v1", "api-keys", "usage", id]
+        | ["api", "v1", "api-keys", id, "regenerate"] => Some(id),
+        _ => None,
     }
 }
 

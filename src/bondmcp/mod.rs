@@ -13,6 +13,7 @@ mod health;
 mod models;
 mod probe;
 mod proxy;
+mod quotable;
 mod rate_limiter;
 pub mod wire;
 

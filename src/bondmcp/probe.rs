@@ -26,8 +26,8 @@ use super::{
     Client, ConnectFailure, Error, Refusal,
     certificate::Certificate,
     connection::{self, SetupError},
-    error::Quotable,
     proxy::Proxy,
+    quotable::Quotable,
 };
 use crate::{
     clock::Timestamp,

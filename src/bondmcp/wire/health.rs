@@ -3,9 +3,9 @@
 //! All fields of responses are optional: a missing list is not an empty one, and this server must not claim "no
 //! interactions".
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeSet, sync::LazyLock};
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema, schema_for};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Number, Value};
 
@@ -69,6 +69,39 @@ service!(
 );
 service!("data-extraction", ExtractionRequest, Extraction, ["extracted_data", "confidence_score", "cost"]);
 service!("analyze", AnalysisRequest, Analysis, ["analysis", "confidence_score", "recommendations", "cost"]);
+
+/// Returns the names of all fields of all requests.
+#[must_use]
+pub fn documented_names() -> &'static BTreeSet<String> {
+    static NAMES: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
+        let mut names = BTreeSet::new();
+        for schema in [
+            schema_for!(RiskAnalysisRequest),
+            schema_for!(MedicationCheckRequest),
+            schema_for!(SymptomAssessmentRequest),
+            schema_for!(TreatmentRequest),
+            schema_for!(ExtractionRequest),
+            schema_for!(AnalysisRequest),
+        ] {
+            add_names(schema.as_value(), &mut names);
+        }
+        names
+    });
+    &NAMES
+}
+
+fn add_names(schema: &Value, names: &mut BTreeSet<String>) {
+    match schema {
+        Value::Object(keywords) => {
+            if let Some(Value::Object(properties)) = keywords.get("properties") {
+                names.extend(properties.keys().cloned());
+            }
+            keywords.values().for_each(|keyword| add_names(keyword, names));
+        }
+        Value::Array(schemas) => schemas.iter().for_each(|schema| add_names(schema, names)),
+        _ => {}
+    }
+}
 
 /// The schema of a value of undocumented type. It is an object without keywords; not every client supports `true`.
 struct Anything;

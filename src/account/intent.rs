@@ -185,9 +185,13 @@ impl Record {
 
     /// Deletes the values of keys, and whose account it is. A key that is being made meanwhile belongs to this person and
     /// must have a trace: as long as there is one, the account stays theirs.
-    pub fn forget(&mut self, abandoned: &HashSet<String>, is_a_subjects: bool) {
+    pub fn forget(&mut self, now: Timestamp, abandoned: &HashSet<String>, is_a_subjects: bool) {
         let Self { email, user_id, generation, mut intents, grant, .. } = std::mem::take(self);
-        intents.retain(|intent| intent.made.is_none() && !abandoned.contains(&intent.id));
+        // A key that was found already has been named to the person: nothing more is to be found.
+        let is_settled = |intent: &Intent| !intent.orphans.is_empty() && abandoned.contains(&intent.id);
+        intents.retain(|intent| {
+            intent.made.is_none() && intent.is_in_progress(now, abandoned) && !is_settled(intent)
+        });
         for intent in &mut intents {
             intent.forgotten = true;
         }
@@ -220,6 +224,23 @@ mod tests {
             let mut other = of(email);
             assert_eq!((stored_in(&mut other), other.keys.len()), (Stored::Forgotten, 0));
         }
+    }
+
+    /// BondMCP may still create a key after the process that asked for it is gone.
+    #[test]
+    fn forgetting_keeps_the_trace_of_a_key_that_may_still_be_made() {
+        let now = Timestamp::UNIX_EPOCH + TimeDelta::hours(1);
+        let intent =
+            |id: &str, age: TimeDelta| Intent { id: id.into(), ..Intent::new("ci", now - age, vec![], None) };
+        let (new, old) = (TimeDelta::seconds(1), PROCESSED_WITHIN + TimeDelta::seconds(1));
+        let found = Intent { orphans: vec!["key_1".into()], ..intent("found", new) };
+        let intents = vec![intent("new", new), intent("old", old), intent("at work", old), found];
+        let mut record = Record { email: ADA.map(Into::into), intents, ..Record::default() };
+        let abandoned = ["new", "old", "found"].map(Into::into).into();
+        record.forget(now, &abandoned, false);
+        let kept: Vec<_> = record.intents.iter().map(|intent| (&*intent.id, intent.forgotten)).collect();
+        assert_eq!(kept, [("new", true), ("at work", true)]);
+        assert_eq!(record.email.as_deref(), ADA);
     }
 
     #[test]

@@ -132,13 +132,13 @@ impl Account {
                 // Nothing is stored for this account, and no vault is created to say so.
                 return Ok(());
             }
-            let abandoned = account.abandoned_intents(&memory.record).await?;
+            let (now, abandoned) = (account.now(), account.abandoned_intents(&memory.record).await?);
             let mut former = None;
             let change = |record: &mut Record| {
                 former = record.session.take().or(former.take());
                 record.sign_out();
                 if forget_keys {
-                    record.forget(&abandoned, account.belongs_to_a_subject());
+                    record.forget(now, &abandoned, account.belongs_to_a_subject());
                 }
                 Ok(())
             };

@@ -1,6 +1,6 @@
 //! Grants: what a person has allowed a client. A grant has an account of its own, with its own API key and budget.
 
-use std::{array, fmt, time::Duration};
+use std::{array, collections::HashSet, fmt, time::Duration};
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use crate::{
 const GRANT: RecordKind = RecordKind::new("grant");
 const PERSON: RecordKind = RecordKind::new("person");
 
-/// Most grants of a person, those that have ended and are not forgotten yet included: a page may read each of them.
+/// Most grants of a person that have not ended: a page may read each of them.
 pub const MOST_GRANTS: usize = 100;
 
 /// How long the record of a person without grants is kept. Were it deleted, its versions would begin anew, and a late change
@@ -164,8 +164,9 @@ struct Person {
 }
 
 impl Person {
-    fn has_most_grants(&self) -> bool {
-        self.grants.len() >= MOST_GRANTS
+    /// Whether there is no place for another grant, where those that are known to be `gone` take none.
+    fn has_most_grants(&self, gone: &HashSet<GrantId>) -> bool {
+        self.grants.iter().filter(|id| !gone.contains(id)).count() >= MOST_GRANTS
     }
 }
 
@@ -180,14 +181,33 @@ impl AuthorizationServer {
 
     /// Whether the person has as many grants as one can have.
     pub async fn has_most_grants(&self, subject: &Subject) -> Result<bool, vault::Error> {
+        let person = self.person(subject).await?;
+        Ok(person.has_most_grants(&self.gone_grants(&person).await?))
+    }
+
+    async fn person(&self, subject: &Subject) -> Result<Person, vault::Error> {
         let person = self.records().read::<Person>(PERSON, subject.as_str()).await?;
-        Ok(person.is_some_and(|person| person.value.has_most_grants()))
+        Ok(person.map(|person| person.value).unwrap_or_default())
+    }
+
+    /// Returns the ids in the person's list whose grants have ended, or were never stored. Reads no grant while the list
+    /// is so short that it does not matter.
+    async fn gone_grants(&self, person: &Person) -> Result<HashSet<GrantId>, vault::Error> {
+        let mut gone = HashSet::new();
+        if person.has_most_grants(&gone) {
+            for id in &person.grants {
+                if self.live_grant(id).await?.is_none() {
+                    gone.insert(id.clone());
+                }
+            }
+        }
+        Ok(gone)
     }
 
     /// Stores a new grant, unless the person has too many. `scopes` are those that the person agreed to.
     ///
-    /// The list of the person's grants is written first, so that a crash leaves an id without a grant there, which does
-    /// no harm, and never a grant that the person does not see.
+    /// The list of the person's grants is written first, so that a crash leaves an id without a grant there, which takes
+    /// no place, and never a grant that the person does not see.
     pub async fn create_grant(
         &self,
         subject: &Subject,
@@ -207,9 +227,10 @@ impl AuthorizationServer {
             ended: None,
         };
         let records = self.records();
+        let gone = self.gone_grants(&self.person(subject).await?).await?;
         let add = |person: Option<Person>| {
             let mut person = person.unwrap_or_default();
-            if person.has_most_grants() {
+            if person.has_most_grants(&gone) {
                 return (Next::Keep, false);
             }
             person.grants.push(grant.id.clone());
@@ -234,9 +255,8 @@ impl AuthorizationServer {
 
     /// Returns the grants of a person, without those that have ended.
     pub async fn grants_of(&self, subject: &Subject) -> Result<Vec<Grant>, vault::Error> {
-        let person = self.records().read::<Person>(PERSON, subject.as_str()).await?;
         let mut grants = Vec::new();
-        for id in person.map(|person| person.value.grants).unwrap_or_default() {
+        for id in self.person(subject).await?.grants {
             let grant = self.live_grant(&id).await?;
             grants.extend(grant.filter(|grant| grant.subject == *subject));
         }

@@ -20,6 +20,8 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct GrantState {
+    /// The server that made the grant. Others may share the vault and the BondMCP, and do not know the grant.
+    pub issuer: String,
     /// Limit on what is spent in a day.
     pub daily_limit: Usd,
     /// Name of the API key that is created for the grant. It is unique, so that the key is found after a crash.
@@ -48,6 +50,8 @@ pub enum Phase {
 /// What a grant's account is made of.
 #[derive(Clone, Debug)]
 pub struct NewGrant {
+    /// The server that makes the grant.
+    pub issuer: String,
     /// Name of the grant's API key, at most 100 characters. No other key may have it.
     pub key_name: String,
     pub permissions: Vec<Permission>,
@@ -102,8 +106,13 @@ impl Account {
         self.run_to_completion(async move {
             let begin = |record: &mut Record| {
                 record.check_open()?;
-                let (daily_limit, key_name) = (new.daily_limit, new.key_name.clone());
-                record.grant = Some(Box::new(GrantState { daily_limit, key_name, ..GrantState::default() }));
+                let grant = GrantState {
+                    issuer: new.issuer.clone(),
+                    daily_limit: new.daily_limit,
+                    key_name: new.key_name.clone(),
+                    ..GrantState::default()
+                };
+                record.grant = Some(Box::new(grant));
                 Ok(())
             };
             account.update(begin).await?;

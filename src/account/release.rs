@@ -7,13 +7,17 @@ use std::{collections::HashSet, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Account, Accounts, Error,
+    Account, Accounts, Error, Owner,
     grant::{GrantState, Phase},
     intent::Intent,
     reconcile,
     record::Record,
 };
-use crate::{bondmcp::wire::ApiKey, clock::Timestamp, vault::RecordKind};
+use crate::{
+    bondmcp::wire::ApiKey,
+    clock::Timestamp,
+    vault::{self, RecordId, RecordKind},
+};
 
 /// How long the account of an ended grant refuses to be used again. Calls and sign-in pages that began before the end
 /// are over by then.
@@ -162,24 +166,19 @@ impl Account {
 }
 
 impl Accounts {
-    /// Returns the subjects whose accounts have keys to revoke though their grants have ended. Reads all accounts: for
-    /// sweeps.
-    pub async fn to_be_released(&self) -> Result<Vec<String>, Error> {
+    /// Returns the owners of the accounts whose grants by this issuer have ended and that are not forgotten. Reads all
+    /// accounts: for sweeps.
+    pub async fn to_be_released(&self, issuer: &str) -> Result<Vec<Owner>, Error> {
         let (origin, vault) = (self.authenticator().upstream().as_str().to_owned(), self.vault().await?);
-        let mut found = Vec::new();
-        for (id, sealed) in
-            vault.list(&RecordKind::ACCOUNT).await?.into_iter().filter(|(id, _)| id.origin == origin)
-        {
-            let has_keys = |record: Record| {
-                record.grant.is_some_and(|grant| grant.phase == Phase::Ended && !grant.to_revoke.is_empty())
-            };
-            if let Some(subject) = id.owner.strip_prefix("subject:")
-                && Record::from_bytes(&sealed.plaintext).is_some_and(has_keys)
-            {
-                found.push(subject.to_owned());
-            }
-        }
-        Ok(found)
+        let is_left = |record: &Record| {
+            record.grant.as_ref().is_some_and(|grant| grant.phase == Phase::Ended && grant.issuer == issuer)
+        };
+        let owner_to_release = |id: RecordId, sealed: vault::Record| {
+            let subject = id.owner.strip_prefix("subject:").filter(|_| id.origin == origin)?;
+            let record = Record::from_bytes(&sealed.plaintext)?;
+            is_left(&record).then(|| Owner::Subject(subject.to_owned()))
+        };
+        Ok(vault.select(&RecordKind::ACCOUNT, owner_to_release).await?)
     }
 }
 
@@ -232,7 +231,9 @@ fn leftovers(record: &Record) -> Leftovers {
 }
 
 fn forget(record: &mut Record) {
-    let grant = Box::new(GrantState { phase: Phase::Forgotten, ..GrantState::default() });
+    // A key that comes late is revoked by the server that made the grant.
+    let issuer = record.grant.take().map(|grant| grant.issuer).unwrap_or_default();
+    let grant = Box::new(GrantState { issuer, phase: Phase::Forgotten, ..GrantState::default() });
     *record = Record { generation: record.generation + 1, grant: Some(grant), ..Record::default() };
 }
 

@@ -66,6 +66,7 @@ impl Hosted {
         let grant = server.create_grant(&taken.subject, request, consent.scopes).await?;
         let account = self.inner.accounts.open(&grant.owner());
         let new = NewGrant {
+            issuer: server.endpoints().issuer().to_owned(),
             key_name: key_name(request, &grant.id, self.now().date_naive()),
             permissions: permissions(consent.scopes),
             daily_limit: consent.daily_limit,

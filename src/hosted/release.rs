@@ -99,16 +99,29 @@ impl Hosted {
         Ok(keys)
     }
 
-    /// Releases the accounts with a key that came so late that its grant had been forgotten.
-    async fn release_late_keys(&self) -> Result<(), Error> {
-        for subject in self.inner.accounts.to_be_released().await? {
-            let owner = Owner::Subject(subject);
-            let Owner::Subject(person) = owner.person() else { continue };
-            let account = self.inner.accounts.open(&owner);
-            self.released_account(&account, &Subject::new(person)).await?;
-            account.forget_grant().await?;
+    /// Releases what is left of grants that are forgotten: a key came so late, or a crash interrupted this.
+    async fn release_late_keys(&self, holder: &str) -> Result<(), Error> {
+        let issuer = self.inner.server.endpoints().issuer();
+        for owner in self.inner.accounts.to_be_released(issuer).await? {
+            if !self.holds_sweep(holder).await? {
+                return Ok(());
+            }
+            if let Err(error) = self.release_late_key(&owner).await {
+                tracing::warn!(%error, %owner, "what is left of a forgotten grant is not released yet");
+            }
         }
         Ok(())
+    }
+
+    async fn release_late_key(&self, owner: &Owner) -> Result<(), Error> {
+        let Some((person, grant)) = Grant::ids_of(owner) else { return Ok(()) };
+        // A grant that is not forgotten yet is released with its account.
+        if self.inner.server.grant(&grant).await?.is_some() {
+            return Ok(());
+        }
+        let account = self.inner.accounts.open(owner);
+        self.released_account(&account, &person).await?;
+        Ok(account.forget_grant().await?)
     }
 
     async fn add_revocations(&self, subject: &Subject, left: Leftovers) -> Result<(), vault::Error> {
@@ -208,8 +221,8 @@ impl Hosted {
             }
             self.release(&grant).await;
         }
-        if let Err(error) = self.release_late_keys().await {
-            tracing::warn!(%error, "an API key that came after the end of its grant is not revoked yet");
+        if let Err(error) = self.release_late_keys(holder).await {
+            tracing::warn!(%error, "what is left of forgotten grants was not looked for; this is repeated");
         }
         for (subject, _) in server.records().all::<Leftovers>(REVOCATIONS).await? {
             if !self.holds_sweep(holder).await? {
@@ -250,7 +263,9 @@ impl Hosted {
 
     async fn has_nothing_to_release(&self) -> Result<bool, vault::Error> {
         let server = &self.inner.server;
-        Ok(server.all_grants().await?.is_empty()
+        // A record that no known key opens is not listed, and may be that of a grant.
+        Ok(server.records().vault().survey_keys().await?.with_unknown_key == 0
+            && server.all_grants().await?.is_empty()
             && server
                 .records()
                 .all::<Leftovers>(REVOCATIONS)

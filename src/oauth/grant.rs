@@ -155,6 +155,13 @@ impl Grant {
     pub(super) fn owner_of(subject: &Subject, id: &GrantId) -> Owner {
         Owner::Subject(format!("{}.{}", subject.0, id.0))
     }
+
+    /// Returns the person and the grant that an owner stands for, if it is a grant's.
+    pub(crate) fn ids_of(owner: &Owner) -> Option<(Subject, GrantId)> {
+        let Owner::Subject(subject) = owner else { return None };
+        let (person, grant) = subject.split_once('.')?;
+        Some((Subject(person.to_owned()), GrantId(grant.to_owned())))
+    }
 }
 
 /// The grants of a person.

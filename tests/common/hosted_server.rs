@@ -114,13 +114,22 @@ impl HostedServer {
 
     /// Returns a replica that is configured with another BondMCP. It serves nothing.
     pub async fn replica_for(&self, base_url: &str) -> Hosted {
+        self.beside(base_url, &self.origin).await
+    }
+
+    /// Returns another server, with an origin of its own, that shares the vault and the BondMCP. It serves nothing.
+    pub async fn neighbour(&self, origin: &str) -> Hosted {
+        self.beside(&self.place.base_url, origin).await
+    }
+
+    async fn beside(&self, base_url: &str, origin: &str) -> Hosted {
         let settings = settings(&self.place, base_url, self.vault.as_deref());
         let (clock, redactor) = (self.clock.clone(), Redactor::default());
         let client =
             Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), Timing::default());
         let accounts = Accounts::new(&settings, "bondmcp-server".into(), client, clock.clone(), redactor);
         let vault = accounts.vault().await.unwrap();
-        let origin: bondmcp_server::config::PublicOrigin = self.origin.parse().unwrap();
+        let origin: bondmcp_server::config::PublicOrigin = origin.parse().unwrap();
         let settings = oauth::Settings::new(origin.clone());
         let server = AuthorizationServer::open(vault, settings, Network::public(), clock).await.unwrap();
         Hosted::new(

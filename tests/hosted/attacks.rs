@@ -55,6 +55,7 @@ async fn connect(server: &HostedServer, email: &str, password: &SecretString, sc
     let subject = server.server.subject(signed_in.user_id().unwrap());
     let grant = server.server.create_grant(&subject, &request, Scopes::parse(scopes)).await.unwrap();
     let new = NewGrant {
+        issuer: server.origin.clone(),
         key_name: format!("key of {}", grant.reference),
         permissions: vec![Permission::Read, Permission::Write],
         daily_limit: Usd::cents(5),

@@ -71,6 +71,7 @@ impl World {
         let subject = server.subject(signed_in.user_id().unwrap());
         let grant = server.create_grant(&subject, &request, Scopes::all()).await.unwrap();
         let new = NewGrant {
+            issuer: self.server.origin.clone(),
             key_name: format!("key of {}", grant.id),
             permissions: vec![Permission::Read, Permission::Write],
             daily_limit: Usd::cents(500),

@@ -59,6 +59,11 @@ async fn sweep_until(server: &HostedServer, left: usize) {
     within(swept).await;
 }
 
+fn new_grant(server: &HostedServer, key_name: String) -> NewGrant {
+    let (issuer, permissions) = (server.origin.clone(), vec![Permission::Read]);
+    NewGrant { issuer, key_name, permissions, daily_limit: Usd::cents(5) }
+}
+
 async fn nothing_was_made(server: &HostedServer) {
     assert!(grants(server).await.is_empty());
     assert!(keys(server).is_empty());
@@ -613,7 +618,7 @@ async fn what_a_crash_has_left_is_found_by_the_next_sweep() {
     let session = within(authenticator.with_password(EMAIL, server.place.password.clone())).await.unwrap();
     // The app may call itself like a secret.
     let key_name = "sk_0123456789abcdef (app) 2026-11-29 K7QM2RTX-01234567".into();
-    let new = NewGrant { key_name, permissions: vec![Permission::Read], daily_limit: Usd::cents(5) };
+    let new = new_grant(&server, key_name);
     let account = server.accounts.open(&lost.owner());
     within(Box::pin(account.open_grant(session, new))).await.unwrap_err();
     let used = Browser::new(&[&server]).allow(&asked).await;
@@ -663,6 +668,10 @@ async fn a_key_that_comes_after_its_grant_was_forgotten_is_revoked() {
     server.sandbox.faults().release();
     assert!(matches!(within(late).await.unwrap(), Err(Error::GrantEnded)));
     assert_eq!(keys(&server).len(), 1);
+    // Another server that shares the vault and the BondMCP leaves it alone.
+    let neighbour = server.neighbour("https://other.example").await;
+    within(Box::pin(neighbour.sweep())).await;
+    assert_eq!(server.accounts.to_be_released(&server.origin).await.unwrap(), [grant.owner()]);
     server.hosted.sweep().await;
     // Nobody is signed in.
     assert_eq!(keys(&server).len(), 1);
@@ -674,6 +683,40 @@ async fn a_key_that_comes_after_its_grant_was_forgotten_is_revoked() {
     };
     within(settled).await;
     assert_eq!(keys(&server).len(), 1, "the new grant has its key");
+}
+
+/// The records of the grants are gone, and a crash has left their accounts.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_cannot_be_released_yet_keeps_no_other() {
+    let server = at_a_time().await;
+    let request = server.server.authorization_request(&authorization(&server).await.query()).await.unwrap();
+    let subject = server.server.subject("usr_1");
+    for is_in_progress in [true, false, false, false] {
+        let grant = server.server.create_grant(&subject, &request, request.scopes).await.unwrap();
+        if is_in_progress {
+            server.sandbox.faults().next(CREATE, Fault::ProcessThenDrop);
+        }
+        let authenticator = server.accounts.authenticator();
+        let session =
+            within(authenticator.with_password(EMAIL, server.place.password.clone())).await.unwrap();
+        let account = server.accounts.open(&grant.owner());
+        let opened = account.open_grant(session, new_grant(&server, format!("key of {}", grant.id)));
+        assert_eq!(within(Box::pin(opened)).await.is_err(), is_in_progress);
+        let ended = server.server.end_grant(&grant.id, EndReason::Operator).await.unwrap().unwrap();
+        assert_eq!(within(Box::pin(account.release())).await.is_err(), is_in_progress);
+        server.server.forget_grant(&ended).await.unwrap();
+    }
+    let left = async || server.accounts.to_be_released(&server.origin).await.unwrap().len();
+    let swept_until = async |expected: usize| {
+        while left().await != expected {
+            server.hosted.sweep().await;
+        }
+    };
+    assert_eq!(left().await, 4);
+    within(swept_until(1)).await;
+    server.clock.advance(TimeDelta::minutes(3));
+    within(swept_until(0)).await;
+    assert!(keys(&server).is_empty());
 }
 
 /// At a refresh BondMCP is asked whether it accepts the grant's key. The app may have chosen another one, which says nothing
@@ -719,8 +762,7 @@ async fn a_grant_that_ends_before_its_account_is_opened_leaves_no_key() {
     sweep_until(&server, 0).await;
     let authenticator = server.accounts.authenticator();
     let session = within(authenticator.with_password(EMAIL, server.place.password.clone())).await.unwrap();
-    let new =
-        NewGrant { key_name: "late".into(), permissions: vec![Permission::Read], daily_limit: Usd::cents(5) };
+    let new = new_grant(&server, "late".into());
     let late = within(Box::pin(server.accounts.open(&grant.owner()).open_grant(session, new))).await;
     assert!(matches!(late, Err(Error::GrantEnded)), "{late:?}");
     nothing_was_made(&server).await;

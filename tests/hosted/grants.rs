@@ -87,6 +87,7 @@ fn owner(name: &str) -> Owner {
 
 fn new_grant(key_name: &str) -> NewGrant {
     NewGrant {
+        issuer: "https://mcp.example.com".to_owned(),
         key_name: key_name.to_owned(),
         permissions: vec![Permission::Read],
         daily_limit: Usd::cents(50),

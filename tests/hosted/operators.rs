@@ -73,6 +73,7 @@ impl Operated {
         let subject = server.subject(person.user_id().unwrap());
         let grant = server.create_grant(&subject, &request, Scopes::all()).await.unwrap();
         let new = NewGrant {
+            issuer: self.server.origin.clone(),
             key_name: format!("key of {}", grant.id),
             permissions: vec![Permission::Read],
             daily_limit: Usd::cents(500),

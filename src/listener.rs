@@ -9,7 +9,7 @@ use axum::Router;
 use tokio::{net::TcpListener, sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use self::connection::Connection;
+use self::connection::{Connection, STALL_TIMEOUT};
 
 /// The limits on the clients of a listener.
 #[derive(Clone, Copy, Debug)]
@@ -45,13 +45,9 @@ pub async fn serve(
         tokio::select! {
             () = &mut stopping => break,
             Some(_) = tasks.join_next() => connections.retain(Connection::is_open),
-            // The others wait until one of those that were busy when the last one was accepted closes.
-            () = freed.notified(), if tasks.len() > bounds.connections => {
-                if let Some((_last, others)) = connections.split_last()
-                    && !others.iter().any(|connection| connection.is_leaving())
-                {
-                    evict_idle(others);
-                }
+            // The others wait until one of those that are open closes. One that stalls gives no notice.
+            _ = tokio::time::timeout(STALL_TIMEOUT, freed.notified()), if tasks.len() > bounds.connections => {
+                make_room(&connections);
             }
             // One above the limit, to detect a client that waits for a slot.
             accepted = listener.accept(), if tasks.len() <= bounds.connections => match accepted {
@@ -82,6 +78,18 @@ pub async fn serve(
     while tasks.join_next().await.is_some() {}
 }
 
+/// Closes a connection for the clients that wait, unless one is closing. The last one may have its first request on the
+/// way, and stays until that is answered.
+fn make_room(connections: &[Arc<Connection>]) {
+    if connections.iter().any(|connection| connection.is_leaving()) {
+        return;
+    }
+    match connections.split_last() {
+        Some((last, others)) if !last.is_served() => evict_idle(others),
+        _ => evict_idle(connections),
+    }
+}
+
 /// Closes the oldest connection without a request.
 fn evict_idle(connections: &[Arc<Connection>]) {
     if let Some(idle) = connections.iter().find(|connection| connection.is_idle()) {
@@ -93,7 +101,7 @@ fn evict_idle(connections: &[Arc<Connection>]) {
 mod tests {
     use super::*;
 
-    use axum::routing::get;
+    use axum::routing::{MethodRouter, get};
     use bytes::Bytes;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -128,6 +136,12 @@ mod tests {
 
     fn hello() -> Router {
         Router::new().route("/", get(|| async { "hello" }))
+    }
+
+    const LARGE: usize = 32 << 20;
+
+    fn large() -> MethodRouter {
+        get(|| async { Bytes::from(vec![b'x'; LARGE]) })
     }
 
     /// Signals that a request has arrived, and answers it when released.
@@ -235,20 +249,62 @@ mod tests {
     /// A billed answer would be lost.
     #[tokio::test]
     async fn an_answer_that_is_not_sent_yet_is_not_cut_for_a_new_connection() {
-        const LENGTH: usize = 32 << 20;
-        let large = || async { Bytes::from(vec![b'x'; LENGTH]) };
         let bounds = Bounds { connections: 1, head_timeout: Duration::from_hours(1) };
-        let (address, _stop, _serving) = listening(hello().route("/large", get(large)), bounds).await;
-        let mut slow = TcpStream::connect(address).await.unwrap();
-        send(&mut slow, b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await;
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(slow.read_u8().await.unwrap());
-        }
+        let (address, _stop, _serving) = listening(hello().route("/large", large()), bounds).await;
+        let mut slow = stalled(address).await;
         let mut other = TcpStream::connect(address).await.unwrap();
         send(&mut other, REQUEST).await;
         assert!(rest(&mut other).await.ends_with("hello"));
-        slow.read_exact(&mut vec![0; LENGTH]).await.unwrap();
+        slow.read_exact(&mut vec![0; LARGE]).await.unwrap();
+    }
+
+    /// Sends a request for an answer that does not fit into the buffers of the system, and reads only its head.
+    async fn stalled(address: SocketAddr) -> TcpStream {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        send(&mut client, b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(client.read_u8().await.unwrap());
+        }
+        client
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_take_its_answer_keeps_nobody_out_for_long() {
+        let bounds = Bounds { connections: 1, head_timeout: Duration::from_hours(10_000) };
+        let (address, _stop, _serving) = listening(hello().route("/large", large()), bounds).await;
+        let _stalled = [stalled(address).await, stalled(address).await];
+        let mut waiting = TcpStream::connect(address).await.unwrap();
+        send(&mut waiting, REQUEST).await;
+        tokio::time::pause();
+        let time_passes = async {
+            // The system may take a little more of an answer in between.
+            for _ in 0..1000 {
+                tokio::time::advance(STALL_TIMEOUT).await;
+            }
+            panic!("nobody makes room");
+        };
+        tokio::select! {
+            answer = rest(&mut waiting) => assert!(answer.ends_with("hello")),
+            () = time_passes => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn one_above_the_limit_leaves_once_it_is_served() {
+        let (arrived, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let router = held(&arrived, &release).route("/hello", get(|| async { "hello" }));
+        let bounds = Bounds { connections: 1, head_timeout: Duration::from_hours(1) };
+        let (address, _stop, _serving) = listening(router, bounds).await;
+        let mut busy = TcpStream::connect(address).await.unwrap();
+        send(&mut busy, REQUEST).await;
+        arrived.notified().await;
+        let mut above = TcpStream::connect(address).await.unwrap();
+        send(&mut above, b"GET /hello HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        let served = tokio::time::timeout(Duration::from_secs(30), rest(&mut above)).await;
+        assert!(served.expect("it stays open").ends_with("hello"));
+        release.notify_waiters();
+        assert!(rest(&mut busy).await.ends_with("hello"));
     }
 
     #[tokio::test]

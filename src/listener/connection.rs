@@ -5,7 +5,7 @@ use std::{
     io::{self, IoSlice},
     pin::{Pin, pin},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
@@ -33,6 +33,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     sync::Notify,
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +42,9 @@ use super::Peer;
 /// Largest head of a request, in bytes, which is kept in memory before anybody is known.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 
+/// How long a client may take nothing of an answer that waits to be sent. Then its connection may be closed for another.
+pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// A connection, shared by the accepting loop and the connection's own task.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -48,6 +52,10 @@ pub(super) struct Connection {
     busy: AtomicBool,
     /// Whether an answer is complete, but not sent: hyper drops its body as soon as it has all of it.
     unsent: AtomicBool,
+    /// Whether a request was answered.
+    served: AtomicBool,
+    /// Since when the client has taken nothing of what waits to be sent.
+    blocked_since: Mutex<Option<Instant>>,
     /// Whether the task was asked to close the connection.
     leaving: AtomicBool,
     /// Asks the task to close the connection, unless it is busy by then.
@@ -58,8 +66,9 @@ pub(super) struct Connection {
 
 impl Connection {
     pub fn new(freed: Arc<Notify>) -> Self {
-        let [busy, unsent, leaving] = Default::default();
-        Self { busy, unsent, leaving, evicted: Notify::new(), freed }
+        let [busy, unsent, served, leaving] = Default::default();
+        let blocked_since = Mutex::default();
+        Self { busy, unsent, served, blocked_since, leaving, evicted: Notify::new(), freed }
     }
 
     /// The task holds the other reference.
@@ -76,13 +85,33 @@ impl Connection {
         !self.is_busy() && !self.is_leaving()
     }
 
+    /// Whether its client has had an answer, or does not take it.
+    pub fn is_served(&self) -> bool {
+        self.served.load(Ordering::Relaxed) || self.is_stalled()
+    }
+
     pub fn evict(&self) {
         self.leaving.store(true, Ordering::Relaxed);
         self.evicted.notify_one();
     }
 
     fn is_busy(&self) -> bool {
-        self.busy.load(Ordering::Relaxed) || self.unsent.load(Ordering::Relaxed)
+        (self.busy.load(Ordering::Relaxed) || self.unsent.load(Ordering::Relaxed)) && !self.is_stalled()
+    }
+
+    fn is_stalled(&self) -> bool {
+        let blocked_since = *self.blocked_since.lock().unwrap_or_else(PoisonError::into_inner);
+        blocked_since.is_some_and(|since| since.elapsed() >= STALL_TIMEOUT)
+    }
+
+    /// Notes whether the client takes what is sent.
+    fn note_write(&self, written: &Poll<io::Result<usize>>) {
+        let mut blocked_since = self.blocked_since.lock().unwrap_or_else(PoisonError::into_inner);
+        if written.is_ready() {
+            *blocked_since = None;
+        } else {
+            blocked_since.get_or_insert_with(Instant::now);
+        }
     }
 
     pub async fn serve(
@@ -110,7 +139,7 @@ impl Connection {
         );
         let mut stopping = false;
         loop {
-            // The connection does not run while the other branches are polled, so `busy` does not change there.
+            // The connection does not run while the other branches are polled, so it does not become busy there.
             tokio::select! {
                 outcome = connection.as_mut() => {
                     if let Err(error) = outcome {
@@ -144,11 +173,12 @@ struct InFlight(Arc<Connection>);
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.unsent.store(true, Ordering::Relaxed);
+        self.0.served.store(true, Ordering::Relaxed);
         self.0.busy.store(false, Ordering::Relaxed);
     }
 }
 
-/// The stream of a connection, which notes when everything is sent.
+/// The stream of a connection, which notes whether the client takes what is sent, and when everything is.
 struct Socket {
     stream: TcpStream,
     connection: Arc<Connection>,
@@ -170,7 +200,9 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.connection.note_write(&written);
+        written
     }
 
     fn poll_write_vectored(
@@ -178,7 +210,9 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
+        self.connection.note_write(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

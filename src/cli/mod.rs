@@ -127,9 +127,9 @@ enum Command {
     Stdio(stdio::Args),
     /// Serve MCP over streamable HTTP
     ///
-    /// One account serves all callers, and every request carries a bearer token: BONDMCP_HTTP_TOKEN, or one that is
-    /// generated at startup and printed once to stderr. With --public-url everybody has an account of their own: people add
-    /// the server as a connector in their hosts, and sign in on its page.
+    /// One account serves all callers, and every request carries a bearer token: BONDMCP_HTTP_TOKEN or, on
+    /// loopback, one that is generated at startup and printed once to stderr. With --public-url everybody has an account of
+    /// their own: people add the server as a connector in their hosts, and sign in on its page.
     #[command(after_help = http::EXAMPLES)]
     Http(Box<http::Args>),
     /// Add this server to Claude Desktop, Claude Code, Cursor and other MCP hosts

@@ -183,11 +183,6 @@ pub(super) fn is_stdin_terminal() -> bool {
     io::stdin().is_terminal()
 }
 
-/// Whether stderr is a terminal, and what is printed there stays in no log.
-pub(super) fn is_stderr_terminal() -> bool {
-    io::stderr().is_terminal()
-}
-
 /// Whether stdin and stdout are a terminal.
 pub(super) fn is_interactive() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()

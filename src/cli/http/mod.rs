@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     App, Error,
     operator::PUBLIC_URL,
-    printer::{Printer, is_stderr_terminal, reveal_err},
+    printer::{Printer, reveal_err},
     serving::ServingArgs,
     stop,
 };
@@ -75,9 +75,9 @@ impl Args {
                 "--no-auth is for loopback only; leave it out, or listen on 127.0.0.1".to_owned(),
             ));
         }
-        if !self.no_auth && given.is_none() && !self.listen.ip().is_loopback() && !is_stderr_terminal() {
+        if !self.no_auth && given.is_none() && !self.listen.ip().is_loopback() {
             return Err(Error::Usage(
-                "set BONDMCP_HTTP_TOKEN: a generated token would be printed, and stay in the log of the container or service; make one with `openssl rand -hex 32`"
+                "set BONDMCP_HTTP_TOKEN: a generated one is for loopback only, as it is printed and may stay in a log; make one with `openssl rand -hex 32`"
                     .to_owned(),
             ));
         }

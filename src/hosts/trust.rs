@@ -53,7 +53,7 @@ pub fn refuse_replaceable(program: &Path) -> Result<(), Error> {
 fn is_replaceable(metadata: &Metadata, directory: Option<&Metadata>) -> bool {
     let is_open = |metadata: &Metadata| metadata.mode() & OTHERS_WRITE != 0;
     let is_sticky = |metadata: &Metadata| metadata.is_dir() && metadata.mode() & STICKY != 0;
-    if ![0, user()].contains(&metadata.uid()) {
+    if !is_trusted(metadata.uid(), metadata.is_dir(), unmapped_owner()) {
         return true;
     }
     // A link has no mode of its own.
@@ -64,6 +64,26 @@ fn is_replaceable(metadata: &Metadata, directory: Option<&Metadata>) -> bool {
     // then the name is free; only what root has put there is meant to stay.
     let stays = metadata.is_dir() && metadata.uid() == 0;
     directory.is_some_and(|directory| is_open(directory) && is_sticky(directory) && !stays)
+}
+
+/// Whether what `owner` can change is as safe as what the user can, given the [`unmapped_owner`].
+fn is_trusted(owner: u32, is_directory: bool, unmapped: Option<u32>) -> bool {
+    [0, user()].contains(&owner) || is_directory && unmapped == Some(owner)
+}
+
+/// Returns the number that stands for every user of the computer without one here. In a rootless container its root is
+/// among them, to whom `/home` and the like belong.
+fn unmapped_owner() -> Option<u32> {
+    let [uid_map, overflow] =
+        ["/proc/self/uid_map", "/proc/sys/kernel/overflowuid"].map(|path| fs::read_to_string(path).ok());
+    overflow_owner(&uid_map?, &overflow?)
+}
+
+/// Reads the number from `overflow`, unless `uid_map` is that of a process outside of containers, where root and everybody
+/// else have theirs.
+fn overflow_owner(uid_map: &str, overflow: &str) -> Option<u32> {
+    let is_complete = uid_map.split_whitespace().eq(["0", "0", "4294967295"]);
+    if is_complete { None } else { overflow.trim().parse().ok() }
 }
 
 fn refuse_owner(path: &Path, metadata: &Metadata, may_be_root: bool) -> Result<(), Error> {
@@ -160,5 +180,17 @@ mod tests {
         assert!(!is_replaceable_with(0o775, 0o775));
         assert!(is_replaceable_with(0o755, 0o757));
         assert!(is_replaceable_with(0o1777, 0o755));
+    }
+
+    #[test]
+    fn a_directory_of_the_computers_root_is_trusted_in_a_rootless_container() {
+        assert!(is_trusted(0, false, None) && is_trusted(user(), false, None));
+        assert!(is_trusted(65534, true, Some(65534)));
+        assert!(!is_trusted(65534, true, None), "a user with a number");
+        assert!(!is_trusted(65534, false, Some(65534)), "a program or a link");
+        assert!(!is_trusted(65533, true, Some(65534)), "another user");
+        let of_rootless_container = "         0       1000          1\n         1     100000      65536\n";
+        assert_eq!(overflow_owner(of_rootless_container, "65534\n"), Some(65534));
+        assert_eq!(overflow_owner("         0          0 4294967295\n", "65534\n"), None);
     }
 }

@@ -99,7 +99,10 @@ async fn try_credential(account: &Account) -> Result<(), account::Error> {
 fn key_store(place: &KeyPlace) -> String {
     match &place.origin {
         Some(KeyOrigin::Environment) => "BONDMCP_SEALING_KEY".to_owned(),
-        Some(KeyOrigin::Keychain) => "the OS keychain".to_owned(),
+        Some(KeyOrigin::Keychain) => match &place.hidden {
+            Some(path) => format!("the OS keychain or {}", path.display()),
+            None => "the OS keychain".to_owned(),
+        },
         Some(KeyOrigin::KeyFile(path) | KeyOrigin::NewKeyFile(path)) => path.display().to_string(),
         None => "none yet".to_owned(),
     }

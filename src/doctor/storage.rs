@@ -103,7 +103,7 @@ fn keychain(place: &KeyPlace) -> Check {
         KeychainAnswer::NotAsked => {
             Check::ok("keychain", "not needed: the sealing key comes from the environment")
         }
-        KeychainAnswer::HasKey => Check::ok("keychain", "answers and holds the sealing key"),
+        KeychainAnswer::HasKey => Check::ok("keychain", "answers and holds a sealing key"),
         KeychainAnswer::NoKey => {
             Check::ok("keychain", "answers; it holds no sealing key for this data directory")
         }
@@ -141,7 +141,20 @@ async fn sealing_key(
             return Check::fail("sealing key", detail, Fix::posix(advice, set_aside(vault, presentation)));
         }
         None => return Check::ok("sealing key", "none yet; it is made with the vault"),
-        Some(KeyOrigin::Keychain) => return Check::ok("sealing key", "in the OS keychain"),
+        Some(KeyOrigin::Keychain) => {
+            return Check::ok(
+                "sealing key",
+                match &place.hidden {
+                    Some(path) => {
+                        format!(
+                            "in the OS keychain or {}: the vault may have either's, so keep both",
+                            path.display()
+                        )
+                    }
+                    None => "in the OS keychain".to_owned(),
+                },
+            );
+        }
         Some(KeyOrigin::Environment) => settings.sealing_key.clone(),
         Some(KeyOrigin::KeyFile(path) | KeyOrigin::NewKeyFile(path)) => SealingKeySource::File(path.clone()),
     };

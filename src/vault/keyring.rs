@@ -70,6 +70,8 @@ pub struct KeyPlace {
     pub keychain: KeychainAnswer,
     /// Origin of the key; `None` where no key was found.
     pub origin: Option<KeyOrigin>,
+    /// A key file beside the key in the keychain. The vault may have either key.
+    pub hidden: Option<PathBuf>,
 }
 
 impl KeyOrigin {
@@ -164,29 +166,12 @@ impl Keyring {
     /// Finds out where the key from `source` lives, and waits at most `timeout` for the keychain. Creates nothing; whether
     /// a file holds a key is not checked.
     pub async fn locate(source: &SealingKeySource, data_dir: &Path, timeout: Duration) -> KeyPlace {
-        let elsewhere = |origin| KeyPlace { keychain: KeychainAnswer::NotAsked, origin: Some(origin) };
+        let elsewhere =
+            |origin| KeyPlace { keychain: KeychainAnswer::NotAsked, origin: Some(origin), hidden: None };
         match source {
             SealingKeySource::Given(_) => elsewhere(KeyOrigin::Environment),
             SealingKeySource::File(path) => elsewhere(KeyOrigin::KeyFile(path.clone())),
-            SealingKeySource::KeychainOrFile => {
-                let place = Place::of(data_dir);
-                let file = place.key_file();
-                let ask = tokio::task::spawn_blocking(move || match place.keychain.get(&place.account()) {
-                    Ok(Some(_)) => KeychainAnswer::HasKey,
-                    Ok(None) => KeychainAnswer::NoKey,
-                    Err(NoKeychain) => KeychainAnswer::NoKeychain,
-                });
-                let keychain = match tokio::time::timeout(timeout, ask).await {
-                    Ok(answer) => answer.unwrap_or(KeychainAnswer::NoKeychain),
-                    Err(_) => KeychainAnswer::Silent,
-                };
-                let origin = if keychain == KeychainAnswer::HasKey {
-                    Some(KeyOrigin::Keychain)
-                } else {
-                    file.exists().then_some(KeyOrigin::KeyFile(file))
-                };
-                KeyPlace { keychain, origin }
-            }
+            SealingKeySource::KeychainOrFile => Place::of(data_dir).locate(timeout).await,
         }
     }
 
@@ -256,6 +241,24 @@ impl Place {
             Ok(outcome) => outcome.unwrap_or(Err(Error::Keychain("failed"))),
             Err(_) => Err(Error::Keychain(SILENT)),
         }
+    }
+
+    async fn locate(self, timeout: Duration) -> KeyPlace {
+        let file = Some(self.key_file()).filter(|file| file.exists());
+        let ask = tokio::task::spawn_blocking(move || match self.keychain.get(&self.account()) {
+            Ok(Some(_)) => KeychainAnswer::HasKey,
+            Ok(None) => KeychainAnswer::NoKey,
+            Err(NoKeychain) => KeychainAnswer::NoKeychain,
+        });
+        let keychain = match tokio::time::timeout(timeout, ask).await {
+            Ok(answer) => answer.unwrap_or(KeychainAnswer::NoKeychain),
+            Err(_) => KeychainAnswer::Silent,
+        };
+        let (origin, hidden) = match keychain {
+            KeychainAnswer::HasKey => (Some(KeyOrigin::Keychain), file),
+            _ => (file.map(KeyOrigin::KeyFile), None),
+        };
+        KeyPlace { keychain, origin, hidden }
     }
 
     fn find(&self) -> Result<Option<Found>, Error> {

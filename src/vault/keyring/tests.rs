@@ -67,6 +67,20 @@ async fn without_a_keychain_a_private_file_keeps_the_key_and_says_so_once() {
 }
 
 #[tokio::test]
+async fn a_key_file_beside_a_key_in_the_keychain_is_located_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let keychain = Arc::new(MemoryKeychain::default());
+    let (_, in_keychain) = find_or_make(directory.path(), keychain.clone()).await.unwrap();
+    let place = Place::new(directory.path().join("data"), keychain);
+    let locate = || place.clone().locate(KEYCHAIN_TIMEOUT);
+    let mut located = KeyPlace { keychain: KeychainAnswer::HasKey, origin: Some(in_keychain), hidden: None };
+    assert_eq!(locate().await, located);
+    files::write_private(&place.key_file(), b"").unwrap();
+    located.hidden = Some(place.key_file());
+    assert_eq!(locate().await, located);
+}
+
+#[tokio::test]
 async fn a_key_file_goes_on_being_used_when_a_keychain_appears() {
     let directory = tempfile::tempdir().unwrap();
     let (made, _) = find_or_make(directory.path(), Arc::new(Headless)).await.unwrap();

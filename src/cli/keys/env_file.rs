@@ -25,6 +25,9 @@ const MAX_BYTES: u64 = 1 << 20;
 const API_KEY: &str = "BONDMCP_API_KEY";
 const BASE_URL: &str = "BONDMCP_BASE_URL";
 
+/// They may surround a value.
+const QUOTES: [char; 3] = ['"', '\'', '`'];
+
 /// A file that may hold a key.
 #[derive(Debug)]
 pub(super) struct EnvFile {
@@ -230,9 +233,19 @@ fn setting(line: &str, name: &str) -> Option<&'static str> {
     };
     let value = rest.strip_prefix(name)?.trim_start().strip_prefix('=')?;
     // One that goes on in the next line is not removed in part.
-    let value = value.split('#').next().unwrap_or_default();
-    let is_closed = |quote: char| value.matches(quote).count() % 2 == 0;
-    (['"', '\'', '`'].into_iter().all(is_closed) && !line.ends_with('\\')).then_some(prefix)
+    let value = after_quoted(value.trim_start()).split('#').next().unwrap_or_default();
+    let is_closed = |quote: char| value.matches(quote).count().is_multiple_of(2);
+    (QUOTES.into_iter().all(is_closed) && !line.ends_with('\\')).then_some(prefix)
+}
+
+/// Returns what follows the quoted text at the start of `value`, in which a `#` begins no comment. A text that programs may
+/// end elsewhere is not taken for one.
+fn after_quoted(value: &str) -> &str {
+    let quoted = QUOTES.into_iter().find_map(|quote| value.strip_prefix(quote)?.split_once(quote));
+    match quoted {
+        Some((text, rest)) if !text.contains(QUOTES) && !text.contains('\\') => rest,
+        _ => value,
+    }
 }
 
 #[cfg(test)]
@@ -267,6 +280,10 @@ mod tests {
         assert_eq!(set("# KEY=x\nKEY=old # don't\nKEYS=1\n"), "KEY=new\n# KEY=x\nKEYS=1\n");
         assert_eq!(set("export KEY = 'old'\r\nB=2\r\nKEY=older"), "export KEY=new\r\nB=2\r\n");
         assert_eq!(set("export\tKEY=old\nexported=1\n"), "export KEY=new\nexported=1\n");
+        assert_eq!(set("KEY=\"a#b\"\nKEY = 'a#b' # don't\nA=1\n"), "KEY=new\nA=1\n");
+        for open in ["KEY=\"a#b", "KEY='a\"#b'", "KEY=a\"#b\"", "KEY=\"a\" 'b#c'"] {
+            assert_eq!(set(&format!("{open}\n")), format!("KEY=new\n{open}\n"));
+        }
         let parts = [("KEY", "new"), ("URL", "here")];
         assert_eq!(*with_settings("URL=there\nA=1\n", &parts), "KEY=new\nURL=here\nA=1\n");
     }

@@ -56,6 +56,7 @@ mod tests {
             origin: "https://api.example".to_owned(),
         };
         let mut database = SqliteConnection::connect(&format!("sqlite://{location}")).await.unwrap();
+        sqlx::query("DROP TRIGGER records_update_current_key").execute(&mut database).await.unwrap();
         // The format is 2 and not 1; the id of the key follows.
         for (owner, at, change) in [("first format", 0, 2 ^ 1), ("unknown key", 1, 0xff), ("good", 0, 0)] {
             vault.write(&id(owner), None, b"content", None).await.unwrap();

@@ -191,6 +191,14 @@ impl Account {
         Ok(keys.into_iter().filter(is_left).map(|key| key.id).collect())
     }
 
+    /// Returns the names of the keys that were requested and may yet be found at BondMCP.
+    pub async fn expected_keys(&self) -> Result<Vec<String>, Error> {
+        let intents = &self.reread().await?.record.intents;
+        let is_expected =
+            |intent: &&Intent| intent.made.is_none() && intent.orphans.is_empty() && !intent.regenerates;
+        Ok(intents.iter().filter(is_expected).map(|intent| intent.name.clone()).collect())
+    }
+
     /// Returns the value of a key. For the command line only, which passes it to a child process, to the terminal or
     /// into a private file.
     pub async fn key_secret(&self, id: &str) -> Result<SecretString, Error> {

@@ -178,7 +178,7 @@ impl Accounts {
             let record = Record::from_bytes(&sealed.plaintext)?;
             is_left(&record).then(|| Owner::Subject(subject.to_owned()))
         };
-        Ok(vault.select(&RecordKind::ACCOUNT, owner_to_release).await?)
+        Ok(vault.select(&RecordKind::ACCOUNT, true, owner_to_release).await?)
     }
 }
 

@@ -258,14 +258,15 @@ impl Refusal {
     ) -> Self {
         let body = is_parsable(body).then(|| serde_json::from_slice(body).ok()).flatten();
         let (code, message) = body.map_or((None, None), |body| code_and_message(&body));
-        let topic = Topic::of(code.as_deref(), message.as_deref());
+        let words = message.as_deref().and_then(|message| request.without_quotes(message));
+        let topic = Topic::of(code.as_deref(), message.as_deref(), words.as_deref());
         let presentable =
             |text: String| Some(redactor.excerpt(&request.without_quotes(&text)?, MAX_MESSAGE_CHARS));
         Self {
             status: status.as_u16(),
             topic,
             code: code.and_then(presentable),
-            message: message.and_then(presentable),
+            message: words.map(|words| redactor.excerpt(&words, MAX_MESSAGE_CHARS)),
             retry_after: retry_after(status, headers, now),
             host: base_url.host(),
             base_url: base_url.to_string(),
@@ -305,16 +306,23 @@ impl Refusal {
 }
 
 impl Topic {
-    /// Reads it from the texts as they came.
-    fn of(code: Option<&str>, message: Option<&str>) -> Self {
-        let texts: Vec<String> = [code, message].into_iter().flatten().map(str::to_ascii_lowercase).collect();
+    /// Reads it from the code and the message as they came, and from the message's own words: what it quotes says nothing.
+    fn of(code: Option<&str>, message: Option<&str>, words: Option<&str>) -> Self {
         match (code, message) {
-            (None, None) => Self::Foreign,
-            (None, Some(message)) if message.eq_ignore_ascii_case("not found") => Self::Path,
-            _ if texts.iter().any(|text| text.contains("verif")) => Self::Verification,
-            _ if texts.iter().any(|text| names_the_key_limit(text)) => Self::KeyLimit,
-            _ => Self::Other,
+            (None, None) => return Self::Foreign,
+            (None, Some(message)) if message.eq_ignore_ascii_case("not found") => return Self::Path,
+            _ => {}
         }
+        // The code is the surer sign.
+        for text in [code, words].into_iter().flatten().map(str::to_ascii_lowercase) {
+            if text.contains("verif") {
+                return Self::Verification;
+            }
+            if names_the_key_limit(&text) {
+                return Self::KeyLimit;
+            }
+        }
+        Self::Other
     }
 }
 

@@ -30,7 +30,7 @@ impl Quotable<'_> {
             return None;
         }
         let body = self.body.and_then(|body| serde_json::from_slice(body).ok());
-        let mut texts: Vec<Cow<'_, str>> = self.id.into_iter().map(Cow::Borrowed).collect();
+        let mut texts: Vec<Cow<'_, str>> = self.id.into_iter().map(printable).collect();
         if let Some(Value::Object(fields)) = &body {
             // The names of the fields are BondMCP's.
             fields.values().for_each(|value| add_texts(value, &mut texts));
@@ -53,13 +53,13 @@ impl Quotable<'_> {
 /// Adds the strings, numbers and undocumented names in `value`. No request is nested deeply.
 fn add_texts<'a>(value: &'a Value, texts: &mut Vec<Cow<'a, str>>) {
     match value {
-        Value::String(text) => texts.push(text.into()),
+        Value::String(text) => texts.push(printable(text)),
         Value::Number(number) => texts.push(number.to_string().into()),
         Value::Array(items) => items.iter().for_each(|item| add_texts(item, texts)),
         Value::Object(fields) => {
             for (name, value) in fields {
                 if !documented_names().contains(name) {
-                    texts.push(name.into());
+                    texts.push(printable(name));
                 }
                 add_texts(value, texts);
             }
@@ -96,5 +96,12 @@ mod tests {
         let request = Quotable { id: None, body: Some(body.to_string().as_bytes()) }
             .without_quotes("body.symptoms.0.severity: canary is no severity of a headache; 481516");
         assert_eq!(request.unwrap(), "body.symptoms.0.severity: … is no severity of a …; …");
+    }
+
+    #[test]
+    fn a_quote_with_characters_that_are_not_printed_is_left_out_too() {
+        let body = json!({"prompt": "canary\u{200b}-1\nfor"}).to_string();
+        let request = Quotable { id: None, body: Some(body.as_bytes()) };
+        assert_eq!(request.without_quotes("no canary\u{200b}-1\nfor you").unwrap(), "no … you");
     }
 }

@@ -14,8 +14,12 @@ use super::Error;
 /// Linux follows at most this many links.
 const MAX_LINKS: usize = 40;
 
+const GROUP_WRITES: u32 = 0o020;
 const OTHERS_WRITE: u32 = 0o002;
 const STICKY: u32 = 0o1000;
+
+/// Number of components of paths such as `/home` and `/var/home`, which only the computer's root can make.
+const SYSTEM_DEPTH: usize = 3;
 
 /// Refuses the file of a host at `path` if another user owns it or can change it, or where `path` leads. `target` is the
 /// file itself, where links lead.
@@ -42,7 +46,7 @@ pub fn refuse_foreign_file(path: &Path, target: &Path) -> Result<(), Error> {
 pub fn refuse_replaceable(program: &Path) -> Result<(), Error> {
     for (place, metadata) in way(program).map_err(|error| Error::file(program, &error))? {
         let directory = place.parent().map(fs::metadata).and_then(Result::ok);
-        if is_replaceable(&metadata, directory.as_ref()) {
+        if is_replaceable(&place, &metadata, directory.as_ref()) {
             return Err(Error::Replaceable { program: program.to_owned(), place });
         }
     }
@@ -50,10 +54,13 @@ pub fn refuse_replaceable(program: &Path) -> Result<(), Error> {
 }
 
 /// Whether another user can put something in the place of what has `metadata`, or into it.
-fn is_replaceable(metadata: &Metadata, directory: Option<&Metadata>) -> bool {
+fn is_replaceable(place: &Path, metadata: &Metadata, directory: Option<&Metadata>) -> bool {
     let is_open = |metadata: &Metadata| metadata.mode() & OTHERS_WRITE != 0;
     let is_sticky = |metadata: &Metadata| metadata.is_dir() && metadata.mode() & STICKY != 0;
-    if !is_trusted(metadata.uid(), metadata.is_dir(), unmapped_owner()) {
+    let is_of_the_system = metadata.is_dir()
+        && metadata.mode() & GROUP_WRITES == 0
+        && place.components().count() <= SYSTEM_DEPTH;
+    if !is_trusted(metadata.uid(), is_of_the_system, unmapped_owner()) {
         return true;
     }
     // A link has no mode of its own.
@@ -67,8 +74,8 @@ fn is_replaceable(metadata: &Metadata, directory: Option<&Metadata>) -> bool {
 }
 
 /// Whether what `owner` can change is as safe as what the user can, given the [`unmapped_owner`].
-fn is_trusted(owner: u32, is_directory: bool, unmapped: Option<u32>) -> bool {
-    [0, user()].contains(&owner) || is_directory && unmapped == Some(owner)
+fn is_trusted(owner: u32, is_of_the_system: bool, unmapped: Option<u32>) -> bool {
+    [0, user()].contains(&owner) || is_of_the_system && unmapped == Some(owner)
 }
 
 /// Returns the number that stands for every user of the computer without one here. In a rootless container its root is
@@ -173,8 +180,8 @@ mod tests {
             for (path, mode) in [(directory, mode_of_directory), (program, mode)] {
                 fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
             }
-            let [program, directory] = [program, directory].map(|path| fs::metadata(path).unwrap());
-            is_replaceable(&program, Some(&directory))
+            let [of_program, of_directory] = [program, directory].map(|path| fs::metadata(path).unwrap());
+            is_replaceable(program, &of_program, Some(&of_directory))
         };
         // Many users have a group of their own, which may write.
         assert!(!is_replaceable_with(0o775, 0o775));

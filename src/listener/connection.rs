@@ -43,7 +43,8 @@ use super::Peer;
 const MAX_HEAD_BYTES: usize = 64 << 10;
 
 /// How long a client may take nothing of an answer that waits to be sent. Then its connection may be closed for another.
-pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// The system tells of progress only in steps of about a megabyte, for which a slow client needs a minute.
+pub(super) const STALL_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// A connection, shared by the accepting loop and the connection's own task.
 #[derive(Debug)]
@@ -96,7 +97,12 @@ impl Connection {
     }
 
     fn is_busy(&self) -> bool {
-        (self.busy.load(Ordering::Relaxed) || self.unsent.load(Ordering::Relaxed)) && !self.is_stalled()
+        self.has_work() && !self.is_stalled()
+    }
+
+    /// Whether a request is in progress, or its answer is not sent.
+    fn has_work(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) || self.unsent.load(Ordering::Relaxed)
     }
 
     fn is_stalled(&self) -> bool {
@@ -149,7 +155,7 @@ impl Connection {
                 }
                 () = stop.cancelled(), if !stopping => {
                     stopping = true;
-                    if !self.is_busy() {
+                    if !self.has_work() {
                         return;
                     }
                     connection.as_mut().graceful_shutdown();

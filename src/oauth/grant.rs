@@ -17,7 +17,7 @@ use crate::{
 const GRANT: RecordKind = RecordKind::new("grant");
 const PERSON: RecordKind = RecordKind::new("person");
 
-/// Most grants of a person that have not ended: a page may read each of them.
+/// Most grants of a person that have not ended, so that pages can read all.
 pub const MOST_GRANTS: usize = 100;
 
 /// How long the record of a person without grants is kept. Were it deleted, its versions would begin anew, and a late change
@@ -171,9 +171,9 @@ struct Person {
 }
 
 impl Person {
-    /// Whether there is no place for another grant, where those that are known to be `gone` take none.
-    fn has_most_grants(&self, gone: &HashSet<GrantId>) -> bool {
-        self.grants.iter().filter(|id| !gone.contains(id)).count() >= MOST_GRANTS
+    /// Whether there is no place for another grant, where those that are known to have `ended` take none.
+    fn has_most_grants(&self, ended: &HashSet<GrantId>) -> bool {
+        self.grants.iter().filter(|id| !ended.contains(id)).count() >= MOST_GRANTS
     }
 }
 
@@ -189,7 +189,7 @@ impl AuthorizationServer {
     /// Whether the person has as many grants as one can have.
     pub async fn has_most_grants(&self, subject: &Subject) -> Result<bool, vault::Error> {
         let person = self.person(subject).await?;
-        Ok(person.has_most_grants(&self.gone_grants(&person).await?))
+        Ok(person.has_most_grants(&self.ended_grants(&person).await?))
     }
 
     async fn person(&self, subject: &Subject) -> Result<Person, vault::Error> {
@@ -197,24 +197,24 @@ impl AuthorizationServer {
         Ok(person.map(|person| person.value).unwrap_or_default())
     }
 
-    /// Returns the ids in the person's list whose grants have ended, or were never stored. Reads no grant while the list
-    /// is so short that it does not matter.
-    async fn gone_grants(&self, person: &Person) -> Result<HashSet<GrantId>, vault::Error> {
-        let mut gone = HashSet::new();
-        if person.has_most_grants(&gone) {
+    /// Returns the ids in the person's list whose grants have ended. Reads no grant while the list is so short that it does
+    /// not matter. One that is not stored may be by now.
+    async fn ended_grants(&self, person: &Person) -> Result<HashSet<GrantId>, vault::Error> {
+        let mut ended = HashSet::new();
+        if person.has_most_grants(&ended) {
             for id in &person.grants {
-                if self.live_grant(id).await?.is_none() {
-                    gone.insert(id.clone());
+                if self.grant(id).await?.is_some_and(|grant| grant.ended.is_some()) {
+                    ended.insert(id.clone());
                 }
             }
         }
-        Ok(gone)
+        Ok(ended)
     }
 
     /// Stores a new grant, unless the person has too many. `scopes` are those that the person agreed to.
     ///
-    /// The list of the person's grants is written first, so that a crash leaves an id without a grant there, which takes
-    /// no place, and never a grant that the person does not see.
+    /// The list of the person's grants is written first, so that a crash leaves an id without a grant there, which only takes
+    /// a place, and never a grant that the person does not see.
     pub async fn create_grant(
         &self,
         subject: &Subject,
@@ -234,10 +234,10 @@ impl AuthorizationServer {
             ended: None,
         };
         let records = self.records();
-        let gone = self.gone_grants(&self.person(subject).await?).await?;
+        let ended = self.ended_grants(&self.person(subject).await?).await?;
         let add = |person: Option<Person>| {
             let mut person = person.unwrap_or_default();
-            if person.has_most_grants(&gone) {
+            if person.has_most_grants(&ended) {
                 return (Next::Keep, false);
             }
             person.grants.push(grant.id.clone());
@@ -246,7 +246,13 @@ impl AuthorizationServer {
         if !records.change(PERSON, subject.as_str(), add).await? {
             return Err(CreateGrantError::TooMany);
         }
-        records.write(GRANT, grant.id.as_str(), None, &grant, None).await?;
+        if let Err(error) = records.write(GRANT, grant.id.as_str(), None, &grant, None).await {
+            // If it was written all the same, it ends as one that nobody uses.
+            if let Err(error) = self.forget_grant(&grant).await {
+                tracing::warn!(%error, "a grant that was not stored keeps its place");
+            }
+            return Err(error.into());
+        }
         Ok(grant)
     }
 

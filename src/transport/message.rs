@@ -25,7 +25,7 @@ const LONG_NAME: Refusal =
     (StatusCode::BAD_REQUEST, "The id and the progress token of a request may have at most 256 bytes each.");
 const LARGE_INITIALIZE: Refusal = (
     StatusCode::PAYLOAD_TOO_LARGE,
-    "The `initialize` request is too large or has too many values: it may have 64 KiB. Leave out what is not needed.",
+    "The `initialize` request is too large or has too many values: it may have 64 KiB, and a few thousand values. Leave out what is not needed.",
 );
 
 /// A message, as far as it was read.

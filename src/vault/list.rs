@@ -8,15 +8,17 @@ use super::{Error, Record, RecordId, RecordKind, Vault};
 
 impl Vault {
     /// Returns the records of a kind that have not expired, with their ids. Reads the whole table, so it is for rare
-    /// work. A record that cannot be opened is left out, with a warning, so that it does not hide the others.
+    /// work. A damaged record is left out, with a warning, so that it does not hide the others.
     pub async fn list(&self, kind: &RecordKind) -> Result<Vec<(RecordId, Record)>, Error> {
-        self.select(kind, |id, record| Some((id, record))).await
+        self.select(kind, false, |id, record| Some((id, record))).await
     }
 
-    /// Returns what `choose` makes of the records that [`list`](Self::list) returns, and keeps nothing else of them.
+    /// Returns what `choose` makes of the records of a kind, and keeps nothing else of them. With `leave_out` also those
+    /// that no known key opens are left out.
     pub async fn select<T>(
         &self,
         kind: &RecordKind,
+        leave_out: bool,
         mut choose: impl FnMut(RecordId, Record) -> Option<T>,
     ) -> Result<Vec<T>, Error> {
         let (mut chosen, mut rows) = (Vec::new(), pin!(self.database.rows(Some(kind.as_str()))));
@@ -28,7 +30,7 @@ impl Vault {
                 Ok(_) | Err(Error::Tampered) => {
                     tracing::warn!(kind = kind.as_str(), "a damaged record is left out");
                 }
-                Err(error @ (Error::Unnamed | Error::UnknownKey)) => {
+                Err(error @ (Error::Unnamed | Error::UnknownKey)) if leave_out => {
                     tracing::warn!(kind = kind.as_str(), %error, "a record that cannot be opened is left out");
                 }
                 Err(error) => return Err(error),
@@ -70,7 +72,8 @@ mod tests {
         for (owner, error) in [("first format", Error::Tampered), ("unknown key", Error::UnknownKey)] {
             assert_eq!(vault.read(&id(owner)).await.unwrap_err(), error);
         }
-        let listed = vault.list(&RecordKind::ACCOUNT).await.unwrap();
-        assert_eq!(listed.into_iter().map(|(id, _)| id).collect::<Vec<_>>(), [id("good")]);
+        assert!(vault.list(&RecordKind::ACCOUNT).await.is_err());
+        let listed = vault.select(&RecordKind::ACCOUNT, true, |id, _| Some(id)).await.unwrap();
+        assert_eq!(listed, [id("good")]);
     }
 }

@@ -205,6 +205,17 @@ async fn signing_out_names_the_keys_that_it_forgets() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn signing_out_names_a_key_that_may_yet_be_found() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    place.sign_in().await;
+    killed_at(&sandbox, &place, &["keys", "create", "killed"], CREATE, Fault::ProcessThenHang).await;
+    sandbox.faults().always(LIST, Fault::Status(503));
+    let (code, _, told) = place.run(&["logout", "--forget-keys"]).await;
+    assert!(code == Some(0) && told.contains("`killed` may exist at BondMCP"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_create_is_finished_all_the_same() {
     let sandbox = sandbox(like_the_seed()).await;
     let place = Place::new(&sandbox);

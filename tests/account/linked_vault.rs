@@ -12,7 +12,7 @@ use bondmcp_server::{account::Error, sandbox::RunningSandbox};
 
 /// A signed-in place whose vault was moved to a volume, with a link to it.
 struct Linked {
-    _sandbox: RunningSandbox,
+    sandbox: RunningSandbox,
     place: Place,
     link: PathBuf,
     volume: PathBuf,
@@ -36,7 +36,7 @@ impl Linked {
         fs::set_permissions(&volume, Permissions::from_mode(0o700)).unwrap();
         fs::rename(root.join(link), root.join(target)).unwrap();
         symlink(root.join(target), root.join(link)).unwrap();
-        Self { _sandbox: sandbox, link: root.join(link), volume, place }
+        Self { sandbox, link: root.join(link), volume, place }
     }
 }
 
@@ -49,8 +49,11 @@ async fn a_sign_out_is_noticed_where_the_vault_or_its_directory_is_a_link() {
             account.list_models(true).await.unwrap();
         }
         two.local().sign_out(false).await.unwrap();
+        let asked = linked.sandbox.count("GET /health-ai/models");
         account.refresh_if_changed(Instant::now(), SAFETY_NET).await.unwrap();
         assert!(matches!(account.list_models(true).await, Err(Error::SignInRequired { .. })));
+        // Not by an answer to the old token.
+        assert_eq!(linked.sandbox.count("GET /health-ai/models"), asked);
         one.close().await;
         two.close().await;
         assert!(linked.link.is_symlink());
@@ -79,7 +82,7 @@ async fn a_broken_link_is_refused_and_nothing_takes_its_place() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lock_and_the_permissions_are_those_of_the_directory_that_a_link_leads_to() {
-    let Linked { place, volume, _sandbox, .. } = Linked::file().await;
+    let Linked { place, volume, sandbox: _sandbox, .. } = Linked::file().await;
     assert_eq!(place.run(&["keys", "list"]).await.0, Some(0));
     assert!(volume.join("moved.lock").exists());
     fs::set_permissions(&volume, Permissions::from_mode(0o750)).unwrap();

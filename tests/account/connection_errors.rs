@@ -75,7 +75,7 @@ async fn tls_server(directory: &Path, expired: bool) -> (SocketAddr, std::path::
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_connection_and_an_unknown_name_are_reported_with_the_host() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (free, _held) = crate::common::refusing_port();
     let refused = told(&place_at(&format!("http://{free}/mcp")), None).await;
     assert!(refused.contains(&format!("Cannot connect to {free}: connection refused.")), "{refused}");
     let unknown = told(&place_at("https://bondmcp.invalid/mcp"), None).await;
@@ -205,7 +205,7 @@ async fn told_behind(proxy: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_that_fails_is_named_and_its_password_is_not() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (free, _held) = crate::common::refusing_port();
     let message = told_behind(&format!("http://ada:canary-password@{free}")).await;
     let expected = format!(
         "Cannot connect to the proxy {free}, through which requests to bondmcp.invalid go: connection refused."
@@ -223,7 +223,7 @@ async fn a_proxy_that_fails_is_named_and_its_password_is_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_debug_log_has_the_causes_of_a_failed_connection() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (free, _held) = crate::common::refusing_port();
     let place = place_at(&format!("http://{free}"));
     let mut command = place.command(&["--log", "debug", "login", "--email", EMAIL, "--password-stdin"]);
     let (_, _, log) = crate::common::run(&mut command, crate::common::secrets::text(&place.password)).await;
@@ -241,7 +241,7 @@ async fn the_debug_log_has_the_causes_of_a_failed_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_that_are_paused_name_the_host_and_the_cause_too() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (free, _held) = crate::common::refusing_port();
     let place = place_at(&format!("http://{free}"));
     let server = Server::spawn(place.command(&["stdio"]).env("BONDMCP_API_KEY", "key-of-a-test")).await;
     let paused = loop {

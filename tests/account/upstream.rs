@@ -299,7 +299,7 @@ async fn a_billed_request_that_was_certainly_not_processed_is_repeated() {
 
 #[tokio::test]
 async fn a_billed_request_is_repeated_when_the_connection_is_refused() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (free, _held) = crate::common::refusing_port();
     let base_url = format!("http://{free}/mcp").parse().unwrap();
     let timing = Timing { first_wait: Duration::from_millis(1), ..Timing::default() };
     let client = Client::new(base_url, Redactor::default(), Clock::system(), timing);

@@ -46,6 +46,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadBuf},
+    net::TcpSocket,
     process::{Child, Command},
 };
 use tokio_util::sync::CancellationToken;
@@ -57,6 +58,13 @@ pub const SAFETY_NET: Duration = Duration::from_mins(1);
 
 pub async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(SAFETY_NET, future).await.expect("ends before the safety net")
+}
+
+/// Returns an address that refuses connections for as long as the socket is kept: no other test can listen there.
+pub fn refusing_port() -> (SocketAddr, TcpSocket) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    (socket.local_addr().unwrap(), socket)
 }
 
 pub async fn sandbox(config: SandboxConfig) -> RunningSandbox {

@@ -67,7 +67,7 @@ async fn a_name_that_is_not_found() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_is_refused() {
     let (sandbox, mut installation) = Installation::signed_out().await;
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (free, _held) = crate::common::refusing_port();
     installation.place.base_url = format!("http://{free}/mcp");
     let check = installation.examine().await.failed("TCP", &format!("{free}: connection refused"));
     assert!(check.advice.contains("port in the base URL"), "{check:?}");
@@ -206,7 +206,7 @@ async fn a_proxy_that_is_down_refuses_or_wants_a_password() {
     let (_sandbox, mut installation, front) = behind_tls().await;
     let certificate = front.present(false);
     trust(&mut installation, &certificate);
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (free, _held) = crate::common::refusing_port();
     installation.set("HTTPS_PROXY", &format!("http://{free}"));
     let down =
         installation.examine().await.failed("TCP", "(the proxy from the environment): connection refused");

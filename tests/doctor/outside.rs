@@ -407,7 +407,7 @@ async fn a_proxy_without_its_server() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_listens() {
     let edge = Edge::start().await;
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (free, _held) = crate::common::refusing_port();
     let report = edge.examine_at(&format!("http://{free}"), &[]).await;
     let check = report.failed("TCP", "connection refused");
     assert!(check.advice.contains("TLS proxy"), "{check:?}");

@@ -353,7 +353,7 @@ async fn a_page_on_another_computer_is_put_into_words() {
     let world = World::over(None).await;
     let (here, elsewhere) = (world.replica(), world.replica());
     let (ada, there) = (here.accounts.local(), elsewhere.accounts.local());
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (closed, _held) = crate::common::refusing_port();
     let told = fast(async {
         assert!(there.acquire_announcement_lease("elsewhere").await.unwrap());
         let announcement = json!({

@@ -240,7 +240,7 @@ mod tests {
         send(&mut waiting, REQUEST).await;
         release.notify_one();
         let served = tokio::time::timeout(Duration::from_secs(30), arrived.notified()).await;
-        assert!(served.is_ok(), "nobody makes room");
+        assert!(served.is_ok(), "no place is freed");
         assert!(rest(&mut clients[0]).await.ends_with("hello"));
         release.notify_waiters();
         assert!(rest(&mut waiting).await.ends_with("hello"));
@@ -282,7 +282,7 @@ mod tests {
             for _ in 0..1000 {
                 tokio::time::advance(STALL_TIMEOUT).await;
             }
-            panic!("nobody makes room");
+            panic!("no place is freed");
         };
         tokio::select! {
             answer = rest(&mut waiting) => assert!(answer.ends_with("hello")),

@@ -9,7 +9,10 @@ use crate::common::{
     raw::{Raw, call, modern_as},
     request, sandbox, secrets,
 };
-use bondmcp_server::{sandbox::Fault, secret::SecretString};
+use bondmcp_server::{
+    sandbox::{Fault, Plan, RunningSandbox},
+    secret::SecretString,
+};
 use serde_json::{Value, json};
 
 const FORMS: fn() -> Value = || json!({"elicitation": {"form": {}, "url": {}}});
@@ -132,19 +135,26 @@ async fn no_answer_holds_what_the_upstream_quotes() {
     secrets::assert_absent(&planted, &server.end().await, "what the host saw");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_error_is_the_same_whether_a_guess_is_right_or_wrong() {
+/// The first one is right.
+const GUESSES: [&str; 2] = ["canary_password1", "canary_password2"];
+
+/// A server that is signed in with a password that is also valid as the name of an argument, an action, an id and the like.
+async fn with_guessable_password() -> (RunningSandbox, Place, Server) {
     let sandbox = sandbox(like_the_seed()).await;
     let mut place = Place::new(&sandbox);
-    // A password that is also valid as the name of an argument, an action, an id and an e-mail address.
-    place.password = "canary_password1".into();
+    place.password = GUESSES[0].into();
     let other = "ada.lovelace@canary.example";
-    sandbox.add_account(other, &place.password, bondmcp_server::sandbox::Plan::Unlimited, true);
+    sandbox.add_account(other, &place.password, Plan::Unlimited, true);
     let mut command = place.command(&["stdio"]);
     command.env("BONDMCP_EMAIL", other).env("BONDMCP_PASSWORD", secrets::text(&place.password));
     let server = Server::spawn(&mut command).await;
     server.ok("list_models", json!({})).await;
-    let guesses = ["canary_password1", "canary_password2"];
+    (sandbox, place, server)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_is_the_same_whether_a_guess_is_right_or_wrong() {
+    let (_sandbox, _place, server) = with_guessable_password().await;
     let probes: [Probe; 9] = [
         |guess| ("login", json!({ guess: 1 })),
         |guess| ("login", json!({ "email": guess })),
@@ -158,7 +168,7 @@ async fn an_error_is_the_same_whether_a_guess_is_right_or_wrong() {
     ];
     for probe in probes {
         let mut told = Vec::new();
-        for guess in guesses {
+        for guess in GUESSES {
             let (tool, arguments) = probe(guess);
             let result = server.call(tool, arguments).await.unwrap();
             assert_eq!(result.is_error, Some(true), "{guess}: {result:?}");
@@ -167,7 +177,7 @@ async fn an_error_is_the_same_whether_a_guess_is_right_or_wrong() {
         assert_eq!(told[0], told[1]);
         assert!(!told[0].contains("canary") && !told[0].contains("redacted"), "{}", told[0]);
     }
-    for guess in guesses {
+    for guess in GUESSES {
         let error =
             server.client.call_tool(rmcp::model::CallToolRequestParams::new(guess)).await.unwrap_err();
         assert!(!error.to_string().contains("canary") && !error.to_string().contains("redacted"), "{error}");
@@ -177,15 +187,7 @@ async fn an_error_is_the_same_whether_a_guess_is_right_or_wrong() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_upstream_quotes_in_an_error_does_not_tell_whether_a_guess_is_right() {
-    let sandbox = sandbox(like_the_seed()).await;
-    let mut place = Place::new(&sandbox);
-    place.password = "canary_password1".into();
-    let other = "ada.lovelace@canary.example";
-    sandbox.add_account(other, &place.password, bondmcp_server::sandbox::Plan::Unlimited, true);
-    let mut command = place.command(&["stdio"]);
-    command.env("BONDMCP_EMAIL", other).env("BONDMCP_PASSWORD", secrets::text(&place.password));
-    let server = Server::spawn(&mut command).await;
-    server.ok("list_models", json!({})).await;
+    let (sandbox, _place, server) = with_guessable_password().await;
     let probes: [(&str, Probe); 2] = [
         ("POST /health-ai/analyze", |guess| {
             ("health_analyze", json!({"prompt": guess, "analysis_type": "general"}))
@@ -196,7 +198,7 @@ async fn what_the_upstream_quotes_in_an_error_does_not_tell_whether_a_guess_is_r
     ];
     for (endpoint, probe) in probes {
         let mut told = Vec::new();
-        for guess in ["canary_password1", "canary_password2"] {
+        for guess in GUESSES {
             let (tool, arguments) = probe(guess);
             sandbox.faults().next(endpoint, Fault::Echo);
             let result = server.call(tool, arguments).await.unwrap();
@@ -223,7 +225,7 @@ async fn after_a_sign_in_the_next_answer_names_the_account() {
 
     // Another account signs in at the terminal.
     let other = "eve@example.com";
-    sandbox.add_account(other, &place.password, bondmcp_server::sandbox::Plan::Unlimited, true);
+    sandbox.add_account(other, &place.password, Plan::Unlimited, true);
     let mut command = place.command(&["login", "--email", other, "--password-stdin"]);
     let (code, _, told) = crate::common::run(&mut command, secrets::text(&place.password)).await;
     assert_eq!(code, Some(0), "{told}");

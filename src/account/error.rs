@@ -176,7 +176,9 @@ impl SignInReason {
             Self::EnvironmentRejected => format!(
                 "Correct the two variables in the server's configuration and restart it, or unset them and run `{command}` in a terminal."
             ),
-            _ => format!("The person runs `{command}` in a terminal, outside the chat; then call again."),
+            _ => {
+                format!("Ask the person to run `{command}` in a terminal, outside the chat; then call again.")
+            }
         }
     }
 }
@@ -253,7 +255,7 @@ impl From<&Error> for UserFacingError {
                     }
                 };
                 let at = resets_at.format("%Y-%m-%d %H:%M UTC");
-                report(Kind::SpendLimit, format!("Tell the person. {changed_by}; it starts anew at {at}."))
+                report(Kind::SpendLimit, format!("Tell the person. {changed_by}; it resets at {at}."))
             }
             Error::GrantKey { page } => report(
                 Kind::Forbidden,

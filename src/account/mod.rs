@@ -125,8 +125,8 @@ struct Inner {
 /// noticed by the next one.
 const CONFIRMATION_LIFETIME: Duration = Duration::from_millis(1);
 
-/// How long it is tried to store what exists nowhere else. PostgreSQL restarts in less, and another process's write to
-/// SQLite ends before.
+/// How long storing what exists nowhere else is retried. PostgreSQL restarts in less, and another process's write to
+/// SQLite ends sooner.
 const STORE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Wait after the first failure to store it, and the longest one.

@@ -39,7 +39,7 @@ pub struct DailySpending {
     pub limit_usd: f64,
     /// Not spent, nor reserved for calls in progress.
     pub left_usd: f64,
-    /// When the limit starts anew.
+    /// When the limit resets.
     pub resets_at: Timestamp,
 }
 

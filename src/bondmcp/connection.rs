@@ -55,7 +55,7 @@ pub enum ConnectFailure {
 pub enum BreakCause {
     #[error("closed before the answer was complete")]
     Closed,
-    #[error("what answers there does not speak HTTP")]
+    #[error("the server there does not speak HTTP")]
     NotHttp,
     #[error("the answer could not be read")]
     Other,
@@ -255,10 +255,10 @@ impl ConnectFailure {
             }
             Self::ProxyLogin => "Put the user name and the password of the proxy into HTTPS_PROXY.",
             Self::ProxyRefused => {
-                "Ask who runs the proxy to allow that host, or name the host in NO_PROXY if it can be reached without."
+                "Ask whoever runs the proxy to allow that host, or name the host in NO_PROXY if it can be reached directly."
             }
             Self::Tls => {
-                "Check the host and the port in the base URL: what answers there does not speak TLS as BondMCP does."
+                "Check the host and the port in the base URL: the server there does not speak TLS as BondMCP does."
             }
         }
     }

@@ -57,10 +57,10 @@ pub enum Error {
     #[error("{host} answered with a redirect (HTTP {status}), which is not followed")]
     Redirected { host: String, status: u16 },
     /// The response is larger than the client accepts.
-    #[error("the answer of {host} is larger than {} MiB", limit >> 20)]
+    #[error("the response from {host} is larger than {} MiB", limit >> 20)]
     Oversize { host: String, limit: usize },
     /// A successful response is not JSON, or not in the expected format.
-    #[error("the answer of {host} is not in BondMCP's format")]
+    #[error("the response from {host} is not in BondMCP's format")]
     Unreadable { host: String },
     /// The account's requests in this minute are used up; nothing was sent.
     #[error("the plan's rate limit is reached")]
@@ -354,11 +354,11 @@ impl From<&Error> for UserFacingError {
             }
             Error::Broken { .. } => report(
                 Kind::UpstreamUnavailable,
-                "Try again in a moment; if it stays so, check the network and the base URL.",
+                "Try again in a moment; if it keeps failing, check the network and the base URL.",
             ),
             Error::Timeout { .. } => report(
                 Kind::Timeout,
-                "Try again in a moment; a change may have been made all the same, so look before repeating it.",
+                "Try again in a moment; a change may have been made anyway, so check before repeating it.",
             ),
             Error::Redirected { .. } => report(
                 Kind::UpstreamUnavailable,
@@ -427,7 +427,7 @@ impl From<&Refusal> for UserFacingError {
             _ if refusal.is_in_format() => (format!("BondMCP server error (HTTP {status})"), TRY_AGAIN_LATER),
             _ => {
                 let next = if *status >= 500 {
-                    "Try again later; if it stays so, check the base URL."
+                    "Try again later; if it keeps failing, check the base URL."
                 } else {
                     CHECK_BASE_URL
                 };

@@ -30,7 +30,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 50)]
     lines: usize,
     /// Only these tools; `keys` stands for the keys commands of this program, `authorize` for sign-ins and consents on a
-    /// hosted server, `grant` for how what was allowed there ended
+    /// hosted server, `grant` for the end of grants
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     tool: Vec<String>,
     /// Only these outcomes: ok, cancelled, a kind of error such as rate_limited; or failed for all but ok

@@ -48,7 +48,7 @@ pub(super) enum Command {
 pub(super) struct Add {
     /// The name that people see when they are asked for their consent
     name: String,
-    /// Where people are sent back to, exactly; the port of a loopback address does not count; repeatable
+    /// Redirect URI, which must match exactly, except for the port of a loopback address; repeatable
     #[arg(long = "redirect-uri", value_name = "URI", required = true)]
     redirect_uris: Vec<String>,
     /// Give the client a secret, which is shown once and on a terminal only

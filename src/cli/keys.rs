@@ -111,7 +111,7 @@ pub(super) enum Command {
     },
     /// Write a key as BONDMCP_API_KEY into a file for programs that read one, such as .env
     ///
-    /// It becomes the first line, followed by BONDMCP_BASE_URL if the file names one or the API is not the default. Other lines stay, and only you can read the file. One that mentions either variable in another way, or that git would add to a commit, is refused.
+    /// The key becomes the first line, followed by BONDMCP_BASE_URL if the file sets one or the API is not the default. Other lines stay, and only you can read the file. A file that mentions either variable in any other way, or that git would add to a commit, is refused.
     #[command(after_help = examples::WRITE)]
     Write {
         /// Id of the key, or its name if that is unique

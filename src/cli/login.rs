@@ -27,7 +27,7 @@ pub(super) const EXAMPLES: &str = "Examples:
 pub(super) struct Args {
     #[command(flatten)]
     credentials: Credentials,
-    /// Sign in on a local page in your browser instead, which is opened
+    /// Sign in on a local page instead, which opens in your browser
     #[arg(long, conflicts_with_all = ["password_stdin", "no_remember"])]
     web: bool,
 }
@@ -135,7 +135,7 @@ async fn on_a_page(account: &Account, app: &App, email: Option<&str>) -> Result<
     match state {
         State::SignedIn { .. } => Ok(account.status().await?),
         State::Ended(End::TooManyAttempts) => {
-            Err(Error::Failed(anyhow!("Too many wrong passwords. Run the command again for a new page.")))
+            Err(Error::Failed(anyhow!("Too many failed attempts. Run the command again for a new page.")))
         }
         _ => Err(Error::Failed(anyhow!(
             "The sign-in page expired or was closed. Run the command again for a new one."

@@ -77,7 +77,7 @@ BONDMCP_HTTP_TOKEN, BONDMCP_PUBLIC_URL. Flags override them. Exit codes: 0 succe
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Global options")]
 struct Global {
-    /// The local account, for people with several [default: default]
+    /// Name of the local account, if you have several [default: default]
     #[arg(long, global = true, value_name = "NAME")]
     profile: Option<String>,
     /// The BondMCP API; https, or http on loopback
@@ -163,10 +163,10 @@ enum Command {
     /// Manage the OAuth clients of a hosted server
     #[command(subcommand, after_help = clients::EXAMPLES)]
     Clients(clients::Command),
-    /// List and revoke what people have allowed the apps that they connected to a hosted server
+    /// List and revoke the access that people have given to apps on a hosted server
     #[command(subcommand, after_help = grants::EXAMPLES)]
     Grants(grants::Command),
-    /// Find out how far somebody came who connects an app to a hosted server
+    /// Trace an attempt to connect an app to a hosted server
     #[command(subcommand, after_help = auth::EXAMPLES)]
     Auth(auth::Command),
     /// Serve an embedded BondMCP API on loopback, for trying things out

@@ -38,7 +38,7 @@ pub(super) struct ServingArgs {
     /// Refuse billed calls beyond this many US dollars, counted from the server's start
     #[arg(long, value_name = "USD", value_parser = usd)]
     max_spend: Option<Usd>,
-    /// Refuse billed calls beyond this many US dollars a day (UTC), counted for each account over all its servers; with
+    /// Refuse billed calls beyond this many US dollars a day (UTC), counted for each account across all its servers; with
     /// --public-url, for each connected app
     #[arg(long, value_name = "USD", value_parser = usd)]
     daily_spend: Option<Usd>,

@@ -41,9 +41,9 @@ const MAX_OUTPUT_BYTES: u64 = 4 << 20;
 /// The reason why an entry does not work.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
-    #[error("its program {0} is not there")]
+    #[error("its program {0} does not exist")]
     Missing(String),
-    #[error("its program is not there: hosts take the whole command for the name of a file")]
+    #[error("its program does not exist: hosts read the whole command as one file name")]
     NoFile,
     #[error("another user of this computer can replace its program, at {}", .0.display())]
     Replaceable(PathBuf),

@@ -208,7 +208,7 @@ impl Install {
 
     fn fix(self) -> Fix {
         if self.replaces {
-            Fix::advice("To write the entry anew:").or_run(self.command)
+            Fix::advice("To rewrite the entry:").or_run(self.command)
         } else {
             Fix::advice(
                 "Correct or remove that entry in the file, or run doctor with the --profile that it is for.",

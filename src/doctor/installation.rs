@@ -20,7 +20,7 @@ pub(super) fn binary(presentation: &Presentation) -> Check {
     let Ok(this) = std::env::current_exe() else {
         return Check::warn(
             "binary",
-            "the operating system does not tell where it is",
+            "the operating system does not report its path",
             Fix::advice("Give hosts its full path."),
         );
     };

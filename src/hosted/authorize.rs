@@ -116,7 +116,7 @@ impl Hosted {
             }
             Failure::Vault(_) => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "This doesn't work just now",
+                "This isn't available right now",
                 "The server cannot reach its database. Wait a moment, then reload the page.",
             ),
         };
@@ -303,7 +303,7 @@ async fn done(Shared(hosted): Shared<Hosted>, Path(id): Path<String>, headers: H
             }
             State::TooManyApps => {
                 let text = format!(
-                    "You have connected {MOST_GRANTS} apps, and no more are possible. Disconnect one that you no longer \
+                    "You have connected {MOST_GRANTS} apps, which is the maximum. Disconnect one that you no longer \
                      use, then try again here."
                 );
                 let connections = Some(connections::PATH);

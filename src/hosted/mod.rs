@@ -64,7 +64,7 @@ struct Inner {
     browsers: Browsers,
     attempts: Attempts,
     traces: Traces,
-    /// Held while the keys of a person that wait for that are revoked.
+    /// Locks, one per person, held while that person's pending revocations are carried out.
     settling: PerOwner<tokio::sync::Mutex<()>>,
 }
 

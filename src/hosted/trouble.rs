@@ -17,7 +17,7 @@ pub(super) fn message(report: &UserFacingError) -> Option<String> {
     };
     is_trouble.then(|| {
         format!(
-            "BondMCP cannot be reached just now. Try again {wait}. If it goes on, tell whoever runs this server."
+            "BondMCP cannot be reached right now. Try again {wait}. If this continues, tell whoever runs this server."
         )
     })
 }

@@ -142,7 +142,7 @@ fn sends_token_variable(parts: &[(&str, Part)], value: &Value) -> bool {
         _ => false,
     };
     parts.iter().any(|(key, part)| {
-        // The names of headers are in any case.
+        // Header names are case-insensitive.
         let mut values = value.entries().iter().filter(|(name, _)| name.eq_ignore_ascii_case(key));
         values.any(|(_, value)| is_sent(part, value))
     })

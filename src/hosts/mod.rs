@@ -74,7 +74,7 @@ pub enum Error {
     ChangedMeanwhile { path: PathBuf },
     #[error("{path} is not a file. It was left as it is.", path = .path.display())]
     NoFile { path: PathBuf },
-    #[error("{path} is longer than any host's file. It was left as it is.", path = .path.display())]
+    #[error("{path} is too large for a host's configuration file. It was left unchanged.", path = .path.display())]
     TooLong { path: PathBuf },
     #[error("{path}: {reason}.", path = .path.display(), reason = crate::error::reason(*.reason))]
     File { path: PathBuf, reason: io::ErrorKind },

@@ -331,7 +331,7 @@ fn too_late(billed: bool) -> ToolError {
     if billed {
         ToolError::new(Kind::Timeout, message, POSSIBLY_BILLED).possibly_billed()
     } else {
-        ToolError::new(Kind::Timeout, message, "Look whether it had an effect before you repeat it.")
+        ToolError::new(Kind::Timeout, message, "Check whether it had an effect before you repeat it.")
     }
 }
 

@@ -187,7 +187,7 @@ impl Call<'_> {
             State::Verifying { .. } => UserFacingError::new(
                 Kind::EmailNotVerified,
                 "The account is created, but its e-mail address is not verified yet.",
-                "The person opens the link in the e-mail from BondMCP; then call again.",
+                "Ask the person to open the link in the e-mail from BondMCP; then call again.",
             ),
             _ => UserFacingError::new(
                 Kind::SignInRequired,
@@ -316,7 +316,7 @@ pub(super) fn link_in_words(pending: &Pending, command: &str, is_one_shot: bool)
         )
     } else if is_one_shot {
         format!(
-            "The person runs `{command}` in a terminal, outside the chat; then call again. As long as this host runs, a link works too, for {valid}, in a browser on this computer: {url} (it shows the code {code})."
+            "Ask the person to run `{command}` in a terminal, outside the chat; then call again. As long as this host runs, a link works too, for {valid}, in a browser on this computer: {url} (it shows the code {code})."
         )
     } else {
         format!(
@@ -333,7 +333,7 @@ fn ended(end: End) -> Answer {
             "Ask the person, then call again for a new link.",
         ),
         End::TooManyAttempts => (
-            "The sign-in ended after too many wrong passwords.",
+            "The sign-in ended after too many failed attempts.",
             "Ask the person, then call again for a new link.",
         ),
     };

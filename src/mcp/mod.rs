@@ -66,7 +66,7 @@ const INSTRUCTIONS: [(&str, Option<Toolset>, GivenBy); 7] = [
         GivenBy::All,
     ),
     (
-        "If a call says `sign_in_required`, tell the person what to do: it is in `next` or `solution`, with a link or a command that they need exactly as it is. Signing in happens outside the chat. Afterwards, simply call again.",
+        "If a call says `sign_in_required`, tell the person what to do: `next` or `solution` says so. Pass on its link or command exactly as it is. Signing in happens outside the chat. Afterwards, simply call again.",
         None,
         GivenBy::All,
     ),

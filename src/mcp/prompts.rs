@@ -55,7 +55,7 @@ Review the medications below with the `medication_check` tool of BondMCP.
 billed, so do not repeat it to be sure. If something that matters is missing, ask me first.
 2. Tell me the interactions and contraindications it reports, the most severe first, and what it recommends. Say which \
 of it comes from the tool and which from you.
-3. It is not a diagnosis and no reason to stop or change a medication alone: say that I should talk to a doctor or \
+3. It is not a diagnosis, and no reason by itself to stop or change a medication: say that I should talk to a doctor or \
 pharmacist.",
     },
     Template {

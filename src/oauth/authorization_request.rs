@@ -151,7 +151,7 @@ impl AuthorizationServer {
 /// Longest query. A client id and a redirect URI can have 2 KiB each.
 const MAX_QUERY_BYTES: usize = 8 << 10;
 
-const REDIRECT_URI: &str = "The app asks for an answer at an address that is not one of its own. Remove it from its settings and add it again.";
+const REDIRECT_URI: &str = "The app wants you sent back to an address that it has not registered. Remove this server from the app's settings and add it again.";
 
 /// An error that is told to the client, with our description.
 type Refusal = (AuthorizationErrorCode, &'static str);

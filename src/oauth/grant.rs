@@ -17,7 +17,7 @@ use crate::{
 const GRANT: RecordKind = RecordKind::new("grant");
 const PERSON: RecordKind = RecordKind::new("person");
 
-/// Most grants of a person that have not ended, so that pages can read all.
+/// Largest number of active grants of a person, so that pages can read all of them.
 pub const MOST_GRANTS: usize = 100;
 
 /// How long the record of a person without grants is kept. Were it deleted, its versions would begin anew, and a late change

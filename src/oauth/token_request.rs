@@ -64,7 +64,7 @@ impl AuthorizationServer {
         accepted: impl Fn(Grant) -> Accepted,
     ) -> Result<TokenResponse, OAuthError> {
         let form = Form::parse(form)?;
-        // To authenticate a client may store a record. A refresh is counted only once its client is known.
+        // Authenticating a client may store a record. A refresh is counted only once its client is known.
         if let Some(token) = self.refresh_token(&form) {
             self.inner.refresh_limit.check(&token.grant, self.inner.clock.now())?;
         }

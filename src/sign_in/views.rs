@@ -285,7 +285,7 @@ fn end(session: &PageSession, view: &View, state: &State) -> Response {
             };
             ("You are signed in", next, Some(email.as_deref().unwrap_or("the owner of the API key")))
         }
-        State::Ended(End::TooManyAttempts) => ("Too many wrong passwords", frame.for_a_new_link(), None),
+        State::Ended(End::TooManyAttempts) => ("Too many failed attempts", frame.for_a_new_link(), None),
         _ => ("This sign-in link has expired", frame.for_a_new_link(), None),
     };
     let status = if who.is_some() { StatusCode::OK } else { StatusCode::GONE };

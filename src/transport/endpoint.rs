@@ -47,7 +47,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
 /// What a request is told whose access token is missing or no longer good.
 const CONNECT: &str = "Connect this server in the host: it opens a page on which you sign in and agree.";
 
-/// What a request in a session is told whose id another one has.
+/// The answer to a request in a session whose id belongs to another unanswered request.
 const SAME_ID: Refusal = (
     StatusCode::BAD_REQUEST,
     "A request with this id is not answered yet. Give each request of a session an id of its own.",

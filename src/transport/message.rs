@@ -20,7 +20,7 @@ const MAX_INITIALIZE_BYTES: usize = 64 << 10;
 const MAX_PARSED_INITIALIZE_BYTES: usize = 256 << 10;
 
 const NO_MESSAGE: Refusal =
-    (StatusCode::BAD_REQUEST, "The body is no message of MCP. Send one JSON-RPC message as a JSON object.");
+    (StatusCode::BAD_REQUEST, "The body is not an MCP message. Send one JSON-RPC message as a JSON object.");
 const LONG_NAME: Refusal =
     (StatusCode::BAD_REQUEST, "The id and the progress token of a request may have at most 256 bytes each.");
 const LARGE_INITIALIZE: Refusal = (

@@ -39,8 +39,8 @@ pub(super) fn invalid_message((status, reason): Refusal) -> Response {
     (status, Json(error)).into_response()
 }
 
-/// Says rmcp's refusals in words of its own: rmcp quotes headers and names from the body. An answer that is none is left as
-/// it is.
+/// Replaces the text of rmcp's refusals with fixed text: rmcp quotes headers and names from the body. Other answers are
+/// left unchanged.
 pub(super) async fn in_fixed_words(response: Response) -> Response {
     if !(response.status().is_client_error() || response.status().is_server_error()) {
         return response;
@@ -70,10 +70,10 @@ fn with_body(mut head: Parts, body: &Value) -> Response {
 fn state(error: &mut ErrorData) {
     match error.code {
         ErrorCode::HEADER_MISMATCH => {
-            error.message = "The headers MCP-Protocol-Version, Mcp-Method, Mcp-Name and Mcp-Param-* must be sent where MCP demands them, and say the same as the body.".into();
+            error.message = "The headers MCP-Protocol-Version, Mcp-Method, Mcp-Name and Mcp-Param-* must be sent where MCP requires them, and must match the body.".into();
         }
         ErrorCode::INVALID_REQUEST => {
-            error.message = "The header MCP-Protocol-Version of `initialize` must be `params.protocolVersion`, and an answer must be sent in the session of its question.".into();
+            error.message = "The header MCP-Protocol-Version of `initialize` must equal `params.protocolVersion`, and a response must be sent in the session of its request.".into();
         }
         // MCP demands the version that was asked for.
         ErrorCode::UNSUPPORTED_PROTOCOL_VERSION => {
@@ -109,7 +109,9 @@ fn reason(status: StatusCode, text: &str) -> &'static str {
             "the header Host names none of this server's hosts; the operator allows one with `--allow-host`, or sets the public one with `--public-url`"
         }
         StatusCode::NOT_FOUND => NO_SUCH_SESSION,
-        StatusCode::METHOD_NOT_ALLOWED => "this address takes the methods that the header `Allow` names",
+        StatusCode::METHOD_NOT_ALLOWED => {
+            "this method is not allowed here; the header `Allow` names those that are"
+        }
         StatusCode::NOT_ACCEPTABLE => "the header Accept must name application/json and text/event-stream",
         StatusCode::UNSUPPORTED_MEDIA_TYPE => {
             "send one message of MCP, with the header Content-Type: application/json"
@@ -118,7 +120,7 @@ fn reason(status: StatusCode, text: &str) -> &'static str {
     }
 }
 
-/// Not 401, or the host would sign in again; and the same for a session of somebody else as for none.
+/// Answered with 404, not 401, or the host would sign in again; the same for somebody else's session as for none.
 pub(super) const NO_SUCH_SESSION: &str = "there is no such session; open one with `initialize`";
 
 #[cfg(test)]

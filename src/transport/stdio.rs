@@ -46,7 +46,7 @@ where
                 Err(io::Error::other("the host does not read what it asked for"))
             }
             // rmcp's own words would quote the message.
-            Err(_) => Err(io::Error::other("the host did not begin as MCP demands")),
+            Err(_) => Err(io::Error::other("the host did not begin with a valid MCP `initialize`")),
         }
     };
     let outcome = serving.await;

@@ -263,7 +263,7 @@ impl Database {
         }
     }
 
-    /// The same if there are remains that should not be there, of whichever process. What fails is tried again.
+    /// Removes what is left of deleted secrets in the vault's file, whichever process left it. Failures are retried.
     pub async fn purge_remains(&self) -> Result<(), Error> {
         let Store::Sqlite(store, _) = &self.store else { return Ok(()) };
         if store.remains().await?.is_some()

@@ -38,7 +38,7 @@ pub enum Error {
     #[error("{path} belongs to another user (uid {owner}, and this process runs as uid {user})")]
     Foreign { path: PathBuf, owner: u32, user: u32 },
     /// What it leads to may be on a volume that is not mounted, so nothing is made in its place.
-    #[error("{path} is a link, and what it leads to is not there")]
+    #[error("{path} is a symbolic link whose target does not exist")]
     BrokenLink { path: PathBuf },
     #[error("cannot use {path}: {}", crate::error::reason(*.reason))]
     Unusable { path: PathBuf, reason: io::ErrorKind },

@@ -119,7 +119,7 @@ async fn what_is_not_bondmcp_is_reported_with_the_host_and_its_status() {
     assert!(message.contains(&expected), "{message}");
     sandbox.faults().next(LOGIN, Fault::Html(200));
     let message = told(&place, None).await;
-    assert!(message.contains(&format!("The answer of {host} is not in BondMCP's format.")), "{message}");
+    assert!(message.contains(&format!("The response from {host} is not in BondMCP's format.")), "{message}");
     sandbox.faults().next(LOGIN, Fault::Html(404));
     let missing = format!("No BondMCP API at {} (HTTP 404). Check the base URL", place.base_url);
     assert!(told(&place, None).await.contains(&missing));
@@ -188,7 +188,7 @@ async fn a_connection_that_breaks_is_reported_with_the_host_and_the_reason() {
     }
     let other = answering("220 mail.example.com ESMTP ready\r\n").await;
     let message = told(&place_at(&format!("http://{other}")), None).await;
-    let expected = format!("The connection to {other} broke: what answers there does not speak HTTP.");
+    let expected = format!("The connection to {other} broke: the server there does not speak HTTP.");
     assert!(message.contains(&expected), "{message}");
 }
 

@@ -56,7 +56,7 @@ async fn an_entry_whose_program_is_gone() {
     installation.configure(&json!({"command": "/opt/bondmcp-0.0/bondmcp-server", "args": ["stdio"]}));
     let report = installation.examine().await;
     let check =
-        report.failed("host Claude Desktop", "its program /opt/bondmcp-0.0/bondmcp-server is not there");
+        report.failed("host Claude Desktop", "its program /opt/bondmcp-0.0/bondmcp-server does not exist");
     assert!(check.detail.contains("bondmcp in ~/.config/Claude/claude_desktop_config.json"), "{check:?}");
     installation.install(&check.run).await;
     installation.assert_fixed("host Claude Desktop").await;
@@ -114,7 +114,7 @@ async fn each_host_has_a_line_of_its_own() {
         .write(".cursor/mcp.json", &json!({"mcpServers": {"bondmcp": {"command": "/nowhere"}}}).to_string());
     let report = installation.examine().await;
     assert_eq!(report.check("host Claude Desktop").status, "ok");
-    let check = report.failed("host Cursor", "/nowhere is not there");
+    let check = report.failed("host Cursor", "/nowhere does not exist");
     assert!(check.run.contains("install cursor"), "{check:?}");
     installation.install(&check.run).await;
     installation.assert_fixed("host Cursor").await;
@@ -318,7 +318,7 @@ async fn a_command_that_is_no_file_is_not_shown() {
     {
         installation.configure(&json!({"command": command}));
         let report = installation.examine().await;
-        let check = report.failed("host Claude Desktop", "its program is not there");
+        let check = report.failed("host Claude Desktop", "its program does not exist");
         assert!(!report.0.to_string().contains("canary"), "{check:?}");
         let mut install = installation.command(&["install", "claude-desktop", "--print"]);
         let (_, out, _) = common::run(&mut install, "").await;

@@ -168,17 +168,17 @@ async fn a_proxy_that_takes_the_authorization_header_for_itself() {
 #[tokio::test(flavor = "multi_thread")]
 async fn cors_that_the_proxy_changes() {
     let edge = Edge::start().await;
-    edge.finds("CORS", "may not ask /token", "OPTIONS", |head, found| {
+    edge.finds("CORS", "web pages cannot call /token", "OPTIONS", |head, found| {
         if head.uri.path() == "/token" && head.method == Method::OPTIONS {
             found.status = 405;
         }
     })
     .await;
-    edge.finds("CORS", "may not ask /mcp", "add none", |_, found| {
+    edge.finds("CORS", "web pages cannot call /mcp", "add none", |_, found| {
         found.headers.append("access-control-allow-origin", HeaderValue::from_static("*"));
     })
     .await;
-    edge.finds("CORS", "may not ask /mcp", "add none", |_, found| {
+    edge.finds("CORS", "web pages cannot call /mcp", "add none", |_, found| {
         found.set("access-control-allow-credentials", "true");
     })
     .await;

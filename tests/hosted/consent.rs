@@ -310,7 +310,7 @@ async fn a_person_who_agrees_is_not_told_how_bondmcp_fails() {
     assert_eq!(answer.status(), StatusCode::BAD_GATEWAY);
     let answer = text(answer).await;
     assert!(
-        answer.contains("BondMCP cannot be reached just now.") && answer.contains("Try again"),
+        answer.contains("BondMCP cannot be reached right now.") && answer.contains("Try again"),
         "{answer}"
     );
     let told = answer.split(r#"role="alert""#).nth(1).unwrap().split("</p>").next().unwrap();

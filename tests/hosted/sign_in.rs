@@ -334,7 +334,7 @@ async fn only_the_operator_is_told_why_bondmcp_cannot_be_reached() {
         [browser.sign_in(&process, EMAIL, "a-password-1"), browser.create(&process, NEW[0].1, NEW[1].1)]
     {
         let page = within(within(form.send()).await.unwrap().text()).await.unwrap();
-        assert!(page.contains("BondMCP cannot be reached just now."), "{page}");
+        assert!(page.contains("BondMCP cannot be reached right now."), "{page}");
         assert!(page.contains("tell whoever runs this server"), "{page}");
         let told = page.split(r#"role="alert""#).nth(1).unwrap().split("</p>").next().unwrap();
         for word in ["127.0.0.1", "refused", "port", "URL", "--"] {

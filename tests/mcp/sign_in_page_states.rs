@@ -98,7 +98,7 @@ async fn an_error_is_at_its_field_and_counts_down_the_attempts() {
     // Every form shows the address that was typed last.
     assert!(shows(&browser, "/sign-in").await.contains(r#"value="nowhere""#));
     let page = sends(&browser, "key", &[("key", "bcp_wrong")]).await;
-    assert!(page.contains("Too many wrong passwords"), "{page}");
+    assert!(page.contains("Too many failed attempts"), "{page}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

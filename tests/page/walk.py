@@ -107,7 +107,7 @@ def using_up_the_attempts():
     server = Server("--sandbox")
     with browser() as page:
         page.open(server.link())
-        for left in ["4 attempts left", "3 attempts left", "2 attempts left", "1 attempt left", "Too many wrong passwords"]:
+        for left in ["4 attempts left", "3 attempts left", "2 attempts left", "1 attempt left", "Too many failed attempts"]:
             fill(page, "sign-in", DEMO["email"], "not-the-password-1")
             page.wait_for(left)
         page.check("too-many")

@@ -163,7 +163,7 @@ pub struct PatientData {
     /// Body mass index in kg/m².
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bmi: Option<TextOrNumber>,
-    /// In mmHg, as 140/90.
+    /// In mmHg, such as 140/90.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blood_pressure: Option<TextOrNumber>,
     /// Total cholesterol in mg/dL (mmol/L times 38.67).
@@ -234,7 +234,7 @@ pub struct Medication {
     /// Drug or substance, not empty.
     #[schemars(length(min = 1))]
     pub name: String,
-    /// Dose with its unit, as 5 mg.
+    /// Dose with its unit, such as 5 mg.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dosage: Option<TextOrNumber>,
     /// Frequency, such as once daily.
@@ -296,10 +296,10 @@ pub struct Symptom {
     /// In plain language, not empty.
     #[schemars(length(min = 1))]
     pub description: String,
-    /// A word such as mild, or up to 10.
+    /// A word such as mild, or a number up to 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub severity: Option<TextOrNumber>,
-    /// Duration with its unit, as 2 days.
+    /// Duration with its unit, such as 2 days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration: Option<TextOrNumber>,
     /// Onset, such as sudden.
@@ -349,12 +349,12 @@ pub struct PossibleCondition {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TreatmentRequest {
-    /// Not empty, as type 2 diabetes (E11.9).
+    /// Not empty, such as type 2 diabetes (E11.9).
     #[schemars(length(min = 1))]
     pub diagnosis: String,
     /// Known facts; other fields are passed on.
     pub patient_profile: PatientProfile,
-    /// By test, with units, as `{"hba1c_percent": 8.1}`.
+    /// By test, with units, such as `{"hba1c_percent": 8.1}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lab_results: Option<Map<String, Value>>,
 }
@@ -371,7 +371,7 @@ pub struct PatientProfile {
     /// Other diseases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conditions: Option<TextOrList>,
-    /// As metformin 500 mg twice daily.
+    /// Such as metformin 500 mg twice daily.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub medications: Option<TextOrList>,
     /// Substances not to be given.

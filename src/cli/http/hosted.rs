@@ -47,11 +47,11 @@ pub(super) struct HostedArgs {
     /// On a signal to stop, how long /readyz fails before connections are refused [default: 5; 0 on loopback]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=600), requires = "public_url")]
     drain_delay: Option<u64>,
-    /// After that, how long requests in flight may take
+    /// After --drain-delay, how long requests in flight may take
     #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(0..=600), requires = "public_url")]
     drain_timeout: u64,
-    /// A proxy in front whose X-Forwarded-For says who the client is, such as 10.0.0.0/8; repeatable. Without one,
-    /// requests through a proxy are all counted as the proxy's against the limits per client
+    /// Network of the reverse proxy whose X-Forwarded-For is trusted, such as 10.0.0.0/8; repeatable. Without it, all
+    /// requests through a proxy count as one client against the limits
     #[arg(long, value_name = "CIDR", requires = "public_url")]
     trusted_proxy: Vec<TrustedProxy>,
     /// Serve metrics for Prometheus at /metrics on this address, apart from everything else; keep it private

@@ -72,7 +72,7 @@ impl<'a> Changes<'a> {
         let question = format!("{question} {}? [y/N] ", change.path().display());
         if !self.consent.yes && !is_yes(&prompt::line(printer, &question, NO_TERMINAL)?) {
             self.declined += 1;
-            printer.print_out(format_args!("{} is as it was.", change.path().display()));
+            printer.print_out(format_args!("{} was left unchanged.", change.path().display()));
             return Ok(false);
         }
         match change.write() {

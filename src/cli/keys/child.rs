@@ -63,7 +63,7 @@ pub(super) async fn run(
 }
 
 fn cannot_wait(error: &io::Error) -> Error {
-    Error::Failed(anyhow!("The program cannot be waited for: {error}."))
+    Error::Failed(anyhow!("Waiting for the program to end failed: {error}."))
 }
 
 fn program(command: Vec<OsString>, key: &SecretString, base_url: &str) -> Command {

@@ -197,8 +197,8 @@ fn is_special(character: char) -> bool {
     character != '\t' && character.is_control() || matches!(character, '\u{2028}' | '\u{2029}' | '\u{feff}')
 }
 
-/// Whether `line` contains `name`: in any case, as some programs tell no difference, and with backslashes in it, which
-/// some remove.
+/// Whether `line` contains `name`: in upper or lower case, which some programs do not distinguish, and with backslashes
+/// in it, which some remove.
 fn mentions(line: &str, name: &str) -> bool {
     let is_kept = |character: char| character != '\\';
     line.char_indices().filter(|(_, first)| is_kept(*first)).any(|(start, _)| {

@@ -79,7 +79,7 @@ impl Proxy {
 
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     if !shared.is_authorized(request.headers()) {
-        return refusal(StatusCode::UNAUTHORIZED, "send BONDMCP_API_KEY of this run as bearer token");
+        return refusal(StatusCode::UNAUTHORIZED, "send this run's BONDMCP_API_KEY as the bearer token");
     }
     let Some(path) = shared.path(request.uri().path()) else {
         return refusal(StatusCode::NOT_FOUND, "this path is not below BONDMCP_BASE_URL");

@@ -45,7 +45,7 @@ impl Args {
             match rekey.step().await? {
                 Progress::Done => return Ok(rekey.outcome()),
                 Progress::Records { done, total } => {
-                    app.printer.print_progress(format_args!("Encrypting records anew … {done} of {total}"));
+                    app.printer.print_progress(format_args!("Re-encrypting records … {done} of {total}"));
                 }
                 Progress::Step => {}
             }

@@ -57,7 +57,7 @@ async fn register(site: &Site) -> Result<String, Problem> {
     let registered = answer.json().filter(|_| answer.status == StatusCode::CREATED);
     let client_id = registered.and_then(|client| client["client_id"].as_str().map(ToOwned::to_owned));
     client_id.ok_or_else(|| {
-        let advice = "Let the proxy and its firewall pass POST requests with JSON to /register, also such with URLs in them: hosts register there.";
+        let advice = "Let the proxy and its firewall pass POST requests with JSON to /register, including those that contain URLs: hosts register there.";
         answer.problem("/register", advice)
     })
 }
@@ -86,7 +86,7 @@ async fn request(site: &Site, client_id: &str) -> Result<Page, Problem> {
         .finish();
     let path = format!("/authorize?{query}");
     let answer = site.get(&path).await?;
-    let advice = "Let the proxy and its firewall pass /authorize with its query, also such with URLs in it, to the server.";
+    let advice = "Let the proxy and its firewall pass /authorize with its query to the server, even if the query contains URLs.";
     let consent = target(site, "/authorize", &answer, advice)?;
     check_headers("the redirect of /authorize", &answer)?;
     let cookies = cookies(site, &answer)?;
@@ -115,7 +115,7 @@ fn target(site: &Site, what: &str, answer: &Answer, advice: &str) -> Result<Stri
     }
     let location = answer.header("location").unwrap_or_default();
     if location.starts_with(REDIRECT_URI) {
-        return Err(Problem::fail(format!("{what}: the server refuses a sound request"), advice));
+        return Err(Problem::fail(format!("{what}: the server refuses a valid request"), advice));
     }
     let target = Url::parse(site.origin.as_str()).and_then(|origin| origin.join(location));
     let detail = match target {
@@ -146,7 +146,7 @@ fn cookies(site: &Site, answer: &Answer) -> Result<String, Problem> {
     let problem = |detail: String| Problem::fail(detail, PASS_COOKIES);
     let own = cookies.iter().find(|(pair, _)| pair.split('=').next() == Some(name));
     let Some((_, attributes)) = own else {
-        return Err(problem("the cookie of the browser is gone: nobody can sign in".to_owned()));
+        return Err(problem("the browser's cookie is missing: nobody can sign in".to_owned()));
     };
     let attributes = attributes.to_ascii_lowercase();
     let attributes: Vec<_> = attributes.split(';').map(str::trim).collect();

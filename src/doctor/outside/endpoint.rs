@@ -81,7 +81,7 @@ pub(super) async fn cors(site: &Site) -> Outcome {
         let allows =
             ["authorization", "content-type", "mcp-protocol-version"].iter().all(|name| names.contains(name));
         if !answer.status.is_success() || !is_open(&answer) || !allows {
-            let detail = format!("a web page may not ask {path}: {} to OPTIONS", answer.shown());
+            let detail = format!("web pages cannot call {path}: {} to OPTIONS", answer.shown());
             return Err(Problem::fail(detail, advice));
         }
     }
@@ -91,7 +91,7 @@ pub(super) async fn cors(site: &Site) -> Outcome {
     {
         return Err(Problem::fail("a web page may not read the challenge of /mcp", advice));
     }
-    Ok("web pages may ask, without cookies".to_owned())
+    Ok("web pages can call it, without cookies".to_owned())
 }
 
 /// One header that allows every origin, and no cookies. Browsers refuse two.

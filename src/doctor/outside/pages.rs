@@ -76,7 +76,7 @@ pub(super) async fn token(site: &Site) -> Outcome {
     let answer = send(site.token_request()).await?;
     if !answer.is_oauth_error() {
         return Err(Problem::fail(
-            format!("/token: {}, not an error of OAuth", answer.shown()),
+            format!("/token: {}, not an OAuth error", answer.shown()),
             "Let the proxy pass POST requests to /token, and serve no error pages of its own.",
         ));
     }

@@ -149,7 +149,7 @@ impl Answer {
     pub fn problem(&self, what: &str, advice: &str) -> Problem {
         let advice = match self.status {
             StatusCode::TOO_MANY_REQUESTS => {
-                "This address has asked too often: wait a minute, and try again."
+                "This address has sent too many requests: wait a minute, and try again."
             }
             _ => advice,
         };

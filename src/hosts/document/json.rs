@@ -59,7 +59,7 @@ fn refuse_what_the_standard_forbids(text: &str) -> Result<(), SyntaxError> {
         Ok(_) => Ok(()),
         Err(error) => Err(SyntaxError {
             line: error.line(),
-            message: "Expected JSON as the standard has it".to_owned(),
+            message: "Expected standard JSON; a string must not contain a line break".to_owned(),
         }),
     }
 }

@@ -18,7 +18,7 @@ use crate::{
 pub(super) const TOOLS: &[ToolSpec] = &[ToolSpec {
     name: MANAGE_API_KEYS,
     title: "Manage BondMCP API keys",
-    description: "Lists, creates, rotates, revokes and selects BondMCP API keys, and shows their usage. Their values stay in the server. `revoke` and `rotate` end a key everywhere, so the person must agree first.",
+    description: "Lists, creates, rotates, revokes and selects BondMCP API keys, and shows their usage. Key values are not shown. `revoke` and `rotate` disable a key everywhere, so the person must agree first.",
     toolset: Toolset::Keys,
     effects: Effects { read_only: false, destructive: true, idempotent: false },
     credential: Some(RequiredCredential::Session),

@@ -67,7 +67,7 @@ pub(super) const TOOLS: &[ToolSpec] = &[
     service::<SymptomAssessmentRequest>(
         SYMPTOM_ASSESSMENT,
         "Assess symptoms",
-        "Assesses how urgent symptoms are and lists possible causes. Billed: $0.04 a call. Not a diagnosis; in an emergency the person calls for help first.",
+        "Assesses how urgent symptoms are and lists possible causes. Billed: $0.04 a call. Not a diagnosis; in an emergency, tell the person to call for help first.",
         Price::cents(4),
     ),
     service::<TreatmentRequest>(

@@ -260,12 +260,12 @@ fn next_step(
         None => (
             SignInStatus::SignInRequired,
             format!(
-                "To {purpose}, the person runs `{command}` in a terminal, outside the chat. Tell them so; never ask for the password. Then call again."
+                "To {purpose}, the person must run `{command}` in a terminal, outside the chat. Tell them so; never ask for the password. Then call again."
             ),
         ),
         Some(page) if matches!(page.state(), State::Verifying { .. }) => (
             SignInStatus::VerificationRequired,
-            "The account is created. The person opens the link in the e-mail from BondMCP; then call again."
+            "The account is created. Ask the person to open the link in the e-mail from BondMCP; then call again."
                 .to_owned(),
         ),
         Some(page) => {

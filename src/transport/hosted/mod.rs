@@ -217,7 +217,10 @@ async fn not_found() -> Response {
 
 /// A known address with another method. The router says in `Allow` which there are (RFC 9110, section 15.5.6).
 async fn method_not_allowed() -> Response {
-    let body = error("method_not_allowed", "This address takes the methods that the header `Allow` names.");
+    let body = error(
+        "method_not_allowed",
+        "This method is not allowed here. The header `Allow` names those that are.",
+    );
     (StatusCode::METHOD_NOT_ALLOWED, body).into_response()
 }
 

@@ -108,7 +108,7 @@ async fn a_request_that_does_not_arrive_whole() {
     let fault = at(At::Request, |found| {
         found.set("location", "http://127.0.0.1:33418/callback?error=invalid_request&state=x");
     });
-    edge.finds(REQUEST, "the server refuses a sound request", "with its query", fault).await;
+    edge.finds(REQUEST, "the server refuses a valid request", "with its query", fault).await;
     let fault = at(At::Request, |found| found.replace_by(answer(400, "text/html", "<h1>Unknown app</h1>")));
     edge.finds(REQUEST, "/authorize: status 400, an HTML page", "with its query", fault).await;
 }
@@ -123,7 +123,7 @@ async fn a_cookie_that_a_browser_does_not_keep_or_send() {
         ("SameSite=Lax", "SameSite=Strict", "lacks samesite=lax"),
         ("SameSite=Lax", "SameSite=Lax; Domain=example.com", "has other attributes"),
         ("Path=/", "Path=/bond/", "lacks path=/"),
-        ("__Host-", "", "the cookie of the browser is gone"),
+        ("__Host-", "", "the browser's cookie is missing"),
     ] {
         let fault = at(At::Request, move |found| {
             let changed = found.header("set-cookie").replacen(from, to, 1);
@@ -132,7 +132,7 @@ async fn a_cookie_that_a_browser_does_not_keep_or_send() {
         edge.finds(REQUEST, detail, "Set-Cookie", fault).await;
     }
     let fault = at(At::Request, |found| found.remove("set-cookie"));
-    edge.finds(REQUEST, "the cookie of the browser is gone", "Set-Cookie", fault).await;
+    edge.finds(REQUEST, "the browser's cookie is missing", "Set-Cookie", fault).await;
     // What the server answers if the cookie does not come back.
     let fault =
         at(At::Consent, |found| found.replace_by(answer(404, "text/html", "<h1>This page isn't valid</h1>")));

@@ -1,10 +1,8 @@
 //! What the accounts of all owners share, and the accounts that are open. What belongs to one owner is in [`Account`].
 
-use std::{
-    sync::{Arc, Mutex, RwLock},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 

@@ -7,11 +7,12 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     thread::JoinHandle,
     time::Duration,
 };
 
+use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
 
 use super::Account;
@@ -99,13 +100,13 @@ impl Audit {
     pub fn note(&self, entry: &AuditEntry) {
         let Ok(mut line) = serde_json::to_vec(entry) else { return };
         line.push(b'\n');
-        let mut writer = lock(&self.writer);
+        let mut writer = self.writer.lock();
         let writer = writer.get_or_insert_with(|| {
             let lines = Arc::new(Lines::default());
             let (directory, theirs) = (self.directory.clone(), Arc::clone(&lines));
             Writer { lines, thread: std::thread::spawn(move || write(&directory, &theirs)) }
         });
-        let mut waiting = lock(&writer.lines.waiting);
+        let mut waiting = writer.lines.waiting.lock();
         if waiting.bytes.is_empty() {
             writer.lines.changed.notify_one();
         }
@@ -114,8 +115,8 @@ impl Audit {
 
     /// Waits until everything is written.
     pub fn close(&self) {
-        if let Some(Writer { lines, thread }) = lock(&self.writer).take() {
-            lock(&lines.waiting).ended = true;
+        if let Some(Writer { lines, thread }) = self.writer.lock().take() {
+            lines.waiting.lock().ended = true;
             lines.changed.notify_one();
             let _ = thread.join();
         }
@@ -210,20 +211,13 @@ impl Lines {
     /// Waits for lines and takes what was collected; `None` at the end.
     fn take(&self) -> Option<Vec<u8>> {
         let nothing = |waiting: &mut Waiting| waiting.bytes.is_empty() && !waiting.ended;
-        let waiting = self.changed.wait_while(lock(&self.waiting), nothing);
         let gathering = |waiting: &mut Waiting| !waiting.ended;
-        let waiting = waiting.unwrap_or_else(PoisonError::into_inner);
-        let (mut waiting, _) = self
-            .changed
-            .wait_timeout_while(waiting, BATCH_INTERVAL, gathering)
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting.lock();
+        self.changed.wait_while(&mut waiting, nothing);
+        self.changed.wait_while_for(&mut waiting, gathering, BATCH_INTERVAL);
         let batch = std::mem::take(&mut waiting.bytes);
         (!batch.is_empty()).then_some(batch)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn append(directory: &Path, batch: &[u8], largest: u64) -> Result<(), crate::vault::Error> {

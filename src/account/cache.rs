@@ -1,11 +1,9 @@
 //! A cached response of the upstream, valid for a limited time and for one sign-in. Concurrent callers share one
 //! request.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::Error;
@@ -88,7 +86,7 @@ impl<T: Clone> Cache<T> {
     ) -> Result<Fetched<T>, Error> {
         let asked = Instant::now();
         let answer = Cached { value: ask.await?, fetched_at: clock.now(), identity, asked };
-        let mut last = self.answer();
+        let mut last = self.answer.lock();
         // Responses can arrive out of order.
         if last.as_ref().is_none_or(|last| last.asked <= asked) {
             *last = Some(answer.clone());
@@ -102,15 +100,11 @@ impl<T: Clone> Cache<T> {
 
     /// Returns the last response for `identity`, fresh or not.
     pub fn last(&self, identity: Option<u64>) -> Option<Cached<T>> {
-        self.answer().clone().filter(|answer| answer.identity == identity)
+        self.answer.lock().clone().filter(|answer| answer.identity == identity)
     }
 
     pub fn clear(&self) {
-        *self.answer() = None;
-    }
-
-    fn answer(&self) -> MutexGuard<'_, Option<Cached<T>>> {
-        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.answer.lock() = None;
     }
 }
 

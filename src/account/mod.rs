@@ -36,10 +36,11 @@ mod store;
 mod usd;
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -285,7 +286,7 @@ impl Account {
     /// A look at its files less than `age` ago is good enough.
     fn current(&self, age: Duration) -> Option<Arc<CachedRecord>> {
         let memory = self.remembered()?;
-        let mut confirmed = memory.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut confirmed = memory.confirmed.lock();
         if confirmed.elapsed() >= age {
             let seen_at = Instant::now();
             let marker = self.inner.store.change_marker();
@@ -322,7 +323,7 @@ impl Account {
     }
 
     fn outage(&self) -> MutexGuard<'_, Option<(Instant, Error)>> {
-        self.inner.outage.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.outage.lock()
     }
 
     /// Changes the record in the vault and in memory.
@@ -355,7 +356,7 @@ impl Account {
     }
 
     fn remembered(&self) -> Option<Arc<CachedRecord>> {
-        self.inner.memory.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.inner.memory.read().clone()
     }
 
     /// Caches what was read or written, unless the cache has a newer version.
@@ -366,7 +367,7 @@ impl Account {
     ) -> Arc<CachedRecord> {
         let seen = Arc::new(CachedRecord { record, version, marker, confirmed: Mutex::new(Instant::now()) });
         self.inner.was_read.notify_one();
-        let mut memory = self.inner.memory.write().unwrap_or_else(PoisonError::into_inner);
+        let mut memory = self.inner.memory.write();
         match &*memory {
             Some(newer) if newer.version > seen.version => newer.clone(),
             _ => {

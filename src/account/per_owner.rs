@@ -4,11 +4,12 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak},
+    sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
 
 use moka::{policy::EvictionPolicy, sync::Cache};
+use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
 
 use super::Owner;
@@ -53,10 +54,10 @@ impl<T: Send + Sync + 'static> PerOwner<T> {
     }
 
     fn of_profile(&self, profile: &Owner, open: impl FnOnce() -> T) -> Arc<T> {
-        if let Some(value) = self.profiles.read().unwrap_or_else(PoisonError::into_inner).get(profile) {
+        if let Some(value) = self.profiles.read().get(profile) {
             return Arc::clone(value);
         }
-        let mut profiles = self.profiles.write().unwrap_or_else(PoisonError::into_inner);
+        let mut profiles = self.profiles.write();
         Arc::clone(profiles.entry(profile.clone()).or_insert_with(|| Arc::new(open())))
     }
 
@@ -82,7 +83,7 @@ impl<T: Send + Sync + 'static> PerOwner<T> {
     }
 
     fn find_or_open(&self, subject: &Owner, open: impl FnOnce() -> T) -> Arc<T> {
-        let mut all = self.open();
+        let mut all = self.open.lock();
         if let Some(value) = all.values.get(subject).and_then(Weak::upgrade) {
             return value;
         }
@@ -94,14 +95,9 @@ impl<T: Send + Sync + 'static> PerOwner<T> {
 
     /// Returns all values that are in use or kept.
     pub fn opened(&self) -> Vec<Arc<T>> {
-        let profiles =
-            self.profiles.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
-        let subjects: Vec<_> = self.open().values.values().filter_map(Weak::upgrade).collect();
+        let profiles = self.profiles.read().values().cloned().collect();
+        let subjects: Vec<_> = self.open.lock().values.values().filter_map(Weak::upgrade).collect();
         [profiles, subjects].concat()
-    }
-
-    fn open(&self) -> MutexGuard<'_, Open<T>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -202,7 +198,7 @@ mod tests {
         }
         values.recent().run_pending_tasks();
         assert!(values.recent().entry_count() <= CAPACITY);
-        let known = values.open().values.len();
+        let known = values.open.lock().values.len();
         assert!(known <= 4 * usize::try_from(CAPACITY).unwrap(), "{known}");
     }
 

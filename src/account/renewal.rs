@@ -2,11 +2,9 @@
 //! vault's record across processes. The vault is read again before anything is renewed or discarded, since another
 //! process may have done it.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -63,7 +61,7 @@ impl Renewals {
         work: impl Future<Output = Outcome> + Send + 'static,
     ) -> Outcome {
         let mut outcome = {
-            let mut current = lock(&self.current);
+            let mut current = self.current.lock();
             if let Some(renewal) = current.as_ref().filter(|renewal| is_under_way(renewal)) {
                 renewal.clone()
             } else {
@@ -78,12 +76,12 @@ impl Renewals {
     }
 
     fn is_under_way(&self) -> bool {
-        lock(&self.current).as_ref().is_some_and(is_under_way)
+        self.current.lock().as_ref().is_some_and(is_under_way)
     }
 
     /// The refusal of a sign-in, or of any, that is still in effect, with the remaining wait.
     fn pause(&self, of: Option<u64>) -> Option<bondmcp::Error> {
-        let paused = lock(&self.paused);
+        let paused = self.paused.lock();
         let is_of = |pause: &&Pause| of.is_none_or(|generation| generation == pause.generation);
         let Pause { until, error, .. } = paused.as_ref().filter(is_of)?;
         let left = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
@@ -100,7 +98,7 @@ impl Renewals {
         let is_refusal = (400..500).contains(&refusal.status);
         if let Some(pause) = refusal.retry_after.or_else(|| is_refusal.then_some(REFUSAL_PAUSE)) {
             let until = Instant::now() + pause.min(MAX_PAUSE);
-            *lock(&self.paused) = Some(Pause { generation, until, error: error.clone() });
+            *self.paused.lock() = Some(Pause { generation, until, error: error.clone() });
         }
     }
 }
@@ -130,14 +128,14 @@ impl Account {
     pub(super) fn renew_in_background(&self, ageing: &Session) {
         let renewals = &self.inner.renewals;
         if renewals.is_under_way()
-            || lock(&renewals.failed_at).is_some_and(|at| at.elapsed() < BACKGROUND_PAUSE)
+            || renewals.failed_at.lock().is_some_and(|at| at.elapsed() < BACKGROUND_PAUSE)
         {
             return;
         }
         let (account, stale) = (self.clone(), ageing.access_token.clone());
         let work = async move {
             let outcome = account.renew(Some(&stale)).await;
-            *lock(&account.inner.renewals.failed_at) = outcome.is_err().then(Instant::now);
+            *account.inner.renewals.failed_at.lock() = outcome.is_err().then(Instant::now);
         };
         self.inner.tasks.spawn(work.in_current_span());
     }
@@ -355,10 +353,6 @@ fn rejects_refresh(error: &bondmcp::Error) -> bool {
 /// Whether the same password would be refused again. An address that is not verified yet is the exception.
 fn rejects_password(error: &bondmcp::Error) -> bool {
     matches!(error.status(), Some(400 | 401 | 403 | 422)) && !error.is_not_verified()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

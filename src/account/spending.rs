@@ -3,12 +3,13 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::{runtime::Handle, sync::OwnedMutexGuard};
@@ -97,7 +98,7 @@ impl Drop for Reservation {
         if !self.is_written.load(Ordering::Relaxed) {
             return;
         }
-        self.spending.ended().push((std::mem::take(&mut self.id), self.settlement));
+        self.spending.ended.lock().push((std::mem::take(&mut self.id), self.settlement));
         // Without a runtime the process is ending; what is reserved counts.
         if let Ok(runtime) = Handle::try_current() {
             let spending = self.spending.clone();
@@ -162,7 +163,7 @@ impl Spending {
 
     /// Counts a call. It is stored with the next change, or some time later.
     pub fn count_call(self: &Arc<Self>) {
-        let mut counted = self.counted();
+        let mut counted = self.counted.lock();
         counted.calls += 1;
         counted.last = Some(self.clock.now());
         if !counted.is_scheduled
@@ -173,7 +174,7 @@ impl Spending {
             // A shutdown does not wait for this task; it stores what is counted itself.
             runtime.spawn(async move {
                 tokio::time::sleep(COUNTING_TIME).await;
-                spending.counted().is_scheduled = false;
+                spending.counted.lock().is_scheduled = false;
                 spending.store_news().await;
             });
         }
@@ -181,7 +182,7 @@ impl Spending {
 
     /// Whether something has happened that the ledger does not know yet.
     fn has_news(&self) -> bool {
-        !self.ended().is_empty() || self.counted().calls > 0
+        !self.ended.lock().is_empty() || self.counted.lock().calls > 0
     }
 
     /// Stores what has ended and what was counted. What cannot be stored now is stored with the next change.
@@ -216,13 +217,13 @@ impl Spending {
         change: impl Fn(&mut Ledger, Timestamp) -> T,
     ) -> Result<T, Error> {
         // Forgotten once it is stored, since the caller may be gone before. Meanwhile others only add to it.
-        let ended = self.ended().clone();
-        let counted = *self.counted();
+        let ended = self.ended.lock().clone();
+        let counted = *self.counted.lock();
         let outcome = self.write(&ended, counted, change).await;
         *turn = failure(&outcome);
         if outcome.is_ok() {
-            self.ended().drain(..ended.len());
-            self.counted().calls -= counted.calls;
+            self.ended.lock().drain(..ended.len());
+            self.counted.lock().calls -= counted.calls;
         }
         outcome
     }
@@ -283,8 +284,8 @@ impl Spending {
     pub async fn forget(&self) -> Result<(), Error> {
         let mut turn = self.turn().await?;
         // What is stored later would make the ledger anew.
-        self.ended().clear();
-        self.counted().calls = 0;
+        self.ended.lock().clear();
+        self.counted.lock().calls = 0;
         let outcome = self.delete().await;
         *turn = failure(&outcome);
         outcome
@@ -298,14 +299,6 @@ impl Spending {
                 outcome => return Ok(outcome?),
             }
         }
-    }
-
-    fn ended(&self) -> MutexGuard<'_, Vec<(String, Settlement)>> {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn counted(&self) -> MutexGuard<'_, Counted> {
-        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -413,7 +406,7 @@ mod tests {
         assert!(shutdown.as_mut().now_or_never().is_none());
         reservation.settle(Settlement::Spent(Usd::cents(4)));
         shutdown.await;
-        assert!(spending.ended().is_empty());
+        assert!(spending.ended.lock().is_empty());
         assert_eq!(taken(&spending).await, Usd::cents(4));
     }
 
@@ -427,11 +420,11 @@ mod tests {
         let outcomes = join_all((0..3).map(|_| spending.reserve(PRICE, LIMIT))).await;
         assert!(outcomes.iter().all(|outcome| matches!(outcome, Err(Error::Vault(_)))), "{outcomes:?}");
         end(&spending).await;
-        assert_eq!(spending.ended().len(), 1, "what was never written is not kept");
+        assert_eq!(spending.ended.lock().len(), 1, "what was never written is not kept");
 
         // The same process, with its vault back.
         let back = process(directory.path(), &noon());
-        back.ended().append(&mut spending.ended());
+        back.ended.lock().append(&mut spending.ended.lock());
         drop(back.reserve(PRICE, LIMIT).await.unwrap());
         end(&back).await;
         assert_eq!(taken(&process(directory.path(), &noon())).await, Usd::cents(4));

@@ -5,12 +5,9 @@
 //! There is one circuit for each owner and one for all. The requests of one person alone, which may be what is wrong,
 //! open the circuits of that person's owners only.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// Consecutive failures that open a circuit.
@@ -89,7 +86,7 @@ impl CircuitBreaker {
 
     pub fn acquire(&self) -> Result<Permit<'_>, Open> {
         let now = Instant::now();
-        let (mut own, mut all) = (self.own.state(), self.all.state());
+        let (mut own, mut all) = (self.own.state.lock(), self.all.state.lock());
         for state in [&own, &all] {
             state.admits(now)?;
         }
@@ -104,12 +101,8 @@ impl Circuit {
         Self { open_for, max_of_one, state: Mutex::default() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn record(&self, person: &Arc<str>, observed: &Observed) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         match observed {
             Observed::Alive => *state = State::default(),
             Observed::Down(cause) => {
@@ -155,7 +148,7 @@ impl Permit<'_> {
         for (circuit, probed) in [(&self.breaker.own, self.probes_own), (&*self.breaker.all, self.probes_all)]
         {
             if probed {
-                circuit.state().open_until = None;
+                circuit.state.lock().open_until = None;
             }
         }
     }

@@ -1,11 +1,7 @@
 //! The connection to the upstream, step by step, for diagnosis: name, connection, proxy, TLS, HTTP, and whether BondMCP
 //! answers. The steps send no credential. The last ones use the client that calls use.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use http::{
     Method, Request, StatusCode,
@@ -13,6 +9,7 @@ use http::{
 };
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use rustls::{
     DigitallySignedStruct, ProtocolVersion, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -275,7 +272,7 @@ impl Witness {
     }
 
     fn certificate(&self) -> Option<Certificate> {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = self.seen.lock();
         Certificate::parse(seen.as_ref()?)
     }
 }
@@ -290,7 +287,7 @@ impl ServerCertVerifier for Witness {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let copy = certificate.clone().into_owned();
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(copy);
+        *self.seen.lock() = Some(copy);
         self.verifier.verify_server_cert(certificate, intermediates, name, ocsp, now)
     }
 

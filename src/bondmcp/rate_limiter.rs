@@ -1,12 +1,10 @@
 //! A rate limiter that follows the upstream's headers (`X-RateLimit-Limit`, `-Remaining`, `-Reset` and `Retry-After`):
 //! a request that would certainly be refused is not sent.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
+use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -53,7 +51,7 @@ pub(super) struct Permit<'a>(&'a RateLimiter);
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        self.0.known().in_flight -= 1;
+        self.0.known.lock().in_flight -= 1;
     }
 }
 
@@ -72,7 +70,7 @@ impl RateLimiter {
 
     /// Takes the figures from the `headers` of a response received at `now`.
     pub fn observe(&self, status: StatusCode, headers: &HeaderMap, now: Timestamp) {
-        let mut known = self.known();
+        let mut known = self.known.lock();
         let from_now = |wait: Duration| Instant::now() + wait.min(MAX_WINDOW);
         if let Some(figures) = allowance(headers) {
             let reset = figures.resets_at;
@@ -100,18 +98,18 @@ impl RateLimiter {
 
     /// Returns the upstream's latest figures; `None` before the first ones.
     pub fn allowance(&self) -> Option<Allowance> {
-        self.known().allowance.clone()
+        self.known.lock().allowance.clone()
     }
 
     /// Resets the figures, for another account.
     pub fn reset(&self) {
-        let mut known = self.known();
+        let mut known = self.known.lock();
         *known = Known { in_flight: known.in_flight, ..Known::default() };
     }
 
     /// Takes one request, or returns how long to wait for one.
     fn take(&self) -> Option<Duration> {
-        let mut known = self.known();
+        let mut known = self.known.lock();
         let now = Instant::now();
         known.blocked_until.take_if(|until| *until <= now);
         if known.renewed_at.take_if(|at| *at <= now).is_some()
@@ -128,10 +126,6 @@ impl RateLimiter {
             allowance.remaining = allowance.remaining.saturating_sub(1);
         }
         None
-    }
-
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

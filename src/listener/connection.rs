@@ -5,7 +5,7 @@ use std::{
     io::{self, IoSlice},
     pin::{Pin, pin},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
@@ -29,6 +29,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -106,13 +107,13 @@ impl Connection {
     }
 
     fn is_stalled(&self) -> bool {
-        let blocked_since = *self.blocked_since.lock().unwrap_or_else(PoisonError::into_inner);
+        let blocked_since = *self.blocked_since.lock();
         blocked_since.is_some_and(|since| since.elapsed() >= STALL_TIMEOUT)
     }
 
     /// Notes whether the client takes what is sent.
     fn note_write(&self, written: &Poll<io::Result<usize>>) {
-        let mut blocked_since = self.blocked_since.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut blocked_since = self.blocked_since.lock();
         if written.is_ready() {
             *blocked_since = None;
         } else {

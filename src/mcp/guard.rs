@@ -1,12 +1,9 @@
 //! The egress guard: the last look at everything on its way to the host. Whatever the layers below did, a known secret
 //! or a secret's shape becomes `[redacted]` here. [`Guarded`] is made nowhere else, and nothing else is sent.
 
-use std::{
-    borrow::Cow,
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
+use parking_lot::Mutex;
 use rmcp::{
     ErrorData,
     model::{
@@ -68,7 +65,7 @@ impl Guard {
 
     /// The answer that was made of `source`, unless there are other secrets to look for by now.
     pub fn repeated(&self, source: &Source) -> Option<Repeated> {
-        let repeat = self.repeat.lock().unwrap_or_else(PoisonError::into_inner);
+        let repeat = self.repeat.lock();
         let repeat = repeat.as_ref().filter(|repeat| Arc::ptr_eq(&repeat.source, source))?;
         let Repeat { revision, answer, .. } = repeat;
         (*revision == self.redactor.revision())
@@ -93,7 +90,7 @@ impl Guard {
         answer.structured_content = Some(structured);
         if let Some(source) = source {
             let repeat = Repeat { source, revision, answer: answer.clone() };
-            *self.repeat.lock().unwrap_or_else(PoisonError::into_inner) = Some(repeat);
+            *self.repeat.lock() = Some(repeat);
         }
         Guarded(answer)
     }

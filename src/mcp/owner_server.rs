@@ -1,10 +1,11 @@
 //! The server as one owner sees it: everything that is the owner's own.
 
 use std::sync::{
-    Arc, Mutex, PoisonError, Weak,
+    Arc, Weak,
     atomic::{AtomicU64, Ordering},
 };
 
+use parking_lot::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
@@ -79,7 +80,7 @@ impl OwnerServer {
     }
 
     fn keep_for(self: &Arc<Self>, pending: &Arc<Pending>) {
-        let mut kept_for = self.kept_for.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept_for = self.kept_for.lock();
         if !Weak::ptr_eq(&kept_for, &Arc::downgrade(pending)) {
             *kept_for = Arc::downgrade(pending);
             let (server, pending) = (Arc::clone(self), Arc::clone(pending));

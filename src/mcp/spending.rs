@@ -1,11 +1,9 @@
 //! The money that this process has spent at BondMCP since it started: each owner's by tool, and its limit for all of
 //! them together. What one owner has spent is shown to that owner only.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
+use parking_lot::Mutex;
 use rmcp::schemars::{self, JsonSchema};
 use serde::Serialize;
 
@@ -117,7 +115,7 @@ impl Total {
 
     /// Reserves an amount, if the limit allows it.
     fn reserve(&self, usd: Usd) -> Result<(), Usd> {
-        let mut taken = self.taken();
+        let mut taken = self.taken.lock();
         match self.limit {
             Some(limit) if taken.plus(usd) > limit => Err(limit),
             _ => {
@@ -129,12 +127,8 @@ impl Total {
 
     /// Replaces what was reserved by what is counted.
     fn settle(&self, reserved: Usd, counted: Usd) {
-        let mut taken = self.taken();
+        let mut taken = self.taken.lock();
         *taken = taken.minus(reserved).plus(counted);
-    }
-
-    fn taken(&self) -> MutexGuard<'_, Usd> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -150,7 +144,7 @@ impl Spending {
         price: Price,
         sent: &'a Sent,
     ) -> Result<Billed<'a>, ToolError> {
-        let mut book = self.book();
+        let mut book = self.book.lock();
         if let Err(limit) = self.total.reserve(price.reserved) {
             // Not what the others have spent.
             let own = book.total().plus(book.reserved);
@@ -168,7 +162,7 @@ impl Spending {
     }
 
     pub fn spent(&self) -> Spent {
-        let book = self.book();
+        let book = self.book.lock();
         let by_tool = book.tools.iter().map(|(tool, line)| (tool.clone(), line.report()));
         Spent {
             total_usd: book.total().to_f64(),
@@ -176,10 +170,6 @@ impl Spending {
             today: None,
             by_tool: by_tool.collect(),
         }
-    }
-
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -220,7 +210,7 @@ impl Drop for Billed<'_> {
             Settlement::PossiblySpent => reserved,
             Settlement::Released => Usd::default(),
         };
-        let mut book = self.spending.book();
+        let mut book = self.spending.book.lock();
         book.reserved = book.reserved.minus(reserved);
         self.spending.total.settle(reserved, counted);
         if settlement == Settlement::Released {
@@ -320,6 +310,6 @@ mod tests {
         let refusal = format!("{:?}", other.begin("b", PRICE, &sent).unwrap_err());
         assert!(refusal.contains("your calls took $0.03 of its limit of $0.10"), "{refusal}");
         assert!(!refusal.contains("0.06") && !refusal.contains("0.09"), "{refusal}");
-        assert_eq!(*total.taken(), Usd::cents(9));
+        assert_eq!(*total.taken.lock(), Usd::cents(9));
     }
 }

@@ -1,6 +1,8 @@
 //! Which grants are live, as far as this process has lately noticed.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::{AuthorizationServer, GrantId, access_token::GRANT_CACHE};
 use crate::{
@@ -36,11 +38,11 @@ impl GrantStates {
 impl GrantState {
     /// A grant that has ended stays so: whoever read it a moment before does not revive it.
     pub fn set_ended(&self) {
-        *self.seen() = Seen::Ended;
+        *self.0.lock() = Seen::Ended;
     }
 
     fn set_live(&self, at: Timestamp) {
-        let mut seen = self.seen();
+        let mut seen = self.0.lock();
         if !matches!(*seen, Seen::Ended) {
             *seen = Seen::Live { at };
         }
@@ -48,7 +50,7 @@ impl GrantState {
 
     /// `None` where it has to be looked up.
     fn is_live(&self, now: Timestamp) -> Option<bool> {
-        match *self.seen() {
+        match *self.0.lock() {
             Seen::Never => None,
             Seen::Ended => Some(false),
             Seen::Live { at } => {
@@ -56,10 +58,6 @@ impl GrantState {
                 (age < GRANT_CACHE).then_some(true)
             }
         }
-    }
-
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -2,10 +2,7 @@
 //!
 //! A private key is 32 random bytes (RFC 8032, section 5.1.5). Its `kid` is the thumbprint of the public key (RFC 7638).
 
-use std::{
-    fmt,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::{fmt, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::TimeDelta;
@@ -13,6 +10,7 @@ use jsonwebtoken::{
     Algorithm, DecodingKey, EncodingKey, Header, Validation,
     jwk::{Jwk, KeyAlgorithm, PublicKeyUse, ThumbprintHash},
 };
+use parking_lot::RwLock;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
@@ -159,7 +157,7 @@ impl SigningKeys {
     }
 
     fn known(&self) -> Arc<Known> {
-        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.keys.read().clone()
     }
 
     /// Returns the keys, of which the first is fit to sign at that time; makes it if need be.
@@ -204,7 +202,7 @@ impl SigningKeys {
 
     fn keep(&self, keys: &[StoredKey], version: u64) -> Result<(), vault::Error> {
         let keys = keys.iter().map(Key::of).collect::<Option<_>>().ok_or(vault::Error::Damaged)?;
-        let mut known = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.keys.write();
         if known.version < version {
             *known = Arc::new(Known { keys, version });
         }

@@ -14,10 +14,11 @@ use std::{
     borrow::Cow,
     collections::{HashMap, VecDeque},
     ops::Range,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::Arc,
 };
 
 use memchr::memmem;
+use parking_lot::RwLock;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
@@ -128,10 +129,10 @@ impl Redactor {
 
     /// Searches for `secret` until many newer ones have been remembered.
     pub fn remember(&self, secret: &SecretString) {
-        if read(&self.scope.known).knows(secret) {
+        if self.scope.known.read().knows(secret) {
             return;
         }
-        let mut known = write(&self.scope.known);
+        let mut known = self.scope.known.write();
         if !known.knows(secret) {
             self.scope.add(&mut known.index, secret);
             self.pass_by(&mut known, secret.clone());
@@ -142,10 +143,10 @@ impl Redactor {
     /// ones are remembered like any replaced secret.
     pub fn hold<'a>(&self, source: &'static str, secrets: impl IntoIterator<Item = &'a SecretString>) {
         let secrets: Vec<&SecretString> = secrets.into_iter().collect();
-        if read(&self.scope.known).holds(source, &secrets) {
+        if self.scope.known.read().holds(source, &secrets) {
             return;
         }
-        let mut known = write(&self.scope.known);
+        let mut known = self.scope.known.write();
         for secret in &secrets {
             self.scope.add(&mut known.index, secret);
         }
@@ -248,10 +249,10 @@ impl Redactor {
 
     /// Calls `look` with the indexes of the secrets that this redactor finds.
     fn search<T>(&self, look: impl FnOnce([&Index; 2]) -> T) -> T {
-        let known = read(&self.scope.known);
+        let known = self.scope.known.read();
         match &self.scope.place {
-            Place::ProcessWide { scoped } => look([&known.index, &read(scoped)]),
-            Place::Below { process_wide, .. } => look([&known.index, &read(&process_wide.scope.known).index]),
+            Place::ProcessWide { scoped } => look([&known.index, &scoped.read()]),
+            Place::Below { process_wide, .. } => look([&known.index, &process_wide.scope.known.read().index]),
         }
     }
 }
@@ -277,7 +278,7 @@ impl Drop for Scope {
         if !self.place.is_of_many() {
             return;
         }
-        let known = self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.get_mut();
         self.place.change(|scoped| scoped.needles.remove_all(&known.index.needles));
     }
 }
@@ -296,7 +297,7 @@ impl Place {
         if let Self::Below { process_wide, .. } = self
             && let Self::ProcessWide { scoped } = &process_wide.scope.place
         {
-            write(scoped).change(change);
+            scoped.write().change(change);
         }
     }
 }
@@ -318,14 +319,6 @@ impl Known {
         let held = self.held.get(source).map_or(&[][..], Vec::as_slice);
         held.len() == secrets.len() && held.iter().zip(secrets).all(|(held, given)| is_same(held, given))
     }
-}
-
-fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Returns the strings, names and numbers in `value`, each on a line. Whatever is found in one of them is found in this

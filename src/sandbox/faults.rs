@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     convert::Infallible,
-    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -20,6 +19,7 @@ use axum::{
 };
 use base64::Engine as _;
 use futures_util::stream;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -105,17 +105,17 @@ impl Default for Faults {
 impl Faults {
     /// Injects `fault` into the next request to `endpoint` that has no fault planned yet.
     pub fn next(&self, endpoint: &str, fault: Fault) {
-        self.planned().next.entry(endpoint.to_owned()).or_default().push_back(fault);
+        self.planned.lock().next.entry(endpoint.to_owned()).or_default().push_back(fault);
     }
 
     /// Injects `fault` into every request to `endpoint`.
     pub fn always(&self, endpoint: &str, fault: Fault) {
-        self.planned().always.insert(endpoint.to_owned(), fault);
+        self.planned.lock().always.insert(endpoint.to_owned(), fault);
     }
 
     /// Removes all faults.
     pub fn clear(&self) {
-        *self.planned() = Planned::default();
+        *self.planned.lock() = Planned::default();
     }
 
     /// Waits until `endpoint` has had `count` requests.
@@ -143,13 +143,9 @@ impl Faults {
     }
 
     fn take(&self, endpoint: &str) -> Option<Fault> {
-        let mut planned = self.planned();
+        let mut planned = self.planned.lock();
         let next = planned.next.get_mut(endpoint).and_then(VecDeque::pop_front);
         next.or_else(|| planned.always.get(endpoint).cloned())
-    }
-
-    fn planned(&self) -> MutexGuard<'_, Planned> {
-        self.planned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

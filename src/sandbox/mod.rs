@@ -15,15 +15,10 @@ mod samples;
 mod state;
 mod tokens;
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{Router, middleware};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -234,17 +229,17 @@ impl Sandbox {
     /// Returns every token and key that was issued.
     #[must_use]
     pub fn secrets_issued(&self) -> Vec<SecretString> {
-        self.inner.issued.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.inner.issued.lock().clone()
     }
 
     /// Records a secret that is issued, and exposes it for the response that contains it.
     fn hand_out(&self, secret: &SecretString) -> String {
-        self.inner.issued.lock().unwrap_or_else(PoisonError::into_inner).push(secret.clone());
+        self.inner.issued.lock().push(secret.clone());
         secret.expose_secret().to_owned()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.state.lock()
     }
 
     /// Writes the state file, if there is one.

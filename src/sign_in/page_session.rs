@@ -1,10 +1,8 @@
 //! The page of a pending sign-in: its secrets, and what its forms do with the account.
 
-use std::{
-    sync::{Arc, Mutex as StdMutex, MutexGuard as StdMutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
+use parking_lot::{Mutex as StdMutex, MutexGuard as StdMutexGuard};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::{
@@ -153,7 +151,7 @@ impl PageSession {
     }
 
     fn view_mut(&self) -> StdMutexGuard<'_, View> {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+        self.view.lock()
     }
 
     /// Opens the page on another form than before.
@@ -176,7 +174,7 @@ impl PageSession {
 
     /// Opens the person's browser on the page, the first time.
     pub fn open_browser(&self) {
-        let mut redirect = self.redirect.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut redirect = self.redirect.lock();
         if redirect.is_some() || !self.pending.is_open() {
             return;
         }
@@ -192,7 +190,7 @@ impl PageSession {
 
     /// Removes the file that opened the browser.
     pub fn release(&self) {
-        self.redirect.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.redirect.lock().take();
     }
 
     /// Adds a caller in this process; `false` if the sign-in has ended.

@@ -1,9 +1,8 @@
 //! The sign-in pages of one place on loopback, found by their ids. Each has its own lifetime.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
 
 use super::{End, Place, page_session::PageSession};
 
@@ -32,7 +31,7 @@ impl Pages {
 
     /// Adds the page of `session`. The caller lets it [run](Self::run).
     pub(super) fn add(&self, session: Arc<PageSession>) {
-        self.sessions().push(session);
+        self.sessions.lock().push(session);
     }
 
     /// Waits for the end of `session` and ends it itself when its time is over; then removes its page.
@@ -47,29 +46,25 @@ impl Pages {
     }
 
     pub(super) fn remove(&self, session: &Arc<PageSession>) {
-        self.sessions().retain(|other| !Arc::ptr_eq(other, session));
+        self.sessions.lock().retain(|other| !Arc::ptr_eq(other, session));
     }
 
     /// Returns the page with the id `given`. All ids are compared, each in constant time.
     pub(super) fn find(&self, given: &str) -> Option<Arc<PageSession>> {
         let given = given.into();
-        self.sessions().iter().fold(None, |found, session| {
+        self.sessions.lock().iter().fold(None, |found, session| {
             if session.has_id(&given) { Some(Arc::clone(session)) } else { found }
         })
     }
 
     /// Returns what `of` gives for a page, if it gives something for one.
     pub(super) fn find_map<T>(&self, of: impl FnMut(&Arc<PageSession>) -> Option<T>) -> Option<T> {
-        self.sessions().iter().find_map(of)
+        self.sessions.lock().iter().find_map(of)
     }
 
     /// Whether only terminals show the links of these pages.
     pub(super) fn are_in_terminals(&self) -> bool {
-        let sessions = self.sessions();
+        let sessions = self.sessions.lock();
         !sessions.is_empty() && sessions.iter().all(|session| session.view().in_terminal)
-    }
-
-    fn sessions(&self) -> MutexGuard<'_, Vec<Arc<PageSession>>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,9 +1,6 @@
 //! Waiting for the person to open the link in BondMCP's e-mail: the page signs in as soon as the address is verified.
 
-use std::{
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +26,7 @@ impl PageSession {
     pub(super) fn await_verification(self: &Arc<Self>, login: Login, method: SignInMethod) {
         let verification = Arc::new(Verification { login, method, over: CancellationToken::new() });
         self.pending().set_state(State::Verifying { email: verification.login.email.clone() });
-        *self.verification.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&verification));
+        *self.verification.lock() = Some(Arc::clone(&verification));
         tokio::spawn(Arc::clone(self).poll(verification));
     }
 
@@ -57,7 +54,7 @@ impl PageSession {
     }
 
     fn current_verification(&self) -> Option<Arc<Verification>> {
-        self.verification.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.verification.lock().clone()
     }
 
     /// Asks BondMCP again and again, until the verification is over.

@@ -3,9 +3,10 @@
 
 use std::{
     io::{self, StderrLock, Write},
-    sync::{Mutex, PoisonError},
     time::Duration,
 };
+
+use parking_lot::Mutex;
 
 /// How long a host that has read so far may take. One that has not caught up since is not waited for again.
 const READER_TIMEOUT: Duration = Duration::from_millis(100);
@@ -32,7 +33,7 @@ impl Write for HostsStderr {
     /// Writes a whole line, or drops what the host leaves no space for.
     #[expect(clippy::disallowed_methods, reason = "what passes here is escaped and redacted")]
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = STATE.lock();
         let mut stderr = io::stderr().lock();
         let end_of_last = state.is_torn.then_some(&b"\n"[..]);
         for piece in end_of_last.into_iter().chain(line.chunks(MAX_PIECE)) {

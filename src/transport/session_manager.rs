@@ -3,12 +3,13 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use futures_util::Stream;
 use http::request::Parts;
+use parking_lot::Mutex;
 use rmcp::{
     RoleServer,
     model::{
@@ -45,7 +46,7 @@ pub(super) struct Unanswered {
 
 impl Drop for Unanswered {
     fn drop(&mut self) {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        self.all.lock().remove(&self.key);
     }
 }
 
@@ -60,7 +61,7 @@ impl SessionManager {
     /// Notes a request in a session; returns `None` if one with the same id is not answered.
     pub fn begin(&self, session: &str, id: RequestId) -> Option<Arc<Unanswered>> {
         let key = (session.into(), id);
-        let mut all = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.unanswered.lock();
         all.insert(key.clone()).then(|| Arc::new(Unanswered { key, all: Arc::clone(&self.unanswered) }))
     }
 }
@@ -234,6 +235,6 @@ mod tests {
         manager.accept_message(&session, message(cancelled)).await.unwrap();
         assert!(transport.receive().await.is_some());
         assert!(manager.begin(&session, ID).is_some());
-        assert!(manager.unanswered.lock().unwrap().is_empty());
+        assert!(manager.unanswered.lock().is_empty());
     }
 }

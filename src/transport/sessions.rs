@@ -1,12 +1,10 @@
 //! The sessions of revisions before 2026-07-28. rmcp knows a session by its id alone; here it belongs to the owner who
 //! opened it, and to nobody else.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use http::HeaderMap;
+use parking_lot::RwLock;
 use rmcp::{model::RequestId, transport::streamable_http_server::session::SessionId};
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -48,7 +46,7 @@ impl Sessions {
     /// Whether the session that `headers` name is the owner's.
     pub fn is_theirs(&self, owner: &Owner, headers: &HeaderMap) -> bool {
         let Some(id) = session_id(headers) else { return false };
-        let owners = self.owners.read().unwrap_or_else(PoisonError::into_inner);
+        let owners = self.owners.read();
         owners.get(id) == Some(owner)
     }
 
@@ -61,7 +59,7 @@ impl Sessions {
     pub async fn open<'a>(&'a self, owner: &'a Owner) -> Option<Opening<'a>> {
         let one_at_a_time = self.opening.lock().await;
         let open = self.manager.local.sessions.read().await;
-        let mut owners = self.owners.write().unwrap_or_else(PoisonError::into_inner);
+        let mut owners = self.owners.write();
         owners.retain(|id, _| open.contains_key(id));
         let person = owner.person();
         let theirs = owners.values().filter(|of| *of == owner).count();
@@ -76,7 +74,7 @@ impl Opening<'_> {
     /// Binds the session that an answer with these headers has opened to its owner.
     pub fn opened(self, headers: &HeaderMap) {
         if let Some(id) = session_id(headers) {
-            let mut owners = self.sessions.owners.write().unwrap_or_else(PoisonError::into_inner);
+            let mut owners = self.sessions.owners.write();
             owners.insert(id.into(), self.owner.clone());
         }
     }

@@ -4,9 +4,10 @@ use std::{
     fs::File,
     io,
     path::{Path, PathBuf},
-    sync::{PoisonError, RwLock},
     time::SystemTime,
 };
+
+use parking_lot::RwLock;
 
 use super::files;
 
@@ -50,7 +51,7 @@ impl ChangeWatch {
 
     /// Returns the current marker; `None` where it is unknown, so that the vault must be read.
     pub fn marker(&self) -> Option<ChangeMarker> {
-        let log = self.log.read().unwrap_or_else(PoisonError::into_inner);
+        let log = self.log.read();
         if let Some(log) = &*log
             && let Some(marker) = of_log(log).ok()?
         {
@@ -62,7 +63,7 @@ impl ChangeWatch {
 
     fn reopen(&self) -> Option<ChangeMarker> {
         let vault = &self.vault;
-        let mut held = self.log.write().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.log.write();
         *held = None;
         let log = match File::open(files::beside(vault, "-wal")) {
             Ok(log) => log,

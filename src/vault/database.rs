@@ -1,12 +1,9 @@
 //! The vault's tables, in SQLite or in PostgreSQL. These modules see encrypted bytes only.
 
-use std::{
-    fs::File,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fs::File, sync::Arc, time::Duration};
 
 use futures_util::{Stream, TryStreamExt as _, stream};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
@@ -285,7 +282,7 @@ impl Database {
     }
 
     fn is_purge_due(&self) -> bool {
-        let mut purged = self.purged.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut purged = self.purged.lock();
         let is_due = purged.elapsed() >= PURGE_INTERVAL;
         if is_due {
             *purged = Instant::now();

@@ -20,12 +20,9 @@ mod sealing_key;
 mod sqlite;
 mod survey;
 
-use std::{
-    borrow::Cow,
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
+use parking_lot::RwLock;
 use zeroize::Zeroizing;
 
 pub use self::{
@@ -211,7 +208,7 @@ impl Vault {
     }
 
     fn sealer(&self) -> Arc<Sealer> {
-        self.keys.read().unwrap_or_else(PoisonError::into_inner).sealer.clone()
+        self.keys.read().sealer.clone()
     }
 
     /// Returns the sealer for a write that was refused to `refused`, since its key is no longer the current one.
@@ -222,7 +219,7 @@ impl Vault {
 
     /// Looks again which keys there are and which one is current, since a change of keys was noticed.
     async fn refreshed_keys(&self) -> Result<Arc<Sealer>, Error> {
-        let keyring = self.keys.read().unwrap_or_else(PoisonError::into_inner).keyring.clone();
+        let keyring = self.keys.read().keyring.clone();
         let known_text = self.database.key_check().await?;
         let keys =
             Keys::of_vault(&known_text, keyring.reload().await?).await.map_err(|error| match error {
@@ -231,7 +228,7 @@ impl Vault {
                 error => error,
             })?;
         let sealer = keys.sealer.clone();
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        *self.keys.write() = keys;
         Ok(sealer)
     }
 

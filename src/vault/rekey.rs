@@ -8,7 +8,7 @@
 //! 4. What the old key can open is removed from the vault's files.
 //! 5. The old key is deleted, unless a record still needs it.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::{
     Error, Keys, RecordId, Vault,
@@ -186,11 +186,11 @@ fn seal_anew(sealer: &Sealer, row: &Row, candidates: &[RecordId]) -> Result<Vec<
 
 impl Vault {
     fn keyring(&self) -> super::Keyring {
-        self.keys.read().unwrap_or_else(PoisonError::into_inner).keyring.clone()
+        self.keys.read().keyring.clone()
     }
 
     fn set_keys(&self, keys: Keys) {
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        *self.keys.write() = keys;
     }
 }
 

@@ -4,10 +4,11 @@ use anyhow::anyhow;
 use std::{
     pin::Pin,
     process::Stdio,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
 };
 
+use parking_lot::Mutex;
 use rmcp::{
     RoleClient, ServiceExt as _,
     model::{CallToolRequestParams, ClientCapabilities, ClientConfig, Implementation},
@@ -95,7 +96,7 @@ impl Host {
             return Err(broken(&status));
         }
         let log = self.log.await.map_err(|error| broken(&error))?;
-        let mut seen = self.output.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut seen = self.output.lock().clone();
         seen.extend_from_slice(&log);
         Ok(String::from_utf8_lossy(&seen).into_owned())
     }
@@ -115,7 +116,7 @@ impl<R: AsyncRead + Unpin> AsyncRead for Recorded<R> {
     ) -> Poll<std::io::Result<()>> {
         let before = buffer.filled().len();
         let outcome = Pin::new(&mut self.input).poll_read(context, buffer);
-        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut output = self.output.lock();
         output.extend_from_slice(&buffer.filled()[before..]);
         outcome
     }

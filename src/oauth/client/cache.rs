@@ -6,12 +6,13 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use url::Url;
 
 use super::{
@@ -194,7 +195,7 @@ impl Hosts {
     fn admit(&self, host: &str, now: Timestamp) -> bool {
         let new = || Arc::new(Mutex::new(Window { since: now, fetches: 0 }));
         let window = self.windows.get_with(host.to_owned(), new);
-        let mut window = window.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut window = window.lock();
         if now >= window.since + WINDOW {
             *window = Window { since: now, fetches: 0 };
         }

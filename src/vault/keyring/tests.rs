@@ -1,21 +1,20 @@
 use super::*;
 use crate::vault::{Progress, Rekey, Vault, keychain::Headless};
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError, mpsc},
-};
+use std::{collections::HashMap, sync::mpsc};
+
+use parking_lot::Mutex;
 
 #[derive(Debug, Default)]
 struct MemoryKeychain(Mutex<HashMap<String, String>>);
 
 impl Keychain for MemoryKeychain {
     fn get(&self, account: &str) -> Result<Option<SecretString>, NoKeychain> {
-        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = self.0.lock();
         Ok(entries.get(account).map(|text| text.as_str().into()))
     }
 
     fn set(&self, account: &str, text: &str) -> Result<(), NoKeychain> {
-        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.0.lock();
         entries.insert(account.to_owned(), text.to_owned());
         Ok(())
     }
@@ -212,7 +211,7 @@ async fn a_key_that_the_keychain_does_not_show_is_not_replaced() {
     let (_, origin) = place.find_or_make(&directory.path().join("vault.db")).unwrap();
     assert_eq!(origin, KeyOrigin::NewKeyFile(place.key_file()));
     assert!(matches!(place.renew(&KeyOrigin::Keychain), Err(Error::Keychain(_))));
-    let entries = keychain.0.0.lock().unwrap();
+    let entries = keychain.0.0.lock();
     assert_eq!(entries.get(&place.account()), Some(&kept));
 }
 
@@ -225,7 +224,7 @@ async fn a_keychain_that_answers_too_late_is_given_no_key() {
     impl Keychain for Slow {
         fn get(&self, account: &str) -> Result<Option<SecretString>, NoKeychain> {
             self.1.send(()).unwrap();
-            self.2.lock().unwrap().recv().unwrap();
+            self.2.lock().recv().unwrap();
             self.0.get(account)
         }
 
@@ -248,7 +247,7 @@ async fn a_keychain_that_answers_too_late_is_given_no_key() {
     answer.send(()).unwrap();
     // Its work ends now.
     let _lock = files::lock(&directory.path().join("data/sealing.lock")).unwrap();
-    assert!(keychain.0.0.lock().unwrap().is_empty());
+    assert!(keychain.0.0.lock().is_empty());
     assert!(!directory.path().join("data/sealing.key").exists());
 }
 

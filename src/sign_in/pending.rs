@@ -50,7 +50,7 @@ impl State {
     }
 }
 
-/// A pending sign-in. Clones share it.
+/// A pending sign-in.
 #[derive(Debug)]
 pub struct Pending {
     /// Identifier in the protocol; it gives no access to the page.

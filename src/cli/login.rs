@@ -12,7 +12,7 @@ use crate::{
     account::{self, Account, RequiredCredential, Status},
     config::Profile,
     error::UserFacingError,
-    sign_in::{End, LIFETIME, Options, Request, SignIn, State},
+    sign_in::{End, LIFETIME, Options, Request, SignIn, State, attempts_left},
     text::shell_word,
 };
 
@@ -64,9 +64,8 @@ impl Args {
             left -= 1;
             match requesting(&app.printer, account.upstream(), sign_in).await {
                 Err(error) if error.is_unauthorized() && left > 0 => {
-                    let attempts =
-                        if left == 1 { "1 attempt".to_owned() } else { format!("{left} attempts") };
-                    app.printer.print_err(format_args!("Wrong e-mail or password. {attempts} left."));
+                    let left = attempts_left(left);
+                    app.printer.print_err(format_args!("Wrong e-mail or password. {left}"));
                     email = self.credentials.email_again(&app.printer, email)?;
                 }
                 Err(account::Error::ProfileTaken { email: owner }) => {

@@ -27,7 +27,7 @@ use crate::{
     account,
     oauth::{EndReason, Grant, GrantId},
     secret::SecretString,
-    sign_in::protect,
+    sign_in::protect::{self, ButtonForm},
     vault,
 };
 
@@ -147,12 +147,6 @@ impl Refusal {
         };
         said(hosted, status, title, text)
     }
-}
-
-/// A form with nothing but its button.
-#[derive(Deserialize)]
-struct ButtonForm {
-    form_token: SecretString,
 }
 
 #[derive(Deserialize)]

@@ -31,7 +31,8 @@ use crate::{
     error::{Kind, UserFacingError},
     secret::{self, SecretString},
     sign_in::{
-        Field, Problem, SignInMethod, State, protect,
+        Field, Problem, SignInMethod, State, attempts_left,
+        protect::{self, ButtonForm},
         public::{
             PublicPage, Purpose,
             views::{self, Notice},
@@ -64,12 +65,6 @@ struct LoginForm {
     form_token: SecretString,
     email: String,
     password: SecretString,
-}
-
-/// A form with nothing but its button.
-#[derive(Deserialize)]
-struct ButtonForm {
-    form_token: SecretString,
 }
 
 /// What was typed, or the demo account.
@@ -424,15 +419,6 @@ fn step_of(outcome: &Result<Response, Failure>) -> &'static str {
         Err(Failure::Account(_)) => "sign-in failed at BondMCP",
         Err(Failure::Nobody) => "sign-in refused: BondMCP does not tell the account",
         Err(Failure::Vault(_)) => "sign-in failed: no database",
-    }
-}
-
-/// How many attempts are left, in words.
-fn attempts_left(left: u8) -> String {
-    match left {
-        0 => "No attempts left.".to_owned(),
-        1 => "1 attempt left.".to_owned(),
-        left => format!("{left} attempts left."),
     }
 }
 

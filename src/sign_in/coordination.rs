@@ -6,18 +6,14 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
-use super::{End, Error, LIFETIME, PageSession, Pending, State, peer::PeerPage};
+use super::{
+    End, Error, KEPT_AFTER_THE_END, LIFETIME, PageSession, Pending, RETRY_INTERVAL, State, peer::PeerPage,
+};
 use crate::{
     account::{self, Account, RequiredCredential},
     clock::Timestamp,
     secret::{self, ExposeSecret as _, SecretString},
 };
-
-/// Wait after the state of another process's sign-in could not be read.
-const RETRY_INTERVAL: Duration = Duration::from_millis(500);
-
-/// How long the end of a sign-in can be asked for.
-const KEPT_AFTER_THE_END: Duration = Duration::from_hours(2);
 
 /// Interval at which the process that serves the page extends its lease, which lasts several times as long.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);

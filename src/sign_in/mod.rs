@@ -31,7 +31,7 @@ pub use self::{
     demo::Demo,
     pending::{End, Pending, State, WaitingCall},
     place::Place,
-    problem::{Field, Problem},
+    problem::{Field, Problem, attempts_left},
     protect::sent_by_our_page,
 };
 use self::{
@@ -48,6 +48,15 @@ use crate::{
 
 /// Longest lifetime of a pending sign-in.
 pub const LIFETIME: Duration = Duration::from_mins(10);
+
+/// Number of wrong passwords and keys that end a sign-in, so that the account is not locked.
+const MAX_ATTEMPTS: u8 = 5;
+
+/// How long the end of a sign-in can be asked for.
+const KEPT_AFTER_THE_END: Duration = Duration::from_hours(2);
+
+/// Wait after the state of a sign-in that another process serves could not be read.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Limits of the page's listener.
 const BOUNDS: Bounds = Bounds { connections: 64, head_timeout: Duration::from_secs(10) };

@@ -17,7 +17,8 @@ use super::{
     page_session::{Login, PageSession},
     peer::{JOIN_PATH, Join},
     problem::{Field, Problem},
-    protect, views,
+    protect::{self, ButtonForm},
+    views,
 };
 use crate::secret::SecretString;
 
@@ -67,12 +68,6 @@ struct LoginForm {
 struct OwnKey {
     form_token: SecretString,
     key: SecretString,
-}
-
-/// A form with nothing but its button.
-#[derive(Deserialize)]
-struct ButtonForm {
-    form_token: SecretString,
 }
 
 impl LoginForm {

@@ -6,11 +6,11 @@ use parking_lot::{Mutex as StdMutex, MutexGuard as StdMutexGuard};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::{
-    End, Options, Pending, Place, Request, SignInMethod, State,
+    End, MAX_ATTEMPTS, Options, Pending, Place, Request, SignInMethod, State,
     browser::RedirectFile,
     demo::Demo,
     peer::Join,
-    problem::{Field, Problem},
+    problem::{Field, Problem, attempts_left},
     verification::Verification,
 };
 use crate::{
@@ -18,9 +18,6 @@ use crate::{
     error::UserFacingError,
     secret::{self, ExposeSecret as _, SecretString},
 };
-
-/// Number of wrong passwords and keys that end a sign-in, so that the account is not locked.
-const MAX_ATTEMPTS: u8 = 5;
 
 /// The credentials from the page's forms.
 #[derive(Debug)]
@@ -297,13 +294,10 @@ impl PageSession {
     /// Counts a wrong password or key; returns how many more are allowed, in words.
     pub(super) fn count(&self, wrong: &mut u8) -> String {
         *wrong += 1;
-        match MAX_ATTEMPTS.saturating_sub(*wrong) {
-            0 => {
-                self.pending.end(End::TooManyAttempts);
-                "No attempts left.".to_owned()
-            }
-            1 => "1 attempt left.".to_owned(),
-            left => format!("{left} attempts left."),
+        let left = MAX_ATTEMPTS.saturating_sub(*wrong);
+        if left == 0 {
+            self.pending.end(End::TooManyAttempts);
         }
+        attempts_left(left)
     }
 }

@@ -47,6 +47,16 @@ impl Problem {
     }
 }
 
+/// Returns how many attempts are left, in words.
+#[must_use]
+pub fn attempts_left(left: u8) -> String {
+    match left {
+        0 => "No attempts left.".to_owned(),
+        1 => "1 attempt left.".to_owned(),
+        left => format!("{left} attempts left."),
+    }
+}
+
 /// Returns the message and what to do next. The solutions for a wait address agents, so they are not shown.
 fn words(error: &UserFacingError) -> String {
     match error.retry_after_seconds {

@@ -15,6 +15,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
+use serde::Deserialize;
 
 use super::Place;
 use crate::secret::{self, ExposeSecret as _, SecretString};
@@ -90,6 +91,12 @@ impl Nonce {
     pub fn as_str(&self) -> &str {
         self.0.expose_secret()
     }
+}
+
+/// A form with nothing but its button.
+#[derive(Debug, Deserialize)]
+pub struct ButtonForm {
+    pub form_token: SecretString,
 }
 
 async fn with_whole_body(request: Request) -> Result<Request, StatusCode> {

@@ -33,7 +33,21 @@ pub(super) struct Frame<'a> {
     pub reference: Option<&'a str>,
 }
 
-impl Frame<'_> {
+impl<'a> Frame<'a> {
+    /// Returns the frame of a page that belongs to no sign-in.
+    pub fn plain(place: &'a Place, in_terminal: bool, has_account: bool) -> Self {
+        Self {
+            place,
+            path: String::new(),
+            nonce: Nonce::random(),
+            has_script: false,
+            watched: None,
+            in_terminal,
+            has_account,
+            reference: None,
+        }
+    }
+
     /// Whatever shows the link and the code.
     fn shown_by(&self) -> &'static str {
         if self.in_terminal { "Your terminal" } else { "Your assistant" }
@@ -196,16 +210,7 @@ pub fn still_waiting(session: &PageSession, reason: &Problem) -> Response {
 
 /// Returns the page of a link that leads nowhere.
 pub fn unknown(pages: &Pages) -> Response {
-    let frame = Frame {
-        place: pages.place(),
-        path: String::new(),
-        nonce: Nonce::random(),
-        has_script: false,
-        watched: None,
-        in_terminal: pages.are_in_terminals(),
-        has_account: true,
-        reference: None,
-    };
+    let frame = Frame::plain(pages.place(), pages.are_in_terminals(), true);
     let page = EndPage { text: frame.for_a_new_link(), frame, title: "This link isn't valid", who: None };
     rendered(StatusCode::NOT_FOUND, page.frame.nonce.clone(), &page)
 }

@@ -8,7 +8,7 @@ pub mod views;
 use std::{sync::Arc, time::Duration};
 
 pub use self::page::{Page, Purpose};
-use super::{Demo, LIFETIME, Place, State, pending};
+use super::{Demo, KEPT_AFTER_THE_END, LIFETIME, Place, State, pending};
 use crate::{
     account::Authenticator,
     config::PublicOrigin,
@@ -17,9 +17,6 @@ use crate::{
 };
 
 const KIND: RecordKind = RecordKind::new("sign-in-page");
-
-/// Time for which the end of a sign-in can be asked for.
-const KEPT_AFTER_THE_END: Duration = Duration::from_hours(2);
 
 /// The sign-in pages of a hosted server. Clones share them, as do all processes with the same vault.
 #[derive(Clone, Debug)]

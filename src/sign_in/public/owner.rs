@@ -1,23 +1,20 @@
 //! The page of an owner, who needs to sign in again: one for all calls of the owner on all replicas. A call waits for
 //! its end wherever the person finishes it.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{KEPT_AFTER_THE_END, KIND, PublicPage, PublicPages, page::masked};
+use super::{KIND, PublicPage, PublicPages, page::masked};
 use crate::{
     account::{self, Account, RequiredCredential},
     secret::{ExposeSecret as _, SecretString},
-    sign_in::{End, LIFETIME, Pending, Request, State, public::Purpose},
+    sign_in::{End, KEPT_AFTER_THE_END, LIFETIME, Pending, RETRY_INTERVAL, Request, State, public::Purpose},
     vault::{self, RecordKind, Versioned},
 };
 
 /// Which page an owner has.
 const OWNERS_PAGE: RecordKind = RecordKind::new("owner-sign-in");
-
-/// Wait after a page could not be read.
-const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 #[derive(Deserialize)]
 struct OwnersPage {

@@ -7,11 +7,8 @@ use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
-    sign_in::{End, LIFETIME, State},
+    sign_in::{End, LIFETIME, MAX_ATTEMPTS, State},
 };
-
-/// Number of wrong passwords that end a page.
-const MAX_ATTEMPTS: u8 = 5;
 
 /// Largest number of hosts that a page names.
 const MAX_HOSTS: usize = 4;

@@ -144,16 +144,7 @@ pub fn notice(pages: &PublicPages, notice: Notice) -> Response {
             "Load the page again in a minute.",
         ),
     };
-    let frame = Frame {
-        place: pages.place(),
-        path: String::new(),
-        nonce: Nonce::random(),
-        has_script: false,
-        watched: None,
-        in_terminal: false,
-        has_account: false,
-        reference: None,
-    };
+    let frame = Frame::plain(pages.place(), false, false);
     rendered(status, frame.nonce.clone(), &EndPage { frame, title, text, who: None })
 }
 

@@ -71,12 +71,14 @@ struct OwnKey {
 }
 
 impl LoginForm {
-    fn login(self) -> Login {
-        Login {
+    /// Returns the form token, and what was typed.
+    fn split(self) -> (SecretString, Login) {
+        let login = Login {
             email: self.email.trim().to_owned(),
             password: self.password,
             remember: self.remember.is_some(),
-        }
+        };
+        (self.form_token, login)
     }
 }
 
@@ -86,32 +88,29 @@ async fn state(Session(session): Session) -> &'static str {
 }
 
 async fn sign_in(pages: Shared<Pages>, Session(session): Session, Form(given): Form<LoginForm>) -> Response {
-    if let Some(refusal) = refusal(&pages, &session, &given.form_token) {
-        return refusal;
-    }
-    let (page, login) = (Arc::clone(&session), given.login());
-    session.keep_input(&login);
-    let outcome = run_to_completion(async move { page.sign_in(login).await }).await;
-    answer(&session, SignInMethod::SignIn, outcome)
+    let page = Arc::clone(&session);
+    let (form_token, login) = given.split();
+    let work = async move {
+        page.keep_input(&login);
+        page.sign_in(login).await
+    };
+    submit(&pages, &session, &form_token, SignInMethod::SignIn, work).await
 }
 
 async fn create(pages: Shared<Pages>, Session(session): Session, Form(given): Form<LoginForm>) -> Response {
-    if let Some(refusal) = refusal(&pages, &session, &given.form_token) {
-        return refusal;
-    }
-    let (page, login) = (Arc::clone(&session), given.login());
-    session.keep_input(&login);
-    let outcome = run_to_completion(async move { page.create(login).await }).await;
-    answer(&session, SignInMethod::CreateAccount, outcome)
+    let page = Arc::clone(&session);
+    let (form_token, login) = given.split();
+    let work = async move {
+        page.keep_input(&login);
+        page.create(login).await
+    };
+    submit(&pages, &session, &form_token, SignInMethod::CreateAccount, work).await
 }
 
 async fn use_key(pages: Shared<Pages>, Session(session): Session, Form(given): Form<OwnKey>) -> Response {
-    if let Some(refusal) = refusal(&pages, &session, &given.form_token) {
-        return refusal;
-    }
     let page = Arc::clone(&session);
-    let outcome = run_to_completion(async move { page.use_key(given.key).await }).await;
-    answer(&session, SignInMethod::ApiKey, outcome)
+    let work = async move { page.use_key(given.key).await };
+    submit(&pages, &session, &given.form_token, SignInMethod::ApiKey, work).await
 }
 
 async fn use_demo(
@@ -119,12 +118,9 @@ async fn use_demo(
     Session(session): Session,
     Form(given): Form<ButtonForm>,
 ) -> Response {
-    if let Some(refusal) = refusal(&pages, &session, &given.form_token) {
-        return refusal;
-    }
     let page = Arc::clone(&session);
-    let outcome = run_to_completion(async move { page.use_demo().await }).await;
-    answer(&session, SignInMethod::SignIn, outcome)
+    let work = async move { page.use_demo().await };
+    submit(&pages, &session, &given.form_token, SignInMethod::SignIn, work).await
 }
 
 /// Asks BondMCP whether the address is verified, without waiting for the next poll.
@@ -161,6 +157,28 @@ async fn join(Shared(pages): Shared<Pages>, Form(join): Form<Join>) -> Response 
     proof.map_or_else(|| StatusCode::FORBIDDEN.into_response(), IntoResponse::into_response)
 }
 
+/// Does `work`, and shows the form of `method` again with its problem while the sign-in is open. A form from another
+/// sign-in or page, or of a sign-in that has ended, is refused before `work` begins.
+async fn submit(
+    pages: &Pages,
+    session: &PageSession,
+    form_token: &SecretString,
+    method: SignInMethod,
+    work: impl Future<Output = Result<(), Problem>> + Send + 'static,
+) -> Response {
+    if !session.is_form_token(form_token) {
+        return views::unknown(pages);
+    }
+    let pending = session.pending();
+    if pending.state() != State::Open || !pending.is_open() {
+        return views::current(session, None);
+    }
+    match run_to_completion(work).await {
+        Ok(()) => views::current(session, Some(method)),
+        Err(problem) => views::with_problem(session, method, &problem),
+    }
+}
+
 /// Completes `work` even if the browser closes the connection, so that wrong passwords are counted and no sign-in is
 /// lost.
 async fn run_to_completion(
@@ -168,21 +186,4 @@ async fn run_to_completion(
 ) -> Result<(), Problem> {
     let failed = |_| Err(Problem::new(Field::None, "Internal server error. Try again."));
     tokio::spawn(work).await.unwrap_or_else(failed)
-}
-
-/// Returns the response to a form that is not accepted: from another sign-in or page, or of a sign-in that has ended.
-fn refusal(pages: &Pages, session: &PageSession, form_token: &SecretString) -> Option<Response> {
-    if !session.is_form_token(form_token) {
-        return Some(views::unknown(pages));
-    }
-    let pending = session.pending();
-    (pending.state() != State::Open || !pending.is_open()).then(|| views::current(session, None))
-}
-
-/// Shows the form again with the problem, while the sign-in is open.
-fn answer(session: &PageSession, method: SignInMethod, outcome: Result<(), Problem>) -> Response {
-    match outcome {
-        Ok(()) => views::current(session, Some(method)),
-        Err(problem) => views::with_problem(session, method, &problem),
-    }
 }

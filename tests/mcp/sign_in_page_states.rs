@@ -319,6 +319,21 @@ async fn the_script_learns_the_state_and_nobody_without_the_link_does() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_of_another_page_changes_nothing() {
+    let desk = Desk::new().await;
+    let (_pending, browser) = desk.begin().await;
+    let forged =
+        Browser { http: reqwest::Client::new(), url: browser.url.clone(), form_token: "guessed".into() };
+    for form in ["sign-in", "create"] {
+        let fields = [("email", "other@example.net"), ("password", "wrong-password-1")];
+        let answer = within(forged.post(form, &fields).send()).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::NOT_FOUND, "{form}");
+    }
+    let page = shows(&browser, "").await;
+    assert!(!page.contains("other@example.net"), "{page}");
+}
+
 /// The agent chooses the address that it gives, and the account would be that of another person.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_from_the_agent_does_not_replace_the_one_that_was_typed() {

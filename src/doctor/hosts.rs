@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{Check, Findings, Fix, entry, presentation::Presentation};
 use crate::{
     config::{BaseUrl, Profile},
-    hosts::{self, ConfiguredEntry, Environment, Host, TokenSource},
+    hosts::{self, ConfiguredEntry, Environment, Host, Secrets, TokenSource},
     redact::Redactor,
     secret::{ExposeSecret as _, SecretString},
 };
@@ -115,39 +115,44 @@ async fn one(
             )
         }
         Err(failure) => {
-            let fix = match &failure {
-                entry::Failure::TokenWanted if !secrets.passes_token && takes_no_token(configured) => {
-                    Fix::advice(format!(
-                        "{} takes no token from a variable. Add the header `Authorization: Bearer TOKEN` to the entry \
-                         yourself, with the token that the server was started with.",
-                        configured.title
-                    ))
-                }
-                entry::Failure::TokenWanted if !secrets.passes_token => Fix {
-                    run: install.with_url(configured),
-                    ..Fix::advice(
-                        "The entry sends no token, so the host tries OAuth, which ends in \"dynamic registration 404\". \
-                         Set BONDMCP_HTTP_TOKEN where the host starts, and have the entry send it as `Authorization: Bearer …`.",
-                    )
-                },
-                entry::Failure::TokenWanted => Fix::advice(
-                    "Set BONDMCP_HTTP_TOKEN, to the token that the server was started with, where the host starts. The \
-                     entry sends it as `Authorization: Bearer …`; without it hosts try OAuth, which ends in \"dynamic \
-                     registration 404\".",
-                ),
-                entry::Failure::Replaceable(_) => Fix::advice(
-                    "Move the program into a directory that only you can change, such as ~/.local/bin. Then write the \
-                     entry anew:",
-                )
-                .or_run(install.command),
-                entry::Failure::NotServed(_) | entry::Failure::Stranger => Fix::advice(
-                    "Start `bondmcp-server http` at that address, or let the host start the server:",
-                )
-                .or_run(install.command),
-                _ => install.fix(),
-            };
-            Check::fail(name, format!("{place}: {failure}"), fix)
+            let detail = format!("{place}: {failure}");
+            Check::fail(name, detail, fix(&failure, &secrets, configured, install))
         }
+    }
+}
+
+/// Returns what mends an entry that does not work.
+fn fix(failure: &entry::Failure, secrets: &Secrets, configured: &ConfiguredEntry, install: Install) -> Fix {
+    match failure {
+        entry::Failure::TokenWanted if !secrets.passes_token && takes_no_token(configured) => {
+            Fix::advice(format!(
+                "{} takes no token from a variable. Add the header `Authorization: Bearer TOKEN` to the entry \
+                 yourself, with the token that the server was started with.",
+                configured.title
+            ))
+        }
+        entry::Failure::TokenWanted if !secrets.passes_token => Fix {
+            run: install.with_url(configured),
+            ..Fix::advice(
+                "The entry sends no token, so the host tries OAuth, which ends in \"dynamic registration 404\". \
+                 Set BONDMCP_HTTP_TOKEN where the host starts, and have the entry send it as `Authorization: Bearer …`.",
+            )
+        },
+        entry::Failure::TokenWanted => Fix::advice(
+            "Set BONDMCP_HTTP_TOKEN, to the token that the server was started with, where the host starts. The \
+             entry sends it as `Authorization: Bearer …`; without it hosts try OAuth, which ends in \"dynamic \
+             registration 404\".",
+        ),
+        entry::Failure::Replaceable(_) => Fix::advice(
+            "Move the program into a directory that only you can change, such as ~/.local/bin. Then write the \
+             entry anew:",
+        )
+        .or_run(install.command),
+        entry::Failure::NotServed(_) | entry::Failure::Stranger => Fix::advice(
+            "Start `bondmcp-server http` at that address, or let the host start the server:",
+        )
+        .or_run(install.command),
+        _ => install.fix(),
     }
 }
 

@@ -131,16 +131,7 @@ impl OwnerServer {
             Err(error) if !sent.get() => Ok(ToolError::from(error).into()),
             _ => answer,
         };
-        let outcome = match (&answer, aborted) {
-            (_, Some(how)) => CallOutcome::named(how).with_possibly_billed(sent.get()),
-            (Ok(Answer::Done(_)), None) => CallOutcome::named("ok"),
-            (Ok(Answer::Failed(failure)), None) => {
-                CallOutcome::failed(failure.kind()).with_possibly_billed(failure.is_possibly_billed())
-            }
-            (Ok(Answer::Ask(_)), None) => CallOutcome::named("input_required"),
-            (Err(_), None) => CallOutcome::named("refused"),
-        };
-        record.end(CallOutcome { cost, key_id, ..outcome });
+        record.end(CallOutcome { cost, key_id, ..outcome(&answer, aborted, sent) });
         self.guard.answer(answer.map(|answer| self.naming_the_account(answer.with_ignored(ignored)))).await
     }
 
@@ -303,6 +294,19 @@ impl Call<'_> {
             }
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// Returns how a call ended: with `answer`, unless it was aborted.
+fn outcome(answer: &Result<Answer, ErrorData>, aborted: Option<&'static str>, sent: &Sent) -> CallOutcome {
+    match (answer, aborted) {
+        (_, Some(how)) => CallOutcome::named(how).with_possibly_billed(sent.get()),
+        (Ok(Answer::Done(_)), None) => CallOutcome::named("ok"),
+        (Ok(Answer::Failed(failure)), None) => {
+            CallOutcome::failed(failure.kind()).with_possibly_billed(failure.is_possibly_billed())
+        }
+        (Ok(Answer::Ask(_)), None) => CallOutcome::named("input_required"),
+        (Err(_), None) => CallOutcome::named("refused"),
     }
 }
 

@@ -12,7 +12,13 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use super::listen;
 use crate::{
     account::{self, Usd},
-    cli::{App, Error, printer::Printer, process, serving::ServingArgs, stop},
+    cli::{
+        App, Error,
+        printer::Printer,
+        process,
+        serving::{Prepared, ServingArgs},
+        stop,
+    },
     client_address::{TrustedProxies, TrustedProxy},
     config::PublicOrigin,
     hosted::{self, Hosted},
@@ -97,6 +103,40 @@ fn reserve_localhost(origin: &PublicOrigin, address: SocketAddr) -> Result<Optio
     }
 }
 
+/// Refuses to serve a trial to other computers.
+fn check_address(origin: &PublicOrigin, address: SocketAddr) -> Result<(), Error> {
+    if origin.is_trial() && !address.ip().is_loopback() {
+        return Err(Error::Usage(format!(
+            "{origin} is for a trial on this computer; leave out --listen, or give an https:// URL"
+        )));
+    }
+    Ok(())
+}
+
+/// Returns the pages and grants, which are for the BondMCP that they were first used with.
+async fn bound(
+    server: AuthorizationServer,
+    prepared: &Prepared,
+    origin: &PublicOrigin,
+    default_daily_spend: Usd,
+) -> Result<Hosted, Error> {
+    let settings = hosted::Settings {
+        origin: origin.clone(),
+        default_daily_spend,
+        daily_spend: prepared.daily_spend(),
+        demo: prepared.sign_in.demo.clone(),
+    };
+    let hosted = Hosted::new(server, prepared.accounts.clone(), settings);
+    // A sandbox has another port each time.
+    let rebinds = prepared.sign_in.demo.is_some();
+    match hosted.bind(rebinds).await.map_err(account::Error::from)? {
+        None => Ok(hosted),
+        Some(other) => Err(Error::Usage(format!(
+            "what people have connected at {origin} belongs to BondMCP at {other}; correct --base-url, or use another --public-url"
+        ))),
+    }
+}
+
 impl HostedArgs {
     pub async fn run(
         self,
@@ -107,11 +147,7 @@ impl HostedArgs {
     ) -> Result<(), Error> {
         let mut settings = self.settings(&origin)?;
         process::allow_many_connections();
-        if origin.is_trial() && !address.ip().is_loopback() {
-            return Err(Error::Usage(format!(
-                "{origin} is for a trial on this computer; leave out --listen, or give an https:// URL"
-            )));
-        }
+        check_address(&origin, address)?;
         let (listener, address) = listen(address, "--listen").await?;
         let _reserved = reserve_localhost(&origin, address)?;
         let metrics_listener = match self.metrics_listen {
@@ -131,20 +167,7 @@ impl HostedArgs {
         let vault = prepared.accounts.vault().await?;
         let server = AuthorizationServer::open(vault, settings, Network::public(), prepared.clock.clone());
         let server = server.await.map_err(account::Error::from)?;
-        let settings = hosted::Settings {
-            origin: origin.clone(),
-            default_daily_spend: self.default_daily_spend,
-            daily_spend: prepared.daily_spend(),
-            demo: prepared.sign_in.demo.clone(),
-        };
-        let hosted = Hosted::new(server.clone(), prepared.accounts.clone(), settings);
-        // A sandbox has another port each time.
-        let rebinds = prepared.sign_in.demo.is_some();
-        if let Some(other) = hosted.bind(rebinds).await.map_err(account::Error::from)? {
-            return Err(Error::Usage(format!(
-                "what people have connected at {origin} belongs to BondMCP at {other}; correct --base-url, or use another --public-url"
-            )));
-        }
+        let hosted = bound(server.clone(), &prepared, &origin, self.default_daily_spend).await?;
         let sign_in = sign_in::Options {
             public: Some(hosted.sign_in_pages().clone()),
             connections: Some(hosted.connections_page().into()),

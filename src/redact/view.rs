@@ -1,6 +1,8 @@
-//! A text with its escapes decoded: JSON, Python and Rust (`\"`, `\u00e4`, `\xe4`, `\u{e4}`), C (`\303\244`), HTML
-//! (`&quot;`, `&#34;`, `&#x22;`) and percent (`%22`), however deeply nested and mixed. It is used for searching only. Each
-//! of its bytes is traced to its position in the text.
+//! A text with its escapes decoded: JSON, Python, Rust and Perl (`\"`, `\u00e4`, `\xe4`, `\u{e4}`, `\x{e4}`), C
+//! (`\303\244`), HTML (`&quot;`, `&#34;`, `&#x22;`) and percent (`%22`, `%u20AC`), however deeply nested and mixed. It is
+//! used for searching only. Each of its bytes is traced to its position in the text.
+
+mod names;
 
 use std::ops::Range;
 
@@ -169,16 +171,18 @@ fn unescaped(text: &[u8]) -> Option<(usize, Unescaped)> {
     let byte = |digits: &[u8]| u8::try_from(number(digits, 16)?).ok().map(Byte);
     let code = |digits: &[u8]| char::from_u32(number(digits, 16)?).map(Char);
     match *text {
+        [b'\\', b'u' | b'x', b'{', ..] => {
+            let end = text.iter().take(10).position(|&b| b == b'}')?;
+            Some((end + 1, code(&text[3..end])?))
+        }
+        [b'\\' | b'%', b'u', ..] => {
+            code(text.get(2..6)?).map(|c| (6, c)).or_else(|| surrogates(text)).or_else(|| undecodable(text))
+        }
         [b'%', high, low, ..] => Some((3, byte(&[high, low])?)),
         [b'\\', b'x', ..] => Some((4, byte(text.get(2..4)?)?)),
         [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..] => {
             Some((4, Byte((a & 7) << 6 | (b & 7) << 3 | c & 7)))
         }
-        [b'\\', b'u', b'{', ..] => {
-            let end = text.iter().take(10).position(|&b| b == b'}')?;
-            Some((end + 1, code(&text[3..end])?))
-        }
-        [b'\\', b'u', ..] => code(text.get(2..6)?).map(|c| (6, c)).or_else(|| surrogates(text)),
         [b'\\', b'U', ..] => Some((10, code(text.get(2..10)?)?)),
         // This character may itself be escaped in another way.
         [b'\\', b'%' | b'&', ..] => None,
@@ -197,170 +201,30 @@ fn unescaped(text: &[u8]) -> Option<(usize, Unescaped)> {
     }
 }
 
-/// Decodes a surrogate pair such as `\ud83d\ude00`.
+/// Decodes a surrogate pair such as `\ud83d\ude00` or `%uD83D%uDE00`.
 fn surrogates(text: &[u8]) -> Option<(usize, Unescaped)> {
     let &[high, low] = text.get(..12)?.as_chunks::<6>().0 else { return None };
     let unit = |escape: [u8; 6]| {
-        let digits = escape.starts_with(b"\\u").then_some(&escape[2..])?;
+        let digits = escape.starts_with(&text[..2]).then_some(&escape[2..])?;
         u16::try_from(number(digits, 16)?).ok()
     };
     let c = char::decode_utf16([unit(high)?, unit(low)?]).next()?.ok()?;
     Some((12, Unescaped::Char(c)))
 }
 
-/// HTML's names of U+00A0 to U+00FF (HTML 4, 24.2.1): some encoders name all characters that have a name.
-const LATIN1: [&str; 96] = [
-    "nbsp", "iexcl", "cent", "pound", "curren", "yen", "brvbar", "sect", "uml", "copy", "ordf", "laquo",
-    "not", "shy", "reg", "macr", "deg", "plusmn", "sup2", "sup3", "acute", "micro", "para", "middot",
-    "cedil", "sup1", "ordm", "raquo", "frac14", "frac12", "frac34", "iquest", "Agrave", "Aacute", "Acirc",
-    "Atilde", "Auml", "Aring", "AElig", "Ccedil", "Egrave", "Eacute", "Ecirc", "Euml", "Igrave", "Iacute",
-    "Icirc", "Iuml", "ETH", "Ntilde", "Ograve", "Oacute", "Ocirc", "Otilde", "Ouml", "times", "Oslash",
-    "Ugrave", "Uacute", "Ucirc", "Uuml", "Yacute", "THORN", "szlig", "agrave", "aacute", "acirc", "atilde",
-    "auml", "aring", "aelig", "ccedil", "egrave", "eacute", "ecirc", "euml", "igrave", "iacute", "icirc",
-    "iuml", "eth", "ntilde", "ograve", "oacute", "ocirc", "otilde", "ouml", "divide", "oslash", "ugrave",
-    "uacute", "ucirc", "uuml", "yacute", "thorn", "yuml",
-];
-
-/// HTML's names of U+03B1 to U+03C9 (HTML 4, 24.3). With a capital they are those of U+0391 to U+03A9.
-const GREEK: [&str; 25] = [
-    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu",
-    "nu", "xi", "omicron", "pi", "rho", "sigmaf", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega",
-];
-
-/// HTML's other names of characters that are not in ASCII (HTML 4, 24.3 and 24.4).
-const OTHERS: [(u32, &str); 103] = [
-    (0x152, "OElig"),
-    (0x153, "oelig"),
-    (0x160, "Scaron"),
-    (0x161, "scaron"),
-    (0x178, "Yuml"),
-    (0x192, "fnof"),
-    (0x2C6, "circ"),
-    (0x2DC, "tilde"),
-    (0x3D1, "thetasym"),
-    (0x3D2, "upsih"),
-    (0x3D6, "piv"),
-    (0x2002, "ensp"),
-    (0x2003, "emsp"),
-    (0x2009, "thinsp"),
-    (0x200C, "zwnj"),
-    (0x200D, "zwj"),
-    (0x200E, "lrm"),
-    (0x200F, "rlm"),
-    (0x2013, "ndash"),
-    (0x2014, "mdash"),
-    (0x2018, "lsquo"),
-    (0x2019, "rsquo"),
-    (0x201A, "sbquo"),
-    (0x201C, "ldquo"),
-    (0x201D, "rdquo"),
-    (0x201E, "bdquo"),
-    (0x2020, "dagger"),
-    (0x2021, "Dagger"),
-    (0x2022, "bull"),
-    (0x2026, "hellip"),
-    (0x2030, "permil"),
-    (0x2032, "prime"),
-    (0x2033, "Prime"),
-    (0x2039, "lsaquo"),
-    (0x203A, "rsaquo"),
-    (0x203E, "oline"),
-    (0x2044, "frasl"),
-    (0x20AC, "euro"),
-    (0x2111, "image"),
-    (0x2118, "weierp"),
-    (0x211C, "real"),
-    (0x2122, "trade"),
-    (0x2135, "alefsym"),
-    (0x2190, "larr"),
-    (0x2191, "uarr"),
-    (0x2192, "rarr"),
-    (0x2193, "darr"),
-    (0x2194, "harr"),
-    (0x21B5, "crarr"),
-    (0x21D0, "lArr"),
-    (0x21D1, "uArr"),
-    (0x21D2, "rArr"),
-    (0x21D3, "dArr"),
-    (0x21D4, "hArr"),
-    (0x2200, "forall"),
-    (0x2202, "part"),
-    (0x2203, "exist"),
-    (0x2205, "empty"),
-    (0x2207, "nabla"),
-    (0x2208, "isin"),
-    (0x2209, "notin"),
-    (0x220B, "ni"),
-    (0x220F, "prod"),
-    (0x2211, "sum"),
-    (0x2212, "minus"),
-    (0x2217, "lowast"),
-    (0x221A, "radic"),
-    (0x221D, "prop"),
-    (0x221E, "infin"),
-    (0x2220, "ang"),
-    (0x2227, "and"),
-    (0x2228, "or"),
-    (0x2229, "cap"),
-    (0x222A, "cup"),
-    (0x222B, "int"),
-    (0x2234, "there4"),
-    (0x223C, "sim"),
-    (0x2245, "cong"),
-    (0x2248, "asymp"),
-    (0x2260, "ne"),
-    (0x2261, "equiv"),
-    (0x2264, "le"),
-    (0x2265, "ge"),
-    (0x2282, "sub"),
-    (0x2283, "sup"),
-    (0x2284, "nsub"),
-    (0x2286, "sube"),
-    (0x2287, "supe"),
-    (0x2295, "oplus"),
-    (0x2297, "otimes"),
-    (0x22A5, "perp"),
-    (0x22C5, "sdot"),
-    (0x2308, "lceil"),
-    (0x2309, "rceil"),
-    (0x230A, "lfloor"),
-    (0x230B, "rfloor"),
-    (0x2329, "lang"),
-    (0x232A, "rang"),
-    (0x25CA, "loz"),
-    (0x2660, "spades"),
-    (0x2663, "clubs"),
-    (0x2665, "hearts"),
-    (0x2666, "diams"),
-];
-
-/// Returns the character that HTML 4 names.
-fn named(name: &[u8]) -> Option<u32> {
-    let position = |names: &[&str], wanted: &[u8]| {
-        names.iter().position(|known| known.as_bytes() == wanted).and_then(|at| u32::try_from(at).ok())
-    };
-    if let Some(at) = position(&LATIN1, name) {
-        return Some(0xA0 + at);
-    }
-    let (small, is_capital) = (name.to_ascii_lowercase(), name.first()?.is_ascii_uppercase());
-    if let Some(at) = position(&GREEK, &small).filter(|_| small[1..] == name[1..]) {
-        return Some(if is_capital { 0x391 } else { 0x3B1 } + at);
-    }
-    OTHERS.iter().find(|(_, known)| known.as_bytes() == name).map(|(code, _)| *code)
+/// Decodes a byte that was no text for Python: its `surrogateescape` writes the byte C3 as `\udcc3`.
+fn undecodable(text: &[u8]) -> Option<(usize, Unescaped)> {
+    let byte = u8::try_from(number(text.get(2..6)?, 16)?.checked_sub(0xDC00)?).ok()?;
+    (!byte.is_ascii()).then_some((6, Unescaped::Byte(byte)))
 }
 
 fn entity(text: &[u8]) -> Option<(usize, Unescaped)> {
-    const MAX_ENTITY_BYTES: usize = 12;
+    const MAX_ENTITY_BYTES: usize = 2 + names::MAX_NAME_BYTES;
     let end = text.iter().take(MAX_ENTITY_BYTES).position(|&b| b == b';')?;
     let code = match &text[1..end] {
-        b"amp" => u32::from('&'),
-        b"lt" => u32::from('<'),
-        b"gt" => u32::from('>'),
-        b"quot" => u32::from('"'),
-        b"apos" => u32::from('\''),
         [b'#', b'x' | b'X', digits @ ..] => number(digits, 16)?,
         [b'#', digits @ ..] => number(digits, 10)?,
-        name => named(name)?,
+        name => names::named(name)?,
     };
     Some((end + 1, Unescaped::Char(char::from_u32(code)?)))
 }
@@ -385,9 +249,12 @@ mod tests {
             (r"\u00e4\u20AC\ud83d\ude00", "ä€😀"),
             (r"\xc3\xa4\x41\U0001F600\u{1f600}", "äA😀😀"),
             (r"\303\244\101\0", "äA"),
+            (r"\x{f6}\x{20ac}\x{1F600}%u20AC%uD83D%uDE00", "ö€😀€😀"),
+            (r"\udcc3\udcb6", "ö"),
             ("&quot;&#34;&#x22;&lt;&gt;&amp;&apos;", "\"\"\"<>&'"),
             ("&iexcl;G&auml;rtner&szlig;&yuml;&frac34;", "¡Gärtnerßÿ¾"),
             ("&alpha;&Omega;&sigmaf;&euro;&hellip;&thetasym;&zwnj;&Yuml;", "αΩς€…ϑŸ"),
+            ("bcp&lowbar;&NewLine;&DiacriticalGrave;&QUOT;&lsqb;&hyphen;&bsol;", "bcp_`\"[‐\\"),
             ("%C3%a4%22", "ä\""),
             ("a b\tc\r\nd+e%20f\\ng\u{200b}h%E2%80%8Bi&nbsp;j", "abcdefghij"),
         ] {
@@ -403,7 +270,7 @@ mod tests {
 
     #[test]
     fn what_is_no_escape_stays() {
-        let text = r"100%;C:\users;&heart;&;%zz\u12";
+        let text = r"100%;C:\users;&heart;&;%zz%uz\x{z}\u12";
         assert_eq!(seen(text), text);
     }
 

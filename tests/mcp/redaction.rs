@@ -20,17 +20,61 @@ enum Step {
     /// Python's `ascii`.
     Ascii,
     HtmlNames,
+    /// HTML 5's names of all punctuation.
+    HtmlNames5,
     HtmlDecimal,
     HtmlHex,
     Percent,
     Form,
+    /// ECMAScript's `escape`.
+    JsEscape,
+    Perl,
+    /// Python's `ascii` of a text whose bytes it could not decode.
+    SurrogateEscape,
     Wrap,
 }
+
+/// The names of ASCII punctuation in HTML 5.
+const NAMES: [(char, &str); 31] = [
+    ('!', "excl"),
+    ('"', "quot"),
+    ('#', "num"),
+    ('$', "dollar"),
+    ('%', "percnt"),
+    ('&', "amp"),
+    ('\'', "apos"),
+    ('(', "lpar"),
+    (')', "rpar"),
+    ('*', "ast"),
+    ('+', "plus"),
+    (',', "comma"),
+    ('.', "period"),
+    ('/', "sol"),
+    (':', "colon"),
+    (';', "semi"),
+    ('<', "lt"),
+    ('=', "equals"),
+    ('>', "gt"),
+    ('?', "quest"),
+    ('@', "commat"),
+    ('[', "lbrack"),
+    ('\\', "bsol"),
+    (']', "rbrack"),
+    ('^', "Hat"),
+    ('_', "lowbar"),
+    ('`', "grave"),
+    ('{', "lbrace"),
+    ('|', "VerticalLine"),
+    ('}', "rbrace"),
+    ('\n', "NewLine"),
+];
 
 impl Step {
     fn apply(self, text: &str) -> String {
         let each = |escaped: &dyn Fn(char) -> String| text.chars().map(escaped).collect::<String>();
-        let utf16 = |c: char| c.encode_utf16(&mut [0; 2]).iter().map(|u| format!("\\u{u:04x}")).collect();
+        let utf16 = |c: char| -> String {
+            c.encode_utf16(&mut [0; 2]).iter().map(|u| format!("\\u{u:04x}")).collect()
+        };
         let byte = |escape: &'static str| move |b: u8| format!("{escape}{b:02x}");
         let bytes = |c: char, escape| c.to_string().bytes().map(byte(escape)).collect::<String>();
         let kept = |c: char| c.is_ascii_graphic() || c == ' ';
@@ -64,6 +108,10 @@ impl Step {
                 '\'' => "&#39;".to_owned(),
                 c => c.to_string(),
             }),
+            Self::HtmlNames5 => each(&|c| match NAMES.iter().find(|(named, _)| *named == c) {
+                Some((_, name)) => format!("&{name};"),
+                None => c.to_string(),
+            }),
             Self::HtmlDecimal => each(&|c| {
                 if c.is_ascii_alphanumeric() { c.to_string() } else { format!("&#{};", u32::from(c)) }
             }),
@@ -72,6 +120,17 @@ impl Step {
                 if c.is_ascii_alphanumeric() { c.to_string() } else { bytes(c, "%").to_uppercase() }
             }),
             Self::Form => url::form_urlencoded::byte_serialize(text.as_bytes()).collect(),
+            Self::JsEscape => each(&|c| match u32::from(c) {
+                _ if c.is_ascii_alphanumeric() || "@*_+-./".contains(c) => c.to_string(),
+                code @ ..=0xFF => format!("%{code:02X}"),
+                _ => utf16(c).replace("\\u", "%u"),
+            }),
+            Self::Perl => each(&|c| match c {
+                '\\' | '"' => format!("\\{c}"),
+                c if c.is_ascii() => c.to_string(),
+                c => format!("\\x{{{:x}}}", u32::from(c)),
+            }),
+            Self::SurrogateEscape => each(&|c| if c.is_ascii() { quoted(c) } else { bytes(c, "\\udc") }),
             Self::Wrap => {
                 let chars: Vec<char> = text.chars().collect();
                 let lines: Vec<String> = chars.chunks(64).map(|line| line.iter().collect()).collect();
@@ -83,10 +142,26 @@ impl Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     use Step::{
-        Ascii, Form, HtmlDecimal, HtmlHex, HtmlNames, Json, JsonAscii, Percent, Repr, ReprOfBytes, Wrap,
+        Ascii, Form, HtmlDecimal, HtmlHex, HtmlNames, HtmlNames5, JsEscape, Json, JsonAscii, Percent, Perl,
+        Repr, ReprOfBytes, SurrogateEscape, Wrap,
     };
-    let all =
-        [Json, JsonAscii, Repr, ReprOfBytes, Ascii, HtmlNames, HtmlDecimal, HtmlHex, Percent, Form, Wrap];
+    let all = [
+        Json,
+        JsonAscii,
+        Repr,
+        ReprOfBytes,
+        Ascii,
+        HtmlNames,
+        HtmlNames5,
+        HtmlDecimal,
+        HtmlHex,
+        Percent,
+        Form,
+        JsEscape,
+        Perl,
+        SurrogateEscape,
+        Wrap,
+    ];
     prop::collection::vec(prop::sample::select(all.to_vec()), 0..=3)
 }
 

@@ -1,0 +1,200 @@
+//! HTML's names of characters: all of HTML 4, since some encoders name each character that has a name, and HTML 5's names
+//! of ASCII characters.
+
+/// The names of ASCII characters (HTML 5, 13.5), those of HTML 4 first.
+const ASCII: [(char, &str); 45] = [
+    ('&', "amp"),
+    ('<', "lt"),
+    ('>', "gt"),
+    ('"', "quot"),
+    ('\'', "apos"),
+    ('&', "AMP"),
+    ('<', "LT"),
+    ('>', "GT"),
+    ('"', "QUOT"),
+    ('\t', "Tab"),
+    ('\n', "NewLine"),
+    ('!', "excl"),
+    ('#', "num"),
+    ('$', "dollar"),
+    ('%', "percnt"),
+    ('(', "lpar"),
+    (')', "rpar"),
+    ('*', "ast"),
+    ('*', "midast"),
+    ('+', "plus"),
+    (',', "comma"),
+    ('.', "period"),
+    ('/', "sol"),
+    (':', "colon"),
+    (';', "semi"),
+    ('=', "equals"),
+    ('?', "quest"),
+    ('@', "commat"),
+    ('[', "lsqb"),
+    ('[', "lbrack"),
+    ('\\', "bsol"),
+    (']', "rsqb"),
+    (']', "rbrack"),
+    ('^', "Hat"),
+    ('_', "lowbar"),
+    ('_', "UnderBar"),
+    ('`', "grave"),
+    ('`', "DiacriticalGrave"),
+    ('{', "lcub"),
+    ('{', "lbrace"),
+    ('|', "verbar"),
+    ('|', "vert"),
+    ('|', "VerticalLine"),
+    ('}', "rcub"),
+    ('}', "rbrace"),
+];
+
+/// The names of U+00A0 to U+00FF (HTML 4, 24.2.1).
+const LATIN1: [&str; 96] = [
+    "nbsp", "iexcl", "cent", "pound", "curren", "yen", "brvbar", "sect", "uml", "copy", "ordf", "laquo",
+    "not", "shy", "reg", "macr", "deg", "plusmn", "sup2", "sup3", "acute", "micro", "para", "middot",
+    "cedil", "sup1", "ordm", "raquo", "frac14", "frac12", "frac34", "iquest", "Agrave", "Aacute", "Acirc",
+    "Atilde", "Auml", "Aring", "AElig", "Ccedil", "Egrave", "Eacute", "Ecirc", "Euml", "Igrave", "Iacute",
+    "Icirc", "Iuml", "ETH", "Ntilde", "Ograve", "Oacute", "Ocirc", "Otilde", "Ouml", "times", "Oslash",
+    "Ugrave", "Uacute", "Ucirc", "Uuml", "Yacute", "THORN", "szlig", "agrave", "aacute", "acirc", "atilde",
+    "auml", "aring", "aelig", "ccedil", "egrave", "eacute", "ecirc", "euml", "igrave", "iacute", "icirc",
+    "iuml", "eth", "ntilde", "ograve", "oacute", "ocirc", "otilde", "ouml", "divide", "oslash", "ugrave",
+    "uacute", "ucirc", "uuml", "yacute", "thorn", "yuml",
+];
+
+/// The names of U+03B1 to U+03C9 (HTML 4, 24.3). With a capital they are those of U+0391 to U+03A9.
+const GREEK: [&str; 25] = [
+    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu",
+    "nu", "xi", "omicron", "pi", "rho", "sigmaf", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega",
+];
+
+/// The other names of HTML 4 (24.3 and 24.4), and HTML 5's of the hyphen.
+const OTHERS: [(u32, &str); 105] = [
+    (0x152, "OElig"),
+    (0x153, "oelig"),
+    (0x160, "Scaron"),
+    (0x161, "scaron"),
+    (0x178, "Yuml"),
+    (0x192, "fnof"),
+    (0x2C6, "circ"),
+    (0x2DC, "tilde"),
+    (0x3D1, "thetasym"),
+    (0x3D2, "upsih"),
+    (0x3D6, "piv"),
+    (0x2002, "ensp"),
+    (0x2003, "emsp"),
+    (0x2009, "thinsp"),
+    (0x200C, "zwnj"),
+    (0x200D, "zwj"),
+    (0x200E, "lrm"),
+    (0x200F, "rlm"),
+    (0x2010, "hyphen"),
+    (0x2010, "dash"),
+    (0x2013, "ndash"),
+    (0x2014, "mdash"),
+    (0x2018, "lsquo"),
+    (0x2019, "rsquo"),
+    (0x201A, "sbquo"),
+    (0x201C, "ldquo"),
+    (0x201D, "rdquo"),
+    (0x201E, "bdquo"),
+    (0x2020, "dagger"),
+    (0x2021, "Dagger"),
+    (0x2022, "bull"),
+    (0x2026, "hellip"),
+    (0x2030, "permil"),
+    (0x2032, "prime"),
+    (0x2033, "Prime"),
+    (0x2039, "lsaquo"),
+    (0x203A, "rsaquo"),
+    (0x203E, "oline"),
+    (0x2044, "frasl"),
+    (0x20AC, "euro"),
+    (0x2111, "image"),
+    (0x2118, "weierp"),
+    (0x211C, "real"),
+    (0x2122, "trade"),
+    (0x2135, "alefsym"),
+    (0x2190, "larr"),
+    (0x2191, "uarr"),
+    (0x2192, "rarr"),
+    (0x2193, "darr"),
+    (0x2194, "harr"),
+    (0x21B5, "crarr"),
+    (0x21D0, "lArr"),
+    (0x21D1, "uArr"),
+    (0x21D2, "rArr"),
+    (0x21D3, "dArr"),
+    (0x21D4, "hArr"),
+    (0x2200, "forall"),
+    (0x2202, "part"),
+    (0x2203, "exist"),
+    (0x2205, "empty"),
+    (0x2207, "nabla"),
+    (0x2208, "isin"),
+    (0x2209, "notin"),
+    (0x220B, "ni"),
+    (0x220F, "prod"),
+    (0x2211, "sum"),
+    (0x2212, "minus"),
+    (0x2217, "lowast"),
+    (0x221A, "radic"),
+    (0x221D, "prop"),
+    (0x221E, "infin"),
+    (0x2220, "ang"),
+    (0x2227, "and"),
+    (0x2228, "or"),
+    (0x2229, "cap"),
+    (0x222A, "cup"),
+    (0x222B, "int"),
+    (0x2234, "there4"),
+    (0x223C, "sim"),
+    (0x2245, "cong"),
+    (0x2248, "asymp"),
+    (0x2260, "ne"),
+    (0x2261, "equiv"),
+    (0x2264, "le"),
+    (0x2265, "ge"),
+    (0x2282, "sub"),
+    (0x2283, "sup"),
+    (0x2284, "nsub"),
+    (0x2286, "sube"),
+    (0x2287, "supe"),
+    (0x2295, "oplus"),
+    (0x2297, "otimes"),
+    (0x22A5, "perp"),
+    (0x22C5, "sdot"),
+    (0x2308, "lceil"),
+    (0x2309, "rceil"),
+    (0x230A, "lfloor"),
+    (0x230B, "rfloor"),
+    (0x2329, "lang"),
+    (0x232A, "rang"),
+    (0x25CA, "loz"),
+    (0x2660, "spades"),
+    (0x2663, "clubs"),
+    (0x2665, "hearts"),
+    (0x2666, "diams"),
+];
+
+/// Length of the longest of these names.
+pub(super) const MAX_NAME_BYTES: usize = "DiacriticalGrave".len();
+
+/// Returns the character with this name.
+pub(super) fn named(name: &[u8]) -> Option<u32> {
+    if let Some((c, _)) = ASCII.iter().find(|(_, known)| known.as_bytes() == name) {
+        return Some(u32::from(*c));
+    }
+    let position = |names: &[&str], wanted: &[u8]| {
+        names.iter().position(|known| known.as_bytes() == wanted).and_then(|at| u32::try_from(at).ok())
+    };
+    if let Some(at) = position(&LATIN1, name) {
+        return Some(0xA0 + at);
+    }
+    let (small, is_capital) = (name.to_ascii_lowercase(), name.first()?.is_ascii_uppercase());
+    if let Some(at) = position(&GREEK, &small).filter(|_| small[1..] == name[1..]) {
+        return Some(if is_capital { 0x391 } else { 0x3B1 } + at);
+    }
+    OTHERS.iter().find(|(_, known)| known.as_bytes() == name).map(|(code, _)| *code)
+}

@@ -7,7 +7,10 @@ use base64::{Engine as _, engine::general_purpose};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use zeroize::Zeroizing;
 
-use super::view::{Blanks, View, is_blank};
+use super::{
+    shapes,
+    view::{Blanks, View, is_blank},
+};
 use crate::secret::to_secret_json;
 
 /// Length below which secrets are not searched for: they would occur by chance, and a redaction would reveal them.
@@ -17,8 +20,13 @@ pub const MIN_SECRET_BYTES: usize = 6;
 /// No header carries a token of that size, and a token without its end is useless.
 const MAX_SECRET_BYTES: usize = 4096;
 
-/// Length below which the parts of a JWT are not searched for.
+/// Length below which the parts of a JWT or a key are not searched for. The pieces of a key
+/// have this length.
 const MIN_PART_BYTES: usize = 16;
+
+/// A piece of a key is searched for at every so many bytes of it. So 19 bytes of a key hold a piece wherever they begin,
+/// and at most three are left on either side.
+const PIECE_STEP: usize = 4;
 
 /// RFC 3986, 2.3: unreserved characters.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -38,46 +46,46 @@ pub(super) fn forms(secret: &str) -> Vec<Arc<Form>> {
             forms.add(end(part).as_bytes());
         }
     }
+    // The prefix of a key is public.
+    let key = shapes::after_prefix(secret).map(end).filter(|key| key.len() >= MIN_PART_BYTES);
+    if let Some(key) = key {
+        for piece in without_blanks(key.as_bytes()).windows(MIN_PART_BYTES).step_by(PIECE_STEP) {
+            forms.add(piece);
+        }
+    }
     let secret = end(secret);
     if without_blanks(secret.as_bytes()).len() < MIN_SECRET_BYTES {
         return forms.shared();
     }
-    // An escape may begin before the secret and end within it, so that decoding it alters the secret.
-    let mut written = vec![Zeroizing::new(secret.as_bytes().to_vec())];
-    if let Ok(json) = to_secret_json(&secret) {
-        let json = &json[1..json.len() - 1];
-        written.push(Zeroizing::new(json.to_vec()));
-        // As Python's `json.dumps` and PHP's `json_encode` write it.
-        written.extend([false, true].map(|escapes_slash| ascii_json(json, escapes_slash)));
-    }
-    written.push(form_urlencoded(secret));
-    for set in [UNRESERVED, URI_COMPONENT] {
-        written.extend([percent(secret, set, false), percent(secret, set, true)]);
-    }
+    let mut written = escaped(secret);
+    written.extend([secret].into_iter().chain(key).map(|text| Zeroizing::new(text.as_bytes().to_vec())));
     written.sort_by(|a, b| a.cmp(b));
     written.dedup();
     for text in &written {
-        forms.add(text);
-        forms.add(&hex(text, b"0123456789abcdef"));
-        forms.add(&hex(text, b"0123456789ABCDEF"));
-        for offset in 0..3 {
-            let [standard, url_safe] = base64_at(text, offset);
-            forms.add(&standard);
-            forms.add(&url_safe);
-        }
+        forms.add_encoded(text);
     }
-    let mut view = View::of(secret, Blanks::Drop).bytes;
-    // These characters may form an escape with the text that follows the secret.
-    while view.last() == Some(&b'\\') {
-        view.pop();
-    }
-    forms.add(&one_byte_characters(&view));
-    forms.add(&view);
+    forms.add_viewed(secret);
     if secret.bytes().all(|b| b.is_ascii_digit()) {
         // The secret as a number.
         forms.add(secret.trim_start_matches('0').as_bytes());
     }
     forms.shared()
+}
+
+/// Returns the secret with its special characters escaped. An escape may begin before the secret and end within it, so
+/// that decoding it alters the secret; and what is in base64 or hex may have been escaped before.
+fn escaped(secret: &str) -> Vec<Form> {
+    let mut escaped = vec![form_urlencoded(secret)];
+    if let Ok(json) = to_secret_json(&secret) {
+        let json = &json[1..json.len() - 1];
+        escaped.push(Zeroizing::new(json.to_vec()));
+        // As Python's `json.dumps` and PHP's `json_encode` write it.
+        escaped.extend([false, true].map(|escapes_slash| ascii_json(json, escapes_slash)));
+    }
+    for set in [UNRESERVED, URI_COMPONENT] {
+        escaped.extend([percent(secret, set, false), percent(secret, set, true)]);
+    }
+    escaped
 }
 
 fn end(secret: &str) -> &str {
@@ -93,6 +101,29 @@ impl Forms {
         if form.len() >= MIN_SECRET_BYTES && !self.0.contains(&form) {
             self.0.push(form);
         }
+    }
+
+    /// Adds the text, and its encodings in hex and base64.
+    fn add_encoded(&mut self, text: &[u8]) {
+        self.add(text);
+        self.add(&hex(text, b"0123456789abcdef"));
+        self.add(&hex(text, b"0123456789ABCDEF"));
+        for offset in 0..3 {
+            let [standard, url_safe] = base64_at(text, offset);
+            self.add(&standard);
+            self.add(&url_safe);
+        }
+    }
+
+    /// Adds what the view of a text holds in place of `text`.
+    fn add_viewed(&mut self, text: &str) {
+        let mut view = View::of(text, Blanks::Drop).bytes;
+        // These characters may form an escape with the text that follows the secret.
+        while view.last() == Some(&b'\\') {
+            view.pop();
+        }
+        self.add(&one_byte_characters(&view));
+        self.add(&view);
     }
 
     /// Wraps each form so that several sets of needles share it.

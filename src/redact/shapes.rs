@@ -43,6 +43,12 @@ pub(super) fn prefixes(text: &[u8]) -> impl Iterator<Item = (usize, usize)> {
     })
 }
 
+/// Returns what follows the prefix of a key.
+pub(super) fn after_prefix(key: &str) -> Option<&str> {
+    let prefix = PREFIXES[JWT + 1..].iter().find(|prefix| key.as_bytes().starts_with(prefix))?;
+    key.get(prefix.len()..)
+}
+
 /// Returns the length of the base64url run at the start of `text`.
 fn token(text: &[u8]) -> usize {
     text.iter().take_while(|byte| is_token(**byte)).count()

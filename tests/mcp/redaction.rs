@@ -223,3 +223,24 @@ proptest! {
         prop_assert!(matches!(knowing(&secret).redact(&text), Cow::Borrowed(same) if same == text));
     }
 }
+
+#[test]
+fn a_key_is_found_without_its_prefix_and_in_long_parts() {
+    let random = "7232Zk_9Qw-3xT5vB1nM8sLp0aYc6RdEhGjFiKoUq4t";
+    for prefix in ["bcp_", "sk_"] {
+        let redactor = knowing(&format!("{prefix}{random}"));
+        assert_eq!(redactor.redact(&format!("key {random}, and")), "key [redacted], and");
+        let hex: String = random.bytes().map(|b| format!("{b:02x}")).collect();
+        for text in [general_purpose::STANDARD.encode(format!("ada:{random}")), hex] {
+            assert!(redactor.redact(&text).contains(REDACTED), "{text}");
+        }
+        for part in random.as_bytes().windows(19) {
+            let part = str::from_utf8(part).unwrap();
+            let redacted = redactor.redact(part);
+            assert!(redacted.contains(REDACTED) && redacted.len() <= REDACTED.len() + 6, "{redacted}");
+        }
+        for preview in [format!("{prefix}7232...Uq4t"), random[..12].to_owned()] {
+            assert_eq!(redactor.redact(&preview), preview);
+        }
+    }
+}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use base64::{Engine as _, engine::general_purpose};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Number;
 use zeroize::Zeroizing;
 
 use super::{
@@ -69,6 +70,9 @@ pub(super) fn forms(secret: &str) -> Vec<Arc<Form>> {
         // The secret as a number.
         forms.add(secret.trim_start_matches('0').as_bytes());
     }
+    if let Some(number) = read_as_number(secret) {
+        forms.add(&number);
+    }
     forms.shared()
 }
 
@@ -86,6 +90,16 @@ fn escaped(secret: &str) -> Vec<Form> {
         escaped.extend([percent(secret, set, false), percent(secret, set, true)]);
     }
     escaped
+}
+
+/// Returns the secret as our JSON parser writes it after reading it as a number: `123456.7000` as `123456.7`.
+fn read_as_number(secret: &str) -> Option<Form> {
+    let texts = [secret, secret.trim_start_matches('0')];
+    let number = texts.into_iter().find_map(|text| serde_json::from_str::<Number>(text).ok())?;
+    let number = Zeroizing::new(number.to_string());
+    // Others write a whole number without its fraction.
+    let number = number.strip_suffix(".0").unwrap_or(&number);
+    Some(Zeroizing::new(number.as_bytes().to_vec()))
 }
 
 fn end(secret: &str) -> &str {

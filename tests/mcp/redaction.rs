@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use base64::{Engine as _, engine::general_purpose};
 use bondmcp_server::redact::{REDACTED, Redactor};
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// An encoding by which programs pass text on.
 #[derive(Clone, Copy, Debug)]
@@ -242,5 +242,21 @@ fn a_key_is_found_without_its_prefix_and_in_long_parts() {
         for preview in [format!("{prefix}7232...Uq4t"), random[..12].to_owned()] {
             assert_eq!(redactor.redact(&preview), preview);
         }
+    }
+}
+
+#[test]
+fn a_password_that_is_sent_as_a_number_is_found() {
+    for (password, number) in [
+        ("123456.7000", "123456.7000"),
+        ("1234567e3", "1234567e3"),
+        ("1234567e3", "1234567000"),
+        ("12345678901234567890123", "12345678901234567890123"),
+        ("00123456.7000", "123456.7"),
+        ("0012345678", "12345678"),
+    ] {
+        let mut value: Value = serde_json::from_str(&format!(r#"{{"number": {number}}}"#)).unwrap();
+        knowing(password).redact_json(&mut value);
+        assert_eq!(value, json!({ "number": REDACTED }), "{password}");
     }
 }

@@ -1,13 +1,16 @@
 //! The forms of a secret that are searched for. Escapes are decoded in the text (see [`super::view`]), so the forms are
-//! the secret, its parts, and encodings that cannot be decoded because their start is unknown.
+//! the secret, its parts, other spellings, and encodings that cannot be decoded because their start is unknown.
 
-use std::sync::Arc;
+mod spellings;
+
+use std::{iter, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Number;
 use zeroize::Zeroizing;
 
+use self::spellings::spellings;
 use super::{
     shapes,
     view::{Blanks, View, is_blank},
@@ -58,14 +61,19 @@ pub(super) fn forms(secret: &str) -> Vec<Arc<Form>> {
     if without_blanks(secret.as_bytes()).len() < MIN_SECRET_BYTES {
         return forms.shared();
     }
+    let spellings = spellings(secret);
+    let texts = || iter::once(secret).chain(spellings.iter().map(|spelling| spelling.as_str()));
     let mut written = escaped(secret);
-    written.extend([secret].into_iter().chain(key).map(|text| Zeroizing::new(text.as_bytes().to_vec())));
+    written.extend(texts().chain(key).map(|text| Zeroizing::new(text.as_bytes().to_vec())));
+    written.push(one_byte_characters(secret.as_bytes()));
     written.sort_by(|a, b| a.cmp(b));
     written.dedup();
     for text in &written {
         forms.add_encoded(text);
     }
-    forms.add_viewed(secret);
+    for text in texts() {
+        forms.add_viewed(text);
+    }
     if secret.bytes().all(|b| b.is_ascii_digit()) {
         // The secret as a number.
         forms.add(secret.trim_start_matches('0').as_bytes());

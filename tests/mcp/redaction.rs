@@ -7,6 +7,7 @@ use base64::{Engine as _, engine::general_purpose};
 use bondmcp_server::redact::{REDACTED, Redactor};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use unicode_normalization::UnicodeNormalization as _;
 
 /// An encoding by which programs pass text on.
 #[derive(Clone, Copy, Debug)]
@@ -165,7 +166,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(prop::sample::select(all.to_vec()), 0..=3)
 }
 
-/// An encoding that cannot be decoded without knowing where it starts.
+/// An encoding that cannot be decoded without knowing where it starts, or another spelling.
 fn encoding() -> impl Strategy<Value = fn(&str) -> String> {
     prop_oneof![
         4 => Just((|text| text.to_owned()) as fn(&str) -> String),
@@ -175,6 +176,11 @@ fn encoding() -> impl Strategy<Value = fn(&str) -> String> {
         1 => Just((|text| general_purpose::STANDARD.encode(Step::Form.apply(text))) as fn(&str) -> String),
         1 => Just((|text| text.bytes().map(|b| format!("{b:02x}")).collect()) as fn(&str) -> String),
         1 => Just((|text| text.bytes().map(|b| format!("{b:02X}")).collect()) as fn(&str) -> String),
+        // Read as Latin-1, normalized, and within quotes.
+        1 => Just((|text| text.bytes().map(char::from).collect()) as fn(&str) -> String),
+        1 => Just((|text| text.nfd().collect()) as fn(&str) -> String),
+        1 => Just((|text| text.replace('"', "\"\"")) as fn(&str) -> String),
+        1 => Just((|text| text.replace('\'', "''")) as fn(&str) -> String),
     ]
 }
 
@@ -221,6 +227,52 @@ proptest! {
         text in r#"([ -~äÜ€😀\n\u{200b}]|\\[nu"x]|%[0-9A-F]{2}|&(amp|quot|#39);|bcp_[a-z0-9]{4}\.\.\.|blood pressure ){0,200}"#,
     ) {
         prop_assert!(matches!(knowing(&secret).redact(&text), Cow::Borrowed(same) if same == text));
+    }
+}
+
+#[test]
+fn a_password_is_found_as_programs_spell_it() {
+    let (composed, decomposed) = ("corr\u{e9}ct\"h\u{f6}rse'€uro", "corre\u{301}ct\"ho\u{308}rse'€uro");
+    let redactor = knowing(composed);
+    for text in [
+        // Read as Latin-1, and as Windows-1252.
+        "corrÃ©ct\"hÃ¶rse'â\u{82}¬uro",
+        "corrÃ©ct\"hÃ¶rse'â‚¬uro",
+        decomposed,
+        // Within quotes in CSV, in SQL, and in a shell.
+        "corréct\"\"hörse'€uro",
+        "corréct\"hörse''€uro",
+        r#"corréct"hörse'\''€uro"#,
+        r#"corréct"hörse'"'"'€uro"#,
+        "corr%E9ct%22h%F6rse%27%u20ACuro",
+        r#"corr\x{e9}ct\"h\x{f6}rse'\x{20ac}uro"#,
+        r#"corr\udcc3\udca9ct"h\udcc3\udcb6rse\'\udce2\udc82\udcacuro"#,
+    ] {
+        assert_eq!(redactor.redact(&format!("it is {text}, and")), "it is [redacted], and", "{text}");
+    }
+    assert_eq!(knowing(decomposed).redact(composed), REDACTED);
+    let latin1 = general_purpose::STANDARD.encode(b"ada:corr\xE9ct-h\xF6rse");
+    assert!(knowing("corréct-hörse").redact(&latin1).contains(REDACTED));
+}
+
+/// Known, and stated in SECURITY.md.
+#[test]
+fn a_secret_that_was_changed_or_cut_is_not_found() {
+    let password = "corréct-hörse-ﬁve";
+    let redactor = knowing(password);
+    for text in [
+        password.to_uppercase(),
+        password.replace(|c: char| !c.is_ascii(), "?"),
+        password.encode_utf16().map(|unit| format!("{unit:04x}")).collect(),
+        format!("{:?}", password.as_bytes()),
+        password.bytes().map(|b| format!("{b:02x}:")).collect(),
+        "corr\\e9 ct-h\\f6 rse-\\fb01 ve".to_owned(),
+        "corréct-hörse-&filig;ve".to_owned(),
+        password.nfkc().collect(),
+        password.bytes().map(char::from).collect::<String>().bytes().map(char::from).collect(),
+        password.chars().skip(1).collect(),
+    ] {
+        assert_eq!(redactor.redact(&text), text);
     }
 }
 

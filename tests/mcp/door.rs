@@ -7,7 +7,7 @@ use crate::common::{
     hostile::Hostile,
     like_the_seed,
     raw::{Raw, call, modern_as},
-    request, sandbox, secrets,
+    request, run, sandbox, secrets,
 };
 use bondmcp_server::{
     sandbox::{Fault, Plan, RunningSandbox},
@@ -133,6 +133,22 @@ async fn no_answer_holds_what_the_upstream_quotes() {
     }
     planted.extend(hostile.issued());
     secrets::assert_absent(&planted, &server.end().await, "what the host saw");
+}
+
+/// Known, and stated in SECURITY.md.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_is_not_stored_is_found_where_it_was_typed_alone() {
+    let hostile = Hostile::start("it is {password}").await;
+    let mut place = Place::new(&sandbox(like_the_seed()).await);
+    place.base_url.clone_from(&hostile.base_url);
+    let login = ["login", "--email", EMAIL, "--password-stdin", "--no-remember"];
+    let password = secrets::text(&place.password);
+    let (code, shown, told) = run(&mut place.command(&login), password).await;
+    assert_eq!(code, Some(0), "{told}");
+    secrets::assert_absent(std::slice::from_ref(&place.password), (shown + &told).as_bytes(), "the terminal");
+    let server = Server::start(&place).await;
+    let list = server.ok("manage_api_keys", json!({ "action": "list" })).await;
+    assert_eq!(list["keys"][0]["name"], format!("it is {password}"));
 }
 
 /// The first one is right.

@@ -145,7 +145,7 @@ fn fix(failure: &entry::Failure, secrets: &Secrets, configured: &ConfiguredEntry
         ),
         entry::Failure::Replaceable(_) => Fix::advice(
             "Move the program into a directory that only you can change, such as ~/.local/bin. Then write the \
-             entry anew:",
+             entry again:",
         )
         .or_run(install.command),
         entry::Failure::NotServed(_) | entry::Failure::Stranger => Fix::advice(

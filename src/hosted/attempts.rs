@@ -184,7 +184,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::{SealingKeySource, VaultLocation},
+        config::VaultLocation,
         vault::{Keyring, Vault},
     };
 
@@ -193,9 +193,7 @@ mod tests {
     /// The counters of a replica.
     async fn replica(directory: &std::path::Path, clock: &Clock) -> Attempts {
         let location = VaultLocation::Sqlite(directory.join("data").join("vault.db"));
-        let key = SealingKeySource::Given("11".repeat(32).into());
-        let (keyring, _) = Keyring::load(&key, directory, &location).await.unwrap();
-        let vault = Vault::open(&location, keyring).await.unwrap();
+        let vault = Vault::open(&location, Keyring::of(&[1])).await.unwrap();
         Attempts::new(Records::new(vault, "https://bond.example.com".to_owned()), clock.clone())
     }
 

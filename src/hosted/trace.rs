@@ -113,8 +113,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::{SealingKeySource, VaultLocation},
-        secret,
+        config::VaultLocation,
         vault::{Keyring, Vault},
     };
 
@@ -128,9 +127,7 @@ mod tests {
         async fn new() -> Self {
             let directory = tempfile::tempdir().unwrap();
             let location = VaultLocation::Sqlite(directory.path().join("data/vault.db"));
-            let key = SealingKeySource::Given(secret::random());
-            let (keyring, _) = Keyring::load(&key, directory.path(), &location).await.unwrap();
-            let vault = Vault::open(&location, keyring).await.unwrap();
+            let vault = Vault::open(&location, Keyring::of(&[1])).await.unwrap();
             let clock = Clock::manual(Timestamp::UNIX_EPOCH);
             let traces = Traces::new(Records::new(vault, "https://bond.example".into()), clock.clone());
             Self { _directory: directory, clock, traces }

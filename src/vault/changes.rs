@@ -113,14 +113,12 @@ fn of_log(mut log: &File) -> io::Result<Option<ChangeMarker>> {
 mod tests {
     use super::*;
     use crate::{
-        config::{SealingKeySource, VaultLocation},
+        config::VaultLocation,
         vault::{Keyring, RecordId, RecordKind, Vault},
     };
 
     async fn open(location: &VaultLocation) -> Vault {
-        let source = SealingKeySource::Given("ab".repeat(32).into());
-        let (key, _) = Keyring::load(&source, std::path::Path::new(""), location).await.unwrap();
-        Vault::open(location, key).await.unwrap()
+        Vault::open(location, Keyring::of(&[1])).await.unwrap()
     }
 
     /// SQLite starts its log over about every thousand pages, so that it does so several times here.

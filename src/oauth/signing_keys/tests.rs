@@ -16,10 +16,7 @@ impl Vaults {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let location = VaultLocation::Sqlite(directory.path().join("data/vault.db"));
-        let key = SecretString::from("ab".repeat(32));
-        let source = crate::config::SealingKeySource::Given(key);
-        let (keyring, _) = Keyring::load(&source, directory.path(), &location).await.unwrap();
-        let vault = Vault::open(&location, keyring).await.unwrap();
+        let vault = Vault::open(&location, Keyring::of(&[1])).await.unwrap();
         let records = Records::new(vault, "https://bond.example.com".to_owned());
         let clock = Clock::manual("2026-11-29T10:00:00Z".parse().unwrap());
         Self { _directory: directory, records, clock }

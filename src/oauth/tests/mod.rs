@@ -13,7 +13,7 @@ use url::Url;
 
 use super::*;
 use crate::{
-    config::{SealingKeySource, VaultLocation},
+    config::VaultLocation,
     secret::{ExposeSecret as _, SecretString},
     vault::Keyring,
 };
@@ -160,9 +160,7 @@ async fn open_with(
     network: Network,
 ) -> AuthorizationServer {
     let location = VaultLocation::Sqlite(directory.path().join("data/vault.db"));
-    let key = SealingKeySource::Given("ab".repeat(32).into());
-    let (keyring, _) = Keyring::load(&key, directory.path(), &location).await.unwrap();
-    let vault = Vault::open(&location, keyring).await.unwrap();
+    let vault = Vault::open(&location, Keyring::of(&[1])).await.unwrap();
     AuthorizationServer::open(vault, settings, network, clock.clone()).await.unwrap()
 }
 

@@ -3,14 +3,11 @@
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
-use crate::common::{EMAIL, Place, Server, like_the_seed, random_password, sandbox, within};
-use bondmcp_server::sandbox::{Fault, RunningSandbox};
+use crate::common::{EMAIL, Place, Server, random_password, signed_out, tls, within};
+use bondmcp_server::sandbox::Fault;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{ServerConfig, crypto::aws_lc_rs, pki_types::PrivateKeyDer},
-};
+use tokio_rustls::TlsAcceptor;
 
 const LOGIN: &str = "POST /auth/login";
 
@@ -22,12 +19,6 @@ fn place_at(base_url: &str) -> Place {
         password: random_password(),
         sealing_key: bondmcp_server::secret::random(),
     }
-}
-
-async fn place() -> (RunningSandbox, Place) {
-    let sandbox = sandbox(like_the_seed()).await;
-    let place = Place::new(&sandbox);
-    (sandbox, place)
 }
 
 /// Runs `login` with the certificates in `trusted`; returns its stderr.
@@ -49,17 +40,9 @@ async fn tls_server(directory: &Path, expired: bool) -> (SocketAddr, std::path::
         parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
         parameters.not_after = rcgen::date_time_ymd(2021, 2, 3);
     }
-    let key = rcgen::KeyPair::generate().unwrap();
-    let certificate = parameters.self_signed(&key).unwrap();
+    let (tls, certificate) = tls::identity(&parameters);
     let pem = directory.join("certificate.pem");
     std::fs::write(&pem, certificate.pem()).unwrap();
-    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    let tls = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key)
-        .unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(tls));
@@ -103,7 +86,7 @@ async fn an_expired_an_unknown_and_a_foreign_certificate_are_distinguished() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_without_tls_is_reported() {
-    let (sandbox, _) = place().await;
+    let (sandbox, _) = signed_out().await;
     let message = told(&place_at(&format!("https://{}/mcp", sandbox.address())), None).await;
     let expected = format!("Cannot connect to {}: TLS handshake failed.", sandbox.address());
     assert!(message.contains(&expected), "{message}");
@@ -111,7 +94,7 @@ async fn a_port_without_tls_is_reported() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_bondmcp_is_reported_with_the_host_and_its_status() {
-    let (sandbox, place) = place().await;
+    let (sandbox, place) = signed_out().await;
     let host = sandbox.address();
     sandbox.faults().next(LOGIN, Fault::Html(501));
     let message = told(&place, None).await;
@@ -131,7 +114,7 @@ async fn what_is_not_bondmcp_is_reported_with_the_host_and_its_status() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_log_in_says_wrong_e_mail_or_password_and_nothing_of_api_keys() {
-    let (_sandbox, mut place) = place().await;
+    let (_sandbox, mut place) = signed_out().await;
     place.password = random_password();
     let message = told(&place, None).await;
     assert!(message.contains("Wrong e-mail or password."), "{message}");
@@ -140,7 +123,7 @@ async fn a_refused_log_in_says_wrong_e_mail_or_password_and_nothing_of_api_keys(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn registering_an_address_that_has_an_account_says_to_sign_in() {
-    let (_sandbox, place) = place().await;
+    let (_sandbox, place) = signed_out().await;
     let (code, _, told) = place.run_with_password("register").await;
     assert_eq!(code, Some(1));
     assert!(told.contains("This e-mail already has an account. Sign in instead."), "{told}");
@@ -178,7 +161,7 @@ async fn answering(answer: &'static str) -> SocketAddr {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_breaks_is_reported_with_the_host_and_the_reason() {
-    let (sandbox, place) = place().await;
+    let (sandbox, place) = signed_out().await;
     let host = sandbox.address();
     for fault in [Fault::Drop, Fault::DropMidBody] {
         sandbox.faults().next(LOGIN, fault);

@@ -2,13 +2,12 @@
 //! keys forgotten, or when another process has the wrong time.
 
 use crate::common::{
-    EMAIL, Place, accounts, fast_time::fast, like_the_seed, random_password, sandbox, secrets, within,
+    EMAIL, Place, accounts, fast_time::fast, like_the_seed, open, random_password, sandbox, settings, within,
 };
 use bondmcp_server::{
-    account::{Account, Accounts, Error, Key},
+    account::{Account, Error, Key},
     bondmcp::{Client, Timing, wire::CreateApiKey},
     clock::Clock,
-    config::{Flags, Settings},
     error::UserFacingError,
     redact::Redactor,
     sandbox::{Fault, Plan, RunningSandbox},
@@ -80,18 +79,8 @@ impl Held {
 
     /// The account as another process has it, whose clock is `ahead` by this much.
     fn elsewhere(&self, ahead: TimeDelta) -> Account {
-        let place = &self.place;
-        let settings = Settings::load(Flags::default(), None, |name| match name {
-            "BONDMCP_BASE_URL" => Some(place.base_url.clone().into()),
-            "BONDMCP_DATA_DIR" => Some(place.data_dir().into()),
-            "BONDMCP_SEALING_KEY" => Some(secrets::text(&place.sealing_key).into()),
-            _ => None,
-        })
-        .unwrap();
-        let (redactor, clock) = (Redactor::default(), Clock::manual(chrono::Utc::now() + ahead));
-        let client =
-            Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), Timing::default());
-        Accounts::new(&settings, "bondmcp-server".to_owned(), client, clock, redactor).local()
+        let clock = Clock::manual(chrono::Utc::now() + ahead);
+        open(&settings(&self.place, &[]), clock, Timing::default()).0.local()
     }
 
     async fn fail_writes(&self, failing: Failing) {

@@ -5,16 +5,15 @@
 use std::{collections::BTreeSet, process::Stdio};
 
 use crate::common::{
-    EMAIL, Place, like_the_seed,
+    EMAIL, Place, like_the_seed, open,
     postgres::{self, Stop},
     sandbox, secrets, within,
 };
 use bondmcp_server::{
     account::{Account, Accounts, RequiredCredential},
-    bondmcp::{Client, Timing},
+    bondmcp::Timing,
     clock::{Clock, Timestamp},
     config::{Flags, Settings},
-    redact::Redactor,
     sandbox::{Fault, RunningSandbox, SandboxConfig},
 };
 use chrono::TimeDelta;
@@ -147,9 +146,7 @@ impl Process {
 
 fn accounts(variable: impl Fn(&str) -> Option<String>, clock: Clock) -> Accounts {
     let settings = Settings::load(Flags::default(), None, |name| variable(name).map(Into::into)).unwrap();
-    let redactor = Redactor::default();
-    let client = Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), Timing::default());
-    Accounts::new(&settings, "bondmcp-server".to_owned(), client, clock, redactor)
+    open(&settings, clock, Timing::default()).0
 }
 
 /// If this process was started as one of waiters, waits, prints the session and returns `true`.

@@ -1,17 +1,10 @@
 //! Rate limits and outages: the errors that the agent gets, and that calls are paused rather than repeated.
 
-use crate::common::{EMAIL, Place, Server, like_the_seed, sandbox};
-use bondmcp_server::sandbox::{Fault, Plan, RunningSandbox};
+use crate::common::{EMAIL, Server, signed_in};
+use bondmcp_server::sandbox::{Fault, Plan};
 use serde_json::json;
 
 const MODELS: &str = "GET /health-ai/models";
-
-async fn signed_in() -> (RunningSandbox, Place) {
-    let sandbox = sandbox(like_the_seed()).await;
-    let place = Place::new(&sandbox);
-    place.sign_in().await;
-    (sandbox, place)
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_models_are_listed_while_bondmcp_is_down_and_not_to_the_signed_out() {

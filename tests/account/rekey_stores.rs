@@ -6,10 +6,10 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use crate::common::{postgres, within};
+use crate::common::{postgres, vault as open, within};
 use bondmcp_server::{
-    config::{SealingKeySource, VaultLocation},
-    vault::{Error, Keyring, Progress, RecordId, RecordKind, Rekey, Rekeyed, Vault},
+    config::VaultLocation,
+    vault::{Error, Progress, RecordId, RecordKind, Rekey, Rekeyed, Vault},
 };
 use tokio::task::JoinSet;
 
@@ -21,14 +21,6 @@ const WORKERS: u64 = 4;
 fn id(number: u64) -> RecordId {
     let owner = format!("subject:{number}");
     RecordId { kind: RecordKind::ACCOUNT, owner, origin: "https://api.example".to_owned() }
-}
-
-/// Opens the vault as a process does that has these keys.
-async fn open(location: &VaultLocation, keys: &[u8]) -> Result<Vault, Error> {
-    let keys: Vec<_> = keys.iter().map(|key| format!("{key:02x}").repeat(32)).collect();
-    let source = SealingKeySource::Given(keys.join(",").into());
-    let (keyring, _) = Keyring::load(&source, std::path::Path::new(""), location).await?;
-    Vault::open(location, keyring).await
 }
 
 fn number(plaintext: &[u8]) -> u64 {

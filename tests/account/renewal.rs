@@ -9,15 +9,13 @@ use std::{
     time::Instant,
 };
 
-use crate::common::{EMAIL, Place, Server, like_the_seed, sandbox, secrets, within};
+use crate::common::{EMAIL, Place, Server, like_the_seed, open, sandbox, secrets, settings, within};
 use bondmcp_server::{
     account::{Account, Accounts, CredentialSource, Error, RequiredCredential, SignInReason},
-    bondmcp::{Client, Timing},
+    bondmcp::Timing,
     clock::{Clock, Timestamp},
-    config::{Flags, SealingKeySource, Settings, VaultLocation},
     redact::{REDACTED, Redactor},
     sandbox::{Fault, RunningSandbox, SandboxConfig},
-    vault::{Keyring, RecordId, RecordKind, Vault},
 };
 use chrono::TimeDelta;
 use futures_util::future::join_all;
@@ -36,18 +34,7 @@ fn account_with(place: &Place, clock: &Clock, more: &[(&str, &str)]) -> Account 
 }
 
 fn accounts_and_redactor(place: &Place, clock: &Clock, more: &[(&str, &str)]) -> (Accounts, Redactor) {
-    let settings = Settings::load(Flags::default(), None, |name| match name {
-        "BONDMCP_BASE_URL" => Some(place.base_url.clone().into()),
-        "BONDMCP_DATA_DIR" => Some(place.data_dir().into()),
-        "BONDMCP_SEALING_KEY" => Some(secrets::text(&place.sealing_key).into()),
-        _ => more.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into()),
-    })
-    .unwrap();
-    let redactor = Redactor::default();
-    let client = Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), Timing::default());
-    let accounts =
-        Accounts::new(&settings, "bondmcp-server".to_owned(), client, clock.clone(), redactor.clone());
-    (accounts, redactor)
+    open(&settings(place, more), clock.clone(), Timing::default())
 }
 
 async fn sandbox_with(clock: &Clock) -> RunningSandbox {
@@ -131,15 +118,7 @@ async fn a_renewing_process_that_is_killed_does_not_block_others_for_ever() {
 async fn a_dead_holders_lease_delays_the_others_by_its_length_and_no_more() {
     let (clock, sandbox, place, account) = signed_in(true).await;
     clock.advance(TimeDelta::hours(2));
-    let location = VaultLocation::Sqlite(place.data_dir().join("vault.db"));
-    let source = SealingKeySource::Given(place.sealing_key.clone());
-    let (key, _) = Keyring::load(&source, &place.data_dir(), &location).await.unwrap();
-    let vault = Vault::open(&location, key).await.unwrap();
-    let id = RecordId {
-        kind: RecordKind::ACCOUNT,
-        owner: "profile:default".to_owned(),
-        origin: place.base_url.clone(),
-    };
+    let (vault, id) = (place.vault().await, place.account_record_id());
     // As long as the account's: a longer one counts as taken before the clock was set back.
     let lease = Duration::from_secs(5);
     assert!(vault.acquire_lease(&id, "dead", lease).await.unwrap());
@@ -148,7 +127,8 @@ async fn a_dead_holders_lease_delays_the_others_by_its_length_and_no_more() {
     // The account's clock, which was moved past the lease's end, does not decide.
     assert!(!vault.acquire_lease(&id, "somebody", lease).await.unwrap());
     assert_eq!(sandbox.count(LOGIN), 1);
-    let mut database = SqliteConnection::connect(&format!("sqlite://{location}")).await.unwrap();
+    let file = place.data_dir().join("vault.db");
+    let mut database = SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.unwrap();
     sqlx::query("UPDATE leases SET until = 0").execute(&mut database).await.unwrap();
     within(&mut waiting).await.unwrap().unwrap();
     assert_eq!(sandbox.count(LOGIN), 2);

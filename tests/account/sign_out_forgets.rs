@@ -1,13 +1,11 @@
 //! Signing out removes the credentials from the disk: the test decrypts every encrypted record that it finds in the raw
 //! files.
 
-use crate::common::{EMAIL, Place, like_the_seed, sandbox, secrets};
+use crate::common::{EMAIL, Place, like_the_seed, open, sandbox, secrets, settings};
 use bondmcp_server::{
-    account::{Account, Accounts},
-    bondmcp::{Client, Timing},
+    account::Account,
+    bondmcp::Timing,
     clock::{Clock, Timestamp},
-    config::{Flags, Settings},
-    redact::Redactor,
     sandbox::SandboxConfig,
     secret::SecretString,
 };
@@ -55,16 +53,7 @@ fn contains(records: &[Vec<u8>], secret: &SecretString) -> bool {
 }
 
 fn account(place: &Place, clock: &Clock) -> Account {
-    let settings = Settings::load(Flags::default(), None, |name| match name {
-        "BONDMCP_BASE_URL" => Some(place.base_url.clone().into()),
-        "BONDMCP_DATA_DIR" => Some(place.data_dir().into()),
-        "BONDMCP_SEALING_KEY" => Some(secrets::text(&place.sealing_key).into()),
-        _ => None,
-    })
-    .unwrap();
-    let redactor = Redactor::default();
-    let client = Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), Timing::default());
-    Accounts::new(&settings, "bondmcp-server".to_owned(), client, clock.clone(), redactor).local()
+    open(&settings(place, &[]), clock.clone(), Timing::default()).0.local()
 }
 
 /// Passwords, tokens and keys that were in force while `processes` had the vault open.

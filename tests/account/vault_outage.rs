@@ -5,12 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::common::open;
 use bondmcp_server::{
     account::{self, Accounts, Usd},
-    bondmcp::{Client, Timing},
+    bondmcp::Timing,
     clock::Clock,
     config::{Flags, Settings},
-    redact::Redactor,
     vault,
 };
 use futures_util::future::join_all;
@@ -53,9 +53,7 @@ fn accounts(url: &str) -> Accounts {
         "BONDMCP_VAULT" => Some(url.into()),
         _ => None,
     });
-    let (settings, redactor, clock) = (settings.unwrap(), Redactor::default(), Clock::system());
-    let client = Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), Timing::default());
-    Accounts::new(&settings, "bondmcp-server".into(), client, clock, redactor)
+    open(&settings.unwrap(), Clock::system(), Timing::default()).0
 }
 
 /// Counts the connections that were made. They are accepted in their order, up to a last one of our own.

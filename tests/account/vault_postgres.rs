@@ -1,16 +1,16 @@
 //! The vault in PostgreSQL: lost connections, restarts, what is heard of changes, and what its errors say.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use crate::common::{
     fast_time::fast,
     postgres::{self, Database, Stop},
-    within,
+    vault, within,
 };
 use bondmcp_server::{
-    config::{SealingKeySource, VaultLocation},
+    config::VaultLocation,
     error::UserFacingError,
-    vault::{ChangeMarker, Error, Keyring, RecordId, RecordKind, ServerError, Vault},
+    vault::{ChangeMarker, Error, RecordId, RecordKind, ServerError, Vault},
 };
 use futures_util::future::join_all;
 use sqlx::{Connection as _, PgConnection, Postgres, Transaction};
@@ -25,9 +25,7 @@ const LONG: Duration = Duration::from_hours(1);
 
 async fn open(url: &str) -> Result<Vault, Error> {
     let location = VaultLocation::Postgres(url.parse().unwrap());
-    let source = SealingKeySource::Given("ab".repeat(32).into());
-    let (keyring, _) = Keyring::load(&source, Path::new(""), &location).await?;
-    Vault::open(&location, keyring).await
+    vault(&location, &[1]).await
 }
 
 fn id(owner: &str) -> RecordId {

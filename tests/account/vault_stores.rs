@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use crate::common::{postgres, within};
+use crate::common::{postgres, vault, within};
 use bondmcp_server::{
-    config::{SealingKeySource, VaultLocation},
-    vault::{
-        Error, ExportFile, Keyring, Progress, RecordId, RecordKind, Rekey, TransferError, Vault, refuse_newer,
-    },
+    config::VaultLocation,
+    vault::{Error, ExportFile, Progress, RecordId, RecordKind, Rekey, TransferError, Vault, refuse_newer},
 };
 use chrono::TimeDelta;
 use futures_util::future::join_all;
@@ -51,10 +49,7 @@ impl Place {
     }
 
     async fn open_with(&self, keys: &[u8]) -> Result<Vault, Error> {
-        let keys: Vec<_> = keys.iter().map(|key| format!("{key:02x}").repeat(32)).collect();
-        let source = SealingKeySource::Given(keys.join(",").into());
-        let (keyring, _) = Keyring::load(&source, std::path::Path::new(""), &self.location).await?;
-        Vault::open(&self.location, keyring).await
+        vault(&self.location, keys).await
     }
 
     /// Runs SQL behind the vault's back; returns the rows with their columns as text, separated by `|`.

@@ -7,12 +7,9 @@ use std::{
 
 use bondmcp_server::secret::{self, SecretString};
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
-    process::Child,
-};
+use tokio::process::Child;
 
-use crate::common::{Place, Recorded, Server, secrets, within};
+use crate::common::{Place, Recorded, Server, secrets, served_at, within};
 
 /// A host that records everything it sees.
 pub enum Host {
@@ -74,14 +71,7 @@ impl HttpServer {
         let mut stdout = Recorded { input: child.stdout.take().unwrap(), seen: Arc::clone(&seen) };
         let stderr = Recorded { input: child.stderr.take().unwrap(), seen: Arc::clone(&seen) };
         tokio::spawn(async move { tokio::io::copy(&mut stdout, &mut tokio::io::sink()).await });
-        let mut lines = BufReader::new(stderr).lines();
-        let url = loop {
-            let line = within(lines.next_line()).await.unwrap().unwrap();
-            if let Some((_, url)) = line.split_once("Serving MCP at ") {
-                break url.to_owned();
-            }
-        };
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let url = served_at(stderr).await;
         Self { child, url, token, client: reqwest::Client::new(), seen }
     }
 

@@ -1,17 +1,10 @@
 //! Bad configuration and a bad upstream give a clear error with the next step and change nothing.
 
-use crate::common::{EMAIL, Place, Server, like_the_seed, run, sandbox, secrets, within};
-use bondmcp_server::sandbox::{Fault, RunningSandbox};
+use crate::common::{EMAIL, Place, Server, like_the_seed, run, secrets, signed_in, signed_out, within};
+use bondmcp_server::sandbox::Fault;
 use futures_util::future::join_all;
 use serde_json::json;
 use sqlx::{Connection as _, SqliteConnection};
-
-async fn signed_in() -> (RunningSandbox, Place) {
-    let sandbox = sandbox(like_the_seed()).await;
-    let place = Place::new(&sandbox);
-    place.sign_in().await;
-    (sandbox, place)
-}
 
 /// Runs `status` in this environment; returns its exit code and output.
 async fn status(place: &Place, environment: &[(&str, &str)]) -> (Option<i32>, String) {
@@ -114,8 +107,7 @@ async fn a_local_server_does_not_start_on_a_vault_of_a_newer_version() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_starts_on_a_postgresql_vault_of_a_newer_version() {
     let Some(database) = crate::common::postgres::database() else { return };
-    let sandbox = sandbox(like_the_seed()).await;
-    let place = Place::new(&sandbox);
+    let (_sandbox, place) = signed_out().await;
     let run = async |arguments: &[&str], input: &str| {
         crate::common::run(place.command(arguments).env("BONDMCP_VAULT", &database.url), input).await
     };

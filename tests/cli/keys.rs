@@ -2,20 +2,13 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Stdio};
 
-use crate::common::{EMAIL, Place, like_the_seed, run, sandbox, secrets, within};
+use crate::common::{EMAIL, Place, like_the_seed, run, sandbox, secrets, signed_in, within};
 use bondmcp_server::{clock::Clock, sandbox::RunningSandbox, sandbox::SandboxConfig};
 use chrono::{TimeDelta, Utc};
 use rexpect::session::{PtySession, spawn_command};
 use serde_json::{Value, json};
 
 const TIMEOUT_MS: u64 = 60_000;
-
-async fn signed_in() -> (RunningSandbox, Place) {
-    let sandbox = sandbox(like_the_seed()).await;
-    let place = Place::new(&sandbox);
-    place.sign_in().await;
-    (sandbox, place)
-}
 
 /// Runs a command that must succeed; returns its stdout.
 async fn ok(place: &Place, arguments: &[&str]) -> String {

@@ -1,16 +1,14 @@
 //! The command line on a pseudo-terminal: a password is never echoed, a key is printed only there and only after a
 //! confirmation, and long waits show what they wait for.
 
-use crate::common::{EMAIL, Place, browser::Browser, like_the_seed, sandbox, secrets, within};
+use crate::common::{EMAIL, Place, browser::Browser, secrets, signed_in, signed_out, within};
 use bondmcp_server::sandbox::RunningSandbox;
 use rexpect::session::{PtySession, spawn_command};
 
 const TIMEOUT_MS: u64 = 60_000;
 
-async fn signed_in() -> (RunningSandbox, Place, String) {
-    let sandbox = sandbox(like_the_seed()).await;
-    let place = Place::new(&sandbox);
-    place.sign_in().await;
+async fn with_a_key() -> (RunningSandbox, Place, String) {
+    let (sandbox, place) = signed_in().await;
     assert_eq!(place.run(&["keys", "create", "--name", "ci"]).await.0, Some(0));
     let (id, _) = sandbox.live_keys(EMAIL).remove(0);
     (sandbox, place, id)
@@ -23,8 +21,7 @@ fn terminal(place: &Place, arguments: &[&str]) -> PtySession {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn login_asks_and_does_not_echo_the_password() {
-    let sandbox = sandbox(like_the_seed()).await;
-    let place = Place::new(&sandbox);
+    let (_sandbox, place) = signed_out().await;
     let mut terminal = terminal(&place, &["login"]);
     terminal.exp_string("E-mail: ").unwrap();
     terminal.send_line(EMAIL).unwrap();
@@ -37,8 +34,7 @@ async fn login_asks_and_does_not_echo_the_password() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn register_asks_for_the_password_twice() {
-    let sandbox = sandbox(like_the_seed()).await;
-    let place = Place::new(&sandbox);
+    let (sandbox, place) = signed_out().await;
     let mut terminal = terminal(&place, &["register", "--email", "new@example.com"]);
     terminal.exp_string("Password: ").unwrap();
     terminal.send_line("a-good-password-1").unwrap();
@@ -50,7 +46,7 @@ async fn register_asks_for_the_password_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reveal_prints_a_key_after_a_confirmation() {
-    let (sandbox, place, id) = signed_in().await;
+    let (sandbox, place, id) = with_a_key().await;
     let mut terminal = terminal(&place, &["keys", "reveal", &id]);
     terminal.exp_string("to continue: ").unwrap();
     terminal.send_line("yes").unwrap();
@@ -60,7 +56,7 @@ async fn reveal_prints_a_key_after_a_confirmation() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reveal_prints_nothing_without_a_confirmation() {
-    let (sandbox, place, id) = signed_in().await;
+    let (sandbox, place, id) = with_a_key().await;
     let mut terminal = terminal(&place, &["keys", "reveal", &id]);
     terminal.exp_string("to continue: ").unwrap();
     terminal.send_line("y").unwrap();
@@ -70,7 +66,7 @@ async fn reveal_prints_nothing_without_a_confirmation() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reveal_refuses_a_pipe() {
-    let (sandbox, place, id) = signed_in().await;
+    let (sandbox, place, id) = with_a_key().await;
     let (code, out, err) = place.run(&["keys", "reveal", &id]).await;
     assert_eq!((code, out.as_str()), (Some(2), ""));
     assert!(err.contains("to a terminal only"), "{err}");
@@ -79,7 +75,7 @@ async fn reveal_refuses_a_pipe() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn run_passes_the_key_to_the_child_alone_and_returns_its_exit_code() {
-    let (sandbox, place, id) = signed_in().await;
+    let (sandbox, place, id) = with_a_key().await;
     let script = "env; exit 3";
     let mut command = place.command(&["keys", "run", &id, "--", "/bin/sh", "-c", script]);
     command.env("BONDMCP_OF_ANOTHER_VERSION", "x").env("BONDMCP_HTTP_TOKEN", "0123456789abcdef");
@@ -95,7 +91,7 @@ async fn run_passes_the_key_to_the_child_alone_and_returns_its_exit_code() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn status_shows_who_is_signed_in_and_exit_codes_are_as_documented() {
-    let (_sandbox, place, id) = signed_in().await;
+    let (_sandbox, place, id) = with_a_key().await;
     let (code, out, _) = place.run(&["status", "--json"]).await;
     let status: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(
@@ -111,8 +107,7 @@ async fn status_shows_who_is_signed_in_and_exit_codes_are_as_documented() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn login_asks_again_after_a_wrong_password_and_three_times_at_most() {
-    let sandbox = sandbox(like_the_seed()).await;
-    let place = Place::new(&sandbox);
+    let (sandbox, place) = signed_out().await;
     let mut asked = terminal(&place, &["login"]);
     asked.exp_string("E-mail: ").unwrap();
     asked.send_line("wrong@example.com").unwrap();
@@ -141,8 +136,7 @@ async fn login_asks_again_after_a_wrong_password_and_three_times_at_most() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_that_pipes_a_wrong_password_is_not_asked_again() {
-    let sandbox = sandbox(like_the_seed()).await;
-    let place = Place::new(&sandbox);
+    let (sandbox, place) = signed_out().await;
     let mut command = place.command(&["login", EMAIL, "--password-stdin"]);
     let (code, _, err) = crate::common::run(&mut command, "not-the-password-1\n").await;
     assert_eq!((code, sandbox.count("POST /auth/login")), (Some(1), 1), "{err}");
@@ -150,7 +144,7 @@ async fn a_program_that_pipes_a_wrong_password_is_not_asked_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_account_is_offered_a_profile_of_its_own_and_the_command_works() {
-    let (sandbox, place, _) = signed_in().await;
+    let (sandbox, place, _) = with_a_key().await;
     sandbox.add_account("grace@example.com", &place.password, bondmcp_server::sandbox::Plan::Unlimited, true);
     let mut command = place.command(&["login", "grace@example.com", "--password-stdin"]);
     let (code, _, err) = crate::common::run(&mut command, secrets::text(&place.password)).await;
@@ -171,8 +165,7 @@ async fn another_account_is_offered_a_profile_of_its_own_and_the_command_works()
 async fn login_on_the_page_opens_the_browser_and_shows_how_long_it_waits() {
     use std::os::unix::fs::PermissionsExt as _;
 
-    let sandbox = sandbox(like_the_seed()).await;
-    let place = Place::new(&sandbox);
+    let (_sandbox, place) = signed_out().await;
     let (bin, opened) = (place.directory.path().join("bin"), place.directory.path().join("opened"));
     std::fs::create_dir(&bin).unwrap();
     std::fs::write(bin.join("xdg-open"), format!("#!/bin/sh\necho \"$1\" > '{}'\n", opened.display()))
@@ -203,7 +196,7 @@ async fn login_on_the_page_opens_the_browser_and_shows_how_long_it_waits() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_answer_is_waited_for_in_sight() {
-    let (sandbox, place, _) = signed_in().await;
+    let (sandbox, place, _) = with_a_key().await;
     sandbox.faults().next("GET /auth/api-keys", bondmcp_server::sandbox::Fault::Hold);
     let mut shown = terminal(&place, &["keys", "list"]);
     let host = place.base_url.split('/').nth(2).unwrap();
@@ -219,8 +212,7 @@ async fn a_slow_answer_is_waited_for_in_sight() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn register_waits_for_the_link_and_signs_in() {
-    let sandbox = sandbox(like_the_seed()).await;
-    let place = Place::new(&sandbox);
+    let (sandbox, place) = signed_out().await;
     let mut asked = terminal(&place, &["register", "new@example.com"]);
     for question in ["Password: ", "Password again: "] {
         asked.exp_string(question).unwrap();
@@ -236,8 +228,7 @@ async fn register_waits_for_the_link_and_signs_in() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stdio_in_a_terminal_says_what_it_is_and_what_to_type_instead() {
-    let sandbox = sandbox(like_the_seed()).await;
-    let place = Place::new(&sandbox);
+    let (_sandbox, place) = signed_out().await;
     let mut shown = terminal(&place, &["stdio"]);
     shown.exp_string("It waits for a host").unwrap();
     for verb in [" login", " install", " demo"] {
@@ -250,8 +241,7 @@ async fn stdio_in_a_terminal_says_what_it_is_and_what_to_type_instead() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn signing_out_makes_no_vault_where_there_is_none() {
-    let sandbox = sandbox(like_the_seed()).await;
-    let place = Place::new(&sandbox);
+    let (_sandbox, place) = signed_out().await;
     let (code, told, err) = place.run(&["logout"]).await;
     assert_eq!((code, told.as_str()), (Some(0), "Signed out.\n"), "{err}");
     assert!(!place.data_dir().exists());

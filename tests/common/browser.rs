@@ -46,6 +46,12 @@ pub async fn text(response: Response) -> String {
     within(response.text()).await.unwrap()
 }
 
+/// Returns an answer that must be JSON.
+pub async fn json_of(response: Response) -> Value {
+    let text = text(response).await;
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
 /// Returns the link in an answer to the agent.
 pub fn link(told: &Value) -> String {
     let told = told.to_string();

@@ -23,16 +23,15 @@ use reqwest::{
 };
 use tokio::net::TcpListener;
 
-use super::{EMAIL, Place, accounts_in, like_the_seed, random_password, sandbox, secrets, within};
+use super::{
+    EMAIL, OTHER_EMAIL, Place, accounts_in, like_the_seed, random_password, sandbox, secrets, within,
+};
 
 pub const LOGIN: &str = "POST /auth/login";
 pub const LOGOUT: &str = "POST /auth/logout";
 
 pub const ORIGIN_OF_PAGES: &str = "https://mcp.example.com";
 pub const HOST_OF_PAGES: &str = "mcp.example.com";
-
-/// Somebody else, with an account of their own.
-pub const OTHER_EMAIL: &str = "grace@example.com";
 
 pub struct World {
     pub sandbox: RunningSandbox,
@@ -68,13 +67,6 @@ impl World {
 
     pub fn subject(&self, name: &str) -> Account {
         self.accounts.open(&Owner::Subject(name.to_owned()))
-    }
-
-    /// Whether BondMCP still takes the token that it issued last.
-    pub async fn last_token_works(&self) -> bool {
-        let token = self.sandbox.secrets_issued().pop().unwrap();
-        let me = reqwest::Client::new().get(format!("{}/auth/me", self.place.base_url));
-        within(me.bearer_auth(secrets::text(&token)).send()).await.unwrap().status().is_success()
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::{
 };
 use url::Url;
 
-use super::{EMAIL, Place, hosted_server::parameter, raw::modern, secrets, within};
+use super::{EMAIL, Place, browser::json_of, hosted_server::parameter, raw::modern, secrets, within};
 
 pub const PUBLIC_HOST: &str = "bond.example.com";
 pub const ORIGIN: &str = "https://bond.example.com";
@@ -205,11 +205,6 @@ impl Process {
         self.child.kill().await.unwrap();
         within(self.log).await.unwrap()
     }
-}
-
-pub async fn json_of(response: Response) -> Value {
-    let text = within(response.text()).await.unwrap();
-    serde_json::from_str(&text).unwrap_or(Value::String(text))
 }
 
 /// A browser that follows redirects within the server, to a page with a form.

@@ -5,14 +5,14 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bondmcp_server::{
     account::{Accounts, Usd},
-    bondmcp::{Client, Timing},
+    bondmcp::Timing,
     clock::Clock,
-    config::{Flags, Settings},
     hosted::{self, Hosted},
     mcp::{BondMcp, Limits, Selection},
     oauth::{self, AuthorizationRequest, AuthorizationServer, Grant, Network, Scopes},
     redact::Redactor,
-    sandbox::{RunningSandbox, SandboxConfig},
+    sandbox::{Plan, RunningSandbox, SandboxConfig},
+    secret::SecretString,
     sign_in::Options,
     transport::{
         hosted::{Drain, HostedHttp},
@@ -25,7 +25,9 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::{EMAIL, Place, like_the_seed, sandbox, secrets, within};
+use super::{
+    EMAIL, OTHER_EMAIL, Place, like_the_seed, open, random_password, sandbox, secrets, settings, within,
+};
 
 /// A running replica. It stops when this is dropped.
 pub struct HostedServer {
@@ -88,6 +90,13 @@ impl HostedServer {
         Self::start_with(Setup::default()).await
     }
 
+    /// Starts one with a second person, of [`OTHER_EMAIL`]; returns their password.
+    pub async fn start_with_two() -> (Self, SecretString) {
+        let (server, password) = (Self::start().await, random_password());
+        server.sandbox.add_account(OTHER_EMAIL, &password, Plan::Unlimited, true);
+        (server, password)
+    }
+
     pub async fn start_with(setup: Setup) -> Self {
         let sandbox = Arc::new(sandbox(setup.sandbox).await);
         let place = Arc::new(Place::new(&sandbox));
@@ -123,11 +132,8 @@ impl HostedServer {
     }
 
     async fn beside(&self, base_url: &str, origin: &str) -> Hosted {
-        let settings = settings(&self.place, base_url, self.vault.as_deref());
-        let (clock, redactor) = (self.clock.clone(), Redactor::default());
-        let client =
-            Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), Timing::default());
-        let accounts = Accounts::new(&settings, "bondmcp-server".into(), client, clock.clone(), redactor);
+        let clock = self.clock.clone();
+        let (accounts, _) = opened(&self.place, base_url, self.vault.as_deref(), &clock);
         let vault = accounts.vault().await.unwrap();
         let origin: bondmcp_server::config::PublicOrigin = origin.parse().unwrap();
         let settings = oauth::Settings::new(origin.clone());
@@ -151,12 +157,7 @@ impl HostedServer {
         clock: Clock,
         selection: Selection,
     ) -> Self {
-        let settings = settings(&place, &place.base_url, vault.as_deref());
-        let redactor = Redactor::default();
-        let client =
-            Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), Timing::default());
-        let accounts =
-            Accounts::new(&settings, "bondmcp-server".into(), client, clock.clone(), redactor.clone());
+        let (accounts, redactor) = opened(&place, &place.base_url, vault.as_deref(), &clock);
         let vault_of_accounts = accounts.vault().await.unwrap();
         let public_origin: bondmcp_server::config::PublicOrigin = origin.parse().unwrap();
         let scopes = selection.scopes().unwrap();
@@ -375,13 +376,8 @@ pub async fn status_and_json(response: Response) -> (u16, Value) {
     (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
 }
 
-fn settings(place: &Place, base_url: &str, vault: Option<&str>) -> Settings {
-    Settings::load(Flags::default(), None, |name| match name {
-        "BONDMCP_BASE_URL" => Some(base_url.into()),
-        "BONDMCP_DATA_DIR" => Some(place.data_dir().into()),
-        "BONDMCP_SEALING_KEY" => Some(secrets::text(&place.sealing_key).into()),
-        "BONDMCP_VAULT" => vault.map(Into::into),
-        _ => None,
-    })
-    .unwrap()
+fn opened(place: &Place, base_url: &str, vault: Option<&str>, clock: &Clock) -> (Accounts, Redactor) {
+    let mut more = vec![("BONDMCP_BASE_URL", base_url)];
+    more.extend(vault.map(|url| ("BONDMCP_VAULT", url)));
+    open(&settings(place, &more), clock.clone(), Timing::default())
 }

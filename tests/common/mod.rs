@@ -9,12 +9,14 @@ pub mod hosted;
 pub mod hosted_process;
 pub mod hosted_server;
 pub mod hostile;
+pub mod own_process;
 #[cfg(unix)]
 pub mod postgres;
 pub mod publisher;
 pub mod raw;
 pub mod secrets;
 pub mod services;
+pub mod tls;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -27,15 +29,10 @@ use std::{
 };
 
 use bondmcp_server::{
-    account::{Account, Accounts},
-    bondmcp::{Client, Timing},
-    clock::Clock,
-    config::{Flags, Settings},
-    mcp::{BondMcp, Limits, Selection},
-    redact::Redactor,
+    config::VaultLocation,
     sandbox::{Plan, RunningSandbox, Sandbox, SandboxConfig},
     secret::SecretString,
-    sign_in::Options,
+    vault::{RecordId, RecordKind, Vault},
 };
 use rmcp::{
     RoleClient, ServiceExt as _,
@@ -45,13 +42,17 @@ use rmcp::{
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadBuf},
+    io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader, ReadBuf},
     net::TcpSocket,
     process::{Child, Command},
 };
-use tokio_util::sync::CancellationToken;
+
+pub use own_process::*;
 
 pub const EMAIL: &str = "ada@example.com";
+
+/// Somebody else, with an account of their own.
+pub const OTHER_EMAIL: &str = "grace@example.com";
 
 /// Longest wait of a test; no test depends on timing.
 pub const SAFETY_NET: Duration = Duration::from_mins(1);
@@ -74,6 +75,20 @@ pub async fn sandbox(config: SandboxConfig) -> RunningSandbox {
 /// A sandbox configuration without refresh tokens, so that a renewal is a log-in, and without limits.
 pub fn like_the_seed() -> SandboxConfig {
     SandboxConfig { refresh_tokens: false, plan: Plan::Unlimited, ..SandboxConfig::default() }
+}
+
+/// A sandbox, and a place that is not signed in.
+pub async fn signed_out() -> (RunningSandbox, Place) {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    (sandbox, place)
+}
+
+/// A sandbox, and a place that is signed in.
+pub async fn signed_in() -> (RunningSandbox, Place) {
+    let (sandbox, place) = signed_out().await;
+    place.sign_in().await;
+    (sandbox, place)
 }
 
 /// A person's computer: a data directory, a sealing key, and an account at a sandbox.
@@ -112,6 +127,30 @@ impl Place {
 
     pub fn data_dir(&self) -> std::path::PathBuf {
         self.directory.path().join("data")
+    }
+
+    /// Opens the vault in the data directory, beside the processes that have it open.
+    pub async fn vault(&self) -> Vault {
+        let location = VaultLocation::Sqlite(self.data_dir().join("vault.db"));
+        open_vault(&location, self.sealing_key.clone()).await.unwrap()
+    }
+
+    /// Returns the id of the record of the default profile's account.
+    pub fn account_record_id(&self) -> RecordId {
+        RecordId {
+            kind: RecordKind::ACCOUNT,
+            owner: "profile:default".to_owned(),
+            origin: self.base_url.clone(),
+        }
+    }
+
+    /// Whether BondMCP still takes the token that it issued last.
+    pub async fn last_token_works(&self, sandbox: &RunningSandbox) -> bool {
+        let issued = sandbox.secrets_issued();
+        // A token is a JWT; API keys begin differently.
+        let token = issued.iter().rfind(|secret| secrets::text(secret).starts_with("ey")).unwrap();
+        let me = reqwest::Client::new().get(format!("{}/auth/me", self.base_url));
+        within(me.bearer_auth(secrets::text(token)).send()).await.unwrap().status().is_success()
     }
 
     /// Signs in as `login` does, without a process of its own.
@@ -154,6 +193,20 @@ pub async fn run(command: &mut Command, input: &str) -> (Option<i32>, String, St
     let output = within(child.wait_with_output()).await.unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// Waits until `bondmcp-server http` says in its log where it serves MCP; returns the URL. The rest of the log is read too,
+/// so that the server never blocks on it.
+pub async fn served_at(log: impl AsyncRead + Unpin + Send + 'static) -> String {
+    let mut lines = BufReader::new(log).lines();
+    let url = loop {
+        let line = within(lines.next_line()).await.unwrap().expect("the server serves");
+        if let Some((_, url)) = line.split_once("Serving MCP at ") {
+            break url.to_owned();
+        }
+    };
+    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    url
 }
 
 /// `bondmcp-server stdio` with rmcp's client on its pipes; everything it writes is recorded.
@@ -274,77 +327,6 @@ pub fn files(directory: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
         }
     }
     found
-}
-
-/// Starts the server of `place` in this process, signed in by its environment; the token ends it.
-pub fn in_process(place: &Place, timing: Timing) -> (BondMcp, CancellationToken) {
-    in_process_within(place, timing, Limits::default())
-}
-
-pub fn in_process_within(place: &Place, timing: Timing, limits: Limits) -> (BondMcp, CancellationToken) {
-    let (accounts, _) = accounts_of(place, timing, true);
-    in_process_of(accounts, None, limits)
-}
-
-/// Starts the server of `place` in this process with a sign-in page, not signed in; the token ends it.
-pub fn in_process_with_page(place: &Place, limits: Limits) -> (BondMcp, CancellationToken) {
-    let (accounts, _) = accounts_of(place, Timing::default(), false);
-    in_process_of(accounts, Some(Options::default()), limits)
-}
-
-fn in_process_of(accounts: Accounts, page: Option<Options>, limits: Limits) -> (BondMcp, CancellationToken) {
-    let stopping = CancellationToken::new();
-    let server = BondMcp::new(accounts, page, &Selection::default(), limits, stopping.clone()).unwrap();
-    (server, stopping)
-}
-
-/// Serves `server` to the owner of the default profile, over a pipe in this process.
-pub async fn serve(server: BondMcp, pipe: DuplexStream) -> std::io::Result<()> {
-    let (input, output) = tokio::io::split(pipe);
-    let owner = server.local_owner();
-    bondmcp_server::transport::stdio::serve(server, owner, input, output, CancellationToken::new()).await
-}
-
-fn accounts_of(place: &Place, timing: Timing, with_login: bool) -> (Accounts, Redactor) {
-    let settings = Settings::load(Flags::default(), None, |name| match name {
-        "BONDMCP_BASE_URL" => Some(place.base_url.clone().into()),
-        "BONDMCP_DATA_DIR" => Some(place.data_dir().into()),
-        "BONDMCP_SEALING_KEY" => Some(secrets::text(&place.sealing_key).into()),
-        "BONDMCP_EMAIL" if with_login => Some(EMAIL.into()),
-        "BONDMCP_PASSWORD" if with_login => Some(secrets::text(&place.password).into()),
-        _ => None,
-    })
-    .unwrap();
-    let (redactor, clock) = (Redactor::default(), Clock::system());
-    let client = Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), timing);
-    (Accounts::new(&settings, "bondmcp-server".into(), client, clock, redactor.clone()), redactor)
-}
-
-/// Creates the account of `place` in this process, not signed in, with its redactor.
-pub fn account(place: &Place) -> (Account, Redactor) {
-    let (accounts, redactor) = accounts(place);
-    (accounts.local(), redactor)
-}
-
-/// Creates the accounts of `place` in this process, with the redactor of the process.
-pub fn accounts(place: &Place) -> (Accounts, Redactor) {
-    accounts_in(place, None)
-}
-
-/// The same with a vault at this URL; `None` for SQLite in the place's directory.
-pub fn accounts_in(place: &Place, vault: Option<&str>) -> (Accounts, Redactor) {
-    let settings = Settings::load(Flags::default(), None, |name| match name {
-        "BONDMCP_BASE_URL" => Some(place.base_url.clone().into()),
-        "BONDMCP_DATA_DIR" => Some(place.data_dir().into()),
-        "BONDMCP_SEALING_KEY" => Some(secrets::text(&place.sealing_key).into()),
-        "BONDMCP_VAULT" => vault.map(Into::into),
-        _ => None,
-    })
-    .unwrap();
-    let (redactor, clock) = (Redactor::default(), Clock::system());
-    let base_url = settings.base_url.clone();
-    let client = Client::new(base_url, redactor.clone(), clock.clone(), Timing::default());
-    (Accounts::new(&settings, "bondmcp-server".into(), client, clock, redactor.clone()), redactor)
 }
 
 /// Makes two tests of each function: over SQLite and over PostgreSQL. Its argument is a world that is made by `over` with

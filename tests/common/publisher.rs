@@ -7,7 +7,6 @@ use std::{
 
 use bondmcp_server::{oauth::Network, secret};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, jwk::Jwk};
-use rustls::{ServerConfig, pki_types::PrivateKeyDer};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
@@ -15,7 +14,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::{hosted_server::HostedServer, secrets};
+use super::{hosted_server::HostedServer, secrets, tls};
 
 /// The form of the id of `ChatGPT`'s key (engram-app/Engram, issue 1633).
 const KEY_ID: &str = "cimd-20260428030119";
@@ -31,17 +30,8 @@ pub struct Publisher {
 
 impl Publisher {
     pub async fn start() -> Self {
-        let pair = rcgen::KeyPair::generate().unwrap();
         let names = vec!["localhost".to_owned()];
-        let certificate = rcgen::CertificateParams::new(names).unwrap().self_signed(&pair).unwrap();
-        let private = PrivateKeyDer::try_from(pair.serialize_der()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], private)
-            .unwrap();
+        let (tls, certificate) = tls::identity(&rcgen::CertificateParams::new(names).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let answers = Arc::default();

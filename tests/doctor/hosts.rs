@@ -4,10 +4,7 @@ use std::path::PathBuf;
 
 use bondmcp_server::secret::SecretString;
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
-    process::Child,
-};
+use tokio::process::Child;
 
 use super::{Installation, common, common::secrets};
 
@@ -125,9 +122,8 @@ async fn http_server(installation: &Installation, token: &str) -> (Child, String
     let mut command = installation.command(&["http", "--listen", "127.0.0.1:0"]);
     let mut server =
         command.env("BONDMCP_HTTP_TOKEN", token).stderr(std::process::Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(server.stderr.take().unwrap()).lines();
-    let line = common::within(lines.next_line()).await.unwrap().unwrap();
-    (server, line.strip_prefix("Serving MCP at ").unwrap().to_owned())
+    let url = common::served_at(server.stderr.take().unwrap()).await;
+    (server, url)
 }
 
 #[tokio::test(flavor = "multi_thread")]

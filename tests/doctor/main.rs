@@ -21,7 +21,7 @@ use std::{collections::BTreeMap, path::PathBuf, process::Stdio};
 
 use bondmcp_server::{cli::Cli, sandbox::RunningSandbox};
 use clap::Parser as _;
-use common::{EMAIL, Place, like_the_seed, sandbox, secrets, within};
+use common::{EMAIL, Place, secrets, within};
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -46,8 +46,7 @@ impl Installation {
 
     /// A person with an account who is not signed in.
     async fn signed_out() -> (RunningSandbox, Self) {
-        let sandbox = sandbox(like_the_seed()).await;
-        let place = Place::new(&sandbox);
+        let (sandbox, place) = common::signed_out().await;
         (sandbox, Self::of(place))
     }
 

@@ -8,10 +8,9 @@ use std::{
 
 use axum::{Router, http::header::DATE, routing::get};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{ServerConfig, crypto::aws_lc_rs, pki_types::PrivateKeyDer},
-};
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+
+use crate::common::tls;
 
 /// TLS in front of a server.
 pub struct Front {
@@ -60,17 +59,9 @@ impl Front {
         } else {
             (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(2090, 4, 5))
         };
-        let key = rcgen::KeyPair::generate().unwrap();
-        let certificate = parameters.self_signed(&key).unwrap();
+        let (tls, certificate) = tls::identity(&parameters);
         let pem = self.directory.join("certificate.pem");
         std::fs::write(&pem, certificate.pem()).unwrap();
-        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let tls = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)
-            .unwrap();
         *self.identity.lock().unwrap() = Some(Arc::new(tls));
         pem
     }

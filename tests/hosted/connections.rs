@@ -3,21 +3,18 @@
 use std::sync::Mutex;
 
 use crate::common::{
-    EMAIL,
+    EMAIL, OTHER_EMAIL,
     hosted_server::{Authorization, HostedServer, parameter, status_and_json},
-    random_password, secrets, within,
+    secrets, within,
 };
 use bondmcp_server::{
     account::{NewGrant, Usd},
     bondmcp::wire::Permission,
     oauth::{Grant, GrantId, Scopes},
-    sandbox::Plan,
     secret::SecretString,
 };
 use reqwest::{RequestBuilder, Response, header::LOCATION};
 use serde_json::json;
-
-const OTHER_EMAIL: &str = "grace@example.com";
 
 /// A hosted server and two people.
 struct World {
@@ -40,9 +37,7 @@ struct Page {
 
 impl World {
     async fn new() -> Self {
-        let server = HostedServer::start().await;
-        let other_password = random_password();
-        server.sandbox.add_account(OTHER_EMAIL, &other_password, Plan::Unlimited, true);
+        let (server, other_password) = HostedServer::start_with_two().await;
         Self { server, other_password }
     }
 

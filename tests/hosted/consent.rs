@@ -1,7 +1,7 @@
 //! From a client's request to its code, over signing in and consent, with a browser of our own; and the attacks on it.
 
 use crate::common::{
-    EMAIL,
+    EMAIL, OTHER_EMAIL,
     consent::{Browser, Form, form_token, location, text},
     hosted_server::{Authorization, HostedServer, Setup, parameter},
     publisher::Publisher,
@@ -12,7 +12,7 @@ use bondmcp_server::{
     bondmcp::wire::{CreateApiKey, Permission},
     clock::Clock,
     oauth::{Acceptance, EndReason, Grant, MOST_GRANTS, Scopes},
-    sandbox::{Fault, Plan},
+    sandbox::Fault,
 };
 use chrono::{TimeDelta, Utc};
 use futures_util::future::join;
@@ -24,8 +24,6 @@ use url::Url;
 const CREATE: &str = "POST /auth/api-keys";
 const REVOKE: &str = "DELETE /auth/api-keys/{id}";
 const LOGOUT: &str = "POST /auth/logout";
-
-const GRACE: &str = "grace@example.com";
 
 async fn authorization(server: &HostedServer) -> Authorization {
     Authorization::of(server.register(&["http://127.0.0.1/callback"]).await)
@@ -344,23 +342,21 @@ async fn nobody_agrees_to_nothing_or_to_more_than_was_asked_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn not_you_signs_out_and_somebody_else_can_sign_in() {
-    let server = HostedServer::start().await;
-    let password = crate::common::random_password();
-    server.sandbox.add_account(GRACE, &password, Plan::Unlimited, true);
+    let (server, password) = HostedServer::start_with_two().await;
     let browser = Browser::new(&[&server]);
     let (page, form) = browser.consent(&authorization(&server).await).await;
     assert!(form.html.contains(EMAIL));
     assert_eq!(location(&browser.post(&format!("{page}/account"), &form.identity()).await), page);
     within(server.sandbox.faults().arrived(LOGOUT, 1)).await;
-    browser.sign_in(&page, GRACE, &password).await;
+    browser.sign_in(&page, OTHER_EMAIL, &password).await;
     let graces = Form::of(text(browser.get(&page).await).await);
-    assert!(graces.html.contains(GRACE) && !graces.html.contains(EMAIL));
+    assert!(graces.html.contains(OTHER_EMAIL) && !graces.html.contains(EMAIL));
     // A page that is still open in another tab has shown Ada's account.
     let old = Form { shown: form.shown.clone(), ..Form::of(graces.html.clone()) };
     assert_eq!(location(&browser.decide(&page, &old, "allow").await), page);
     nothing_was_made(&server).await;
     browser.decide(&page, &graces, "allow").await;
-    assert_eq!((keys(&server).len(), server.sandbox.live_keys(GRACE).len()), (0, 1));
+    assert_eq!((keys(&server).len(), server.sandbox.live_keys(OTHER_EMAIL).len()), (0, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,8 @@
 
 use crate::common::{
     EMAIL, Place,
-    hosted_process::{ORIGIN, Process, json_of},
+    browser::json_of,
+    hosted_process::{ORIGIN, Process},
     hosted_server::{Authorization, parameter},
     like_the_seed, sandbox, secrets, within,
 };

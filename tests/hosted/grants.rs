@@ -1,18 +1,16 @@
 //! The account of a grant: its own API key and limit, and what becomes of them when the grant ends.
 
-use crate::common::{EMAIL, Place, like_the_seed, sandbox, secrets, within};
+use crate::common::{EMAIL, Place, like_the_seed, open, sandbox, settings, within};
 use bondmcp_server::{
     account::{
         Account, Accounts, Authenticated, DailyLimit, Error, LimitSetBy, NewGrant, Owner, Settlement, Usd,
     },
     bondmcp::{
-        Client, Timing,
+        Timing,
         wire::{CreateApiKey, Permission},
     },
     clock::Clock,
-    config::{Flags, Settings},
     error::UserFacingError,
-    redact::Redactor,
     sandbox::{Fault, Plan, RunningSandbox},
 };
 use chrono::TimeDelta;
@@ -72,13 +70,6 @@ impl World {
         assert_eq!(keys.len(), 1, "{keys:?}");
         keys[0].0.clone()
     }
-
-    async fn last_token_works(&self) -> bool {
-        let tokens = self.sandbox.secrets_issued();
-        let token = tokens.iter().rev().find(|secret| secrets::text(secret).starts_with("ey")).unwrap();
-        let me = reqwest::Client::new().get(format!("{}/auth/me", self.place.base_url));
-        within(me.bearer_auth(secrets::text(token)).send()).await.unwrap().status().is_success()
-    }
 }
 
 fn owner(name: &str) -> Owner {
@@ -95,16 +86,7 @@ fn new_grant(key_name: &str) -> NewGrant {
 }
 
 fn replica(place: &Place, clock: &Clock) -> Accounts {
-    let settings = Settings::load(Flags::default(), None, |name| match name {
-        "BONDMCP_BASE_URL" => Some(place.base_url.clone().into()),
-        "BONDMCP_DATA_DIR" => Some(place.data_dir().into()),
-        "BONDMCP_SEALING_KEY" => Some(secrets::text(&place.sealing_key).into()),
-        _ => None,
-    })
-    .unwrap();
-    let redactor = Redactor::default();
-    let client = Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), Timing::default());
-    Accounts::new(&settings, "bondmcp-server".into(), client, clock.clone(), redactor)
+    open(&settings(place, &[]), clock.clone(), Timing::default()).0
 }
 
 async fn models(account: &Account) -> Result<(), Error> {
@@ -266,10 +248,13 @@ async fn nothing_is_made_or_adopted_for_a_grant_that_has_ended() {
     within(grant.release()).await.unwrap();
     within(grant.forget_grant()).await.unwrap();
     let session = world.session().await;
-    assert!(world.last_token_works().await);
+    assert!(world.place.last_token_works(&world.sandbox).await);
     assert!(matches!(within(grant.adopt(session, false)).await, Err(Error::GrantEnded)));
     world.accounts.close().await;
-    assert!(!world.last_token_works().await, "the session of a sign-in that came too late is ended");
+    assert!(
+        !world.place.last_token_works(&world.sandbox).await,
+        "the session of a sign-in that came too late is ended"
+    );
     let replica = world.replica();
     let again = replica.open(&owner("one"));
     let outcome = within(again.open_grant(replica_session(&replica, &world).await, new_grant("again"))).await;

@@ -2,7 +2,8 @@
 
 use crate::common::{
     EMAIL, Place,
-    hosted_process::{Browser, Process, json_of, password},
+    browser::json_of,
+    hosted_process::{Browser, Process, password},
     like_the_seed, sandbox, within,
 };
 use futures_util::future::join_all;

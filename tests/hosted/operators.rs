@@ -1,24 +1,24 @@
 //! An operator's commands, beside a running server: clients, grants and the steps of authorizations.
 
 use crate::common::{
-    EMAIL, Place, files,
-    hosted_process::{Process, json_of},
+    EMAIL, OTHER_EMAIL, Place,
+    browser::json_of,
+    files,
+    hosted_process::Process,
     hosted_server::{Authorization, HostedServer, Setup, parameter},
-    like_the_seed, random_password, run, sandbox, secrets, within,
+    like_the_seed, run, sandbox, secrets, within,
 };
 use bondmcp_server::{
     account::{NewGrant, Usd},
     bondmcp::wire::Permission,
     mcp::{Selection, Toolset},
     oauth::{Grant, GrantId, Scopes},
-    sandbox::Plan,
     secret::SecretString,
 };
 use rexpect::session::{PtySession, spawn_command};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-const OTHER_EMAIL: &str = "grace@example.com";
 const TIMEOUT_MS: u64 = 60_000;
 
 /// A name that a client claims, with characters that act on a terminal.
@@ -32,9 +32,7 @@ struct Operated {
 
 impl Operated {
     async fn new() -> Self {
-        let server = HostedServer::start().await;
-        let other_password = random_password();
-        server.sandbox.add_account(OTHER_EMAIL, &other_password, Plan::Unlimited, true);
+        let (server, other_password) = HostedServer::start_with_two().await;
         Self { server, other_password }
     }
 

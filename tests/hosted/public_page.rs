@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use crate::common::{
-    EMAIL,
+    EMAIL, OTHER_EMAIL,
     hosted::{
-        HOST_OF_PAGES, Hosted, LOCAL_WORDS, LOGIN, LOGOUT, ORIGIN_OF_PAGES, OTHER_EMAIL, Replica, form_token,
-        request,
+        HOST_OF_PAGES, Hosted, LOCAL_WORDS, LOGIN, LOGOUT, ORIGIN_OF_PAGES, Replica, form_token, request,
     },
     on_both_stores,
     raw::{ask, modern_as},

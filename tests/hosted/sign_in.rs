@@ -4,10 +4,8 @@
 use std::sync::Arc;
 
 use crate::common::{
-    EMAIL,
-    hosted::{
-        Hosted, LOCAL_WORDS, LOGIN, LOGOUT, ORIGIN_OF_PAGES, OTHER_EMAIL, Replica, Visitor, World, form_token,
-    },
+    EMAIL, OTHER_EMAIL,
+    hosted::{Hosted, LOCAL_WORDS, LOGIN, LOGOUT, ORIGIN_OF_PAGES, Replica, Visitor, World, form_token},
     hosted_process::Process,
     hosted_server::{HostedServer, Setup},
     secrets, within,
@@ -88,7 +86,7 @@ async fn whoever_signs_in_is_known_in_that_browser_on_every_replica_and_its_sess
     let (person, session) = sessions.pop().unwrap();
     assert_eq!((&*person.email, session.email()), (EMAIL, Some(EMAIL)));
     assert!(signed_in_as(&other, &visitor).await.is_none());
-    assert!(hosted.world.last_token_works().await);
+    assert!(hosted.world.place.last_token_works(&hosted.world.sandbox).await);
     // A grant's account adopts it.
     let account = hosted.world.accounts.open(&Owner::Subject(format!("{}.g", person.subject.as_str())));
     within(account.adopt(session, false)).await.unwrap();
@@ -106,7 +104,7 @@ async fn signing_out_ends_the_session() {
     assert!(signed_in_as(&hosted.replica, &visitor).await.is_none());
     within(hosted.world.sandbox.faults().arrived(LOGOUT, 1)).await;
     within(hosted.world.accounts.close()).await;
-    assert!(!hosted.world.last_token_works().await);
+    assert!(!hosted.world.place.last_token_works(&hosted.world.sandbox).await);
 }
 
 // Login CSRF, and a sign-in that is begun in one browser and finished in another: RFC 9700, section 4.7.

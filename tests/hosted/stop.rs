@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::common::{
     EMAIL, Place,
-    hosted_process::{ORIGIN, Process, json_of},
+    browser::json_of,
+    hosted_process::{ORIGIN, Process},
     hosted_server::{Authorization, parameter},
     like_the_seed, raw, sandbox, within,
 };

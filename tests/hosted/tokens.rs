@@ -1,14 +1,11 @@
 //! Codes, refresh tokens and signing keys on several replicas over one vault, in SQLite and in PostgreSQL.
 
-use std::path::Path;
-
-use crate::common::postgres;
+use crate::common::{postgres, vault};
 use bondmcp_server::{
     clock::Clock,
-    config::{SealingKeySource, VaultLocation},
+    config::VaultLocation,
     oauth::{Acceptance, AuthorizationServer, EndReason, Network, OAuthError, Settings, TokenResponse},
     secret::{ExposeSecret as _, SecretString},
-    vault::{Keyring, Vault},
 };
 use futures_util::future::join_all;
 use serde_json::json;
@@ -27,9 +24,7 @@ struct Replicas {
 impl Replicas {
     async fn start(location: VaultLocation) -> Self {
         let start = async || {
-            let key = SealingKeySource::Given("ab".repeat(32).into());
-            let (keyring, _) = Keyring::load(&key, Path::new(""), &location).await.unwrap();
-            let vault = Vault::open(&location, keyring).await.unwrap();
+            let vault = vault(&location, &[1]).await.unwrap();
             let settings = Settings::new("https://bond.example.com".parse().unwrap());
             AuthorizationServer::open(vault, settings, Network::public(), Clock::system()).await.unwrap()
         };

@@ -1,19 +1,12 @@
 //! The audit log: it records callers, tools and outcomes, and no arguments or results.
 
-use crate::common::{Place, Server, like_the_seed, request, sandbox, secrets, services::ANALYZE, within};
-use bondmcp_server::sandbox::{Fault, RunningSandbox};
+use crate::common::{Place, Server, request, secrets, services::ANALYZE, signed_in, within};
+use bondmcp_server::sandbox::Fault;
 use rmcp::{
     model::{CallToolRequest, ClientRequest},
     service::PeerRequestOptions,
 };
 use serde_json::{Value, json};
-
-async fn signed_in() -> (RunningSandbox, Place) {
-    let sandbox = sandbox(like_the_seed()).await;
-    let place = Place::new(&sandbox);
-    place.sign_in().await;
-    (sandbox, place)
-}
 
 fn file(place: &Place) -> String {
     std::fs::read_to_string(place.data_dir().join("audit.jsonl")).unwrap()

@@ -1,12 +1,8 @@
 //! The model list is cached for one sign-in, and concurrent callers share one request.
 
-use crate::common::{EMAIL, Place, like_the_seed, random_password, sandbox, secrets, within};
+use crate::common::{EMAIL, OTHER_EMAIL, Place, accounts, random_password, signed_out, within};
 use bondmcp_server::{
     account::Accounts,
-    bondmcp::{Client, Timing},
-    clock::Clock,
-    config::{Flags, Settings},
-    redact::Redactor,
     sandbox::{Fault, Plan, RunningSandbox},
 };
 use futures_util::future::join_all;
@@ -16,18 +12,8 @@ const ME: &str = "GET /auth/me";
 
 /// A sandbox with an account that is signed in.
 async fn signed_in() -> (RunningSandbox, Place, Accounts) {
-    let sandbox = sandbox(like_the_seed()).await;
-    let place = Place::new(&sandbox);
-    let settings = Settings::load(Flags::default(), None, |name| match name {
-        "BONDMCP_BASE_URL" => Some(place.base_url.clone().into()),
-        "BONDMCP_DATA_DIR" => Some(place.data_dir().into()),
-        "BONDMCP_SEALING_KEY" => Some(secrets::text(&place.sealing_key).into()),
-        _ => None,
-    })
-    .unwrap();
-    let (redactor, clock) = (Redactor::default(), Clock::system());
-    let client = Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), Timing::default());
-    let accounts = Accounts::new(&settings, "bondmcp-server".into(), client, clock, redactor);
+    let (sandbox, place) = signed_out().await;
+    let (accounts, _) = accounts(&place);
     accounts.local().sign_in(EMAIL, place.password.clone(), false).await.unwrap();
     (sandbox, place, accounts)
 }
@@ -36,14 +22,14 @@ async fn signed_in() -> (RunningSandbox, Place, Accounts) {
 async fn a_list_that_was_asked_for_before_somebody_else_signed_in_is_not_kept_for_them() {
     let (sandbox, _place, accounts) = signed_in().await;
     let account = accounts.local();
-    let (other, password) = ("grace@example.com", random_password());
-    sandbox.add_account(other, &password, Plan::Unlimited, true);
+    let password = random_password();
+    sandbox.add_account(OTHER_EMAIL, &password, Plan::Unlimited, true);
     // The first account's token stays valid, so that the list is read with it.
     sandbox.faults().next("POST /auth/logout", Fault::Status(500));
     sandbox.faults().next(MODELS, Fault::Hold);
     let sign_in = async {
         within(sandbox.faults().arrived(MODELS, 1)).await;
-        account.sign_in(other, password, false).await.unwrap();
+        account.sign_in(OTHER_EMAIL, password, false).await.unwrap();
         sandbox.faults().release();
     };
     let (first, ()) = tokio::join!(account.list_models(false), sign_in);

@@ -6,7 +6,7 @@ use crate::common::{
     raw::{Raw, call},
     sandbox,
     services::{ANALYZE, SERVICES},
-    within,
+    signed_in, within,
 };
 use bondmcp_server::sandbox::{Fault, RunningSandbox};
 use rmcp::{
@@ -20,10 +20,8 @@ fn question() -> Value {
 }
 
 /// A signed-in place and its server.
-async fn signed_in() -> (RunningSandbox, Place, Server) {
-    let sandbox = sandbox(like_the_seed()).await;
-    let place = Place::new(&sandbox);
-    place.sign_in().await;
+async fn started() -> (RunningSandbox, Place, Server) {
+    let (sandbox, place) = signed_in().await;
     let server = Server::start(&place).await;
     (sandbox, place, server)
 }
@@ -34,7 +32,7 @@ fn of(answer: &Value, pointer: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_service_answers_with_a_marked_sample_and_what_it_cost() {
-    let (sandbox, _place, server) = signed_in().await;
+    let (sandbox, _place, server) = started().await;
     let expected: [&[(&str, Value)]; 6] = [
         &[
             // 25 for the age, 12 for the bmi, 10 for the pressure, 4 for the cholesterol, 20 and 5.
@@ -128,7 +126,7 @@ async fn what_does_not_fit_is_neither_sent_nor_asks_anybody_to_sign_in() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_the_api_names_no_values_and_no_types_none_are_refused() {
-    let (sandbox, _place, server) = signed_in().await;
+    let (sandbox, _place, server) = started().await;
     for patient in [
         json!({"age": "6 months", "gender": "intersex", "bmi": "27,5", "blood_pressure": "high",
             "smoking": "former", "family_history": "father: stroke at 60"}),
@@ -150,7 +148,7 @@ async fn where_the_api_names_no_values_and_no_types_none_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_upstream_refuses_costs_nothing_and_says_why() {
-    let (sandbox, _place, server) = signed_in().await;
+    let (sandbox, _place, server) = started().await;
     sandbox.set_credits(EMAIL, 4);
     let error = server.error("health_analyze", question()).await;
     assert_eq!((&error["kind"], &error["status"]), (&json!("insufficient_credits"), &json!(402)));
@@ -163,7 +161,7 @@ async fn what_the_upstream_refuses_costs_nothing_and_says_why() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_field_is_kept_without_the_secret_in_it() {
-    let (sandbox, _place, server) = signed_in().await;
+    let (sandbox, _place, server) = started().await;
     for (tool, endpoint, arguments, _) in SERVICES {
         sandbox.faults().next(endpoint, Fault::EchoAsAnswer);
         let answer = server.ok(tool, arguments()).await;
@@ -174,7 +172,7 @@ async fn an_unknown_field_is_kept_without_the_secret_in_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_billed_request_is_sent_once_and_a_lost_answer_may_have_been_billed() {
-    let (sandbox, _place, server) = signed_in().await;
+    let (sandbox, _place, server) = started().await;
     for (fault, kind) in [
         (Fault::Drop, "upstream_unavailable"),
         (Fault::DropMidBody, "upstream_unavailable"),
@@ -203,7 +201,7 @@ async fn a_billed_request_is_sent_once_and_a_lost_answer_may_have_been_billed() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_was_refused_is_renewed_and_the_call_is_paid_for_once() {
-    let (sandbox, _place, server) = signed_in().await;
+    let (sandbox, _place, server) = started().await;
     sandbox.expire_tokens();
     assert_eq!(server.ok("health_analyze", question()).await["cost"], 0.05);
     assert_eq!((sandbox.count(ANALYZE), sandbox.credits(EMAIL)), (2, Some(495)));
@@ -211,7 +209,7 @@ async fn a_token_that_was_refused_is_renewed_and_the_call_is_paid_for_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_call_is_cancelled_upstream_and_logged_as_such() {
-    let (sandbox, _place, server) = signed_in().await;
+    let (sandbox, _place, server) = started().await;
     sandbox.faults().next(ANALYZE, Fault::Hang);
     let request = ClientRequest::CallToolRequest(CallToolRequest::new(crate::common::request(
         "health_analyze",
@@ -232,9 +230,7 @@ async fn a_cancelled_call_is_cancelled_upstream_and_logged_as_such() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_takes_its_time_tells_of_its_progress() {
-    let sandbox = sandbox(like_the_seed()).await;
-    let place = Place::new(&sandbox);
-    place.sign_in().await;
+    let (sandbox, place) = signed_in().await;
     let mut host = Raw::start(&place);
     host.initialize("2025-11-25").await;
     sandbox.faults().next(ANALYZE, Fault::Hold);
@@ -259,9 +255,7 @@ async fn a_call_that_takes_its_time_tells_of_its_progress() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn spending_is_reported_by_tool_and_the_limit_holds() {
-    let sandbox = sandbox(like_the_seed()).await;
-    let place = Place::new(&sandbox);
-    place.sign_in().await;
+    let (sandbox, place) = signed_in().await;
     let mut command = place.command(&["stdio", "--max-spend", "0.20"]);
     let server = Server::spawn(&mut command).await;
     let spent = async || server.ok("auth_status", json!({})).await["spent"].clone();

@@ -2,15 +2,15 @@
 #![allow(clippy::disallowed_types, reason = "this is the host's side")]
 
 use crate::common::{
-    Place, Server,
+    Server,
     browser::{Browser, text},
     error_of,
     fast_time::fast,
-    in_process_with_page, like_the_seed,
+    in_process_with_page,
     raw::{Raw, call, initialize, modern, modern_as},
-    request, sandbox, services,
+    request, services, signed_in, signed_out,
 };
-use bondmcp_server::{mcp::Limits, sandbox::RunningSandbox};
+use bondmcp_server::mcp::Limits;
 use rmcp::{
     ClientHandler, RoleClient,
     model::{
@@ -20,18 +20,6 @@ use rmcp::{
     service::{ClientLifecycleMode, ClientServiceExt as _, RequestContext},
 };
 use serde_json::{Value, json};
-
-async fn signed_out() -> (RunningSandbox, Place) {
-    let sandbox = sandbox(like_the_seed()).await;
-    let place = Place::new(&sandbox);
-    (sandbox, place)
-}
-
-async fn signed_in() -> (RunningSandbox, Place) {
-    let (sandbox, place) = signed_out().await;
-    place.sign_in().await;
-    (sandbox, place)
-}
 
 fn text_of(answer: &Value) -> &str {
     answer["result"]["content"][0]["text"].as_str().unwrap()

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::common::{
     EMAIL, Place,
-    browser::{Browser, link, text},
+    browser::{Browser, json_of, link, text},
     host, like_the_seed, random_password, request, sandbox, secrets,
     services::ANALYZE,
     within,
@@ -175,11 +175,6 @@ fn token(name: &str) -> String {
 
 async fn send(request: RequestBuilder) -> Response {
     within(request.send()).await.unwrap()
-}
-
-async fn json_of(response: Response) -> Value {
-    let text = text(response).await;
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,12 +1,8 @@
 //! Health data is private: the arguments and results of a whole session are in neither the log at `trace`, the audit
 //! log, the server's own resources nor the vault.
 
-use crate::common::{Place, Server, like_the_seed, sandbox, services::SERVICES};
-use bondmcp_server::{
-    config::{SealingKeySource, VaultLocation},
-    sandbox::Fault,
-    vault::{Keyring, RecordId, RecordKind, Vault},
-};
+use crate::common::{Place, Server, services::SERVICES, signed_in};
+use bondmcp_server::sandbox::Fault;
 use rmcp::model::{GetPromptRequestParams, ReadResourceRequestParams};
 use serde_json::{Value, json};
 
@@ -37,9 +33,7 @@ fn assert_unmarked(bytes: &[u8], place: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_of_a_session_is_kept_or_logged() {
-    let sandbox = sandbox(like_the_seed()).await;
-    let place = Place::new(&sandbox);
-    place.sign_in().await;
+    let (sandbox, place) = signed_in().await;
     let server = Server::start(&place).await;
     for (tool, endpoint, arguments, _) in SERVICES {
         let arguments = marked(arguments());
@@ -84,16 +78,8 @@ async fn nothing_of_a_session_is_kept_or_logged() {
 
 /// Returns the account's decrypted record.
 async fn vault_record(place: &Place) -> Vec<u8> {
-    let location = VaultLocation::Sqlite(place.data_dir().join("vault.db"));
-    let source = SealingKeySource::Given(place.sealing_key.clone());
-    let (key, _) = Keyring::load(&source, &place.data_dir(), &location).await.unwrap();
-    let vault = Vault::open(&location, key).await.unwrap();
-    let id = RecordId {
-        kind: RecordKind::ACCOUNT,
-        owner: "profile:default".to_owned(),
-        origin: place.base_url.clone(),
-    };
-    let record = vault.read(&id).await.unwrap().unwrap().plaintext.to_vec();
+    let record = place.vault().await.read(&place.account_record_id()).await.unwrap().unwrap();
+    let record = record.plaintext.to_vec();
     assert!(String::from_utf8_lossy(&record).contains(crate::common::EMAIL));
     record
 }

@@ -3,7 +3,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use crate::common::{
-    EMAIL, Place, fast_time::fast, in_process, in_process_within, like_the_seed, sandbox, within,
+    EMAIL, Place, browser::json_of, fast_time::fast, in_process, in_process_within, like_the_seed, sandbox,
+    within,
 };
 use bondmcp_server::{
     account::Owner,
@@ -128,10 +129,6 @@ async fn head_of(stream: &mut TcpStream) -> String {
 
 async fn send(request: RequestBuilder) -> Response {
     within(request.send()).await.unwrap()
-}
-
-async fn json_of(response: Response) -> Value {
-    serde_json::from_str(&within(response.text()).await.unwrap()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

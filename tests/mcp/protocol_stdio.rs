@@ -2,23 +2,15 @@
 //! noticed.
 
 use crate::common::{
-    Place, like_the_seed,
     raw::{Raw, call, initialize, modern},
-    sandbox, within,
+    signed_in, within,
 };
-use bondmcp_server::sandbox::{Fault, RunningSandbox};
+use bondmcp_server::sandbox::Fault;
 use serde_json::{Value, json};
 use std::process::Stdio;
 use tokio::io::AsyncReadExt as _;
 
 const MODELS: &str = "GET /health-ai/models";
-
-async fn signed_in() -> (RunningSandbox, Place) {
-    let sandbox = sandbox(like_the_seed()).await;
-    let place = Place::new(&sandbox);
-    place.sign_in().await;
-    (sandbox, place)
-}
 
 fn is_ours(identity: &Value) {
     assert_eq!(identity["name"], "bondmcp-server");

@@ -4,20 +4,19 @@
 use std::time::Duration;
 
 use crate::common::{
-    EMAIL, Place,
+    EMAIL, OTHER_EMAIL, Place,
     browser::{Browser, text},
     fast_time::fast,
-    like_the_seed, on_both_stores,
+    like_the_seed, on_both_stores, open,
     raw::{ask, modern_as},
     sandbox, secrets, within,
 };
 use bondmcp_server::{
     account::{Account, Accounts, Owner},
-    bondmcp::{Client, Timing, wire::CreateApiKey},
+    bondmcp::{Timing, wire::CreateApiKey},
     clock::Clock,
     config::{Flags, Settings},
     mcp::{BondMcp, Limits, Selection},
-    redact::Redactor,
     sandbox::{Plan, RunningSandbox},
     secret::{self, SecretString},
     sign_in::{self, Options, Request, SignIn},
@@ -25,9 +24,6 @@ use bondmcp_server::{
 use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-
-/// A second person at the same server.
-const OTHER_EMAIL: &str = "grace@example.com";
 
 /// One process: a server with accounts of its own in a shared vault.
 struct Replica {
@@ -72,10 +68,8 @@ impl World {
             _ => None,
         })
         .unwrap();
-        let (redactor, clock) = (Redactor::default(), Clock::manual(self.now + skew));
-        let base_url = settings.base_url.clone();
-        let client = Client::new(base_url, redactor.clone(), clock.clone(), Timing::default());
-        let accounts = Accounts::new(&settings, "bondmcp-server".into(), client, clock.clone(), redactor);
+        let clock = Clock::manual(self.now + skew);
+        let (accounts, _) = open(&settings, clock.clone(), Timing::default());
         let (selection, stopping) = (Selection::default(), CancellationToken::new());
         let page = Some(Options::default());
         let server = BondMcp::new(accounts.clone(), page, &selection, Limits::default(), stopping).unwrap();

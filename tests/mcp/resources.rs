@@ -1,23 +1,16 @@
 //! Resources, completions and prompts through rmcp's client.
 
 use crate::common::{
-    EMAIL, Place, Server, like_the_seed,
+    EMAIL, Server,
     raw::{Raw, modern},
-    sandbox, secrets, within,
+    secrets, signed_in, signed_out, within,
 };
-use bondmcp_server::sandbox::{Fault, RunningSandbox};
+use bondmcp_server::sandbox::Fault;
 use rmcp::model::{
     ArgumentInfo, CompleteRequestParams, GetPromptRequestParams, ReadResourceRequestParams, Reference,
     ResourceContents,
 };
 use serde_json::{Value, json};
-
-async fn signed_in() -> (RunningSandbox, Place) {
-    let sandbox = sandbox(like_the_seed()).await;
-    let place = Place::new(&sandbox);
-    place.sign_in().await;
-    (sandbox, place)
-}
 
 async fn read(server: &Server, uri: &str) -> Value {
     let result = within(server.client.read_resource(ReadResourceRequestParams::new(uri))).await.unwrap();
@@ -82,8 +75,7 @@ async fn what_is_read_is_the_accounts_own_and_soon_stale() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_resource_that_needs_an_account_says_how_to_sign_in() {
-    let sandbox = sandbox(like_the_seed()).await;
-    let place = Place::new(&sandbox);
+    let (_sandbox, place) = signed_out().await;
     let server = Server::start(&place).await;
     assert!(refusal(&server, "bondmcp://models").await.contains(" login`"));
     assert_eq!(read(&server, "bondmcp://account").await["signed_in"], false);

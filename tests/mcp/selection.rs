@@ -1,16 +1,8 @@
 //! The operator selects the tools; others are neither listed nor callable.
 
-use crate::common::{Place, Server, like_the_seed, sandbox};
-use bondmcp_server::sandbox::RunningSandbox;
+use crate::common::{Place, Server, signed_in, signed_out};
 use rmcp::{model::ErrorCode, service::ServiceError};
 use serde_json::json;
-
-async fn signed_in() -> (RunningSandbox, Place) {
-    let sandbox = sandbox(like_the_seed()).await;
-    let place = Place::new(&sandbox);
-    place.sign_in().await;
-    (sandbox, place)
-}
 
 async fn served(place: &Place, flags: &[&str]) -> (Server, Vec<String>) {
     let mut command = place.command(&["stdio"]);
@@ -65,8 +57,7 @@ async fn a_tool_that_was_not_chosen_does_not_exist() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn read_only_can_still_sign_in_just_in_time() {
-    let sandbox = sandbox(like_the_seed()).await;
-    let place = Place::new(&sandbox);
+    let (_sandbox, place) = signed_out().await;
     let (server, _) = served(&place, &["--read-only"]).await;
     let error = server.error("list_models", json!({})).await;
     assert_eq!(error["kind"], "sign_in_required");

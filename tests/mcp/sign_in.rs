@@ -6,13 +6,13 @@ use std::{process::Stdio, time::Duration};
 use crate::common::{
     EMAIL, Place, Server, accounts,
     browser::{Browser, link, text},
-    error_of, host, like_the_seed,
+    error_of, host,
     raw::{Raw, call, modern_as},
-    request, sandbox, secrets, within,
+    request, secrets, signed_in, signed_out, within,
 };
 use bondmcp_server::{
     mcp::{BondMcp, Limits, Selection},
-    sandbox::{Fault, RunningSandbox},
+    sandbox::Fault,
     sign_in::Options,
 };
 use reqwest::{RequestBuilder, StatusCode};
@@ -22,12 +22,6 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio_util::sync::CancellationToken;
 
 const LOGIN: &str = "POST /auth/login";
-
-async fn signed_out() -> (RunningSandbox, Place) {
-    let sandbox = sandbox(like_the_seed()).await;
-    let place = Place::new(&sandbox);
-    (sandbox, place)
-}
 
 /// A server in this process with a page, and a host without elicitation.
 async fn with_page(place: &Place, options: Options) -> RunningService<RoleClient, ClientConfig> {
@@ -300,8 +294,7 @@ async fn a_call_that_is_cancelled_takes_its_question_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_serves_in_place_of_an_account_and_cannot_manage_keys() {
-    let (sandbox, place) = signed_out().await;
-    place.sign_in().await;
+    let (sandbox, place) = signed_in().await;
     assert_eq!(place.run(&["keys", "create", "--name", "mine"]).await.0, Some(0));
     let key = sandbox.secrets_issued().pop().unwrap();
 

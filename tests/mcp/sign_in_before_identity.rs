@@ -1,8 +1,8 @@
 //! Finding out who somebody is before there is a record.
 
 use crate::common::{
-    EMAIL,
-    hosted::{LOGIN, LOGOUT, OTHER_EMAIL, World},
+    EMAIL, OTHER_EMAIL,
+    hosted::{LOGIN, LOGOUT, World},
     secrets, within,
 };
 use bondmcp_server::{account::Error, bondmcp::wire::CreateApiKey, sandbox::Fault};
@@ -15,12 +15,12 @@ async fn somebody_is_authenticated_without_a_record_and_ended_if_nobody_adopts_i
     assert_eq!(somebody.email(), Some(EMAIL));
     assert!(somebody.user_id().is_some());
     assert!(!world.place.data_dir().join("vault.db").exists());
-    assert!(world.last_token_works().await);
+    assert!(world.place.last_token_works(&world.sandbox).await);
 
     drop(somebody);
     within(world.sandbox.faults().arrived(LOGOUT, 1)).await;
     within(world.accounts.close()).await;
-    assert!(!world.last_token_works().await);
+    assert!(!world.place.last_token_works(&world.sandbox).await);
     let typed = secrets::text(&world.place.password);
     assert_eq!(world.accounts.redactor().redact(typed), typed, "nothing is left to look for");
     assert!(!world.place.data_dir().join("vault.db").exists());
@@ -39,7 +39,7 @@ async fn whoever_leaves_before_bondmcp_answers_leaves_no_session() {
     faults.release();
     within(faults.arrived(LOGOUT, 1)).await;
     within(world.accounts.close()).await;
-    assert!(!world.last_token_works().await);
+    assert!(!world.place.last_token_works(&world.sandbox).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,7 +120,7 @@ async fn a_session_that_cannot_be_stored_is_ended() {
     assert!(matches!(within(world.subject("ada").adopt(somebody, false)).await, Err(Error::Vault(_))));
     within(world.sandbox.faults().arrived(LOGOUT, 1)).await;
     within(world.accounts.close()).await;
-    assert!(!world.last_token_works().await);
+    assert!(!world.place.last_token_works(&world.sandbox).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

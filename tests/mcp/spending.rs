@@ -6,7 +6,7 @@ use std::process::Stdio;
 use crate::common::{
     EMAIL, Place, like_the_seed,
     postgres::{self, Stop},
-    run, sandbox, secrets,
+    run, sandbox, secrets, served_at,
     services::{SERVICES, Service},
     within,
 };
@@ -17,10 +17,7 @@ use bondmcp_server::{
 use chrono::{DateTime, NaiveTime, Utc};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
-    process::{Child, Command},
-};
+use tokio::process::{Child, Command};
 
 /// Costs 3 cents.
 const CHECK: Service = SERVICES[1];
@@ -57,15 +54,7 @@ impl World {
         let arguments = ["--profile", profile, "http", "--listen", "127.0.0.1:0", "--no-auth"];
         let mut command = self.command(&[&arguments, options].concat());
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let url = loop {
-            let line = within(lines.next_line()).await.unwrap().unwrap();
-            if let Some((_, url)) = line.split_once("Serving MCP at ") {
-                break url.to_owned();
-            }
-        };
-        // Reads and discards the log, so that the server never blocks on it.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let url = served_at(child.stderr.take().unwrap()).await;
         Process { child, host: Host { url, client: reqwest::Client::new() } }
     }
 

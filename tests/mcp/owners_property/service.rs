@@ -8,11 +8,7 @@ use std::{
 
 use bondmcp_server::{
     account::{Accounts, Owner, Usd},
-    bondmcp::{Client, Timing},
-    clock::Clock,
-    config::{Flags, Settings},
     mcp::{BondMcp, Limits, Selection},
-    redact::Redactor,
     sandbox::{Plan, RunningSandbox},
     secret::SecretString,
     sign_in::Options,
@@ -28,7 +24,7 @@ use super::{
     OWNERS,
     upstream::{self, Upstream},
 };
-use crate::common::{Place, browser::Browser, like_the_seed, random_password, sandbox, secrets};
+use crate::common::{Place, accounts_in, browser::Browser, like_the_seed, random_password, sandbox, secrets};
 
 /// Price of `health_analyze` in cents.
 const PRICE: u32 = 5;
@@ -205,20 +201,6 @@ fn around(text: &str, at: usize) -> &str {
     &text[start..at]
 }
 
-fn accounts(place: &Place, vault: Option<&str>) -> Accounts {
-    let settings = Settings::load(Flags::default(), None, |name| match name {
-        "BONDMCP_BASE_URL" => Some(place.base_url.clone().into()),
-        "BONDMCP_DATA_DIR" => Some(place.data_dir().into()),
-        "BONDMCP_SEALING_KEY" => Some(secrets::text(&place.sealing_key).into()),
-        "BONDMCP_VAULT" => vault.map(Into::into),
-        _ => None,
-    })
-    .unwrap();
-    let (redactor, clock) = (Redactor::default(), Clock::system());
-    let client = Client::new(settings.base_url.clone(), redactor.clone(), clock.clone(), Timing::default());
-    Accounts::new(&settings, "bondmcp-server".to_owned(), client, clock, redactor)
-}
-
 impl Replica {
     async fn start(
         place: &Place,
@@ -226,7 +208,7 @@ impl Replica {
         people: &[Person],
         stopping: &CancellationToken,
     ) -> Self {
-        let accounts = accounts(place, vault);
+        let (accounts, _) = accounts_in(place, vault);
         let (page, selection) = (Some(Options::default()), Selection::default());
         let limits = Limits { daily_spend: Some(Usd::from_f64(DAILY_LIMIT)), ..Limits::default() };
         let server = BondMcp::new(accounts.clone(), page, &selection, limits, stopping.clone()).unwrap();

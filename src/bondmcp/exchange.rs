@@ -21,9 +21,10 @@ use super::{
     Client,
     circuit_breaker::{Observed, Permit},
     connection::{BreakCause, ConnectFailure, causes},
-    error::{Error, Refusal},
+    error::Error,
     proxy::Proxy,
     quotable::Quotable,
+    refusal::Refusal,
 };
 use crate::{
     json_size::{MAX_PARSED_BYTES, is_parsable},

@@ -15,17 +15,19 @@ mod probe;
 mod proxy;
 mod quotable;
 mod rate_limiter;
+mod refusal;
 pub mod wire;
 
 pub use self::{
     certificate::Certificate,
     circuit_breaker::Open,
     connection::{BreakCause, ConnectFailure, SetupError},
-    error::{Error, POSSIBLY_BILLED, Refusal},
+    error::{Error, POSSIBLY_BILLED},
     exchange::{Sent, Timing},
     forward::Forwarded,
     probe::{Answer, Handshake, ProxyRoute, Route, Stream},
     rate_limiter::Allowance,
+    refusal::Refusal,
 };
 
 use std::sync::Arc;

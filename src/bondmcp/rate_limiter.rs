@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::error::{Error, retry_after};
+use super::{error::Error, refusal::retry_after};
 use crate::clock::Timestamp;
 
 /// Longest wait that is absorbed; longer ones are returned to the caller.

@@ -120,7 +120,8 @@ impl Account {
             let wanted = CreateApiKey { name: new.key_name, description: None, permissions: new.permissions };
             let key = match account.create_key(wanted).await {
                 Ok(key) => Some(key.id),
-                Err(Error::Upstream(error)) if error.is_about_key_limit() => None,
+                // With the session nothing is lost, so any limit will do.
+                Err(Error::Upstream(error)) if error.may_be_about_key_limit() => None,
                 Err(error) => return Err(error),
             };
             let complete = |record: &mut Record| {

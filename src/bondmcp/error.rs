@@ -102,6 +102,12 @@ impl Error {
         self.refusal().is_some_and(Refusal::is_about_key_limit)
     }
 
+    /// Whether the plan may allow no additional API key: for what does no harm where it is about another limit.
+    #[must_use]
+    pub fn may_be_about_key_limit(&self) -> bool {
+        self.refusal().is_some_and(Refusal::may_be_about_key_limit)
+    }
+
     /// Whether the object does not exist (404). A 404 from something that is not the API says nothing about the object.
     #[must_use]
     pub fn is_not_found(&self) -> bool {

@@ -84,6 +84,14 @@ impl Refusal {
         self.status == 403 && self.topic == Topic::KeyLimit
     }
 
+    /// Whether it may be about that: it names a limit, whichever.
+    pub(super) fn may_be_about_key_limit(&self) -> bool {
+        let names_a_limit = |text: &String| text.to_ascii_lowercase().contains("limit");
+        self.status == 403
+            && self.topic != Topic::Verification
+            && [&self.code, &self.message].into_iter().flatten().any(names_a_limit)
+    }
+
     /// Whether the upstream shed load: a 503 that says when to retry was sent instead of processing anything (RFC 9110,
     /// 15.6.4).
     pub(super) fn is_load_shed(&self) -> bool {
@@ -124,12 +132,15 @@ impl Topic {
             (None, Some(message)) if message.eq_ignore_ascii_case("not found") => return Self::Path,
             _ => {}
         }
+        let [code, words] = [code, words].map(|text| text.unwrap_or_default().to_ascii_lowercase());
         // The code is the surer sign.
-        for text in [code, words].into_iter().flatten().map(str::to_ascii_lowercase) {
+        for (text, is_key_limit) in
+            [(&code, is_code_of_the_key_limit(&code)), (&words, names_the_key_limit(&words))]
+        {
             if text.contains("verif") {
                 return Self::Verification;
             }
-            if names_the_key_limit(&text) {
+            if is_key_limit {
                 return Self::KeyLimit;
             }
         }
@@ -144,6 +155,13 @@ fn names_the_key_limit(text: &str) -> bool {
         text.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| wanted.contains(&word))
     };
     has(["key", "keys"]) && has(["limit", "limits"]) && !has(["rate", "requests"])
+}
+
+/// The same for a code, which may be one word, such as `KeyLimitReached`.
+fn is_code_of_the_key_limit(code: &str) -> bool {
+    let has = |part: &str| code.contains(part);
+    let is_another = ["limited", "rate", "request"].into_iter().any(has);
+    names_the_key_limit(code) || has("key") && has("limit") && !is_another
 }
 
 impl From<&Refusal> for UserFacingError {
@@ -335,6 +353,8 @@ mod tests {
         let is_about_it = |body| Refusal::answered(403, &[], body).is_about_key_limit();
         for body in [
             r#"{"error":{"code":"key_limit_reached","message":"Upgrade"}}"#,
+            r#"{"error":{"code":"KeyLimitReached"}}"#,
+            r#"{"error":{"code":"ApiKeyLimitExceeded","message":"Upgrade"}}"#,
             r#"{"error":{"code":"forbidden","message":"API key limit reached for your plan (5)"}}"#,
             r#"{"detail":"You have reached the limit of 5 API keys."}"#,
             r#"{"message":"API Keys: limit exceeded"}"#,
@@ -343,6 +363,9 @@ mod tests {
         }
         for body in [
             r#"{"error":{"code":"spend_limit_reached","message":"This key may not"}}"#,
+            r#"{"error":{"code":"KeyRateLimitReached"}}"#,
+            r#"{"error":{"code":"ApiKeyRequestLimit"}}"#,
+            r#"{"error":{"code":"LimitedKey"}}"#,
             r#"{"detail":"Request limit reached"}"#,
             r#"{"detail":"The rate limit of this API key is reached"}"#,
             r#"{"detail":"This key has limited permissions"}"#,
@@ -353,6 +376,26 @@ mod tests {
         }
         let elsewhere = Refusal::answered(400, &[], r#"{"error":{"code":"key_limit_reached"}}"#);
         assert!(!elsewhere.is_about_key_limit());
+    }
+
+    #[test]
+    fn a_403_that_names_a_limit_may_be_the_key_limit() {
+        let may_be = |status, body| Refusal::answered(status, &[], body).may_be_about_key_limit();
+        for body in [
+            r#"{"error":{"code":"KeyLimitReached"}}"#,
+            r#"{"error":{"code":"PLAN_LIMIT","message":"Upgrade"}}"#,
+            r#"{"detail":"You have reached your plan's limit (5)"}"#,
+        ] {
+            assert!(may_be(403, body), "{body}");
+            assert!(!may_be(400, body), "{body}");
+        }
+        for body in [
+            r#"{"detail":"Unverified accounts have a limit of 0 keys"}"#,
+            r#"{"detail":"upgrade"}"#,
+            "<html>Limit</html>",
+        ] {
+            assert!(!may_be(403, body), "{body}");
+        }
     }
 
     #[test]

@@ -30,6 +30,8 @@ use super::{BASE_PATH, Sandbox, answers};
 pub enum Fault {
     /// This status, with BondMCP's error body.
     Status(u16),
+    /// This status, with this JSON.
+    Refusal(u16, Value),
     /// 429 with this `Retry-After`, or without.
     TooMany(Option<String>),
     /// 503 with this `Retry-After`.
@@ -205,6 +207,10 @@ impl Fault {
             Self::Status(status) => {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
                 answers::refusal(status, "injected", "This failure was asked for")
+            }
+            Self::Refusal(status, body) => {
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                (status, Json(body)).into_response()
             }
             Self::TooMany(retry_after) => {
                 let status = StatusCode::TOO_MANY_REQUESTS;

@@ -129,6 +129,28 @@ async fn where_the_plan_allows_no_further_key_the_session_is_what_calls_are_made
     assert_eq!(world.keys().len(), 2, "no key of another grant is touched");
 }
 
+/// BondMCP may say so in other words than the documented ones.
+#[tokio::test]
+async fn a_grant_that_is_refused_a_key_for_some_limit_calls_with_the_session() {
+    let world = World::new().await;
+    for refusal in [
+        serde_json::json!({"detail": "Plan limit reached"}),
+        serde_json::json!({"error": {"code": "KeyLimitReached"}}),
+    ] {
+        world.sandbox.faults().next(CREATE, Fault::Refusal(403, refusal));
+    }
+    for name in ["one", "two"] {
+        let grant = world.opened(name).await;
+        models(&grant).await.unwrap();
+        assert_eq!(grant.status().await.unwrap().key_id, None);
+    }
+    assert!(world.keys().is_empty());
+    world.sandbox.faults().next(CREATE, Fault::Refusal(403, serde_json::json!({"detail": "Upgrade"})));
+    let third = world.grant("three");
+    let refused = within(third.open_grant(world.session().await, new_grant(KEY_NAME))).await;
+    assert!(matches!(refused, Err(Error::Upstream(_))), "{refused:?}");
+}
+
 #[tokio::test]
 async fn ending_a_grant_revokes_its_key_and_ends_its_session() {
     let world = World::new().await;

@@ -127,7 +127,8 @@ impl Error {
             Self::Refused(refusal) | Self::LoginRejected(refusal) | Self::AccountExists(refusal) => {
                 // Gateways and frameworks also answer so when the processing takes too long: 408, and nginx's 499.
                 let is_time_out = matches!(refusal.status, 408 | 499);
-                refusal.status < 500 && !is_time_out || refusal.is_load_shed()
+                // A 101 says nothing about it.
+                (400..500).contains(&refusal.status) && !is_time_out || refusal.is_load_shed()
             }
             // The other redirects ask for the same request elsewhere (RFC 9110, 15.4). After a POST, 303 and in
             // practice 302 lead to the result of a processed request.
@@ -277,6 +278,7 @@ mod tests {
             (503, &[("retry-after", "1")], true),
             (500, &reached, false),
             (429, &reached, true),
+            (101, &[], false),
             (408, &[], false),
             (499, &[], false),
             (422, &reached, true),

@@ -177,6 +177,7 @@ async fn a_billed_request_is_sent_once_and_a_lost_answer_may_have_been_billed() 
         (Fault::Drop, "upstream_unavailable"),
         (Fault::DropMidBody, "upstream_unavailable"),
         (Fault::ProcessThenDrop, "upstream_unavailable"),
+        (Fault::Status(101), "upstream_unavailable"),
         (Fault::Status(500), "upstream_unavailable"),
         (Fault::Html(502), "upstream_unavailable"),
         (Fault::NotJson, "upstream_unavailable"),

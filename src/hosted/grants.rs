@@ -12,7 +12,7 @@ use super::{
     trouble,
 };
 use crate::{
-    account::{self, NewGrant},
+    account::{self, Authenticated, NewGrant},
     bondmcp::wire::Permission,
     clock::Timestamp,
     error::UserFacingError,
@@ -53,17 +53,16 @@ impl Hosted {
         person: &Person,
         consent: Consent,
     ) -> Result<Grant, AllowError> {
-        let server = &self.inner.server;
-        // Asked before the session is taken, so that the person is still signed in, to disconnect an app.
-        if server.has_most_grants(&person.subject).await.map_err(unavailable)? {
-            return Err(AllowError::TooManyApps);
-        }
-        let taken = self.inner.browsers.take_session(browser).await.map_err(unavailable)?;
-        let Some((taken, session)) = taken.filter(|(taken, _)| taken.subject == person.subject) else {
-            return Err(AllowError::SignedOut);
+        let (server, request) = (&self.inner.server, &authorization.pending.request);
+        // Before the session is taken: whoever has too many apps stays signed in, to disconnect one.
+        let grant = server.create_grant(&person.subject, request, consent.scopes).await?;
+        let session = match self.session_for(&grant, browser).await {
+            Ok(session) => session,
+            Err(error) => {
+                self.abandon(&grant).await;
+                return Err(error);
+            }
         };
-        let request = &authorization.pending.request;
-        let grant = server.create_grant(&taken.subject, request, consent.scopes).await?;
         let account = self.inner.accounts.open(&grant.owner());
         let new = NewGrant {
             issuer: server.endpoints().issuer().to_owned(),
@@ -99,6 +98,13 @@ impl Hosted {
                 Err(unavailable(error))
             }
         }
+    }
+
+    /// Takes the session that the person of the grant has opened in the browser.
+    async fn session_for(&self, grant: &Grant, browser: &Browser) -> Result<Authenticated, AllowError> {
+        let taken = self.inner.browsers.take_session(browser).await.map_err(unavailable)?;
+        let taken = taken.filter(|(person, _)| person.subject == grant.subject);
+        taken.map(|(_, session)| session).ok_or(AllowError::SignedOut)
     }
 
     /// Stores what has come of a decision. A grant that nobody hears of is ended.

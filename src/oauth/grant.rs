@@ -186,12 +186,6 @@ impl AuthorizationServer {
         Subject(format!("{:032x}", u128::from_be_bytes(array::from_fn(|index| hash[index]))))
     }
 
-    /// Whether the person has as many grants as one can have.
-    pub async fn has_most_grants(&self, subject: &Subject) -> Result<bool, vault::Error> {
-        let person = self.person(subject).await?;
-        Ok(person.has_most_grants(&self.ended_grants(&person).await?))
-    }
-
     async fn person(&self, subject: &Subject) -> Result<Person, vault::Error> {
         let person = self.records().read::<Person>(PERSON, subject.as_str()).await?;
         Ok(person.map(|person| person.value).unwrap_or_default())

@@ -865,6 +865,49 @@ async fn whoever_has_too_many_apps_is_sent_to_disconnect_one_and_no_key_is_made(
     assert_eq!(keys(&server).len(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_browsers_at_once_one_takes_the_last_place_and_the_other_stays_signed_in() {
+    let server = HostedServer::start().await;
+    let asked = authorization(&server).await;
+    let request = server.server.authorization_request(&asked.query()).await.unwrap();
+    let authenticator = server.accounts.authenticator();
+    let ada = within(authenticator.with_password(EMAIL, server.place.password.clone())).await.unwrap();
+    let subject = server.server.subject(ada.user_id().unwrap());
+    for _ in 1..MOST_GRANTS {
+        server.server.create_grant(&subject, &request, Scopes::all()).await.unwrap();
+    }
+    let browsers = [Browser::new(&[&server]), Browser::new(&[&server])];
+    let [(one, its_form), (other, others_form)] =
+        [browsers[0].consent(&asked).await, browsers[1].consent(&asked).await];
+    let decided =
+        join(browsers[0].decide(&one, &its_form, "allow"), browsers[1].decide(&other, &others_form, "allow"));
+    let (one, other) = decided.await;
+    let mut statuses = Vec::new();
+    for (browser, decided) in browsers.iter().zip([one, other]) {
+        let status = browser.get(&location(&decided)).await.status().as_u16();
+        if status == 409 {
+            assert_eq!(browser.get("/connections").await.status(), 200);
+        }
+        statuses.push(status);
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [302, 409]);
+    assert_eq!(keys(&server).len(), 1);
+}
+
+/// Another tab has signed out, or used the session, since the form was sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_gone_takes_no_place() {
+    let server = HostedServer::start().await;
+    let browser = Browser::new(&[&server]);
+    let asked = authorization(&server).await;
+    let (first, its_form) = browser.consent(&asked).await;
+    let second = browser.authorize(&asked).await;
+    let form = Form::of(text(browser.get(&second).await).await);
+    join(browser.decide(&first, &its_form, "allow"), browser.decide(&second, &form, "allow")).await;
+    assert_eq!((grants(&server).await.len(), keys(&server).len()), (1, 1));
+}
+
 /// A page that is reloaded, while BondMCP takes its time.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_keys_that_wait_for_a_person_are_revoked_once_however_often_the_page_is_loaded() {

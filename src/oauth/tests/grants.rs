@@ -80,7 +80,6 @@ async fn a_person_has_so_many_grants_and_no_more() {
     for _ in 1..MOST_GRANTS {
         hosting.server.create_grant(&subject, &request, Scopes::all()).await.unwrap();
     }
-    assert!(!replica.has_most_grants(&subject).await.unwrap());
     // The last place is taken once.
     let (one, two) = tokio::join!(
         hosting.server.create_grant(&subject, &request, Scopes::all()),
@@ -88,16 +87,13 @@ async fn a_person_has_so_many_grants_and_no_more() {
     );
     let (made, refused) = if one.is_ok() { (one, two) } else { (two, one) };
     assert!(matches!(refused, Err(CreateGrantError::TooMany)), "{refused:?}");
-    assert!(replica.has_most_grants(&subject).await.unwrap());
     assert_eq!(replica.all_grants().await.unwrap().len(), MOST_GRANTS);
     let somebody_else = hosting.server.subject("somebody else");
     hosting.server.create_grant(&somebody_else, &request, Scopes::all()).await.unwrap();
 
     // Whoever ends one can make another, although its key is not revoked yet.
     replica.end_grant(&made.unwrap().id, EndReason::Person).await.unwrap().unwrap();
-    assert!(!replica.has_most_grants(&subject).await.unwrap());
     hosting.server.create_grant(&subject, &request, Scopes::all()).await.unwrap();
-    assert!(replica.has_most_grants(&subject).await.unwrap());
     let refused = hosting.server.create_grant(&subject, &request, Scopes::all()).await;
     assert!(matches!(refused, Err(CreateGrantError::TooMany)), "{refused:?}");
 }

@@ -64,8 +64,8 @@ struct Inner {
     browsers: Browsers,
     attempts: Attempts,
     traces: Traces,
-    /// Locks, one per person, held while that person's pending revocations are carried out.
-    settling: PerOwner<tokio::sync::Mutex<()>>,
+    /// One per person, held while that person's pending revocations are carried out.
+    settling: PerOwner<release::Turn>,
 }
 
 impl Hosted {

@@ -2,9 +2,9 @@
 //! nothing is left of it. Revoking needs a session of the person; without one, the key waits in a record of the person
 //! for the next session. A sweep finds what was interrupted.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use tracing::Instrument as _;
 
 use super::{Hosted, browser::Browser};
@@ -40,6 +40,27 @@ pub enum Released {
     UntilSignIn,
     /// A sweep repeats it.
     Not,
+}
+
+/// What is held while the keys of a person are revoked, so that no key is at once revoked twice.
+#[derive(Debug, Default)]
+pub(super) struct Turn {
+    held: Mutex<()>,
+    /// The browsers for which somebody waits.
+    waiting: parking_lot::Mutex<HashSet<String>>,
+}
+
+impl Turn {
+    /// Waits for the turn; `None` if somebody waits for it with the session of the same browser, and will do the same. Whoever
+    /// has it may not: it may have another session, and does not know of keys that were added since.
+    async fn lock_once_for(&self, browser: String) -> Option<MutexGuard<'_, ()>> {
+        if !self.waiting.lock().insert(browser.clone()) {
+            return None;
+        }
+        let turn = self.held.lock().await;
+        self.waiting.lock().remove(&browser);
+        Some(turn)
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -142,7 +163,7 @@ impl Hosted {
             let account = self.inner.accounts.open(&grant.owner());
             if account.has_live_session().await? {
                 let turn = self.settling(subject);
-                let _turn = turn.lock().await;
+                let _turn = turn.held.lock().await;
                 let Some(waiting) = self.revocations(subject).await? else { return Ok(()) };
                 let (done, outcome) = account.revoke_leftovers(waiting).await?;
                 self.remove_revocations(subject, &done).await?;
@@ -166,17 +187,15 @@ impl Hosted {
     async fn settle_in(&self, browser: &Browser) -> Result<(), Error> {
         let Some((subject, session)) = self.inner.browsers.session(browser).await? else { return Ok(()) };
         let turn = self.settling(&subject);
-        // Whoever has the turn does the same.
-        let Ok(_turn) = turn.try_lock() else { return Ok(()) };
+        let Some(_turn) = turn.lock_once_for(browser.sign_in_binding()).await else { return Ok(()) };
         let Some(waiting) = self.revocations(&subject).await? else { return Ok(()) };
         let (done, outcome) = self.inner.accounts.authenticator().revoke_leftovers(&session, &waiting).await;
         self.remove_revocations(&subject, &done).await?;
         Ok(outcome?)
     }
 
-    /// What is held while the keys of the person are revoked, so that no key is at once revoked twice.
-    fn settling(&self, subject: &Subject) -> Arc<Mutex<()>> {
-        self.inner.settling.get_or_open(&Owner::Subject(subject.as_str().to_owned()), Mutex::default)
+    fn settling(&self, subject: &Subject) -> Arc<Turn> {
+        self.inner.settling.get_or_open(&Owner::Subject(subject.as_str().to_owned()), Turn::default)
     }
 
     async fn revocations(&self, subject: &Subject) -> Result<Option<Leftovers>, vault::Error> {

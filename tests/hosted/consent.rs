@@ -11,6 +11,7 @@ use bondmcp_server::{
     account::{Error, NewGrant, Owner, Usd},
     bondmcp::wire::{CreateApiKey, Permission},
     clock::Clock,
+    hosted::Released,
     oauth::{Acceptance, EndReason, Grant, MOST_GRANTS, Scopes},
     sandbox::Fault,
 };
@@ -937,4 +938,40 @@ async fn the_keys_that_wait_for_a_person_are_revoked_once_however_often_the_page
         }
     };
     within(revoked).await;
+}
+
+/// The person signs in anew while somebody else revokes a key that was waiting before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_comes_to_wait_while_another_is_revoked_is_revoked_after_it() {
+    let server = HostedServer::start().await;
+    let asked = authorization(&server).await;
+    for _ in 0..2 {
+        let answer = Browser::new(&[&server]).allow(&asked).await;
+        assert_eq!(server.redeem(&asked, &parameter(&answer, "code")).await.0, 200);
+    }
+    let connected = grants(&server).await;
+    for grant in &connected {
+        within(server.accounts.open(&grant.owner()).sign_out(false)).await.unwrap();
+    }
+    let end = async |grant: &Grant| {
+        let ended = server.server.end_grant(&grant.id, EndReason::Person).await.unwrap().unwrap();
+        assert_eq!(within(server.hosted.release(&ended)).await, Released::UntilSignIn);
+    };
+    end(&connected[0]).await;
+    server.sandbox.faults().always(REVOKE, Fault::Hold);
+    let browser = Browser::new(&[&server]);
+    browser.consent(&asked).await;
+    within(server.sandbox.faults().arrived(REVOKE, 1)).await;
+    end(&connected[1]).await;
+    assert_eq!(browser.get("/connections").await.status(), 200);
+    assert_eq!((server.sandbox.count(REVOKE), keys(&server).len()), (1, 2));
+    server.sandbox.faults().clear();
+    server.sandbox.faults().release();
+    let revoked = async {
+        while !keys(&server).is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(revoked).await;
+    assert_eq!(server.sandbox.count(REVOKE), 2);
 }

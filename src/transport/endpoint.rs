@@ -29,7 +29,7 @@ use super::{
     request_body::{BodyMemory, CountedBody, MAX_BODY_BYTES, Refusal, discard},
     session_manager::SessionManager,
     sessions::Sessions,
-    shares::{Share, Shares},
+    shares::Shares,
 };
 use crate::{
     account::Owner,
@@ -200,6 +200,8 @@ impl Endpoint {
         if !is_stream(&response) {
             return response;
         }
+        // The body is not polled while its client takes nothing of it.
+        let share = share.for_at_most(ANSWER_TIMEOUT);
         response.map(|body| until(tokio::time::sleep(ANSWER_TIMEOUT), body, share))
     }
 
@@ -287,7 +289,7 @@ impl Endpoint {
 }
 
 /// A stream until `end`, if it does not end before; its share goes with it.
-fn until(end: impl Future<Output = ()> + Send + 'static, body: Body, share: Share) -> Body {
+fn until(end: impl Future<Output = ()> + Send + 'static, body: Body, share: impl Send + 'static) -> Body {
     let held = move |frame| {
         let _ = &share;
         frame
@@ -341,7 +343,7 @@ fn is_stateless(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt as _;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::{
@@ -353,7 +355,7 @@ mod tests {
         redact::Redactor,
     };
 
-    /// Returns an endpoint where an owner can have one session, and the server behind it.
+    /// Returns an endpoint where an owner can have one session, with one answer at a time.
     fn endpoint(directory: &std::path::Path) -> Arc<Endpoint> {
         let flags = Flags { data_dir: Some(directory.to_owned()), ..Flags::default() };
         let settings = Settings::load(flags, None, |_| None).unwrap();
@@ -368,15 +370,20 @@ mod tests {
         let protection = Protection {
             max_sessions: 1,
             max_sessions_overall: 4,
+            max_answers: 1,
             ..Protection::new(Authentication::Tokens(tokens.into()))
         };
         Endpoint::new(&server, protection, stopping)
     }
 
     fn initialize(name: &str) -> Request {
-        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
-            "protocolVersion": "2025-11-25", "capabilities": {},
-            "clientInfo": {"name": name, "version": "1"}}});
+        let params = json!({"protocolVersion": "2025-11-25", "capabilities": {},
+            "clientInfo": {"name": name, "version": "1"}});
+        post(name, 1, "initialize", &params)
+    }
+
+    fn post(name: &str, id: u32, method: &str, params: &Value) -> Request {
+        let body = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
         let request = Request::builder().method(Method::POST).uri("/mcp").header("host", "localhost");
         let request = request.header("authorization", format!("Bearer {name}"));
         let request = request.header("content-type", "application/json");
@@ -402,5 +409,24 @@ mod tests {
             let response = Endpoint::answer(State(Arc::clone(&endpoint)), initialize("ada")).await;
             assert!(response.headers().contains_key("mcp-session-id"), "{steps}");
         }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_its_client_does_not_take_counts_for_a_while_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let endpoint = endpoint(directory.path());
+        let opened = Endpoint::answer(State(Arc::clone(&endpoint)), initialize("ada")).await;
+        let session = &opened.headers()["mcp-session-id"];
+        let ask = |id| {
+            let mut request = post("ada", id, "tools/list", &json!({}));
+            request.headers_mut().insert("mcp-session-id", session.clone());
+            Endpoint::answer(State(Arc::clone(&endpoint)), request)
+        };
+        tokio::time::pause();
+        // As long as its client takes nothing, hyper does not poll the body.
+        let _untaken = ask(2).await;
+        assert_eq!(ask(3).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        tokio::time::sleep(ANSWER_TIMEOUT + Duration::from_secs(1)).await;
+        assert_eq!(ask(4).await.status(), StatusCode::OK);
     }
 }

@@ -1,8 +1,13 @@
 //! What all requests have in common, in shares: nobody can take all of it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use parking_lot::Mutex;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::sleep,
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::account::{Owner, PerOwner};
 
@@ -19,6 +24,13 @@ pub(super) struct Shares {
 pub(super) struct Share {
     persons: OwnedSemaphorePermit,
     overall: OwnedSemaphorePermit,
+}
+
+/// A share that is given back when this is dropped, and after some time at the latest.
+#[derive(Debug)]
+pub(super) struct TimedShare {
+    _share: Arc<Mutex<Option<Share>>>,
+    _dropped: DropGuard,
 }
 
 impl Shares {
@@ -52,6 +64,20 @@ impl Share {
             drop(permits.split(permits.num_permits().saturating_sub(units)));
         }
     }
+
+    /// Gives it back after `time`, whether or not its holder runs by then.
+    pub fn for_at_most(self, time: Duration) -> TimedShare {
+        let (share, dropped) = (Arc::new(Mutex::new(Some(self))), CancellationToken::new());
+        let (held, gone) = (Arc::downgrade(&share), dropped.clone());
+        tokio::spawn(async move {
+            if gone.run_until_cancelled(sleep(time)).await.is_some()
+                && let Some(share) = held.upgrade()
+            {
+                share.lock().take();
+            }
+        });
+        TimedShare { _share: share, _dropped: dropped.drop_guard() }
+    }
 }
 
 #[cfg(test)]
@@ -75,5 +101,20 @@ mod tests {
         assert!(shares.try_take(&other, 1).is_none(), "the whole is taken");
         drop((first, second, third));
         assert!(take(&other, 3).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timed_share_is_given_back_when_it_is_dropped_and_after_its_time() {
+        let (owner, time) = (Owner::Subject("ada".to_owned()), Duration::from_secs(90));
+        let shares = Shares::new(1, 1);
+        drop(shares.try_take(&owner, 1).unwrap().for_at_most(time));
+        let kept = shares.try_take(&owner, 1).unwrap().for_at_most(time);
+        sleep(time / 2).await;
+        assert!(shares.try_take(&owner, 1).is_none());
+        sleep(time).await;
+        let other = shares.try_take(&owner, 1).unwrap();
+        drop(kept);
+        assert!(shares.try_take(&owner, 1).is_none(), "it was given back once");
+        drop(other);
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use parking_lot::Mutex;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::sleep,
@@ -24,13 +23,6 @@ pub(super) struct Shares {
 pub(super) struct Share {
     persons: OwnedSemaphorePermit,
     overall: OwnedSemaphorePermit,
-}
-
-/// A share that is given back when this is dropped, and after some time at the latest.
-#[derive(Debug)]
-pub(super) struct TimedShare {
-    _share: Arc<Mutex<Option<Share>>>,
-    _dropped: DropGuard,
 }
 
 impl Shares {
@@ -65,18 +57,16 @@ impl Share {
         }
     }
 
-    /// Gives it back after `time`, whether or not its holder runs by then.
-    pub fn for_at_most(self, time: Duration) -> TimedShare {
-        let (share, dropped) = (Arc::new(Mutex::new(Some(self))), CancellationToken::new());
-        let (held, gone) = (Arc::downgrade(&share), dropped.clone());
+    /// Gives it back once the guard is dropped, and after `time` at the latest, whether or not the guard's holder runs by
+    /// then.
+    pub fn for_at_most(self, time: Duration) -> DropGuard {
+        let over = CancellationToken::new();
+        let given_back = over.clone();
         tokio::spawn(async move {
-            if gone.run_until_cancelled(sleep(time)).await.is_some()
-                && let Some(share) = held.upgrade()
-            {
-                share.lock().take();
-            }
+            let _share = self;
+            given_back.run_until_cancelled(sleep(time)).await;
         });
-        TimedShare { _share: share, _dropped: dropped.drop_guard() }
+        over.drop_guard()
     }
 }
 
@@ -108,6 +98,7 @@ mod tests {
         let (owner, time) = (Owner::Subject("ada".to_owned()), Duration::from_secs(90));
         let shares = Shares::new(1, 1);
         drop(shares.try_take(&owner, 1).unwrap().for_at_most(time));
+        sleep(Duration::ZERO).await;
         let kept = shares.try_take(&owner, 1).unwrap().for_at_most(time);
         sleep(time / 2).await;
         assert!(shares.try_take(&owner, 1).is_none());

@@ -1,5 +1,6 @@
 //! The intents to change keys. An intent is recorded before the request, and has a lease for as long as its process is at
-//! work on it, so that no other process takes it for one that a crash has left.
+//! work on it, so that no other process takes it for one that a crash has left. Where the answer was lost, the lease is left
+//! to expire: BondMCP may still make the key.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -103,7 +104,15 @@ impl Account {
             let (email, _) = self.update(begin).await?;
             work(email).await
         };
-        vault.while_leased(&lease, &intent.id, LEASE, Box::pin(recorded_and_carried_out)).await
+        let outcome =
+            vault.keeping_lease(&lease, &intent.id, LEASE, Box::pin(recorded_and_carried_out)).await;
+        // A key that BondMCP may still make is not known yet, and by the clock of another process it may be too late for it.
+        let may_still_be_made =
+            matches!(&outcome, Err(Error::CreateLost { orphans, .. }) if orphans.is_empty());
+        if !may_still_be_made {
+            vault.end_lease(&lease, &intent.id).await;
+        }
+        outcome
     }
 
     /// Returns the ids of those intents of `record` that no process is at work on. The database's clock decides: those of

@@ -1,4 +1,4 @@
-//! Work under a lease: the lease is extended for as long as the work takes and released after it.
+//! Work under a lease: the lease is extended for as long as the work takes. After it, it is released, or left to expire.
 
 use std::time::Duration;
 
@@ -7,9 +7,22 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{RecordId, Vault};
 
 impl Vault {
-    /// Runs `work` for `holder`, who has the lease on a record. A lease that is lost meanwhile does not end the work, and
-    /// one that cannot be released expires by itself.
+    /// Runs `work` for `holder`, who has the lease on a record, then releases the lease.
     pub async fn while_leased<T>(
+        &self,
+        id: &RecordId,
+        holder: &str,
+        lifetime: Duration,
+        work: impl Future<Output = T>,
+    ) -> T {
+        let outcome = self.keeping_lease(id, holder, lifetime, work).await;
+        self.end_lease(id, holder).await;
+        outcome
+    }
+
+    /// Runs `work` for `holder`, who has the lease on a record and keeps it. A lease that is lost meanwhile does not end the
+    /// work.
+    pub async fn keeping_lease<T>(
         &self,
         id: &RecordId,
         holder: &str,
@@ -28,11 +41,14 @@ impl Vault {
                 }
             }
         };
-        let outcome = with_heartbeat(lifetime / 3, extend, work).await;
+        with_heartbeat(lifetime / 3, extend, work).await
+    }
+
+    /// Releases the lease of `holder`. One that cannot be released expires by itself.
+    pub async fn end_lease(&self, id: &RecordId, holder: &str) {
         if let Err(error) = self.release_lease(id, holder).await {
             tracing::warn!(%error, kind = id.kind.as_str(), "a lease was not released; it expires by itself");
         }
-        outcome
     }
 }
 

@@ -116,9 +116,12 @@ impl Held {
 
     async fn value_works(&self) -> bool {
         let value = self.account.key_secret(&self.id()).await.unwrap();
+        self.client().list_models(&value).await.is_ok()
+    }
+
+    fn client(&self) -> Client {
         let url = self.place.base_url.parse().unwrap();
-        let client = Client::new(url, Redactor::default(), Clock::system(), Timing::default());
-        client.list_models(&value).await.is_ok()
+        Client::new(url, Redactor::default(), Clock::system(), Timing::default())
     }
 }
 
@@ -209,6 +212,25 @@ async fn a_key_that_is_being_made_keeps_its_trace_whatever_time_it_is_elsewhere(
     held.outcome().await.unwrap();
     assert!(held.value_works().await);
     assert_eq!(ahead.list_keys().await.unwrap().unfinished, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_made_after_its_answer_was_lost_keeps_its_trace_whatever_time_it_is_elsewhere() {
+    let mut held = Held::at(CREATE).await;
+    held.outcome().await.unwrap();
+    held.sandbox.faults().next(CREATE, Fault::Drop);
+    let outcome = held.account.create_key(wanted("late")).await;
+    assert!(lost(&outcome).is_empty(), "{outcome:?}");
+    let ahead = held.elsewhere(TimeDelta::minutes(59));
+    ahead.list_keys().await.unwrap();
+
+    let token = held.client().login(EMAIL, &held.place.password).await.unwrap().access_token;
+    let late = held.client().create_api_key(&token, &wanted("late")).await.unwrap();
+    for account in [&ahead, &held.account] {
+        let unfinished = account.list_keys().await.unwrap().unfinished;
+        assert_eq!(unfinished.len(), 1, "{unfinished:?}");
+        assert_eq!(unfinished[0].lost_key_ids, std::slice::from_ref(&late.id));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -40,6 +40,7 @@ use rmcp::{
     service::{RunningService, ServiceError},
 };
 use serde_json::Value;
+use sqlx::{Connection as _, SqliteConnection};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader, ReadBuf},
@@ -151,6 +152,14 @@ impl Place {
         let token = issued.iter().rfind(|secret| secrets::text(secret).starts_with("ey")).unwrap();
         let me = reqwest::Client::new().get(format!("{}/auth/me", self.base_url));
         within(me.bearer_auth(secrets::text(token)).send()).await.unwrap().status().is_success()
+    }
+
+    /// Ends all leases of the vault, as time does.
+    pub async fn end_leases(&self) {
+        let vault = format!("sqlite://{}", self.data_dir().join("vault.db").display());
+        let mut database = SqliteConnection::connect(&vault).await.unwrap();
+        sqlx::query("DELETE FROM leases").execute(&mut database).await.unwrap();
+        database.close().await.unwrap();
     }
 
     /// Signs in as `login` does, without a process of its own.

@@ -19,7 +19,6 @@ use chrono::{TimeDelta, Utc};
 use futures_util::future::join;
 use reqwest::StatusCode;
 use serde_json::json;
-use sqlx::{Connection as _, SqliteConnection};
 use url::Url;
 
 const CREATE: &str = "POST /auth/api-keys";
@@ -407,6 +406,7 @@ async fn a_sweep_after_try_again_leaves_the_key_of_the_connection_that_came_abou
         assert_eq!(made.len(), 1, "{lost:?} {:?}", keys(&server));
 
         server.clock.advance(TimeDelta::minutes(3));
+        server.place.end_leases().await;
         sweep_until(&server, 1).await;
         assert_eq!(keys(&server), made, "{fault:?}");
     }
@@ -655,9 +655,7 @@ async fn a_key_that_comes_after_its_grant_was_forgotten_is_revoked() {
     });
     within(server.sandbox.faults().arrived(CREATE, 2)).await;
     server.clock.advance(TimeDelta::minutes(3));
-    let vault = server.place.data_dir().join("vault.db");
-    let mut database = SqliteConnection::connect(&format!("sqlite://{}", vault.display())).await.unwrap();
-    sqlx::query("DELETE FROM leases").execute(&mut database).await.unwrap();
+    server.place.end_leases().await;
     server.server.end_grant(&grant.id, EndReason::Operator).await.unwrap();
     sweep_until(&server, 0).await;
     assert!(keys(&server).is_empty());

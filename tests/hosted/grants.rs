@@ -396,6 +396,7 @@ async fn a_key_that_an_app_may_have_created_is_revoked_when_the_person_signs_in_
     assert!(matches!(&lost, Err(Error::CreateLost { orphans, .. }) if orphans.is_empty()), "{lost:?}");
     world.sandbox.expire_tokens();
     world.clock.advance(TimeDelta::minutes(3));
+    world.place.end_leases().await;
     let left = within(grant.release()).await.unwrap();
     assert_eq!(world.keys().len(), 2, "nobody is signed in");
     let next = world.grant("two");

@@ -82,7 +82,8 @@ impl Intent {
     /// Whether the request may be under way, or BondMCP at work on it. `abandoned` are the intents that no process is at
     /// work on.
     pub fn is_in_progress(&self, now: Timestamp, abandoned: &HashSet<String>) -> bool {
-        now - self.started_at <= PROCESSED_WITHIN || !abandoned.contains(&self.id)
+        // A date in the future is that of a wrong clock, and says nothing.
+        (now - self.started_at).abs() <= PROCESSED_WITHIN || !abandoned.contains(&self.id)
     }
 }
 
@@ -243,9 +244,10 @@ mod tests {
             |id: &str, age: TimeDelta| Intent { id: id.into(), ..Intent::new("ci", now - age, vec![], None) };
         let (new, old) = (TimeDelta::seconds(1), PROCESSED_WITHIN + TimeDelta::seconds(1));
         let found = Intent { orphans: vec!["key_1".into()], ..intent("found", new) };
-        let intents = vec![intent("new", new), intent("old", old), intent("at work", old), found];
+        let future = intent("future", -TimeDelta::days(1));
+        let intents = vec![intent("new", new), intent("old", old), intent("at work", old), found, future];
         let mut record = Record { email: ADA.map(Into::into), intents, ..Record::default() };
-        let abandoned = ["new", "old", "found"].map(Into::into).into();
+        let abandoned = ["new", "old", "found", "future"].map(Into::into).into();
         record.forget(now, &abandoned, false);
         let kept: Vec<_> = record.intents.iter().map(|intent| (&*intent.id, intent.forgotten)).collect();
         assert_eq!(kept, [("new", true), ("at work", true)]);

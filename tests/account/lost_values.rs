@@ -233,6 +233,21 @@ async fn a_key_that_is_made_after_its_answer_was_lost_keeps_its_trace_whatever_t
     }
 }
 
+/// The clock of the process was wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_intent_with_a_date_in_the_future_ends_when_its_lease_does() {
+    let mut held = Held::at(CREATE).await;
+    held.outcome().await.unwrap();
+    held.sandbox.faults().next(CREATE, Fault::Drop);
+    let outcome = held.elsewhere(TimeDelta::minutes(59)).create_key(wanted("never")).await;
+    assert!(lost(&outcome).is_empty(), "{outcome:?}");
+    held.account.list_keys().await.unwrap();
+    assert_eq!(held.account.expected_keys().await.unwrap(), ["never"]);
+    held.place.end_leases().await;
+    held.account.list_keys().await.unwrap();
+    assert!(held.account.expected_keys().await.unwrap().is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_is_ended_although_it_is_not_known_whether_it_was_deleted_here() {
     let held = Held::at(CREATE).await;

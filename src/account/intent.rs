@@ -148,7 +148,7 @@ impl Record {
     }
 
     /// Stores a key that was made for the account with the address `email`. Can be repeated. The intent of a rotation stays
-    /// until the old key is revoked.
+    /// until the old key is revoked, unless it was that key that got a new value.
     pub fn store_made(
         &mut self,
         key: &NewApiKey,
@@ -159,14 +159,15 @@ impl Record {
         if !self.keeps_made(&key.id, intent, email) {
             return Stored::Forgotten;
         }
-        self.forget_key(&key.id);
+        // Calls go on with the key of that id, if it was the one in use.
+        self.keys.retain(|known| known.id != key.id);
         self.keys.push(ManagedKey::new(key, permissions));
         if self.revoke_if_ended() {
             self.end_intent(intent);
             return Stored::GrantEnded;
         }
         match self.intents.iter_mut().find(|known| known.id == intent) {
-            Some(rotation) if rotation.replaces.is_some() => {
+            Some(rotation) if rotation.replaces.as_ref().is_some_and(|old| *old != key.id) => {
                 rotation.made = Some(key.id.clone());
                 // Another process may have checked the intents after the key was created and before it was stored.
                 rotation.orphans.clear();

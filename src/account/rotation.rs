@@ -60,6 +60,10 @@ impl Account {
                 made => made?,
             }
         };
+        if made.id == id {
+            // BondMCP has given the key itself a new value, so there is no old one to revoke.
+            return self.stored_key(id).await;
+        }
         self.switch_over(id, &made).await?;
         let change = |record: &mut Record| {
             record.replace_key(id, &made.id);

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use crate::common::{EMAIL, Place, Server, like_the_seed, sandbox, within};
+use crate::common::{EMAIL, Place, Server, like_the_seed, sandbox, secrets, within};
 use bondmcp_server::{
     bondmcp::{
         Client, Timing,
@@ -11,12 +11,14 @@ use bondmcp_server::{
     clock::Clock,
     redact::Redactor,
     sandbox::{Fault, RunningSandbox},
+    secret::SecretString,
 };
 use serde_json::{Value, json};
 
 const LIST: &str = "GET /auth/api-keys";
 const CREATE: &str = "POST /auth/api-keys";
 const VERIFY: &str = "GET /health-ai/models";
+const REVOKE: &str = "DELETE /auth/api-keys/{id}";
 
 /// A signed-in place with one read-only key, and the key's id.
 async fn with_a_key() -> (RunningSandbox, Place, String) {
@@ -28,11 +30,17 @@ async fn with_a_key() -> (RunningSandbox, Place, String) {
     (sandbox, place, id)
 }
 
-/// The keys as the upstream lists them.
-async fn listed(place: &Place) -> Vec<ApiKey> {
+/// A client of the upstream, and a token for it.
+async fn upstream(place: &Place) -> (Client, SecretString) {
     let base_url = place.base_url.parse().unwrap();
     let client = Client::new(base_url, Redactor::default(), Clock::system(), Timing::default());
     let token = client.login(EMAIL, &place.password).await.unwrap().access_token;
+    (client, token)
+}
+
+/// The keys as the upstream lists them.
+async fn listed(place: &Place) -> Vec<ApiKey> {
+    let (client, token) = upstream(place).await;
     client.list_api_keys(&token).await.unwrap()
 }
 
@@ -69,6 +77,25 @@ async fn a_rotated_key_keeps_its_permissions() {
     assert_eq!(place.run(&["keys", "rotate", &again.id, "--yes"]).await.0, Some(0));
     let expected = Some(vec![Permission::Read, Permission::Other("audit".to_owned())]);
     assert_eq!(listed(&place).await[0].permissions, expected);
+}
+
+/// As where names are unique: to create a key is to give the one of that name a new value.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_gets_its_new_value_under_its_old_id_is_not_revoked() {
+    let (sandbox, place, id) = with_a_key().await;
+    let server = Server::start(&place).await;
+    server.ok("manage_api_keys", json!({"action": "use", "key_id": id})).await;
+    let (client, token) = upstream(&place).await;
+    let renewed = client.regenerate_api_key(&token, &id).await.unwrap();
+    let answer = json!({"id": id, "name": "ci", "api_key": secrets::text(&renewed.api_key)});
+    sandbox.faults().next(CREATE, Fault::Answer(answer));
+    server.ok("manage_api_keys", json!({"action": "rotate", "key_id": id, "confirm": "ci"})).await;
+    assert_eq!(sandbox.count(REVOKE), 0);
+    let list = place.keys().await;
+    let [key] = &list["keys"].as_array().unwrap()[..] else { panic!("one key: {list}") };
+    assert_eq!((&key["id"], &key["stored"], &key["in_use"]), (&json!(id), &json!(true), &json!(true)));
+    assert_eq!(list["unfinished"], json!([]));
+    server.ok("list_models", json!({ "refresh": true })).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

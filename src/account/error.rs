@@ -39,6 +39,10 @@ pub enum Error {
     KeyNotFound,
     #[error("invalid API key {field}")]
     InvalidText { field: &'static str },
+    /// BondMCP gives a value that it has just made as that of a key which existed before. It is not stored: it would take the
+    /// place of that key's own value.
+    #[error("the answer is about API key {id}, which existed before and may have a new value now")]
+    KeyNotNew { id: String },
     /// The response to a create was lost, or the value could not be stored. `orphans` are the ids of keys that it probably
     /// created.
     #[error("creating the API key did not complete: {cause}")]
@@ -227,6 +231,10 @@ impl From<&Error> for UserFacingError {
             Error::InvalidText { field } => report(
                 Kind::InvalidInput,
                 format!("Give a {field} that is not empty and has no line breaks or other control characters."),
+            ),
+            Error::KeyNotNew { id } => report(
+                Kind::UpstreamUnavailable,
+                format!("If calls with {id} fail, rotate it."),
             ),
             Error::CreateLost { orphans, cause } if orphans.is_empty() => report(
                 kind_of_loss(cause),

@@ -79,6 +79,11 @@ impl Intent {
         }
     }
 
+    /// Whether key `id`, as which the answer gives a value, existed before and is not the one that is replaced.
+    pub fn is_about_another(&self, id: &str) -> bool {
+        self.replaces.as_deref() != Some(id) && self.before.iter().any(|known| known == id)
+    }
+
     /// Whether the request may be under way, or BondMCP at work on it. `abandoned` are the intents that no process is at
     /// work on.
     pub fn is_in_progress(&self, now: Timestamp, abandoned: &HashSet<String>) -> bool {

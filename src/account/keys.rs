@@ -239,10 +239,12 @@ impl Account {
                 })
                 .await;
             match created {
+                Ok(key) if intent.is_about_another(&key.id) => {
+                    Err(self.create_lost(intent, Error::KeyNotNew { id: key.id }).await)
+                }
                 Ok(key) => self.store(key, wanted, intent, email.as_deref()).await,
                 Err(Error::Upstream(cause)) if !cause.is_certainly_unprocessed() => {
-                    let orphans = self.look_for_orphans(&intent.id).await;
-                    Err(Error::CreateLost { orphans, cause: Box::new(cause.into()) })
+                    Err(self.create_lost(intent, cause.into()).await)
                 }
                 Err(error) => {
                     self.end_intent(&intent.id).await?;
@@ -251,6 +253,12 @@ impl Account {
             }
         };
         self.carry_out(intent, create).await
+    }
+
+    /// The intent stays, and BondMCP is asked which key it has made.
+    async fn create_lost(&self, intent: &Intent, cause: Error) -> Error {
+        let orphans = self.look_for_orphans(&intent.id).await;
+        Error::CreateLost { orphans, cause: Box::new(cause) }
     }
 
     /// Returns `name` as the list of keys shows it. A key whose making was interrupted is found in the list by its name.

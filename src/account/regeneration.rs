@@ -10,15 +10,17 @@ use super::{
 use crate::bondmcp::wire::{ApiKey, NewApiKey};
 
 impl Account {
-    pub(super) async fn regenerate(&self, old: &ApiKey) -> Result<Key, Error> {
+    pub(super) async fn regenerate(&self, old: &ApiKey, listed: &[ApiKey]) -> Result<Key, Error> {
         let id = old.id.as_str();
-        let intent = &Intent { regenerates: true, ..Intent::new(&old.name, self.now(), vec![], Some(id)) };
+        let before = listed.iter().map(|key| key.id.clone()).collect();
+        let intent = &Intent { regenerates: true, ..Intent::new(&old.name, self.now(), before, Some(id)) };
         let lost = |cause| Error::RegenerationLost { id: id.to_owned(), cause: Box::new(cause) };
         let regenerate = |email: Option<String>| async move {
             let answer = self.call(RequiredCredential::Session, |client, bearer| async move {
                 client.regenerate_api_key(&bearer, id).await
             });
             match answer.await {
+                Ok(new) if intent.is_about_another(&new.id) => Err(lost(Error::KeyNotNew { id: new.id })),
                 Ok(new) => {
                     let change =
                         |record: &mut Record| Ok(record.regenerated(id, &new, intent, email.as_deref()));

@@ -55,7 +55,7 @@ impl Account {
             };
             match self.make(wanted, &listed, Some(id)).await {
                 Err(Error::Upstream(error)) if error.is_about_key_limit() => {
-                    return self.regenerate(old).await;
+                    return self.regenerate(old, &listed).await;
                 }
                 made => made?,
             }

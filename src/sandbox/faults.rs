@@ -68,6 +68,8 @@ pub enum Fault {
     ProcessThenStatus(u16),
     /// 200 with this JSON.
     Answer(Value),
+    /// The request is processed; the fields of this object replace those of the answer.
+    ProcessThenChange(Value),
 }
 
 /// The injected faults and the request counts.
@@ -260,6 +262,7 @@ impl Fault {
                 response
             }
             Self::Answer(body) => Json(body).into_response(),
+            Self::ProcessThenChange(fields) => changed(next.run(request).await, fields).await,
         }
     }
 }
@@ -269,6 +272,17 @@ fn later(mut response: Response, retry_after: Option<String>) -> Response {
         response.headers_mut().insert(RETRY_AFTER, value);
     }
     response
+}
+
+/// Returns `response` with `fields` in the place of its own.
+async fn changed(response: Response, fields: Value) -> Response {
+    let (parts, body) = response.into_parts();
+    let body = to_bytes(body, 1 << 20).await.unwrap_or_default();
+    let mut answer: Value = serde_json::from_slice(&body).unwrap_or_default();
+    if let (Value::Object(answer), Value::Object(fields)) = (&mut answer, fields) {
+        answer.extend(fields);
+    }
+    (parts.status, Json(answer)).into_response()
 }
 
 /// Returns an answer that breaks off after `start`.

@@ -13,6 +13,7 @@ use bondmcp_server::{
     sandbox::{Fault, Plan, RunningSandbox},
 };
 use chrono::TimeDelta;
+use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 use tokio::task::JoinHandle;
 
@@ -74,7 +75,7 @@ impl Held {
 
     /// The id of the key that was made or has got a new value.
     fn id(&self) -> String {
-        self.sandbox.live_keys(EMAIL).into_iter().find(|(_, name)| name == "ci").unwrap().0
+        self.id_of("ci")
     }
 
     /// The account as another process has it, whose clock is `ahead` by this much.
@@ -117,6 +118,11 @@ impl Held {
     async fn value_works(&self) -> bool {
         let value = self.account.key_secret(&self.id()).await.unwrap();
         self.client().list_models(&value).await.is_ok()
+    }
+
+    /// The id of the key with this name at BondMCP.
+    fn id_of(&self, name: &str) -> String {
+        self.sandbox.live_keys(EMAIL).into_iter().find(|(_, known)| known == name).unwrap().0
     }
 
     fn client(&self) -> Client {
@@ -169,6 +175,29 @@ async fn a_key_whose_value_the_vault_does_not_take_is_named_and_leaves_a_trace()
         let unfinished = held.account.list_keys().await.unwrap().unfinished;
         assert_eq!(unfinished.len(), 1, "{unfinished:?}");
         assert_eq!(unfinished[0].lost_key_ids, [id]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_with_the_id_of_another_key_leaves_its_value_and_names_the_one_that_is_lost() {
+    for endpoint in [CREATE, REGENERATE] {
+        let mut held = Held::at(endpoint).await;
+        let id = held.outcome().await.unwrap().id;
+        held.sandbox.faults().next(endpoint, Fault::ProcessThenChange(json!({ "id": id })));
+        let (outcome, other) = if endpoint == CREATE {
+            let outcome = held.account.create_key(wanted("other")).await;
+            (outcome, held.id_of("other"))
+        } else {
+            let other = held.id_of("b");
+            (held.account.rotate_key(&other).await, other)
+        };
+        assert_eq!(lost(&outcome), std::slice::from_ref(&other));
+        let told = UserFacingError::from(&outcome.unwrap_err());
+        assert!(told.message.contains(&id) && told.solution.contains(&other), "{told:?}");
+        assert!(held.value_works().await, "{endpoint}");
+        let unfinished = held.account.list_keys().await.unwrap().unfinished;
+        assert_eq!(unfinished.len(), 1, "{unfinished:?}");
+        assert_eq!(unfinished[0].lost_key_ids, [other]);
     }
 }
 

@@ -79,7 +79,7 @@ impl Intent {
         }
     }
 
-    /// Whether key `id`, as which the answer gives a value, existed before and is not the one that is replaced.
+    /// Whether an answer about key `id` is about another key: one that existed before and is not the one that is replaced.
     pub fn is_about_another(&self, id: &str) -> bool {
         self.replaces.as_deref() != Some(id) && self.before.iter().any(|known| known == id)
     }

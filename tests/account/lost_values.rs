@@ -202,6 +202,27 @@ async fn an_answer_with_the_id_of_another_key_leaves_its_value_and_names_the_one
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_cannot_be_sent_is_not_stored_and_its_key_is_named() {
+    for (endpoint, value) in [(CREATE, ""), (CREATE, "bcp_\n"), (REGENERATE, "")] {
+        let mut held = Held::at(endpoint).await;
+        held.outcome().await.unwrap();
+        held.sandbox.faults().next(endpoint, Fault::ProcessThenChange(json!({ "api_key": value })));
+        let (outcome, id) = if endpoint == CREATE {
+            let outcome = held.account.create_key(wanted("other")).await;
+            (outcome, held.id_of("other"))
+        } else {
+            (held.account.rotate_key(&held.id()).await, held.id())
+        };
+        assert_eq!(lost(&outcome), std::slice::from_ref(&id));
+        let unfinished = held.account.list_keys().await.unwrap().unfinished;
+        assert_eq!(unfinished.len(), 1, "{unfinished:?}");
+        assert_eq!(unfinished[0].lost_key_ids, std::slice::from_ref(&id));
+        let kept = held.account.key_secret(&id).await;
+        assert!(endpoint == REGENERATE || matches!(kept, Err(Error::KeyNotStored)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_is_made_while_the_keys_are_forgotten_is_not_the_next_persons() {
     for endpoint in [CREATE, REGENERATE] {
         let mut held = Held::at(endpoint).await;

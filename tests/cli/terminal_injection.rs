@@ -14,14 +14,13 @@ use axum::{
     routing::{get, post},
 };
 use bondmcp_server::secret::SecretString;
-use rexpect::session::spawn_command;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 /// A title, a bell, a forged line, a reordered word, an invisible letter, a C1 control and a deleted character.
 const HOSTILE: &str = "x\u{1b}]0;owned\u{7}\r\nerror: forged\u{202e}drow\u{200b}\u{9b}31m\u{7f}";
 const TOKEN: &str = "opaque-session-token-0123456789";
-const KEY: &str = "opaque-key-value-9876543210\u{1b}[31m\u{202e}";
+const KEY: &str = "opaque-key-value-9876543210";
 
 /// The password that was sent, for the upstream to echo.
 type Seen = Arc<Mutex<String>>;
@@ -44,8 +43,10 @@ async fn list(State(seen): State<Seen>) -> Json<Value> {
     ]}))
 }
 
-async fn create(State(seen): State<Seen>) -> (StatusCode, Json<Value>) {
-    (StatusCode::CREATED, Json(json!({"id": "key_2", "name": hostile(&seen), "api_key": KEY})))
+async fn create(State(seen): State<Seen>, Json(body): Json<Value>) -> (StatusCode, Json<Value>) {
+    let name = hostile(&seen);
+    let key = if body["name"] == "ci" { KEY.to_owned() } else { format!("{KEY}\u{1b}[31m\u{202e}") };
+    (StatusCode::CREATED, Json(json!({"id": "key_2", "name": name, "api_key": key})))
 }
 
 async fn usage(State(seen): State<Seen>) -> Json<Value> {
@@ -152,19 +153,14 @@ async fn the_audit_table_shows_a_hosts_name_printable_and_redacted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reveal_shows_the_key_without_control_characters() {
+async fn a_key_with_control_characters_is_not_stored() {
     let place = signed_in().await;
-    assert_eq!(place.run(&["keys", "create", "--name", "ci"]).await.0, Some(0));
-    let command = place.command(&["keys", "reveal", "key_2"]).into_std();
-    let mut terminal = spawn_command(command, Some(60_000)).unwrap();
-    terminal.exp_string("to continue: ").unwrap();
-    terminal.send_line("yes").unwrap();
-    let shown = terminal.exp_eof().unwrap();
-    assert!(shown.contains("opaque-key-value-9876543210"), "{shown:?}");
-    // The terminal returns bytes as characters.
-    let bytes: Vec<u8> = shown.chars().map(|c| u8::try_from(c).unwrap()).collect();
-    let shown = String::from_utf8(bytes).unwrap();
-    assert!(!shown.contains('\u{1b}') && !shown.contains('\u{202e}'), "{shown:?}");
+    let (code, out, err) = place.run(&["keys", "create", "--name", "other"]).await;
+    assert_eq!(code, Some(1), "{out}");
+    assert_harmless(&place, &err, "stderr");
+    assert!(err.contains("not in BondMCP's format") && !err.contains(KEY), "{err}");
+    let list = place.keys().await;
+    assert!(list["keys"].as_array().unwrap().iter().all(|key| key["stored"] == false), "{list}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use self::id::id;
 pub use self::id::is_id;
-use crate::secret::SecretString;
+use crate::secret::{ExposeSecret as _, SecretString};
 
 /// Fields that this version does not know.
 pub type Extra = Map<String, Value>;
@@ -28,6 +28,7 @@ pub struct Registered {
 /// Answer to `POST /auth/login` and `POST /auth/refresh`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Tokens {
+    #[serde(deserialize_with = "credential")]
     pub access_token: SecretString,
     /// Lifetime of the access token in seconds, if the upstream gives a plausible one.
     #[serde(default, deserialize_with = "lifetime")]
@@ -36,6 +37,17 @@ pub struct Tokens {
     pub refresh_token: Option<SecretString>,
     #[serde(default)]
     pub user: Option<User>,
+}
+
+/// Reads what is sent as a bearer token: visible ASCII (RFC 6750, 2.1), and not nothing. No call could be made with
+/// anything else.
+fn credential<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SecretString, D::Error> {
+    let credential = SecretString::deserialize(deserializer)?;
+    let text = credential.expose_secret();
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(serde::de::Error::custom("not a credential"));
+    }
+    Ok(credential)
 }
 
 /// Reads a positive number of seconds, also as a string or with a fraction. Anything else is ignored, since the token
@@ -140,6 +152,7 @@ pub struct NewApiKey {
     pub name: String,
     #[serde(default)]
     pub description: Option<String>,
+    #[serde(deserialize_with = "credential")]
     pub api_key: SecretString,
     #[serde(default)]
     pub key_preview: Option<String>,
@@ -240,6 +253,22 @@ mod tests {
             assert_eq!(expires_in(&format!(r#","expires_in":{written}"#)), None, "{written}");
         }
         assert_eq!(expires_in(""), None);
+    }
+
+    #[test]
+    fn a_credential_that_cannot_be_sent_is_refused() {
+        let are_read = |value: &str| {
+            let key = serde_json::json!({"id": "k", "name": "n", "api_key": value});
+            let tokens = serde_json::json!({ "access_token": value });
+            [
+                serde_json::from_value::<NewApiKey>(key).is_ok(),
+                serde_json::from_value::<Tokens>(tokens).is_ok(),
+            ]
+        };
+        assert_eq!(are_read("bcp_a-b~1.=/+!"), [true, true]);
+        for value in ["", " ", "bcp_a b", "bcp_a\n", "bcp_\0", "bcp_\u{1b}]0;a\u{7}", "bcp_\u{202e}é"] {
+            assert_eq!(are_read(value), [false, false], "{value:?}");
+        }
     }
 
     #[test]

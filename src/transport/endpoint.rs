@@ -24,7 +24,7 @@ use tracing::Instrument as _;
 use super::{
     authentication::{Authentication, Caller, Rejection},
     http::{Protection, TOKEN_WANTED},
-    message::{Message, may_ask},
+    message::{Message, is_small_object, may_ask},
     refusals::{NO_SUCH_SESSION, busy, error, in_fixed_words, invalid_message, refusal},
     request_body::{BodyMemory, CountedBody, MAX_BODY_BYTES, Refusal, discard},
     session_manager::SessionManager,
@@ -126,7 +126,9 @@ impl Endpoint {
                 Ok(admitted) => admitted,
                 Err(refused) => return refused,
             };
-        let message = match (head.method == Method::POST).then(|| Message::read(&bytes)).transpose() {
+        let is_read =
+            head.method == Method::POST && !(is_stateless(&head.headers) && is_small_object(&bytes));
+        let message = match is_read.then(|| Message::read(&bytes)).transpose() {
             Ok(message) => message,
             Err(refusal) => return invalid_message(refusal),
         };

@@ -14,12 +14,15 @@ use crate::json_size::parsed_bytes;
 /// notification of progress.
 const MAX_NAME_BYTES: usize = 256;
 
+/// Longest request without a session that is left to rmcp unread.
+const MAX_UNREAD_BYTES: usize = 4 << 10;
+
 /// Largest `initialize` request, in bytes, and once it is parsed: rmcp keeps it as long as the session. Real ones have a
 /// few kilobytes.
 const MAX_INITIALIZE_BYTES: usize = 64 << 10;
 const MAX_PARSED_INITIALIZE_BYTES: usize = 256 << 10;
 
-const NO_MESSAGE: Refusal =
+pub(super) const NO_MESSAGE: Refusal =
     (StatusCode::BAD_REQUEST, "The body is not an MCP message. Send one JSON-RPC message as a JSON object.");
 const LONG_NAME: Refusal =
     (StatusCode::BAD_REQUEST, "The id and the progress token of a request may have at most 256 bytes each.");
@@ -86,6 +89,11 @@ impl<'a> Message<'a> {
         };
         [id, token].into_iter().flatten().any(|name| name.len() > MAX_NAME_BYTES)
     }
+}
+
+/// Whether a request without a session may be left to rmcp, which keeps nothing of it.
+pub(super) fn is_small_object(body: &[u8]) -> bool {
+    body.len() <= MAX_UNREAD_BYTES && body.first() == Some(&b'{')
 }
 
 /// Whether the host that sends this `initialize` request can ask the person, as far as it can be read.

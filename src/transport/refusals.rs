@@ -13,7 +13,10 @@ use http::{
 use rmcp::model::{ErrorCode, ErrorData, JsonRpcError};
 use serde_json::{Value, json};
 
-use super::request_body::{MAX_BODY_BYTES, Refusal};
+use super::{
+    message::NO_MESSAGE,
+    request_body::{MAX_BODY_BYTES, Refusal},
+};
 
 /// The body of an OAuth error.
 pub(super) fn error(code: &str, description: &str) -> impl IntoResponse {
@@ -54,6 +57,7 @@ pub(super) async fn in_fixed_words(response: Response) -> Response {
             state(&mut answer.error);
             with_body(head, &json!(answer))
         }
+        _ if body.starts_with(b"fail to deserialize") => invalid_message(NO_MESSAGE),
         _ => {
             let reason = reason(head.status, &String::from_utf8_lossy(&body));
             with_body(head, &json!({ "error": reason }))

@@ -10,6 +10,7 @@ use bondmcp_server::{
     account::Owner,
     bondmcp::Timing,
     config::Profile,
+    listener::Workers,
     mcp::{BondMcp, Limits},
     sandbox::{Fault, RunningSandbox},
     transport::http::{self, Authentication, MAX_BODY_BYTES, Protection},
@@ -63,7 +64,7 @@ impl Http {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = http::router(&server, protection, &stopping);
-        tokio::spawn(http::serve(listener, router, stopping.clone()));
+        tokio::spawn(http::serve(listener, router, Workers::current(), stopping.clone()));
         Self { address, stopping, client: reqwest::Client::new(), _place: place, sandbox }
     }
 
@@ -227,6 +228,26 @@ async fn a_refusal_quotes_neither_headers_nor_the_body() {
         let status = refused.status();
         let told = within(refused.text()).await.unwrap();
         assert!(status.is_client_error() && !told.contains("guess"), "{status} {told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_no_message_is_refused_in_the_same_way_in_every_revision() {
+    let http = Http::open().await;
+    for body in
+        ["", "guess", "[]", r#"{"guess": "guess"}"#, r#"{"jsonrpc": "2.0", "id": {}, "method": "ping"}"#]
+    {
+        let modern = http.modern("ping", None, json!({})).body(body);
+        for request in [http.post(&json!({})).body(body), modern] {
+            let refused = send(request).await;
+            let status = refused.status();
+            let told = within(refused.text()).await.unwrap();
+            assert!(
+                status == StatusCode::BAD_REQUEST && told.contains("not an MCP message"),
+                "{body} {told}"
+            );
+            assert!(!told.contains("guess"), "{told}");
+        }
     }
 }
 

@@ -2,14 +2,16 @@
 //! connect and stay silent cannot lock others out. `axum::serve` has neither.
 
 mod connection;
+mod workers;
 
-use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::Router;
 use tokio::{net::TcpListener, sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use self::connection::{Connection, STALL_TIMEOUT};
+pub use self::workers::Workers;
 
 /// The limits on the clients of a listener.
 #[derive(Clone, Copy, Debug)]
@@ -29,11 +31,12 @@ pub struct Peer(pub SocketAddr);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// Serves `router` until `stopping` completes; then only requests in flight are answered. Dropping the future closes
-/// every connection.
+/// every connection. Each connection, and what its requests start, stays with one of the `workers`.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     bounds: Bounds,
+    workers: Workers,
     stopping: impl Future<Output = ()>,
 ) {
     let stop = CancellationToken::new();
@@ -41,6 +44,7 @@ pub async fn serve(
     let mut connections: Vec<Arc<Connection>> = Vec::new();
     let freed = Arc::new(Notify::new());
     let mut stopping = pin!(stopping);
+    let mut runtimes = workers.in_turn();
     loop {
         tokio::select! {
             () = &mut stopping => break,
@@ -50,19 +54,18 @@ pub async fn serve(
                 make_room(&connections);
             }
             // One above the limit, to detect a client that waits for a slot.
-            accepted = listener.accept(), if tasks.len() <= bounds.connections => match accepted {
+            accepted = accept(&listener), if tasks.len() <= bounds.connections => match accepted {
                 Ok((stream, peer)) => {
-                    // Answers are short: none waits for the client's acknowledgement of the one before.
-                    if let Err(error) = stream.set_nodelay(true) {
-                        tracing::debug!(%error, "a connection keeps the system's delays");
-                    }
                     if tasks.len() >= bounds.connections {
                         evict_idle(&connections);
                     }
                     let connection = Arc::new(Connection::new(Arc::clone(&freed)));
                     connections.push(Arc::clone(&connection));
                     let peer = Peer(peer);
-                    tasks.spawn(connection.serve(stream, peer, router.clone(), bounds.head_timeout, stop.clone()));
+                    let served = connection.serve(stream, peer, router.clone(), bounds.head_timeout, stop.clone());
+                    if let Some(runtime) = runtimes.next() {
+                        tasks.spawn_on(served, runtime);
+                    }
                 }
                 Err(error) => {
                     // The process may have reached its limit of open files.
@@ -76,6 +79,16 @@ pub async fn serve(
     drop(listener);
     stop.cancel();
     while tasks.join_next().await.is_some() {}
+}
+
+/// Accepts a connection, for whichever runtime.
+async fn accept(listener: &TcpListener) -> io::Result<(std::net::TcpStream, SocketAddr)> {
+    let (stream, peer) = listener.accept().await?;
+    // Answers are short: none waits for the client's acknowledgement of the one before.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection keeps the system's delays");
+    }
+    Ok((stream.into_std()?, peer))
 }
 
 /// Closes a connection for the clients that wait, unless one is closing. The last one may have its first request on the
@@ -115,7 +128,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let mut serving = JoinSet::new();
-        serving.spawn(serve(listener, router, bounds, async move {
+        serving.spawn(serve(listener, router, bounds, Workers::current(), async move {
             let _ = stopped.await;
         }));
         (address, stop, serving)

@@ -6,7 +6,8 @@ use bondmcp_server::cli::{self, Cli};
 use clap::Parser as _;
 use tokio::runtime::Builder;
 
-/// The threads of a hosted server free what others have allocated, for which the C library's allocator takes locks.
+/// What the threads of a hosted server share, one allocates and another frees, for which the C library's allocator takes
+/// locks.
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -19,9 +20,9 @@ fn main() -> ExitCode {
         ));
     }
     let cli = Cli::parse();
-    let mut builder =
-        if cli.serves_many() { Builder::new_multi_thread() } else { Builder::new_current_thread() };
-    let runtime = match builder.enable_all().build() {
+    // One thread: a call waits for the network rather than for a processor, and threads that wake each other for every
+    // step of it cost more time than they save. A server over HTTP starts threads that do not.
+    let runtime = match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return cli::exit_with_error(format_args!("the process cannot start: {error}")),
     };

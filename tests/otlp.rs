@@ -11,7 +11,7 @@ use std::{
 };
 
 use axum::{Router, body::Bytes, extract::State, http::HeaderMap, routing::post};
-use bondmcp_server::listener::{self, Bounds};
+use bondmcp_server::listener::{self, Bounds, Workers};
 use common::{EMAIL, Place, like_the_seed, raw::modern, sandbox, secrets, within};
 use serde_json::json;
 use tokio::{
@@ -32,7 +32,7 @@ async fn collector() -> (String, Received) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let bounds = Bounds { connections: 16, head_timeout: Duration::from_secs(10) };
-    tokio::spawn(listener::serve(listener, router, bounds, std::future::pending()));
+    tokio::spawn(listener::serve(listener, router, bounds, Workers::current(), std::future::pending()));
     (url, received)
 }
 

@@ -61,9 +61,13 @@ pub enum BreakCause {
     Other,
 }
 
-/// Creates a client for `base_url`. It reads the system's trusted certificates, which takes a moment.
-pub(super) fn http_client(base_url: &BaseUrl, timing: Timing) -> Result<reqwest::Client, SetupError> {
-    builder(base_url, timing)?
+/// Creates a client for `base_url`, with what [`tls_config_for`] has made.
+pub(super) fn http_client(
+    base_url: &BaseUrl,
+    timing: Timing,
+    tls: Option<ClientConfig>,
+) -> Result<reqwest::Client, SetupError> {
+    builder(timing, tls)
         .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
         .https_only(base_url.is_https())
         .build()
@@ -72,20 +76,25 @@ pub(super) fn http_client(base_url: &BaseUrl, timing: Timing) -> Result<reqwest:
 
 /// Creates a client that examines the host of `base_url`: it sends no `User-Agent` of its own, and plain HTTP too.
 pub(super) fn examining_client(base_url: &BaseUrl, timing: Timing) -> Result<reqwest::Client, SetupError> {
-    builder(base_url, timing)?.timeout(timing.request).build().map_err(|_| SetupError::Client)
+    builder(timing, tls_config_for(base_url)?).timeout(timing.request).build().map_err(|_| SetupError::Client)
 }
 
-fn builder(base_url: &BaseUrl, timing: Timing) -> Result<reqwest::ClientBuilder, SetupError> {
+fn builder(timing: Timing, tls: Option<ClientConfig>) -> reqwest::ClientBuilder {
     let http = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(timing.connect)
         .dns_resolver(Resolver);
-    if base_url.is_https() {
-        Ok(http.tls_backend_preconfigured(tls_config(verifier()?)?))
-    } else {
+    match tls {
+        Some(tls) => http.tls_backend_preconfigured(tls),
         // Plain HTTP is for loopback, which needs neither a proxy nor certificates; a proxy could read the credentials.
-        Ok(http.no_proxy().tls_certs_only([]))
+        None => http.no_proxy().tls_certs_only([]),
     }
+}
+
+/// Returns the TLS configuration for `base_url`, if it is HTTPS. It reads the system's trusted certificates, which takes a
+/// moment.
+pub(super) fn tls_config_for(base_url: &BaseUrl) -> Result<Option<ClientConfig>, SetupError> {
+    base_url.is_https().then(|| tls_config(verifier()?)).transpose()
 }
 
 /// Returns the TLS configuration in which `verifier` decides about certificates.

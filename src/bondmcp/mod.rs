@@ -30,9 +30,14 @@ pub use self::{
     refusal::Refusal,
 };
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use tokio::sync::OnceCell;
+use parking_lot::Mutex;
+use rustls::ClientConfig;
+use tokio::{
+    runtime::{self, Handle},
+    sync::OnceCell,
+};
 
 use self::{circuit_breaker::CircuitBreaker, rate_limiter::RateLimiter};
 use crate::{clock::Clock, config::BaseUrl, redact::Redactor};
@@ -51,8 +56,10 @@ pub struct Client {
 
 #[derive(Debug)]
 struct Shared {
-    /// Created when first needed: a start without a request does not read the system's certificates.
-    http: OnceCell<reqwest::Client>,
+    /// One for each runtime, whose thread serves its connections. Created when first needed.
+    http: Mutex<HashMap<runtime::Id, reqwest::Client>>,
+    /// Made when first needed: a start without a request does not read the system's certificates.
+    tls: OnceCell<Option<ClientConfig>>,
     base_url: BaseUrl,
     /// The process-wide redactor, for the secrets of the connections.
     redactor: Redactor,
@@ -64,9 +71,9 @@ impl Client {
     /// Makes a client with the process-wide redactor.
     #[must_use]
     pub fn new(base_url: BaseUrl, redactor: Redactor, clock: Clock, timing: Timing) -> Self {
-        let (http, rate_limiter) = Default::default();
+        let (http, tls, rate_limiter) = Default::default();
         let circuit_breaker = Arc::new(CircuitBreaker::new(timing.open_for));
-        let shared = Arc::new(Shared { http, base_url, redactor: redactor.clone(), clock, timing });
+        let shared = Arc::new(Shared { http, tls, base_url, redactor: redactor.clone(), clock, timing });
         Self { shared, redactor, rate_limiter, circuit_breaker }
     }
 
@@ -89,16 +96,23 @@ impl Client {
         self.for_owner(self.redactor.scope_among_many(), STRANGERS)
     }
 
-    async fn http(&self) -> Result<&reqwest::Client, Error> {
-        let Shared { http, base_url, redactor, timing, .. } = &*self.shared;
-        let make = || async {
-            let (base_url, timing) = (base_url.clone(), *timing);
-            let proxy = proxy::Proxy::of(&base_url);
-            redactor.hold("proxy", &proxy.and_then(|proxy| proxy.password()));
-            let made = tokio::task::spawn_blocking(move || connection::http_client(&base_url, timing)).await;
-            made.unwrap_or(Err(SetupError::Client))
-        };
-        Ok(http.get_or_try_init(make).await?)
+    async fn http(&self) -> Result<reqwest::Client, Error> {
+        let Shared { http, tls, base_url, timing, .. } = &*self.shared;
+        let runtime = Handle::current().id();
+        if let Some(http) = http.lock().get(&runtime) {
+            return Ok(http.clone());
+        }
+        let tls = tls.get_or_try_init(|| self.tls()).await?;
+        let made = connection::http_client(base_url, *timing, tls.clone())?;
+        Ok(http.lock().entry(runtime).or_insert(made).clone())
+    }
+
+    async fn tls(&self) -> Result<Option<ClientConfig>, SetupError> {
+        let base_url = self.shared.base_url.clone();
+        let proxy = proxy::Proxy::of(&base_url);
+        self.shared.redactor.hold("proxy", &proxy.and_then(|proxy| proxy.password()));
+        let made = tokio::task::spawn_blocking(move || connection::tls_config_for(&base_url)).await;
+        made.unwrap_or(Err(SetupError::Client))
     }
 
     /// Returns the base URL that requests go to.

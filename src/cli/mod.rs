@@ -203,17 +203,6 @@ struct App {
 type Outcome = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
 
 impl Cli {
-    /// Whether the command serves many people. One person's calls wait for the network rather than for a processor, and
-    /// threads that wake each other for every step of a call cost more time than they save.
-    #[must_use]
-    pub fn serves_many(&self) -> bool {
-        match &self.command {
-            Command::Http(args) => args.is_hosted(),
-            Command::Sandbox(_) => true,
-            _ => false,
-        }
-    }
-
     /// Runs the command and returns the process's exit code.
     pub async fn run(self) -> ExitCode {
         let redactor = Redactor::default();

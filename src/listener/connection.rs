@@ -123,12 +123,19 @@ impl Connection {
 
     pub async fn serve(
         self: Arc<Self>,
-        stream: TcpStream,
+        stream: std::net::TcpStream,
         peer: Peer,
         router: Router,
         head_timeout: Duration,
         stop: CancellationToken,
     ) {
+        let stream = match TcpStream::from_std(stream) {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "cannot serve a connection");
+                return;
+            }
+        };
         let router = TowerToHyperService::new(router);
         let service = service_fn(|mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);

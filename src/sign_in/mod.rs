@@ -43,7 +43,7 @@ use self::{
 use crate::{
     account::{self, Account, RequiredCredential},
     error::{Kind, UserFacingError},
-    listener::{self, Bounds},
+    listener::{self, Bounds, Workers},
 };
 
 /// Longest lifetime of a pending sign-in.
@@ -334,7 +334,13 @@ impl SignIn {
             Arc::clone(&session),
         ));
         let over = pages.clone().run(Arc::clone(&session));
-        let task = tokio::spawn(listener::serve(listener, page::router(pages.clone()), BOUNDS, over));
+        let task = tokio::spawn(listener::serve(
+            listener,
+            page::router(pages.clone()),
+            BOUNDS,
+            Workers::current(),
+            over,
+        ));
         Ok(Current {
             pending: Arc::clone(session.pending()),
             task,

@@ -21,7 +21,7 @@ pub use super::{
 };
 use crate::{
     client_address::TrustedProxies,
-    listener::{self, Bounds},
+    listener::{self, Bounds, Workers},
     mcp::BondMcp,
     oauth::AuthorizationServer,
 };
@@ -97,8 +97,8 @@ pub fn router(server: &BondMcp, protection: Protection, stopping: &CancellationT
 }
 
 /// Serves until `stopping` is cancelled, then lets requests in flight end.
-pub async fn serve(listener: TcpListener, router: Router, stopping: CancellationToken) {
-    let graceful = listener::serve(listener, router, BOUNDS, stopping.cancelled());
+pub async fn serve(listener: TcpListener, router: Router, workers: Workers, stopping: CancellationToken) {
+    let graceful = listener::serve(listener, router, BOUNDS, workers, stopping.cancelled());
     tokio::select! {
         () = graceful => {}
         () = async { stopping.cancelled().await; tokio::time::sleep(SHUTDOWN_GRACE_PERIOD).await } => {}

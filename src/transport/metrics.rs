@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    listener::{self, Bounds},
+    listener::{self, Bounds, Workers},
     metrics,
 };
 
@@ -26,6 +26,6 @@ where
         ([(CONTENT_TYPE, metrics::CONTENT_TYPE), (CACHE_CONTROL, "no-store")], metrics::text())
             .into_response()
     };
-    listener::serve(listener, Router::new().route("/metrics", get(answer)), BOUNDS, stopping.cancelled())
-        .await;
+    let router = Router::new().route("/metrics", get(answer));
+    listener::serve(listener, router, BOUNDS, Workers::current(), stopping.cancelled()).await;
 }

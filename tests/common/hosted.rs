@@ -11,7 +11,7 @@ use bondmcp_server::{
     clock::Clock,
     config::PublicOrigin,
     hosted,
-    listener::{self, Bounds},
+    listener::{self, Bounds, Workers},
     oauth::{self, AuthorizationServer, Network},
     sandbox::{Plan, RunningSandbox},
     secret::SecretString,
@@ -89,7 +89,13 @@ impl Replica {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let bounds = Bounds { connections: 64, head_timeout: Duration::from_secs(10) };
-        tokio::spawn(listener::serve(listener, hosted.router(), bounds, std::future::pending()));
+        tokio::spawn(listener::serve(
+            listener,
+            hosted.router(),
+            bounds,
+            Workers::current(),
+            std::future::pending(),
+        ));
         Self { accounts, hosted, address }
     }
 

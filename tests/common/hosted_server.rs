@@ -8,6 +8,7 @@ use bondmcp_server::{
     bondmcp::Timing,
     clock::Clock,
     hosted::{self, Hosted},
+    listener::Workers,
     mcp::{BondMcp, Limits, Selection},
     oauth::{self, AuthorizationRequest, AuthorizationServer, Grant, Network, Scopes},
     redact::Redactor,
@@ -185,7 +186,7 @@ impl HostedServer {
         let router = http.router(&mcp, Protection::hosted(server.clone()));
         let address = listener.local_addr().unwrap();
         let serving = tokio::spawn(async move {
-            http.serve(listener, router, drain).await;
+            http.serve(listener, router, Workers::current(), drain).await;
             mcp.close().await;
         });
         let client = reqwest::Client::builder().redirect(Policy::none()).build().unwrap();

@@ -12,6 +12,7 @@ use crate::common::{
 use bondmcp_server::{
     account::{Accounts, Owner},
     bondmcp::Timing,
+    listener::Workers,
     mcp::{BondMcp, Limits, Selection},
     redact::Redactor,
     sandbox::{Fault, Plan, RunningSandbox},
@@ -87,7 +88,12 @@ impl Service {
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(http::serve(listener, http::router(&server, protection, &stopping), stopping.clone()));
+        tokio::spawn(http::serve(
+            listener,
+            http::router(&server, protection, &stopping),
+            Workers::current(),
+            stopping.clone(),
+        ));
         let client = Client::new();
         Self { address, sandbox, place, server, accounts, redactor, graces_password, client, stopping }
     }

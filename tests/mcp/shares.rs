@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use crate::common::{EMAIL, Place, fast_time::fast, like_the_seed, raw, sandbox, services::ANALYZE, within};
 use bondmcp_server::{
     account::{Accounts, Owner},
+    listener::Workers,
     mcp::{BondMcp, Limits, Selection},
     sandbox::{Fault, RunningSandbox},
     transport::http::{self, Authentication, Protection},
@@ -57,7 +58,12 @@ impl Service {
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(http::serve(listener, http::router(&server, protection, &stopping), stopping.clone()));
+        tokio::spawn(http::serve(
+            listener,
+            http::router(&server, protection, &stopping),
+            Workers::current(),
+            stopping.clone(),
+        ));
         Self { address, sandbox, place, accounts, client: Client::new(), stopping }
     }
 

@@ -9,7 +9,7 @@ use std::{
 use tokio::net::TcpSocket;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::listen;
+use super::{listen, workers};
 use crate::{
     account::{self, Usd},
     cli::{
@@ -149,6 +149,7 @@ impl HostedArgs {
         process::allow_many_connections();
         check_address(&origin, address)?;
         let (listener, address) = listen(address, "--listen").await?;
+        let workers = workers()?;
         let _reserved = reserve_localhost(&origin, address)?;
         let metrics_listener = match self.metrics_listen {
             Some(address) => Some(listen(address, "--metrics-listen").await?),
@@ -190,7 +191,7 @@ impl HostedArgs {
             let http = http.clone();
             AbortOnDropHandle::new(tokio::spawn(async move { http.serve_metrics(listener).await }))
         });
-        http.serve(listener, router, self.drain(&origin)).await;
+        http.serve(listener, router, workers.clone(), self.drain(&origin)).await;
         serving.server.close().await;
         Ok(())
     }

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     config::PublicOrigin,
+    listener::Workers,
     secret::{self, ExposeSecret as _, SecretString},
     transport::http::{self, Authentication, Protection},
 };
@@ -57,10 +58,6 @@ pub(super) struct Args {
 }
 
 impl Args {
-    pub fn is_hosted(&self) -> bool {
-        self.public_url.is_some()
-    }
-
     pub async fn run(self, app: App) -> Result<(), Error> {
         let given = token_from_environment()?;
         if let Some(origin) = self.public_url {
@@ -82,6 +79,7 @@ impl Args {
             ));
         }
         let (listener, address) = listen(self.listen, "--listen").await?;
+        let workers = workers()?;
         let token = (!self.no_auth).then(|| given.clone().unwrap_or_else(secret::random));
         app.redactor.hold("HTTP token", &token);
         // Only a person on this machine can open a page on loopback, so a remote server has none.
@@ -104,10 +102,15 @@ impl Args {
             ..Protection::new(authentication)
         };
         let router = http::router(&serving.server, protection, &stopping);
-        http::serve(listener, router, stopping).await;
+        http::serve(listener, router, workers.clone(), stopping).await;
         serving.server.close().await;
         Ok(())
     }
+}
+
+/// Starts the threads that serve connections. The caller keeps them until what requests have started is over.
+fn workers() -> Result<Workers, Error> {
+    Workers::start().map_err(|error| Error::Failed(anyhow!("Threads cannot be started: {error}.")))
 }
 
 /// Listens on an address that `flag` names.

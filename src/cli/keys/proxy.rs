@@ -23,7 +23,7 @@ use super::Error;
 use crate::{
     bondmcp::{Client, Forwarded},
     error::UserFacingError,
-    listener::{self, Bounds},
+    listener::{self, Bounds, Workers},
     secret::{self, SecretString},
 };
 
@@ -73,7 +73,7 @@ impl Proxy {
     /// Serves for as long as this is polled.
     pub async fn serve(self) {
         let router = Router::new().fallback(answer).with_state(self.shared);
-        listener::serve(self.listener, router, BOUNDS, std::future::pending()).await;
+        listener::serve(self.listener, router, BOUNDS, Workers::current(), std::future::pending()).await;
     }
 }
 

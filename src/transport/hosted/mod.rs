@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     hosted::Hosted,
-    listener::{self, Bounds},
+    listener::{self, Bounds, Workers},
     mcp::BondMcp,
     metrics,
     oauth::{AuthorizationServer, Grant, GrantId},
@@ -148,10 +148,10 @@ impl HostedHttp {
     }
 
     /// Serves until the server is requested to stop, then drains.
-    pub async fn serve(&self, listener: TcpListener, router: Router, drain: Drain) {
+    pub async fn serve(&self, listener: TcpListener, router: Router, workers: Workers, drain: Drain) {
         let sweeping = self.inner.tasks.spawn(self.clone().sweep());
         let inner = &*self.inner;
-        let graceful = listener::serve(listener, router, BOUNDS, inner.draining.cancelled());
+        let graceful = listener::serve(listener, router, BOUNDS, workers, inner.draining.cancelled());
         tokio::select! {
             () = graceful => {}
             () = self.stop(drain) => tracing::warn!("requests in flight were given up"),

@@ -8,6 +8,7 @@ use std::{
 
 use bondmcp_server::{
     account::{Accounts, Owner, Usd},
+    listener::Workers,
     mcp::{BondMcp, Limits, Selection},
     sandbox::{Plan, RunningSandbox},
     secret::SecretString,
@@ -216,7 +217,12 @@ impl Replica {
         let protection = Protection::new(Authentication::Tokens(tokens));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(http::serve(listener, http::router(&server, protection, stopping), stopping.clone()));
+        tokio::spawn(http::serve(
+            listener,
+            http::router(&server, protection, stopping),
+            Workers::current(),
+            stopping.clone(),
+        ));
         Self { address, accounts }
     }
 }

@@ -79,8 +79,10 @@ fn temporary_files(data_dir: &Path, vault: &Path) -> Vec<PathBuf> {
         return vec![];
     }
     let new = files::beside(vault, ".new");
-    let names = [files::beside(&new, "-journal"), new, data_dir.join("sealing.new")];
-    names.into_iter().filter(|path| path.exists()).collect()
+    let mut left = vec![files::beside(&new, "-journal"), new];
+    left.retain(|path| path.exists());
+    left.extend(named(data_dir, "sealing.", &["new"]));
+    left
 }
 
 fn is_locked(lock: &Path) -> bool {
@@ -88,17 +90,25 @@ fn is_locked(lock: &Path) -> bool {
 }
 
 fn stale_pages(data_dir: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(data_dir) else { return vec![] };
-    let is_old = |path: &Path| {
+    let is_old = |path: &PathBuf| {
         let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified());
         modified.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age > PAGE_AGE))
     };
-    let is_page = |path: &Path| {
-        let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-        name.starts_with("sign-in-") && (name.ends_with(".html") || name.ends_with(".new"))
-    };
+    let mut pages = named(data_dir, "sign-in-", &["html", "new"]);
+    pages.retain(is_old);
+    pages
+}
+
+/// Returns the files in `directory` whose name starts with `prefix` and has one of `extensions`.
+fn named(directory: &Path, prefix: &str, extensions: &[&str]) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return vec![] };
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    paths.filter(|path| is_page(path) && is_old(path)).collect()
+    let is_wanted = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let extension = path.extension().unwrap_or_default();
+        name.starts_with(prefix) && extensions.iter().any(|wanted| extension == *wanted)
+    };
+    paths.filter(is_wanted).collect()
 }
 
 #[cfg(test)]

@@ -30,13 +30,22 @@ pub fn create_private(path: &Path) -> Result<(), Error> {
     private().create_new(true).open(path).map(|_| ()).map_err(|error| unusable(path, &error))
 }
 
-/// Writes a file for the owner alone, atomically. A link stays, and what it leads to is replaced.
+/// Writes a file for the owner alone, atomically. A link stays, and what it leads to is replaced, in a directory of the
+/// owner alone as well. The temporary name is nobody else's; `doctor` knows it by its beginning and end.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), Error> {
     let path = resolve(path)?;
-    let temporary = path.with_extension("new");
-    let write = || private().create(true).truncate(true).open(&temporary)?.write_all(content);
-    write().map_err(|error| unusable(&path, &error))?;
-    publish(&temporary, &path)
+    let directory = directory_of(&path);
+    refuse_exposed(directory, "700")?;
+    let mut prefix = path.file_stem().unwrap_or_default().to_owned();
+    prefix.push(".");
+    let write = || -> io::Result<()> {
+        let mut file = tempfile::Builder::new().prefix(&prefix).suffix(".new").tempfile_in(directory)?;
+        file.write_all(content)?;
+        file.as_file().sync_all()?;
+        file.persist(&path)?;
+        sync_directory(&path)
+    };
+    write().map_err(|error| unusable(&path, &error))
 }
 
 /// Returns where a link at `path` leads, and `path` itself if there is none. A broken link is refused.
@@ -153,12 +162,16 @@ pub fn unusable(path: &Path, error: &io::Error) -> Error {
 pub fn sync_directory(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     {
-        let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
-        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
+        File::open(directory_of(path))?.sync_all()?;
     }
     #[cfg(not(unix))]
     let _ = path;
     Ok(())
+}
+
+fn directory_of(path: &Path) -> &Path {
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+    directory.unwrap_or(Path::new("."))
 }
 
 fn private() -> OpenOptions {
@@ -185,9 +198,15 @@ mod tests {
     }
 
     #[cfg(unix)]
+    fn private_directory() -> tempfile::TempDir {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        tempfile::Builder::new().permissions(mode).tempdir().unwrap()
+    }
+
+    #[cfg(unix)]
     #[test]
     fn a_link_stays_when_what_it_leads_to_is_written_and_a_broken_one_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = private_directory();
         let [file, link] = ["file", "link"].map(|name| directory.path().join(name));
         std::os::unix::fs::symlink(&file, &link).unwrap();
         let broken = Error::BrokenLink { path: link.clone() };
@@ -197,6 +216,41 @@ mod tests {
         std::fs::write(&file, "old").unwrap();
         write_private(&link, b"new").unwrap();
         assert!(link.is_symlink() && std::fs::read(&file).unwrap() == b"new");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_private_file_is_written_beside_no_file_of_somebody_else() {
+        use std::{fs::Permissions, os::unix::fs::PermissionsExt as _};
+
+        let directory = private_directory();
+        let [file, link, foreign, other] =
+            ["file.key", "link", "file.new", "other"].map(|name| directory.path().join(name));
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        std::fs::write(&file, "old").unwrap();
+        let set_mode =
+            |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        let is_written = |content: &[u8]| {
+            write_private(&link, content).unwrap();
+            let mode = std::fs::symlink_metadata(&file).unwrap().permissions().mode();
+            assert_eq!((std::fs::read(&file).unwrap(), mode & 0o777), (content.to_owned(), 0o600));
+        };
+        std::fs::write(&foreign, "foreign").unwrap();
+        set_mode(&foreign, 0o644);
+        is_written(b"first");
+        assert_eq!(std::fs::read(&foreign).unwrap(), b"foreign");
+        std::fs::rename(&foreign, &other).unwrap();
+        std::os::unix::fs::symlink(&other, &foreign).unwrap();
+        is_written(b"second");
+        assert!(foreign.is_symlink() && std::fs::read(&other).unwrap() == b"foreign");
+        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 4);
+
+        let shared = directory.path().join("shared");
+        std::fs::create_dir(&shared).unwrap();
+        set_mode(&shared, 0o755);
+        let refused = write_private(&shared.join("file"), b"new");
+        assert_eq!(refused, Err(Error::Exposed { path: shared.clone(), mode: "700" }));
+        assert_eq!(std::fs::read_dir(&shared).unwrap().count(), 0);
     }
 
     #[test]

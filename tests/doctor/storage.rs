@@ -149,16 +149,16 @@ async fn a_data_directory_that_is_a_file() {
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_an_interrupted_start_left() {
     let (_sandbox, installation) = Installation::signed_in().await;
-    for name in ["vault.db.new", "vault.db.new-journal", "sealing.new"] {
+    for name in ["vault.db.new", "vault.db.new-journal", "sealing.1a2B3c.new"] {
         std::fs::write(installation.data(name), "half").unwrap();
     }
     let check = installation
         .examine()
         .await
-        .warned("leftovers", "vault.db.new-journal, vault.db.new, sealing.new in ~/data");
+        .warned("leftovers", "vault.db.new-journal, vault.db.new, sealing.1a2B3c.new in ~/data");
     installation.paste(&check.run, "").await;
     installation.assert_fixed("leftovers").await;
-    assert!(!installation.data("sealing.new").exists());
+    assert!(!installation.data("sealing.1a2B3c.new").exists());
     installation.assert_fixed("vault").await;
 }
 

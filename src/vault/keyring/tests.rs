@@ -181,9 +181,11 @@ async fn no_first_key_is_used_where_the_keychain_returns_another_text() {
 #[tokio::test]
 async fn the_first_key_is_in_a_file_where_the_keychain_does_not_store_it() {
     let directory = tempfile::tempdir().unwrap();
+    let data_dir = directory.path().join("data");
+    files::prepare_directory(&data_dir).unwrap();
     let keychain = Arc::new(Forgetful(MemoryKeychain::default()));
-    let place = Place::new(directory.path().to_owned(), keychain);
-    let (_, origin) = place.find_or_make(&directory.path().join("vault.db")).unwrap();
+    let place = Place::new(data_dir.clone(), keychain);
+    let (_, origin) = place.find_or_make(&data_dir.join("vault.db")).unwrap();
     assert_eq!(origin, KeyOrigin::NewKeyFile(place.key_file()));
 }
 
@@ -204,11 +206,13 @@ async fn a_key_that_the_keychain_does_not_show_is_not_replaced() {
     }
 
     let directory = tempfile::tempdir().unwrap();
+    let data_dir = directory.path().join("data");
+    files::prepare_directory(&data_dir).unwrap();
     let keychain = Arc::new(Secretive(MemoryKeychain::default()));
-    let place = Place::new(directory.path().to_owned(), keychain.clone());
+    let place = Place::new(data_dir.clone(), keychain.clone());
     let kept = "ab".repeat(32);
     assert!(keychain.0.set(&place.account(), &kept).is_ok());
-    let (_, origin) = place.find_or_make(&directory.path().join("vault.db")).unwrap();
+    let (_, origin) = place.find_or_make(&data_dir.join("vault.db")).unwrap();
     assert_eq!(origin, KeyOrigin::NewKeyFile(place.key_file()));
     assert!(matches!(place.renew(&KeyOrigin::Keychain), Err(Error::Keychain(_))));
     let entries = keychain.0.0.lock();

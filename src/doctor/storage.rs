@@ -32,22 +32,29 @@ pub(super) async fn examine(
     let exists = settings.vault.exists();
     let began = Instant::now();
     let place = Keyring::locate(&settings.sealing_key, &settings.data_dir, KEYCHAIN_TIMEOUT).await;
-    is_usable &= findings.add(keychain(&place).since(began));
-    is_usable &= findings.add(sealing_key(settings, &place, vault, exists, &findings.presentation).await);
+    let has_answer = findings.add(keychain(&place).since(began));
+    // What is in a directory that cannot be used may be there all the same.
+    let key = if is_usable {
+        sealing_key(settings, &place, vault, exists, &findings.presentation).await
+    } else {
+        Check::skip("sealing key", "not examined: the directory cannot be used")
+    };
+    is_usable &= findings.add(key) && has_answer;
+    if !is_usable {
+        findings.add(Check::skip("vault", "not opened: what it needs failed"));
+    } else if !exists {
+        let detail = format!("{} does not exist yet; signing in creates it", vault.display());
+        findings.add(Check::ok("vault", detail));
+    }
     if !exists {
-        findings.add(Check::ok(
-            "vault",
-            format!("{} does not exist yet; signing in creates it", vault.display()),
-        ));
         // Without a vault the status is that of the environment.
         return account.status().await.ok();
     }
-    if let Err(error) = files::refuse_exposed(vault, "600") {
-        findings.add(unusable("vault", &error, vault, &findings.presentation));
+    if !is_usable {
         return None;
     }
-    if !is_usable {
-        findings.add(Check::skip("vault", "not opened: what it needs failed"));
+    if let Err(error) = files::refuse_exposed(vault, "600") {
+        findings.add(unusable("vault", &error, vault, &findings.presentation));
         return None;
     }
     let began = Instant::now();
@@ -83,6 +90,10 @@ pub(super) fn directory(name: &'static str, path: &Path, presentation: &Presenta
             ),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if let Some(link) = path.ancestors().find(|ancestor| ancestor.is_symlink() && !ancestor.exists())
+            {
+                return unusable(name, &files::unusable(link, &error), path, presentation);
+            }
             // The last ancestor of a relative path is empty.
             let here = |path| if path == Path::new("") { Path::new(".") } else { path };
             match path.ancestors().map(here).find(|ancestor| ancestor.exists()) {

@@ -244,7 +244,8 @@ impl Place {
     }
 
     async fn locate(self, timeout: Duration) -> KeyPlace {
-        let file = Some(self.key_file()).filter(|file| file.exists());
+        // What a broken link led to may be on a volume that is not mounted.
+        let file = Some(self.key_file()).filter(|file| file.exists() || file.is_symlink());
         let ask = tokio::task::spawn_blocking(move || match self.keychain.get(&self.account()) {
             Ok(Some(_)) => KeychainAnswer::HasKey,
             Ok(None) => KeychainAnswer::NoKey,

@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use crate::common::{Place, SAFETY_NET, accounts, like_the_seed, sandbox};
+use crate::common::{Place, SAFETY_NET, accounts, like_the_seed, run, sandbox, secrets::text};
 use bondmcp_server::{account::Error, sandbox::RunningSandbox};
 
 /// A signed-in place whose vault was moved to a volume, with a link to it.
@@ -65,7 +65,9 @@ async fn a_sign_out_is_noticed_where_the_vault_or_its_directory_is_a_link() {
 async fn a_broken_link_is_refused_and_nothing_takes_its_place() {
     for linked in [Linked::file().await, Linked::directory().await] {
         let Linked { place, link, volume, .. } = &linked;
-        let aside = volume.with_file_name("aside");
+        let (aside, key) = (volume.with_file_name("aside"), place.data_dir().join("sealing.key"));
+        fs::write(&key, text(&place.sealing_key)).unwrap();
+        fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
         fs::rename(volume, &aside).unwrap();
         let login = place.run_with_password("login").await;
         let others = [place.run(&["status"]).await, place.run(&["vault", "rekey", "--yes"]).await];
@@ -73,6 +75,12 @@ async fn a_broken_link_is_refused_and_nothing_takes_its_place() {
             assert_eq!(code, Some(1), "{told}");
             assert!(told.contains("symbolic link") && told.contains("Mount the volume"), "{told}");
         }
+        let mut doctor = place.command(&["doctor"]);
+        doctor.env_remove("BONDMCP_SEALING_KEY").env("HOME", place.directory.path());
+        let (code, found, _) = run(&mut doctor, "").await;
+        assert_eq!(code, Some(1), "{found}");
+        assert!(found.contains("symbolic link") && found.contains("Mount the volume"), "{found}");
+        assert!(!found.contains("is gone") && !found.contains("creates it"), "{found}");
         assert!(link.is_symlink() && !volume.exists());
         fs::rename(&aside, volume).unwrap();
         let (code, _, told) = place.run(&["keys", "list"]).await;

@@ -1,7 +1,7 @@
 //! Broken data directories, sealing keys and vaults.
 
 use std::{
-    os::unix::fs::{PermissionsExt as _, chown},
+    os::unix::fs::{PermissionsExt as _, chown, symlink},
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -63,6 +63,35 @@ async fn a_sealing_key_that_is_gone() {
     installation.sign_in().await;
     installation.assert_fixed("credential").await;
     assert!(installation.data("set-aside/vault.db").exists(), "nothing is lost");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sealing_key_on_a_volume_that_is_not_mounted() {
+    let (_sandbox, installation) = Installation::signed_in().await;
+    let (key, volume) = (installation.data("sealing.key"), installation.home().join("volume"));
+    let moved = volume.join("moved.key");
+    std::fs::create_dir(&volume).unwrap();
+    std::fs::rename(&key, &moved).unwrap();
+    symlink(&moved, &key).unwrap();
+    installation.assert_fixed("sealing key").await;
+    std::fs::rename(&volume, installation.home().join("aside")).unwrap();
+    let check = installation.examine().await.failed("sealing key", "symbolic link");
+    assert!(check.advice.contains("Mount the volume"), "{check:?}");
+}
+
+/// Nor is anything said of what is in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_directory_below_a_link_to_a_volume_that_is_not_mounted() {
+    let (_sandbox, mut installation) = Installation::signed_out().await;
+    let link = installation.home().join("link");
+    symlink(installation.home().join("volume"), &link).unwrap();
+    installation.set("BONDMCP_DATA_DIR", link.join("a/b").to_str().unwrap());
+    let report = installation.examine().await;
+    let check = report.failed("data directory", "~/link is a symbolic link");
+    assert!(check.advice.contains("Mount the volume"), "{check:?}");
+    for name in ["sealing key", "vault"] {
+        assert_eq!(report.check(name).status, "skip");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

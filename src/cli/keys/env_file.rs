@@ -232,10 +232,25 @@ fn setting(line: &str, name: &str) -> Option<&'static str> {
         _ => ("", line),
     };
     let value = rest.strip_prefix(name)?.trim_start().strip_prefix('=')?;
-    // One that goes on in the next line is not removed in part.
-    let value = after_quoted(value.trim_start()).split('#').next().unwrap_or_default();
-    let is_closed = |quote: char| value.matches(quote).count().is_multiple_of(2);
-    (QUOTES.into_iter().all(is_closed) && !line.ends_with('\\')).then_some(prefix)
+    let value = match value.trim_start() {
+        comment if comment.starts_with('#') && comment.len() < value.len() => "",
+        value => after_quoted(value),
+    };
+    // Some programs begin a comment at every `#`, others, as shells do, only after white space.
+    let shorter = value.split('#').next().unwrap_or_default();
+    let longer = before_comment(value);
+    // A value that goes on in the next line is not removed in part.
+    let is_closed =
+        |quote: char| [shorter, longer].iter().all(|value| value.matches(quote).count().is_multiple_of(2));
+    // Another variable or command on the line is not removed with it.
+    let is_alone = !longer.contains(|character: char| character.is_whitespace() || ";&|".contains(character));
+    (is_alone && QUOTES.into_iter().all(is_closed) && !line.ends_with('\\')).then_some(prefix)
+}
+
+/// Returns what precedes a `#` after white space, without the white space.
+fn before_comment(value: &str) -> &str {
+    let comment = value.match_indices('#').find(|(at, _)| value[..*at].ends_with(char::is_whitespace));
+    comment.map_or(value, |(at, _)| &value[..at]).trim_end()
 }
 
 /// Returns what follows the quoted text at the start of `value`, in which a `#` begins no comment. A text that programs may
@@ -346,6 +361,32 @@ mod tests {
             "'BONDMCP_API_KEY'=another",
         ] {
             write(setting, DEFAULT_BASE_URL).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_line_that_sets_something_else_too_is_refused() {
+        for line in [
+            "export BONDMCP_API_KEY=x OTHER=1",
+            "BONDMCP_API_KEY=x OTHER=1",
+            "BONDMCP_API_KEY=\"x\" OTHER=1",
+            "BONDMCP_API_KEY=\"x\";OTHER=1",
+            "BONDMCP_API_KEY=x; A=1",
+            "BONDMCP_API_KEY=x; export OTHER=1",
+            "BONDMCP_API_KEY=x&&OTHER=1",
+            "BONDMCP_API_KEY=x||OTHER=1",
+            // To a shell this is no comment.
+            "BONDMCP_API_KEY=x#y OTHER=1",
+            "BONDMCP_API_KEY=# OTHER=1",
+            "BONDMCP_BASE_URL=https://staging.example/mcp OTHER=1",
+        ] {
+            let refused = write(&format!("A=1\n{line}\n"), DEFAULT_BASE_URL).unwrap_err();
+            assert!(refused.starts_with("Line 2 of "), "{line}: {refused}");
+        }
+        for line in
+            ["BONDMCP_API_KEY= # OTHER=1", "BONDMCP_API_KEY='a b;c' # OTHER=1; &", "BONDMCP_API_KEY=x#y"]
+        {
+            assert_eq!(write(line, DEFAULT_BASE_URL).unwrap(), "BONDMCP_API_KEY=bcp_1\n", "{line}");
         }
     }
 

@@ -2,7 +2,7 @@
 //! a line as well, but answers neither a malformed nor an over-long one, refuses a request with wrong parameters
 //! without its id, so that the host waits forever, and ends the server on a notification before the first request.
 
-use std::{io, sync::Arc};
+use std::io;
 
 use rmcp::{
     ErrorData, RoleServer,
@@ -15,12 +15,10 @@ use rmcp::{
 };
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, error::Category};
-use tokio::{
-    io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader},
-    sync::Mutex,
-};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, BufReader};
 use tokio_util::sync::CancellationToken;
 
+use super::output::Output;
 use crate::{account::Owner, json_size::is_parsable, oauth::Scopes};
 
 /// Longest accepted line, in bytes.
@@ -35,7 +33,9 @@ pub(super) struct LineTransport<R, W> {
     line: Vec<u8>,
     /// Whether the rest of an over-long line is being skipped.
     skipping: bool,
-    output: Arc<Mutex<W>>,
+    /// What was read and is not handled yet; it is kept as well.
+    ahead: Option<Read>,
+    output: Output<W>,
     /// Whether a request was received with which rmcp's handshake ends: before that it accepts nothing but requests.
     opened: bool,
     /// Cancelled when the input ends.
@@ -43,6 +43,7 @@ pub(super) struct LineTransport<R, W> {
 }
 
 /// The result of reading a line.
+#[derive(Clone, Copy)]
 enum Read {
     Line,
     TooLong,
@@ -60,7 +61,8 @@ where
             input: BufReader::new(input),
             line: Vec::new(),
             skipping: false,
-            output: Arc::new(Mutex::new(output)),
+            ahead: None,
+            output: Output::new(output),
             opened: false,
             ended,
         }
@@ -98,7 +100,7 @@ where
     fn refuse(&self, error: ErrorData, id: Option<RequestId>) {
         // The host is told. It may send many, and not read stderr.
         tracing::debug!(reason = %error.message, "a message on stdin was refused");
-        tokio::spawn(write(self.output.clone(), TxJsonRpcMessage::<RoleServer>::error(error, id)));
+        tokio::spawn(self.output.send(&TxJsonRpcMessage::<RoleServer>::error(error, id)));
     }
 
     /// Parses the message in `self.line`; `None` if there is nothing to pass on.
@@ -165,23 +167,29 @@ where
         &mut self,
         message: TxJsonRpcMessage<RoleServer>,
     ) -> impl Future<Output = io::Result<()>> + Send + 'static {
-        write(self.output.clone(), message)
+        self.output.send(&message)
     }
 
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
         loop {
-            match self.read().await {
-                Ok(Read::Line) => {}
-                Ok(Read::TooLong) => {
-                    self.line.clear();
-                    let limit = format!("the line is longer than {} MiB", MAX_LINE_BYTES >> 20);
-                    self.refuse(ErrorData::new(ErrorCode::INVALID_REQUEST, limit, None), None);
-                    continue;
-                }
-                Ok(Read::End) | Err(_) => {
-                    self.ended.cancel();
-                    return None;
-                }
+            let read = match self.ahead {
+                Some(read) => read,
+                None => self.read().await.unwrap_or(Read::End),
+            };
+            self.ahead = Some(read);
+            if matches!(read, Read::End) {
+                self.ended.cancel();
+                return None;
+            }
+            // A host that does not read its answers is not read: its requests wait in the pipe. One line is read ahead,
+            // so that the end of the input is noticed even then, unless more requests precede it.
+            self.output.has_room().await;
+            self.ahead = None;
+            if matches!(read, Read::TooLong) {
+                self.line.clear();
+                let limit = format!("the line is longer than {} MiB", MAX_LINE_BYTES >> 20);
+                self.refuse(ErrorData::new(ErrorCode::INVALID_REQUEST, limit, None), None);
+                continue;
             }
             let mut message = self.parse();
             self.line.clear();
@@ -204,7 +212,7 @@ where
     }
 
     async fn close(&mut self) -> io::Result<()> {
-        self.output.lock().await.flush().await
+        self.output.close().await
     }
 }
 
@@ -221,15 +229,4 @@ fn ends_handshake(request: &ClientRequest) -> bool {
                 && meta.protocol_version().is_some_and(is_known)
         }
     }
-}
-
-async fn write<W: AsyncWrite + Unpin>(
-    output: Arc<Mutex<W>>,
-    message: TxJsonRpcMessage<RoleServer>,
-) -> io::Result<()> {
-    let mut line = serde_json::to_vec(&message)?;
-    line.push(b'\n');
-    let mut output = output.lock().await;
-    output.write_all(&line).await?;
-    output.flush().await
 }

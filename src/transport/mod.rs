@@ -8,6 +8,7 @@ mod limits;
 mod lines;
 mod message;
 pub mod metrics;
+mod output;
 mod refusals;
 mod request_body;
 mod session_manager;

@@ -2,13 +2,31 @@
 //! noticed.
 
 use crate::common::{
+    Place, in_process, like_the_seed,
     raw::{Raw, call, initialize, modern},
-    signed_in, within,
+    sandbox, signed_in, within,
 };
-use bondmcp_server::sandbox::Fault;
+use bondmcp_server::{
+    bondmcp::Timing,
+    sandbox::{Fault, RunningSandbox},
+    transport::stdio,
+};
 use serde_json::{Value, json};
-use std::process::Stdio;
-use tokio::io::AsyncReadExt as _;
+use std::{
+    collections::BTreeSet,
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, duplex},
+    process::Child,
+    time,
+};
+use tokio_util::sync::CancellationToken;
 
 const MODELS: &str = "GET /health-ai/models";
 
@@ -222,6 +240,73 @@ async fn the_end_of_stdin_ends_a_server_whose_call_hangs() {
     within(sandbox.faults().abandoned(MODELS, 1)).await;
 }
 
+fn request(id: u64, method: &str) -> String {
+    json!({"jsonrpc": "2.0", "id": id, "method": method}).to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_stdin_or_a_signal_ends_a_server_whose_answers_are_not_read() {
+    let (sandbox, place) = signed_in().await;
+    sandbox.faults().always(MODELS, Fault::Hang);
+    for (count, signal) in [(1, None), (2, Some("TERM"))] {
+        let mut raw = Raw::start(&place);
+        raw.initialize("2025-11-25").await;
+        // Together they are many times larger than the pipe.
+        for id in 2..30 {
+            raw.send(&request(id, "tools/list")).await;
+        }
+        // Requests are taken in their order.
+        raw.send(&call(30, "list_models", json!({})).to_string()).await;
+        within(sandbox.faults().arrived(MODELS, count)).await;
+        match signal {
+            Some(signal) => kill(&raw.child, signal),
+            None => drop(raw.input.take()),
+        }
+        assert_eq!(within(raw.child.wait()).await.unwrap().code(), Some(0), "{signal:?}");
+    }
+}
+
+/// Its requests wait in the pipe, so that the answers do not fill the memory. Once it reads, all are answered.
+#[tokio::test]
+async fn a_host_that_does_not_read_is_not_read() {
+    let sandbox = sandbox(like_the_seed()).await;
+    // Few large answers, and many small ones.
+    for (method, last) in [("tools/list", 1000), ("ping", 20_000)] {
+        let (server, _stopping) = in_process(&Place::new(&sandbox), Timing::default());
+        let (mut output, theirs) = duplex(1 << 10);
+        let (ours, answers) = duplex(1 << 16);
+        let owner = server.local_owner();
+        let serving = tokio::spawn(stdio::serve(server, owner, theirs, answers, CancellationToken::new()));
+        let mut lines = BufReader::new(ours).lines();
+        output.write_all(format!("{}\n", initialize("2025-11-25", json!({}))).as_bytes()).await.unwrap();
+        within(lines.next_line()).await.unwrap().unwrap();
+        // From here the clock moves only when nobody has anything left to do.
+        time::pause();
+        let sent = Arc::new(AtomicU64::new(1));
+        let sending = tokio::spawn({
+            let sent = Arc::clone(&sent);
+            async move {
+                for id in 2..=last {
+                    output.write_all(format!("{}\n", request(id, method)).as_bytes()).await.unwrap();
+                    sent.store(id, Ordering::Relaxed);
+                }
+            }
+        });
+        time::sleep(Duration::from_secs(1)).await;
+        let taken = sent.load(Ordering::Relaxed);
+        assert!(taken < last / 4 * 3, "{taken} requests were taken: {method}");
+        let mut answered = BTreeSet::new();
+        for _ in 2..=last {
+            let line = within(lines.next_line()).await.unwrap().unwrap();
+            answered.insert(serde_json::from_str::<Value>(&line).unwrap()["id"].as_u64().unwrap());
+        }
+        assert!(answered.into_iter().eq(2..=last));
+        within(sending).await.unwrap();
+        within(serving).await.unwrap().unwrap();
+        time::resume();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_piped_in_at_once_are_answered_before_the_end() {
     let (_sandbox, place) = signed_in().await;
@@ -235,6 +320,11 @@ async fn requests_piped_in_at_once_are_answered_before_the_end() {
     assert_eq!(within(raw.child.wait()).await.unwrap().code(), Some(0));
 }
 
+fn kill(child: &Child, signal: &str) {
+    let pid = child.id().unwrap().to_string();
+    assert!(std::process::Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_ends_the_server_with_a_call_in_flight() {
     let (sandbox, place) = signed_in().await;
@@ -244,8 +334,7 @@ async fn a_signal_ends_the_server_with_a_call_in_flight() {
         sandbox.faults().always(MODELS, Fault::Hang);
         raw.send(&call(2, "list_models", json!({})).to_string()).await;
         within(sandbox.faults().arrived(MODELS, count)).await;
-        let pid = raw.child.id().unwrap().to_string();
-        assert!(std::process::Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+        kill(&raw.child, signal);
         assert_eq!(within(raw.child.wait()).await.unwrap().code(), Some(0), "{signal}");
         within(sandbox.faults().abandoned(MODELS, count)).await;
     }

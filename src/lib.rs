@@ -16,7 +16,7 @@
 //! | 2 | [`account`] | signing in and out, the credential for a call, API keys; whose account it is | layers 3 to 6 |
 //! | 1 | [`bondmcp`] | the HTTP client of the API, one function per endpoint, and its wire types | layers 2 to 6, except [`transport`]; [`sandbox`] |
 //! | 1 | [`vault`] | the encrypted storage of accounts | [`account`], [`sign_in`], [`oauth`], [`hosted`], [`doctor`], [`cli`] |
-//! | 0 | [`secret`] | the types for secrets | all |
+//! | 0 | [`secret`] | the types for secrets; their hashes and MACs | all |
 //! | 0 | [`clock`] | an injected wall clock | all |
 //! | 0 | [`error`] | failures as users and agents see them | all |
 //! | 0 | [`text`] | making foreign text safe to display | all |

@@ -1,9 +1,12 @@
-//! The types for secrets: created at the edge of the program, exposed only where a secret is passed to the upstream,
-//! the vault or a child process. Never implement `Display`, `Serialize` or a revealing `Debug` for a type that holds
-//! one.
+//! The types for secrets, and their hashes and MACs. A secret is created at the edge of the program, and exposed only
+//! where it is passed to the upstream, the vault or a child process. Never implement `Display`, `Serialize` or a
+//! revealing `Debug` for a type that holds one.
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use hmac::{Hmac, KeyInit as _, Mac as _};
 pub use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -82,10 +85,32 @@ pub fn same(a: &SecretString, b: &SecretString) -> bool {
 #[must_use]
 #[expect(clippy::expect_used, reason = "without randomness no secret can be made")]
 pub fn random() -> SecretString {
-    use base64::Engine as _;
     let mut bytes = Zeroizing::new([0_u8; 32]);
     getrandom::fill(&mut *bytes).expect("the operating system gives randomness");
-    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(*bytes).into()
+    URL_SAFE_NO_PAD.encode(*bytes).into()
+}
+
+/// Returns the HMAC-SHA-256 of `parts`, each with its length, so that no two lists have the same one.
+#[must_use]
+#[expect(
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "HMAC takes a key of any length (RFC 2104)"
+)]
+pub fn mac(key: &[u8], parts: &[&[u8]]) -> Zeroizing<[u8; 32]> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length");
+    for part in parts {
+        mac.update(&(part.len() as u64).to_be_bytes());
+        mac.update(part);
+    }
+    Zeroizing::new(mac.finalize().into_bytes().into())
+}
+
+/// Returns the SHA-256 of `text` in base64url, by which a token is stored, and which is also PKCE's S256 (RFC 7636,
+/// section 4.2). Tokens have 256 random bits, so they need neither a salt nor a slow hash.
+#[must_use]
+pub fn digest(text: &str) -> String {
+    URL_SAFE_NO_PAD.encode(Sha256::digest(text))
 }
 
 struct ByteCounter(usize);
@@ -141,5 +166,19 @@ mod tests {
     #[test]
     fn random_secrets_differ() {
         assert!(!same(&random(), &random()));
+    }
+
+    #[test]
+    fn a_mac_is_that_of_the_parts_with_their_lengths() {
+        // HMAC-SHA-256 of eight bytes of length and the part, as Python's `hmac` computes it.
+        let expected = "qelCLVZUhufyLp6jK0BSsmW9lXOExCQHfW7CxFpok-8";
+        assert_eq!(URL_SAFE_NO_PAD.encode(*mac(b"key", &[b"one", b"two"])), expected);
+        assert_ne!(mac(b"key", &[b"one", b"two"]), mac(b"key", &[b"onet", b"wo"]));
+    }
+
+    #[test]
+    fn a_digest_is_the_challenge_of_rfc_7636_appendix_b() {
+        let challenge = digest("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
+        assert_eq!(challenge, "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
     }
 }

@@ -5,13 +5,11 @@ use std::time::Duration;
 
 use axum::response::Response;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::{
     HeaderMap, HeaderValue,
     header::{COOKIE, SET_COOKIE},
 };
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use super::person::Person;
 use crate::{
@@ -96,13 +94,13 @@ impl Browser {
     /// somebody signs in in the browser, and gives no access.
     #[must_use]
     pub fn binding(&self) -> String {
-        digest(&self.name)
+        secret::digest(self.name.expose_secret())
     }
 
     /// Names the browser as it is since somebody has signed in. Whoever knew its cookie before does not know this.
     #[must_use]
     pub fn sign_in_binding(&self) -> String {
-        digest(&self.secret)
+        secret::digest(self.secret.expose_secret())
     }
 }
 
@@ -174,7 +172,7 @@ impl Browsers {
         let Some(session) = session else { return Ok(None) };
         // Written before it is deleted: of two that take it, one gets it.
         let taken = SignedInView { subject: &subject, email: &email, expires_at, session: None };
-        let id = digest(&browser.secret);
+        let id = secret::digest(browser.secret.expose_secret());
         match self.records.write(KIND, &id, Some(version), &taken, Some(SIGNED_IN)).await {
             Ok(version) => {
                 let authenticated = self.authenticator.restore(session);
@@ -223,7 +221,7 @@ impl Browsers {
     ) -> Result<String, vault::Error> {
         let secret = self.next_secret(browser, page_id, &person.subject);
         let known = Browser { name: browser.name.clone(), secret };
-        let id = digest(&known.secret);
+        let id = secret::digest(known.secret.expose_secret());
         loop {
             let former = self.records.read::<SignedIn>(KIND, &id).await?;
             let view = SignedInView {
@@ -255,7 +253,8 @@ impl Browsers {
     /// A value for the forms of this browser, so that no other page can submit them.
     #[must_use]
     pub fn form_token(&self, browser: &Browser) -> SecretString {
-        mac(browser.secret.expose_secret().as_bytes(), &[browser.name.expose_secret(), "form"])
+        let (key, name) = (browser.secret.expose_secret(), browser.name.expose_secret());
+        URL_SAFE_NO_PAD.encode(*secret::mac(key.as_bytes(), &[name.as_bytes(), b"form"])).into()
     }
 
     #[must_use]
@@ -267,13 +266,15 @@ impl Browsers {
     /// cannot compute it, nor learn it by signing in as somebody else.
     fn next_secret(&self, browser: &Browser, page_id: &SecretString, subject: &Subject) -> SecretString {
         let (key, _) = self.records.vault().derived_keys(b"the cookie of a browser after a sign-in");
-        mac(&*key, &[browser.secret.expose_secret(), page_id.expose_secret(), subject.as_str()])
+        let parts = [browser.secret.expose_secret(), page_id.expose_secret(), subject.as_str()];
+        URL_SAFE_NO_PAD.encode(*secret::mac(&*key, &parts.map(str::as_bytes))).into()
     }
 
     /// Returns the record of somebody who is still signed in in the browser.
     async fn read(&self, browser: &Browser) -> Result<Option<Versioned<SignedIn>>, vault::Error> {
         let now = self.authenticator.now();
-        let found = self.records.read::<SignedIn>(KIND, &digest(&browser.secret)).await?;
+        let found =
+            self.records.read::<SignedIn>(KIND, &secret::digest(browser.secret.expose_secret())).await?;
         Ok(found.filter(|found| found.value.session.is_some() && now < found.value.expires_at))
     }
 }
@@ -291,20 +292,4 @@ pub(super) fn with_cookie(mut response: Response, cookie: Option<&str>) -> Respo
 fn is_own_path(path: &str) -> bool {
     (path == CONNECTIONS || path.starts_with("/authorize/"))
         && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
-}
-
-/// A name that can be known without knowing the secret.
-fn digest(secret: &SecretString) -> String {
-    URL_SAFE_NO_PAD.encode(Sha256::digest(secret.expose_secret()))
-}
-
-/// HMAC-SHA256.
-#[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
-fn mac(key: &[u8], parts: &[&str]) -> SecretString {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("any key fits");
-    for part in parts {
-        mac.update(&part.len().to_be_bytes());
-        mac.update(part.as_bytes());
-    }
-    URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()).into()
 }

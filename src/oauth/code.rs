@@ -9,7 +9,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::{
     AuthorizationRequest, AuthorizationServer, Client, EndReason, Grant, GrantId, OAuthError, Versioned,
-    form::Form, token_hash::sha256,
+    form::Form,
 };
 use crate::{
     clock::Timestamp,
@@ -59,7 +59,7 @@ impl AuthorizationServer {
             expires_at: self.inner.clock.now() + LIFETIME,
             is_used: false,
         };
-        let hash = sha256(code.expose_secret());
+        let hash = secret::digest(code.expose_secret());
         self.records().write(CODE, &hash, None, &record, Some(LIFETIME)).await?;
         Ok(code)
     }
@@ -67,7 +67,7 @@ impl AuthorizationServer {
     /// Whether a code was issued to the client and would not have expired yet. The second use of a code ends its grant,
     /// whoever tries it.
     pub(super) async fn is_code_of(&self, client_id: &str, code: &SecretString) -> Result<bool, OAuthError> {
-        match self.records().read::<Code>(CODE, &sha256(code.expose_secret())).await? {
+        match self.records().read::<Code>(CODE, &secret::digest(code.expose_secret())).await? {
             Some(Versioned { value, .. }) if value.is_used => Err(self.code_replayed(&value.grant).await?),
             found => Ok(found.is_some_and(|found| found.value.client_id == client_id)),
         }
@@ -80,7 +80,7 @@ impl AuthorizationServer {
         let code = form.get("code").ok_or(OAuthError::invalid_request("code is missing."))?;
         let verifier = form.get("code_verifier");
         let verifier = verifier.ok_or(OAuthError::invalid_request("code_verifier is missing."))?;
-        let hash = sha256(code.expose_secret());
+        let hash = secret::digest(code.expose_secret());
         let found = self.records().read::<Code>(CODE, &hash).await?;
         let code = found.ok_or(OAuthError::invalid_grant(UNKNOWN))?;
         let bound = &code.value;
@@ -93,7 +93,7 @@ impl AuthorizationServer {
         if form.get("redirect_uri").is_some_and(|uri| uri.expose_secret() != bound.redirect_uri) {
             return Err(OAuthError::invalid_grant("redirect_uri is not that of the authorization request."));
         }
-        let challenge = sha256(verifier.expose_secret());
+        let challenge = secret::digest(verifier.expose_secret());
         if !bool::from(challenge.as_bytes().ct_eq(bound.challenge.as_bytes())) {
             return Err(OAuthError::invalid_grant("code_verifier does not match code_challenge."));
         }

@@ -20,7 +20,6 @@ mod revocation;
 mod scope;
 mod server_keys;
 mod signing_keys;
-mod token_hash;
 mod token_request;
 mod verified_tokens;
 

@@ -11,7 +11,6 @@ use zeroize::Zeroizing;
 use super::{
     GrantId,
     server_keys::{Purpose, ServerKeys},
-    token_hash::sha256,
 };
 use crate::secret::{self, ExposeSecret as _, SecretString};
 
@@ -64,7 +63,7 @@ impl RefreshToken {
 
     /// Returns what the vault knows it by.
     pub fn hash(&self) -> String {
-        sha256(self.secret.expose_secret())
+        secret::digest(self.secret.expose_secret())
     }
 
     fn mark(&self, keys: &ServerKeys) -> Zeroizing<String> {

@@ -5,7 +5,6 @@ use std::fmt;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hkdf::Hkdf;
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use zeroize::Zeroizing;
@@ -71,18 +70,12 @@ impl ServerKeys {
         Self { secret: Hkdf::new(None, secret.expose_secret().as_bytes()) }
     }
 
-    /// Returns the HMAC-SHA-256 of `parts`, each with its length, so that no two lists have the same one.
+    /// Returns the [MAC](secret::mac) of `parts` by the key for `purpose`.
     pub fn mac(&self, purpose: Purpose, parts: &[&[u8]]) -> Zeroizing<[u8; 32]> {
         let mut key = Zeroizing::new([0; 32]);
         // Fails for outputs longer than 255 hashes only; this one is a single hash.
         let _ = self.secret.expand(purpose.name(), &mut *key);
-        // A key of any length is taken.
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&*key) else { unreachable!() };
-        for part in parts {
-            mac.update(&(part.len() as u64).to_be_bytes());
-            mac.update(part);
-        }
-        Zeroizing::new(mac.finalize().into_bytes().into())
+        secret::mac(&*key, parts)
     }
 
     /// As [`mac`](Self::mac), in base64url.

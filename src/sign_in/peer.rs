@@ -6,7 +6,6 @@ use std::{net::SocketAddr, time::Duration};
 
 use axum::body::{Body, to_bytes};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::{
     Request, StatusCode,
     header::{CONTENT_TYPE, HOST, ORIGIN},
@@ -14,7 +13,6 @@ use http::{
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use sha2::Sha256;
 use tokio::net::TcpStream;
 use url::form_urlencoded;
 
@@ -102,15 +100,10 @@ fn answer_proof(key: &SecretString, nonce: &str) -> String {
     proof(key, "joined", nonce)
 }
 
-/// Computes HMAC-SHA256 over the statement and the nonce.
-#[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
+/// Computes the MAC of the statement and the nonce.
 fn proof(key: &SecretString, said: &str, nonce: &str) -> String {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key.expose_secret().as_bytes()).expect("any key fits");
-    for part in [said, nonce] {
-        mac.update(&part.len().to_be_bytes());
-        mac.update(part.as_bytes());
-    }
-    URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
+    let key = key.expose_secret().as_bytes();
+    URL_SAFE_NO_PAD.encode(*secret::mac(key, &[said.as_bytes(), nonce.as_bytes()]))
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
@@ -43,7 +42,7 @@ impl SecretHash {
     pub fn of(secret: &SecretString) -> Self {
         #[cfg(test)]
         tests::count_hash();
-        Self(URL_SAFE_NO_PAD.encode(Sha256::digest(secret.expose_secret())))
+        Self(secret::digest(secret.expose_secret()))
     }
 
     /// Returns a hash that no secret has, for comparisons that must fail in the usual time.

@@ -49,7 +49,7 @@ fn list_scope(server: &OwnerServer) -> CacheScope {
 }
 
 /// Lets out a list that is made of our own words.
-fn out<T: Serialize + DeserializeOwned>(guard: &Guard, list: Result<T, ErrorData>) -> Result<T, ErrorData> {
+fn out<T: Serialize + DeserializeOwned>(guard: &Guard, list: T) -> Result<T, ErrorData> {
     guard.listing(list).map(Guarded::into_inner).map_err(Guarded::into_inner)
 }
 
@@ -73,19 +73,16 @@ impl ServerHandler for BondMcp {
             let config = ServerConfig::new(self.shared.capabilities())
                 .with_server_info(Shared::identity())
                 .with_instructions(self.shared.instructions());
-            out(&self.shared.guard, Ok(config)).unwrap_or_default()
+            out(&self.shared.guard, config).unwrap_or_default()
         };
         self.shared.info.get_or_init(info).clone()
     }
 
     async fn discover(&self, _: RequestContext<RoleServer>) -> Result<DiscoverResult, ErrorData> {
         let versions = self.supported_protocol_versions().into_owned();
-        out(
-            &self.shared.guard,
-            Ok(DiscoverResult::from_server_info(versions, self.get_info())
-                .with_ttl_ms(STATIC_TTL_MS)
-                .with_cache_scope(CacheScope::Public)),
-        )
+        let server = DiscoverResult::from_server_info(versions, self.get_info());
+        let server = server.with_ttl_ms(STATIC_TTL_MS).with_cache_scope(CacheScope::Public);
+        out(&self.shared.guard, server)
     }
 
     async fn list_tools(
@@ -94,19 +91,15 @@ impl ServerHandler for BondMcp {
         context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         let (server, scopes) = self.asked_by(&context)?;
-        let mut list = out(
-            &server.guard,
-            only_page(page.as_ref()).map(|()| {
-                let mut list = ListToolsResult::default();
-                (list.ttl_ms, list.cache_scope) = cache_hints(&context, STATIC_TTL_MS, list_scope(&server));
-                list.meta = Some(Shared::meta());
-                list
-            }),
-        )?;
+        only_page(page.as_ref())?;
+        let mut list = ListToolsResult::default();
+        (list.ttl_ms, list.cache_scope) = cache_hints(&context, STATIC_TTL_MS, list_scope(&server));
+        list.meta = Some(Shared::meta());
+        let mut list = out(&server.guard, list)?;
         let allowed = self.shared.tools.values().filter(|tool| tool.spec.scopes().are_within(scopes));
         // One by one, since a scan needs several times the memory of what it looks at.
         list.tools =
-            allowed.map(|tool| out(&server.guard, Ok(tool.definition.clone()))).collect::<Result<_, _>>()?;
+            allowed.map(|tool| out(&server.guard, tool.definition.clone())).collect::<Result<_, _>>()?;
         Ok(list)
     }
 
@@ -116,14 +109,10 @@ impl ServerHandler for BondMcp {
         context: RequestContext<RoleServer>,
     ) -> Result<ListPromptsResult, ErrorData> {
         let (server, scopes) = self.asked_by(&context)?;
-        out(
-            &server.guard,
-            only_page(page.as_ref()).map(|()| {
-                let mut list = ListPromptsResult::with_all_items(self.shared.prompts(scopes));
-                (list.ttl_ms, list.cache_scope) = cache_hints(&context, STATIC_TTL_MS, list_scope(&server));
-                list
-            }),
-        )
+        only_page(page.as_ref())?;
+        let mut list = ListPromptsResult::with_all_items(self.shared.prompts(scopes));
+        (list.ttl_ms, list.cache_scope) = cache_hints(&context, STATIC_TTL_MS, list_scope(&server));
+        out(&server.guard, list)
     }
 
     async fn get_prompt(
@@ -142,14 +131,10 @@ impl ServerHandler for BondMcp {
         context: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
         let (server, scopes) = self.asked_by(&context)?;
-        out(
-            &server.guard,
-            only_page(page.as_ref()).map(|()| {
-                let mut list = ListResourcesResult::with_all_items(self.shared.resources(scopes));
-                (list.ttl_ms, list.cache_scope) = cache_hints(&context, STATIC_TTL_MS, CacheScope::Private);
-                list
-            }),
-        )
+        only_page(page.as_ref())?;
+        let mut list = ListResourcesResult::with_all_items(self.shared.resources(scopes));
+        (list.ttl_ms, list.cache_scope) = cache_hints(&context, STATIC_TTL_MS, CacheScope::Private);
+        out(&server.guard, list)
     }
 
     async fn list_resource_templates(
@@ -158,15 +143,11 @@ impl ServerHandler for BondMcp {
         context: RequestContext<RoleServer>,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
         let (server, scopes) = self.asked_by(&context)?;
-        out(
-            &server.guard,
-            only_page(page.as_ref()).map(|()| {
-                let templates = self.shared.resource_templates(scopes);
-                let mut list = ListResourceTemplatesResult::with_all_items(templates);
-                (list.ttl_ms, list.cache_scope) = cache_hints(&context, STATIC_TTL_MS, CacheScope::Private);
-                list
-            }),
-        )
+        only_page(page.as_ref())?;
+        let templates = self.shared.resource_templates(scopes);
+        let mut list = ListResourceTemplatesResult::with_all_items(templates);
+        (list.ttl_ms, list.cache_scope) = cache_hints(&context, STATIC_TTL_MS, CacheScope::Private);
+        out(&server.guard, list)
     }
 
     // Boxed here and below, or the future of every request would have their size.

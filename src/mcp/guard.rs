@@ -132,8 +132,7 @@ impl Guard {
     }
 
     /// A list that is made of our own words alone. It is scanned as text, since trees of it would cost much memory.
-    pub fn listing<T: Serialize + DeserializeOwned>(&self, list: Result<T, ErrorData>) -> Reply<T> {
-        let list = list.map_err(|error| self.error(error))?;
+    pub fn listing<T: Serialize + DeserializeOwned>(&self, list: T) -> Reply<T> {
         match serde_json::to_string(&list) {
             Ok(text) if matches!(self.redactor.redact(&text), Cow::Borrowed(_)) => Ok(Guarded(list)),
             _ => self.result(Ok(list)),

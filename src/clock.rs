@@ -1,9 +1,12 @@
 //! An injected wall clock: the system's, or one that a test or the demo sets. It is used for validity (expiry, leases),
 //! never for durations of work.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -49,6 +52,12 @@ impl Clock {
     }
 }
 
+/// Returns a wait in whole seconds, rounded up, so that who waits for so long is not too early.
+#[must_use]
+pub fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,5 +68,17 @@ mod tests {
         let other = clock.clone();
         clock.advance(TimeDelta::seconds(90));
         assert_eq!(other.now().timestamp(), 90);
+    }
+
+    #[test]
+    fn a_wait_is_rounded_up_to_whole_seconds() {
+        for (wait, seconds) in [
+            (Duration::ZERO, 0),
+            (Duration::from_nanos(1), 1),
+            (Duration::from_secs(7), 7),
+            (Duration::from_millis(7001), 8),
+        ] {
+            assert_eq!(whole_seconds(wait), seconds, "{wait:?}");
+        }
     }
 }

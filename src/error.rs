@@ -6,6 +6,8 @@ use std::{io, time::Duration};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::clock::whole_seconds;
+
 /// The kinds of failure that callers can distinguish, each with what to do about it. They are a contract with agents and
 /// scripts; the documentation's table is made from these comments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -99,7 +101,7 @@ impl UserFacingError {
     /// Sets the wait, rounded up so that a retry is not too early.
     #[must_use]
     pub fn with_retry_after(mut self, after: Option<Duration>) -> Self {
-        self.retry_after_seconds = after.map(|d| d.as_secs() + u64::from(d.subsec_nanos() > 0));
+        self.retry_after_seconds = after.map(whole_seconds);
         self
     }
 }

@@ -7,7 +7,10 @@ use super::{
     connection::{BreakCause, ConnectFailure, SetupError},
     refusal::Refusal,
 };
-use crate::error::{Kind, UserFacingError, sentence};
+use crate::{
+    clock::whole_seconds,
+    error::{Kind, UserFacingError, sentence},
+};
 
 /// Advice after a billed request whose outcome is unknown.
 pub const POSSIBLY_BILLED: &str =
@@ -243,11 +246,10 @@ impl From<&Error> for UserFacingError {
                 report(Kind::RateLimited, "Wait `retry_after_seconds`, or upgrade the plan.")
                     .with_retry_after(Some(*retry_after))
             }
-            Error::CircuitOpen(Open { retry_after, .. }) => report(
-                Kind::UpstreamUnavailable,
-                &format!("Retry in {} s.", retry_after.as_secs_f64().ceil()),
-            )
-            .with_retry_after(Some(*retry_after)),
+            Error::CircuitOpen(Open { retry_after, .. }) => {
+                report(Kind::UpstreamUnavailable, &format!("Retry in {} s.", whole_seconds(*retry_after)))
+                    .with_retry_after(Some(*retry_after))
+            }
             Error::PossiblyBilled { cause } => {
                 Self { solution: POSSIBLY_BILLED.to_owned(), ..cause.as_ref().into() }
             }

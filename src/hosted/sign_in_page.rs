@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     client_address::ClientAddress,
+    clock::whole_seconds,
     secret::{self, SecretString},
     sign_in::{
         Field, Problem, SignInMethod, State,
@@ -201,14 +202,15 @@ impl PageRequest {
 
     /// Answers an attempt that is one too many for its e-mail address or its client.
     fn limited(&self, method: SignInMethod, email: &str, wait: Duration) -> Response {
-        let minutes = wait.as_secs().div_ceil(60);
+        let seconds = whole_seconds(wait);
+        let minutes = seconds.div_ceil(60);
         let unit = if minutes == 1 { "minute" } else { "minutes" };
         let message = format!(
             "There were too many attempts with this e-mail address or from your network. Try again in {minutes} {unit}."
         );
         let mut answer = self.problem(method, email, &Problem::new(Field::None, message));
         *answer.status_mut() = StatusCode::TOO_MANY_REQUESTS;
-        answer.headers_mut().insert(RETRY_AFTER, wait.as_secs().into());
+        answer.headers_mut().insert(RETRY_AFTER, seconds.into());
         answer
     }
 

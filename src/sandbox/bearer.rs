@@ -11,7 +11,10 @@ use super::{
     Sandbox, answers,
     plan::{Allowance, Plan},
 };
-use crate::{clock::Timestamp, secret::SecretString};
+use crate::{
+    clock::{Timestamp, whole_seconds},
+    secret::SecretString,
+};
 
 /// The authenticated caller of a request.
 #[derive(Clone, Debug)]
@@ -80,6 +83,7 @@ fn announce(headers: &mut HeaderMap, allowance: &Allowance, now: Timestamp) {
     set("x-ratelimit-remaining", allowance.remaining.to_string());
     set("x-ratelimit-reset", allowance.resets_at.timestamp().to_string());
     if allowance.exceeded {
-        set("retry-after", (allowance.resets_at - now).num_seconds().max(1).to_string());
+        let wait = (allowance.resets_at - now).to_std().unwrap_or_default();
+        set("retry-after", whole_seconds(wait).to_string());
     }
 }

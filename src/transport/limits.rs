@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::{
     client_address::{CLIENTS_OF_A_SITE, ClientAddress},
+    clock::whole_seconds,
     metrics,
     token_bucket::{Bucket, Rate},
 };
@@ -216,7 +217,7 @@ impl Counted<'_> {
 /// Answers with 429: a page where a person looks at it, otherwise JSON in the shape of an OAuth error, which hosts show.
 fn too_many(class: Class, wait: Duration) -> Response {
     metrics::limited_request(class.name());
-    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    let seconds = whole_seconds(wait);
     let headers = [(RETRY_AFTER, seconds.to_string()), (CACHE_CONTROL, "no-store".to_owned())];
     let body = match class {
         Class::Authorize | Class::Page => page(seconds),

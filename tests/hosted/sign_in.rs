@@ -13,7 +13,7 @@ use crate::common::{
 use bondmcp_server::{account::Owner, clock::Clock, hosted::Browser, sandbox::Fault, sign_in::Demo};
 use reqwest::{
     Response, StatusCode,
-    header::{LOCATION, ORIGIN, SET_COOKIE},
+    header::{LOCATION, ORIGIN, RETRY_AFTER, SET_COOKIE},
 };
 use serde_json::json;
 
@@ -30,6 +30,15 @@ fn browser(replica: &Replica, visitor: &Visitor) -> Option<Browser> {
 async fn signed_in_as(replica: &Replica, visitor: &Visitor) -> Option<String> {
     let browser = browser(replica, visitor)?;
     within(replica.hosted.browsers().person(&browser)).await.unwrap().map(|person| person.email)
+}
+
+/// Begins a sign-in in a new browser; returns its page too.
+async fn visitor_before(server: &HostedServer) -> (Visitor, String) {
+    let (visitor, browsers) = (Visitor::before(server.address), server.hosted.browsers());
+    let (browser, cookie) = browsers.new_browser();
+    visitor.keep(&cookie);
+    let path = within(browsers.begin_sign_in(&browser, "/connections", None)).await.unwrap().path();
+    (visitor, format!("{}{path}", server.origin))
 }
 
 fn assert_goes_on(answer: &Response, next: &str) {
@@ -395,19 +404,30 @@ async fn cookies_that_are_not_ours_are_no_browser() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_waits_as_long_as_too_many_attempts_are_told_is_not_too_early() {
+    let clock = Clock::manual(chrono::Utc::now());
+    let server = HostedServer::start_with(Setup { clock: clock.clone(), ..Setup::default() }).await;
+    for _ in 0..10 {
+        let (visitor, url) = visitor_before(&server).await;
+        visitor.sign_in(&url, EMAIL, &"wrong-password-1".into()).await;
+    }
+    clock.advance(chrono::TimeDelta::milliseconds(400));
+    let (visitor, url) = visitor_before(&server).await;
+    let refused = visitor.sign_in(&url, EMAIL, &server.place.password).await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    let wait = refused.headers()[RETRY_AFTER].to_str().unwrap().parse().unwrap();
+    clock.advance(chrono::TimeDelta::seconds(wait));
+    let (visitor, url) = visitor_before(&server).await;
+    assert_goes_on(&visitor.sign_in(&url, EMAIL, &server.place.password).await, "/connections");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_page_and_a_sign_in_end_after_ten_minutes() {
     let clock = Clock::manual(chrono::Utc::now());
     let server = HostedServer::start_with(Setup { clock: clock.clone(), ..Setup::default() }).await;
     let browsers = server.hosted.browsers();
-    let begin = async || {
-        let visitor = Visitor::before(server.address);
-        let (browser, cookie) = browsers.new_browser();
-        visitor.keep(&cookie);
-        let path = within(browsers.begin_sign_in(&browser, "/connections", None)).await.unwrap().path();
-        (visitor, format!("{}{path}", server.origin))
-    };
-    let (visitor, url) = begin().await;
-    let (late, late_url) = begin().await;
+    let (visitor, url) = visitor_before(&server).await;
+    let (late, late_url) = visitor_before(&server).await;
     let token = late.form_token(&late_url).await;
     assert_goes_on(&visitor.sign_in(&url, EMAIL, &server.place.password).await, "/connections");
     let mut headers = http::HeaderMap::new();

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::Http;
 use crate::{
+    clock::whole_seconds,
     oauth::{OAuthError, TokenResponse},
     secret::{ExposeSecret as _, to_secret_json},
     transport::{refusals::error, request_body::read_body},
@@ -130,7 +131,7 @@ fn failed(failure: &OAuthError, headers: &HeaderMap) -> Response {
     tracing::info!(error = failure.code, reason = failure.description, "an OAuth request was refused");
     let mut response = not_stored((status, error(failure.code, failure.description)));
     if let Some(wait) = failure.retry_after {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
     }
     if status == StatusCode::UNAUTHORIZED && headers.contains_key(AUTHORIZATION) {
         let scheme = HeaderValue::from_static(r#"Basic realm="bondmcp-server""#);

@@ -18,12 +18,9 @@ pub(super) const EXAMPLES: &str = "Examples:
 pub(super) enum Command {
     /// Change the key that encrypts the vault; running servers go on working
     ///
-    /// A key in the OS keychain or in the data directory is replaced by a new one and deleted at the end. A key that you
-    /// keep yourself, in BONDMCP_SEALING_KEY or BONDMCP_SEALING_KEY_FILE, you change in three steps: put a new key before the
-    /// old one, separated by a comma or a line break, and restart every server; run this command with both keys; remove the
-    /// old key and restart every server. Generate a key with `openssl rand -base64 32`.
-    ///
-    /// The command can be interrupted at any time; run it again to complete the change.
+    /// A key in the OS keychain or in the data directory is replaced by a new one and deleted at the end. If you keep the
+    /// key yourself, in BONDMCP_SEALING_KEY or BONDMCP_SEALING_KEY_FILE, first put a new one before it, separated by a comma
+    /// or a line break, and restart every server.
     #[command(after_help = rekey::EXAMPLES)]
     Rekey(rekey::Args),
     /// Write all records to a file that a passphrase encrypts

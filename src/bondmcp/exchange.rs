@@ -213,11 +213,7 @@ impl Client {
         if let Some(status) = status_class(&answer) {
             metrics::upstream_request(endpoint, status, began.elapsed());
         }
-        let answer = answer?;
-        if !is_parsable(&answer) {
-            return Err(self.oversize(MAX_PARSED_BYTES));
-        }
-        serde_json::from_slice(&answer).map_err(|_| self.unreadable())
+        self.parsed(&answer?)
     }
 
     async fn exchange(&self, request: Request<'_>) -> Result<SecretBytes, Error> {
@@ -238,24 +234,43 @@ impl Client {
         if let Some(sent) = request.sent {
             sent.set(true);
         }
-        let mut response = outgoing.send().await.map_err(|error| self.failure(&error))?;
-        let status = response.status();
-        let headers = std::mem::take(response.headers_mut());
+        let response = outgoing.send().await.map_err(|error| self.failure(&error))?;
         if admitted.is_some() {
-            self.rate_limiter.observe(status, &headers, self.shared.clock.now());
+            let now = self.shared.clock.now();
+            self.rate_limiter.observe(response.status(), response.headers(), now);
         }
         drop(admitted);
+        let quotable = Quotable { id: id_in(request.path), body: request.body.as_deref() };
+        // Boxed, or the future of every call would have its size.
+        Box::pin(self.body_of(response, quotable)).await
+    }
+
+    /// Reads the body of a response. A redirect is an error, and so is what the upstream refuses.
+    pub(super) async fn body_of(
+        &self,
+        mut response: reqwest::Response,
+        quotable: Quotable<'_>,
+    ) -> Result<SecretBytes, Error> {
+        let status = response.status();
         if status.is_redirection() {
             return Err(Error::Redirected { host: self.shared.base_url.host(), status: status.as_u16() });
         }
+        let headers = std::mem::take(response.headers_mut());
         let body = self.capped_body(response).await?;
         if status.is_success() {
             return Ok(body);
         }
         let (now, redactor) = (self.shared.clock.now(), &self.redactor);
-        let quotable = Quotable { id: id_in(request.path), body: request.body.as_deref() };
         let refusal = Refusal::read(status, &headers, &body, quotable, now, redactor, &self.shared.base_url);
         Err(Error::Refused(Box::new(refusal)))
+    }
+
+    /// Parses a body, unless that would take too much memory.
+    pub(super) fn parsed<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, Error> {
+        if !is_parsable(body) {
+            return Err(self.oversize(MAX_PARSED_BYTES));
+        }
+        serde_json::from_slice(body).map_err(|_| self.unreadable())
     }
 
     pub(super) async fn capped_body(&self, mut response: reqwest::Response) -> Result<SecretBytes, Error> {

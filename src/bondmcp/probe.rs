@@ -20,16 +20,13 @@ use tokio::{io::AsyncRead, io::AsyncWrite, net::TcpStream};
 use tokio_rustls::TlsConnector;
 
 use super::{
-    Client, ConnectFailure, Error, Refusal,
+    Client, ConnectFailure, Error,
     certificate::Certificate,
     connection::{self, SetupError},
     proxy::Proxy,
     quotable::Quotable,
 };
-use crate::{
-    clock::Timestamp,
-    json_size::{MAX_PARSED_BYTES, is_parsable},
-};
+use crate::clock::Timestamp;
 
 /// A connection to the upstream, before TLS.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -217,31 +214,15 @@ impl Client {
             let url = self.shared.base_url.endpoint(path);
             let sent = self.http().await?.get(url).header(ACCEPT, "application/json").send().await;
             let response = sent.map_err(|error| self.failure(&error))?;
-            let (status, headers) = (response.status(), response.headers().clone());
-            let date = headers.get(DATE).and_then(|date| date.to_str().ok());
+            let status = response.status().as_u16();
+            let date = response.headers().get(DATE).and_then(|date| date.to_str().ok());
             let date = date.and_then(|date| httpdate::parse_http_date(date).ok()).map(Timestamp::from);
-            if status.is_redirection() {
-                return Err(Error::Redirected { host: self.shared.base_url.host(), status: status.as_u16() });
-            }
-            let body = self.capped_body(response).await?;
-            let outcome = if !is_parsable(&body) {
-                Err(self.oversize(MAX_PARSED_BYTES))
-            } else if status.is_success() {
-                serde_json::from_slice(&body).map_err(|_| self.unreadable())
-            } else {
-                let (now, redactor) = (self.shared.clock.now(), &self.redactor);
-                let refusal = Refusal::read(
-                    status,
-                    &headers,
-                    &body,
-                    Quotable::default(),
-                    now,
-                    redactor,
-                    &self.shared.base_url,
-                );
-                Err(Error::Refused(Box::new(refusal)))
+            let outcome = match self.body_of(response, Quotable::default()).await {
+                Ok(body) => self.parsed(&body),
+                Err(refused @ Error::Refused(_)) => Err(refused),
+                Err(error) => return Err(error),
             };
-            Ok(Answer { status: status.as_u16(), date, outcome })
+            Ok(Answer { status, date, outcome })
         };
         tokio::time::timeout(self.shared.timing.request, exchange)
             .await

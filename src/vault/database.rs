@@ -28,6 +28,9 @@ pub struct Row {
     pub expires: Option<Timestamp>,
 }
 
+/// The columns of a record in both databases: id, kind, version, encrypted text, expiry in milliseconds.
+pub type Columns = (Vec<u8>, String, i64, Vec<u8>, Option<i64>);
+
 /// A record that is written.
 #[derive(Clone, Debug)]
 pub struct New {
@@ -55,6 +58,16 @@ pub struct State {
     pub version: u64,
     /// Remaining lifetime of the lease on it, if somebody holds it.
     pub lease: Option<Duration>,
+}
+
+impl TryFrom<Columns> for Row {
+    type Error = Error;
+
+    fn try_from((key, kind, version, sealed, expires): Columns) -> Result<Self, Error> {
+        let key = key.try_into().map_err(|_| Error::Damaged)?;
+        let version = version.try_into().map_err(|_| Error::Damaged)?;
+        Ok(Self { key, kind, version, sealed, expires: expires.and_then(Timestamp::from_timestamp_millis) })
+    }
 }
 
 impl New {

@@ -22,7 +22,7 @@ impl Import {
                              ON CONFLICT DO NOTHING";
                 let query = sqlx::query(query).bind(&row.key[..]).bind(&row.kind).bind(version);
                 let inserted = query.bind(&row.sealed).bind(expires).execute(&mut **transaction).await;
-                inserted.map(|done| done.rows_affected() == 1).map_err(|error| sqlite::failure(&error))
+                inserted.map(|done| done.rows_affected() == 1).map_err(sqlite::failure)
             }
             Self::Postgres(transaction) => {
                 let query = "INSERT INTO records (id, kind, version, sealed, expires) \
@@ -36,7 +36,7 @@ impl Import {
 
     pub async fn commit(self) -> Result<(), Error> {
         match self {
-            Self::Sqlite(transaction) => transaction.commit().await.map_err(|error| sqlite::failure(&error)),
+            Self::Sqlite(transaction) => transaction.commit().await.map_err(sqlite::failure),
             Self::Postgres(transaction) => postgres::answer(transaction.commit()).await,
         }
     }

@@ -7,22 +7,22 @@ use std::{str::FromStr as _, time::Duration};
 
 use futures_util::{Stream, TryStreamExt as _};
 use sqlx::{
-    ConnectOptions as _, Either, Executor as _, PgPool, Row as _,
+    ConnectOptions as _, Either, Executor as _, FromRow, PgPool,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
     pool::PoolConnection,
     postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgQueryResult, PgRow},
-    query::Query,
+    query::{Query, QueryScalar},
 };
 use tokio::{runtime::Handle, time::timeout};
 
 use super::{
     ChangeMarker, Error, ServerError,
     change_notifications::ChangeNotifications,
-    database::{New, Resealed, Row, State},
+    database::{Columns, New, Resealed, Row, State},
     import::Import,
     seal::RecordKey,
 };
-use crate::{clock::Timestamp, config::PostgresUrl, secret::ExposeSecret as _};
+use crate::{config::PostgresUrl, secret::ExposeSecret as _};
 
 /// Size of the pool of one process; another connection is notified of changes. A server allows 100 by default.
 const MAX_CONNECTIONS: u32 = 5;
@@ -94,8 +94,10 @@ impl Postgres {
 
     /// Returns the known text.
     pub async fn key_check(&self) -> Result<Vec<u8>, Error> {
-        let row = self.fetch(|| sqlx::query("SELECT value FROM meta WHERE name = 'key_check'")).await?;
-        row.ok_or(Error::Damaged)?.try_get(0).map_err(|error| failure(&error))
+        let query = "SELECT value FROM meta WHERE name = 'key_check'";
+        let row: Option<(Vec<u8>,)> = self.fetch(|| sqlx::query(query)).await?;
+        let (check,) = row.ok_or(Error::Damaged)?;
+        Ok(check)
     }
 
     /// Puts `new` in the place of the known text `old`; returns whether that was there.
@@ -108,10 +110,9 @@ impl Postgres {
     pub async fn read(&self, id: &RecordKey) -> Result<Option<(u64, Vec<u8>)>, Error> {
         let query = "SELECT version, sealed FROM records \
                      WHERE id = $1 AND (expires IS NULL OR expires > clock_timestamp())";
-        let Some(row) = self.fetch(|| sqlx::query(query).bind(id.to_vec())).await? else { return Ok(None) };
-        let version: i64 = row.try_get(0).map_err(|error| failure(&error))?;
-        let sealed = row.try_get(1).map_err(|error| failure(&error))?;
-        Ok(Some((u64::try_from(version).map_err(|_| Error::Damaged)?, sealed)))
+        let found: Option<(i64, Vec<u8>)> = self.fetch(|| sqlx::query(query).bind(id.to_vec())).await?;
+        let Some((version, sealed)) = found else { return Ok(None) };
+        Ok(Some((version.try_into().map_err(|_| Error::Damaged)?, sealed)))
     }
 
     /// Writes the record if its version follows the stored one (1 if there is none, or an expired one); returns whether
@@ -145,9 +146,9 @@ impl Postgres {
     }
 
     pub async fn count(&self) -> Result<u64, Error> {
-        let row = self.fetch(|| sqlx::query("SELECT count(*) FROM records")).await?;
-        let count: i64 = row.ok_or(Error::Damaged)?.try_get(0).map_err(|error| failure(&error))?;
-        u64::try_from(count).map_err(|_| Error::Damaged)
+        let row: Option<(i64,)> = self.fetch(|| sqlx::query("SELECT count(*) FROM records")).await?;
+        let (count,) = row.ok_or(Error::Damaged)?;
+        count.try_into().map_err(|_| Error::Damaged)
     }
 
     /// Returns at most `limit` records in the order of their ids, from the one after `after`.
@@ -156,7 +157,7 @@ impl Postgres {
                      FROM records WHERE id > $1 ORDER BY id LIMIT $2";
         let after = after.map_or(&[][..], |key| key);
         let statement = || sqlx::query(query).bind(after.to_vec()).bind(i64::from(limit));
-        self.run(statement).await?.rows.iter().map(|row| to_row(row).unwrap_or(Err(Error::Damaged))).collect()
+        self.records(statement).await
     }
 
     /// Returns at most `limit` records of a kind that have not expired, in the order of their ids, from the one after
@@ -173,7 +174,7 @@ impl Postgres {
         let after = after.map_or(&[][..], |key| key);
         let statement =
             || sqlx::query(query).bind(kind.to_owned()).bind(after.to_vec()).bind(i64::from(limit));
-        self.run(statement).await?.rows.iter().map(|row| to_row(row).unwrap_or(Err(Error::Damaged))).collect()
+        self.records(statement).await
     }
 
     /// Replaces the encrypted text of records that are as they were read; returns how many.
@@ -204,9 +205,10 @@ impl Postgres {
                             (SELECT ceil(extract(epoch FROM expires - now) * 1000)::bigint \
                              FROM leases WHERE id = $1 AND expires > now) \
                      FROM clock";
-        let row = self.fetch(|| sqlx::query(query).bind(id.to_vec())).await?.ok_or(Error::Damaged)?;
-        let columns = row.try_get(0).and_then(|version| Ok((version, row.try_get(1)?)));
-        columns.map_or_else(|error| Err(failure(&error)), |(version, left)| Ok(State::new(version, left)))
+        let row: Option<(Option<i64>, Option<i64>)> =
+            self.fetch(|| sqlx::query(query).bind(id.to_vec())).await?;
+        let (version, left) = row.ok_or(Error::Damaged)?;
+        Ok(State::new(version, left))
     }
 
     /// Waits until nobody holds the lease or the version of the record is higher than `seen`.
@@ -289,8 +291,17 @@ impl Postgres {
         let _ = timeout(CLOSE_TIMEOUT, self.pool.close()).await;
     }
 
-    async fn fetch(&self, statement: impl Fn() -> Statement) -> Result<Option<PgRow>, Error> {
-        Ok(self.run(statement).await?.rows.pop())
+    async fn fetch<T: for<'row> FromRow<'row, PgRow>>(
+        &self,
+        statement: impl Fn() -> Statement,
+    ) -> Result<Option<T>, Error> {
+        let row = self.run(statement).await?.rows.pop();
+        row.map(|row| T::from_row(&row)).transpose().map_err(failure)
+    }
+
+    async fn records(&self, statement: impl Fn() -> Statement) -> Result<Vec<Row>, Error> {
+        let rows = self.run(statement).await?.rows;
+        rows.iter().map(|row| Row::try_from(Columns::from_row(row).map_err(failure)?)).collect()
     }
 
     /// Returns the number of rows that the statement changed.
@@ -306,7 +317,7 @@ impl Postgres {
             match timeout(ANSWER_TIMEOUT, Box::pin(self.ask(statement()))).await {
                 Err(_) => return Err(Error::Server(ServerError::Silent)),
                 Ok(Err(error)) if is_lost_connection(&error) && attempt < ATTEMPTS => attempt += 1,
-                Ok(outcome) => return outcome.map_err(|error| failure(&error)),
+                Ok(outcome) => return outcome.map_err(failure),
             }
         }
     }
@@ -320,7 +331,7 @@ impl Postgres {
 /// Waits for what the server is asked, but not for ever.
 pub async fn answer<T>(asked: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Error> {
     let answered = timeout(ANSWER_TIMEOUT, asked).await.map_err(|_| Error::Server(ServerError::Silent))?;
-    answered.map_err(|error| failure(&error))
+    answered.map_err(failure)
 }
 
 /// What a statement did.
@@ -362,22 +373,24 @@ impl Drop for Borrowed {
 
 /// Whether there is a vault in the database. Creates nothing.
 pub async fn is_in_postgres(url: &PostgresUrl) -> Result<bool, Error> {
-    ask_once(url, sqlx::query("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")).await
+    ask_once(url, sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")).await
 }
 
 /// Whether a newer version of this program has migrated the database.
 pub async fn is_newer(url: &PostgresUrl) -> bool {
     let newest = migrations().iter().map(|migration| migration.version).max();
-    let query = sqlx::query("SELECT EXISTS (SELECT FROM _sqlx_migrations WHERE version > $1)").bind(newest);
-    ask_once(url, query).await.unwrap_or(false)
+    let query = sqlx::query_scalar("SELECT EXISTS (SELECT FROM _sqlx_migrations WHERE version > $1)");
+    ask_once(url, query.bind(newest)).await.unwrap_or(false)
 }
 
 /// Asks a yes-or-no question over a connection of its own.
-async fn ask_once(url: &PostgresUrl, query: Query<'_, sqlx::Postgres, PgArguments>) -> Result<bool, Error> {
+async fn ask_once(
+    url: &PostgresUrl,
+    query: QueryScalar<'_, sqlx::Postgres, bool, PgArguments>,
+) -> Result<bool, Error> {
     let ask = async {
-        let mut connection = options(url)?.connect().await.map_err(|error| failure(&error))?;
-        let answer = query.fetch_one(&mut connection).await.and_then(|row| row.try_get(0));
-        answer.map_err(|error| failure(&error))
+        let mut connection = options(url)?.connect().await.map_err(failure)?;
+        query.fetch_one(&mut connection).await.map_err(failure)
     };
     timeout(CONNECT_TIMEOUT, ask).await.unwrap_or(Err(Error::Server(ServerError::Silent)))
 }
@@ -408,17 +421,9 @@ async fn migrate(url: &PostgresUrl) -> Result<(), Error> {
     let _ = timeout(CLOSE_TIMEOUT, pool.close()).await;
     migrated.map_err(|_| Error::Server(ServerError::Silent))?.map_err(|error| match error {
         MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) => Error::Newer,
-        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => failure(&error),
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => failure(error),
         _ => Error::Damaged,
     })
-}
-
-fn to_row(row: &PgRow) -> Result<Result<Row, Error>, sqlx::Error> {
-    let (key, version): (Vec<u8>, i64) = (row.try_get(0)?, row.try_get(2)?);
-    let (Ok(key), Ok(version)) = (key.try_into(), version.try_into()) else { return Ok(Err(Error::Damaged)) };
-    let expires: Option<i64> = row.try_get(4)?;
-    let expires = expires.and_then(Timestamp::from_timestamp_millis);
-    Ok(Ok(Row { key, kind: row.try_get(1)?, version, sealed: row.try_get(3)?, expires }))
 }
 
 /// Whether the connection ended, so that what was asked may or may not have been done.
@@ -434,17 +439,18 @@ fn is_lost_connection(error: &sqlx::Error) -> bool {
 }
 
 /// PostgreSQL's error codes (<https://www.postgresql.org/docs/current/errcodes-appendix.html>), as errors of ours.
-fn failure(error: &sqlx::Error) -> Error {
-    let code = match error {
-        sqlx::Error::Database(error) => error.code().unwrap_or_default(),
-        sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound => return Error::Damaged,
-        sqlx::Error::PoolTimedOut => return Error::Server(ServerError::Silent),
-        sqlx::Error::PoolClosed => return Error::Server(ServerError::Closed),
-        sqlx::Error::Tls(_) => return Error::Server(ServerError::Untrusted),
-        sqlx::Error::Io(_) => return Error::Server(ServerError::Unreachable),
-        _ => return Error::Server(ServerError::Unexpected),
+fn failure(error: sqlx::Error) -> Error {
+    let sqlx::Error::Database(error) = error else {
+        return match error {
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound => Error::Damaged,
+            sqlx::Error::PoolTimedOut => Error::Server(ServerError::Silent),
+            sqlx::Error::PoolClosed => Error::Server(ServerError::Closed),
+            sqlx::Error::Tls(_) => Error::Server(ServerError::Untrusted),
+            sqlx::Error::Io(_) => Error::Server(ServerError::Unreachable),
+            _ => Error::Server(ServerError::Unexpected),
+        };
     };
-    match &*code {
+    match &*error.code().unwrap_or_default() {
         REFUSED_BY_TRIGGER => Error::KeyChanged,
         "57014" | "55P03" => Error::Server(ServerError::Busy),
         "28000" | "28P01" => Error::Server(ServerError::Login),

@@ -8,22 +8,22 @@ use std::{
 };
 
 use sqlx::{
-    ConnectOptions as _, Row as _, SqlitePool,
+    ConnectOptions as _, Executor as _, FromRow, SqlitePool,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
     query::Query,
     sqlite::{
-        SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
+        SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow,
+        SqliteSynchronous,
     },
 };
 
 use super::{
     Error, RecordId, RecordKind,
-    database::{New, Resealed, Row, State},
+    database::{Columns, New, Resealed, Row, State},
     files,
     import::Import,
     seal::RecordKey,
 };
-use crate::clock::Timestamp;
 
 /// The migrations, listed without sqlx's macro, for which SQLite would be built a second time.
 fn migrations() -> Migrator {
@@ -148,38 +148,38 @@ impl Sqlite {
             .max_lifetime(None)
             .connect_with(options)
             .await
-            .map_err(|error| failure(&error))?;
+            .map_err(failure)?;
         Ok(Self(pool))
     }
 
     async fn migrate(&self) -> Result<(), Error> {
         migrations().run(&self.0).await.map_err(|error| match error {
             MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) => Error::Newer,
-            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => failure(&error),
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => failure(error),
             _ => Error::Damaged,
         })?;
-        self.note_schema_version().await.map_err(|error| failure(&error))
+        self.note_schema_version().await
     }
 
     /// Writes the schema's version to the header of the file, where [`is_newer`] finds it. As long as somebody reads an
     /// older state it stands in the write-ahead log alone; the next process that opens the vault tries again.
-    async fn note_schema_version(&self) -> Result<(), sqlx::Error> {
-        let noted: i64 = sqlx::query("PRAGMA user_version").fetch_one(&self.0).await?.try_get(0)?;
-        if noted != schema_version() {
+    async fn note_schema_version(&self) -> Result<(), Error> {
+        let noted: Option<(i64,)> = self.fetch(sqlx::query("PRAGMA user_version")).await?;
+        if noted != Some((schema_version(),)) {
             let note = format!("PRAGMA user_version = {}", schema_version());
-            sqlx::raw_sql(sqlx::AssertSqlSafe(note)).execute(&self.0).await?;
+            sqlx::raw_sql(sqlx::AssertSqlSafe(note)).execute(&self.0).await.map_err(failure)?;
         }
-        sqlx::raw_sql("PRAGMA wal_checkpoint(PASSIVE)").execute(&self.0).await?;
+        sqlx::raw_sql("PRAGMA wal_checkpoint(PASSIVE)").execute(&self.0).await.map_err(failure)?;
         Ok(())
     }
 
     /// Moves the records of an earlier version, which had the owner in plain text, to keyed ids. The old table is
     /// dropped last, so that an interrupted move is repeated.
     pub async fn move_records_by_owner(&self, key_of: impl Fn(&RecordId) -> RecordKey) -> Result<(), Error> {
-        if self.copy_records_by_owner(key_of).await.map_err(|error| failure(&error))? {
+        if self.copy_records_by_owner(key_of).await.map_err(failure)? {
             self.purge().await?;
             let drop = sqlx::query("DROP TABLE records_by_owner").execute(&self.0);
-            drop.await.map_err(|error| failure(&error))?;
+            drop.await.map_err(failure)?;
         }
         Ok(())
     }
@@ -194,13 +194,16 @@ impl Sqlite {
             return Ok(false);
         }
         let mut transaction = self.0.begin().await?;
-        let rows = sqlx::query("SELECT owner, origin, version, sealed FROM records_by_owner");
-        for row in rows.fetch_all(&mut *transaction).await? {
-            let id = RecordId { kind: RecordKind::ACCOUNT, owner: row.try_get(0)?, origin: row.try_get(1)? };
+        let rows: Vec<(String, String, i64, Vec<u8>)> =
+            sqlx::query_as("SELECT owner, origin, version, sealed FROM records_by_owner")
+                .fetch_all(&mut *transaction)
+                .await?;
+        for (owner, origin, version, sealed) in rows {
+            let id = RecordId { kind: RecordKind::ACCOUNT, owner, origin };
             sqlx::query("INSERT INTO records (id, kind, version, sealed) VALUES (?, 'account', ?, ?)")
                 .bind(&key_of(&id)[..])
-                .bind(row.try_get::<i64, _>(2)?)
-                .bind(row.try_get::<Vec<u8>, _>(3)?)
+                .bind(version)
+                .bind(sealed)
                 .execute(&mut *transaction)
                 .await?;
         }
@@ -213,17 +216,16 @@ impl Sqlite {
     /// it behind, where rows were moved between pages.
     pub async fn purge(&self) -> Result<(), Error> {
         let remains = self.remains().await?;
-        sqlx::query("VACUUM").execute(&self.0).await.map_err(|error| failure(&error))?;
-        let checkpoint = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&self.0).await;
-        match checkpoint.and_then(|row| row.try_get::<i64, _>("busy")) {
-            Ok(0) => {}
-            Ok(_) => return Err(Error::Locked),
-            Err(error) => return Err(failure(&error)),
+        sqlx::query("VACUUM").execute(&self.0).await.map_err(failure)?;
+        let row: Option<(bool,)> = self.fetch(sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")).await?;
+        let (is_busy,) = row.ok_or(Error::Damaged)?;
+        if is_busy {
+            return Err(Error::Locked);
         }
         if let Some(note) = remains {
             // Unless another process has noted remains meanwhile.
             let done = sqlx::query("DELETE FROM meta WHERE name = 'remains' AND value = ?").bind(note);
-            done.execute(&self.0).await.map_err(|error| failure(&error))?;
+            done.execute(&self.0).await.map_err(failure)?;
         }
         Ok(())
     }
@@ -234,17 +236,16 @@ impl Sqlite {
             .bind(sealed)
             .execute(&self.0)
             .await
-            .map_err(|error| failure(&error))?;
+            .map_err(failure)?;
         Ok(())
     }
 
     /// Returns the known text.
     pub async fn key_check(&self) -> Result<Vec<u8>, Error> {
-        sqlx::query("SELECT value FROM meta WHERE name = 'key_check'")
-            .fetch_one(&self.0)
-            .await
-            .and_then(|row| row.try_get(0))
-            .map_err(|error| failure(&error))
+        let query = sqlx::query("SELECT value FROM meta WHERE name = 'key_check'");
+        let row: Option<(Vec<u8>,)> = self.fetch(query).await?;
+        let (check,) = row.ok_or(Error::Damaged)?;
+        Ok(check)
     }
 
     pub async fn read(&self, id: &RecordKey) -> Result<Option<(u64, Vec<u8>)>, Error> {
@@ -253,15 +254,9 @@ impl Sqlite {
             now!(),
             ")"
         );
-        let row = sqlx::query(query)
-            .bind(&id[..])
-            .fetch_optional(&self.0)
-            .await
-            .map_err(|error| failure(&error))?;
-        let Some(row) = row else { return Ok(None) };
-        let version: i64 = row.try_get(0).map_err(|error| failure(&error))?;
-        let sealed = row.try_get(1).map_err(|error| failure(&error))?;
-        Ok(Some((u64::try_from(version).map_err(|_| Error::Damaged)?, sealed)))
+        let found: Option<(i64, Vec<u8>)> = self.fetch(sqlx::query(query).bind(&id[..])).await?;
+        let Some((version, sealed)) = found else { return Ok(None) };
+        Ok(Some((version.try_into().map_err(|_| Error::Damaged)?, sealed)))
     }
 
     /// Writes the record if its version follows the stored one (1 if there is none, or an expired one); returns whether
@@ -299,7 +294,7 @@ impl Sqlite {
         } else {
             query.execute(&self.0).await.map(|done| done.rows_affected())
         };
-        Ok(written.map_err(|error| failure(&error))? == 1)
+        Ok(written.map_err(failure)? == 1)
     }
 
     /// Runs a statement that replaces or deletes secrets; returns how many rows it changed. That there are remains of them
@@ -318,9 +313,9 @@ impl Sqlite {
 
     /// Returns the note that there are remains of secrets; a later change makes another one.
     pub async fn remains(&self) -> Result<Option<Vec<u8>>, Error> {
-        let note = sqlx::query("SELECT value FROM meta WHERE name = 'remains'").fetch_optional(&self.0).await;
-        let note = note.and_then(|row| row.map(|row| row.try_get(0)).transpose());
-        note.map_err(|error| failure(&error))
+        let query = sqlx::query("SELECT value FROM meta WHERE name = 'remains'");
+        let row: Option<(Vec<u8>,)> = self.fetch(query).await?;
+        Ok(row.map(|(note,)| note))
     }
 
     /// Deletes the record if its version is `version`; returns whether it was.
@@ -328,15 +323,15 @@ impl Sqlite {
         let delete = sqlx::query("DELETE FROM records WHERE id = ? AND version = ?")
             .bind(&id[..])
             .bind(i64::try_from(version).map_err(|_| Error::Damaged)?);
-        Ok(self.forget(delete).await.map_err(|error| failure(&error))? == 1)
+        Ok(self.forget(delete).await.map_err(failure)? == 1)
     }
 
     /// Deletes expired records, and leases that ended; returns how many records.
     pub async fn purge_expired(&self) -> Result<u64, Error> {
         let leases = sqlx::query(concat!("DELETE FROM leases WHERE until <= ", now!())).execute(&self.0);
-        leases.await.map_err(|error| failure(&error))?;
+        leases.await.map_err(failure)?;
         let records = sqlx::query(concat!("DELETE FROM records WHERE expires <= ", now!()));
-        self.forget(records).await.map_err(|error| failure(&error))
+        self.forget(records).await.map_err(failure)
     }
 
     /// Puts `new` in the place of the known text `old`; returns whether that was there.
@@ -346,27 +341,27 @@ impl Sqlite {
             .bind(old)
             .execute(&self.0)
             .await
-            .map_err(|error| failure(&error))?;
+            .map_err(failure)?;
         Ok(replaced.rows_affected() == 1)
     }
 
     pub async fn count(&self) -> Result<u64, Error> {
-        let row = sqlx::query("SELECT count(*) FROM records").fetch_one(&self.0).await;
-        let count: i64 = row.and_then(|row| row.try_get(0)).map_err(|error| failure(&error))?;
-        u64::try_from(count).map_err(|_| Error::Damaged)
+        let row: Option<(i64,)> = self.fetch(sqlx::query("SELECT count(*) FROM records")).await?;
+        let (count,) = row.ok_or(Error::Damaged)?;
+        count.try_into().map_err(|_| Error::Damaged)
     }
 
     /// Returns at most `limit` records in the order of their ids, from the one after `after`.
     pub async fn rows_after(&self, after: Option<&RecordKey>, limit: u32) -> Result<Vec<Row>, Error> {
-        let rows = sqlx::query(
+        let rows: Vec<Columns> = sqlx::query_as(
             "SELECT id, kind, version, sealed, expires FROM records WHERE id > ? ORDER BY id LIMIT ?",
         )
         .bind(after.map_or(&[][..], |key| key))
         .bind(limit)
         .fetch_all(&self.0)
         .await
-        .map_err(|error| failure(&error))?;
-        rows.iter().map(|row| to_row(row).unwrap_or(Err(Error::Damaged))).collect()
+        .map_err(failure)?;
+        rows.into_iter().map(Row::try_from).collect()
     }
 
     /// Returns at most `limit` records of a kind that have not expired, in the order of their ids, from the one after
@@ -383,14 +378,14 @@ impl Sqlite {
             now!(),
             ") ORDER BY id LIMIT ?"
         );
-        let rows = sqlx::query(query)
+        let rows: Vec<Columns> = sqlx::query_as(query)
             .bind(kind)
             .bind(after.map_or(&[][..], |key| key))
             .bind(limit)
             .fetch_all(&self.0)
             .await
-            .map_err(|error| failure(&error))?;
-        rows.iter().map(|row| to_row(row).unwrap_or(Err(Error::Damaged))).collect()
+            .map_err(failure)?;
+        rows.into_iter().map(Row::try_from).collect()
     }
 
     /// Replaces the encrypted text of records that are as they were read; returns how many.
@@ -408,7 +403,7 @@ impl Sqlite {
             transaction.commit().await?;
             Ok(replaced)
         };
-        replace.await.map_err(|error: sqlx::Error| failure(&error))
+        replace.await.map_err(failure)
     }
 
     /// Returns the state of a record without its content.
@@ -421,9 +416,9 @@ impl Sqlite {
                     (SELECT until - now FROM leases WHERE id = ?1 AND until > now)
              FROM clock"
         );
-        let row = sqlx::query(query).bind(&id[..]).fetch_one(&self.0).await;
-        let columns = row.and_then(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
-        columns.map_or_else(|error| Err(failure(&error)), |(version, left)| Ok(State::new(version, left)))
+        let row: Option<(Option<i64>, Option<i64>)> = self.fetch(sqlx::query(query).bind(&id[..])).await?;
+        let (version, left) = row.ok_or(Error::Damaged)?;
+        Ok(State::new(version, left))
     }
 
     /// Waits until nobody holds the lease or the version of the record is higher than `seen`.
@@ -445,7 +440,7 @@ impl Sqlite {
     /// Begins to add records, all or none.
     pub async fn import(&self) -> Result<Import, Error> {
         let transaction = self.0.begin_with("BEGIN IMMEDIATE").await;
-        transaction.map(Import::Sqlite).map_err(|error| failure(&error))
+        transaction.map(Import::Sqlite).map_err(failure)
     }
 
     pub async fn acquire_lease(
@@ -469,7 +464,7 @@ impl Sqlite {
             .bind(i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX / 4))
             .execute(&self.0)
             .await
-            .map_err(|error| failure(&error))?;
+            .map_err(failure)?;
         Ok(taken.rows_affected() == 1)
     }
 
@@ -479,26 +474,27 @@ impl Sqlite {
             .bind(holder)
             .execute(&self.0)
             .await
-            .map_err(|error| failure(&error))?;
+            .map_err(failure)?;
         Ok(())
     }
 
     pub async fn close(&self) {
         self.0.close().await;
     }
-}
 
-fn to_row(row: &sqlx::sqlite::SqliteRow) -> Result<Result<Row, Error>, sqlx::Error> {
-    let (key, version): (Vec<u8>, i64) = (row.try_get(0)?, row.try_get(2)?);
-    let (Ok(key), Ok(version)) = (key.try_into(), version.try_into()) else { return Ok(Err(Error::Damaged)) };
-    let expires: Option<i64> = row.try_get(4)?;
-    let expires = expires.and_then(Timestamp::from_timestamp_millis);
-    Ok(Ok(Row { key, kind: row.try_get(1)?, version, sealed: row.try_get(3)?, expires }))
+    /// Returns the first row. sqlx's `query_as` does the same with a larger future, which that of every call contains.
+    async fn fetch<T: for<'row> FromRow<'row, SqliteRow>>(
+        &self,
+        query: Query<'_, sqlx::Sqlite, SqliteArguments>,
+    ) -> Result<Option<T>, Error> {
+        let row = self.0.fetch_optional(query).await.map_err(failure)?;
+        row.map(|row| T::from_row(&row)).transpose().map_err(failure)
+    }
 }
 
 /// SQLite's result codes (<https://www.sqlite.org/rescode.html>), with messages of our own, since SQLite's may quote
 /// the file.
-pub fn failure(error: &sqlx::Error) -> Error {
+pub fn failure(error: sqlx::Error) -> Error {
     let sqlx::Error::Database(error) = error else {
         return match error {
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound => Error::Damaged,

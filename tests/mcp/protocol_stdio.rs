@@ -6,11 +6,7 @@ use crate::common::{
     raw::{Raw, call, initialize, modern},
     sandbox, signed_in, within,
 };
-use bondmcp_server::{
-    bondmcp::Timing,
-    sandbox::{Fault, RunningSandbox},
-    transport::stdio,
-};
+use bondmcp_server::{bondmcp::Timing, sandbox::Fault, transport::stdio};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,

@@ -31,7 +31,8 @@ pub struct Peer(pub SocketAddr);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// Serves `router` until `stopping` completes; then only requests in flight are answered. Dropping the future closes
-/// every connection. Each connection, and what its requests start, stays with one of the `workers`.
+/// every connection. Each connection stays with one of the `workers`, and so does what its requests start, except in a
+/// session of MCP, which stays with the worker that opened it.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -44,7 +45,6 @@ pub async fn serve(
     let mut connections: Vec<Arc<Connection>> = Vec::new();
     let freed = Arc::new(Notify::new());
     let mut stopping = pin!(stopping);
-    let mut runtimes = workers.in_turn();
     loop {
         tokio::select! {
             () = &mut stopping => break,
@@ -63,9 +63,7 @@ pub async fn serve(
                     connections.push(Arc::clone(&connection));
                     let peer = Peer(peer);
                     let served = connection.serve(stream, peer, router.clone(), bounds.head_timeout, stop.clone());
-                    if let Some(runtime) = runtimes.next() {
-                        tasks.spawn_on(served, runtime);
-                    }
+                    workers.spawn(&mut tasks, served);
                 }
                 Err(error) => {
                     // The process may have reached its limit of open files.

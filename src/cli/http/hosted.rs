@@ -15,7 +15,6 @@ use crate::{
     cli::{
         App, Error,
         printer::Printer,
-        process,
         serving::{Prepared, ServingArgs},
         stop,
     },
@@ -146,7 +145,6 @@ impl HostedArgs {
         app: App,
     ) -> Result<(), Error> {
         let mut settings = self.settings(&origin)?;
-        process::allow_many_connections();
         check_address(&origin, address)?;
         let (listener, address) = listen(address, "--listen").await?;
         let workers = workers()?;

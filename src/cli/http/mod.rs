@@ -14,6 +14,7 @@ use super::{
     App, Error,
     operator::PUBLIC_URL,
     printer::{Printer, reveal_err},
+    process,
     serving::ServingArgs,
     stop,
 };
@@ -110,6 +111,7 @@ impl Args {
 
 /// Starts the threads that serve connections. The caller keeps them until what requests have started is over.
 fn workers() -> Result<Workers, Error> {
+    process::allow_many_connections();
     Workers::start().map_err(|error| Error::Failed(anyhow!("Threads cannot be started: {error}.")))
 }
 

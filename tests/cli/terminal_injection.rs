@@ -14,6 +14,7 @@ use axum::{
     routing::{get, post},
 };
 use bondmcp_server::secret::SecretString;
+use rexpect::session::spawn_command;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -161,6 +162,29 @@ async fn a_key_with_control_characters_is_not_stored() {
     assert!(err.contains("not in BondMCP's format") && !err.contains(KEY), "{err}");
     let list = place.keys().await;
     assert!(list["keys"].as_array().unwrap().iter().all(|key| key["stored"] == false), "{list}");
+}
+
+/// A vault may hold such a key from the time when it was stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn reveal_shows_the_key_without_control_characters() {
+    let place = signed_in().await;
+    assert_eq!(place.run(&["keys", "create", "--name", "ci"]).await.0, Some(0));
+    let (vault, id) = (place.vault().await, place.account_record_id());
+    let stored = vault.read(&id).await.unwrap().unwrap();
+    let mut record: Value = serde_json::from_slice(&stored.plaintext).unwrap();
+    record["keys"][0]["secret"] = json!(format!("{KEY}\u{1b}[31m\u{202e}"));
+    vault.write(&id, Some(stored.version), record.to_string().as_bytes(), None).await.unwrap();
+
+    let command = place.command(&["keys", "reveal", "key_2"]).into_std();
+    let mut terminal = spawn_command(command, Some(60_000)).unwrap();
+    terminal.exp_string("to continue: ").unwrap();
+    terminal.send_line("yes").unwrap();
+    let shown = terminal.exp_eof().unwrap();
+    assert!(shown.contains(KEY), "{shown:?}");
+    // The terminal returns bytes as characters.
+    let bytes: Vec<u8> = shown.chars().map(|c| u8::try_from(c).unwrap()).collect();
+    let shown = String::from_utf8(bytes).unwrap();
+    assert!(!shown.contains('\u{1b}') && !shown.contains('\u{202e}'), "{shown:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     bondmcp::wire::{NewApiKey, Permission},
     clock::Timestamp,
+    secret,
     vault::{RecordId, RecordKind},
 };
 
@@ -62,6 +63,8 @@ pub enum Stored {
     GrantEnded,
     /// The person has had the values forgotten meanwhile, or another one has signed in.
     Forgotten,
+    /// Another value is stored under the key's id, and stays.
+    Taken,
 }
 
 impl Intent {
@@ -158,26 +161,29 @@ impl Record {
         &mut self,
         key: &NewApiKey,
         permissions: &[Permission],
-        intent: &str,
+        intent: &Intent,
         email: Option<&str>,
     ) -> Stored {
-        if !self.keeps_made(&key.id, intent, email) {
+        if !self.keeps_made(&key.id, &intent.id, email) {
             return Stored::Forgotten;
+        }
+        if self.has_another_value(key, intent) {
+            return Stored::Taken;
         }
         // Calls go on with the key of that id, if it was the one in use.
         self.keys.retain(|known| known.id != key.id);
         self.keys.push(ManagedKey::new(key, permissions));
         if self.revoke_if_ended() {
-            self.end_intent(intent);
+            self.end_intent(&intent.id);
             return Stored::GrantEnded;
         }
-        match self.intents.iter_mut().find(|known| known.id == intent) {
+        match self.intents.iter_mut().find(|known| known.id == intent.id) {
             Some(rotation) if rotation.replaces.as_ref().is_some_and(|old| *old != key.id) => {
                 rotation.made = Some(key.id.clone());
                 // Another process may have checked the intents after the key was created and before it was stored.
                 rotation.orphans.clear();
             }
-            _ => self.end_intent(intent),
+            _ => self.end_intent(&intent.id),
         }
         Stored::Yes
     }
@@ -197,6 +203,13 @@ impl Record {
             Some(_) => true,
             None => matches!((&self.email, email), (Some(now), Some(then)) if now.eq_ignore_ascii_case(then)),
         }
+    }
+
+    /// Whether a value other than that of `new` is stored under its id, although `intent` does not replace that key. BondMCP
+    /// need not have listed it before, and it may have been stored since. The same value is what this has stored itself.
+    pub fn has_another_value(&self, new: &NewApiKey, intent: &Intent) -> bool {
+        intent.replaces.as_deref() != Some(new.id.as_str())
+            && self.key(&new.id).is_some_and(|stored| !secret::same(&stored.secret, &new.api_key))
     }
 
     /// Deletes the values of keys, and whose account it is. A key that is being made meanwhile belongs to this person and
@@ -226,7 +239,8 @@ mod tests {
 
     fn stored_in(record: &mut Record) -> Stored {
         let key = serde_json::json!({"id": "key_1", "name": "ci", "api_key": "value"});
-        record.store_made(&serde_json::from_value(key).unwrap(), &[], "gone", ADA)
+        let gone = Intent::new("ci", Timestamp::UNIX_EPOCH, vec![], None);
+        record.store_made(&serde_json::from_value(key).unwrap(), &[], &gone, ADA)
     }
 
     #[test]

@@ -273,12 +273,13 @@ impl Account {
         intent: &Intent,
         email: Option<&str>,
     ) -> Result<Made, Error> {
-        let store = |record: &mut Record| Ok(record.store_made(&key, &wanted.permissions, &intent.id, email));
+        let store = |record: &mut Record| Ok(record.store_made(&key, &wanted.permissions, intent, email));
         let lost = |cause| Error::CreateLost { orphans: vec![key.id.clone()], cause: Box::new(cause) };
         match self.update_persistently(store).await.map_err(lost)?.0 {
             Stored::Yes => {}
             Stored::GrantEnded => return Err(Error::GrantEnded),
             Stored::Forgotten => return Err(lost(self.sign_in_required(SignInReason::NotSignedIn))),
+            Stored::Taken => return Err(self.create_lost(intent, Error::KeyNotNew { id: key.id }).await),
         }
         Ok(Made { id: key.id, secret: key.api_key, intent: intent.id.clone() })
     }

@@ -28,6 +28,7 @@ impl Account {
                         Stored::Yes => self.stored_key(&new.id).await,
                         Stored::GrantEnded => Err(Error::GrantEnded),
                         Stored::Forgotten => Err(lost(self.sign_in_required(SignInReason::NotSignedIn))),
+                        Stored::Taken => Err(lost(Error::KeyNotNew { id: new.id })),
                     }
                 }
                 Err(Error::Upstream(cause)) if !cause.is_certainly_unprocessed() => Err(lost(cause.into())),
@@ -46,6 +47,9 @@ impl Record {
     fn regenerated(&mut self, old: &str, new: &NewApiKey, intent: &Intent, email: Option<&str>) -> Stored {
         if !self.keeps_made(&new.id, &intent.id, email) {
             return Stored::Forgotten;
+        }
+        if self.has_another_value(new, intent) {
+            return Stored::Taken;
         }
         let known = self.key(old).or_else(|| self.key(&new.id));
         let permissions = known.map(|key| key.permissions.clone()).unwrap_or_default();

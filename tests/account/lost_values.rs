@@ -13,11 +13,12 @@ use bondmcp_server::{
     sandbox::{Fault, Plan, RunningSandbox},
 };
 use chrono::TimeDelta;
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 use tokio::task::JoinHandle;
 
 const CREATE: &str = "POST /auth/api-keys";
+const LIST: &str = "GET /auth/api-keys";
 const REGENERATE: &str = "POST /api/v1/api-keys/{id}/regenerate";
 const LOGOUT: &str = "POST /auth/logout";
 const SOMEBODY_ELSE: &str = "grace@example.com";
@@ -180,21 +181,28 @@ async fn a_key_whose_value_the_vault_does_not_take_is_named_and_leaves_a_trace()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_with_the_id_of_another_key_leaves_its_value_and_names_the_one_that_is_lost() {
-    for endpoint in [CREATE, REGENERATE] {
+    for (endpoint, is_listed) in [(CREATE, true), (CREATE, false), (REGENERATE, true), (REGENERATE, false)] {
         let mut held = Held::at(endpoint).await;
         let id = held.outcome().await.unwrap().id;
         held.sandbox.faults().next(endpoint, Fault::ProcessThenChange(json!({ "id": id })));
+        let list_without_it = |keys: Value| {
+            if !is_listed {
+                held.sandbox.faults().next(LIST, Fault::Answer(json!({ "api_keys": keys })));
+            }
+        };
         let (outcome, other) = if endpoint == CREATE {
+            list_without_it(json!([]));
             let outcome = held.account.create_key(wanted("other")).await;
             (outcome, held.id_of("other"))
         } else {
             let other = held.id_of("b");
+            list_without_it(json!([{"id": other, "name": "b"}]));
             (held.account.rotate_key(&other).await, other)
         };
-        assert_eq!(lost(&outcome), std::slice::from_ref(&other));
+        assert_eq!(lost(&outcome), std::slice::from_ref(&other), "{endpoint}, listed: {is_listed}");
         let told = UserFacingError::from(&outcome.unwrap_err());
         assert!(told.message.contains(&id) && told.solution.contains(&other), "{told:?}");
-        assert!(held.value_works().await, "{endpoint}");
+        assert!(held.value_works().await, "{endpoint}, listed: {is_listed}");
         let unfinished = held.account.list_keys().await.unwrap().unfinished;
         assert_eq!(unfinished.len(), 1, "{unfinished:?}");
         assert_eq!(unfinished[0].lost_key_ids, [other]);

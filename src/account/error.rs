@@ -236,18 +236,13 @@ impl From<&Error> for UserFacingError {
                 Kind::UpstreamUnavailable,
                 format!("If calls with {id} fail, rotate it."),
             ),
-            Error::CreateLost { orphans, cause } if orphans.is_empty() => report(
-                kind_of_loss(cause),
-                "List the keys in a moment: a key that was created meanwhile is reported there; revoke it, since its value is lost."
-                    .into(),
-            ),
-            Error::CreateLost { orphans, cause } => report(
-                kind_of_loss(cause),
-                format!("It probably created {}, whose value is lost: revoke it and create another key.", orphans.join(", ")),
-            ),
+            Error::CreateLost { orphans, cause } => {
+                report(kind_of_loss(cause), advice_on_lost_key(orphans) + &advice_on_other_key(cause))
+            }
             Error::RegenerationLost { id, cause } => report(
                 kind_of_loss(cause),
-                format!("Its value may have changed: rotate {id} again, or revoke it."),
+                format!("Its value may have changed: rotate {id} again, or revoke it.")
+                    + &advice_on_other_key(cause),
             ),
             Error::RotationUnfinished { old, new, .. } => report(
                 Kind::UpstreamUnavailable,
@@ -289,6 +284,24 @@ impl From<&Error> for UserFacingError {
                 report(Kind::Internal, "Check whether it took effect, then try again.".into())
             }
         }
+    }
+}
+
+/// Returns what to do about the key that a create has made, or may have: `orphans` are those that were found.
+fn advice_on_lost_key(orphans: &[String]) -> String {
+    if orphans.is_empty() {
+        return "List the keys in a moment: a key that was created meanwhile is reported there; revoke it, since its value is lost."
+            .into();
+    }
+    let orphans = orphans.join(", ");
+    format!("It probably created {orphans}, whose value is lost: revoke it and create another key.")
+}
+
+/// Returns what to do about the key whose id BondMCP gave in place of that of the key whose value was lost.
+fn advice_on_other_key(cause: &Error) -> String {
+    match cause {
+        Error::KeyNotNew { .. } => format!(" {}", UserFacingError::from(cause).solution),
+        _ => String::new(),
     }
 }
 

@@ -202,6 +202,7 @@ async fn an_answer_with_the_id_of_another_key_leaves_its_value_and_names_the_one
         assert_eq!(lost(&outcome), std::slice::from_ref(&other), "{endpoint}, listed: {is_listed}");
         let told = UserFacingError::from(&outcome.unwrap_err());
         assert!(told.message.contains(&id) && told.solution.contains(&other), "{told:?}");
+        assert!(told.solution.ends_with(&format!("If calls with {id} fail, rotate it.")), "{told:?}");
         assert!(held.value_works().await, "{endpoint}, listed: {is_listed}");
         let unfinished = held.account.list_keys().await.unwrap().unfinished;
         assert_eq!(unfinished.len(), 1, "{unfinished:?}");

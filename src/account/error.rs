@@ -136,6 +136,11 @@ impl Error {
         self.upstream().is_some_and(bondmcp::Error::is_possibly_billed)
     }
 
+    /// Whether a change of keys that failed so may have made a key whose id was not told.
+    pub(super) fn leaves_key_unknown(&self) -> bool {
+        matches!(self, Self::Upstream(_) | Self::KeyNotNew { .. })
+    }
+
     /// The wait before a retry, where it is known.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {

@@ -116,8 +116,9 @@ impl Account {
         let outcome =
             vault.keeping_lease(&lease, &intent.id, LEASE, Box::pin(recorded_and_carried_out)).await;
         // A key that BondMCP may still make is not known yet, and by the clock of another process it may be too late for it.
+        // One that was found may be another program's.
         let may_still_be_made =
-            matches!(&outcome, Err(Error::CreateLost { orphans, .. }) if orphans.is_empty());
+            matches!(&outcome, Err(Error::CreateLost { cause, .. }) if cause.leaves_key_unknown());
         if !may_still_be_made {
             vault.end_lease(&lease, &intent.id).await;
         }

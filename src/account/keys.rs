@@ -193,10 +193,13 @@ impl Account {
 
     /// Returns the names of the keys that were requested and may yet be found at BondMCP.
     pub async fn expected_keys(&self) -> Result<Vec<String>, Error> {
-        let intents = &self.reread().await?.record.intents;
+        let record = &self.reread().await?.record;
+        let abandoned = self.abandoned_intents(record).await?;
+        // A key that was found may be another program's for as long as BondMCP may still make this one.
+        let is_found = |intent: &Intent| !intent.orphans.is_empty() && abandoned.contains(&intent.id);
         let is_expected =
-            |intent: &&Intent| intent.made.is_none() && intent.orphans.is_empty() && !intent.regenerates;
-        Ok(intents.iter().filter(is_expected).map(|intent| intent.name.clone()).collect())
+            |intent: &&Intent| intent.made.is_none() && !intent.regenerates && !is_found(intent);
+        Ok(record.intents.iter().filter(is_expected).map(|intent| intent.name.clone()).collect())
     }
 
     /// Returns the value of a key. For the command line only, which passes it to a child process, to the terminal or

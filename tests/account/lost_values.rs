@@ -292,6 +292,26 @@ async fn a_key_that_is_made_after_its_answer_was_lost_keeps_its_trace_whatever_t
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_another_program_made_does_not_end_the_trace_of_one_that_may_still_be_made() {
+    let mut held = Held::at(CREATE).await;
+    held.outcome().await.unwrap();
+    let token = held.client().login(EMAIL, &held.place.password).await.unwrap().access_token;
+    let others = held.client().create_api_key(&token, &wanted("late")).await.unwrap();
+    // It is made between the list and the request.
+    let before = json!({"api_keys": [{"id": held.id(), "name": "ci"}]});
+    held.sandbox.faults().next(LIST, Fault::Answer(before));
+    held.sandbox.faults().next(CREATE, Fault::Drop);
+    let outcome = held.account.create_key(wanted("late")).await;
+    assert_eq!(lost(&outcome), [others.id]);
+
+    assert_eq!(held.account.expected_keys().await.unwrap(), ["late"]);
+    held.account.sign_out(true).await.unwrap();
+    assert_eq!(held.account.expected_keys().await.unwrap(), ["late"]);
+    held.place.end_leases().await;
+    assert!(held.account.expected_keys().await.unwrap().is_empty());
+}
+
 /// The clock of the process was wrong.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_intent_with_a_date_in_the_future_ends_when_its_lease_does() {

@@ -628,6 +628,7 @@ async fn what_a_crash_has_left_is_found_by_the_next_sweep() {
     assert_eq!((all.len(), keys(&server).len()), (5, 3));
 
     server.clock.advance(TimeDelta::minutes(16));
+    server.place.end_leases().await;
     // It sweeps when it starts.
     let _restarted = server.replica().await;
     within(async {
@@ -710,6 +711,7 @@ async fn an_account_that_cannot_be_released_yet_keeps_no_other() {
     assert_eq!(left().await, 4);
     within(swept_until(1)).await;
     server.clock.advance(TimeDelta::minutes(3));
+    server.place.end_leases().await;
     within(swept_until(0)).await;
     assert!(keys(&server).is_empty());
 }

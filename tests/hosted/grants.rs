@@ -219,6 +219,7 @@ async fn a_key_whose_creation_was_never_answered_is_found_by_its_name_and_revoke
     // It is not known yet whether another process still makes it.
     within(grant.release()).await.unwrap_err();
     world.clock.advance(TimeDelta::minutes(3));
+    world.place.end_leases().await;
     assert!(within(grant.release()).await.unwrap().is_empty());
     assert_eq!(world.keys(), ["the other's"]);
     models(&other).await.unwrap();
@@ -234,6 +235,7 @@ async fn a_key_that_may_exist_waits_too_when_nobody_can_look() {
     within(grant.open_grant(world.session().await, new_grant(KEY_NAME))).await.unwrap_err();
     world.sandbox.expire_tokens();
     world.clock.advance(TimeDelta::minutes(3));
+    world.place.end_leases().await;
     let left = within(grant.release()).await.unwrap();
     assert!(!left.is_empty() && left.keys.is_empty(), "{left:?}");
     let next = world.grant("two");

@@ -173,15 +173,32 @@ async fn sealing_key(
     match Keyring::load(&source, &settings.data_dir, &settings.vault).await {
         Err(error) => unusable("sealing key", &error, vault, presentation),
         Ok((_, KeyOrigin::KeyFile(path))) => {
-            Check::ok("sealing key", format!("in {} ({})", path.display(), facts(&path)))
+            let detail = format!("in {} ({})", path.display(), facts(&path));
+            match files::refuse_replaceable(&path) {
+                // What the operator provides is never written.
+                Err(error) if matches!(settings.sealing_key, SealingKeySource::KeychainOrFile) => {
+                    Check::warn(
+                        "sealing key",
+                        format!("{detail}, but cannot be changed: {error}"),
+                        fix(&error, vault, presentation),
+                    )
+                }
+                _ => Check::ok("sealing key", detail),
+            }
         }
         Ok(_) => Check::ok("sealing key", "in BONDMCP_SEALING_KEY"),
     }
 }
 
-/// Describes an error of the vault or its files, with a fix whose command works as it stands.
+/// Describes an error of the vault or its files.
 fn unusable(name: &'static str, error: &vault::Error, vault: &Path, presentation: &Presentation) -> Check {
-    let fix = match error {
+    let detail = sentence(&error.to_string());
+    Check::fail(name, detail.trim_end_matches('.'), fix(error, vault, presentation))
+}
+
+/// Returns what mends an error of the vault or its files, with a command that works as it stands.
+fn fix(error: &vault::Error, vault: &Path, presentation: &Presentation) -> Fix {
+    match error {
         vault::Error::Exposed { path, mode } => Fix::run(format!("chmod {mode} {}", presentation.word(path))),
         vault::Error::Foreign { path, user, .. } => {
             Fix::advice("Run this as its owner. If the file is yours:")
@@ -196,8 +213,7 @@ fn unusable(name: &'static str, error: &vault::Error, vault: &Path, presentation
             set_aside(vault, presentation),
         ),
         _ => Fix::advice(UserFacingError::from(error).solution),
-    };
-    Check::fail(name, sentence(&error.to_string()).trim_end_matches('.'), fix)
+    }
 }
 
 /// Returns the command that moves the vault away without losing it.

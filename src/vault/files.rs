@@ -30,16 +30,16 @@ pub fn create_private(path: &Path) -> Result<(), Error> {
     private().create_new(true).open(path).map(|_| ()).map_err(|error| unusable(path, &error))
 }
 
-/// Writes a file for the owner alone, atomically. A link stays, and what it leads to is replaced, in a directory of the
-/// owner alone as well. The temporary name is nobody else's; `doctor` knows it by its beginning and end.
+/// Writes a file for the owner alone, atomically. A link stays, and what it leads to is replaced. The temporary name is
+/// nobody else's; `doctor` knows it by its beginning and end.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), Error> {
     let path = resolve(path)?;
-    let directory = directory_of(&path);
-    refuse_exposed(directory, "700")?;
+    refuse_replaceable(&path)?;
     let mut prefix = path.file_stem().unwrap_or_default().to_owned();
     prefix.push(".");
     let write = || -> io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(&prefix).suffix(".new").tempfile_in(directory)?;
+        let mut builder = tempfile::Builder::new();
+        let mut file = builder.prefix(&prefix).suffix(".new").tempfile_in(directory_of(&path))?;
         file.write_all(content)?;
         file.as_file().sync_all()?;
         file.persist(&path)?;
@@ -114,6 +114,17 @@ fn lock_within(path: &Path, timeout: Duration) -> Result<File, Error> {
 /// Refuses a file that belongs to another user (root could open it all the same) or that others can access. On other
 /// systems than Unix the permissions inherited from the data directory apply.
 pub fn refuse_exposed(path: &Path, mode: &'static str) -> Result<(), Error> {
+    refuse_access(path, 0o077, mode)
+}
+
+/// Refuses a file that another user can replace in its directory, or in that of what a link leads to.
+pub fn refuse_replaceable(path: &Path) -> Result<(), Error> {
+    refuse_access(directory_of(&resolve(path)?), 0o022, "go-w")
+}
+
+/// Refuses what belongs to another user or is open to others with one of the `refused` bits; `mode` is what `chmod` is to
+/// set.
+fn refuse_access(path: &Path, refused: u32, mode: &'static str) -> Result<(), Error> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt as _;
@@ -122,12 +133,12 @@ pub fn refuse_exposed(path: &Path, mode: &'static str) -> Result<(), Error> {
         if owner != user {
             return Err(Error::Foreign { path: path.to_owned(), owner, user });
         }
-        if metadata.mode() & 0o077 != 0 {
+        if metadata.mode() & refused != 0 {
             return Err(Error::Exposed { path: path.to_owned(), mode });
         }
     }
     #[cfg(not(unix))]
-    let _ = (path, mode);
+    let _ = (path, refused, mode);
     Ok(())
 }
 
@@ -247,10 +258,16 @@ mod tests {
 
         let shared = directory.path().join("shared");
         std::fs::create_dir(&shared).unwrap();
-        set_mode(&shared, 0o755);
-        let refused = write_private(&shared.join("file"), b"new");
-        assert_eq!(refused, Err(Error::Exposed { path: shared.clone(), mode: "700" }));
+        for mode in [0o770, 0o757, 0o1777] {
+            set_mode(&shared, mode);
+            let refused = write_private(&shared.join("file"), b"new");
+            assert_eq!(refused, Err(Error::Exposed { path: shared.clone(), mode: "go-w" }));
+        }
         assert_eq!(std::fs::read_dir(&shared).unwrap().count(), 0);
+        // Others see no more than the name.
+        set_mode(&shared, 0o755);
+        write_private(&shared.join("file"), b"new").unwrap();
+        refuse_exposed(&shared.join("file"), "600").unwrap();
     }
 
     #[test]

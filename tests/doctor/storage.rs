@@ -9,7 +9,10 @@ use std::{
 use serde_json::json;
 use sqlx::{Connection as _, SqliteConnection};
 
-use super::{Installation, common::Server};
+use super::{
+    Installation,
+    common::{Server, run},
+};
 
 fn chmod(path: &Path, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
@@ -77,6 +80,35 @@ async fn a_sealing_key_on_a_volume_that_is_not_mounted() {
     std::fs::rename(&volume, installation.home().join("aside")).unwrap();
     let check = installation.examine().await.failed("sealing key", "symbolic link");
     assert!(check.advice.contains("Mount the volume"), "{check:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sealing_key_behind_a_link_is_changed_unless_others_can_replace_it() {
+    let (_sandbox, installation) = Installation::signed_in().await;
+    let (key, volume) = (installation.data("sealing.key"), installation.home().join("volume"));
+    let moved = volume.join("moved.key");
+    std::fs::create_dir(&volume).unwrap();
+    std::fs::rename(&key, &moved).unwrap();
+    symlink(&moved, &key).unwrap();
+    let rekey = async || run(&mut installation.command(&["vault", "rekey"]), "").await;
+    let is_changed = async || {
+        let before = std::fs::read(&moved).unwrap();
+        installation.assert_fixed("sealing key").await;
+        let (code, _, told) = rekey().await;
+        assert_eq!(code, Some(0), "{told}");
+        assert!(key.is_symlink() && std::fs::read(&moved).unwrap() != before);
+    };
+    chmod(&volume, 0o755);
+    is_changed().await;
+
+    chmod(&volume, 0o777);
+    let (code, _, told) = rekey().await;
+    assert!(code == Some(1) && told.contains("chmod go-w"), "{told}");
+    let report = installation.examine().await;
+    let check = report.warned("sealing key", "cannot be changed: ~/volume is open to other users");
+    assert_eq!(report.check("vault").status, "ok", "it is read all the same");
+    installation.paste(&check.run, "").await;
+    is_changed().await;
 }
 
 /// Nor is anything said of what is in it.

@@ -50,10 +50,10 @@ pub(super) async fn examine(
         return;
     }
     let words: Vec<_> = left.iter().map(|path| findings.presentation.word(path)).collect();
-    let names: Vec<_> = left.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy())).collect();
+    let shown: Vec<_> = left.iter().map(|path| path.to_string_lossy()).collect();
     findings.add(Check::warn(
         "leftovers",
-        format!("an interrupted process left {} in {}{note}", names.join(", "), settings.data_dir.display()),
+        format!("an interrupted process left {}{note}", shown.join(", ")),
         Fix::posix("Delete them.", format!("rm -f {}", words.join(" "))),
     ));
 }
@@ -81,7 +81,8 @@ fn temporary_files(data_dir: &Path, vault: &Path) -> Vec<PathBuf> {
     let new = files::beside(vault, ".new");
     let mut left = vec![files::beside(&new, "-journal"), new];
     left.retain(|path| path.exists());
-    left.extend(named(data_dir, "sealing.", &["new"]));
+    // A link to a volume that is not mounted is reported with the sealing key.
+    left.extend(files::unfinished(&data_dir.join("sealing.key")).unwrap_or_default());
     left
 }
 
@@ -94,21 +95,14 @@ fn stale_pages(data_dir: &Path) -> Vec<PathBuf> {
         let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified());
         modified.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age > PAGE_AGE))
     };
-    let mut pages = named(data_dir, "sign-in-", &["html", "new"]);
-    pages.retain(is_old);
-    pages
-}
-
-/// Returns the files in `directory` whose name starts with `prefix` and has one of `extensions`.
-fn named(directory: &Path, prefix: &str, extensions: &[&str]) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(directory) else { return vec![] };
-    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    let is_wanted = |path: &PathBuf| {
+    let is_page = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let extension = path.extension().unwrap_or_default();
-        name.starts_with(prefix) && extensions.iter().any(|wanted| extension == *wanted)
+        name.starts_with("sign-in-") && (extension == "html" || extension == "new")
     };
-    paths.filter(is_wanted).collect()
+    let Ok(entries) = std::fs::read_dir(data_dir) else { return vec![] };
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    paths.filter(|path| is_page(path) && is_old(path)).collect()
 }
 
 #[cfg(test)]

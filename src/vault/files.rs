@@ -1,7 +1,8 @@
 //! Private files and directories: created with access for their owner alone, and refused when others have access.
 
 use std::{
-    fs::{DirBuilder, File, OpenOptions, TryLockError},
+    ffi::OsStr,
+    fs::{DirBuilder, DirEntry, File, OpenOptions, TryLockError},
     io::{self, Write as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -14,6 +15,9 @@ use super::Error;
 const LOCK_TIMEOUT: Duration = Duration::from_secs(20);
 
 const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Length of the random part of a temporary name. A person's name for a copy is hardly ever of this length.
+const RANDOM_LENGTH: usize = 12;
 
 /// Creates `path` and its missing parents for the owner alone; refuses a directory that others can read.
 pub fn prepare_directory(path: &Path) -> Result<(), Error> {
@@ -31,7 +35,7 @@ pub fn create_private(path: &Path) -> Result<(), Error> {
 }
 
 /// Writes a file for the owner alone, atomically. A link stays, and what it leads to is replaced. The temporary name is
-/// nobody else's; `doctor` knows it by its beginning and end.
+/// nobody else's, and what an interruption leaves under it is found by [`unfinished`].
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), Error> {
     let path = resolve(path)?;
     refuse_replaceable(&path)?;
@@ -39,13 +43,40 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), Error> {
     prefix.push(".");
     let write = || -> io::Result<()> {
         let mut builder = tempfile::Builder::new();
-        let mut file = builder.prefix(&prefix).suffix(".new").tempfile_in(directory_of(&path))?;
+        builder.prefix(&prefix).rand_bytes(RANDOM_LENGTH).suffix(".new");
+        let mut file = builder.tempfile_in(directory_of(&path))?;
         file.write_all(content)?;
         file.as_file().sync_all()?;
         file.persist(&path)?;
         sync_directory(&path)
     };
     write().map_err(|error| unusable(&path, &error))
+}
+
+/// Returns what an interrupted [`write_private`] left beside `path`, and beside what a link there leads to.
+pub fn unfinished(path: &Path) -> Result<Vec<PathBuf>, Error> {
+    // Earlier builds wrote to this.
+    let mut left = vec![path.with_extension("new")];
+    left.retain(|path| path.exists());
+    let mut places = vec![path.to_owned(), resolve(path)?];
+    places.dedup();
+    for place in places {
+        let directory = directory_of(&place);
+        let list = || -> io::Result<Vec<_>> { std::fs::read_dir(directory)?.collect() };
+        let entries = list().map_err(|error| unusable(directory, &error))?;
+        let temporary = entries.iter().filter(|entry| is_temporary(&entry.file_name(), &place));
+        left.extend(temporary.map(DirEntry::path));
+    }
+    Ok(left)
+}
+
+/// Whether [`write_private`] makes such a name for what it writes to `path`.
+fn is_temporary(name: &OsStr, path: &Path) -> bool {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let random = || name.to_str()?.strip_prefix(&*stem)?.strip_prefix('.')?.strip_suffix(".new");
+    random().is_some_and(|random| {
+        random.len() == RANDOM_LENGTH && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    })
 }
 
 /// Returns where a link at `path` leads, and `path` itself if there is none. A broken link is refused.
@@ -268,6 +299,24 @@ mod tests {
         set_mode(&shared, 0o755);
         write_private(&shared.join("file"), b"new").unwrap();
         refuse_exposed(&shared.join("file"), "600").unwrap();
+    }
+
+    #[test]
+    fn what_an_interruption_left_is_told_from_the_files_of_a_person() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file.key");
+        assert_eq!(unfinished(&path), Ok(vec![]));
+        for name in
+            ["file.backup.new", "file.20261130-old.new", "other.1a2B3c4D5e6F.new", "file.1a2B3c4D5e6F"]
+        {
+            std::fs::write(directory.path().join(name), "mine").unwrap();
+        }
+        assert_eq!(unfinished(&path), Ok(vec![]));
+        let [earlier, left] = ["file.new", "file.1a2B3c4D5e6F.new"].map(|name| directory.path().join(name));
+        for path in [&earlier, &left] {
+            std::fs::write(path, "half").unwrap();
+        }
+        assert_eq!(unfinished(&path), Ok(vec![earlier, left]));
     }
 
     #[test]

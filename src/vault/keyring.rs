@@ -295,7 +295,7 @@ impl Place {
             return Ok((keys, KeyOrigin::Keychain));
         }
         self.refuse_abandoned()?;
-        files::write_private(&self.key_file(), to_text(&keys).as_bytes())?;
+        self.write_file(&to_text(&keys))?;
         Ok((keys, KeyOrigin::NewKeyFile(self.key_file())))
     }
 
@@ -350,13 +350,23 @@ impl Place {
         self.refuse_abandoned()?;
         let text = to_text(keys);
         if *origin != KeyOrigin::Keychain {
-            return files::write_private(&self.key_file(), text.as_bytes());
+            return self.write_file(&text);
         }
         self.keychain.set(&self.account(), &text).map_err(not_stored)?;
         match self.keychain.get(&self.account()).map_err(not_stored)? {
             Some(stored) if stored.expose_secret() == text.as_str() => Ok(()),
             _ => Err(not_stored(NoKeychain)),
         }
+    }
+
+    /// Writes the key file. What an interrupted write left may hold a key that is deleted now, and it is nobody else's,
+    /// since one process at a time is at work here.
+    fn write_file(&self, text: &str) -> Result<(), Error> {
+        let path = self.key_file();
+        for left in files::unfinished(&path)? {
+            files::remove(&left)?;
+        }
+        files::write_private(&path, text.as_bytes())
     }
 
     /// Refuses to write for somebody who has been told that the keychain does not answer.

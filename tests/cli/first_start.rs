@@ -42,7 +42,7 @@ async fn every_state_that_an_interrupted_first_start_can_leave_is_a_new_vault() 
 
     let mut states: Vec<(String, Files)> = vec![
         ("a lock and nothing else".into(), vec![("sealing.lock", b"")]),
-        ("half a key under its temporary name".into(), vec![("sealing.1a2B3c.new", &key[..7])]),
+        ("half a key under its temporary name".into(), vec![("sealing.1a2B3c4D5e6F.new", &key[..7])]),
         ("a key and no vault".into(), vec![("sealing.key", &key), ("vault.lock", b"")]),
         ("an empty vault without a key".into(), vec![("vault.db", b"")]),
         ("an empty vault: a full disk".into(), vec![("sealing.key", &key), ("vault.db", b"")]),

@@ -210,16 +210,23 @@ async fn a_data_directory_that_is_a_file() {
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_an_interrupted_start_left() {
     let (_sandbox, installation) = Installation::signed_in().await;
-    for name in ["vault.db.new", "vault.db.new-journal", "sealing.1a2B3c.new"] {
-        std::fs::write(installation.data(name), "half").unwrap();
+    let (key, volume) = (installation.data("sealing.key"), installation.home().join("volume"));
+    std::fs::create_dir(&volume).unwrap();
+    std::fs::rename(&key, volume.join("moved.key")).unwrap();
+    symlink(volume.join("moved.key"), &key).unwrap();
+    let mut left = ["vault.db.new-journal", "vault.db.new", "sealing.1a2B3c4D5e6F.new"]
+        .map(|name| installation.data(name))
+        .to_vec();
+    left.push(volume.join("moved.1a2B3c4D5e6F.new"));
+    for path in &left {
+        std::fs::write(path, "half").unwrap();
     }
-    let check = installation
-        .examine()
-        .await
-        .warned("leftovers", "vault.db.new-journal, vault.db.new, sealing.1a2B3c.new in ~/data");
+    let expected = "left ~/data/vault.db.new-journal, ~/data/vault.db.new, ~/data/sealing.1a2B3c4D5e6F.new, \
+        ~/volume/moved.1a2B3c4D5e6F.new";
+    let check = installation.examine().await.warned("leftovers", expected);
     installation.paste(&check.run, "").await;
     installation.assert_fixed("leftovers").await;
-    assert!(!installation.data("sealing.1a2B3c.new").exists());
+    assert!(!left.iter().any(|path| path.exists()));
     installation.assert_fixed("vault").await;
 }
 

@@ -129,6 +129,39 @@ async fn a_new_key_is_stored_before_the_old_one_and_made_once_until_that_is_dele
     }
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn no_key_that_an_interrupted_change_left_outlives_its_deletion() {
+    for is_linked in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let [data_dir, volume] = ["data", "volume"].map(|name| directory.path().join(name));
+        let location = VaultLocation::Sqlite(data_dir.join("vault.db"));
+        let keyring = Keyring::in_key_file(&location).await.unwrap();
+        let (key_file, moved) = (data_dir.join("sealing.key"), volume.join("moved.key"));
+        let old = std::fs::read_to_string(&key_file).unwrap();
+        files::prepare_directory(&volume).unwrap();
+        let mut left = vec![data_dir.join("sealing.1a2B3c4D5e6F.new"), data_dir.join("sealing.new")];
+        if is_linked {
+            std::fs::rename(&key_file, &moved).unwrap();
+            std::os::unix::fs::symlink(&moved, &key_file).unwrap();
+            left.push(volume.join("moved.1a2B3c4D5e6F.new"));
+        }
+        for path in &left {
+            std::fs::write(path, format!("{},{old}", "ab".repeat(32))).unwrap();
+        }
+
+        let mut rekey = Rekey::new(Vault::open(&location, keyring).await.unwrap(), vec![]);
+        while rekey.step().await.unwrap() != Progress::Done {}
+        assert_eq!(rekey.outcome().known_keys, 1);
+        let directories = [data_dir, volume].map(|directory| std::fs::read_dir(directory).unwrap());
+        for entry in directories.into_iter().flatten() {
+            let path = entry.unwrap().path();
+            let content = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
+            assert!(!content.contains(&old), "{}", path.display());
+        }
+    }
+}
+
 /// Gives back what was there before.
 #[derive(Debug)]
 struct Forgetful(MemoryKeychain);

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_connection_stays_on_one_thread_and_a_new_one_takes_the_idlest() {
+    async fn each_connection_stays_on_one_thread_and_a_new_one_takes_that_with_the_fewest() {
         let threads = || async {
             format!("{}|{}!", thread_name(), tokio::spawn(async { thread_name() }).await.unwrap())
         };

@@ -110,7 +110,7 @@ impl View {
         Some(next)
     }
 
-    /// Has room for the next level: a decoded escape is never longer than the escape.
+    /// Large enough for the next level: a decoded escape is never longer than the escape.
     fn empty(&self) -> Self {
         let origins = self.origins.as_ref().map(|origins| Vec::with_capacity(origins.len()));
         let bytes = Zeroizing::new(Vec::with_capacity(self.bytes.len()));

@@ -2,7 +2,7 @@
 
 use std::{
     os::unix::fs::{PermissionsExt as _, chown, symlink},
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
@@ -68,14 +68,20 @@ async fn a_sealing_key_that_is_gone() {
     assert!(installation.data("set-aside/vault.db").exists(), "nothing is lost");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_sealing_key_on_a_volume_that_is_not_mounted() {
-    let (_sandbox, installation) = Installation::signed_in().await;
+/// Moves the sealing key to another directory and links to it; returns both places.
+fn with_a_linked_key(installation: &Installation) -> (PathBuf, PathBuf) {
     let (key, volume) = (installation.data("sealing.key"), installation.home().join("volume"));
     let moved = volume.join("moved.key");
     std::fs::create_dir(&volume).unwrap();
     std::fs::rename(&key, &moved).unwrap();
     symlink(&moved, &key).unwrap();
+    (volume, moved)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sealing_key_on_a_volume_that_is_not_mounted() {
+    let (_sandbox, installation) = Installation::signed_in().await;
+    let (volume, _) = with_a_linked_key(&installation);
     installation.assert_fixed("sealing key").await;
     std::fs::rename(&volume, installation.home().join("aside")).unwrap();
     let check = installation.examine().await.failed("sealing key", "symbolic link");
@@ -85,18 +91,14 @@ async fn a_sealing_key_on_a_volume_that_is_not_mounted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sealing_key_behind_a_link_is_changed_unless_others_can_replace_it() {
     let (_sandbox, installation) = Installation::signed_in().await;
-    let (key, volume) = (installation.data("sealing.key"), installation.home().join("volume"));
-    let moved = volume.join("moved.key");
-    std::fs::create_dir(&volume).unwrap();
-    std::fs::rename(&key, &moved).unwrap();
-    symlink(&moved, &key).unwrap();
+    let (volume, moved) = with_a_linked_key(&installation);
     let rekey = async || run(&mut installation.command(&["vault", "rekey"]), "").await;
     let is_changed = async || {
         let before = std::fs::read(&moved).unwrap();
         installation.assert_fixed("sealing key").await;
         let (code, _, told) = rekey().await;
         assert_eq!(code, Some(0), "{told}");
-        assert!(key.is_symlink() && std::fs::read(&moved).unwrap() != before);
+        assert!(installation.data("sealing.key").is_symlink() && std::fs::read(&moved).unwrap() != before);
     };
     chmod(&volume, 0o755);
     is_changed().await;

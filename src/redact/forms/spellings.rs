@@ -39,13 +39,13 @@ fn windows_1252(byte: u8) -> char {
 }
 
 fn collected(secret: &str, chars: impl Iterator<Item = char>) -> Spelling {
-    let mut spelling = room(secret);
+    let mut spelling = buffer_for(secret);
     spelling.extend(chars);
     spelling
 }
 
 fn with_quotes(secret: &str, quote: char, written: &str) -> Spelling {
-    let mut spelling = room(secret);
+    let mut spelling = buffer_for(secret);
     for (at, part) in secret.split(quote).enumerate() {
         if at > 0 {
             spelling.push_str(written);
@@ -56,6 +56,6 @@ fn with_quotes(secret: &str, quote: char, written: &str) -> Spelling {
 }
 
 /// A spelling must not grow, which would leave a copy behind.
-fn room(secret: &str) -> Spelling {
+fn buffer_for(secret: &str) -> Spelling {
     Zeroizing::new(String::with_capacity(MAX_GROWTH * secret.len()))
 }

@@ -39,6 +39,15 @@ async fn at_a_time() -> HostedServer {
     HostedServer::start_with(Setup { clock: Clock::manual(Utc::now()), ..Setup::default() }).await
 }
 
+async fn all_keys_are_revoked(server: &HostedServer) {
+    let revoked = async {
+        while !keys(server).is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(revoked).await;
+}
+
 fn keys(server: &HostedServer) -> Vec<String> {
     server.sandbox.live_keys(EMAIL).into_iter().map(|(_, name)| name).collect()
 }
@@ -932,12 +941,7 @@ async fn the_keys_that_wait_for_a_person_are_revoked_once_however_often_the_page
     assert_eq!(server.sandbox.count(REVOKE), before + 1);
     server.sandbox.faults().clear();
     server.sandbox.faults().release();
-    let revoked = async {
-        while !keys(&server).is_empty() {
-            tokio::task::yield_now().await;
-        }
-    };
-    within(revoked).await;
+    all_keys_are_revoked(&server).await;
 }
 
 /// The person signs in anew while somebody else revokes a key that was waiting before.
@@ -967,11 +971,6 @@ async fn a_key_that_comes_to_wait_while_another_is_revoked_is_revoked_after_it()
     assert_eq!((server.sandbox.count(REVOKE), keys(&server).len()), (1, 2));
     server.sandbox.faults().clear();
     server.sandbox.faults().release();
-    let revoked = async {
-        while !keys(&server).is_empty() {
-            tokio::task::yield_now().await;
-        }
-    };
-    within(revoked).await;
+    all_keys_are_revoked(&server).await;
     assert_eq!(server.sandbox.count(REVOKE), 2);
 }

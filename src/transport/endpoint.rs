@@ -8,7 +8,7 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
     header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
@@ -18,6 +18,7 @@ use rmcp::{
     model::RequestId,
     transport::{StreamableHttpServerConfig, StreamableHttpService},
 };
+use tokio::{sync::oneshot, time::timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::Instrument as _;
 
@@ -194,17 +195,27 @@ impl Endpoint {
             return invalid_message(SAME_ID);
         };
         request.extensions_mut().insert(unanswered);
+        let answering = async move { served(&self.with_sessions, request).await };
+        let (answer, answered) = oneshot::channel();
         // To its end even when the client is gone, or rmcp would keep a stream that no request ends.
-        let answering = async move { (served(&self.with_sessions, request).await, share) };
-        let Ok((response, share)) = tokio::spawn(answering).await else {
-            return refusal(StatusCode::INTERNAL_SERVER_ERROR, "the request cannot be answered; try again");
-        };
-        if !is_stream(&response) {
-            return response;
-        }
-        // The body is not polled while its client takes nothing of it.
-        let share = share.for_at_most(ANSWER_TIMEOUT);
-        response.map(|body| until(tokio::time::sleep(ANSWER_TIMEOUT), body, share))
+        tokio::spawn(async move {
+            let response = answering.await;
+            let (mut body, end) = oneshot::channel::<()>();
+            let response = if is_stream(&response) {
+                response.map(|stream| until(end.map(drop), stream, ()))
+            } else {
+                drop(end);
+                response
+            };
+            // A client that is gone waits for none.
+            let _ = answer.send(response);
+            // Here, since the body is not polled while its client takes nothing of it.
+            let _ = timeout(ANSWER_TIMEOUT, body.closed()).await;
+            drop(share);
+        });
+        answered.await.unwrap_or_else(|_| {
+            refusal(StatusCode::INTERNAL_SERVER_ERROR, "the request cannot be answered; try again")
+        })
     }
 
     /// Returns whose a request is, and the request, once it is read; or the answer to one that is refused.
@@ -414,7 +425,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_its_client_does_not_take_counts_for_a_while_only() {
+    async fn an_answer_counts_until_its_client_has_it_but_for_a_while_only() {
         let directory = tempfile::tempdir().unwrap();
         let endpoint = endpoint(directory.path());
         let opened = Endpoint::answer(State(Arc::clone(&endpoint)), initialize("ada")).await;
@@ -430,5 +441,7 @@ mod tests {
         assert_eq!(ask(3).await.status(), StatusCode::SERVICE_UNAVAILABLE);
         tokio::time::sleep(ANSWER_TIMEOUT + Duration::from_secs(1)).await;
         assert_eq!(ask(4).await.status(), StatusCode::OK);
+        tokio::task::yield_now().await;
+        assert_eq!(ask(5).await.status(), StatusCode::OK, "nobody waits for the last answer");
     }
 }

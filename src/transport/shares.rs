@@ -1,12 +1,8 @@
 //! What all requests have in common, in shares: nobody can take all of it.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::sleep,
-};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::account::{Owner, PerOwner};
 
@@ -56,18 +52,6 @@ impl Share {
             drop(permits.split(permits.num_permits().saturating_sub(units)));
         }
     }
-
-    /// Gives it back once the guard is dropped, and after `time` at the latest, whether or not the guard's holder runs by
-    /// then.
-    pub fn for_at_most(self, time: Duration) -> DropGuard {
-        let over = CancellationToken::new();
-        let given_back = over.clone();
-        tokio::spawn(async move {
-            let _share = self;
-            given_back.run_until_cancelled(sleep(time)).await;
-        });
-        over.drop_guard()
-    }
 }
 
 #[cfg(test)]
@@ -91,21 +75,5 @@ mod tests {
         assert!(shares.try_take(&other, 1).is_none(), "the whole is taken");
         drop((first, second, third));
         assert!(take(&other, 3).is_some());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_timed_share_is_given_back_when_it_is_dropped_and_after_its_time() {
-        let (owner, time) = (Owner::Subject("ada".to_owned()), Duration::from_secs(90));
-        let shares = Shares::new(1, 1);
-        drop(shares.try_take(&owner, 1).unwrap().for_at_most(time));
-        tokio::task::yield_now().await;
-        let kept = shares.try_take(&owner, 1).unwrap().for_at_most(time);
-        sleep(time / 2).await;
-        assert!(shares.try_take(&owner, 1).is_none());
-        sleep(time).await;
-        let other = shares.try_take(&owner, 1).unwrap();
-        drop(kept);
-        assert!(shares.try_take(&owner, 1).is_none(), "it was given back once");
-        drop(other);
     }
 }

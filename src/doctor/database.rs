@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::{Check, Findings, Fix, storage};
 use crate::{
-    account::{self, Account, Status},
+    account::{Account, Status},
     config::{PostgresUrl, Settings},
     error::{UserFacingError, sentence},
     vault::{self, KeyOrigin, Keyring},
@@ -42,16 +42,9 @@ pub(super) async fn examine(
         findings.add(Check::skip("vault", why));
         return None;
     }
-    let began = Instant::now();
-    let (check, status) = match account.status().await {
-        Ok(status) => (Check::ok("vault", format!("{} opens", settings.vault)), Some(status)),
-        Err(account::Error::Vault(error)) => (unusable("vault", &error), None),
-        Err(error) => {
-            let UserFacingError { message, solution, .. } = (&error).into();
-            (Check::fail("vault", message, Fix::advice(solution)), None)
-        }
-    };
-    findings.add(check.since(began));
+    let opens = || format!("{} opens", settings.vault);
+    let (check, status) = storage::opened(account, opens, |error| unusable("vault", error)).await;
+    findings.add(check);
     status
 }
 

@@ -27,6 +27,7 @@ use crate::{
     bondmcp::{Client, Timing},
     clock::Clock,
     config::{ConfigError, Settings},
+    error::UserFacingError,
     redact::Redactor,
 };
 
@@ -103,6 +104,12 @@ impl Check {
 
     fn fail(name: impl Into<String>, detail: impl Into<String>, fix: Fix) -> Self {
         Self { fix: Some(fix), ..Self::new(name, Status::Fail, detail) }
+    }
+
+    /// A failure in the words of an error.
+    fn failed(name: impl Into<String>, error: impl Into<UserFacingError>) -> Self {
+        let UserFacingError { message, solution, .. } = error.into();
+        Self::fail(name, message, Fix::advice(solution))
     }
 
     fn skip(name: impl Into<String>, reason: impl Into<String>) -> Self {

@@ -8,11 +8,11 @@ use tokio::time::Instant;
 use super::{Check, Findings, Fix, presentation::shown};
 use crate::{
     bondmcp::{self, Answer, Client, ConnectFailure, Handshake, ProxyRoute, Route, Stream},
-    clock::Clock,
-    error::UserFacingError,
+    clock::{Clock, Timestamp},
 };
 
-/// Clock difference from which a warning is given. Sessions tolerate more, and so do most certificates.
+/// Clock difference from which a warning is given. Sessions tolerate more, and so do most certificates; hosts that are
+/// strict refuse tokens and assertions from there on.
 const MAX_CLOCK_DIFFERENCE: TimeDelta = TimeDelta::minutes(1);
 
 /// Remaining validity of a certificate below which its expiry is reported.
@@ -31,8 +31,7 @@ pub(super) async fn examine(client: &Client, clock: &Clock, findings: &mut Findi
     let answer = match client.ask_health().await {
         Ok(answer) => answer,
         Err(error) => {
-            let UserFacingError { message, solution, .. } = (&error).into();
-            findings.add(Check::fail("HTTP", message, Fix::advice(solution)).since(began));
+            findings.add(Check::failed("HTTP", &error).since(began));
             findings.skip(&later[1..], "HTTP failed");
             return false;
         }
@@ -108,10 +107,7 @@ pub(super) async fn connect(
     let began = Instant::now();
     let check = match client.handshake(stream).await {
         Ok(handshake) => tls(handshake, clock, &solution),
-        Err(error) => {
-            let UserFacingError { message, solution, .. } = (&bondmcp::Error::from(error)).into();
-            Check::fail("TLS", message, Fix::advice(solution))
-        }
+        Err(error) => Check::failed("TLS", &bondmcp::Error::from(error)),
     };
     if findings.add(check.since(began)) { Ok(()) } else { Err("TLS") }
 }
@@ -164,10 +160,7 @@ fn tls(
 async fn identity(client: &Client, health: &Answer) -> Check {
     let base_url = client.base_url();
     match client.ask_identity().await {
-        Err(error) => {
-            let UserFacingError { message, solution, .. } = (&error).into();
-            Check::fail("BondMCP", message, Fix::advice(solution))
-        }
+        Err(error) => Check::failed("BondMCP", &error),
         Ok(()) if health.is_healthy() => {
             let version =
                 health.version().map(|version| format!(", version {}", shown(version))).unwrap_or_default();
@@ -185,12 +178,11 @@ fn time(answer: &Answer, clock: &Clock) -> Check {
     let Some(theirs) = answer.date else {
         return Check::skip("clock", "the answer had no date");
     };
-    let difference = clock.now() - theirs;
-    if difference.abs() <= MAX_CLOCK_DIFFERENCE {
+    let Some(minutes) = clock_difference(clock.now(), theirs) else {
         return Check::ok("clock", "agrees with BondMCP's to within a minute");
-    }
-    let way = if difference > TimeDelta::zero() { "ahead of" } else { "behind" };
-    let minutes = difference.abs().num_minutes();
+    };
+    let way = if minutes > 0 { "ahead of" } else { "behind" };
+    let minutes = minutes.abs();
     let check = format!("this computer's clock is {minutes} min {way} BondMCP's");
     let fix = Fix::advice("Let the operating system set the clock.");
     Check::warn(
@@ -203,4 +195,11 @@ fn time(answer: &Answer, clock: &Clock) -> Check {
             _ => fix,
         },
     )
+}
+
+/// Returns by how many minutes the clock that shows `ours` is ahead of the one that shows `theirs`, negative if it is
+/// behind; `None` if they agree to within a minute.
+pub(super) fn clock_difference(ours: Timestamp, theirs: Timestamp) -> Option<i64> {
+    let difference = ours - theirs;
+    (difference.abs() > MAX_CLOCK_DIFFERENCE).then(|| difference.num_minutes())
 }

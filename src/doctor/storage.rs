@@ -57,19 +57,27 @@ pub(super) async fn examine(
         findings.add(unusable("vault", &error, vault, &findings.presentation));
         return None;
     }
-    let began = Instant::now();
-    let (check, status) = match account.status().await {
-        Ok(status) => {
-            (Check::ok("vault", format!("{} opens ({})", vault.display(), facts(vault))), Some(status))
-        }
-        Err(account::Error::Vault(error)) => (unusable("vault", &error, vault, &findings.presentation), None),
-        Err(error) => {
-            let UserFacingError { message, solution, .. } = (&error).into();
-            (Check::fail("vault", message, Fix::advice(solution)), None)
-        }
-    };
-    findings.add(check.since(began));
+    let opens = || format!("{} opens ({})", vault.display(), facts(vault));
+    let unusable = |error: &_| unusable("vault", error, vault, &findings.presentation);
+    let (check, status) = opened(account, opens, unusable).await;
+    findings.add(check);
     status
+}
+
+/// Checks that the vault opens; returns the account's status, too, if it can be read.
+pub(super) async fn opened(
+    account: &Account,
+    opens: impl FnOnce() -> String,
+    unusable: impl FnOnce(&vault::Error) -> Check,
+) -> (Check, Option<Status>) {
+    let began = Instant::now();
+    let status = account.status().await;
+    let check = match &status {
+        Ok(_) => Check::ok("vault", opens()),
+        Err(account::Error::Vault(error)) => unusable(error),
+        Err(error) => Check::failed("vault", error),
+    };
+    (check.since(began), status.ok())
 }
 
 /// Checks a directory that holds private files.

@@ -1,10 +1,9 @@
 //! What stands in front of the server: firewalls that know user agents, redirects, headers and clocks.
 
-use chrono::TimeDelta;
 use http::{Method, StatusCode, header::USER_AGENT};
 
 use super::{
-    Outcome, Problem,
+    Outcome, Problem, network,
     site::{Answer, RESOURCE_METADATA, Silence, Site, send},
 };
 use crate::clock::{Clock, Timestamp};
@@ -86,22 +85,17 @@ pub(super) async fn forwarded_headers(site: &Site) -> Outcome {
     Ok("change nothing".to_owned())
 }
 
-/// Clock difference from which tokens and assertions are refused by hosts that are strict.
-const MAX_CLOCK_DIFFERENCE: TimeDelta = TimeDelta::minutes(1);
-
 pub(super) async fn clock(site: &Site, clock: &Clock) -> Outcome {
     let answer = site.get(RESOURCE_METADATA).await?;
     let theirs = answer.header("date").and_then(|date| httpdate::parse_http_date(date).ok());
     let Some(theirs) = theirs.map(Timestamp::from) else {
         return Err(Problem::warn("the answer has no date", "Let the proxy pass or add the Date header."));
     };
-    let difference = clock.now() - theirs;
-    if difference.abs() <= MAX_CLOCK_DIFFERENCE {
+    let Some(minutes) = network::clock_difference(theirs, clock.now()) else {
         return Ok("agrees with this computer's to within a minute".to_owned());
-    }
-    let way = if difference > TimeDelta::zero() { "behind" } else { "ahead of" };
-    let detail =
-        format!("the server's clock is {} min {way} this computer's", difference.abs().num_minutes());
+    };
+    let way = if minutes > 0 { "ahead of" } else { "behind" };
+    let detail = format!("the server's clock is {} min {way} this computer's", minutes.abs());
     let advice = "Let the operating system set the clocks, of the servers first: tokens expire by them.";
     Err(Problem::warn(detail, advice))
 }

@@ -1,12 +1,7 @@
 //! The host of the demo: a real MCP client on the pipes of a `bondmcp-server stdio`, which records everything it sees.
 
 use anyhow::anyhow;
-use std::{
-    pin::Pin,
-    process::Stdio,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{process::Stdio, sync::Arc};
 
 use parking_lot::Mutex;
 use rmcp::{
@@ -16,10 +11,11 @@ use rmcp::{
 };
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, ReadBuf},
+    io::AsyncReadExt as _,
     process::{Child, Command},
     task::JoinHandle,
 };
+use tokio_util::io::InspectReader;
 
 use super::{
     super::{Error, Printer},
@@ -46,7 +42,11 @@ impl Host {
         else {
             return Err(Error::Failed(anyhow!("The server has no pipes.")));
         };
-        let output = Arc::default();
+        let output = Arc::<Mutex<Vec<u8>>>::default();
+        let recorded = {
+            let output = Arc::clone(&output);
+            InspectReader::new(stdout, move |bytes| output.lock().extend_from_slice(bytes))
+        };
         let log = tokio::spawn(async move {
             let mut log = Vec::new();
             let _ = stderr.read_to_end(&mut log).await;
@@ -54,7 +54,7 @@ impl Host {
         });
         let identity = Implementation::new("bondmcp-demo-host", env!("CARGO_PKG_VERSION"));
         let client = ClientConfig::new(ClientCapabilities::default(), identity)
-            .serve((Recorded { input: stdout, output: Arc::clone(&output) }, stdin))
+            .serve((recorded, stdin))
             .await
             .map_err(|error| Error::Failed(anyhow!("The server does not answer: {error}.")))?;
         Ok(Self { client, server, output, log, printer })
@@ -99,25 +99,5 @@ impl Host {
         let mut seen = self.output.lock().clone();
         seen.extend_from_slice(&log);
         Ok(String::from_utf8_lossy(&seen).into_owned())
-    }
-}
-
-/// A reader that records its input.
-struct Recorded<R> {
-    input: R,
-    output: Arc<Mutex<Vec<u8>>>,
-}
-
-impl<R: AsyncRead + Unpin> AsyncRead for Recorded<R> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        let before = buffer.filled().len();
-        let outcome = Pin::new(&mut self.input).poll_read(context, buffer);
-        let mut output = self.output.lock();
-        output.extend_from_slice(&buffer.filled()[before..]);
-        outcome
     }
 }

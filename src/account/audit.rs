@@ -52,6 +52,25 @@ pub struct AuditEntry {
     pub key_id: Option<String>,
 }
 
+impl AuditEntry {
+    /// Returns an entry with nothing but what every one has.
+    #[must_use]
+    pub fn new(time: Timestamp, owner: impl Into<String>, tool: &str, outcome: &str) -> Self {
+        Self {
+            time,
+            owner: owner.into(),
+            host: None,
+            tool: tool.to_owned(),
+            action: None,
+            outcome: outcome.to_owned(),
+            duration_ms: 0,
+            cost: None,
+            possibly_billed: false,
+            key_id: None,
+        }
+    }
+}
+
 /// The audit file of one data directory.
 #[derive(Debug)]
 pub(super) struct Audit {
@@ -259,16 +278,9 @@ mod tests {
 
     fn entry(tool: &str) -> AuditEntry {
         AuditEntry {
-            time: Timestamp::UNIX_EPOCH,
-            owner: "default".into(),
-            host: None,
-            tool: tool.into(),
-            action: None,
-            outcome: "ok".into(),
             duration_ms: 7,
             cost: Some(0.05),
-            possibly_billed: false,
-            key_id: None,
+            ..AuditEntry::new(Timestamp::UNIX_EPOCH, "default", tool, "ok")
         }
     }
 

@@ -26,6 +26,7 @@ use super::{
 use crate::{
     account::{Account, AgedKey, AuditEntry, Credential, KEYS_COMMAND},
     bondmcp::wire::{CreateApiKey, Permission},
+    clock::whole_milliseconds,
 };
 
 #[derive(Debug, clap::Subcommand)]
@@ -338,17 +339,12 @@ impl Keys<'_> {
         let began = Instant::now();
         let outcome = work.await;
         let made = outcome.as_ref().ok().and_then(made);
+        let name = outcome.as_ref().map_or_else(Error::outcome, |_| "ok");
         self.account.audit(AuditEntry {
-            time: self.account.now(),
-            owner: self.account.name().to_owned(),
-            host: None,
-            tool: KEYS_COMMAND.to_owned(),
             action: Some(action.to_owned()),
-            outcome: outcome.as_ref().map_or_else(Error::outcome, |_| "ok").to_owned(),
-            duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-            cost: None,
-            possibly_billed: false,
+            duration_ms: whole_milliseconds(began.elapsed()),
             key_id: made.or(key.map(|key| key.id.as_str())).map(ToOwned::to_owned),
+            ..AuditEntry::new(self.account.now(), self.account.name(), KEYS_COMMAND, name)
         });
         outcome
     }

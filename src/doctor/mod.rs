@@ -25,7 +25,7 @@ use self::presentation::Presentation;
 use crate::{
     account::Accounts,
     bondmcp::{Client, Timing},
-    clock::Clock,
+    clock::{Clock, whole_milliseconds},
     config::{ConfigError, Settings},
     error::UserFacingError,
     redact::Redactor,
@@ -118,8 +118,7 @@ impl Check {
 
     /// Adds the time since `began`.
     fn since(self, began: Instant) -> Self {
-        let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Self { milliseconds: Some(milliseconds), ..self }
+        Self { milliseconds: Some(whole_milliseconds(began.elapsed())), ..self }
     }
 }
 

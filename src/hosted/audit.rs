@@ -41,16 +41,9 @@ impl Hosted {
             }
         };
         self.inner.accounts.audit(&AuditEntry {
-            time: self.inner.server.clock().now(),
-            owner: owner.audit_name(),
             host,
-            tool: tool.to_owned(),
             action: Some(action.to_owned()),
-            outcome: outcome.to_owned(),
-            duration_ms: 0,
-            cost: None,
-            possibly_billed: false,
-            key_id: None,
+            ..AuditEntry::new(self.inner.server.clock().now(), owner.audit_name(), tool, outcome)
         });
     }
 }

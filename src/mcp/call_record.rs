@@ -9,6 +9,7 @@ use super::{OwnerServer, host::Host, tools::ToolSpec};
 use crate::{
     account::{AuditEntry, Usd},
     bondmcp::Sent,
+    clock::whole_milliseconds,
     error::Kind,
     metrics,
 };
@@ -73,7 +74,7 @@ impl Drop for CallRecord<'_> {
         });
         let duration = self.began.elapsed();
         metrics::tool_call(self.tool, outcome.name, duration);
-        let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let duration_ms = whole_milliseconds(duration);
         tracing::info!(
             tool = self.tool,
             outcome = outcome.name,
@@ -83,16 +84,13 @@ impl Drop for CallRecord<'_> {
         );
         let account = &self.server.account;
         account.audit(AuditEntry {
-            time: account.now(),
-            owner: account.name().to_owned(),
             host: self.host.take(),
-            tool: self.tool.to_owned(),
             action: self.action.map(ToOwned::to_owned),
-            outcome: outcome.name.to_owned(),
             duration_ms,
             cost: outcome.cost.map(Usd::to_f64),
             possibly_billed: outcome.possibly_billed,
             key_id: outcome.key_id,
+            ..AuditEntry::new(account.now(), account.name(), self.tool, outcome.name)
         });
     }
 }

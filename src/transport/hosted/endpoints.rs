@@ -24,11 +24,8 @@ use crate::{
 const MAX_BODY_BYTES: usize = 64 << 10;
 
 /// Answers a token request, to its end even when the client is gone: what it has used up must not be lost half-way.
-pub(super) async fn token(http: Http, request: Request) -> Response {
-    let (headers, form) = match parts(request).await {
-        Ok(parts) => parts,
-        Err(refusal) => return refusal,
-    };
+pub(super) async fn token(http: Http, request: Request) -> Result<Response, Response> {
+    let (headers, form) = parts(request).await?;
     let detached = http.inner.detached.clone();
     let work = async move {
         let hosted = &http.inner.hosted;
@@ -49,16 +46,13 @@ pub(super) async fn token(http: Http, request: Request) -> Response {
             }
         }
     };
-    detached.answer(work).await
+    Ok(detached.answer(work).await)
 }
 
 /// Answers a revocation, to its end even when the client is gone: an ended grant is to be released. An unknown token is
 /// no error.
-pub(super) async fn revoke(http: Http, request: Request) -> Response {
-    let (headers, form) = match parts(request).await {
-        Ok(parts) => parts,
-        Err(refusal) => return refusal,
-    };
+pub(super) async fn revoke(http: Http, request: Request) -> Result<Response, Response> {
+    let (headers, form) = parts(request).await?;
     let detached = http.inner.detached.clone();
     let work = async move {
         match http.server().revoke(authorization(&headers), &form).await {
@@ -71,19 +65,14 @@ pub(super) async fn revoke(http: Http, request: Request) -> Response {
             Err(failure) => failed(&failure, &headers),
         }
     };
-    detached.answer(work).await
+    Ok(detached.answer(work).await)
 }
 
 /// Registers a client.
-pub(super) async fn register(http: Http, request: Request) -> Response {
-    let (headers, body) = match parts(request).await {
-        Ok(parts) => parts,
-        Err(refusal) => return refusal,
-    };
-    match http.server().clients().register(&body) {
-        Ok(client) => not_stored((StatusCode::CREATED, Json(client))),
-        Err(failure) => failed(&failure, &headers),
-    }
+pub(super) async fn register(http: Http, request: Request) -> Result<Response, Response> {
+    let (headers, body) = parts(request).await?;
+    let client = http.server().clients().register(&body).map_err(|failure| failed(&failure, &headers))?;
+    Ok(not_stored((StatusCode::CREATED, Json(client))))
 }
 
 async fn parts(request: Request) -> Result<(HeaderMap, Bytes), Response> {

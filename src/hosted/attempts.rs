@@ -5,18 +5,18 @@
 //! Whoever knows somebody's e-mail address can keep them from signing in with wrong guesses, as with every such limit:
 //! for [`WINDOW`] at a time, and only on these pages. What is connected already keeps working.
 
-use std::{fmt::Write as _, time::Duration};
+use std::time::Duration;
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::TimeDelta;
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::{Deserialize, Serialize};
-use sha2::Sha256;
 
 use crate::{
     client_address::{CLIENTS_OF_A_SITE, ClientAddress},
     clock::{Clock, Timestamp},
     metrics,
     oauth::{Next, Records},
+    secret,
     vault::{self, RecordKind},
 };
 
@@ -102,15 +102,7 @@ impl Attempts {
     /// sealing key counting starts anew.
     fn counter(&self, of: &str, value: &str) -> String {
         let (key, _) = self.records.vault().derived_keys(b"names of sign-in counters");
-        #[expect(clippy::expect_used, reason = "HMAC takes keys of any length (RFC 2104)")]
-        let mut mac = Hmac::<Sha256>::new_from_slice(&*key).expect("a key of any length");
-        mac.update(of.as_bytes());
-        mac.update(&[0]);
-        mac.update(value.as_bytes());
-        mac.finalize().into_bytes().iter().fold(String::new(), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+        URL_SAFE_NO_PAD.encode(*secret::mac(&*key, &[of.as_bytes(), value.as_bytes()]))
     }
 
     /// Counts an attempt under `name`; returns its time.

@@ -7,25 +7,25 @@ const RESOURCE_PATH: &str = "/mcp";
 
 #[derive(Clone, Debug)]
 pub struct Endpoints {
-    origin: String,
+    origin: PublicOrigin,
 }
 
 impl Endpoints {
     #[must_use]
     pub fn new(origin: &PublicOrigin) -> Self {
-        Self { origin: origin.to_string() }
+        Self { origin: origin.clone() }
     }
 
     /// The issuer (RFC 8414): the origin, without a slash at its end.
     #[must_use]
     pub fn issuer(&self) -> &str {
-        &self.origin
+        self.origin.as_str()
     }
 
     /// The host and port, as the `Host` header of a request to it has them.
     #[must_use]
     pub fn authority(&self) -> &str {
-        self.origin.split_once("://").map_or(&*self.origin, |(_, authority)| authority)
+        self.origin.authority()
     }
 
     /// The protected resource (RFC 9728), which is the audience of access tokens.
@@ -74,7 +74,7 @@ impl Endpoints {
     #[must_use]
     pub fn is_resource(&self, given: &str) -> bool {
         let given = given.strip_suffix('/').unwrap_or(given);
-        given == self.origin || given.strip_suffix(RESOURCE_PATH) == Some(&self.origin)
+        given.strip_suffix(RESOURCE_PATH).unwrap_or(given) == self.origin.as_str()
     }
 }
 

@@ -7,7 +7,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 pub use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
-use subtle::ConstantTimeEq;
+use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 /// Bytes that contain a secret in plain text, wiped when dropped.
@@ -75,7 +75,13 @@ pub fn to_secret_json(value: &impl Serialize) -> Result<SecretBytes, serde_json:
 /// Compares two secrets in constant time.
 #[must_use]
 pub fn same(a: &SecretString, b: &SecretString) -> bool {
-    a.expose_secret().as_bytes().ct_eq(b.expose_secret().as_bytes()).into()
+    same_text(a.expose_secret(), b.expose_secret())
+}
+
+/// Compares two texts in constant time, such as the hashes of secrets.
+#[must_use]
+pub fn same_text(a: &str, b: &str) -> bool {
+    a.as_bytes().ct_eq(b.as_bytes()).into()
 }
 
 /// Generates a secret of 256 random bits, in base64url.

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
-use subtle::ConstantTimeEq as _;
 
 use super::browser::Browser;
 use crate::{
@@ -107,10 +106,9 @@ impl PendingAuthorization {
             return Ok(None);
         };
         let mut found = Self { records: records.clone(), id: id.to_owned(), pending: value, version };
-        let is = |known: &str, shown: &str| bool::from(known.as_bytes().ct_eq(shown.as_bytes()));
         let agreed_in = found.pending.agreed_in.as_deref();
-        let is_of_the_browser = is(&found.pending.browser, &browser.binding())
-            && agreed_in.is_none_or(|agreed_in| is(agreed_in, &browser.sign_in_binding()));
+        let is_of_the_browser = secret::same_text(&found.pending.browser, &browser.binding())
+            && agreed_in.is_none_or(|agreed_in| secret::same_text(agreed_in, &browser.sign_in_binding()));
         // Another replica's clock may be ahead of this one's.
         let is_in_time = (now - found.pending.began_at).to_std().unwrap_or_default() < LIFETIME;
         if let State::Working { since } = &found.pending.state

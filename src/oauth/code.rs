@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
-use subtle::ConstantTimeEq as _;
 
 use super::{
     AuthorizationRequest, AuthorizationServer, Client, EndReason, Grant, GrantId, OAuthError, Versioned,
@@ -94,7 +93,7 @@ impl AuthorizationServer {
             return Err(OAuthError::invalid_grant("redirect_uri is not that of the authorization request."));
         }
         let challenge = secret::digest(verifier.expose_secret());
-        if !bool::from(challenge.as_bytes().ct_eq(bound.challenge.as_bytes())) {
+        if !secret::same_text(&challenge, &bound.challenge) {
             return Err(OAuthError::invalid_grant("code_verifier does not match code_challenge."));
         }
         if self.inner.clock.now() >= bound.expires_at {

@@ -19,10 +19,9 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
-use subtle::ConstantTimeEq as _;
 
 use super::{refresh_token::RefreshToken, server_keys::ServerKeys};
-use crate::clock::Timestamp;
+use crate::{clock::Timestamp, secret};
 
 /// For how long a token is still answered after its successor was used.
 const REUSE_GRACE_PERIOD: TimeDelta = TimeDelta::minutes(10);
@@ -109,7 +108,7 @@ impl Family {
         while current.generation < self.generation {
             current = current.successor(keys);
         }
-        if !bool::from(current.hash().as_bytes().ct_eq(self.current.as_bytes())) {
+        if !secret::same_text(&current.hash(), &self.current) {
             return Refresh::Unknown;
         }
         self.rotations.retain(|rotation| now - rotation.at < REUSE_GRACE_PERIOD);

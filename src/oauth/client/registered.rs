@@ -2,7 +2,6 @@
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
-use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
 use super::{AddedClient, Client, ClientError, ClientKind, NewClient, display_name, redirect_uri};
@@ -52,7 +51,7 @@ impl SecretHash {
 
     /// Whether the secret has this hash. It takes the same time for every secret.
     pub fn is_of(&self, secret: &SecretString) -> bool {
-        self.0.as_bytes().ct_eq(Self::of(secret).0.as_bytes()).into()
+        secret::same_text(&self.0, &Self::of(secret).0)
     }
 }
 

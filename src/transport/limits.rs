@@ -5,7 +5,6 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Json,
     extract::Request,
     response::{Html, IntoResponse as _, Response},
 };
@@ -14,9 +13,9 @@ use http::{
     header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS},
 };
 use moka::sync::Cache;
-use serde_json::json;
 use tokio::time::Instant;
 
+use super::refusals::error;
 use crate::{
     client_address::{CLIENTS_OF_A_SITE, ClientAddress},
     clock::whole_seconds,
@@ -221,11 +220,10 @@ fn too_many(class: Class, wait: Duration) -> Response {
     let headers = [(RETRY_AFTER, seconds.to_string()), (CACHE_CONTROL, "no-store".to_owned())];
     let body = match class {
         Class::Authorize | Class::Page => page(seconds),
-        Class::Register | Class::Token | Class::Revoke | Class::Mcp => Json(json!({
-            "error": "temporarily_unavailable",
-            "error_description": format!("There are too many requests; try again in {seconds} s."),
-        }))
-        .into_response(),
+        Class::Register | Class::Token | Class::Revoke | Class::Mcp => {
+            let description = format!("There are too many requests; try again in {seconds} s.");
+            error("temporarily_unavailable", &description).into_response()
+        }
     };
     (StatusCode::TOO_MANY_REQUESTS, headers, body).into_response()
 }

@@ -45,19 +45,13 @@ impl Account {
         let memory = self.record().await?;
         if need == RequiredCredential::Api {
             memory.record.check_open()?;
-        }
-        if need == RequiredCredential::Api
-            && let Some(key) = memory.record.active()
-        {
-            return Ok(Bearer {
-                secret: key.secret.clone(),
-                source: CredentialSource::ManagedKey(key.id.clone()),
-            });
-        }
-        if need == RequiredCredential::Api
-            && let Some(key) = &memory.record.own_key
-        {
-            return Ok(Bearer { secret: key.clone(), source: CredentialSource::OwnKey });
+            if let Some(key) = memory.record.active() {
+                let source = CredentialSource::ManagedKey(key.id.clone());
+                return Ok(Bearer { secret: key.secret.clone(), source });
+            }
+            if let Some(key) = &memory.record.own_key {
+                return Ok(Bearer { secret: key.clone(), source: CredentialSource::OwnKey });
+            }
         }
         let now = self.inner.clock.now();
         match &memory.record.session {

@@ -11,7 +11,7 @@ use http::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::person::Person;
+use super::{connections, person::Person};
 use crate::{
     account::{Authenticated, Authenticator, KeptSession, KeptSessionView},
     clock::Timestamp,
@@ -28,9 +28,6 @@ const SIGNED_IN: Duration = Duration::from_mins(10);
 
 /// Length of each half of a cookie's value: 256 bits in base64url.
 const HALF: usize = 43;
-
-/// Path of the page of connected apps.
-const CONNECTIONS: &str = "/connections";
 
 /// The browsers that have a page open. Clones share them, as do all processes with the same vault.
 #[derive(Clone, Debug)]
@@ -200,7 +197,7 @@ impl Browsers {
         next: &str,
         reference: Option<&str>,
     ) -> Result<PublicPage, vault::Error> {
-        let next = if is_own_path(next) { next } else { CONNECTIONS }.to_owned();
+        let next = if is_own_path(next) { next } else { connections::PATH }.to_owned();
         let reference = reference.map(ToOwned::to_owned);
         self.pages.open(Purpose::Browser { browser: browser.binding(), next, reference }, String::new()).await
     }
@@ -290,6 +287,6 @@ pub(super) fn with_cookie(mut response: Response, cookie: Option<&str>) -> Respo
 /// Whether a sign-in may go on to this path: the browser must take it for one of this server (open redirect; RFC 9700,
 /// section 4.11).
 fn is_own_path(path: &str) -> bool {
-    (path == CONNECTIONS || path.starts_with("/authorize/"))
+    (path == connections::PATH || path.starts_with("/authorize/"))
         && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
 }

@@ -218,7 +218,7 @@ async fn revoke(
 async fn confirm_all(State(hosted): State<Hosted>, signed_in: SignedIn) -> Response {
     match hosted.inner.server.grants_of(&signed_in.person.subject).await {
         Ok(grants) if grants.is_empty() => Redirect::to(PATH).into_response(),
-        Ok(grants) => views::disconnect(&hosted, &signed_in, "/connections/revoke", &grants),
+        Ok(grants) => views::disconnect(&hosted, &signed_in, &format!("{PATH}/revoke"), &grants),
         Err(error) => Refusal::from(error).page(&hosted),
     }
 }

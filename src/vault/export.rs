@@ -126,10 +126,9 @@ impl Vault {
         candidates: &[RecordId],
     ) -> Result<u64, TransferError> {
         let failed = |error: &io::Error| file_error(path, "write", error);
-        let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
-        let directory = directory.unwrap_or(Path::new("."));
         // Only its owner can read a temporary file, and it is deleted unless it is completed.
-        let file = tempfile::NamedTempFile::new_in(directory).map_err(|error| failed(&error))?;
+        let file =
+            tempfile::NamedTempFile::new_in(files::directory_of(path)).map_err(|error| failed(&error))?;
         let mut writer =
             ExportWriter::new(BufWriter::new(file), passphrase, COST).map_err(|error| failed(&error))?;
         self.purge_expired().await?;

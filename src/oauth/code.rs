@@ -122,7 +122,6 @@ impl AuthorizationServer {
 
     async fn code_replayed(&self, grant: &GrantId) -> Result<OAuthError, vault::Error> {
         tracing::warn!(%grant, "an authorization code was used twice");
-        let ended = self.end_grant(grant, EndReason::Replay).await?;
-        Ok(OAuthError { ended: ended.map(|grant| grant.id), ..OAuthError::invalid_grant(USED) })
+        self.ended(grant, EndReason::Replay, USED).await
     }
 }

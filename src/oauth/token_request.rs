@@ -194,7 +194,7 @@ impl AuthorizationServer {
     }
 
     /// Ends a grant; returns the error that says so.
-    async fn ended(
+    pub(super) async fn ended(
         &self,
         grant: &GrantId,
         reason: EndReason,

@@ -14,10 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     client_address::{CLIENTS_OF_A_SITE, ClientAddress},
     clock::{Clock, Timestamp},
-    metrics,
-    oauth::{Next, Records},
-    secret,
-    vault::{self, RecordKind},
+    metrics, secret,
+    vault::{self, Next, RecordKind, Records},
 };
 
 const KIND: RecordKind = RecordKind::new("sign-in-attempts");

@@ -15,10 +15,10 @@ use super::{connections, person::Person};
 use crate::{
     account::{Authenticated, Authenticator, KeptSession, KeptSessionView},
     clock::Timestamp,
-    oauth::{Records, Subject, Versioned},
+    oauth::Subject,
     secret::{self, ExposeSecret as _, SecretString},
     sign_in::public::{PublicPage, PublicPages, Purpose},
-    vault::{self, RecordKind},
+    vault::{self, RecordKind, Records, Versioned},
 };
 
 const KIND: RecordKind = RecordKind::new("browser");

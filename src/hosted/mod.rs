@@ -33,8 +33,9 @@ pub use self::{
 use crate::{
     account::{Accounts, PerOwner, Usd},
     config::PublicOrigin,
-    oauth::{AuthorizationServer, Records},
+    oauth::AuthorizationServer,
     sign_in::{Demo, public::PublicPages},
+    vault::Records,
 };
 
 /// The operator's settings.

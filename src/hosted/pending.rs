@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::browser::Browser;
 use crate::{
     clock::Timestamp,
-    oauth::{AuthorizationRequest, GrantId, Records, Versioned},
+    oauth::{AuthorizationRequest, GrantId},
     secret::{self, ExposeSecret as _, SecretString},
-    vault::{self, RecordKind},
+    vault::{self, RecordKind, Records, Versioned},
 };
 
 const KIND: RecordKind = RecordKind::new("authorization");

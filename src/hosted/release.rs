@@ -10,9 +10,9 @@ use tracing::Instrument as _;
 use super::{Hosted, browser::Browser};
 use crate::{
     account::{self, Account, Leftovers, Owner},
-    oauth::{Grant, Next, Subject},
+    oauth::{Grant, Subject},
     secret::{self, ExposeSecret as _},
-    vault::{self, RecordId, RecordKind},
+    vault::{self, Next, RecordId, RecordKind},
 };
 
 /// The keys of a person that wait to be revoked.

@@ -9,8 +9,7 @@ use super::{Hosted, browser::Browser, pending::PendingAuthorization};
 use crate::{
     clock::{Clock, Timestamp},
     metrics,
-    oauth::{Next, Records},
-    vault::{self, RecordKind},
+    vault::{self, Next, RecordKind, Records},
 };
 
 const KIND: RecordKind = RecordKind::new("trace");

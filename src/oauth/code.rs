@@ -7,13 +7,12 @@ use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AuthorizationRequest, AuthorizationServer, Client, EndReason, Grant, GrantId, OAuthError, Versioned,
-    form::Form,
+    AuthorizationRequest, AuthorizationServer, Client, EndReason, Grant, GrantId, OAuthError, form::Form,
 };
 use crate::{
     clock::Timestamp,
     secret::{self, ExposeSecret as _, SecretString},
-    vault::{self, RecordKind},
+    vault::{self, RecordKind, Versioned},
 };
 
 const CODE: RecordKind = RecordKind::new("code");

@@ -6,12 +6,12 @@ use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{AuthorizationRequest, AuthorizationServer, ClientKind, Next, Scopes, server_keys::Purpose};
+use super::{AuthorizationRequest, AuthorizationServer, ClientKind, Scopes, server_keys::Purpose};
 use crate::{
     account::Owner,
     clock::Timestamp,
     metrics,
-    vault::{self, RecordKind},
+    vault::{self, Next, RecordKind},
 };
 
 const GRANT: RecordKind = RecordKind::new("grant");

@@ -44,11 +44,10 @@ use self::{
     grant_states::GrantStates, refresh_limit::RefreshLimit, server_keys::ServerKeys,
     signing_keys::SigningKeys, verified_tokens::VerifiedTokens,
 };
-pub use crate::vault::{Next, Records, Versioned};
 use crate::{
     clock::Clock,
     config::PublicOrigin,
-    vault::{self, Vault},
+    vault::{self, Records, Vault},
 };
 
 /// The operator's settings.

@@ -9,10 +9,9 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::Records;
 use crate::{
     secret::{self, ExposeSecret as _, SecretString},
-    vault::{self, RecordKind},
+    vault::{self, RecordKind, Records},
 };
 
 const SERVER_SECRET: RecordKind = RecordKind::new("server-secret");

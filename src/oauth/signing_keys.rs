@@ -15,11 +15,11 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
-use super::{AccessError, Records, Versioned};
+use super::AccessError;
 use crate::{
     clock::{Clock, Timestamp},
     secret::{self, ExposeSecret as _, SecretString},
-    vault::{self, RecordKind},
+    vault::{self, RecordKind, Records, Versioned},
 };
 
 const SIGNING_KEYS: RecordKind = RecordKind::new("signing-keys");

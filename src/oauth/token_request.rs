@@ -1,7 +1,7 @@
 //! The token endpoint (RFC 6749, sections 4.1.3 and 6; resource: RFC 8707).
 
 use super::{
-    AuthorizationServer, Client, EndReason, Grant, GrantId, Next, OAuthError, Scopes,
+    AuthorizationServer, Client, EndReason, Grant, GrantId, OAuthError, Scopes,
     family::{Family, Limits, Refresh},
     form::Form,
     refresh_token::RefreshToken,
@@ -9,7 +9,7 @@ use super::{
 use crate::{
     metrics,
     secret::{ExposeSecret, SecretString},
-    vault::{self, RecordKind},
+    vault::{self, Next, RecordKind},
 };
 
 const FAMILY: RecordKind = RecordKind::new("refresh");

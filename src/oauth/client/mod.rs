@@ -28,11 +28,12 @@ use self::{
     registered::{Registered, SecretHash},
     registration::Registrations,
 };
-use super::{Endpoints, OAuthError, Records, server_keys::ServerKeys};
+use super::{Endpoints, OAuthError, server_keys::ServerKeys};
 use crate::{
     clock::{Clock, Timestamp},
     secret::SecretString,
-    text, vault,
+    text,
+    vault::{self, Records},
 };
 
 /// A client, as an authorization request keeps it.

@@ -7,9 +7,8 @@ use uuid::Uuid;
 use super::{AddedClient, Client, ClientError, ClientKind, NewClient, display_name, redirect_uri};
 use crate::{
     clock::{Clock, Timestamp},
-    oauth::Records,
     secret::{self, ExposeSecret as _, SecretString},
-    vault::{self, RecordKind},
+    vault::{self, RecordKind, Records},
 };
 
 /// Start of the ids of these clients.

@@ -25,8 +25,8 @@ use super::{Clients, Network};
 use crate::{
     clock::Clock,
     config::VaultLocation,
-    oauth::{Endpoints, Records, form::Form, server_keys::ServerKeys},
-    vault::{Keyring, Vault},
+    oauth::{Endpoints, form::Form, server_keys::ServerKeys},
+    vault::{Keyring, Records, Vault},
 };
 
 pub const ISSUER: &str = "https://bond.example.com";

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     metrics,
-    oauth::{AuthorizationErrorCode, MOST_GRANTS, RequestError},
+    oauth::{AuthorizationErrorCode, MAX_GRANTS, RequestError},
     secret::{ExposeSecret as _, SecretString},
     vault,
 };
@@ -303,7 +303,7 @@ async fn done(Shared(hosted): Shared<Hosted>, Path(id): Path<String>, headers: H
             }
             State::TooManyApps => {
                 let text = format!(
-                    "You have connected {MOST_GRANTS} apps, which is the maximum. Disconnect one that you no longer \
+                    "You have connected {MAX_GRANTS} apps, which is the maximum. Disconnect one that you no longer \
                      use, then try again here."
                 );
                 let connections = Some(connections::PATH);

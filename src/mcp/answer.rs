@@ -129,11 +129,11 @@ impl From<Content> for Outcome {
 /// with the text, and shows both if they differ (Qwen Code).
 fn write_numbers_plainly(value: &mut Value) {
     /// Beyond it a float does not hold every integer.
-    const LARGEST: f64 = 9_007_199_254_740_992.0;
+    const MAX_INTEGER: f64 = 9_007_199_254_740_992.0;
     match value {
         #[expect(clippy::cast_possible_truncation, reason = "it is whole and small enough")]
         Value::Number(number) if number.is_f64() => {
-            let whole = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() <= LARGEST);
+            let whole = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() <= MAX_INTEGER);
             if let Some(whole) = whole {
                 *number = Number::from(whole as i64);
             }

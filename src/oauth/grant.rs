@@ -18,7 +18,7 @@ const GRANT: RecordKind = RecordKind::new("grant");
 const PERSON: RecordKind = RecordKind::new("person");
 
 /// Largest number of active grants of a person, so that pages can read all of them.
-pub const MOST_GRANTS: usize = 100;
+pub const MAX_GRANTS: usize = 100;
 
 /// How long the record of a person without grants is kept. Were it deleted, its versions would begin anew, and a late change
 /// by another replica would hit the next one.
@@ -173,7 +173,7 @@ struct Person {
 impl Person {
     /// Whether there is no place for another grant, where those that are known to have `ended` take none.
     fn has_most_grants(&self, ended: &HashSet<GrantId>) -> bool {
-        self.grants.iter().filter(|id| !ended.contains(id)).count() >= MOST_GRANTS
+        self.grants.iter().filter(|id| !ended.contains(id)).count() >= MAX_GRANTS
     }
 }
 

@@ -36,7 +36,7 @@ pub use self::{
     client::{AddedClient, Client, ClientError, ClientKind, Clients, Network, NewClient},
     endpoints::Endpoints,
     error::{AuthorizationErrorCode, OAuthError},
-    grant::{CreateGrantError, EndReason, Grant, GrantId, MOST_GRANTS, Subject},
+    grant::{CreateGrantError, EndReason, Grant, GrantId, MAX_GRANTS, Subject},
     scope::{Scope, Scopes},
     token_request::{Acceptance, TokenResponse},
 };

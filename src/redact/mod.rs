@@ -158,10 +158,10 @@ fn push_line(text: &mut String, line: &str) {
 
 fn joined_length(value: &Value) -> usize {
     /// Of a number and a line break.
-    const LONGEST_NUMBER: usize = 32;
+    const MAX_NUMBER_BYTES: usize = 32;
     match value {
         Value::String(part) => part.len() + 1,
-        Value::Number(_) => LONGEST_NUMBER,
+        Value::Number(_) => MAX_NUMBER_BYTES,
         Value::Array(items) => items.iter().map(joined_length).sum(),
         Value::Object(fields) => {
             fields.iter().map(|(name, value)| name.len() + 1 + joined_length(value)).sum()

@@ -12,7 +12,7 @@ use bondmcp_server::{
     bondmcp::wire::{CreateApiKey, Permission},
     clock::Clock,
     hosted::Released,
-    oauth::{Acceptance, EndReason, Grant, MOST_GRANTS, Scopes},
+    oauth::{Acceptance, EndReason, Grant, MAX_GRANTS, Scopes},
     sandbox::Fault,
 };
 use chrono::{TimeDelta, Utc};
@@ -853,7 +853,7 @@ async fn whoever_has_too_many_apps_is_sent_to_disconnect_one_and_no_key_is_made(
     let authenticator = server.accounts.authenticator();
     let ada = within(authenticator.with_password(EMAIL, server.place.password.clone())).await.unwrap();
     let subject = server.server.subject(ada.user_id().unwrap());
-    for _ in 0..MOST_GRANTS {
+    for _ in 0..MAX_GRANTS {
         server.server.create_grant(&subject, &request, Scopes::all()).await.unwrap();
     }
     let done = location(&browser.decide(&page, &form, "allow").await);
@@ -883,7 +883,7 @@ async fn of_two_browsers_at_once_one_takes_the_last_place_and_the_other_stays_si
     let authenticator = server.accounts.authenticator();
     let ada = within(authenticator.with_password(EMAIL, server.place.password.clone())).await.unwrap();
     let subject = server.server.subject(ada.user_id().unwrap());
-    for _ in 1..MOST_GRANTS {
+    for _ in 1..MAX_GRANTS {
         server.server.create_grant(&subject, &request, Scopes::all()).await.unwrap();
     }
     let browsers = [Browser::new(&[&server]), Browser::new(&[&server])];

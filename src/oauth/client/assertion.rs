@@ -21,7 +21,7 @@ const ALGORITHMS: [Algorithm; 4] = [Algorithm::RS256, Algorithm::PS256, Algorith
 const MAX_ID_BYTES: usize = 256;
 
 /// Longest time for which an assertion is accepted, as its id is kept for so long. A client makes one for each request.
-const LONGEST_VALIDITY: Duration = Duration::from_mins(5);
+const MAX_VALIDITY: Duration = Duration::from_mins(5);
 
 /// Largest difference between the client's clock and ours.
 const LEEWAY: Duration = Duration::from_mins(1);
@@ -106,7 +106,7 @@ impl<'a> Assertion<'a> {
 
 impl Claims {
     fn check(self, client_id: &str, audiences: &[&str], now: Timestamp) -> Option<Verified> {
-        let (leeway, longest) = (LEEWAY.as_secs().cast_signed(), LONGEST_VALIDITY.as_secs().cast_signed());
+        let (leeway, longest) = (LEEWAY.as_secs().cast_signed(), MAX_VALIDITY.as_secs().cast_signed());
         let now = now.timestamp();
         let has_begun = |time: Option<i64>| time.is_none_or(|time| time <= now.saturating_add(leeway));
         // One that says when it was made may say that it is valid for longer, and is not accepted for longer.

@@ -16,10 +16,10 @@ use super::{
 };
 
 /// Longest id, in bytes.
-const LONGEST_ID: usize = 512;
+const MAX_ID_BYTES: usize = 512;
 
 /// Largest number of redirect URIs that is looked at.
-const MOST_REDIRECT_URIS: usize = 64;
+const MAX_REDIRECT_URIS: usize = 64;
 
 /// What a document says, as far as it counts here.
 #[derive(Clone, Debug)]
@@ -58,7 +58,7 @@ struct Metadata {
 /// Returns the URL that a client id is: https with a path, without a user name, a fragment and dot segments, and as
 /// normalisation leaves it.
 pub fn client_id_url(id: &str) -> Option<Url> {
-    let url = Url::parse(id).ok().filter(|url| id.len() <= LONGEST_ID && url.as_str() == id)?;
+    let url = Url::parse(id).ok().filter(|url| id.len() <= MAX_ID_BYTES && url.as_str() == id)?;
     let is_sound = url.scheme() == "https"
         && url.username().is_empty()
         && url.password().is_none()
@@ -100,7 +100,7 @@ impl Document for ClientDocument {
         if metadata.client_secret.is_some() || metadata.client_secret_expires_at.is_some() {
             return Err("The app's metadata document has a secret in it.");
         }
-        let given = metadata.redirect_uris.iter().take(MOST_REDIRECT_URIS).filter_map(Value::as_str);
+        let given = metadata.redirect_uris.iter().take(MAX_REDIRECT_URIS).filter_map(Value::as_str);
         let redirect_uris = redirect_uri::acceptable(given);
         if redirect_uris.is_empty() {
             return Err("The app's metadata document names no usable redirect URI.");

@@ -17,7 +17,7 @@ use url::{Host, Url};
 use super::address;
 
 /// Longest answer that is read, in bytes.
-const LONGEST_BODY: usize = 64 * 1024;
+const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// Time for a fetch over all, from the lookup of the name to the last byte.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -134,7 +134,7 @@ impl Network {
         }
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|_| FetchError::Unreachable)? {
-            if body.len() + chunk.len() > LONGEST_BODY {
+            if body.len() + chunk.len() > MAX_BODY_BYTES {
                 return Err(FetchError::TooLarge);
             }
             body.extend_from_slice(&chunk);

@@ -8,20 +8,20 @@ use http::{
 };
 
 /// The least, whatever the headers say: nobody makes this server fetch for every request.
-const SHORTEST: Duration = Duration::from_mins(1);
+const MIN_LIFETIME: Duration = Duration::from_mins(1);
 
 /// The most, whatever the headers say.
-const LONGEST: Duration = Duration::from_hours(24);
+const MAX_LIFETIME: Duration = Duration::from_hours(24);
 
 /// What is assumed where the headers say nothing (RFC 9111, section 4.2.2).
-const USUAL: Duration = Duration::from_hours(1);
+const USUAL_LIFETIME: Duration = Duration::from_hours(1);
 
 /// Returns how long an answer with these headers is fresh.
 pub fn lifetime(headers: &HeaderMap) -> Duration {
     let stated = cache_control_lifetime(&cache_control(headers));
-    let lifetime = stated.or_else(|| expires(headers)).unwrap_or(USUAL);
+    let lifetime = stated.or_else(|| expires(headers)).unwrap_or(USUAL_LIFETIME);
     let age = text(headers, AGE).and_then(|age| age.trim().parse().ok()).map(Duration::from_secs);
-    lifetime.saturating_sub(age.unwrap_or_default()).clamp(SHORTEST, LONGEST)
+    lifetime.saturating_sub(age.unwrap_or_default()).clamp(MIN_LIFETIME, MAX_LIFETIME)
 }
 
 /// Whether an answer with these headers may be used when it is no longer fresh (RFC 9111, section 4.2.4). This is a shared

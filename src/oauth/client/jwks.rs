@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::cache::Document;
 
 /// Largest number of keys that are kept.
-const MOST_KEYS: usize = 16;
+const MAX_KEYS: usize = 16;
 
 /// The keys of a client that this server understands.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ impl KeySet {
         let keys = set.get("keys")?.as_array()?.iter();
         let keys =
             keys.filter_map(|key| Jwk::deserialize(key).ok()).filter(|key| algorithm_of(key).is_some());
-        Some(Self { keys: keys.take(MOST_KEYS).collect() })
+        Some(Self { keys: keys.take(MAX_KEYS).collect() })
     }
 
     pub fn is_empty(&self) -> bool {

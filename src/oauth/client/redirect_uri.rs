@@ -3,7 +3,7 @@
 use url::Url;
 
 /// Longest redirect URI, in bytes.
-const LONGEST: usize = 512;
+const MAX_URI_BYTES: usize = 512;
 
 /// Hosts of the loopback interface on which a client may listen.
 pub(crate) const LOOPBACK_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
@@ -14,7 +14,7 @@ const KNOWN_SCHEMES: [&str; 4] = ["claude", "cursor", "vscode", "vscode-insiders
 /// Whether a client may have this redirect URI: `https`, `http` on loopback, or a private-use scheme with a dot (RFC 8252,
 /// section 7.1) or of a known host. It has no user name and no fragment.
 pub fn is_acceptable(uri: &str) -> bool {
-    let is_plain = uri.len() <= LONGEST
+    let is_plain = uri.len() <= MAX_URI_BYTES
         && uri
             .bytes()
             .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'\\' | b'"' | b'<' | b'>'));
@@ -116,7 +116,7 @@ mod tests {
     // RFC 9700, section 4.1; RFC 8252, section 8.4
     #[test]
     fn dangerous_redirect_uris_are_refused() {
-        let long = format!("https://client.example/{}", "a".repeat(LONGEST));
+        let long = format!("https://client.example/{}", "a".repeat(MAX_URI_BYTES));
         for uri in [
             "",
             ":",

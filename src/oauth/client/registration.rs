@@ -24,13 +24,13 @@ use crate::{
 pub const PREFIX: &str = "dcr-";
 
 /// Longest registration that is read, in bytes.
-const LONGEST_BODY: usize = 64 * 1024;
+const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// Longest id, in bytes: it goes into URLs.
-const LONGEST_ID: usize = 2048;
+const MAX_ID_BYTES: usize = 2048;
 
 /// Largest number of redirect URIs that is looked at.
-const MOST_REDIRECT_URIS: usize = 32;
+const MAX_REDIRECT_URIS: usize = 32;
 
 const NONCE_BYTES: usize = 24;
 
@@ -62,12 +62,12 @@ impl Registrations {
     /// the server may replace what a client asks for, and says so in the answer (section 3.2.1). A secret would have to
     /// be stored or be in the id, and PKCE protects the code without one.
     pub fn register(&self, body: &[u8], now: Timestamp) -> Result<Value, OAuthError> {
-        if body.len() > LONGEST_BODY {
+        if body.len() > MAX_BODY_BYTES {
             return Err(invalid_metadata("The registration is too large."));
         }
         let metadata: Metadata = metadata(body)
             .ok_or_else(|| invalid_metadata("The registration must be a JSON object with redirect_uris."))?;
-        let given = metadata.redirect_uris.iter().take(MOST_REDIRECT_URIS).filter_map(Value::as_str);
+        let given = metadata.redirect_uris.iter().take(MAX_REDIRECT_URIS).filter_map(Value::as_str);
         let redirect_uris = redirect_uri::acceptable(given);
         if redirect_uris.is_empty() {
             return Err(OAuthError::bad_request(
@@ -109,11 +109,11 @@ impl Registrations {
         getrandom::fill(&mut nonce).ok()?;
         self.cipher.encrypt_in_place(&nonce.into(), &[], &mut buffer).ok()?;
         let id = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode([&nonce[..], &buffer].concat()));
-        (id.len() <= LONGEST_ID).then_some(id)
+        (id.len() <= MAX_ID_BYTES).then_some(id)
     }
 
     fn open_id(&self, id: &str) -> Option<Sealed> {
-        let encoded = id.strip_prefix(PREFIX).filter(|_| id.len() <= LONGEST_ID)?;
+        let encoded = id.strip_prefix(PREFIX).filter(|_| id.len() <= MAX_ID_BYTES)?;
         let sealed = URL_SAFE_NO_PAD.decode(encoded).ok()?;
         let (nonce, ciphertext) = sealed.split_first_chunk::<NONCE_BYTES>()?;
         let mut buffer = ciphertext.to_vec();
@@ -312,7 +312,7 @@ mod tests {
         let world = world().await;
         let uri = |n: usize| format!("https://client.example/{n}/{}", "a".repeat(460));
         let fitting: Vec<_> = (0..2).map(uri).collect();
-        assert!(id(&register(&world, &json!({"redirect_uris": fitting})).unwrap()).len() <= LONGEST_ID);
+        assert!(id(&register(&world, &json!({"redirect_uris": fitting})).unwrap()).len() <= MAX_ID_BYTES);
         let many: Vec<_> = (0..5).map(uri).collect();
         let error = register(&world, &json!({"redirect_uris": many})).unwrap_err();
         assert_eq!((error.status, error.code), (400, "invalid_client_metadata"));

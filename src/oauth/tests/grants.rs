@@ -77,7 +77,7 @@ async fn a_person_has_so_many_grants_and_no_more() {
     let replica = hosting.replica().await;
     let request = hosting.request(&[]).await;
     let subject = hosting.server.subject("user");
-    for _ in 1..MOST_GRANTS {
+    for _ in 1..MAX_GRANTS {
         hosting.server.create_grant(&subject, &request, Scopes::all()).await.unwrap();
     }
     // The last place is taken once.
@@ -87,7 +87,7 @@ async fn a_person_has_so_many_grants_and_no_more() {
     );
     let (made, refused) = if one.is_ok() { (one, two) } else { (two, one) };
     assert!(matches!(refused, Err(CreateGrantError::TooMany)), "{refused:?}");
-    assert_eq!(replica.all_grants().await.unwrap().len(), MOST_GRANTS);
+    assert_eq!(replica.all_grants().await.unwrap().len(), MAX_GRANTS);
     let somebody_else = hosting.server.subject("somebody else");
     hosting.server.create_grant(&somebody_else, &request, Scopes::all()).await.unwrap();
 

@@ -33,7 +33,7 @@ fn a_client_id_is_a_plain_https_url_with_a_path() {
     for id in [CLAUDE, "https://chatgpt.com/oauth/abc/client.json", "https://a.example:8443/c?tenant=1"] {
         assert_eq!(client_id_url(id).unwrap().as_str(), id);
     }
-    let long = format!("https://a.example/{}", "c".repeat(LONGEST_ID));
+    let long = format!("https://a.example/{}", "c".repeat(MAX_ID_BYTES));
     for id in [
         "http://a.example/c",
         "https://a.example",

@@ -152,7 +152,7 @@ async fn only_small_json_over_tls_is_read() {
         server.answer("/client.json", &format!("{status}\r\ncontent-type: application/json"), "");
         assert_eq!(fetch(&network, &url).await, Err(FetchError::Status), "{status}");
     }
-    for (length, is_read) in [(LONGEST_BODY, true), (LONGEST_BODY + 1, false), (20 << 20, false)] {
+    for (length, is_read) in [(MAX_BODY_BYTES, true), (MAX_BODY_BYTES + 1, false), (20 << 20, false)] {
         server.answer("/client.json", "200 OK\r\ncontent-type: application/json", &"x".repeat(length));
         let fetched = fetch(&network, &url).await.map(|body| body.len());
         assert_eq!(fetched, if is_read { Ok(length) } else { Err(FetchError::TooLarge) });

@@ -13,6 +13,7 @@ mod grant;
 mod health;
 mod identity;
 mod intent;
+mod key_list;
 mod keys;
 mod ledger;
 mod models;
@@ -54,7 +55,7 @@ pub use self::{
     error::{Error, SignInReason},
     grant::{NewGrant, grant_key_name},
     identity::Identity,
-    keys::{Key, KeyList, Unfinished},
+    key_list::{Key, KeyList, Unfinished},
     ledger::Settlement,
     models::Models,
     owner::Owner,

@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use super::{
     Account, Error, RequiredCredential,
-    keys::{Key, Made, check_id, is_active},
+    key_list::Key,
+    keys::{Made, check_id, is_active},
     record::Record,
 };
 use crate::{

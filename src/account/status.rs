@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::{Account, Error, keys::Unfinished};
+use super::{Account, Error, key_list::Unfinished};
 use crate::clock::Timestamp;
 use schemars::JsonSchema;
 

@@ -5,10 +5,7 @@
 use std::time::Duration;
 
 use super::{Account, Error};
-use crate::{
-    clock::Timestamp,
-    vault::{self, Record, RecordId, RecordKind},
-};
+use crate::vault::{self, Record, RecordId, RecordKind};
 
 /// Its kind of record.
 const KIND: RecordKind = RecordKind::new("sign-in");
@@ -58,16 +55,5 @@ impl Account {
 
     fn announcement_id(&self) -> RecordId {
         self.inner.store.id_of(KIND)
-    }
-
-    /// Looks into the vault now for what another process has done to the account.
-    pub async fn reload(&self) -> Result<(), Error> {
-        self.reread().await.map(|_| ())
-    }
-
-    /// The time of day.
-    #[must_use]
-    pub fn now(&self) -> Timestamp {
-        self.inner.clock.now()
     }
 }

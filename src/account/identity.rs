@@ -25,4 +25,9 @@ impl Account {
         };
         Some(Identity { number: record.identity(), name })
     }
+
+    /// Whose calls they are.
+    pub(super) fn identity_number(&self) -> Option<u64> {
+        self.remembered().map(|memory| memory.record.identity())
+    }
 }

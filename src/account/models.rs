@@ -45,9 +45,4 @@ impl Account {
     pub(super) fn clear_model_cache(&self) {
         self.inner.models.clear();
     }
-
-    /// Whose calls they are.
-    pub(super) fn identity_number(&self) -> Option<u64> {
-        self.remembered().map(|memory| memory.record.identity())
-    }
 }

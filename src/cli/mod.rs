@@ -146,7 +146,7 @@ enum Command {
     #[command(after_help = logout::EXAMPLES)]
     Logout(logout::Args),
     /// Show who is signed in
-    #[command(after_help = STATUS_EXAMPLES)]
+    #[command(after_help = status::EXAMPLES)]
     Status(status::Args),
     /// Find out what is broken, and how to fix it
     #[command(after_help = doctor::EXAMPLES)]
@@ -185,11 +185,6 @@ enum Command {
     #[command(hide = true, after_help = man::EXAMPLES, args = unused(ALL))]
     Man(man::Args),
 }
-
-const STATUS_EXAMPLES: &str = "Examples:
-  bondmcp-server status
-  bondmcp-server status --check
-  bondmcp-server --profile work status --json";
 
 /// The context of a command.
 struct App {

@@ -14,6 +14,11 @@ use crate::{
     vault::{KeyOrigin, KeyPlace, Keyring},
 };
 
+pub(super) const EXAMPLES: &str = "Examples:
+  bondmcp-server status
+  bondmcp-server status --check
+  bondmcp-server --profile work status --json";
+
 /// Shows who is signed in, with which kind of credential and until when, and where that is stored. Makes no request
 /// without --check; shows no secret. Exits with 1 when signed out.
 #[derive(Debug, clap::Args)]

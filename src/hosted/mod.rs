@@ -15,8 +15,10 @@ mod person;
 mod protect;
 mod release;
 mod sign_in_page;
+mod sweep;
 mod trace;
 mod trouble;
+mod upstream;
 
 use std::sync::Arc;
 

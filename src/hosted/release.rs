@@ -11,25 +11,15 @@ use super::{Hosted, browser::Browser};
 use crate::{
     account::{self, Account, Leftovers, Owner},
     oauth::{Grant, Subject},
-    secret::{self, ExposeSecret as _},
-    vault::{self, Next, RecordId, RecordKind},
+    vault::{self, Next, RecordKind},
 };
 
 /// The keys of a person that wait to be revoked.
-const REVOCATIONS: RecordKind = RecordKind::new("revocations");
+pub(super) const REVOCATIONS: RecordKind = RecordKind::new("revocations");
 
 /// How long the record of a person is kept when nothing waits any more. Were it deleted, its versions would begin anew, and
 /// a late change by another replica would hit the next one.
 const EMPTIED_FOR: Duration = Duration::from_hours(1);
-
-/// What the lease of a sweep is on.
-const SWEEP: RecordKind = RecordKind::new("sweep");
-
-/// Life of that lease without being extended: how long others wait for a replica that died.
-const SWEEP_LEASE: Duration = Duration::from_mins(5);
-
-/// The address of the BondMCP that has the accounts of the grants.
-const UPSTREAM: RecordKind = RecordKind::new("upstream");
 
 /// How far a grant that has ended is released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +54,7 @@ impl Turn {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum Error {
+pub(super) enum Error {
     #[error(transparent)]
     Account(#[from] account::Error),
     #[error(transparent)]
@@ -107,7 +97,11 @@ impl Hosted {
     }
 
     /// Releases the account of a grant. Returns the keys that waited for a session of the person.
-    async fn released_account(&self, account: &Account, person: &Subject) -> Result<Vec<String>, Error> {
+    pub(super) async fn released_account(
+        &self,
+        account: &Account,
+        person: &Subject,
+    ) -> Result<Vec<String>, Error> {
         let left = account.release().await?;
         let keys = left.keys.clone();
         if !left.is_empty() {
@@ -120,31 +114,6 @@ impl Hosted {
         Ok(keys)
     }
 
-    /// Releases what is left of grants that are forgotten: a key came so late, or a crash interrupted this.
-    async fn release_late_keys(&self, holder: &str) -> Result<(), Error> {
-        let issuer = self.inner.server.endpoints().issuer();
-        for owner in self.inner.accounts.to_be_released(issuer).await? {
-            if !self.holds_sweep(holder).await? {
-                return Ok(());
-            }
-            if let Err(error) = self.release_late_key(&owner).await {
-                tracing::warn!(%error, %owner, "what is left of a forgotten grant is not released yet");
-            }
-        }
-        Ok(())
-    }
-
-    async fn release_late_key(&self, owner: &Owner) -> Result<(), Error> {
-        let Some((person, grant)) = Grant::ids_of(owner) else { return Ok(()) };
-        // A grant that is not forgotten yet is released with its account.
-        if self.inner.server.grant(&grant).await?.is_some() {
-            return Ok(());
-        }
-        let account = self.inner.accounts.open(owner);
-        self.released_account(&account, &person).await?;
-        Ok(account.forget_grant().await?)
-    }
-
     async fn add_revocations(&self, subject: &Subject, left: Leftovers) -> Result<(), vault::Error> {
         let add = |waiting: Option<Leftovers>| {
             let mut waiting = waiting.unwrap_or_default();
@@ -155,7 +124,7 @@ impl Hosted {
     }
 
     /// Revokes the keys of the person that wait for that, with the session of any grant that has one.
-    async fn settle(&self, subject: &Subject) -> Result<(), Error> {
+    pub(super) async fn settle(&self, subject: &Subject) -> Result<(), Error> {
         if self.revocations(subject).await?.is_none() {
             return Ok(());
         }
@@ -211,93 +180,5 @@ impl Hosted {
             (Next::Write(waiting, lifetime), ())
         };
         self.inner.server.records().change(REVOCATIONS, subject.as_str(), remove).await
-    }
-
-    /// Ends what has expired and releases what has ended, of all persons. Replicas take turns.
-    pub async fn sweep(&self) {
-        let holder = secret::random().expose_secret().to_owned();
-        let swept = async {
-            if self.holds_sweep(&holder).await? {
-                self.sweep_as(&holder).await?;
-                let vault = self.inner.server.records().vault();
-                vault.release_lease(&self.sweep_lease(), &holder).await?;
-            }
-            Ok::<_, vault::Error>(())
-        };
-        if let Err(error) = swept.await {
-            tracing::warn!(%error, "ended grants were not looked for; this is repeated");
-        }
-    }
-
-    async fn sweep_as(&self, holder: &str) -> Result<(), vault::Error> {
-        let server = &self.inner.server;
-        for grant in server.end_expired_grants().await? {
-            self.note_end(&grant).await;
-        }
-        for grant in server.all_grants().await?.into_iter().filter(|grant| grant.ended.is_some()) {
-            if !self.holds_sweep(holder).await? {
-                return Ok(());
-            }
-            self.release(&grant).await;
-        }
-        if let Err(error) = self.release_late_keys(holder).await {
-            tracing::warn!(%error, "what is left of forgotten grants was not looked for; this is repeated");
-        }
-        for (subject, _) in server.records().all::<Leftovers>(REVOCATIONS).await? {
-            if !self.holds_sweep(holder).await? {
-                return Ok(());
-            }
-            if let Err(error) = self.settle(&Subject::new(subject)).await {
-                tracing::warn!(%error, "API keys of ended grants are not revoked yet");
-            }
-        }
-        Ok(())
-    }
-
-    /// Binds what is connected at this public URL to the BondMCP that this server calls. Returns the address of another
-    /// one if it is bound to that: accounts are found under it alone, so every grant that ends would seem to have no key.
-    /// Where nothing is connected, or with `rebinds`, it is bound anew.
-    pub async fn bind(&self, rebinds: bool) -> Result<Option<String>, vault::Error> {
-        // All grants are read only where it matters.
-        let rebinds =
-            rebinds || self.bound_elsewhere().await?.is_some() && self.has_nothing_to_release().await?;
-        let ours = self.upstream();
-        let bind = |bound: Option<String>| match bound {
-            Some(bound) if bound == ours => (Next::Keep, None),
-            Some(bound) if !rebinds => (Next::Keep, Some(bound)),
-            _ => (Next::Write(ours.clone(), None), None),
-        };
-        self.inner.server.records().change(UPSTREAM, "", bind).await
-    }
-
-    /// Returns the address of the BondMCP that what is connected here belongs to, if it is not the one of this server.
-    pub async fn bound_elsewhere(&self) -> Result<Option<String>, vault::Error> {
-        let bound = self.inner.server.records().read::<String>(UPSTREAM, "").await?;
-        Ok(bound.map(|bound| bound.value).filter(|bound| *bound != self.upstream()))
-    }
-
-    fn upstream(&self) -> String {
-        self.inner.accounts.authenticator().upstream().as_str().to_owned()
-    }
-
-    async fn has_nothing_to_release(&self) -> Result<bool, vault::Error> {
-        let server = &self.inner.server;
-        Ok(server.all_grants().await?.is_empty()
-            && server
-                .records()
-                .all::<Leftovers>(REVOCATIONS)
-                .await?
-                .iter()
-                .all(|(_, found)| found.value.is_empty()))
-    }
-
-    /// Takes or extends the turn of this replica.
-    async fn holds_sweep(&self, holder: &str) -> Result<bool, vault::Error> {
-        self.inner.server.records().vault().acquire_lease(&self.sweep_lease(), holder, SWEEP_LEASE).await
-    }
-
-    fn sweep_lease(&self) -> RecordId {
-        let origin = self.inner.settings.origin.to_string();
-        RecordId { kind: SWEEP, owner: String::new(), origin }
     }
 }

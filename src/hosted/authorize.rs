@@ -19,9 +19,10 @@ use super::{
     authorize_views::{self as views, Notice},
     browser::{Browser, with_cookie},
     connections,
-    consent::{ConsentForm, Destination},
+    consent::{Consent, ConsentForm, Destination},
     grants::AllowError,
     pending::{PendingAuthorization, State},
+    person::Person,
     protect,
 };
 use crate::{
@@ -203,19 +204,13 @@ async fn show(Shared(hosted): Shared<Hosted>, Path(id): Path<String>, headers: H
 /// Takes the person's decision. Whatever comes of it is on the page that the browser is sent to.
 async fn decide(Shared(hosted): Shared<Hosted>, Path(id): Path<String>, request: Request) -> Response {
     let decided = async {
-        let (mut authorization, browser, form) = hosted.submitted(&id, request).await?;
+        let (authorization, browser, form) = hosted.submitted(&id, request).await?;
         let done = see_other(&format!("{}/done", authorization.path()));
         if authorization.pending.state != State::Asking {
             return Ok(done);
         }
         if !form.allows {
-            if authorization.set(State::Denied).await? {
-                hosted.step(&authorization, "denied").await;
-                if let Some(person) = hosted.inner.browsers.person(&browser).await? {
-                    let client_name = authorization.pending.request.client.name.clone();
-                    hosted.audit(AuditedEvent::Denied { person: &person, client_name });
-                }
-            }
+            hosted.deny(authorization, &browser).await?;
             return Ok(done);
         }
         let browsers = &hosted.inner.browsers;
@@ -224,37 +219,17 @@ async fn decide(Shared(hosted): Shared<Hosted>, Path(id): Path<String>, request:
             // Somebody else has signed in since, or nobody is any more: the page is shown anew.
             return Ok(see_other(&authorization.path()));
         };
-        let consent = match form.consent(authorization.pending.request.scopes) {
-            Ok(consent) => consent,
+        match form.consent(authorization.pending.request.scopes) {
+            Ok(consent) => {
+                hosted.agree(authorization, browser, person, consent).await?;
+                Ok(done)
+            }
             Err(problem) => {
                 let viewer = (&person, &browsers.form_token(&browser));
                 let sent = Some((&form, problem));
-                return Ok(views::consent(&hosted.inner.settings, &authorization, viewer, sent));
+                Ok(views::consent(&hosted.inner.settings, &authorization, viewer, sent))
             }
-        };
-        // Of two forms at once, one goes on.
-        if authorization.agree(&browser, hosted.now()).await? {
-            let hosted = hosted.clone();
-            // To its end even when the browser is gone.
-            let work = tokio::spawn(
-                async move {
-                    hosted.step(&authorization, "allowed").await;
-                    let state = match hosted.allow(&authorization, &browser, &person, consent).await {
-                        Ok(grant) => State::Allowed { grant: grant.id },
-                        Err(AllowError::SignedOut) => State::Asking,
-                        Err(AllowError::TooManyApps) => {
-                            hosted.step(&authorization, "too many apps").await;
-                            State::TooManyApps
-                        }
-                        Err(AllowError::Failed(problem)) => State::Failed { problem },
-                    };
-                    hosted.finish(authorization, state).await
-                }
-                .in_current_span(),
-            );
-            work.await.unwrap_or(Ok(()))?;
         }
-        Ok(done)
     };
     decided.await.unwrap_or_else(|failure| hosted.failed(&failure))
 }
@@ -342,6 +317,50 @@ async fn done(Shared(hosted): Shared<Hosted>, Path(id): Path<String>, headers: H
 }
 
 impl Hosted {
+    async fn deny(
+        &self,
+        mut authorization: PendingAuthorization,
+        browser: &Browser,
+    ) -> Result<(), vault::Error> {
+        if authorization.set(State::Denied).await? {
+            self.step(&authorization, "denied").await;
+            if let Some(person) = self.inner.browsers.person(browser).await? {
+                let client_name = authorization.pending.request.client.name.clone();
+                self.audit(AuditedEvent::Denied { person: &person, client_name });
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the grant that the person has agreed to, to the end even when the browser is gone.
+    async fn agree(
+        &self,
+        mut authorization: PendingAuthorization,
+        browser: Browser,
+        person: Person,
+        consent: Consent,
+    ) -> Result<(), vault::Error> {
+        // Of two forms at once, one goes on.
+        if !authorization.agree(&browser, self.now()).await? {
+            return Ok(());
+        }
+        let hosted = self.clone();
+        let work = async move {
+            hosted.step(&authorization, "allowed").await;
+            let state = match hosted.allow(&authorization, &browser, &person, consent).await {
+                Ok(grant) => State::Allowed { grant: grant.id },
+                Err(AllowError::SignedOut) => State::Asking,
+                Err(AllowError::TooManyApps) => {
+                    hosted.step(&authorization, "too many apps").await;
+                    State::TooManyApps
+                }
+                Err(AllowError::Failed(problem)) => State::Failed { problem },
+            };
+            hosted.finish(authorization, state).await
+        };
+        tokio::spawn(work.in_current_span()).await.unwrap_or(Ok(()))
+    }
+
     /// Returns the page that says why no grant was made, with a button that tries again, and a link to the list of apps where
     /// that helps.
     fn not_connected(

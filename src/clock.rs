@@ -17,8 +17,16 @@ pub type Timestamp = DateTime<Utc>;
 /// A source of the current time. Clones of a manual clock move together.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
-    /// Milliseconds since the epoch; `None` for the system's clock.
-    manual: Option<Arc<AtomicI64>>,
+    /// `None` for the system's clock.
+    manual: Option<Manual>,
+}
+
+/// A clock that is set, in milliseconds.
+#[derive(Clone, Debug)]
+struct Manual {
+    /// Since the epoch.
+    start: i64,
+    passed: Arc<AtomicI64>,
 }
 
 impl Clock {
@@ -31,24 +39,32 @@ impl Clock {
     /// Returns a clock that stays at `start` until it is moved.
     #[must_use]
     pub fn manual(start: Timestamp) -> Self {
-        Self { manual: Some(Arc::new(AtomicI64::new(start.timestamp_millis()))) }
+        Self { manual: Some(Manual { start: start.timestamp_millis(), passed: Arc::default() }) }
     }
 
     #[must_use]
     pub fn now(&self) -> Timestamp {
         match &self.manual {
             None => Utc::now(),
-            Some(millis) => {
-                DateTime::from_timestamp_millis(millis.load(Ordering::SeqCst)).unwrap_or_default()
+            Some(Manual { start, passed }) => {
+                DateTime::from_timestamp_millis(start + passed.load(Ordering::SeqCst)).unwrap_or_default()
             }
         }
     }
 
     /// Moves a manual clock; has no effect on the system's.
     pub fn advance(&self, by: TimeDelta) {
-        if let Some(millis) = &self.manual {
-            millis.fetch_add(by.num_milliseconds(), Ordering::SeqCst);
+        if let Some(Manual { passed, .. }) = &self.manual {
+            passed.fetch_add(by.num_milliseconds(), Ordering::SeqCst);
         }
+    }
+
+    /// Returns by how much a manual clock was moved: that much time has passed for other clocks too, such as the
+    /// database's. Zero for the system's clock.
+    #[must_use]
+    pub fn advanced(&self) -> TimeDelta {
+        let passed = self.manual.as_ref().map(|manual| manual.passed.load(Ordering::SeqCst));
+        TimeDelta::milliseconds(passed.unwrap_or_default())
     }
 }
 
@@ -74,6 +90,7 @@ mod tests {
         let other = clock.clone();
         clock.advance(TimeDelta::seconds(90));
         assert_eq!(other.now().timestamp(), 90);
+        assert_eq!(other.advanced(), TimeDelta::seconds(90));
     }
 
     #[test]

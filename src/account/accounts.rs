@@ -171,7 +171,7 @@ impl Shared {
             client: self.client.for_owner(redactor.clone(), &owner.person().to_string()),
             clock: self.clock.clone(),
             redactor,
-            store: Store { shared: Arc::clone(&self.vault), id },
+            store: Store { shared: Arc::clone(&self.vault), id, clock: self.clock.clone() },
             memory: RwLock::new(None),
             loading: tokio::sync::Mutex::new(()),
             outage: Mutex::default(),

@@ -114,7 +114,7 @@ impl Account {
             if let Some(session) = &mut record.session
                 && secret::same(&session.access_token, refused)
             {
-                session.expires_at = session.expires_at.min(now);
+                session.end(now);
             }
             Ok(())
         };

@@ -165,6 +165,7 @@ pub struct SessionView<'a> {
     access_token: &'a str,
     obtained_at: Timestamp,
     expires_at: Timestamp,
+    obtained_by_vault: Option<Timestamp>,
     refresh_token: Option<&'a str>,
 }
 
@@ -174,6 +175,7 @@ impl<'a> SessionView<'a> {
             access_token: session.access_token.expose_secret(),
             obtained_at: session.obtained_at,
             expires_at: session.expires_at,
+            obtained_by_vault: session.obtained_by_vault,
             refresh_token: session.refresh_token.as_ref().map(ExposeSecret::expose_secret),
         }
     }
@@ -219,6 +221,7 @@ mod tests {
                 access_token: "canary-access".into(),
                 obtained_at: Timestamp::UNIX_EPOCH,
                 expires_at: Timestamp::UNIX_EPOCH,
+                obtained_by_vault: Some(Timestamp::UNIX_EPOCH),
                 refresh_token: Some("canary-refresh".into()),
             }),
             password: Some("canary-password".into()),

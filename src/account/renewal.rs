@@ -369,6 +369,7 @@ mod tests {
             access_token: "token".into(),
             obtained_at: Timestamp::UNIX_EPOCH,
             expires_at: Timestamp::UNIX_EPOCH,
+            obtained_by_vault: None,
             refresh_token: None,
         }
     }

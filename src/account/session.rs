@@ -16,6 +16,9 @@ const DEFAULT_LIFETIME: TimeDelta = TimeDelta::hours(1);
 /// Longest lifetime that is trusted; an earlier refusal renews the session all the same.
 const MAX_LIFETIME: TimeDelta = TimeDelta::days(30);
 
+/// Longest time that storing a new session takes, with all attempts.
+const MAX_AGE_OF_NEW: TimeDelta = TimeDelta::seconds(60);
+
 /// Longest time before expiry at which renewal starts.
 const MAX_RENEWAL_MARGIN: TimeDelta = TimeDelta::seconds(60);
 
@@ -25,6 +28,9 @@ pub struct Session {
     pub access_token: SecretString,
     pub obtained_at: Timestamp,
     pub expires_at: Timestamp,
+    /// `obtained_at` by the vault's clock, which all processes share: their own may differ.
+    #[serde(default)]
+    pub obtained_by_vault: Option<Timestamp>,
     #[serde(default)]
     pub refresh_token: Option<SecretString>,
 }
@@ -39,6 +45,7 @@ impl Session {
         Self {
             expires_at: now + life.unwrap_or(DEFAULT_LIFETIME).min(MAX_LIFETIME),
             obtained_at: now,
+            obtained_by_vault: None,
             access_token: tokens.access_token,
             refresh_token: tokens.refresh_token.or(earlier),
         }
@@ -47,6 +54,36 @@ impl Session {
     /// Whether the token has not expired.
     pub fn is_usable(&self, now: Timestamp) -> bool {
         now < self.expires_at
+    }
+
+    /// Notes the vault's time of a session that this process has just obtained. The age of another one is not known: its
+    /// time may be of a clock that differs.
+    pub fn note_vault_time(&mut self, now: Timestamp, vault_now: Timestamp) {
+        self.obtained_by_vault = Some(vault_now - (now - self.obtained_at));
+    }
+
+    /// Whether this process has just obtained the session, so that the vault's time of it is to be noted.
+    pub fn is_new(&self, now: Timestamp) -> bool {
+        let age = now - self.obtained_at;
+        self.obtained_by_vault.is_none() && TimeDelta::zero() <= age && age < MAX_AGE_OF_NEW
+    }
+
+    /// Whether its times may be of a clock that differs from this process's: it has expired, or is from the future.
+    pub fn is_doubtful(&self, now: Timestamp) -> bool {
+        self.obtained_by_vault.is_some() && (now < self.obtained_at || !self.is_usable(now))
+    }
+
+    /// Moves the times to this process's clock, by which it is `now`; by the vault's it is `vault_now`.
+    pub fn move_to_clock(&mut self, now: Timestamp, vault_now: Timestamp) {
+        let Some(obtained) = self.obtained_by_vault else { return };
+        let life = self.expires_at - self.obtained_at;
+        self.obtained_at = now - (vault_now - obtained).max(TimeDelta::zero());
+        self.expires_at = self.obtained_at + life;
+    }
+
+    /// Marks the session as ended, by any clock.
+    pub fn end(&mut self, now: Timestamp) {
+        self.expires_at = self.obtained_at.min(now);
     }
 
     /// Whether at most a tenth of the session's lifetime is left, and at most a minute: the session is then renewed
@@ -116,6 +153,28 @@ mod tests {
         let long = session("opaque", 3600);
         assert!(!long.is_ageing(at(4539)) && long.is_ageing(at(4540)));
         assert!(long.is_usable(at(4599)) && !long.is_usable(at(4600)));
+    }
+
+    #[test]
+    fn a_session_lives_as_long_by_a_clock_that_differs() {
+        let mut stored = session("opaque", 3600);
+        assert!(!stored.is_doubtful(at(9999)), "its age is not known");
+        stored.note_vault_time(at(1002), at(50_002));
+        for off in [-3600, 0, 3600] {
+            let mut seen = stored.clone();
+            seen.move_to_clock(at(1100 + off), at(50_100));
+            assert!(!seen.is_doubtful(at(1100 + off)));
+            assert_eq!((seen.obtained_at, seen.expires_at), (at(1000 + off), at(4600 + off)));
+        }
+        assert!(stored.is_doubtful(at(999)) && stored.is_doubtful(at(4600)));
+        assert!(!stored.is_doubtful(at(1000)) && !stored.is_doubtful(at(4599)));
+        let mut ended = stored;
+        ended.end(at(2000));
+        for now in [2000, 9999] {
+            assert!(!ended.is_usable(at(now)));
+            ended.move_to_clock(at(now), at(50_000));
+            assert!(!ended.is_usable(at(now)), "by any clock");
+        }
     }
 
     #[test]

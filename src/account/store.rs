@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{error::Error, record::Record, shared_vault::SharedVault};
 use crate::{
+    clock::{Clock, Timestamp},
     secret,
     vault::{self, ChangeMarker, RecordId, RecordKind, Vault},
 };
@@ -23,6 +24,7 @@ pub struct Versioned {
 pub struct Store {
     pub shared: Arc<SharedVault>,
     pub id: RecordId,
+    pub clock: Clock,
 }
 
 impl Store {
@@ -34,10 +36,38 @@ impl Store {
         match self.vault().await?.read(&self.id).await? {
             None => Ok(Versioned { record: Record::default(), version: 0 }),
             Some(sealed) => {
-                let record = Record::from_bytes(&sealed.plaintext).ok_or(Error::RecordUnreadable)?;
+                let mut record = Record::from_bytes(&sealed.plaintext).ok_or(Error::RecordUnreadable)?;
+                self.move_to_clock(&mut record).await?;
                 Ok(Versioned { record, version: sealed.version })
             }
         }
+    }
+
+    /// Moves the times of the record's session to this process's clock. The vault is asked for its time only where the two
+    /// may differ.
+    async fn move_to_clock(&self, record: &mut Record) -> Result<(), Error> {
+        if let Some(session) = &mut record.session
+            && session.is_doubtful(self.clock.now())
+        {
+            let vault_now = self.vault_now().await?;
+            session.move_to_clock(self.clock.now(), vault_now);
+        }
+        Ok(())
+    }
+
+    /// Notes the vault's time of a session that is new in the record.
+    async fn note_vault_time(&self, record: &mut Record) -> Result<(), Error> {
+        if let Some(session) = &mut record.session
+            && session.is_new(self.clock.now())
+        {
+            let vault_now = self.vault_now().await?;
+            session.note_vault_time(self.clock.now(), vault_now);
+        }
+        Ok(())
+    }
+
+    async fn vault_now(&self) -> Result<Timestamp, Error> {
+        Ok(self.vault().await?.now().await? + self.clock.advanced())
     }
 
     /// Changes the record and returns it as it was written, with what `change` gave. A secret that is no longer in it
@@ -52,6 +82,7 @@ impl Store {
             let Versioned { mut record, version } = self.read().await?;
             let before: Vec<_> = record.secrets().cloned().collect();
             let outcome = change(&mut record)?;
+            self.note_vault_time(&mut record).await?;
             let bytes = record.to_bytes().map_err(|_| Error::RecordUnreadable)?;
             let (expected, lifetime) = ((version > 0).then_some(version), record.lifetime());
             let is_forgotten = |old: &_| !record.secrets().any(|kept| secret::same(kept, old));

@@ -165,6 +165,11 @@ impl Database {
         store!(self.replace_key_check(old, new))
     }
 
+    /// Returns the time by the database's clock.
+    pub async fn now(&self) -> Result<Timestamp, Error> {
+        Timestamp::from_timestamp_millis(measured!(self.now())?).ok_or(Error::Damaged)
+    }
+
     pub async fn read(&self, id: &RecordKey) -> Result<Option<(u64, Vec<u8>)>, Error> {
         measured!(self.read(id))
     }

@@ -40,7 +40,7 @@ use self::{
     database::{Database, New},
     seal::Sealer,
 };
-use crate::{config::VaultLocation, secret::SecretBytes};
+use crate::{clock::Timestamp, config::VaultLocation, secret::SecretBytes};
 
 /// The identity of a record. It is authenticated with the record.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -111,6 +111,11 @@ impl Vault {
         database.move_records_by_owner(|id| keys.sealer.record_key(id)).await?;
         database.purge_expired().await?;
         Ok(Self { database, keys: Arc::new(RwLock::new(keys)) })
+    }
+
+    /// Returns the time by the database's clock, which all processes share: their own may differ.
+    pub async fn now(&self) -> Result<Timestamp, Error> {
+        self.database.now().await
     }
 
     /// Reads the record; `None` if there is none.

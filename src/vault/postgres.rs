@@ -107,6 +107,14 @@ impl Postgres {
         Ok(replaced == 1)
     }
 
+    /// Returns the time by the database's clock, in milliseconds since the epoch.
+    pub async fn now(&self) -> Result<i64, Error> {
+        let query = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+        let row: Option<(i64,)> = self.fetch(|| sqlx::query(query)).await?;
+        let (now,) = row.ok_or(Error::Damaged)?;
+        Ok(now)
+    }
+
     pub async fn read(&self, id: &RecordKey) -> Result<Option<(u64, Vec<u8>)>, Error> {
         let query = "SELECT version, sealed FROM records \
                      WHERE id = $1 AND (expires IS NULL OR expires > clock_timestamp())";

@@ -248,6 +248,13 @@ impl Sqlite {
         Ok(check)
     }
 
+    /// Returns the time by the database's clock, in milliseconds since the epoch.
+    pub async fn now(&self) -> Result<i64, Error> {
+        let row: Option<(i64,)> = self.fetch(sqlx::query(concat!("SELECT ", now!()))).await?;
+        let (now,) = row.ok_or(Error::Damaged)?;
+        Ok(now)
+    }
+
     pub async fn read(&self, id: &RecordKey) -> Result<Option<(u64, Vec<u8>)>, Error> {
         let query = concat!(
             "SELECT version, sealed FROM records WHERE id = ? AND (expires IS NULL OR expires > ",

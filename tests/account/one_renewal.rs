@@ -1,5 +1,5 @@
 //! A thousand callers in each of eight processes share one renewal, whichever process holds the lease, dies or has the
-//! wrong time, and also when the database restarts meanwhile. The processes are this test binary: a test that finds
+//! wrong time, and also when the database restarts meanwhile; so do processes that come one after the other. The processes are this test binary: a test that finds
 //! itself started by another is such a process.
 
 use std::{collections::BTreeSet, process::Stdio};
@@ -29,10 +29,13 @@ const LOGIN: &str = "POST /auth/login";
 const PROCESSES: usize = 8;
 const WAITERS: usize = 1000;
 
-/// Lifetime of a session: longer than the clocks of two processes differ.
-const LIFETIME: TimeDelta = TimeDelta::hours(3);
+/// Lifetime of a session, which BondMCP documents. The clocks of two processes differ by as much.
+const LIFETIME: TimeDelta = TimeDelta::hours(1);
 
-/// The time in a process of waiters, in seconds since the epoch.
+/// Time that passes before the waiters come.
+const PAUSE: TimeDelta = TimeDelta::hours(3);
+
+/// When the person signed in, by the clock of a process of waiters, in seconds since the epoch.
 const TIME: &str = "ONE_RENEWAL_TIME";
 
 /// What a process of waiters prints before the session that all of them got.
@@ -79,8 +82,8 @@ impl World {
         for name in ["BONDMCP_BASE_URL", "BONDMCP_DATA_DIR", "BONDMCP_SEALING_KEY", "BONDMCP_VAULT"] {
             command.envs(self.variable(name).map(|value| (name, value)));
         }
-        let now = self.signed_in_at + LIFETIME + TimeDelta::hours(2) + off;
-        command.env(TIME, now.timestamp().to_string()).stdin(Stdio::null()).stdout(Stdio::piped());
+        let signed_in_at = self.signed_in_at + off;
+        command.env(TIME, signed_in_at.timestamp().to_string()).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Process { child, lines, log: String::new() }
@@ -155,9 +158,11 @@ async fn is_process_of_waiters() -> bool {
     let Ok(seconds) = std::env::var(TIME) else { return false };
     tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_ansi(false).init();
     let clock = Clock::manual(Timestamp::from_timestamp(seconds.parse().unwrap(), 0).unwrap());
+    clock.advance(PAUSE);
     let accounts = accounts(|name| std::env::var(name).ok(), clock);
 
-    let sessions = wait_all(&accounts.local()).await;
+    let mut sessions = wait_all(&accounts.local()).await;
+    sessions.extend(wait_all(&accounts.local()).await);
     assert_eq!(sessions.len(), 1, "all have the same session");
     println!("{SESSION}{}", sessions.first().unwrap());
     true
@@ -194,6 +199,16 @@ async fn a_killed_holder_is_succeeded_by_one(test: &str, vault: Option<&str>) {
     assert_eq!(world.sandbox.count(LOGIN), 3);
 }
 
+async fn those_who_come_later_need_no_other_one(test: &str, vault: Option<&str>) {
+    let world = World::new(vault).await;
+    let mut all = BTreeSet::new();
+    for hours in [-1, 0, 1, 0, -1] {
+        all.insert(world.process(test, TimeDelta::hours(hours)).session().await);
+    }
+    assert_eq!(all.len(), 1);
+    assert_eq!(world.sandbox.count(LOGIN), 2);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn on_sqlite_all_share_one_renewal() {
     if !is_process_of_waiters().await {
@@ -205,6 +220,23 @@ async fn on_sqlite_all_share_one_renewal() {
 async fn on_sqlite_a_killed_holder_is_succeeded_by_one() {
     if !is_process_of_waiters().await {
         a_killed_holder_is_succeeded_by_one("on_sqlite_a_killed_holder_is_succeeded_by_one", None).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_sqlite_those_who_come_later_need_no_other_one() {
+    if !is_process_of_waiters().await {
+        let test = "on_sqlite_those_who_come_later_need_no_other_one";
+        those_who_come_later_need_no_other_one(test, None).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_postgresql_those_who_come_later_need_no_other_one() {
+    if !is_process_of_waiters().await {
+        let Some(database) = postgres::database() else { return };
+        let test = "on_postgresql_those_who_come_later_need_no_other_one";
+        those_who_come_later_need_no_other_one(test, Some(&database.url)).await;
     }
 }
 

@@ -51,6 +51,9 @@ pub enum Error {
     /// unknown here.
     #[error("regenerating API key {id} did not complete: {cause}")]
     RegenerationLost { id: String, cause: Box<Error> },
+    /// Another process has rotated the key and stored its value, which stays.
+    #[error("another process has given the key a new value meanwhile")]
+    RotatedMeanwhile,
     /// The new key is created and stored, and the old one is not revoked yet.
     #[error("the rotation of API key {old} to {new} is not finished")]
     RotationUnfinished { old: String, new: String, cause: bondmcp::Error },
@@ -241,6 +244,9 @@ impl From<&Error> for UserFacingError {
                 Kind::UpstreamUnavailable,
                 format!("If calls with {id} fail, rotate it."),
             ),
+            Error::RotatedMeanwhile => {
+                report(Kind::Conflict, "List the keys; if calls with this one fail, rotate it again.".into())
+            }
             Error::CreateLost { orphans, cause } => {
                 report(kind_of_loss(cause), advice_on_lost_key(orphans) + &advice_on_other_key(cause))
             }

@@ -7,7 +7,10 @@ use super::{
     intent::{Intent, Stored},
     record::{ManagedKey, Record},
 };
-use crate::bondmcp::wire::{ApiKey, NewApiKey};
+use crate::{
+    bondmcp::wire::{ApiKey, NewApiKey},
+    secret,
+};
 
 impl Account {
     pub(super) async fn regenerate(&self, old: &ApiKey, listed: &[ApiKey]) -> Result<Key, Error> {
@@ -28,6 +31,7 @@ impl Account {
                         Stored::Yes => self.stored_key(&new.id).await,
                         Stored::GrantEnded => Err(Error::GrantEnded),
                         Stored::Forgotten => Err(lost(self.sign_in_required(SignInReason::NotSignedIn))),
+                        Stored::Taken if new.id == id => Err(lost(Error::RotatedMeanwhile)),
                         Stored::Taken => Err(lost(Error::KeyNotNew { id: new.id })),
                     }
                 }
@@ -43,12 +47,18 @@ impl Account {
 }
 
 impl Record {
-    /// Stores the new value of key `old` and closes the intents of earlier attempts. Can be repeated.
+    /// Stores the new value of key `old` and closes the intents of this attempt and of earlier ones. Can be repeated.
     fn regenerated(&mut self, old: &str, new: &NewApiKey, intent: &Intent, email: Option<&str>) -> Stored {
         if !self.keeps_made(&new.id, &intent.id, email) {
             return Stored::Forgotten;
         }
         if self.has_another_value(new, intent) {
+            return Stored::Taken;
+        }
+        let own = self.intents.iter().position(|known| known.id == intent.id);
+        if own.is_none() && self.key(old).is_some_and(|stored| !secret::same(&stored.secret, &new.api_key)) {
+            // Another attempt has stored a value and closed the intent of this one.
+            self.keep_trace(old, intent);
             return Stored::Taken;
         }
         let known = self.key(old).or_else(|| self.key(&new.id));
@@ -62,7 +72,18 @@ impl Record {
             self.active_key = Some(new.id.clone());
         }
         self.replace_grant_key(old, &new.id);
-        self.intents.retain(|intent| !(intent.regenerates && intent.replaces.as_deref() == Some(old)));
+        // A later attempt may be under way.
+        let is_closed = |known: &mut Intent| known.regenerates && known.replaces.as_deref() == Some(old);
+        self.intents.extract_if(..own.map_or(0, |at| at + 1), is_closed).for_each(drop);
         if self.revoke_if_ended() { Stored::GrantEnded } else { Stored::Yes }
+    }
+
+    /// Records again that the value of key `old` may have changed. The id is another one, so that a repeat does not find the
+    /// intent open.
+    fn keep_trace(&mut self, old: &str, intent: &Intent) {
+        let id = format!("{}:late", intent.id);
+        if self.intents.iter().all(|known| known.id != id) {
+            self.intents.push(Intent { id, orphans: vec![old.to_owned()], ..intent.clone() });
+        }
     }
 }

@@ -52,6 +52,8 @@ pub enum Fault {
     ProcessThenDrop,
     /// The request is processed, then no answer ever.
     ProcessThenHang,
+    /// The request is processed; the answer waits for [`Faults::release`].
+    ProcessThenHold,
     /// A refusal that quotes the request's `Authorization` header and body.
     Echo,
     /// 200 with an answer of any endpoint that quotes the request's `Authorization` header, plain and in base64.
@@ -132,7 +134,7 @@ impl Faults {
         reached(&self.processed, endpoint, count).await;
     }
 
-    /// Releases the held requests.
+    /// Releases the held requests and answers.
     pub fn release(&self) {
         self.released.send_modify(|times| *times += 1);
     }
@@ -245,6 +247,12 @@ impl Fault {
                 next.run(request).await;
                 increment(&faults.processed, endpoint);
                 std::future::pending().await
+            }
+            Self::ProcessThenHold => {
+                let response = next.run(request).await;
+                increment(&faults.processed, endpoint);
+                let _ = released.changed().await;
+                response
             }
             Self::Echo => echo(request).await,
             Self::EchoAsAnswer => echo_as_answer(&request),

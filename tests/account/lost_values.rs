@@ -42,6 +42,10 @@ enum Failing {
 
 impl Held {
     async fn at(endpoint: &str) -> Self {
+        Self::by(Fault::Hold, endpoint).await
+    }
+
+    async fn by(fault: Fault, endpoint: &str) -> Self {
         let sandbox = sandbox(like_the_seed()).await;
         let place = Place::new(&sandbox);
         place.sign_in().await;
@@ -53,7 +57,7 @@ impl Held {
             }
             sandbox.set_plan(EMAIL, Plan::Starter);
         }
-        sandbox.faults().next(endpoint, Fault::Hold);
+        sandbox.faults().next(endpoint, fault);
         let before = sandbox.count(endpoint);
         let change = {
             let (account, keys) = (account.clone(), sandbox.live_keys(EMAIL));
@@ -83,6 +87,16 @@ impl Held {
     fn elsewhere(&self, ahead: TimeDelta) -> Account {
         let clock = Clock::manual(chrono::Utc::now() + ahead);
         open(&settings(&self.place, &[]), clock, Timing::default()).0.local()
+    }
+
+    /// Ends the leases of the change and lets it take none any more, as when its process does not run.
+    async fn lose_leases(&self) {
+        let sql = "CREATE TABLE lost AS SELECT holder FROM leases;
+             DELETE FROM leases;
+             CREATE TRIGGER lose BEFORE INSERT ON leases WHEN NEW.holder IN (SELECT holder FROM lost) BEGIN
+                 SELECT RAISE(ABORT, 'lost');
+             END;";
+        self.sql(sql.to_owned()).await;
     }
 
     async fn fail_writes(&self, failing: Failing) {
@@ -207,6 +221,32 @@ async fn an_answer_with_the_id_of_another_key_leaves_its_value_and_names_the_one
         let unfinished = held.account.list_keys().await.unwrap().unfinished;
         assert_eq!(unfinished.len(), 1, "{unfinished:?}");
         assert_eq!(unfinished[0].lost_key_ids, [other]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_answer_does_not_replace_the_value_of_a_later_rotation() {
+    for (fault, is_older) in [(Fault::ProcessThenHold, true), (Fault::Hold, false)] {
+        let mut held = Held::by(fault, REGENERATE).await;
+        if is_older {
+            within(held.sandbox.faults().processed(REGENERATE, 1)).await;
+        }
+        held.lose_leases().await;
+        let (here, id) = (held.elsewhere(TimeDelta::zero()), held.id());
+        within(here.rotate_key(&id)).await.unwrap();
+
+        let outcome = held.outcome().await;
+        assert_eq!(lost(&outcome), std::slice::from_ref(&id));
+        let told = UserFacingError::from(&outcome.unwrap_err());
+        assert!(told.solution.contains(&format!("rotate {id} again")), "{told:?}");
+        assert_eq!(held.value_works().await, is_older);
+        let unfinished = here.list_keys().await.unwrap().unfinished;
+        assert_eq!(unfinished.len(), 1, "{unfinished:?}");
+        assert_eq!(unfinished[0].lost_key_ids, std::slice::from_ref(&id));
+
+        within(here.rotate_key(&id)).await.unwrap();
+        assert!(held.value_works().await);
+        assert_eq!(here.list_keys().await.unwrap().unfinished, []);
     }
 }
 

@@ -75,11 +75,13 @@ impl Account {
         self.stored_key(&made.id).await
     }
 
-    /// Switches from `old` to `made`, tests `made` and revokes `old`; switches back if `made` does not work.
+    /// Switches from `old` to `made`, tests `made` and revokes `old`; switches back if `made` does not work. An interrupted
+    /// rotation may have switched already.
     async fn switch_over(&self, old: &str, made: &Made) -> Result<(), Error> {
         let (was_in_use, _) = self
             .update(|record| {
-                let was_in_use = record.active_key.as_deref() == Some(old);
+                let is_in_use = |id: &str| record.active_key.as_deref() == Some(id);
+                let was_in_use = is_in_use(old) || is_in_use(&made.id);
                 if was_in_use {
                     record.active_key = Some(made.id.clone());
                 }
@@ -89,8 +91,8 @@ impl Account {
         let unfinished =
             |cause| Error::RotationUnfinished { old: old.to_owned(), new: made.id.clone(), cause };
         if let Err(cause) = self.inner.client.list_models(&made.secret).await {
-            if was_in_use {
-                self.use_key(Some(old)).await?;
+            if was_in_use && let Err(error) = self.switch_back(old, &made.id).await {
+                tracing::warn!(%error, key_id = made.id, "an API key that does not work is still in use");
             }
             return Err(unfinished(cause));
         }
@@ -103,6 +105,17 @@ impl Account {
             },
             outcome => outcome,
         }
+    }
+
+    /// Makes calls use `old` again, unless the person has chosen something else meanwhile.
+    async fn switch_back(&self, old: &str, made: &str) -> Result<(), Error> {
+        let change = |record: &mut Record| {
+            if record.active_key.as_deref() == Some(made) && record.key(old).is_some() {
+                record.active_key = Some(old.to_owned());
+            }
+            Ok(())
+        };
+        self.update(change).await.map(|_| ())
     }
 
     /// Runs `work` while no other caller, in this process or another, rotates key `id`. A caller that waited sees the

@@ -14,6 +14,7 @@ use bondmcp_server::{
     secret::SecretString,
 };
 use serde_json::{Value, json};
+use sqlx::{Connection as _, SqliteConnection};
 
 const LIST: &str = "GET /auth/api-keys";
 const CREATE: &str = "POST /auth/api-keys";
@@ -144,6 +145,80 @@ async fn an_interrupted_rotation_goes_on_although_an_older_one_made_nothing() {
     assert_eq!(sandbox.count(CREATE), created, "no further key is made");
     assert_eq!(sandbox.live_keys(EMAIL), [(made.clone(), "ci".to_owned())]);
     assert_eq!(place.keys().await["unfinished"], json!([]));
+}
+
+/// Rotates `id` while the new key is revoked before it is tested, and `meanwhile` happens; returns what was told.
+async fn failed_rotation(
+    sandbox: &RunningSandbox,
+    place: &Place,
+    id: &str,
+    meanwhile: impl Future<Output = ()>,
+) -> String {
+    let (client, token) = upstream(place).await;
+    let (before, known) = (sandbox.count(VERIFY), sandbox.live_keys(EMAIL));
+    sandbox.faults().next(VERIFY, Fault::Hold);
+    let held = async {
+        within(sandbox.faults().arrived(VERIFY, before + 1)).await;
+        let made = sandbox.live_keys(EMAIL).into_iter().find(|key| !known.contains(key)).unwrap().0;
+        client.revoke_api_key(&token, &made).await.unwrap();
+        meanwhile.await;
+        sandbox.faults().release();
+    };
+    let words = ["keys", "rotate", id, "--yes"];
+    let ((code, _, told), ()) = tokio::join!(place.run(&words), held);
+    assert_eq!(code, Some(1), "{told}");
+    told
+}
+
+async fn in_use(place: &Place) -> Option<String> {
+    let list = place.keys().await;
+    let key = list["keys"].as_array().unwrap().iter().find(|key| key["in_use"] == true)?;
+    Some(key["id"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_chosen_while_a_new_key_is_tested_stays_chosen() {
+    for chooses_key in [true, false] {
+        let (sandbox, place, id) = with_a_key().await;
+        assert_eq!(place.run(&["keys", "create", "--name", "other"]).await.0, Some(0));
+        assert_eq!(place.run(&["keys", "use", &id]).await.0, Some(0));
+        let keys = sandbox.live_keys(EMAIL);
+        let other = keys.into_iter().map(|(id, _)| id).find(|other| *other != id).filter(|_| chooses_key);
+        let choose = async {
+            let words: Vec<&str> = ["keys", "use"].into_iter().chain(other.as_deref()).collect();
+            assert_eq!(place.run(&words).await.0, Some(0));
+        };
+        failed_rotation(&sandbox, &place, &id, choose).await;
+        assert_eq!(in_use(&place).await, other);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resumed_rotation_whose_new_key_does_not_work_leaves_the_old_one_in_use() {
+    let (sandbox, place, id) = with_a_key().await;
+    assert_eq!(place.run(&["keys", "use", &id]).await.0, Some(0));
+    rotation_killed_at(&sandbox, &place, &id, VERIFY, Fault::Hang).await;
+    place.end_leases().await;
+    sandbox.faults().next(VERIFY, Fault::Status(401));
+    assert_eq!(place.run(&["keys", "rotate", &id, "--yes"]).await.0, Some(1));
+    assert_eq!(in_use(&place).await.as_deref(), Some(&*id));
+    assert_eq!(place.run(&["keys", "rotate", &id, "--yes"]).await.0, Some(0));
+    assert_eq!(in_use(&place).await, Some(sandbox.live_keys(EMAIL).remove(0).0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_whose_new_key_does_not_work_says_so_although_the_vault_fails_too() {
+    let (sandbox, place, id) = with_a_key().await;
+    assert_eq!(place.run(&["keys", "use", &id]).await.0, Some(0));
+    let fail_writes = async {
+        let vault = format!("sqlite://{}", place.data_dir().join("vault.db").display());
+        let mut database = SqliteConnection::connect(&vault).await.unwrap();
+        let sql = "CREATE TRIGGER fails BEFORE UPDATE ON records BEGIN SELECT RAISE(ABORT, 'failed'); END";
+        sqlx::raw_sql(sql).execute(&mut database).await.unwrap();
+        database.close().await.unwrap();
+    };
+    let told = failed_rotation(&sandbox, &place, &id, fail_writes).await;
+    assert!(told.contains(&format!("rotation of API key {id} to")), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

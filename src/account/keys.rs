@@ -119,34 +119,6 @@ impl Account {
         Ok(record.keys.iter().map(|key| Key::stored(key, record, true)).collect())
     }
 
-    /// Returns the ids of the keys of which nothing here will know once they are forgotten: those that are stored, and those
-    /// that were made and whose values were lost, as far as BondMCP can be asked.
-    pub async fn traced_keys(&self) -> Result<Vec<String>, Error> {
-        let record = &self.reread().await?.record;
-        if record.keys.is_empty() && record.intents.is_empty() {
-            return Ok(vec![]);
-        }
-        let Ok(KeyList { keys, unfinished }) = self.list_keys().await else {
-            let stored = record.keys.iter().map(|key| &key.id);
-            let lost = record.intents.iter().flat_map(|intent| &intent.orphans);
-            return Ok(stored.chain(lost).cloned().collect());
-        };
-        let lost: Vec<String> = unfinished.into_iter().flat_map(|change| change.lost_key_ids).collect();
-        let is_left = |key: &Key| key.is_active && (key.stored || lost.contains(&key.id));
-        Ok(keys.into_iter().filter(is_left).map(|key| key.id).collect())
-    }
-
-    /// Returns the names of the keys that were requested and may yet be found at BondMCP.
-    pub async fn expected_keys(&self) -> Result<Vec<String>, Error> {
-        let record = &self.reread().await?.record;
-        let abandoned = self.abandoned_intents(record).await?;
-        // A key that was found may be another program's for as long as BondMCP may still make this one.
-        let is_found = |intent: &Intent| !intent.orphans.is_empty() && abandoned.contains(&intent.id);
-        let is_expected =
-            |intent: &&Intent| intent.made.is_none() && !intent.regenerates && !is_found(intent);
-        Ok(record.intents.iter().filter(is_expected).map(|intent| intent.name.clone()).collect())
-    }
-
     /// Returns the value of a key. For the command line only, which passes it to a child process, to the terminal or
     /// into a private file.
     pub async fn key_secret(&self, id: &str) -> Result<SecretString, Error> {

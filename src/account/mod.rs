@@ -9,6 +9,7 @@ mod bearer;
 mod budget;
 mod cache;
 mod error;
+mod forgotten;
 mod grant;
 mod health;
 mod identity;
@@ -51,6 +52,7 @@ pub use self::{
     bearer::{Bearer, CredentialSource, RequiredCredential},
     budget::{DailyLimit, LimitSetBy, UsageTotals},
     error::{Error, SignInReason},
+    forgotten::Forgotten,
     grant::{NewGrant, grant_key_name},
     identity::Identity,
     key_list::{Key, KeyList, Unfinished},

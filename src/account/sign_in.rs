@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Account, Error, Owner, RequiredCredential, SignInReason, Status,
+    Account, Error, Forgotten, Owner, RequiredCredential, SignInReason, Status,
     authenticate::{Authenticated, NewSession, Proof},
     record::Record,
     session::Session,
@@ -123,21 +123,23 @@ impl Account {
     }
 
     /// Signs out: ends the session upstream and deletes it here, with the stored password. The values of API keys that
-    /// were created here stay stored, as they exist nowhere else, unless `forget_keys` is set.
-    pub async fn sign_out(&self, forget_keys: bool) -> Result<(), Error> {
+    /// were created here stay stored, as they exist nowhere else, unless `forget_keys` is set. Returns what was forgotten.
+    pub async fn sign_out(&self, forget_keys: bool) -> Result<Forgotten, Error> {
         let account = self.clone();
         self.run_to_completion(async move {
             let memory = account.reread().await?;
             if memory.version == 0 {
                 // Nothing is stored for this account, and no vault is created to say so.
-                return Ok(());
+                return Ok(Forgotten::default());
             }
             let (now, abandoned) = (account.now(), account.abandoned_intents(&memory.record).await?);
-            let mut former = None;
+            // Outside of the change, as it finds its own work if the answer to it was lost.
+            let (mut former, mut forgotten) = (None, Forgotten::default());
             let change = |record: &mut Record| {
                 former = record.session.take().or(former.take());
                 record.sign_out();
                 if forget_keys {
+                    forgotten.add(record.to_be_forgotten(&abandoned));
                     record.forget(now, &abandoned, account.belongs_to_a_subject());
                 }
                 Ok(())
@@ -146,7 +148,10 @@ impl Account {
             account.clear_model_cache();
             // Also after a failure: the session may be deleted here, and then nobody could end it.
             account.end_former_session(former).await;
-            updated.map(|_| ())
+            if updated.is_err() && forgotten != Forgotten::default() {
+                tracing::warn!(key_ids = ?forgotten.ids, "the values of these API keys may be deleted although signing out failed");
+            }
+            updated.map(|_| forgotten)
         })
         .await
     }

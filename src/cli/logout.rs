@@ -21,25 +21,22 @@ impl Args {
         let accounts = app.accounts();
         let account = accounts.local();
         let signing_out = async {
-            let (mut forgotten, mut expected) = (vec![], vec![]);
-            if self.forget_keys {
-                forgotten = account.traced_keys().await?;
-                expected = account.expected_keys().await?;
-            }
-            account.sign_out(self.forget_keys).await?;
-            Ok::<_, account::Error>((forgotten, expected))
+            let revoked = if self.forget_keys { account.revoked_keys().await? } else { vec![] };
+            let mut forgotten = account.sign_out(self.forget_keys).await?;
+            forgotten.ids.retain(|id| !revoked.contains(id));
+            Ok::<_, account::Error>(forgotten)
         };
         let outcome = requesting(&app.printer, account.upstream(), signing_out).await;
         accounts.close().await;
-        let (forgotten, expected) = outcome?;
+        let account::Forgotten { ids, names } = outcome?;
         app.printer.print_out("Signed out.");
-        if !forgotten.is_empty() {
-            let ids = forgotten.join(", ");
+        if !ids.is_empty() {
+            let ids = ids.join(", ");
             app.printer.print_err(format_args!(
                 "API keys whose values are no longer stored here stay valid at BondMCP until they are revoked: {ids}"
             ));
         }
-        for name in expected {
+        for name in names {
             app.printer.print_err(format_args!(
                 "An API key named `{}` may exist at BondMCP, as its creation was interrupted: look for it there.",
                 app.printer.short(&name)

@@ -205,6 +205,32 @@ async fn signing_out_names_the_keys_that_it_forgets() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn signing_out_names_a_key_that_is_stored_after_the_keys_were_listed() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    place.sign_in().await;
+    for name in ["kept", "revoked"] {
+        assert_eq!(place.run(&["keys", "create", "--name", name]).await.0, Some(0));
+    }
+    let id_of = |name: &str| sandbox.live_keys(EMAIL).into_iter().find(|(_, known)| known == name).unwrap().0;
+    let (kept, revoked) = (id_of("kept"), id_of("revoked"));
+    let client =
+        Client::new(place.base_url.parse().unwrap(), Redactor::default(), Clock::system(), Timing::default());
+    let token = client.login(EMAIL, &place.password).await.unwrap().access_token;
+    client.revoke_api_key(&token, &revoked).await.unwrap();
+
+    sandbox.faults().next(LIST, Fault::ProcessThenHold);
+    let create = async {
+        within(sandbox.faults().processed(LIST, 1)).await;
+        assert_eq!(place.run(&["keys", "create", "--name", "late"]).await.0, Some(0));
+        sandbox.faults().release();
+    };
+    let ((code, _, told), ()) = tokio::join!(place.run(&["logout", "--forget-keys"]), create);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains(&kept) && told.contains(&id_of("late")) && !told.contains(&revoked), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn signing_out_names_a_key_that_may_yet_be_found() {
     let sandbox = sandbox(like_the_seed()).await;
     let place = Place::new(&sandbox);

@@ -122,12 +122,18 @@ impl Account {
         .await
     }
 
-    /// Deletes what is left of a grant that is released, and what it has spent.
-    pub async fn forget_grant(&self) -> Result<(), Error> {
-        let account = self.clone();
+    /// Deletes what is left of a grant that is released, and what it has spent. Fails if that is more than `left`, which the
+    /// caller has seen to: a key came late. Then the grant is to be released again.
+    pub async fn forget_grant(&self, left: &Leftovers) -> Result<(), Error> {
+        let (account, left) = (self.clone(), left.clone());
         self.run_to_completion(async move {
             if account.reread().await?.version > 0 {
                 let change = |record: &mut Record| {
+                    let mut late = leftovers(record);
+                    late.remove(&left);
+                    if !late.is_empty() {
+                        return Err(Error::Interrupted);
+                    }
                     forget(record);
                     Ok(())
                 };

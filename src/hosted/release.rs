@@ -79,13 +79,13 @@ impl Hosted {
             return Ok(Released::Not);
         }
         let account = self.inner.accounts.open(&grant.owner());
-        let keys = self.released_account(&account, &grant.subject).await?;
-        let waits = !keys.is_empty() && self.revocations(&grant.subject).await?.is_some();
-        account.forget_grant().await?;
+        let left = self.released_account(&account, &grant.subject).await?;
+        let waits = !left.keys.is_empty() && self.revocations(&grant.subject).await?.is_some();
+        account.forget_grant(&left).await?;
         server.forget_grant(grant).await?;
         if waits {
             tracing::warn!(
-                key_ids = ?keys,
+                key_ids = ?left.keys,
                 reference = grant.reference,
                 "API keys of a grant that has ended are revoked when the person signs in again"
             );
@@ -96,22 +96,21 @@ impl Hosted {
         Ok(Released::Entirely)
     }
 
-    /// Releases the account of a grant. Returns the keys that waited for a session of the person.
+    /// Releases the account of a grant. Returns what waited for a session of the person.
     pub(super) async fn released_account(
         &self,
         account: &Account,
         person: &Subject,
-    ) -> Result<Vec<String>, Error> {
+    ) -> Result<Leftovers, Error> {
         let left = account.release().await?;
-        let keys = left.keys.clone();
         if !left.is_empty() {
-            self.add_revocations(person, left).await?;
+            self.add_revocations(person, left.clone()).await?;
             // Another app of the person may have a session.
             if let Err(error) = self.settle(person).await {
-                tracing::warn!(%error, key_ids = ?keys, "an API key is not revoked yet");
+                tracing::warn!(%error, key_ids = ?left.keys, "an API key is not revoked yet");
             }
         }
-        Ok(keys)
+        Ok(left)
     }
 
     async fn add_revocations(&self, subject: &Subject, left: Leftovers) -> Result<(), vault::Error> {

@@ -82,8 +82,8 @@ impl Hosted {
             return Ok(());
         }
         let account = self.inner.accounts.open(owner);
-        self.released_account(&account, &person).await?;
-        Ok(account.forget_grant().await?)
+        let left = self.released_account(&account, &person).await?;
+        Ok(account.forget_grant(&left).await?)
     }
 
     /// Takes or extends the turn of this replica.

@@ -3,7 +3,8 @@
 use crate::common::{EMAIL, Place, like_the_seed, open, sandbox, settings, within};
 use bondmcp_server::{
     account::{
-        Account, Accounts, Authenticated, DailyLimit, Error, LimitSetBy, NewGrant, Owner, Settlement, Usd,
+        Account, Accounts, Authenticated, DailyLimit, Error, Leftovers, LimitSetBy, NewGrant, Owner,
+        Settlement, Usd,
     },
     bondmcp::{
         Timing,
@@ -162,7 +163,7 @@ async fn ending_a_grant_revokes_its_key_and_ends_its_session() {
     assert_eq!(world.keys().len(), 1);
     assert_eq!(world.sandbox.count(LOGOUT), 1);
     assert!(is_locked(&grant).await);
-    within(grant.forget_grant()).await.unwrap();
+    within(grant.forget_grant(&Leftovers::default())).await.unwrap();
     assert!(is_locked(&grant).await, "it stays so for a while");
     assert!(is_locked(&world.replica().open(&owner("one"))).await);
     models(&other).await.unwrap();
@@ -194,7 +195,7 @@ async fn without_a_session_the_key_waits_for_the_persons_next_one() {
     world.sandbox.expire_tokens();
     let left = within(grant.release()).await.unwrap();
     assert_eq!(left.keys, [world.only_key()]);
-    within(grant.forget_grant()).await.unwrap();
+    within(grant.forget_grant(&left)).await.unwrap();
     assert!(is_locked(&grant).await);
 
     let stored = serde_json::to_string(&left).unwrap();
@@ -265,12 +266,41 @@ async fn what_is_made_while_the_grant_ends_is_revoked_too() {
     assert!(world.keys().is_empty());
 }
 
+/// The process that makes it was taken for dead.
+#[tokio::test]
+async fn a_key_that_comes_after_the_release_and_before_the_end_is_not_forgotten() {
+    let world = World::new().await;
+    let grant = world.opened("one").await;
+    world.sandbox.faults().next(CREATE, Fault::ProcessThenHold);
+    let wanted = CreateApiKey { name: "late".into(), description: None, permissions: vec![] };
+    let creating = {
+        let grant = grant.clone();
+        tokio::spawn(async move { grant.create_key(wanted).await })
+    };
+    within(world.sandbox.faults().processed(CREATE, 1)).await;
+    world.clock.advance(TimeDelta::minutes(3));
+    world.place.end_leases().await;
+    // It is listed only when it is stored.
+    world.sandbox.faults().next(LIST, Fault::Answer(serde_json::json!({"api_keys": []})));
+    let left = within(grant.release()).await.unwrap();
+    assert!(left.is_empty(), "{left:?}");
+    world.sandbox.faults().release();
+    assert!(matches!(within(creating).await.unwrap(), Err(Error::GrantEnded)));
+    let late = world.only_key();
+    assert!(matches!(within(grant.forget_grant(&left)).await, Err(Error::Interrupted)));
+
+    let left = within(grant.release()).await.unwrap();
+    assert_eq!(left.keys, [late]);
+    within(grant.forget_grant(&left)).await.unwrap();
+    assert!(is_locked(&grant).await);
+}
+
 #[tokio::test]
 async fn nothing_is_made_or_adopted_for_a_grant_that_has_ended() {
     let world = World::new().await;
     let grant = world.opened("one").await;
     within(grant.release()).await.unwrap();
-    within(grant.forget_grant()).await.unwrap();
+    within(grant.forget_grant(&Leftovers::default())).await.unwrap();
     let session = world.session().await;
     assert!(world.place.last_token_works(&world.sandbox).await);
     assert!(matches!(within(grant.adopt(session, false)).await, Err(Error::GrantEnded)));
@@ -292,7 +322,7 @@ async fn a_grant_that_ends_before_its_account_is_opened_makes_nothing() {
     let world = World::new().await;
     let grant = world.grant("one");
     assert!(within(grant.release()).await.unwrap().is_empty());
-    within(grant.forget_grant()).await.unwrap();
+    within(grant.forget_grant(&Leftovers::default())).await.unwrap();
     for accounts in [&world.accounts, &world.replica()] {
         let session = replica_session(accounts, &world).await;
         let outcome = within(accounts.open(&owner("one")).open_grant(session, new_grant(KEY_NAME))).await;
@@ -539,7 +569,7 @@ async fn a_grant_that_is_forgotten_leaves_nothing_that_it_has_spent() {
     grant.count_call();
     assert_eq!(grant.usage_totals().await.unwrap().calls, 1);
     within(grant.release()).await.unwrap();
-    within(grant.forget_grant()).await.unwrap();
+    within(grant.forget_grant(&Leftovers::default())).await.unwrap();
     assert_eq!(grant.usage_totals().await.unwrap().calls, 0);
 }
 

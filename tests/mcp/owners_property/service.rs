@@ -7,7 +7,7 @@ use std::{
 };
 
 use bondmcp_server::{
-    account::{Accounts, Owner, Usd},
+    account::{Accounts, Owner, RequiredCredential, Usd},
     listener::Workers,
     mcp::{BondMcp, Limits, Selection},
     sandbox::{Plan, RunningSandbox},
@@ -16,6 +16,7 @@ use bondmcp_server::{
     transport::http::{self, Authentication, Protection},
 };
 use chrono::{DateTime, NaiveDate, Utc};
+use parking_lot::Mutex;
 use reqwest::{RequestBuilder, StatusCode, Url};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     OWNERS,
+    effects::Effects,
     upstream::{self, Upstream},
 };
 use crate::common::{Place, accounts_in, browser::Browser, like_the_seed, random_password, sandbox, secrets};
@@ -63,6 +65,9 @@ pub struct Setting {
     http: reqwest::Client,
     /// The day after that on which the service began.
     next_day: NaiveDate,
+    effects: Effects,
+    /// States that somebody else has sent, or that were sent altered.
+    attacked: Mutex<BTreeSet<String>>,
 }
 
 /// A server with memory of its own. The vault is that of all replicas.
@@ -86,6 +91,8 @@ struct Round {
     arguments: Value,
     state: String,
     is_used: bool,
+    /// Whether it is about a key that is there, asked by the one who is signed in.
+    is_about_own_key: bool,
 }
 
 /// What another owner somehow got to know.
@@ -123,7 +130,7 @@ pub struct Person {
 }
 
 impl Service {
-    pub async fn start(vault: Option<&str>) -> Self {
+    pub async fn start(vault: Option<&str>, effects: &Effects) -> Self {
         let next_day = Utc::now().date_naive().succ_opt().unwrap();
         let sandbox = sandbox(like_the_seed()).await;
         let people: Vec<_> = (0..OWNERS).map(Person::new).collect();
@@ -138,7 +145,10 @@ impl Service {
             replicas.push(Replica::start(&place, vault, &people, &stopping).await);
         }
         let http = reqwest::Client::new();
-        Self { setting: Setting { replicas, sandbox, place, stopping, http, next_day }, people }
+        let effects = effects.clone();
+        let attacked = Mutex::default();
+        let setting = Setting { replicas, sandbox, place, stopping, http, next_day, effects, attacked };
+        Self { setting, people }
     }
 
     /// Ends the service and compares what each owner got with what the others have.
@@ -147,11 +157,15 @@ impl Service {
             person.read_everything(&self.setting).await;
         }
         let Self { setting, people } = self;
-        for (person, other) in pairs(&people) {
-            for replica in &setting.replicas {
-                let theirs = replica.accounts.open(&person.owner());
-                let guess = secrets::text(&other.password);
-                assert_eq!(theirs.redactor().redact(guess), guess, "{} learns a password", person.name);
+        for other in &people {
+            let secrets = other.secrets(&setting.replicas).await;
+            for person in people.iter().filter(|person| person.name != other.name) {
+                for replica in &setting.replicas {
+                    let theirs = replica.accounts.open(&person.owner());
+                    for guess in secrets.iter().map(secrets::text) {
+                        assert_eq!(theirs.redactor().redact(guess), guess, "{} learns a secret", person.name);
+                    }
+                }
             }
         }
         for person in &people {
@@ -316,6 +330,23 @@ impl Person {
         own.into_iter().chain(keys).chain(self.gone.clone()).chain(states).chain(self.links.clone()).collect()
     }
 
+    /// The secrets that the redactor looks for in what this owner gets.
+    async fn secrets(&self, replicas: &[Replica]) -> Vec<SecretString> {
+        let account = replicas[self.replica].accounts.open(&self.owner());
+        let mut secrets = vec![self.password.clone()];
+        for id in self.keys.keys() {
+            secrets.push(account.key_secret(id).await.unwrap());
+        }
+        if self.signed_in {
+            secrets.push(account.bearer(RequiredCredential::Session).await.unwrap().secret);
+        }
+        for secret in &secrets {
+            let text = secrets::text(secret);
+            assert_ne!(account.redactor().redact(text), text, "{}", self.name);
+        }
+        secrets
+    }
+
     fn has_or_had(&self, key: &str) -> bool {
         self.keys.contains_key(key) || self.gone.contains(key)
     }
@@ -389,7 +420,8 @@ impl Person {
         let answer = self.call(setting, tool, arguments.clone()).await;
         assert_eq!(answer["result"]["resultType"], "input_required", "{}: {answer}", self.name);
         let state = answer["result"]["requestState"].as_str().unwrap().to_owned();
-        self.rounds.push(Round { tool, arguments, state, is_used: false });
+        let is_about_own_key = tool == "manage_api_keys";
+        self.rounds.push(Round { tool, arguments, state, is_used: false, is_about_own_key });
         answer["result"]["inputRequests"]["person"]["params"].clone()
     }
 
@@ -458,6 +490,7 @@ impl Person {
     pub async fn sign_out(&mut self, setting: &Setting) {
         self.ok(setting, "logout", json!({})).await;
         self.signed_in = false;
+        self.rounds.iter_mut().for_each(|round| round.is_about_own_key = false);
     }
 
     pub async fn list_models(&mut self, setting: &Setting) {
@@ -520,14 +553,26 @@ impl Person {
         self.keys.insert(id, name);
     }
 
+    /// Signs in and makes a key where there is none yet.
+    async fn prepare_key(&mut self, setting: &Setting) {
+        if !self.signed_in {
+            self.sign_in(setting).await;
+        }
+        if self.keys.is_empty() {
+            self.create_key(setting).await;
+        }
+    }
+
     /// Makes calls with a key, or with the session again, and sees that they are still those of this owner.
     pub async fn use_key(&mut self, setting: &Setting, is_key: bool) {
-        let Some((id, _)) = self.keys.last_key_value().filter(|_| self.signed_in) else {
-            return self.list_models(setting).await;
-        };
+        self.prepare_key(setting).await;
+        let Some((id, _)) = self.keys.last_key_value() else { return self.list_models(setting).await };
         let id = id.clone();
         let with = if is_key { json!({"action": "use", "key_id": id}) } else { json!({"action": "use"}) };
         self.ok(setting, "manage_api_keys", with).await;
+        if is_key {
+            setting.effects.note("a key was used");
+        }
         self.ok(setting, "manage_api_keys", json!({"action": "usage", "key_id": id})).await;
         self.list_models(setting).await;
         self.analyze(setting).await;
@@ -538,35 +583,76 @@ impl Person {
     }
 
     pub async fn rotate_key(&mut self, setting: &Setting, agrees: Option<bool>) {
-        let Some((name, answer)) = self.end_key(setting, "rotate", agrees).await else { return };
+        self.end_key(setting, "rotate", agrees).await;
+    }
+
+    /// Asks to end a key; without an answer the question stays open.
+    async fn end_key(&mut self, setting: &Setting, action: &str, agrees: Option<bool>) {
+        if !self.ask_to_end_key(setting, action).await {
+            return;
+        }
+        match agrees {
+            Some(true) => self.agree(setting, self.rounds.len() - 1).await,
+            Some(false) => {
+                let answer = self.answer_last(setting, DECLINE).await;
+                assert_eq!(answer["result"]["isError"], true, "{}: {answer}", self.name);
+                setting.effects.note("a question was declined");
+            }
+            None => {}
+        }
+    }
+
+    /// Returns whether there is a key, and so a question.
+    async fn ask_to_end_key(&mut self, setting: &Setting, action: &str) -> bool {
+        self.prepare_key(setting).await;
+        let Some((id, _)) = self.keys.first_key_value() else {
+            self.list_models(setting).await;
+            return false;
+        };
+        self.asked(setting, "manage_api_keys", json!({"action": action, "key_id": id})).await;
+        true
+    }
+
+    pub async fn answer_later(&mut self, setting: &Setting) {
+        let is_open = |round: &Round| round.is_about_own_key && !round.is_used;
+        // One that others have tried to answer, if there is one.
+        let was_attacked = |round: &Round| setting.attacked.lock().contains(&round.state);
+        let attacked = self.rounds.iter().position(|round| is_open(round) && was_attacked(round));
+        match attacked.or_else(|| self.rounds.iter().position(is_open)) {
+            Some(at) => self.agree(setting, at).await,
+            None => self.list_models(setting).await,
+        }
+    }
+
+    /// Says yes to a question about a key.
+    async fn agree(&mut self, setting: &Setting, at: usize) {
+        self.rounds[at].is_used = true;
+        let round = self.rounds[at].clone();
+        let answer = self.go_on(setting, &round, ACCEPT, &[]).await;
+        assert_eq!(answer["result"]["isError"], false, "{}: {answer}", self.name);
+        if setting.attacked.lock().contains(&round.state) {
+            setting.effects.note("a question was answered after others had tried to");
+        }
+        let name = self.end(&round);
+        if round.arguments["action"] == "revoke" {
+            setting.effects.note("a key was revoked");
+            return;
+        }
         let key = &answer["result"]["structuredContent"]["keys"][0];
         assert_eq!(key["name"], name, "{}: {answer}", self.name);
         self.keys.insert(key["id"].as_str().unwrap().to_owned(), name);
+        setting.effects.note("a key was rotated");
     }
 
-    /// Asks to end a key; without an answer the question stays open. Returns the name of a key that was ended, and what
-    /// came back.
-    async fn end_key(
-        &mut self,
-        setting: &Setting,
-        action: &str,
-        agrees: Option<bool>,
-    ) -> Option<(String, Value)> {
-        let Some((id, name)) = self.keys.first_key_value().filter(|_| self.signed_in) else {
-            self.list_models(setting).await;
-            return None;
-        };
-        let (id, name) = (id.clone(), name.clone());
-        self.asked(setting, "manage_api_keys", json!({"action": action, "key_id": id})).await;
-        let agrees = agrees?;
-        let answer = self.answer_last(setting, if agrees { ACCEPT } else { DECLINE }).await;
-        assert_eq!(answer["result"]["isError"], !agrees, "{}: {answer}", self.name);
-        if !agrees {
-            return None;
+    /// The key that a question is about is no longer there; returns its name.
+    fn end(&mut self, round: &Round) -> String {
+        let id = round.arguments["key_id"].as_str().unwrap();
+        let name = self.keys.remove(id).unwrap();
+        self.gone.insert(id.to_owned());
+        for other in self.rounds.iter_mut().filter(|other| other.arguments["key_id"] == id) {
+            other.is_about_own_key = false;
         }
-        self.keys.remove(&id);
-        self.gone.insert(id);
-        Some((name, answer))
+        name
     }
 
     pub async fn name_foreign_key(&mut self, setting: &Setting, shown: &Shown) {
@@ -584,6 +670,9 @@ impl Person {
             let params = json!({"name": "manage_api_keys", "arguments": arguments});
             let answer = self.ask(setting, "tools/call", params, &[id, name]).await;
             assert_ne!(answer["result"]["isError"], false, "{}: {arguments} {answer}", self.name);
+        }
+        if self.signed_in {
+            setting.effects.note("another's key was named");
         }
         for given in [id, name] {
             let complete = json!({"ref": {"type": "ref/resource", "uri": "bondmcp://keys/{key_id}"},
@@ -623,15 +712,23 @@ impl Person {
             self.name
         );
         self.assert_made_by_own_model(told);
+        setting.effects.note("a password was guessed");
         self.spent[self.replica].add(PRICE, PRICE);
     }
 
     pub async fn forge_state(&mut self, setting: &Setting, how: u16) {
         let invented = || {
             let state = "a.state.that.nobody.made".to_owned();
-            Round { tool: "list_models", arguments: json!({}), state, is_used: false }
+            Round {
+                tool: "list_models",
+                arguments: json!({}),
+                state,
+                is_used: false,
+                is_about_own_key: false,
+            }
         };
         let mut forged = self.rounds.last().cloned().unwrap_or_else(invented);
+        setting.attacked.lock().insert(forged.state.clone());
         let at = usize::from(how) % (forged.state.len() - 4);
         let other = if forged.state.as_bytes()[at] == b'A' { "B" } else { "A" };
         forged.state.replace_range(at..=at, other);
@@ -639,6 +736,9 @@ impl Person {
         for round in used.chain([forged]).collect::<Vec<_>>() {
             let answer = self.go_on(setting, &round, ACCEPT, &[]).await;
             assert_eq!(answer["error"]["code"], INVALID, "{}: {answer}", self.name);
+            let effect =
+                if round.is_used { "a used state was sent again" } else { "a forged state was sent" };
+            setting.effects.note(effect);
         }
         let open: Vec<_> = self.rounds.iter().filter(|round| !round.is_used).cloned().collect();
         if let [.., one, other] = &open[..]
@@ -647,11 +747,16 @@ impl Person {
             let swapped = Round { state: one.state.clone(), ..other.clone() };
             let answer = self.go_on(setting, &swapped, ACCEPT, &[]).await;
             assert_eq!(answer["error"]["code"], INVALID, "{}: {answer}", self.name);
+            setting.effects.note("the state of another call was sent");
         }
     }
 
     pub async fn steal_state(&mut self, setting: &Setting, shown: &Shown) {
-        let Some(round) = shown.rounds.iter().rfind(|round| !round.is_used) else {
+        let open = || shown.rounds.iter().filter(|round| !round.is_used);
+        // What a confirmation would do is worse than what a sign-in would.
+        let Some(round) =
+            open().rfind(|round| round.tool == "manage_api_keys").or_else(|| open().next_back())
+        else {
             return self.list_models(setting).await;
         };
         let key = round.arguments["key_id"].as_str();
@@ -661,24 +766,38 @@ impl Person {
         }
         let answer = self.go_on(setting, round, ACCEPT, &sent).await;
         assert_eq!(answer["error"]["code"], INVALID, "{}: {answer}", self.name);
+        setting.attacked.lock().insert(round.state.clone());
+        if key.is_some() && self.signed_in {
+            setting.effects.note("another's confirmation was sent");
+        }
     }
 
     pub async fn swap_link(&mut self, setting: &Setting, shown: &Shown) {
         let (Some(own), Some(theirs)) = (self.links.last(), &shown.link) else {
             return self.leave_sign_in_pending(setting).await;
         };
-        let (mut url, theirs): (Url, Url) = (own.parse().unwrap(), theirs.parse().unwrap());
-        url.set_path(theirs.path());
-        // The page may have ended.
-        if let Ok(page) = setting.http.get(url).send().await {
-            assert_eq!(page.status(), StatusCode::NOT_FOUND, "{}", self.name);
-            self.seen += &page.text().await.unwrap();
+        let (mut page, theirs): (Url, Url) = (own.parse().unwrap(), theirs.parse().unwrap());
+        page.set_path(theirs.path());
+        let mut form = page.clone();
+        form.path_segments_mut().unwrap().push("sign-in");
+        let fields = [("email", self.email.as_str()), ("password", secrets::text(&self.password))];
+        let form = setting.http.post(form).header("content-type", "application/x-www-form-urlencoded");
+        let form =
+            form.body(url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish());
+        for request in [setting.http.get(page), form] {
+            // The page may have ended.
+            if let Ok(page) = request.send().await {
+                assert!(page.status().is_client_error(), "{}: {page:?}", self.name);
+                self.seen += &page.text().await.unwrap();
+                setting.effects.note("another's link was asked for");
+            }
         }
     }
 
     pub async fn cancel_listing(&mut self, setting: &Setting, after: u8) {
         if self.signed_in {
             self.cancel(setting, "list_models", json!({"refresh": true}), after).await;
+            setting.effects.note("a listing was left");
         } else {
             self.leave_sign_in_pending(setting).await;
         }
@@ -690,6 +809,7 @@ impl Person {
         }
         let asked = json!({"prompt": "Why?", "analysis_type": "general"});
         let answered = self.cancel(setting, "health_analyze", asked, after).await;
+        setting.effects.note("a billed call was left");
         let (least, most) = if answered { (PRICE, PRICE) } else { (0, MOST) };
         self.spent[self.replica].add(least, most);
     }
@@ -698,6 +818,22 @@ impl Person {
         let Some(name) = self.new_key_name() else { return self.list_models(setting).await };
         self.left_keys.insert(name.clone());
         self.cancel(setting, "manage_api_keys", json!({"action": "create", "name": name}), after).await;
+        setting.effects.note("a creation was left");
+    }
+
+    /// The key may be revoked, or not.
+    pub async fn cancel_revocation(&mut self, setting: &Setting, after: u8) {
+        if !self.ask_to_end_key(setting, "revoke").await {
+            return;
+        }
+        let round = self.rounds.last_mut().unwrap();
+        round.is_used = true;
+        let round = round.clone();
+        let name = self.end(&round);
+        self.left_keys.insert(name);
+        let going_on = self.go_on(setting, &round, ACCEPT, &[]);
+        let _ = tokio::time::timeout(leaving(after), going_on).await;
+        setting.effects.note("a confirmed revocation was left");
     }
 
     pub async fn change_replica(&mut self, setting: &Setting) {
@@ -709,8 +845,13 @@ impl Person {
     async fn cancel(&mut self, setting: &Setting, tool: &str, arguments: Value, after: u8) -> bool {
         let params = json!({"name": tool, "arguments": arguments});
         let call = self.ask(setting, "tools/call", params, &[]);
-        tokio::time::timeout(Duration::from_micros(u64::from(after) * 100), call).await.is_ok()
+        tokio::time::timeout(leaving(after), call).await.is_ok()
     }
+}
+
+/// When somebody leaves.
+fn leaving(after: u8) -> Duration {
+    Duration::from_micros(u64::from(after) * 100)
 }
 
 /// Returns all texts in `value`.

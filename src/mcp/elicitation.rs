@@ -269,15 +269,13 @@ fn link_delivery(host: &Host) -> LinkDelivery {
 async fn waited(pending: &Pending, at_most: Duration, host: &Host) -> State {
     const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
     let began = tokio::time::Instant::now();
-    let mut reports = 0.0;
     loop {
         let left = at_most.saturating_sub(began.elapsed());
         let state = pending.finished(left.min(PROGRESS_INTERVAL)).await;
         if !matches!(state, State::Open | State::Verifying { .. }) || left <= PROGRESS_INTERVAL {
             return state;
         }
-        reports += 1.0;
-        host.progress(reports, "waiting for the person to sign in").await;
+        host.progress("waiting for the person to sign in").await;
     }
 }
 

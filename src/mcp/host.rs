@@ -3,7 +3,10 @@
 //! `RequestContext` or `Peer`: `clippy.toml` disallows them.
 #![expect(clippy::disallowed_types, reason = "here and in `door` messages leave for the host")]
 
-use std::sync::LazyLock;
+use std::sync::{
+    LazyLock,
+    atomic::{AtomicU32, Ordering},
+};
 
 use http::request::Parts;
 use rmcp::{
@@ -38,11 +41,13 @@ pub(super) struct Host {
     /// What the request may use.
     pub scopes: Scopes,
     guard: Guard,
+    /// Number of progress notifications that were sent: MCP demands that it increases within a request.
+    progress: AtomicU32,
 }
 
 impl Host {
     pub fn new(context: RequestContext<RoleServer>, scopes: Scopes, guard: Guard) -> Self {
-        Self { context, scopes, guard }
+        Self { context, scopes, guard, progress: AtomicU32::new(0) }
     }
 
     /// What it calls itself: a claim, not a fact.
@@ -126,9 +131,10 @@ impl Host {
     }
 
     /// Sends a progress notification with a fixed text. A host that has gone is noticed elsewhere.
-    pub async fn progress(&self, count: f64, message: &'static str) {
+    pub async fn progress(&self, message: &'static str) {
         if let Some(token) = self.context.meta.get_progress_token() {
-            let progress = ProgressNotificationParam::new(token, count).with_message(message);
+            let count = self.progress.fetch_add(1, Ordering::Relaxed) + 1;
+            let progress = ProgressNotificationParam::new(token, count.into()).with_message(message);
             let _ = self.context.peer.notify_progress(progress).await;
         }
     }

@@ -26,10 +26,8 @@ pub(super) async fn during<T>(host: &Host, work: impl Future<Output = T>) -> T {
 async fn report(host: &Host) -> Infallible {
     let mut ticks = interval_at(Instant::now() + FIRST_PROGRESS, PROGRESS_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut count = 0.0;
     loop {
         ticks.tick().await;
-        count += 1.0;
-        host.progress(count, "waiting for BondMCP").await;
+        host.progress("waiting for BondMCP").await;
     }
 }

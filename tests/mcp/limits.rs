@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -13,14 +13,15 @@ use crate::common::{
     Place, accounts, browser::Browser, error_of, fast_time::fast, in_process_with_page, like_the_seed,
     request, sandbox, services::ANALYZE, within,
 };
-use bondmcp_server::{mcp::Limits, secret::SecretString};
+use bondmcp_server::{mcp::Limits, sandbox::Fault, secret::SecretString};
 use rmcp::{
     ClientHandler, ErrorData, RoleClient,
     model::{
         ClientCapabilities, ClientConfig, ElicitRequestParams, ElicitResult, ElicitationAction,
-        ElicitationCapability, Implementation, ProtocolVersion, UrlElicitationCapability,
+        ElicitationCapability, Implementation, ProgressNotificationParam, ProtocolVersion,
+        UrlElicitationCapability,
     },
-    service::{ClientLifecycleMode, ClientServiceExt as _, RequestContext},
+    service::{ClientLifecycleMode, ClientServiceExt as _, NotificationContext, RequestContext},
 };
 use serde_json::{Value, json};
 
@@ -100,6 +101,14 @@ async fn questions_to_the_person_are_bounded_in_number_and_end_with_the_call() {
 /// A host whose person agrees to open the page at once and signs in twelve seconds later.
 struct Slow {
     password: SecretString,
+    /// The progress that it was told, with the texts.
+    progress: Arc<Mutex<Vec<(f64, String)>>>,
+}
+
+impl Slow {
+    fn at(place: &Place) -> Self {
+        Self { password: place.password.clone(), progress: Arc::default() }
+    }
 }
 
 impl ClientHandler for Slow {
@@ -120,6 +129,10 @@ impl ClientHandler for Slow {
         });
         Ok(ElicitResult::new(ElicitationAction::Accept))
     }
+
+    async fn on_progress(&self, told: ProgressNotificationParam, _: NotificationContext<RoleClient>) {
+        self.progress.lock().unwrap().push((told.progress, told.message.unwrap_or_default()));
+    }
 }
 
 /// What a billed call is answered with, again and again until it works; and the outcomes that were audited.
@@ -131,8 +144,7 @@ async fn billed_call_of_a_slow_person(lifecycle: ClientLifecycleMode) -> (Vec<Va
     let answers = fast(async {
         let (ours, theirs) = tokio::io::duplex(1 << 16);
         let serving = tokio::spawn(crate::common::serve(server, ours));
-        let host = Slow { password: place.password.clone() };
-        let client = host.serve_with_lifecycle(theirs, lifecycle).await.unwrap();
+        let client = Slow::at(&place).serve_with_lifecycle(theirs, lifecycle).await.unwrap();
         let mut answers = Vec::new();
         loop {
             let arguments = json!({"prompt": "Why?", "analysis_type": "general"});
@@ -184,4 +196,32 @@ async fn a_call_that_waited_for_the_person_while_open_begins_no_billed_work_that
     assert_eq!((answers.len(), requests), (2, 1), "{answers:?}");
     let told = answers[0]["content"][0]["text"].as_str().unwrap();
     assert!(told.contains("nothing was billed") && told.contains("Call again now"), "{told}");
+}
+
+/// MCP demands it for each token, whatever is waited for.
+#[tokio::test]
+async fn progress_increases_while_first_the_person_and_then_bondmcp_is_waited_for() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    with_vault(&place).await;
+    sandbox.faults().always("GET /health-ai/models", Fault::Slow(Duration::from_secs(5)));
+    let (server, stopping) = in_process_with_page(&place, Limits::default());
+    let host = Slow::at(&place);
+    let progress = Arc::clone(&host.progress);
+    fast(async {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let serving = tokio::spawn(crate::common::serve(server, ours));
+        let client = host.serve_with_lifecycle(theirs, ClientLifecycleMode::Initialize).await.unwrap();
+        let answer = client.call_tool(request("list_models", json!({}))).await.unwrap();
+        assert_ne!(answer.is_error, Some(true), "{answer:?}");
+        client.cancel().await.unwrap();
+        stopping.cancel();
+        serving.await.unwrap().unwrap();
+    })
+    .await;
+    let told = progress.lock().unwrap();
+    for text in ["waiting for the person to sign in", "waiting for BondMCP"] {
+        assert!(told.iter().any(|(_, message)| message == text), "{told:?}");
+    }
+    assert!(told.is_sorted_by(|(one, _), (next, _)| one < next), "{told:?}");
 }

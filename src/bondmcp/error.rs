@@ -55,6 +55,9 @@ pub enum Error {
     /// The circuit breaker is open after repeated failures; nothing was sent.
     #[error(transparent)]
     CircuitOpen(#[from] Open),
+    /// Too little time is left for a billed request; nothing was sent.
+    #[error("waiting has used up the time of this call; nothing was billed")]
+    TooLate,
     /// A billed request failed and may have been processed.
     #[error("{cause}")]
     PossiblyBilled { cause: Box<Error> },
@@ -152,6 +155,7 @@ impl Error {
             self,
             Self::RateLimited { .. }
                 | Self::CircuitOpen(_)
+                | Self::TooLate
                 | Self::InvalidId
                 | Self::InvalidCredential
                 | Self::Setup(_)
@@ -250,6 +254,7 @@ impl From<&Error> for UserFacingError {
                 report(Kind::UpstreamUnavailable, &format!("Retry in {} s.", whole_seconds(*retry_after)))
                     .with_retry_after(Some(*retry_after))
             }
+            Error::TooLate => report(Kind::Timeout, "Call again now with the same arguments."),
             Error::PossiblyBilled { cause } => {
                 Self { solution: POSSIBLY_BILLED.to_owned(), ..cause.as_ref().into() }
             }

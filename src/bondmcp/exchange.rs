@@ -9,12 +9,14 @@ use std::{
 
 use backon::{ExponentialBuilder, Retryable as _};
 use bytes::Bytes;
+use futures_util::TryFutureExt as _;
 use http::{
     HeaderValue, Method,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE},
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::time;
 use zeroize::Zeroizing;
 
 use super::{
@@ -77,16 +79,35 @@ const MAX_ATTEMPTS: usize = 3;
 /// Whether a billed request may have reached the upstream: set when it is sent, cleared when the upstream has certainly
 /// not processed it. It outlives a call that is cancelled.
 #[derive(Debug, Default)]
-pub struct Sent(AtomicBool);
+pub struct Sent {
+    sent: AtomicBool,
+    /// After this time no request is sent. `None` means that there is no limit.
+    latest_start: Option<time::Instant>,
+}
 
 impl Sent {
+    /// For requests that are sent at `latest_start` at the latest: one that is cut off may have been billed.
+    #[must_use]
+    pub fn by(latest_start: time::Instant) -> Self {
+        Self { sent: AtomicBool::default(), latest_start: Some(latest_start) }
+    }
+
     #[must_use]
     pub fn get(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.sent.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set(&self, sent: bool) {
-        self.0.store(sent, Ordering::Relaxed);
+        self.sent.store(sent, Ordering::Relaxed);
+    }
+
+    /// Notes that a request is sent now, unless it is too late for that.
+    fn begin(&self) -> Result<(), Error> {
+        if self.latest_start.is_some_and(|latest| time::Instant::now() > latest) {
+            return Err(Error::TooLate);
+        }
+        self.set(true);
+        Ok(())
     }
 }
 
@@ -97,7 +118,7 @@ pub(super) struct Request<'a> {
     pub path: &'a [&'a str],
     pub bearer: Option<&'a SecretString>,
     pub body: Option<Bytes>,
-    /// Set when the request is sent.
+    /// Set when the request is sent. It may say until when that is allowed.
     pub sent: Option<&'a Sent>,
 }
 
@@ -116,7 +137,11 @@ impl Client {
     ) -> Result<T, Error> {
         let attempt = || self.attempt(self.shared.timing.request, Request::get(path, bearer));
         let permit = self.permit().await?;
-        self.send_with_retry(permit, self.shared.timing.deadline, attempt, Error::is_transient).await
+        let answer = with_retry(self.shared.timing, attempt, Error::is_transient, None);
+        let answer = time::timeout(self.shared.timing.deadline, answer).await;
+        let answer = answer.unwrap_or_else(|_| Err(self.timeout()));
+        settle(permit, &answer);
+        answer
     }
 
     /// Sends a request that costs money; all of them go through here. It is retried only if the attempt before was
@@ -129,60 +154,35 @@ impl Client {
         sent: &Sent,
         parse: impl Fn(Value) -> Option<T>,
     ) -> Result<T, Error> {
-        let time = self.shared.timing.billed;
+        let timing = self.shared.timing;
         let body = Bytes::from_owner(body);
         let attempt = || {
-            // The attempt before it was certainly not processed.
-            sent.set(false);
             let body = Some(body.clone());
-            self.attempt(
-                time,
-                Request { method: Method::POST, path, bearer: Some(bearer), body, sent: Some(sent) },
-            )
+            let request =
+                Request { method: Method::POST, path, bearer: Some(bearer), body, sent: Some(sent) };
+            let answer = self.attempt(timing.billed, request);
+            // At once: the call may end while it waits for the next attempt.
+            answer.inspect_err(|error| {
+                if error.is_certainly_unprocessed() {
+                    sent.set(false);
+                }
+            })
         };
         // Outside of what may be billed: a probe that fails bills nothing.
         let permit = self.permit().await?;
-        let answer = self.send_with_retry(permit, time, attempt, Error::should_retry_billed).await;
+        // Each attempt has its full time, and no time-out holds for all of them: the last one may have been billed.
+        let answer = with_retry(timing, attempt, Error::should_retry_billed, sent.latest_start).await;
+        settle(permit, &answer);
         let answer = answer.and_then(|answer| parse(answer).ok_or_else(|| self.unreadable()));
-        answer.map_err(|cause| {
-            if cause.is_certainly_unprocessed() {
-                sent.set(false);
-                cause
-            } else {
-                Error::PossiblyBilled { cause: Box::new(cause) }
-            }
-        })
+        answer.map_err(
+            |cause| if sent.get() { Error::PossiblyBilled { cause: Box::new(cause) } } else { cause },
+        )
     }
 
     /// Sends a request once and parses the response as `T`.
     pub(super) async fn send_once<T: DeserializeOwned>(&self, request: Request<'_>) -> Result<T, Error> {
         let permit = self.permit().await?;
         let outcome = self.attempt(self.shared.timing.request, request).await;
-        settle(permit, &outcome);
-        outcome
-    }
-
-    /// `attempt` until it works, at most three times within `deadline`, as long as `should_retry` says so.
-    async fn send_with_retry<T, Answer: Future<Output = Result<T, Error>>>(
-        &self,
-        permit: Permit<'_>,
-        deadline: Duration,
-        attempt: impl FnMut() -> Answer,
-        should_retry: fn(&Error) -> bool,
-    ) -> Result<T, Error> {
-        let timing = self.shared.timing;
-        let waits = ExponentialBuilder::new()
-            .with_min_delay(timing.first_wait)
-            .with_max_delay(timing.longest_wait)
-            .with_max_times(MAX_ATTEMPTS - 1)
-            .with_jitter();
-        let tries =
-            attempt.retry(waits).when(should_retry).adjust(move |error, wait| match error.retry_after() {
-                Some(asked) if asked > timing.longest_wait => None,
-                Some(asked) => wait.map(|wait| wait.max(asked)),
-                None => wait,
-            });
-        let outcome = tokio::time::timeout(deadline, tries).await.unwrap_or_else(|_| Err(self.timeout()));
         settle(permit, &outcome);
         outcome
     }
@@ -208,7 +208,7 @@ impl Client {
 
     async fn attempt<T: DeserializeOwned>(&self, time: Duration, request: Request<'_>) -> Result<T, Error> {
         let (endpoint, began) = (endpoint(request.path), Instant::now());
-        let answer = tokio::time::timeout(time, self.exchange(request)).await;
+        let answer = time::timeout(time, self.exchange(request)).await;
         let answer = answer.unwrap_or_else(|_| Err(self.timeout()));
         if let Some(status) = status_class(&answer) {
             metrics::upstream_request(endpoint, status, began.elapsed());
@@ -232,7 +232,7 @@ impl Client {
             outgoing = outgoing.header(CONTENT_TYPE, "application/json").body(body);
         }
         if let Some(sent) = request.sent {
-            sent.set(true);
+            sent.begin()?;
         }
         let response = outgoing.send().await.map_err(|error| self.failure(&error))?;
         if admitted.is_some() {
@@ -316,6 +316,31 @@ impl Client {
     pub(super) fn timeout(&self) -> Error {
         Error::Timeout { host: self.shared.base_url.host() }
     }
+}
+
+/// `attempt` until it works, at most three times, as long as `should_retry` says so. None begins after `latest_start`.
+async fn with_retry<T, Answer: Future<Output = Result<T, Error>>>(
+    timing: Timing,
+    attempt: impl FnMut() -> Answer,
+    should_retry: fn(&Error) -> bool,
+    latest_start: Option<time::Instant>,
+) -> Result<T, Error> {
+    let waits = ExponentialBuilder::new()
+        .with_min_delay(timing.first_wait)
+        .with_max_delay(timing.longest_wait)
+        .with_max_times(MAX_ATTEMPTS - 1)
+        .with_jitter();
+    let is_in_time =
+        move |wait: &Duration| latest_start.is_none_or(|latest| time::Instant::now() + *wait <= latest);
+    let tries = attempt.retry(waits).when(should_retry).adjust(move |error, wait| {
+        let wait = match error.retry_after() {
+            Some(asked) if asked > timing.longest_wait => None,
+            Some(asked) => wait.map(|wait| wait.max(asked)),
+            None => wait,
+        };
+        wait.filter(is_in_time)
+    });
+    tries.await
 }
 
 /// Returns the name in metrics of the endpoint at `path`, without the ids in it.

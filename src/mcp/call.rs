@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     account::{self, Account},
-    bondmcp::{POSSIBLY_BILLED, Sent, wire::health},
+    bondmcp::{self, POSSIBLY_BILLED, Sent, wire::health},
     error::Kind,
 };
 
@@ -70,8 +70,12 @@ impl OwnerServer {
         let span = tracing::info_span!("call", id, tool, owner, request_id);
         #[cfg(feature = "otlp")]
         crate::telemetry::continue_trace(&span, host.trace_field("traceparent"));
-        let sent = Sent::default();
-        let answer = AssertUnwindSafe(self.answer_call(served, request, host, &sent)).catch_unwind();
+        let limits = &self.shared.limits;
+        let began = Instant::now();
+        let sent = Sent::by(began + limits.deadline.saturating_sub(limits.billed));
+        let deadline = began + limits.deadline;
+        let answer =
+            AssertUnwindSafe(self.answer_call(served, request, host, deadline, &sent)).catch_unwind();
         answer.instrument(span).await.unwrap_or_else(|_| self.guard.checked(Ok(bug(&sent).into())))
     }
 
@@ -81,6 +85,7 @@ impl OwnerServer {
         served: Option<&ServedTool>,
         mut request: CallToolRequestParams,
         host: &Host,
+        deadline: Instant,
         sent: &Sent,
     ) -> Reply<CallToolResponse> {
         let ignored = request.arguments.as_mut().map(arguments::take_host_arguments).unwrap_or_default();
@@ -99,7 +104,6 @@ impl OwnerServer {
             return Err(self.guard.error(ErrorData::invalid_request(refusal, None)));
         }
         let came = std::time::Instant::now();
-        let deadline = Instant::now() + self.shared.limits.deadline;
         let call =
             Call { server: self, host, tool: served.spec, request: &request, arguments, deadline, sent };
         let aborted = |how, message| (Err(ErrorData::internal_error(message, None)), Some(how));
@@ -315,11 +319,7 @@ fn bug(sent: &Sent) -> ToolError {
 }
 
 fn call_again() -> ToolError {
-    ToolError::new(
-        Kind::Timeout,
-        "Waiting has used up the time of this call. Nothing was sent to BondMCP and nothing was billed.",
-        "Call again now with the same arguments.",
-    )
+    account::Error::from(bondmcp::Error::TooLate).into()
 }
 
 fn too_busy() -> ToolError {

@@ -14,6 +14,7 @@ use bondmcp_server::{
     sandbox::{Fault, ModelShape, Plan, RunningSandbox, SandboxConfig},
     secret::SecretString,
 };
+use tokio::time::Instant;
 
 const MODELS: &str = "GET /health-ai/models";
 const ANALYZE: &str = "POST /health-ai/analyze";
@@ -295,6 +296,52 @@ async fn a_billed_request_that_was_certainly_not_processed_is_repeated() {
     assert_eq!(error.retry_after(), Some(Duration::from_hours(1)));
     assert!(error.is_certainly_unprocessed());
     assert_eq!(sandbox.count(ANALYZE) - before, 1);
+}
+
+/// It waits as long as BondMCP asks it to.
+fn patient(sandbox: &RunningSandbox, billed: Duration) -> Client {
+    let timing = Timing { billed, longest_wait: Duration::from_mins(1), ..Timing::default() };
+    Client::new(sandbox.base_url().parse().unwrap(), Redactor::default(), Clock::system(), timing)
+}
+
+#[tokio::test]
+async fn a_billed_request_that_was_not_processed_counts_as_sent_no_longer_while_the_next_attempt_is_waited_for()
+ {
+    let (sandbox, _, token) = signed_in(SandboxConfig::default()).await;
+    for fault in [Fault::TooMany(Some("30".to_owned())), Fault::Busy("30".to_owned())] {
+        let client = patient(&sandbox, Duration::from_secs(45));
+        let before = sandbox.count(ANALYZE);
+        sandbox.faults().next(ANALYZE, fault.clone());
+        let (sent, question) = (Sent::default(), question());
+        let call = client.health_service(&token, &question, &sent);
+        // The call is over before the wait is.
+        fast(tokio::time::timeout(Duration::from_secs(10), call)).await.unwrap_err();
+        assert_eq!((sandbox.count(ANALYZE) - before, sent.get()), (1, false), "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn each_attempt_of_a_billed_request_has_its_full_time() {
+    let (sandbox, _, token) = signed_in(SandboxConfig::default()).await;
+    let client = patient(&sandbox, Duration::from_secs(10));
+    sandbox.faults().next(ANALYZE, Fault::TooMany(Some("8".to_owned())));
+    sandbox.faults().next(ANALYZE, Fault::Slow(Duration::from_secs(5)));
+    fast(client.health_service(&token, &question(), &Sent::default())).await.unwrap();
+    assert_eq!(sandbox.count(ANALYZE), 2);
+}
+
+#[tokio::test]
+async fn a_billed_request_is_neither_sent_nor_repeated_after_its_latest_start() {
+    let (sandbox, _, token) = signed_in(SandboxConfig::default()).await;
+    let client = patient(&sandbox, Duration::from_secs(45));
+    let sent = Sent::by(Instant::now() - Duration::from_secs(1));
+    let error = client.health_service(&token, &question(), &sent).await.unwrap_err();
+    assert_eq!((error, sent.get(), sandbox.count(ANALYZE)), (Error::TooLate, false, 0));
+    // BondMCP asks for a wait that would take longer.
+    sandbox.faults().next(ANALYZE, Fault::TooMany(Some("50".to_owned())));
+    let sent = Sent::by(Instant::now() + Duration::from_secs(40));
+    let error = within(client.health_service(&token, &question(), &sent)).await.unwrap_err();
+    assert_eq!((error.status(), sent.get(), sandbox.count(ANALYZE)), (Some(429), false, 1));
 }
 
 #[tokio::test]

@@ -10,18 +10,20 @@ use std::{
 };
 
 use crate::common::{
-    Place, accounts, browser::Browser, error_of, fast_time::fast, in_process_with_page, like_the_seed,
-    request, sandbox, services::ANALYZE, within,
+    Place, accounts, browser::Browser, error_of, fast_time::fast, in_process_with_page, in_process_within,
+    like_the_seed, request, sandbox, services::ANALYZE, within,
 };
-use bondmcp_server::{mcp::Limits, sandbox::Fault, secret::SecretString};
+use bondmcp_server::{bondmcp::Timing, mcp::Limits, sandbox::Fault, secret::SecretString};
 use rmcp::{
     ClientHandler, ErrorData, RoleClient,
     model::{
-        ClientCapabilities, ClientConfig, ElicitRequestParams, ElicitResult, ElicitationAction,
-        ElicitationCapability, Implementation, ProgressNotificationParam, ProtocolVersion,
+        CallToolRequest, ClientCapabilities, ClientConfig, ClientRequest, ElicitRequestParams, ElicitResult,
+        ElicitationAction, ElicitationCapability, Implementation, ProgressNotificationParam, ProtocolVersion,
         UrlElicitationCapability,
     },
-    service::{ClientLifecycleMode, ClientServiceExt as _, NotificationContext, RequestContext},
+    service::{
+        ClientLifecycleMode, ClientServiceExt as _, NotificationContext, PeerRequestOptions, RequestContext,
+    },
 };
 use serde_json::{Value, json};
 
@@ -224,4 +226,75 @@ async fn progress_increases_while_first_the_person_and_then_bondmcp_is_waited_fo
         assert!(told.iter().any(|(_, message)| message == text), "{told:?}");
     }
     assert!(told.is_sorted_by(|(one, _), (next, _)| one < next), "{told:?}");
+}
+
+fn question() -> Value {
+    json!({"prompt": "Why?", "analysis_type": "general"})
+}
+
+#[tokio::test]
+async fn a_billed_request_is_not_sent_again_when_the_renewal_has_used_up_its_time() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    with_vault(&place).await;
+    let timing = Timing { request: Duration::from_mins(1), ..Timing::default() };
+    // It must be sent within 25 s.
+    let limits = Limits { deadline: Duration::from_secs(70), ..Limits::default() };
+    let (server, stopping) = in_process_within(&place, timing, limits);
+    fast(async {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let serving = tokio::spawn(crate::common::serve(server, ours));
+        let client =
+            Slow::at(&place).serve_with_lifecycle(theirs, ClientLifecycleMode::Initialize).await.unwrap();
+        client.call_tool(request("list_models", json!({}))).await.unwrap();
+        sandbox.expire_tokens();
+        sandbox.faults().next("POST /auth/login", Fault::Slow(Duration::from_secs(30)));
+        let refused = error_of(&client.call_tool(request("health_analyze", question())).await.unwrap());
+        assert_eq!(refused["kind"], "timeout", "{refused}");
+        let told = (refused["message"].as_str().unwrap(), refused["solution"].as_str().unwrap());
+        assert!(told.0.contains("nothing was billed") && told.1.contains("Call again now"), "{refused}");
+        assert_eq!(sandbox.count(ANALYZE), 1);
+        let status = client.call_tool(request("auth_status", json!({}))).await.unwrap();
+        assert_eq!(status.structured_content.unwrap()["spent"]["by_tool"], json!({}));
+        client.cancel().await.unwrap();
+        stopping.cancel();
+        serving.await.unwrap().unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_call_that_is_cancelled_while_it_waits_after_a_refusal_is_not_possibly_billed() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    with_vault(&place).await;
+    let timing = Timing { longest_wait: Duration::from_mins(1), ..Timing::default() };
+    let limits = Limits { deadline: Duration::from_mins(2), ..Limits::default() };
+    let (server, stopping) = in_process_within(&place, timing, limits);
+    sandbox.faults().next(ANALYZE, Fault::TooMany(Some("50".to_owned())));
+    fast(async {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let serving = tokio::spawn(crate::common::serve(server.clone(), ours));
+        let client =
+            Slow::at(&place).serve_with_lifecycle(theirs, ClientLifecycleMode::Initialize).await.unwrap();
+        let call =
+            ClientRequest::CallToolRequest(CallToolRequest::new(request("health_analyze", question())));
+        let call = client.send_cancellable_request(call, PeerRequestOptions::no_options()).await.unwrap();
+        sandbox.faults().arrived(ANALYZE, 1).await;
+        // By the fast clock: the refusal has come, and the wait that it asks for is not over.
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        call.cancel(None).await.unwrap();
+        let status = client.call_tool(request("auth_status", json!({}))).await.unwrap();
+        assert_eq!(status.structured_content.unwrap()["spent"]["by_tool"], json!({}));
+        client.cancel().await.unwrap();
+        stopping.cancel();
+        serving.await.unwrap().unwrap();
+    })
+    .await;
+    server.close().await;
+    assert_eq!(sandbox.count(ANALYZE), 1);
+    let audit = std::fs::read_to_string(place.data_dir().join("audit.jsonl")).unwrap();
+    let entries = audit.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let ended = entries.into_iter().find(|entry| entry["tool"] == "health_analyze").unwrap();
+    assert_eq!((&ended["outcome"], ended.get("possibly_billed")), (&json!("cancelled"), None), "{ended}");
 }

@@ -69,6 +69,21 @@ async fn a_thousand_calls_on_a_refused_token_make_one_login() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_token_that_cannot_be_sent_does_not_keep_the_password_from_renewing() {
+    let clock = noon();
+    let sandbox = sandbox_with(&clock).await;
+    let place = Place::new(&sandbox);
+    let account = account(&place, &clock);
+    for token in ["", "a\nb", "é"] {
+        sandbox.faults().next(LOGIN, Fault::ProcessThenChange(json!({ "refresh_token": token })));
+        account.sign_in(EMAIL, place.password.clone(), true).await.unwrap();
+        clock.advance(TimeDelta::hours(2));
+        account.list_models(true).await.unwrap();
+    }
+    assert_eq!((sandbox.count(LOGIN), sandbox.count("POST /auth/refresh")), (6, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_calls_on_an_expired_token_make_one_login() {
     let (clock, sandbox, _place, account) = signed_in(true).await;
     clock.advance(TimeDelta::hours(2));

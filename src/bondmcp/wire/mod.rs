@@ -33,21 +33,34 @@ pub struct Tokens {
     /// Lifetime of the access token in seconds, if the upstream gives a plausible one.
     #[serde(default, deserialize_with = "lifetime")]
     pub expires_in: Option<u64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "refresh_token")]
     pub refresh_token: Option<SecretString>,
     #[serde(default)]
     pub user: Option<User>,
 }
 
-/// Reads what is sent as a bearer token: visible ASCII (RFC 6750, 2.1), and not nothing. No call could be made with
-/// anything else.
+/// Reads what is sent as a bearer token. No call could be made with anything else.
 fn credential<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SecretString, D::Error> {
     let credential = SecretString::deserialize(deserializer)?;
-    let text = credential.expose_secret();
-    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(serde::de::Error::custom("not a credential"));
+    if is_bearer_token(&credential) {
+        Ok(credential)
+    } else {
+        Err(serde::de::Error::custom("not a credential"))
     }
-    Ok(credential)
+}
+
+/// Reads a refresh token. One that cannot be sent is ignored, so that the session is renewed in another way; the access
+/// token is valid all the same.
+fn refresh_token<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<SecretString>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.filter(is_bearer_token))
+}
+
+/// Whether this can be sent as a bearer token: it is visible ASCII (RFC 6750, 2.1), and not nothing.
+fn is_bearer_token(credential: &SecretString) -> bool {
+    let text = credential.expose_secret();
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Reads a positive number of seconds, also as a string or with a fraction. Anything else is ignored, since the token
@@ -268,6 +281,18 @@ mod tests {
         assert_eq!(are_read("bcp_a-b~1.=/+!"), [true, true]);
         for value in ["", " ", "bcp_a b", "bcp_a\n", "bcp_\0", "bcp_\u{1b}]0;a\u{7}", "bcp_\u{202e}é"] {
             assert_eq!(are_read(value), [false, false], "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_refresh_token_that_cannot_be_sent_is_ignored() {
+        let is_read = |value: serde_json::Value| {
+            let tokens = serde_json::json!({ "access_token": "t", "refresh_token": value });
+            serde_json::from_value::<Tokens>(tokens).unwrap().refresh_token.is_some()
+        };
+        assert!(is_read("r-1".into()));
+        for value in [Value::Null, "".into(), "a\nb".into(), "a b".into(), "é".into()] {
+            assert!(!is_read(value.clone()), "{value}");
         }
     }
 

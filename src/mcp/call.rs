@@ -17,6 +17,7 @@ use rmcp::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{sync::TryAcquireError, time::Instant};
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::{
@@ -106,13 +107,11 @@ impl OwnerServer {
         let came = std::time::Instant::now();
         let call =
             Call { server: self, host, tool: served.spec, request: &request, arguments, deadline, sent };
-        let aborted = |how, message| (Err(ErrorData::internal_error(message, None)), Some(how));
         let (answer, aborted) = tokio::select! {
             // A call that need not wait for anything is not prepared for an abort.
             biased;
             answer = call.within_limits(&served.definition.input_schema) => (answer, None),
-            () = host.cancelled().cancelled() => aborted("cancelled", "the call was cancelled"),
-            () = self.shared.stopping.cancelled() => aborted("stopped", "the server is stopping"),
+            (how, error) = self.aborted(host.cancelled()) => (Err(error), Some(how)),
         };
         self.account.count_call();
         // What the call did is on record whatever becomes of its answer.
@@ -139,19 +138,42 @@ impl OwnerServer {
         self.guard.answer(answer.map(|answer| self.naming_the_account(answer.with_ignored(ignored)))).await
     }
 
-    /// `work` within the limits that hold for every request.
-    pub(super) async fn bounded<T>(&self, work: impl Future<Output = T>) -> Result<T, ToolError> {
-        let Ok(_admitted) = self.admitted() else { return Err(too_busy()) };
+    /// `work` within the limits that hold for every request, as long as the host wants its answer.
+    pub(super) async fn bounded<T>(
+        &self,
+        cancelled: &CancellationToken,
+        work: impl Future<Output = Result<T, ErrorData>>,
+    ) -> Result<T, ErrorData> {
+        let Ok(_admitted) = self.admitted() else { return Err(too_busy().into_protocol_error()) };
         let came = std::time::Instant::now();
         let deadline = Instant::now() + self.shared.limits.deadline;
         let work = async {
             let outcome = tokio::time::timeout_at(deadline, self.with_permit(work)).await;
-            self.learn_secrets(came, deadline).await?;
-            outcome.map_err(|_| too_late(false))
+            let looked = self.learn_secrets(came, deadline).await;
+            looked.map_err(|error| ToolError::from(error).into_protocol_error())?;
+            outcome.unwrap_or_else(|_| Err(too_late(false).into_protocol_error()))
+        };
+        let work = async {
+            tokio::select! {
+                biased;
+                outcome = work => outcome,
+                (_, error) = self.aborted(cancelled) => Err(error),
+            }
         };
         let work = AssertUnwindSafe(work).catch_unwind();
         let work = work.instrument(tracing::info_span!("request", owner = self.account.name()));
-        work.await.unwrap_or_else(|_| Err(ToolError::bug()))
+        work.await.unwrap_or_else(|_| Err(ToolError::bug().into_protocol_error()))
+    }
+
+    /// Waits until the host no longer wants an answer or the server stops. Returns how the request has ended, and the
+    /// error to answer with.
+    async fn aborted(&self, cancelled: &CancellationToken) -> (&'static str, ErrorData) {
+        let (how, message) = tokio::select! {
+            biased;
+            () = cancelled.cancelled() => ("cancelled", "the request was cancelled"),
+            () = self.shared.stopping.cancelled() => ("stopped", "the server is stopping"),
+        };
+        (how, ErrorData::internal_error(message, None))
     }
 
     /// Learns the secrets that another process has made since `came`, such as those of a renewed session, so that the

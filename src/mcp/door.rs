@@ -23,7 +23,6 @@ use super::{
     BondMcp, OwnerServer, Shared, access,
     guard::{Guard, Guarded},
     host::Host,
-    tool_error::ToolError,
 };
 use crate::{oauth::Scopes, telemetry::span_of_request};
 
@@ -157,9 +156,8 @@ impl ServerHandler for BondMcp {
         context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
         let (server, scopes) = self.asked_by(&context)?;
-        let read = server.bounded(Box::pin(server.resource(&request.uri, scopes)));
-        let read = read.instrument(span_of(&context)).await;
-        let found = read.map_err(ToolError::into_protocol_error).flatten();
+        let read = server.bounded(&context.ct, Box::pin(server.resource(&request.uri, scopes)));
+        let found = read.instrument(span_of(&context)).await;
         let read = server.guard.resource(&request.uri, found).await.map_err(Guarded::into_inner)?;
         let mut read = read.into_inner();
         (read.ttl_ms, read.cache_scope) = cache_hints(&context, RESOURCE_TTL_MS, CacheScope::Private);
@@ -172,9 +170,8 @@ impl ServerHandler for BondMcp {
         context: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
         let (server, scopes) = self.asked_by(&context)?;
-        let completed = server.bounded(Box::pin(server.completed(&request, scopes)));
-        let completed = completed.instrument(span_of(&context)).await;
-        let completed = server.guard.result(completed.map_err(ToolError::into_protocol_error).flatten());
+        let completed = server.bounded(&context.ct, Box::pin(server.completed(&request, scopes)));
+        let completed = server.guard.result(completed.instrument(span_of(&context)).await);
         completed.map(Guarded::into_inner).map_err(Guarded::into_inner)
     }
 

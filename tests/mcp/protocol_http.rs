@@ -428,6 +428,25 @@ async fn a_billed_call_whose_host_goes_away_is_cancelled_upstream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_read_whose_host_goes_away_is_cancelled_upstream() {
+    const KEYS: &str = "GET /auth/api-keys";
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    // Nothing else ends it while the test waits.
+    let long = Duration::from_mins(5);
+    let timing = Timing { request: long, deadline: long, ..Timing::default() };
+    let (server, stopping) =
+        in_process_within(&place, timing, Limits { deadline: long, ..Limits::default() });
+    let http = Http::serve(sandbox, place, protection(), server, stopping).await;
+    http.sandbox.faults().next(KEYS, Fault::Hang);
+    let uri = "bondmcp://keys/key_1";
+    let read = tokio::spawn(http.modern("resources/read", Some(uri), json!({ "uri": uri })).send());
+    within(http.sandbox.faults().arrived(KEYS, 1)).await;
+    read.abort();
+    within(http.sandbox.faults().abandoned(KEYS, 1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn health_needs_no_token() {
     let http = Http::open().await;
     let response = send(http.client.get(format!("http://{}/healthz", http.address))).await;

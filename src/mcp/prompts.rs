@@ -7,6 +7,7 @@ use rmcp::{
         GetPromptRequestParams, GetPromptResult, JsonObject, Prompt, PromptArgument, PromptMessage, Role,
     },
 };
+use serde_json::Value;
 
 use super::{
     Shared,
@@ -100,6 +101,11 @@ impl Shared {
         self.templates(scopes).map(Template::face).collect()
     }
 
+    /// Whether there is a prompt with this argument.
+    pub(super) fn has_argument(&self, prompt: &str, argument: &str, scopes: Scopes) -> bool {
+        self.templates(scopes).any(|template| template.name == prompt && template.has(argument))
+    }
+
     pub(super) fn prompt(
         &self,
         request: &GetPromptRequestParams,
@@ -125,25 +131,32 @@ impl Template {
         Prompt::new(self.name, Some(self.description), Some(arguments.collect())).with_title(self.title)
     }
 
+    fn has(&self, argument: &str) -> bool {
+        self.arguments.iter().any(|known| known.name == argument)
+    }
+
     fn filled_in(&self, given: &JsonObject) -> Result<String, ErrorData> {
-        let known = |name: &String| self.arguments.iter().any(|argument| argument.name == name);
-        if !given.keys().all(known) {
+        if !given.keys().all(|name| self.has(name)) {
             return Err(ErrorData::invalid_params("there is no such argument; see prompts/list", None));
         }
         let mut text = self.text.to_owned();
         for Argument { name, required, .. } in self.arguments {
-            match given.get(*name).and_then(|value| value.as_str()).map(str::trim) {
-                Some(value) if !value.is_empty() => {
-                    text.push_str("\n\n");
-                    text.push_str(name);
-                    text.push_str(":\n");
-                    text.push_str(value);
-                }
-                _ if *required => {
-                    let problem = format!("the argument `{name}` is missing; it is a text");
+            let value = match given.get(*name) {
+                None | Some(Value::Null) => "",
+                Some(Value::String(value)) => value.trim(),
+                Some(_) => {
+                    let problem = format!("the argument `{name}` must be a text");
                     return Err(ErrorData::invalid_params(problem, None));
                 }
-                _ => {}
+            };
+            if !value.is_empty() {
+                text.push_str("\n\n");
+                text.push_str(name);
+                text.push_str(":\n");
+                text.push_str(value);
+            } else if *required {
+                let problem = format!("the argument `{name}` is missing; it is a text");
+                return Err(ErrorData::invalid_params(problem, None));
             }
         }
         Ok(text)

@@ -114,16 +114,22 @@ impl OwnerServer {
         Ok(key.shortened(self.account.redactor()))
     }
 
-    /// Completes the `key_id` of the template from the account's keys, by the beginning of their ids or names.
+    /// Completes the `key_id` of the template from the account's keys, by the beginning of their ids or names. For the
+    /// arguments of prompts there are no suggestions.
     pub(super) async fn completed(
         &self,
         request: &CompleteRequestParams,
         scopes: Scopes,
     ) -> Result<CompleteResult, ErrorData> {
+        if let Reference::Prompt(prompt) = &request.r#ref
+            && self.shared.has_argument(&prompt.name, &request.argument.name, scopes)
+        {
+            return Ok(CompleteResult::default());
+        }
         let of_key = matches!(&request.r#ref, Reference::Resource(template) if template.uri == KEY_TEMPLATE);
         if !of_key || request.argument.name != "key_id" || !self.shared.serves(MANAGE_API_KEYS, scopes) {
             return Err(ErrorData::invalid_params(
-                "there is nothing to complete; see resources/templates/list",
+                "there is nothing to complete; see resources/templates/list and prompts/list",
                 None,
             ));
         }

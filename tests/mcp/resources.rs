@@ -6,9 +6,12 @@ use crate::common::{
     secrets, signed_in, signed_out, within,
 };
 use bondmcp_server::sandbox::Fault;
-use rmcp::model::{
-    ArgumentInfo, CompleteRequestParams, GetPromptRequestParams, ReadResourceRequestParams, Reference,
-    ResourceContents,
+use rmcp::{
+    model::{
+        ArgumentInfo, CompleteRequestParams, CompleteResult, GetPromptRequestParams,
+        ReadResourceRequestParams, Reference, ResourceContents,
+    },
+    service::ServiceError,
 };
 use serde_json::{Value, json};
 
@@ -94,6 +97,29 @@ async fn a_resource_passes_the_guard() {
     secrets::assert_absent(&planted, &server.end().await, "what the host saw");
 }
 
+async fn completed(
+    server: &Server,
+    reference: Reference,
+    name: &str,
+    value: &str,
+) -> Result<CompleteResult, ServiceError> {
+    let argument = ArgumentInfo::new(name, value);
+    within(server.client.complete(CompleteRequestParams::new(reference, argument))).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_arguments_of_prompts_have_no_suggestions() {
+    let (_sandbox, place) = signed_in().await;
+    let server = Server::start(&place).await;
+    let complete =
+        async |prompt: &str, name: &str| completed(&server, Reference::for_prompt(prompt), name, "4").await;
+    for (prompt, name) in [("triage", "symptoms"), ("triage", "age"), ("medication_review", "conditions")] {
+        assert!(complete(prompt, name).await.unwrap().completion.values.is_empty(), "{prompt} {name}");
+    }
+    complete("triage", "conditions").await.unwrap_err();
+    complete("other", "symptoms").await.unwrap_err();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn key_ids_are_completed_by_the_beginning_of_id_or_name() {
     let (_sandbox, place) = signed_in().await;
@@ -104,9 +130,7 @@ async fn key_ids_are_completed_by_the_beginning_of_id_or_name() {
         ids.push(made["keys"][0]["id"].as_str().unwrap().to_owned());
     }
     let complete = async |uri: &str, name: &str, value: &str| {
-        let reference = Reference::for_resource(uri);
-        let argument = ArgumentInfo::new(name, value);
-        within(server.client.complete(CompleteRequestParams::new(reference, argument))).await
+        completed(&server, Reference::for_resource(uri), name, value).await
     };
     let template = "bondmcp://keys/{key_id}";
     assert_eq!(complete(template, "key_id", "lapt").await.unwrap().completion.values, ids[..1]);
@@ -146,6 +170,17 @@ async fn a_prompt_leads_to_its_tool_with_what_the_person_filled_in() {
         get(name, more).await.unwrap_err();
     }
     get("other", json!({})).await.unwrap_err();
+    // Neither left out nor taken for something else.
+    for (arguments, named) in [
+        (json!({"symptoms": "headache", "age": 4711}), "`age` must be a text"),
+        (json!({"symptoms": ["hunter2"]}), "`symptoms` must be a text"),
+        (json!({"symptoms": null}), "`symptoms` is missing"),
+    ] {
+        let refused = get("triage", arguments).await.unwrap_err().to_string();
+        assert!(refused.contains("-32602") && refused.contains(named), "{refused}");
+        assert!(!refused.contains("4711") && !refused.contains("hunter2"), "{refused}");
+    }
+    get("triage", json!({"symptoms": "headache", "age": null})).await.unwrap();
     let listed = server.client.list_all_prompts().await.unwrap();
     assert_eq!(
         listed.iter().map(|prompt| prompt.name.as_str()).collect::<Vec<_>>(),

@@ -22,6 +22,10 @@ const MAX_UNREAD_BYTES: usize = 4 << 10;
 const MAX_INITIALIZE_BYTES: usize = 64 << 10;
 const MAX_PARSED_INITIALIZE_BYTES: usize = 256 << 10;
 
+pub(super) const NO_JSON: Refusal = (
+    StatusCode::BAD_REQUEST,
+    "The body is not valid JSON. Send one JSON-RPC message as a JSON object, in UTF-8.",
+);
 pub(super) const NO_MESSAGE: Refusal =
     (StatusCode::BAD_REQUEST, "The body is not an MCP message. Send one JSON-RPC message as a JSON object.");
 const LONG_NAME: Refusal =
@@ -57,9 +61,9 @@ impl<'a> Message<'a> {
     pub fn read(body: &'a [u8]) -> Result<Self, Refusal> {
         // serde takes a list for an object.
         if body.trim_ascii_start().first() != Some(&b'{') {
-            return Err(NO_MESSAGE);
+            return Err(not_a_message(body));
         }
-        let message: Self = serde_json::from_slice(body).map_err(|_| NO_MESSAGE)?;
+        let message: Self = serde_json::from_slice(body).map_err(|_| not_a_message(body))?;
         if message.has_long_name() {
             return Err(LONG_NAME);
         }
@@ -89,6 +93,11 @@ impl<'a> Message<'a> {
         };
         [id, token].into_iter().flatten().any(|name| name.len() > MAX_NAME_BYTES)
     }
+}
+
+fn not_a_message(body: &[u8]) -> Refusal {
+    let is_json = serde_json::from_slice::<IgnoredAny>(body).is_ok();
+    if is_json { NO_MESSAGE } else { NO_JSON }
 }
 
 /// Whether a request without a session may be left to rmcp, which keeps nothing of it.
@@ -142,9 +151,10 @@ mod tests {
 
     #[test]
     fn what_rmcp_could_read_in_another_way_is_refused() {
+        for text in ["", "guess", "{", r#"{"id": 1, "method": "ping"} x"#] {
+            assert_eq!(Message::read(text.as_bytes()).err(), Some(NO_JSON), "{text}");
+        }
         for text in [
-            "",
-            "{",
             "null",
             r#"[1, "ping"]"#,
             r#"{"id": 1, "id": 2, "method": "ping"}"#,

@@ -14,7 +14,7 @@ use rmcp::model::{ErrorCode, ErrorData, JsonRpcError};
 use serde_json::{Value, json};
 
 use super::{
-    message::NO_MESSAGE,
+    message::{NO_JSON, NO_MESSAGE},
     request_body::{MAX_BODY_BYTES, Refusal},
 };
 
@@ -37,9 +37,10 @@ pub(super) fn refusal(status: StatusCode, reason: &str) -> Response {
 }
 
 /// Refuses a message. The answer has no id: it would stand for the answer to another request with the same one.
-pub(super) fn invalid_message((status, reason): Refusal) -> Response {
-    let error = JsonRpcError::new(None, ErrorData::invalid_request(reason, None));
-    (status, Json(error)).into_response()
+pub(super) fn invalid_message(refusal: Refusal) -> Response {
+    let code = if refusal == NO_JSON { ErrorCode::PARSE_ERROR } else { ErrorCode::INVALID_REQUEST };
+    let (status, reason) = refusal;
+    (status, Json(JsonRpcError::new(None, ErrorData::new(code, reason, None)))).into_response()
 }
 
 /// Replaces the text of rmcp's refusals with fixed text: rmcp quotes headers and names from the body. Other answers are
@@ -57,9 +58,18 @@ pub(super) async fn in_fixed_words(response: Response) -> Response {
             state(&mut answer.error);
             with_body(head, &json!(answer))
         }
-        _ if body.starts_with(b"fail to deserialize") => invalid_message(NO_MESSAGE),
-        _ => {
-            let reason = reason(head.status, &String::from_utf8_lossy(&body));
+        _ => refused_in_words(head, &String::from_utf8_lossy(&body)),
+    }
+}
+
+/// The answer to a request that rmcp has refused with `text`.
+fn refused_in_words(head: Parts, text: &str) -> Response {
+    match text.strip_prefix("fail to deserialize request body") {
+        // serde_json says where JSON is malformed. rmcp looks at the shape of a message when it is parsed.
+        Some(error) if error.contains(" at line ") => invalid_message(NO_JSON),
+        Some(_) => invalid_message(NO_MESSAGE),
+        None => {
+            let reason = reason(head.status, text);
             with_body(head, &json!({ "error": reason }))
         }
     }

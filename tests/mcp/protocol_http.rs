@@ -233,19 +233,26 @@ async fn a_refusal_quotes_neither_headers_nor_the_body() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_is_no_message_is_refused_in_the_same_way_in_every_revision() {
+    const NO_JSON: (i32, &str) = (-32700, "not valid JSON");
+    const NO_MESSAGE: (i32, &str) = (-32600, "not an MCP message");
     let http = Http::open().await;
-    for body in
-        ["", "guess", "[]", r#"{"guess": "guess"}"#, r#"{"jsonrpc": "2.0", "id": {}, "method": "ping"}"#]
-    {
+    for (body, (code, reason)) in [
+        ("", NO_JSON),
+        ("guess", NO_JSON),
+        ("{guess", NO_JSON),
+        (r#"{"jsonrpc": "2.0", "id": 1, "method": "guess"#, NO_JSON),
+        ("[]", NO_MESSAGE),
+        (r#"{"guess": "guess"}"#, NO_MESSAGE),
+        (r#"{"jsonrpc": "2.0", "id": {}, "method": "ping"}"#, NO_MESSAGE),
+    ] {
         let modern = http.modern("ping", None, json!({})).body(body);
         for request in [http.post(&json!({})).body(body), modern] {
             let refused = send(request).await;
             let status = refused.status();
             let told = within(refused.text()).await.unwrap();
-            assert!(
-                status == StatusCode::BAD_REQUEST && told.contains("not an MCP message"),
-                "{body} {told}"
-            );
+            assert!(status == StatusCode::BAD_REQUEST && told.contains(reason), "{body} {told}");
+            let error = serde_json::from_str::<Value>(&told).unwrap()["error"].take();
+            assert_eq!(error["code"], code, "{body} {told}");
             assert!(!told.contains("guess"), "{told}");
         }
     }

@@ -10,7 +10,7 @@ use rmcp::{
     model::{
         CacheScope, CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult,
         CustomRequest, CustomResult, DiscoverResult, ErrorCode, GetPromptRequestParams, GetPromptResponse,
-        ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
+        ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, MetaObject,
         PaginatedRequestParams, ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse,
         ServerConfig, Tool,
     },
@@ -32,14 +32,25 @@ const STATIC_TTL_MS: u64 = 5 * 60 * 1000;
 /// How long a host may keep a resource, in milliseconds. Most of them change with the next call.
 const RESOURCE_TTL_MS: u64 = 5000;
 
+/// Whether the host speaks 2026-07-28 or a later revision.
+fn is_modern(context: &RequestContext<RoleServer>) -> bool {
+    context.protocol_version().is_some_and(|version| version >= ProtocolVersion::V_2026_07_28)
+}
+
 /// How long a host may keep an answer, and for whom. Revisions before 2026-07-28 know no such hints.
 fn cache_hints(
     context: &RequestContext<RoleServer>,
     ttl_ms: u64,
     scope: CacheScope,
 ) -> (Option<u64>, Option<CacheScope>) {
-    let knows = context.protocol_version().is_some_and(|version| version >= ProtocolVersion::V_2026_07_28);
+    let knows = is_modern(context);
     (knows.then_some(ttl_ms), knows.then_some(scope))
+}
+
+/// Who answers. Revisions before 2026-07-28 say so in their handshake. Results of tools are sent without it: there are
+/// many of them, and most are not much larger.
+fn meta(context: &RequestContext<RoleServer>) -> Option<MetaObject> {
+    is_modern(context).then(Shared::meta)
 }
 
 /// Who may share a list. A subject's depends on the scopes of the request, so it is private.
@@ -93,7 +104,7 @@ impl ServerHandler for BondMcp {
         only_page(page.as_ref())?;
         let mut list = ListToolsResult::default();
         (list.ttl_ms, list.cache_scope) = cache_hints(&context, STATIC_TTL_MS, list_scope(&server));
-        list.meta = Some(Shared::meta());
+        list.meta = meta(&context);
         let mut list = out(&server.guard, list)?;
         let allowed = self.shared.tools.values().filter(|tool| tool.spec.scopes().are_within(scopes));
         // One by one, since a scan needs several times the memory of what it looks at.
@@ -110,6 +121,7 @@ impl ServerHandler for BondMcp {
         let (server, scopes) = self.asked_by(&context)?;
         only_page(page.as_ref())?;
         let mut list = ListPromptsResult::with_all_items(self.shared.prompts(scopes));
+        list.meta = meta(&context);
         (list.ttl_ms, list.cache_scope) = cache_hints(&context, STATIC_TTL_MS, list_scope(&server));
         out(&server.guard, list)
     }
@@ -121,7 +133,9 @@ impl ServerHandler for BondMcp {
     ) -> Result<GetPromptResponse, ErrorData> {
         let (server, scopes) = self.asked_by(&context)?;
         let prompt = server.guard.prompt(self.shared.prompt(&request, scopes));
-        prompt.map(|prompt| prompt.into_inner().into()).map_err(Guarded::into_inner)
+        let mut prompt = prompt.map_err(Guarded::into_inner)?.into_inner();
+        prompt.meta = meta(&context);
+        Ok(prompt.into())
     }
 
     async fn list_resources(
@@ -132,6 +146,7 @@ impl ServerHandler for BondMcp {
         let (server, scopes) = self.asked_by(&context)?;
         only_page(page.as_ref())?;
         let mut list = ListResourcesResult::with_all_items(self.shared.resources(scopes));
+        list.meta = meta(&context);
         (list.ttl_ms, list.cache_scope) = cache_hints(&context, STATIC_TTL_MS, CacheScope::Private);
         out(&server.guard, list)
     }
@@ -145,6 +160,7 @@ impl ServerHandler for BondMcp {
         only_page(page.as_ref())?;
         let templates = self.shared.resource_templates(scopes);
         let mut list = ListResourceTemplatesResult::with_all_items(templates);
+        list.meta = meta(&context);
         (list.ttl_ms, list.cache_scope) = cache_hints(&context, STATIC_TTL_MS, CacheScope::Private);
         out(&server.guard, list)
     }
@@ -160,6 +176,7 @@ impl ServerHandler for BondMcp {
         let found = read.instrument(span_of(&context)).await;
         let read = server.guard.resource(&request.uri, found).await.map_err(Guarded::into_inner)?;
         let mut read = read.into_inner();
+        read.meta = meta(&context);
         (read.ttl_ms, read.cache_scope) = cache_hints(&context, RESOURCE_TTL_MS, CacheScope::Private);
         Ok(read.into())
     }
@@ -172,7 +189,9 @@ impl ServerHandler for BondMcp {
         let (server, scopes) = self.asked_by(&context)?;
         let completed = server.bounded(&context.ct, Box::pin(server.completed(&request, scopes)));
         let completed = server.guard.result(completed.instrument(span_of(&context)).await);
-        completed.map(Guarded::into_inner).map_err(Guarded::into_inner)
+        let mut completed = completed.map_err(Guarded::into_inner)?.into_inner();
+        completed.meta = meta(&context);
+        Ok(completed)
     }
 
     /// rmcp reads a request whose parameters do not fit its method as one of a method unknown to it.

@@ -220,7 +220,7 @@ impl Shared {
             .with_website_url("https://bondmcp.com")
     }
 
-    /// Adds the server's identity to the result's `_meta` (MCP 2026-07-28, "Discovery"), since there is no handshake.
+    /// Returns the server's identity for a result's `_meta` (MCP 2026-07-28, "Discovery"), since there is no handshake.
     fn meta() -> MetaObject {
         let mut meta = MetaObject::default();
         if let Ok(identity) = serde_json::to_value(Self::identity()) {

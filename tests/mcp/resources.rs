@@ -2,7 +2,7 @@
 
 use crate::common::{
     EMAIL, Server,
-    raw::{Raw, modern},
+    raw::{self, Raw, modern},
     secrets, signed_in, signed_out, within,
 };
 use bondmcp_server::sandbox::Fault;
@@ -74,6 +74,32 @@ async fn what_is_read_is_the_accounts_own_and_soon_stale() {
     }
     let answer = raw.ask(modern(2, "prompts/list", json!({}))).await;
     assert_eq!(answer["result"]["cacheScope"], "public", "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_say_who_answers_where_no_handshake_has() {
+    let (_sandbox, place) = signed_in().await;
+    let (mut modern, mut older) = (Raw::start(&place), Raw::start(&place));
+    older.initialize("2025-11-25").await;
+    for (method, params) in [
+        ("tools/list", json!({})),
+        ("prompts/list", json!({})),
+        ("prompts/get", json!({"name": "triage", "arguments": {"symptoms": "headache"}})),
+        ("resources/list", json!({})),
+        ("resources/templates/list", json!({})),
+        ("resources/read", json!({"uri": "bondmcp://account"})),
+        (
+            "completion/complete",
+            json!({"ref": {"type": "ref/prompt", "name": "triage"}, "argument": {"name": "age", "value": "4"}}),
+        ),
+    ] {
+        let request = json!({"jsonrpc": "2.0", "id": 2, "method": method, "params": params});
+        let answer = older.ask(request).await;
+        assert!(answer["result"].is_object() && answer["result"].get("_meta").is_none(), "{method} {answer}");
+        let answer = modern.ask(raw::modern(3, method, params)).await;
+        let named = &answer["result"]["_meta"]["io.modelcontextprotocol/serverInfo"]["name"];
+        assert_eq!(named, "bondmcp-server", "{method} {answer}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

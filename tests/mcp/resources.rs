@@ -1,19 +1,24 @@
 //! Resources, completions and prompts through rmcp's client.
 
+use std::time::Duration;
+
 use crate::common::{
-    EMAIL, Server,
+    EMAIL, Place, Server, in_process_within, like_the_seed,
     raw::{self, Raw, modern},
-    secrets, signed_in, signed_out, within,
+    sandbox, secrets, serve, signed_in, signed_out, within,
 };
-use bondmcp_server::sandbox::Fault;
+use bondmcp_server::{bondmcp::Timing, mcp::Limits, sandbox::Fault};
 use rmcp::{
+    ServiceExt as _,
     model::{
-        ArgumentInfo, CompleteRequestParams, CompleteResult, GetPromptRequestParams,
-        ReadResourceRequestParams, Reference, ResourceContents,
+        ArgumentInfo, ClientRequest, CompleteRequest, CompleteRequestParams, CompleteResult,
+        GetPromptRequestParams, ReadResourceRequest, ReadResourceRequestParams, Reference, ResourceContents,
     },
-    service::ServiceError,
+    service::{PeerRequestOptions, ServiceError},
 };
 use serde_json::{Value, json};
+
+const KEYS: &str = "GET /auth/api-keys";
 
 async fn read(server: &Server, uri: &str) -> Value {
     let result = within(server.client.read_resource(ReadResourceRequestParams::new(uri))).await.unwrap();
@@ -116,7 +121,7 @@ async fn a_resource_passes_the_guard() {
     let server = Server::start(&place).await;
     sandbox.faults().always("GET /health-ai/models", Fault::EchoAsAnswer);
     assert!(read(&server, "bondmcp://models").await.to_string().contains("[redacted]"));
-    sandbox.faults().always("GET /auth/api-keys", Fault::Echo);
+    sandbox.faults().always(KEYS, Fault::Echo);
     refusal(&server, "bondmcp://keys/key_any").await;
     let mut planted = sandbox.secrets_issued();
     planted.push(place.password.clone());
@@ -131,6 +136,41 @@ async fn completed(
 ) -> Result<CompleteResult, ServiceError> {
     let argument = ArgumentInfo::new(name, value);
     within(server.client.complete(CompleteRequestParams::new(reference, argument))).await
+}
+
+#[tokio::test]
+async fn a_read_and_a_completion_end_with_their_request_and_with_the_server() {
+    let sandbox = sandbox(like_the_seed()).await;
+    let place = Place::new(&sandbox);
+    // Nothing else ends them while the test waits.
+    let long = Duration::from_mins(5);
+    let timing = Timing { request: long, deadline: long, ..Timing::default() };
+    let limits = Limits { deadline: long, ..Limits::default() };
+    let (server, stopping) = in_process_within(&place, timing, limits);
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let serving = tokio::spawn(serve(server, ours));
+    let client = within(().serve(theirs)).await.unwrap();
+    sandbox.faults().always(KEYS, Fault::Hang);
+    let read = ReadResourceRequestParams::new("bondmcp://keys/key_1");
+    let read = ClientRequest::ReadResourceRequest(ReadResourceRequest::new(read));
+    let key_id = Reference::for_resource("bondmcp://keys/{key_id}");
+    let complete = CompleteRequestParams::new(key_id, ArgumentInfo::new("key_id", ""));
+    let complete = ClientRequest::CompleteRequest(CompleteRequest::new(complete));
+    for (count, request, stops) in [(1, read.clone(), false), (2, complete, false), (3, read, true)] {
+        let options = PeerRequestOptions::no_options();
+        let request = client.send_cancellable_request(request, options).await.unwrap();
+        within(sandbox.faults().arrived(KEYS, count)).await;
+        if stops {
+            stopping.cancel();
+            let refused = within(request.await_response()).await.unwrap_err().to_string();
+            assert!(refused.contains("the server is stopping"), "{refused}");
+        } else {
+            request.cancel(None).await.unwrap();
+        }
+        within(sandbox.faults().abandoned(KEYS, count)).await;
+    }
+    client.cancel().await.unwrap();
+    within(serving).await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

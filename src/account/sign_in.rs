@@ -1,7 +1,5 @@
 //! Registering, signing in and signing out.
 
-use std::time::{Duration, Instant};
-
 use super::{
     Account, Error, Forgotten, Owner, RequiredCredential, SignInReason, Status,
     authenticate::{Authenticated, NewSession, Proof},
@@ -20,8 +18,9 @@ pub struct Registration {
 impl Account {
     /// Creates a BondMCP account. It can sign in once the person has opened the link in the e-mail.
     pub async fn register(&self, email: &str, password: &SecretString) -> Result<Registration, Error> {
-        // So that its secrets are known when the upstream's words are shown.
-        self.refresh_if_changed(Instant::now(), Duration::MAX).await?;
+        // An account that could not sign in here is not created. The record's secrets are known when the upstream's words
+        // are shown.
+        self.check_profile(&self.reread().await?.record, email)?;
         self.authenticator().register(email, password).await
     }
 

@@ -69,7 +69,7 @@ impl Args {
                     email = self.credentials.email_again(&app.printer, email)?;
                 }
                 Err(account::Error::ProfileTaken { email: owner }) => {
-                    return Err(profile_taken(app, &owner, &email));
+                    return Err(profile_taken(app, "login", &owner, &email));
                 }
                 outcome => return Ok(outcome?),
             }
@@ -77,13 +77,13 @@ impl Args {
     }
 }
 
-/// Tells how to sign in to another account without losing the stored API keys of this one.
-fn profile_taken(app: &App, owner: &str, email: &str) -> Error {
+/// Tells how to sign in to another account, or to create one, without losing the stored API keys of this one.
+pub(super) fn profile_taken(app: &App, verb: &str, owner: &str, email: &str) -> Error {
     let settings = &app.settings;
     let other = command_line(settings, &profile_for(email, &settings.profile));
     Error::Failed(anyhow!(
-        "Profile {} holds the API keys of {owner}. Sign in to another account under a profile of its own: \
-         `{other} login {}`. Hosts use it with the same --profile.",
+        "Profile {} holds the API keys of {owner}. Another account needs a profile of its own: \
+         `{other} {verb} {}`. Hosts use it with the same --profile.",
         settings.profile,
         shell_word(email)
     ))

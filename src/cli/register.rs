@@ -6,13 +6,13 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     App, Error,
-    login::print_signed_in,
+    login::{print_signed_in, profile_taken},
     printer::is_interactive,
     progress::{requesting, waiting},
     prompt::Credentials,
 };
 use crate::{
-    account::{Account, Status},
+    account::{self, Account, Status},
     error::{Kind, UserFacingError},
     secret::SecretString,
 };
@@ -58,7 +58,12 @@ impl Args {
     ) -> Result<(), Error> {
         let printer = &app.printer;
         let register = account.register(email, &password);
-        let made = requesting(printer, account.upstream(), register).await?;
+        let made = match requesting(printer, account.upstream(), register).await {
+            Err(account::Error::ProfileTaken { email: owner }) => {
+                return Err(profile_taken(app, "register", &owner, email));
+            }
+            outcome => outcome?,
+        };
         printer.print_out(format_args!("Created the account {} ({}).", made.email, made.user_id));
         let later = app.command(&["login", email]);
         if self.no_wait || !self.credentials.are_typed() || !is_interactive() {

@@ -5,7 +5,7 @@ use std::{
     process::Stdio,
 };
 
-use crate::common::{EMAIL, Place, like_the_seed, run, sandbox, within};
+use crate::common::{EMAIL, OTHER_EMAIL, Place, like_the_seed, run, sandbox, signed_in, within};
 use rexpect::session::spawn_command;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
@@ -85,6 +85,24 @@ async fn a_hosted_server_refuses_what_is_one_persons() {
     assert!(code == Some(2) && err.contains("https://"), "{err}");
     let (code, _, err) = place.run(&["http", "--no-iss"]).await;
     assert!(code == Some(2) && err.contains("--public-url"), "{err}");
+}
+
+/// A profile with API keys belongs to the account that created them, so a new one could not sign in there.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_could_not_sign_in_is_not_created() {
+    let (sandbox, place) = signed_in().await;
+    assert_eq!(place.run(&["keys", "create", "ci"]).await.0, Some(0));
+    for verb in ["register", "login"] {
+        let mut command = place.command(&[verb, OTHER_EMAIL, "--password-stdin"]);
+        let (code, _, err) = run(&mut command, "A-good-password-1").await;
+        assert_eq!(code, Some(1), "{err}");
+        assert!(err.contains(EMAIL), "{err}");
+        assert!(
+            err.contains("--profile grace ") && err.contains(&format!(" {verb} {OTHER_EMAIL}`")),
+            "{err}"
+        );
+    }
+    assert_eq!(sandbox.count("POST /auth/register"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,6 +23,9 @@ use crate::secret::{ExposeSecret as _, SecretString};
 /// The base URL that BondMCP documents.
 pub const DEFAULT_BASE_URL: &str = "https://t9xbkyb7mg.us-east-1.awsapprunner.com/mcp";
 
+/// Name of the vault's file in the data directory.
+pub const SQLITE_FILE: &str = "vault.db";
+
 /// Removes the variables of this program from the environment of another one: some of them hold secrets.
 pub fn remove_variables(command: &mut std::process::Command) {
     for (name, _) in std::env::vars_os() {
@@ -373,7 +376,7 @@ impl<F: Fn(&str) -> Option<OsString>> Environment<F> {
 
     fn vault(&self, data_dir: &Path) -> Result<VaultLocation, ConfigError> {
         match self.text("BONDMCP_VAULT")? {
-            None => Ok(VaultLocation::Sqlite(data_dir.join("vault.db"))),
+            None => Ok(VaultLocation::Sqlite(data_dir.join(SQLITE_FILE))),
             Some(url) => match url.strip_prefix("sqlite://") {
                 Some("") => Err(ConfigError::Vault),
                 Some(path) => Ok(VaultLocation::Sqlite(path.into())),

@@ -13,7 +13,7 @@ use crate::{
 /// Errors of an account.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// The person must sign in; `command` does that in a terminal, where the owner has one.
+    /// The person must sign in; `command` does that in a terminal, where the owner has one; it is in backticks.
     #[error("{why}")]
     SignInRequired { why: SignInReason, command: Option<String> },
     #[error(transparent)]
@@ -186,10 +186,10 @@ impl SignInReason {
         };
         match self {
             Self::EnvironmentRejected => format!(
-                "Correct the two variables in the server's configuration and restart it, or unset them and run `{command}` in a terminal."
+                "Correct the two variables in the server's configuration and restart it, or unset them and run {command} in a terminal."
             ),
             _ => {
-                format!("Ask the person to run `{command}` in a terminal, outside the chat; then call again.")
+                format!("Ask the person to run {command} in a terminal, outside the chat; then call again.")
             }
         }
     }

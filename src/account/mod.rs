@@ -77,7 +77,7 @@ use crate::{
         wire::{Model, Subscription},
     },
     clock::{Clock, Timestamp},
-    config::{BaseUrl, EnvironmentCredentials},
+    config::{BaseUrl, EnvironmentCredentials, VaultLocation},
     redact::Redactor,
     vault::{KeySurvey, RecordId},
 };
@@ -136,13 +136,13 @@ impl Account {
         self.subject().is_none()
     }
 
-    /// Returns the command that signs in from a terminal.
+    /// Returns the command that signs in from a terminal, in backticks, with what it needs besides.
     #[must_use]
     pub fn login_command(&self, email: Option<&str>) -> String {
         self.command("login", email)
     }
 
-    /// Returns the command that creates an account from a terminal.
+    /// Returns the command that creates an account from a terminal, as [`Self::login_command`].
     #[must_use]
     pub fn register_command(&self, email: Option<&str>) -> String {
         self.command("register", email)
@@ -207,7 +207,14 @@ impl Account {
 
     fn command(&self, verb: &str, email: Option<&str>) -> String {
         let email = email.map(|email| format!(" {email}")).unwrap_or_default();
-        format!("{} {verb}{email}", self.inner.command_line)
+        // The URL of PostgreSQL holds a password, so it is in no command.
+        let needs = match self.inner.store.shared.location {
+            VaultLocation::Sqlite(_) => "",
+            VaultLocation::Postgres(_) => {
+                " (with this server's BONDMCP_VAULT and sealing key in the environment)"
+            }
+        };
+        format!("`{} {verb}{email}`{needs}", self.inner.command_line)
     }
 
     /// Whether the environment can sign in by itself, whatever the vault holds.

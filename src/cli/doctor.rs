@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Error, command_line, operator::PUBLIC_URL, printer::Printer};
+use super::{Error, command_line_in_this_environment, operator::PUBLIC_URL, printer::Printer};
 use crate::{
     clock::Clock,
     config::{ConfigError, PublicOrigin, Settings},
@@ -55,7 +55,10 @@ impl Args {
         if let Some(origin) = self.public_url {
             doctor::examine_from_outside(PublicServer { origin, redactor, clock }, &mut report).await?;
         } else {
-            let command_line = settings.as_ref().map(|settings| command_line(settings, &settings.profile));
+            // Its fixes are for the shell that runs it, and are shown without the name of the home directory.
+            let command_line = settings
+                .as_ref()
+                .map(|settings| command_line_in_this_environment(settings, &settings.profile));
             let subject = Subject {
                 command_line: command_line.unwrap_or_default(),
                 settings,

@@ -114,16 +114,16 @@ impl Error {
 }
 
 /// Words an account's failure for a person at a terminal.
-fn worded(error: &account::Error, command_line: &str) -> String {
+pub(super) fn worded(error: &account::Error, command_line: &str) -> String {
     use account::Error as Account;
     match error {
-        Account::SignInRequired { why: SignInReason::NotSignedIn, command: Some(command) } => {
-            format!("You are not signed in. Run: `{command}`")
+        Account::SignInRequired { why: SignInReason::NotSignedIn, command: Some(_) } => {
+            format!("You are not signed in. Run: `{command_line} login`")
         }
-        Account::SignInRequired { why: why @ SignInReason::EnvironmentRejected, command: Some(command) } => {
-            format!("{why} Correct the two variables, or unset them and run: `{command}`")
+        Account::SignInRequired { why: why @ SignInReason::EnvironmentRejected, command: Some(_) } => {
+            format!("{why} Correct the two variables, or unset them and run: `{command_line} login`")
         }
-        Account::SignInRequired { why, command: Some(command) } => format!("{why} Run: `{command}`"),
+        Account::SignInRequired { why, command: Some(_) } => format!("{why} Run: `{command_line} login`"),
         Account::ProfileTaken { email } => format!(
             "This profile belongs to {email} and holds its API keys. For another account use another profile: \
              add --profile NAME."

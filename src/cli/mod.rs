@@ -44,7 +44,9 @@ use crate::{
     account::Accounts,
     bondmcp::{Client, Timing},
     clock::Clock,
-    config::{ConfigError, DEFAULT_BASE_URL, Flags, Profile, Settings, default_data_dir},
+    config::{
+        ConfigError, DEFAULT_BASE_URL, Flags, Profile, SQLITE_FILE, Settings, VaultLocation, default_data_dir,
+    },
     redact::Redactor,
     telemetry::{self, LogFormat},
     text::shell_word,
@@ -329,10 +331,22 @@ impl App {
     }
 }
 
-/// Returns the command line that runs this program as `settings` say, for `profile`.
+/// Returns the command line that runs this program as `settings` say, for `profile`. Where it is run, the variables of this
+/// process may not be set: that of an SQLite vault is named, since without it another vault would be used.
 fn command_line(settings: &Settings, profile: &Profile) -> String {
-    let program = std::env::args_os().next().unwrap_or_else(|| env!("CARGO_PKG_NAME").into());
-    let mut words = vec![shell_word(&program.to_string_lossy()).into_owned()];
+    let flags = command_line_in_this_environment(settings, profile);
+    match &settings.vault {
+        VaultLocation::Sqlite(path) if *path != settings.data_dir.join(SQLITE_FILE) => {
+            let url = format!("sqlite://{}", path.display());
+            format!("BONDMCP_VAULT={} {flags}", shell_word(&url))
+        }
+        _ => flags,
+    }
+}
+
+/// As [`command_line`], for a shell that has the variables of this process.
+fn command_line_in_this_environment(settings: &Settings, profile: &Profile) -> String {
+    let mut words = vec![program()];
     let mut flag = |name: &str, value: &str| words.extend([name.to_owned(), shell_word(value).into_owned()]);
     if *profile != Profile::default() {
         flag("--profile", profile.as_str());
@@ -344,6 +358,12 @@ fn command_line(settings: &Settings, profile: &Profile) -> String {
         flag("--data-dir", &settings.data_dir.to_string_lossy());
     }
     words.join(" ")
+}
+
+/// Returns this program as it was called, as one word of a shell.
+fn program() -> String {
+    let program = std::env::args_os().next().unwrap_or_else(|| env!("CARGO_PKG_NAME").into());
+    shell_word(&program.to_string_lossy()).into_owned()
 }
 
 #[cfg(test)]

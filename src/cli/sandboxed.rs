@@ -14,7 +14,7 @@ use super::{
     sandbox::{DEMO_EMAIL, DEMO_PASSWORD, add_demo_account, start},
 };
 use crate::{
-    config::{EnvironmentCredentials, VaultLocation},
+    config::{EnvironmentCredentials, SQLITE_FILE, VaultLocation},
     sandbox::{RunningSandbox, Sandbox, SandboxConfig, SandboxError},
     sign_in::Demo,
 };
@@ -37,7 +37,7 @@ impl SandboxFlag {
         // The sandbox has a separate vault. A sealing key from the environment is used for it too: it is never sent
         // anywhere, and `login` in the same environment must be able to open this vault.
         app.settings.data_dir = app.settings.data_dir.join("sandbox");
-        app.settings.vault = VaultLocation::Sqlite(app.settings.data_dir.join("vault.db"));
+        app.settings.vault = VaultLocation::Sqlite(app.settings.data_dir.join(SQLITE_FILE));
         let config =
             SandboxConfig { clock: app.clock.clone(), print_links: true, ..SandboxConfig::default() };
         let sandbox = start_again(config, &app.settings.data_dir).await?;

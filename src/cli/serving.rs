@@ -103,8 +103,7 @@ impl Prepared {
     /// Tells a person how to sign in to the sandbox, if there is one, in a terminal.
     pub fn say_how_to_sign_in(&self, printer: &Printer) {
         if let Some(demo) = &self.sign_in.demo {
-            let command = self.accounts.local().login_command(Some(demo.email));
-            printer.print_err(format_args!("Sign in: {command}"));
+            printer.print_err(format_args!("Sign in: {} login {}", self.command_line, demo.email));
         }
     }
 

@@ -170,7 +170,7 @@ impl Call<'_> {
         let next = if pending.is_public() {
             format!("they open {} in a browser", pending.url())
         } else {
-            format!("they run `{}` in a terminal", self.account().login_command(None))
+            format!("they run {} in a terminal", self.account().login_command(None))
         };
         let failure = ToolError::new(
             Kind::SignInRequired,
@@ -314,11 +314,11 @@ pub(super) fn link_in_words(pending: &Pending, command: &str, is_one_shot: bool)
         )
     } else if is_one_shot {
         format!(
-            "Ask the person to run `{command}` in a terminal, outside the chat; then call again. As long as this host runs, a link works too, for {valid}, in a browser on this computer: {url} (it shows the code {code})."
+            "Ask the person to run {command} in a terminal, outside the chat; then call again. As long as this host runs, a link works too, for {valid}, in a browser on this computer: {url} (it shows the code {code})."
         )
     } else {
         format!(
-            "Give the person this link to open in a browser on this computer: {url} (it shows the code {code} and is valid for {valid}, as long as this host runs), or they run `{command}` in a terminal. They sign in there, never in the chat; then call again."
+            "Give the person this link to open in a browser on this computer: {url} (it shows the code {code} and is valid for {valid}, as long as this host runs), or they run {command} in a terminal. They sign in there, never in the chat; then call again."
         )
     }
 }

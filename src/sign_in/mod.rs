@@ -151,7 +151,7 @@ impl From<&Error> for UserFacingError {
                 Kind::SignInRequired,
                 "Not signed in to BondMCP. A sign-in page is open in another process, probably on another computer, and cannot be reached from here.",
                 format!(
-                    "Ask the person to sign in on that page or to run `{command}` in a terminal, outside the chat; then call again. The page ends in {} minutes at the latest.",
+                    "Ask the person to sign in on that page or to run {command} in a terminal, outside the chat; then call again. The page ends in {} minutes at the latest.",
                     ends_in.as_secs().div_ceil(60)
                 ),
             ),

@@ -5,8 +5,11 @@ use std::{
     process::Stdio,
 };
 
-use crate::common::{EMAIL, OTHER_EMAIL, Place, like_the_seed, run, sandbox, signed_in, within};
+use crate::common::{
+    EMAIL, OTHER_EMAIL, Place, Server, like_the_seed, run, sandbox, secrets, signed_in, signed_out, within,
+};
 use rexpect::session::spawn_command;
+use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,6 +106,35 @@ async fn an_account_that_could_not_sign_in_is_not_created() {
         );
     }
     assert_eq!(sandbox.count("POST /auth/register"), 0);
+}
+
+/// A server that a host starts has variables that the person's terminal does not have.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_that_signs_in_uses_the_servers_vault() {
+    let (_sandbox, place) = signed_out().await;
+    let solution = async |server: &Server| {
+        server.error("list_models", json!({})).await["solution"].as_str().unwrap().to_owned()
+    };
+    let vault = format!("sqlite://{}", place.directory.path().join("my vault/vault.db").display());
+    let server = Server::spawn(place.command(&["stdio"]).env("BONDMCP_VAULT", vault)).await;
+    let told = solution(&server).await;
+    let login = told.split('`').nth(1).unwrap();
+    let mut shell = tokio::process::Command::new("/bin/sh");
+    shell
+        .env_clear()
+        .args(["-c", &format!("{login} {EMAIL} --password-stdin")])
+        .env("BONDMCP_SEALING_KEY", secrets::text(&place.sealing_key));
+    let (code, _, err) = run(&mut shell, secrets::text(&place.password)).await;
+    assert_eq!(code, Some(0), "{login}: {err}");
+    assert_eq!(server.ok("list_models", json!({})).await["count"], 3);
+    server.end().await;
+
+    let Some(database) = crate::common::postgres::database() else { return };
+    let server = Server::spawn(place.command(&["stdio"]).env("BONDMCP_VAULT", &database.url)).await;
+    let told = solution(&server).await;
+    assert!(told.contains(" login` (with this server's BONDMCP_VAULT and sealing key"), "{told}");
+    assert!(!told.contains(&database.url), "{told}");
+    server.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -260,7 +260,7 @@ fn next_step(
         None => (
             SignInStatus::SignInRequired,
             format!(
-                "To {purpose}, the person must run `{command}` in a terminal, outside the chat. Tell them so; never ask for the password. Then call again."
+                "To {purpose}, the person must run {command} in a terminal, outside the chat. Tell them so; never ask for the password. Then call again."
             ),
         ),
         Some(page) if matches!(page.state(), State::Verifying { .. }) => (

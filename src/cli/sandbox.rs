@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, printer::Printer, stop};
+use super::{Error, printer::Printer, program, stop};
 use crate::{
     clock::Clock,
     error::sentence,
@@ -52,7 +52,8 @@ impl Args {
         printer.print_out(format_args!("BondMCP sandbox at {}", sandbox.base_url()));
         printer.print_out(format_args!("Demo account: {DEMO_EMAIL}, password {DEMO_PASSWORD}"));
         printer.print_out(format_args!(
-            "Sign in: bondmcp-server --base-url {} login {DEMO_EMAIL}",
+            "Sign in: {} --base-url {} login {DEMO_EMAIL}",
+            program(),
             sandbox.base_url()
         ));
         let stopping = CancellationToken::new();

@@ -4,7 +4,7 @@ use anyhow::anyhow;
 use rmcp::transport::stdio_pipes;
 use tokio_util::sync::CancellationToken;
 
-use super::{App, Error, printer::is_stdin_terminal, serving::ServingArgs, stop};
+use super::{App, Error, printer::is_stdin_terminal, program, serving::ServingArgs, stop};
 use crate::transport;
 
 pub(super) const EXAMPLES: &str = "Examples, as the command of an MCP host:
@@ -51,6 +51,6 @@ fn explain(app: &App, is_sandboxed: bool) {
         printer.print_err(format_args!("To sign in:           {}", app.command(&["login"])));
     }
     printer.print_err(format_args!("To set up your hosts: {}", app.command(&install)));
-    printer.print_err("To see what it does:  bondmcp-server demo");
+    printer.print_err(format_args!("To see what it does:  {} demo", program()));
     printer.print_err("Press Ctrl-C to stop it.");
 }

@@ -98,6 +98,10 @@ fn host() -> impl TypedValueParser<Value = &'static Host> {
 }
 
 impl Install {
+    pub fn is_sandboxed(&self) -> bool {
+        self.serving.sandbox
+    }
+
     pub fn run(self, app: &App) -> Result<(), Error> {
         let environment = environment()?;
         if self.list {
@@ -152,7 +156,8 @@ impl Install {
         if settings.profile != Profile::default() {
             flag("--profile", settings.profile.to_string());
         }
-        if settings.base_url.as_str() != DEFAULT_BASE_URL {
+        // The sandbox takes the place of that of the environment.
+        if settings.base_url.as_str() != DEFAULT_BASE_URL && !self.serving.sandbox {
             flag("--base-url", settings.base_url.to_string());
         }
         if Some(&settings.data_dir) != default_data_dir().as_ref() {

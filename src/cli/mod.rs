@@ -229,6 +229,7 @@ impl Cli {
             redactor.clone(),
             is_started_by_host,
         );
+        self.refuse_contradictions()?;
         let clock = Clock::system();
         let app = || {
             let settings = settings?;
@@ -269,6 +270,29 @@ impl Cli {
             Command::Man(args) => return args.run(),
         };
         outcome.await
+    }
+
+    /// Refuses flags of the account that have no effect beside those of the command.
+    fn refuse_contradictions(&self) -> Result<(), Error> {
+        let (is_sandboxed, is_hosted) = match &self.command {
+            Command::Stdio(args) => (args.is_sandboxed(), false),
+            Command::Http(args) => (args.is_sandboxed(), args.is_hosted()),
+            Command::Install(args) => (args.is_sandboxed(), false),
+            _ => (false, false),
+        };
+        if is_sandboxed && self.global.base_url.is_some() {
+            return Err(Error::Usage(
+                "--base-url and --sandbox contradict each other: --sandbox uses the embedded BondMCP; leave one out"
+                    .to_owned(),
+            ));
+        }
+        if is_hosted && self.global.profile.is_some() {
+            return Err(Error::Usage(
+                "--profile has no meaning with --public-url, where everybody has an account of their own; leave it out"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -20,6 +20,10 @@ pub(super) struct Args {
 }
 
 impl Args {
+    pub fn is_sandboxed(&self) -> bool {
+        self.serving.is_sandboxed()
+    }
+
     pub async fn run(self, app: App) -> Result<(), Error> {
         if is_stdin_terminal() {
             explain(&app, self.serving.is_sandboxed());

@@ -78,6 +78,7 @@ async fn a_hosted_server_refuses_what_is_one_persons() {
         &["--no-auth"][..],
         &["--allow-host", "bond.example.com"],
         &["--open-browser"],
+        &["--profile", "work"],
         &["--refresh-idle-days", "90", "--refresh-absolute-days", "60"],
         &["--access-token-lifetime", "59"],
     ] {
@@ -88,6 +89,18 @@ async fn a_hosted_server_refuses_what_is_one_persons() {
     assert!(code == Some(2) && err.contains("https://"), "{err}");
     let (code, _, err) = place.run(&["http", "--no-iss"]).await;
     assert!(code == Some(2) && err.contains("--public-url"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_base_url_beside_the_sandbox_is_refused_unless_it_is_in_the_environment() {
+    let (_sandbox, place) = signed_out().await;
+    for command in [&["stdio"][..], &["http", "--listen", "127.0.0.1:0"], &["install", "goose"]] {
+        let flags = ["--base-url", "https://other.example/mcp", "--sandbox"];
+        let (code, _, err) = place.run(&[command, &flags].concat()).await;
+        assert_eq!(code, Some(2), "{err}");
+        assert!(err.contains("--base-url and --sandbox") && !err.contains("other.example"), "{err}");
+    }
+    assert_eq!(place.run(&["stdio", "--sandbox"]).await.0, Some(0));
 }
 
 /// A profile with API keys belongs to the account that created them, so a new one could not sign in there.

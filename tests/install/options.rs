@@ -54,6 +54,15 @@ fn the_base_url_and_the_toolsets_are_passed_on() {
 }
 
 #[test]
+fn the_base_url_of_the_environment_is_not_written_beside_the_sandbox() {
+    let home = Home::new();
+    let mut command = home.command(&["install", "goose", "--yes", "--sandbox"]);
+    let ran = run(command.env("BONDMCP_BASE_URL", "https://own.example/mcp"));
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert_eq!(configured(&home.environment()).entries[0].args, ["stdio", "--sandbox"]);
+}
+
+#[test]
 fn a_token_or_a_password_in_the_environment_is_not_written() {
     let home = Home::new();
     for (variable, mode) in [

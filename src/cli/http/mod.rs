@@ -59,6 +59,15 @@ pub(super) struct Args {
 }
 
 impl Args {
+    pub fn is_sandboxed(&self) -> bool {
+        self.serving.is_sandboxed()
+    }
+
+    /// Whether everybody has an account of their own.
+    pub fn is_hosted(&self) -> bool {
+        self.public_url.is_some()
+    }
+
     pub async fn run(self, app: App) -> Result<(), Error> {
         let given = token_from_environment()?;
         if let Some(origin) = self.public_url {

@@ -32,13 +32,13 @@ pub enum Error {
     #[error("the vault file is damaged or not a vault")]
     Damaged,
     /// Others on this machine could read or change it.
-    #[error("{path} is open to other users")]
+    #[error("`{path}` is open to other users")]
     Exposed { path: PathBuf, mode: &'static str },
     /// Another user of this machine could change it.
-    #[error("{path} belongs to another user (uid {owner}, and this process runs as uid {user})")]
+    #[error("`{path}` belongs to another user (uid {owner}, and this process runs as uid {user})")]
     Foreign { path: PathBuf, owner: u32, user: u32 },
     /// What it leads to may be on a volume that is not mounted, so nothing is made in its place.
-    #[error("{path} is a symbolic link whose target does not exist")]
+    #[error("`{path}` is a symbolic link whose target does not exist")]
     BrokenLink { path: PathBuf },
     #[error("cannot use {path}: {}", crate::error::reason(*.reason))]
     Unusable { path: PathBuf, reason: io::ErrorKind },

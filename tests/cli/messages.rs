@@ -151,6 +151,19 @@ async fn the_command_that_signs_in_uses_the_servers_vault() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_directory_is_named_as_it_was_given() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (_sandbox, place) = signed_out().await;
+    let open = place.directory.path().join("open");
+    std::fs::create_dir(&open).unwrap();
+    std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let mut command = place.command(&["--data-dir", "open", "keys", "use"]);
+    let (code, _, err) = run(command.current_dir(place.directory.path()), "").await;
+    let wanted = "error: `open` is open to other users. Run: chmod 700 open\n";
+    assert!(code == Some(1) && err.ends_with(wanted), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_does_not_exist_is_not_found() {
     let sandbox = sandbox(like_the_seed()).await;
     let place = Place::new(&sandbox);

@@ -107,7 +107,7 @@ async fn a_sealing_key_behind_a_link_is_changed_unless_others_can_replace_it() {
     let (code, _, told) = rekey().await;
     assert!(code == Some(1) && told.contains("chmod go-w"), "{told}");
     let report = installation.examine().await;
-    let check = report.warned("sealing key", "cannot be changed: ~/volume is open to other users");
+    let check = report.warned("sealing key", "cannot be changed: `~/volume` is open to other users");
     assert_eq!(report.check("vault").status, "ok", "it is read all the same");
     installation.paste(&check.run, "").await;
     is_changed().await;
@@ -121,7 +121,7 @@ async fn a_data_directory_below_a_link_to_a_volume_that_is_not_mounted() {
     symlink(installation.home().join("volume"), &link).unwrap();
     installation.set("BONDMCP_DATA_DIR", link.join("a/b").to_str().unwrap());
     let report = installation.examine().await;
-    let check = report.failed("data directory", "~/link is a symbolic link");
+    let check = report.failed("data directory", "`~/link` is a symbolic link");
     assert!(check.advice.contains("Mount the volume"), "{check:?}");
     for name in ["sealing key", "vault"] {
         assert_eq!(report.check(name).status, "skip");

@@ -59,6 +59,12 @@ pub struct Status {
 }
 
 impl Account {
+    /// Whether calls use the API key of the environment.
+    #[must_use]
+    pub fn has_environment_key(&self) -> bool {
+        self.inner.environment.api_key.is_some()
+    }
+
     pub async fn status(&self) -> Result<Status, Error> {
         let environment = &self.inner.environment;
         let memory = self.reread().await?;

@@ -6,11 +6,11 @@ use serde::Serialize;
 
 use super::{
     App, Error,
+    error::worded,
     keys::{print_reminders, print_unfinished},
 };
 use crate::{
     account::{self, Account, Credential, DailySpending, Renewal, Status, Usd},
-    error::UserFacingError,
     vault::{KeyOrigin, KeyPlace, Keyring},
 };
 
@@ -68,7 +68,7 @@ impl Args {
         if self.json {
             app.printer.print_json(&report);
         } else {
-            print(&app, &report);
+            print(&app, &account, &report);
             print_reminders(&app, &aged);
         }
         if report.status.signed_in && report.error.is_none() { Ok(()) } else { Err(Error::Reported) }
@@ -90,7 +90,7 @@ impl Args {
             version: env!("CARGO_PKG_VERSION"),
             spending_today: account.daily_spending(None).await?,
             accepted: tried.as_ref().map(Result::is_ok),
-            error: tried.and_then(Result::err).map(|error| UserFacingError::from(&error).to_string()),
+            error: tried.and_then(Result::err).map(|error| worded(&error, &app.command_line())),
         })
     }
 }
@@ -118,20 +118,23 @@ fn left_today(spending: DailySpending) -> String {
     format!("{left} of {limit}, until {}", spending.resets_at.format("%Y-%m-%d %H:%M UTC"))
 }
 
-fn print(app: &App, report: &Report) {
+fn print(app: &App, account: &Account, report: &Report) {
     let printer = &app.printer;
     let status = &report.status;
     match (&status.email, status.signed_in) {
         (Some(email), true) => printer.print_out(format_args!("Signed in as {email}.")),
-        (None, true) => printer.print_out("Signed in."),
+        (None, true) => printer.print_out("Calls use an API key; nobody is signed in."),
         (_, false) => {
             printer.print_out(format_args!("You are not signed in. Run: `{}`", app.command(&["login"])));
         }
     }
     let calls_use = match (status.credential, &status.key_id) {
         (Some(Credential::ApiKey), Some(id)) => Some(format!("API key {id}")),
+        (Some(Credential::ApiKey), None) if account.has_environment_key() => {
+            Some("the key in BONDMCP_API_KEY".to_owned())
+        }
         (Some(Credential::ApiKey), None) => {
-            Some("an API key from the environment or the sign-in page".to_owned())
+            Some("the API key that was entered on the sign-in page".to_owned())
         }
         (Some(Credential::Session), _) => Some("the session".to_owned()),
         (None, _) => None,

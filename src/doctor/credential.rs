@@ -35,7 +35,7 @@ pub(super) async fn examine(
         Ok(()) => {
             // It may have been renewed.
             let status = account.status().await.unwrap_or_else(|_| status.clone());
-            Check::ok("credential", format!("BondMCP accepts {}", described(&status)))
+            Check::ok("credential", format!("BondMCP accepts {}", described(account, &status)))
         }
         Err(error) => refused(&error, &status, &findings.presentation),
     };
@@ -46,10 +46,13 @@ pub(super) async fn examine(
     findings.add(key_changes(account, &status, &findings.presentation).await);
 }
 
-fn described(status: &Status) -> String {
+fn described(account: &Account, status: &Status) -> String {
     let credential = match (status.credential, &status.key_id) {
         (Some(Credential::ApiKey), Some(id)) => format!("API key {id}"),
-        (Some(Credential::ApiKey), None) => "the API key from the environment or the sign-in page".to_owned(),
+        (Some(Credential::ApiKey), None) if account.has_environment_key() => {
+            "the key in BONDMCP_API_KEY".to_owned()
+        }
+        (Some(Credential::ApiKey), None) => "the API key that was entered on the sign-in page".to_owned(),
         _ => "the session".to_owned(),
     };
     let owner = status.email.as_ref().map(|email| format!(" of {email}")).unwrap_or_default();
@@ -71,7 +74,9 @@ fn refused(error: &account::Error, status: &Status, presentation: &Presentation)
         Error::ApiKeyRejected { id: Some(id) } => {
             format!("BondMCP does not accept API key {id}, which is in use; it was probably revoked")
         }
-        Error::OwnKeyRejected => "BondMCP does not accept the API key from the sign-in page".to_owned(),
+        Error::OwnKeyRejected => {
+            "BondMCP does not accept the API key that was entered on the sign-in page".to_owned()
+        }
         _ => message,
     };
     let sign_in = || Fix::run(presentation.command("login"));

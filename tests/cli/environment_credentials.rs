@@ -54,6 +54,19 @@ async fn the_same_base_url_in_flag_and_environment_is_no_other() {
     assert_eq!(sandbox.count("POST /auth/login"), 1);
 }
 
+/// The text is for whoever runs the command, not for a host.
+#[tokio::test(flavor = "multi_thread")]
+async fn status_names_the_variable_with_the_key_and_what_to_do_about_it() {
+    let own = sandbox(like_the_seed()).await;
+    let place = Place::new(&own);
+    let mut command = place.command(&["status", "--check"]);
+    let (code, told, _) = crate::common::run(command.env("BONDMCP_API_KEY", "bcp_x"), "").await;
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.starts_with("Calls use an API key; nobody is signed in.\n"), "{told}");
+    assert!(told.contains("the key in BONDMCP_API_KEY\n"), "{told}");
+    assert!(told.contains("Correct the variable, or unset it.\n") && !told.contains("restart"), "{told}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sandbox_gets_no_credential_from_the_environment_and_says_so_in_one_line() {
     let own = sandbox(like_the_seed()).await;

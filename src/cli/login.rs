@@ -51,7 +51,7 @@ impl Args {
             self.at_the_terminal(&account, &app).await
         };
         accounts.close().await;
-        print_signed_in(&app, &outcome?);
+        print_signed_in(&app, &outcome?, !self.web && self.credentials.remember());
         Ok(())
     }
 
@@ -97,7 +97,7 @@ fn profile_for(email: &str, taken: &Profile) -> Profile {
     free.unwrap_or_default()
 }
 
-pub(super) fn print_signed_in(app: &App, status: &Status) {
+pub(super) fn print_signed_in(app: &App, status: &Status, has_stored_password: bool) {
     app.printer.print_out(format_args!(
         "Signed in as {} (profile {}) at {}.",
         status.email.as_deref().unwrap_or("the owner of an API key"),
@@ -108,6 +108,9 @@ pub(super) fn print_signed_in(app: &App, status: &Status) {
         "Hosts that run bondmcp-server can use the account now, until you run `{}`.",
         app.command(&["logout"])
     ));
+    if has_stored_password {
+        app.printer.print_out("The password is stored, encrypted; with --no-remember it is not.");
+    }
 }
 
 /// Time for which the page is served after the end, so that the browser can show the outcome.

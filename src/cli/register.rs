@@ -77,7 +77,7 @@ impl Args {
         let verified = once_verified(account, email, password, self.credentials.remember());
         let verified = timeout_at(deadline, verified);
         match waiting(printer, "Waiting for the link to be opened", VERIFICATION_LIMIT, verified).await {
-            Ok(status) => print_signed_in(app, &status?),
+            Ok(status) => print_signed_in(app, &status?, self.credentials.remember()),
             Err(_) => printer.print_out(format_args!("Once the link is opened, run: `{later}`")),
         }
         Ok(())

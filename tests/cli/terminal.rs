@@ -29,6 +29,7 @@ async fn login_asks_and_does_not_echo_the_password() {
     terminal.send_line(secrets::text(&place.password)).unwrap();
     let shown = terminal.exp_eof().unwrap();
     assert!(shown.contains("Signed in as ada@example.com"), "{shown}");
+    assert!(shown.contains("The password is stored, encrypted"), "{shown}");
     secrets::assert_absent(std::slice::from_ref(&place.password), shown.as_bytes(), "the terminal");
 }
 

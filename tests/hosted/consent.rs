@@ -531,6 +531,8 @@ async fn the_page_tells_what_is_a_claim_and_where_the_code_goes() {
         html.contains("<strong>an app on your own computer</strong>") && html.contains("Any program"),
         "{html}"
     );
+    let warnings = |html: &str| html.matches("Continue only if").count();
+    assert_eq!(warnings(html), 1, "{html}");
 
     for (redirect_uri, host) in [
         ("https://app.example.com/callback", "app.example.com"),
@@ -542,6 +544,7 @@ async fn the_page_tells_what_is_a_claim_and_where_the_code_goes() {
         let html = &form.html;
         assert!(html.contains(&format!("<strong>{host}</strong>")), "{redirect_uri}: {html}");
         assert!(!html.contains("your own computer") && !html.contains("your device"), "{html}");
+        assert_eq!(warnings(html), 1, "{html}");
     }
 }
 

@@ -45,6 +45,7 @@ async fn the_page_of_a_hosted_server_stands_under_its_public_origin() {
     assert!(policy.contains("frame-ancestors 'none'") && policy.contains("form-action 'self'"), "{policy}");
     let page = answer.text().await.unwrap();
     assert!(page.contains(pending.code()) && page.contains(HOST_OF_PAGES), "{page}");
+    assert!(page.contains("goes through this server to BondMCP and is not stored here"), "{page}");
     // Whoever has the link sees for whom it is, and does not learn the address.
     assert!(page.contains("a…@example.com") && !page.contains(EMAIL), "{page}");
     for path in ["", "/sign-in", "/create", "/demo"] {

@@ -212,7 +212,11 @@ async fn mcp(
 
 /// Anything but the routes, in JSON: hosts look for documents that this server does not have.
 async fn not_found() -> Response {
-    (StatusCode::NOT_FOUND, error("not_found", "There is nothing here.")).into_response()
+    let body = error(
+        "not_found",
+        "There is nothing here. MCP is served at /mcp: add that URL in the host. The apps that you have connected are at /connections.",
+    );
+    (StatusCode::NOT_FOUND, body).into_response()
 }
 
 /// A known address with another method. The router says in `Allow` which there are (RFC 9110, section 15.5.6).

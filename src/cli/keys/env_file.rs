@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use super::Error;
 use crate::{
     config::{self, BaseUrl, DEFAULT_BASE_URL},
+    error::reason,
     secret::{ExposeSecret as _, SecretString},
 };
 
@@ -46,7 +47,15 @@ impl EnvFile {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let name = given.file_name().ok_or_else(|| unusable(error))?;
                 let parent = given.parent().filter(|parent| !parent.as_os_str().is_empty());
-                fs::canonicalize(parent.unwrap_or(Path::new("."))).map_err(unusable)?.join(name)
+                let parent = parent.unwrap_or(Path::new("."));
+                let parent = fs::canonicalize(parent).map_err(|error| match error.kind() {
+                    ErrorKind::NotFound => Error::Failed(anyhow!(
+                        "The directory {} does not exist. Create it, or name another file.",
+                        parent.display()
+                    )),
+                    _ => unusable(error),
+                })?;
+                parent.join(name)
             }
             path => path.map_err(unusable)?,
         };
@@ -161,7 +170,11 @@ fn git_directory(tree: &Path) -> Option<PathBuf> {
 }
 
 fn cannot(path: &Path, error: &io::Error) -> Error {
-    Error::Failed(anyhow!("{} cannot be used: {error}.", path.display()))
+    let reason = match error.raw_os_error() {
+        Some(_) => reason(error.kind()),
+        None => error.to_string(),
+    };
+    Error::Failed(anyhow!("{} cannot be used: {reason}.", path.display()))
 }
 
 /// Whether every reader of such files takes `value` literally without quotes.
@@ -388,6 +401,15 @@ mod tests {
         {
             assert_eq!(write(line, DEFAULT_BASE_URL).unwrap(), "BONDMCP_API_KEY=bcp_1\n", "{line}");
         }
+    }
+
+    #[test]
+    fn a_directory_that_does_not_exist_is_named() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path().join("nodir");
+        let Err(Error::Failed(error)) = EnvFile::open(&directory.join(".env")) else { panic!("no failure") };
+        let wanted = format!("The directory {} does not exist.", directory.display());
+        assert!(error.to_string().starts_with(&wanted), "{error}");
     }
 
     #[test]

@@ -43,6 +43,22 @@ pub enum Kind {
 }
 
 impl Kind {
+    pub const ALL: [Self; 13] = [
+        Self::InvalidInput,
+        Self::SignInRequired,
+        Self::InvalidCredentials,
+        Self::EmailNotVerified,
+        Self::Forbidden,
+        Self::InsufficientCredits,
+        Self::NotFound,
+        Self::Conflict,
+        Self::RateLimited,
+        Self::SpendLimit,
+        Self::UpstreamUnavailable,
+        Self::Timeout,
+        Self::Internal,
+    ];
+
     /// Returns its name, as agents read it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -146,21 +162,6 @@ mod tests {
     fn every_kind_has_the_name_that_agents_read() {
         let schema = serde_json::to_value(schemars::schema_for!(Kind)).unwrap();
         let names: Vec<_> = schema["oneOf"].as_array().unwrap().iter().map(|kind| &kind["const"]).collect();
-        let kinds = [
-            Kind::InvalidInput,
-            Kind::SignInRequired,
-            Kind::InvalidCredentials,
-            Kind::EmailNotVerified,
-            Kind::Forbidden,
-            Kind::InsufficientCredits,
-            Kind::NotFound,
-            Kind::Conflict,
-            Kind::RateLimited,
-            Kind::SpendLimit,
-            Kind::UpstreamUnavailable,
-            Kind::Timeout,
-            Kind::Internal,
-        ];
-        assert_eq!(names, kinds.map(Kind::name));
+        assert_eq!(names, Kind::ALL.map(Kind::name));
     }
 }

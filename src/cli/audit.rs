@@ -9,6 +9,7 @@ use super::{App, Error, printer::Printer};
 use crate::{
     account::{AuditEntry, KEYS_COMMAND, parsed_time},
     clock::Timestamp,
+    error::Kind,
     hosted, mcp,
 };
 
@@ -30,10 +31,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 50)]
     lines: usize,
     /// Only these tools; `keys` stands for the keys commands of this program, `authorize` for sign-ins and consents on a
-    /// hosted server, `grant` for the end of grants
+    /// hosted server, `grant` for the end of grants, `unknown` for tools that there are not
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     tool: Vec<String>,
-    /// Only these outcomes: ok, cancelled, a kind of error such as rate_limited; or failed for all but ok
+    /// Only these outcomes: ok, cancelled, refused, a kind of error such as rate_limited; or failed for all but ok
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     outcome: Vec<String>,
     /// Only entries since then: a duration such as 30m, 2h or 7d, or a date or time such as 2026-01-31 (RFC 3339, UTC)
@@ -43,6 +44,10 @@ pub(super) struct Args {
     #[arg(long)]
     follow: bool,
 }
+
+/// The outcomes besides the kinds of errors.
+const OTHER_OUTCOMES: [&str; 7] =
+    ["ok", "failed", "cancelled", "stopped", "refused", "input_required", "replay"];
 
 /// How often the log is looked at for new entries.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
@@ -55,6 +60,7 @@ impl Args {
         let mut read = || reader.read().map_err(unreadable);
         let mut entries = read()?;
         self.check_tools(&entries)?;
+        self.check_outcomes(&entries)?;
         entries.retain(|entry| self.shows(entry, since));
         let count = entries.len();
         let totals = Totals::of(&entries);
@@ -96,14 +102,14 @@ impl Args {
         let known = mcp::audited_tools().chain(hosted::AUDITED_AS).chain([KEYS_COMMAND]);
         let mut known: BTreeSet<&str> = known.collect();
         known.extend(entries.iter().map(|entry| entry.tool.as_str()));
-        match self.tool.iter().find(|tool| !known.contains(tool.as_str())) {
-            Some(tool) => {
-                let known: Vec<_> = known.into_iter().collect();
-                let message = format!("there is no tool named {tool}; there are {}", known.join(", "));
-                Err(Error::Usage(message))
-            }
-            None => Ok(()),
-        }
+        refuse_unknown("tool", &self.tool, &known)
+    }
+
+    /// The same for an outcome.
+    fn check_outcomes(&self, entries: &[AuditEntry]) -> Result<(), Error> {
+        let mut known: BTreeSet<&str> = Kind::ALL.into_iter().map(Kind::name).chain(OTHER_OUTCOMES).collect();
+        known.extend(entries.iter().map(|entry| entry.outcome.as_str()));
+        refuse_unknown("outcome", &self.outcome, &known)
     }
 
     fn filters(&self) -> bool {
@@ -117,6 +123,13 @@ impl Args {
             && (self.outcome.is_empty() || self.outcome.iter().any(is_outcome))
             && since.is_none_or(|since| entry.time >= since)
     }
+}
+
+/// Refuses a name that is not among those that are known; `what` is what it names.
+fn refuse_unknown(what: &str, given: &[String], known: &BTreeSet<&str>) -> Result<(), Error> {
+    let Some(unknown) = given.iter().find(|name| !known.contains(name.as_str())) else { return Ok(()) };
+    let known: Vec<_> = known.iter().copied().collect();
+    Err(Error::Usage(format!("there is no {what} named {unknown}; there are {}", known.join(", "))))
 }
 
 /// The beginning of the time that is of interest.

@@ -55,6 +55,12 @@ async fn entries_are_filtered_by_tool_outcome_and_time() {
     for known in ["medication_check", "keys", "authorize", "grant"] {
         assert!(err.contains(known), "{known}: {err}");
     }
+    assert_eq!(tools(&place, &["--outcome", "rate_limited,cancelled"]).await, [""; 0]);
+    let (code, _, err) = place.run(&["audit", "--outcome", "rate_limit"]).await;
+    assert!(code == Some(2) && err.contains("rate_limit; there are"), "{err}");
+    for known in ["rate_limited", "ok", "failed", "cancelled", "replay"] {
+        assert!(err.contains(known), "{known}: {err}");
+    }
     let (code, _, err) = place.run(&["audit", "--since", "yesterday"]).await;
     assert!(code == Some(2) && err.contains("7d"), "{err}");
 }

@@ -122,7 +122,10 @@ fn occurs(secret: &SecretString, seen: &str) -> bool {
 fn brief(answer: &Value) -> String {
     const WIDTH: usize = 140;
     let line = match (&answer["error"], answer.as_object()) {
-        (Value::Object(error), _) => format!("{}: {}", word(&error["kind"]), word(&error["message"])),
+        (Value::Object(error), _) => {
+            let [kind, message, solution] = ["kind", "message", "solution"].map(|part| word(&error[part]));
+            format!("{kind}: {message} {solution}")
+        }
         (_, Some(fields)) => {
             let fields = fields.iter().map(|(name, value)| format!("{name}: {}", word(value)));
             fields.collect::<Vec<_>>().join(" · ")
@@ -142,5 +145,17 @@ fn word(value: &Value) -> String {
             None => fields.values().map(word).collect::<Vec<_>>().join(" "),
         },
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_shown_with_what_to_do() {
+        let failure =
+            json!({"error": {"kind": "invalid_input", "message": "Wrong.", "solution": "Mend it."}});
+        assert_eq!(brief(&failure), "invalid_input: Wrong. Mend it.");
     }
 }

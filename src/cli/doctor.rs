@@ -76,7 +76,8 @@ impl Args {
         } else {
             printer.print_out(match (failed, warned) {
                 (0, 0) => "Everything works.".to_owned(),
-                _ => format!("{failed} failed, {warned} with a warning."),
+                (_, 1) => format!("{failed} failed, 1 warning."),
+                _ => format!("{failed} failed, {warned} warnings."),
             });
         }
         if failed == 0 { Ok(()) } else { Err(Error::Reported) }
@@ -84,7 +85,7 @@ impl Args {
 }
 
 /// Width of the names' column.
-const NAME_WIDTH: usize = 19;
+const NAME_WIDTH: usize = 23;
 
 fn print(printer: &Printer, check: &Check) {
     let status = match check.status {

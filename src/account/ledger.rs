@@ -43,6 +43,9 @@ pub struct Totals {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Day {
+    /// Tells which of the days was begun first, since their dates may be those of a clock that is off.
+    #[serde(default)]
+    begun: u64,
     /// The limit of the process that reserved last.
     limit: Usd,
     spent: Usd,
@@ -108,15 +111,22 @@ impl Ledger {
         if taken.plus(usd) > limit {
             return Err(LimitReached { taken, limit, resets_at: end_of(date) });
         }
-        let day = self.days.entry(date).or_default();
+        let begun = self.days.values().map(|day| day.begun).max().unwrap_or(0).saturating_add(1);
+        let day = self.days.entry(date).or_insert_with(|| Day { begun, ..Day::default() });
         day.limit = limit;
         day.reserved.insert(id.to_owned(), Reserved { usd, at: now });
-        while self.days.len() > MAX_DAYS
-            && let Some(oldest) = self.days.keys().copied().find(|day| *day != date)
-        {
-            self.days.remove(&oldest);
-        }
+        self.forget_old_days();
         Ok(())
+    }
+
+    /// Removes the days that were begun first, not those with the earliest dates: where a clock is days ahead, the
+    /// earliest date is today for all others. A day with calls in progress stays.
+    fn forget_old_days(&mut self) {
+        while self.days.len() > MAX_DAYS {
+            let settled = self.days.iter().filter(|(_, day)| day.reserved.is_empty());
+            let Some((&first, _)) = settled.min_by_key(|(_, day)| day.begun) else { return };
+            self.days.remove(&first);
+        }
     }
 
     /// Ends a reservation, in the day in which it was made. Has no effect if that is done already.
@@ -306,6 +316,50 @@ mod tests {
             }
         }
         assert_eq!(ledger.days.len(), 2);
+    }
+
+    #[test]
+    fn a_clock_that_is_days_ahead_gives_the_others_no_second_budget_however_many_days_it_begins() {
+        let mut ledger = Ledger::default();
+        let mut budgets = 0;
+        for day in 0..20 {
+            let right = noon() + TimeDelta::days(day);
+            for now in [right, right + TimeDelta::days(400), right] {
+                if taken(&ledger, now) < LIMIT {
+                    use_up(&mut ledger, now);
+                    budgets += u32::from(now == right);
+                }
+            }
+        }
+        assert_eq!(budgets, 20);
+        assert_eq!(ledger.days.len(), MAX_DAYS);
+    }
+
+    #[test]
+    fn a_day_with_a_call_in_progress_is_not_forgotten() {
+        let mut ledger = Ledger::default();
+        ledger.reserve("a", PRICE, LIMIT, noon()).unwrap();
+        for day in 0..20 {
+            use_up(&mut ledger, noon() + TimeDelta::days(400 + day));
+        }
+        ledger.settle("a", Settlement::Spent(PRICE));
+        assert_eq!(taken(&ledger, noon()), PRICE);
+    }
+
+    #[test]
+    fn of_days_that_do_not_tell_when_they_were_begun_the_earliest_is_forgotten_first() {
+        let mut ledger = Ledger::default();
+        for day in 0..8 {
+            use_up(&mut ledger, noon() + TimeDelta::days(day));
+        }
+        let mut record = serde_json::to_value(&ledger).unwrap();
+        for (_, day) in record["days"].as_object_mut().unwrap() {
+            day.as_object_mut().unwrap().remove("begun");
+        }
+        let mut ledger: Ledger = serde_json::from_value(record).unwrap();
+        use_up(&mut ledger, noon() + TimeDelta::days(8));
+        let dates = (1..=8).map(|day| (noon() + TimeDelta::days(day)).date_naive());
+        assert!(ledger.days.keys().copied().eq(dates), "{ledger:?}");
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub(super) struct Renewals {
     /// Time of the last failed early renewal.
     failed_at: Mutex<Option<Instant>>,
     paused: Mutex<Option<Pause>>,
+    /// The sign-in whose password BondMCP has rejected. The vault may have refused to store that.
+    rejected: Mutex<Option<u64>>,
 }
 
 /// BondMCP's last refusal.
@@ -73,6 +75,10 @@ impl Renewals {
         };
         let ended = outcome.wait_for(Option::is_some).await;
         ended.map_or(Err(Error::Interrupted), |outcome| outcome.clone().unwrap_or(Err(Error::Interrupted)))
+    }
+
+    fn has_rejected(&self, generation: u64) -> bool {
+        *self.rejected.lock() == Some(generation)
     }
 
     fn is_under_way(&self) -> bool {
@@ -214,6 +220,7 @@ impl Account {
                 }
                 (Err(error), RenewalMethod::Password { password, .. }) if rejects_password(&error) => {
                     tracing::debug!(%error, "the password is rejected");
+                    *self.inner.renewals.rejected.lock() = Some(record.generation);
                     return self.forget_password(&password, stale).await;
                 }
                 (Err(error), _) => {
@@ -229,8 +236,9 @@ impl Account {
         if let Some(token) = record.session.as_ref().and_then(|session| session.refresh_token.clone()) {
             return Ok(RenewalMethod::RefreshToken(token));
         }
+        let is_rejected = self.inner.renewals.has_rejected(record.generation);
         if let Some(login) = &self.inner.environment.login {
-            if record.rejected.as_ref().is_some_and(|rejected| rejected.matches(login)) {
+            if is_rejected || record.rejected.as_ref().is_some_and(|rejected| rejected.matches(login)) {
                 return Err(self.sign_in_required(SignInReason::EnvironmentRejected));
             }
             return Ok(RenewalMethod::Password {
@@ -239,6 +247,9 @@ impl Account {
             });
         }
         if let (Some(email), Some(password)) = (record.email.clone(), record.password.clone()) {
+            if is_rejected {
+                return Err(self.sign_in_required(SignInReason::PasswordRejected));
+            }
             return Ok(RenewalMethod::Password { email, password });
         }
         Err(self.sign_in_required(if self.inner.environment.api_key.is_some() || record.own_key.is_some() {

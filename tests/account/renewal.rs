@@ -204,6 +204,37 @@ async fn a_rejected_password_is_never_tried_again_until_the_person_signs_in_anew
     }
 }
 
+/// Lets the vault refuse all records, as it does where a process has not been given its new key.
+async fn refuse_records(place: &Place) {
+    let file = place.data_dir().join("vault.db");
+    let mut database = SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.unwrap();
+    let triggers = "CREATE TRIGGER no_insert BEFORE INSERT ON records BEGIN SELECT RAISE(ABORT, 'no'); END;
+                    CREATE TRIGGER no_update BEFORE UPDATE ON records BEGIN SELECT RAISE(ABORT, 'no'); END;";
+    sqlx::raw_sql(triggers).execute(&mut database).await.unwrap();
+    database.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rejected_password_is_not_tried_again_though_the_vault_does_not_store_that() {
+    let (clock, sandbox, place, stored) = signed_in(true).await;
+    clock.advance(TimeDelta::hours(2));
+    refuse_records(&place).await;
+    sandbox.faults().always(LOGIN, Fault::Status(401));
+    let wrong = [("BONDMCP_EMAIL", EMAIL), ("BONDMCP_PASSWORD", "wrong-password-1")];
+    let environment = account_with(&place, &clock, &wrong);
+    for (account, reason, logins) in
+        [(stored, SignInReason::PasswordRejected, 2), (environment, SignInReason::EnvironmentRejected, 3)]
+    {
+        let error = account.list_models(true).await.unwrap_err();
+        assert!(matches!(error, Error::Vault(_)), "{error:?}");
+        for _ in 0..2 {
+            let error = account.list_models(true).await.unwrap_err();
+            assert!(matches!(error, Error::SignInRequired { why, .. } if why == reason), "{error:?}");
+        }
+        assert_eq!(sandbox.count(LOGIN), logins);
+    }
+}
+
 /// A refusal that may pass is not met again at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_refusal_pauses_renewals_and_keeps_the_password() {

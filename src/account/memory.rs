@@ -8,20 +8,12 @@ use std::{
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::{Account, Error, record::Record, store::Versioned};
+use super::{Account, Error, record::Record, retries::Retries, store::Versioned};
 use crate::vault::{self, ChangeMarker};
 
 /// How long a look at the vault's files is good for. It serves the steps of one call; another process's change is
 /// noticed by the next one.
 const CONFIRMATION_LIFETIME: Duration = Duration::from_millis(1);
-
-/// How long storing what exists nowhere else is retried. PostgreSQL restarts in less, and another process's write to
-/// SQLite ends sooner.
-const STORE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Wait after the first failure to store it, and the longest one.
-const STORE_PAUSE: Duration = Duration::from_millis(100);
-const MAX_STORE_PAUSE: Duration = Duration::from_secs(2);
 
 /// Longest wait for the newest secrets before a response.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -133,13 +125,12 @@ impl Account {
         &self,
         mut change: impl FnMut(&mut Record) -> Result<T, Error>,
     ) -> Result<(T, Arc<CachedRecord>), Error> {
-        let (began, mut pause) = (tokio::time::Instant::now(), STORE_PAUSE);
+        let mut retries = Retries::begin();
         loop {
             match self.update(&mut change).await {
-                Err(Error::Vault(error)) if may_pass(&error) && began.elapsed() < STORE_TIMEOUT => {
+                Err(error) if retries.may_follow(&error) => {
                     tracing::warn!(%error, "what BondMCP has just issued is not stored yet; this is tried again");
-                    tokio::time::sleep(pause).await;
-                    pause = (2 * pause).min(MAX_STORE_PAUSE);
+                    retries.pause().await;
                 }
                 outcome => return outcome,
             }
@@ -167,16 +158,4 @@ impl Account {
             }
         }
     }
-}
-
-/// Whether the same write may succeed later.
-fn may_pass(error: &vault::Error) -> bool {
-    matches!(
-        error,
-        vault::Error::Database(_)
-            | vault::Error::Keychain(_)
-            | vault::Error::KeyChanged
-            | vault::Error::Locked
-            | vault::Error::Server(_)
-    )
 }

@@ -28,6 +28,7 @@ mod regeneration;
 mod release;
 mod renewal;
 mod request_state;
+mod retries;
 mod rotation;
 mod rotation_age;
 mod session;

@@ -21,6 +21,7 @@ use super::{
     Error, Usd,
     budget::DailyLimit,
     ledger::{self, Ledger, LimitReached, Settlement, State},
+    retries::Retries,
     shared_vault::SharedVault,
 };
 use crate::{
@@ -185,19 +186,29 @@ impl Spending {
         !self.ended.lock().is_empty() || self.counted.lock().calls > 0
     }
 
-    /// Stores what has ended and what was counted. What cannot be stored now is stored with the next change.
+    /// Stores what has ended and what was counted. While the vault cannot be used, this is tried again, since there may be
+    /// no next change that stores it: an owner who does nothing more is forgotten. A shutdown waits for one attempt.
     pub async fn store_news(&self) {
+        let mut retries = Retries::begin();
+        while let Err(error) = self.try_store_news().await {
+            tracing::warn!(%error, "the cost of a call is not stored yet; until then the reserved amount counts");
+            if self.tasks.is_closed() || !retries.may_follow(&error) {
+                return;
+            }
+            retries.pause().await;
+        }
+    }
+
+    async fn try_store_news(&self) -> Result<(), Error> {
         // Another one's turn may have stored it.
         if !self.has_news() {
-            return;
+            return Ok(());
         }
-        let Ok(turn) = self.turn().await else { return };
+        let turn = self.turn().await?;
         if !self.has_news() {
-            return;
+            return Ok(());
         }
-        if let Err(error) = self.change(turn, |_, _| ()).await {
-            tracing::warn!(%error, "the cost of a call is not stored yet; until then the reserved amount counts");
-        }
+        self.change(turn, |_, _| ()).await
     }
 
     /// Waits for the others of this process. If one of them fails meanwhile, so would the caller.
@@ -313,6 +324,7 @@ mod tests {
 
     use chrono::TimeDelta;
     use futures_util::{FutureExt as _, future::join_all};
+    use sqlx::{Connection as _, SqliteConnection};
 
     use super::*;
     use crate::{
@@ -428,6 +440,29 @@ mod tests {
         drop(back.reserve(PRICE, LIMIT).await.unwrap());
         end(&back).await;
         assert_eq!(taken(&process(directory.path(), &noon())).await, Usd::cents(4));
+    }
+
+    #[tokio::test]
+    async fn what_has_ended_while_the_vault_failed_is_stored_although_the_owner_does_nothing_more() {
+        let directory = tempfile::tempdir().unwrap();
+        let spending = process(directory.path(), &noon());
+        let reservation = spending.reserve(PRICE, LIMIT).await.unwrap();
+        let file = directory.path().join("data/vault.db");
+        let mut database = SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.unwrap();
+        let trigger = "CREATE TRIGGER fails BEFORE UPDATE ON records BEGIN SELECT RAISE(ABORT, 'no'); END";
+        sqlx::query(trigger).execute(&mut database).await.unwrap();
+        let (tasks, turn) = (spending.tasks.clone(), spending.turn.clone());
+        reservation.settle(Settlement::Released);
+        drop(spending);
+        // Until it has failed.
+        while turn.lock().await.is_none() {
+            tokio::task::yield_now().await;
+        }
+        sqlx::query("DROP TRIGGER fails").execute(&mut database).await.unwrap();
+        while !tasks.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(taken(&process(directory.path(), &noon())).await, Usd::default());
     }
 
     #[tokio::test]

@@ -152,14 +152,17 @@ impl Spending {
         self.tasks.spawn(work.in_current_span()).await.unwrap_or(Err(Error::Interrupted))
     }
 
-    pub async fn state(&self) -> Result<State, Error> {
+    pub async fn state(self: &Arc<Self>) -> Result<State, Error> {
         let mut turn = self.turn().await?;
         if !self.has_news() {
             let read = self.read().await;
             *turn = failure(&read);
             return Ok(read?.0.state(self.clock.now()));
         }
-        self.change(turn, |ledger, now| ledger.state(now)).await
+        let spending = self.clone();
+        // To its end even when the caller is gone, so that no call is counted again.
+        let work = async move { spending.change(turn, |ledger, now| ledger.state(now)).await };
+        self.tasks.spawn(work.in_current_span()).await.unwrap_or(Err(Error::Interrupted))
     }
 
     /// Counts a call. It is stored with the next change, or some time later.
@@ -227,7 +230,7 @@ impl Spending {
         mut turn: Turn,
         change: impl Fn(&mut Ledger, Timestamp) -> T,
     ) -> Result<T, Error> {
-        // Forgotten once it is stored, since the caller may be gone before. Meanwhile others only add to it.
+        // Forgotten once it is stored, since that may fail. Meanwhile others only add to it.
         let ended = self.ended.lock().clone();
         let counted = *self.counted.lock();
         let outcome = self.write(&ended, counted, change).await;
@@ -320,7 +323,7 @@ fn failure<T>(outcome: &Result<T, Error>) -> Option<(Instant, Error)> {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, path::Path, pin::pin, time::Duration};
+    use std::{collections::BTreeSet, future::poll_fn, path::Path, pin::pin, task::Poll, time::Duration};
 
     use chrono::TimeDelta;
     use futures_util::{FutureExt as _, future::join_all};
@@ -354,7 +357,7 @@ mod tests {
         Clock::manual("2126-11-24T12:00:00Z".parse().unwrap())
     }
 
-    async fn taken(spending: &Spending) -> Usd {
+    async fn taken(spending: &Arc<Spending>) -> Usd {
         spending.state().await.unwrap().today.taken
     }
 
@@ -463,6 +466,33 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert_eq!(taken(&process(directory.path(), &noon())).await, Usd::default());
+    }
+
+    /// Polls `work` at most so many times.
+    async fn give_up_after<T>(polls: usize, work: impl Future<Output = T>) -> Option<T> {
+        let (mut work, mut polled) = (pin!(work), 0);
+        poll_fn(|context| {
+            polled += 1;
+            if polled > polls { Poll::Ready(None) } else { work.as_mut().poll(context).map(Some) }
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_what_is_left_and_gives_up_at_any_time_counts_no_call_twice() {
+        for polls in 0.. {
+            let directory = tempfile::tempdir().unwrap();
+            let spending = process(directory.path(), &noon());
+            spending.count_call();
+            let asked = give_up_after(polls, spending.state()).await;
+            spending.store_news().await;
+            end(&spending).await;
+            let state = process(directory.path(), &noon()).state().await.unwrap();
+            assert_eq!(state.totals.calls, 1, "{polls}");
+            if asked.is_some() {
+                return;
+            }
+        }
     }
 
     #[tokio::test]

@@ -153,6 +153,14 @@ impl Keyring {
         Ok(Self { keys, ..self.clone() })
     }
 
+    /// Makes a new key and puts it before `used`, unless another process has put one there. Only for a keyring of keys
+    /// that this program makes.
+    pub(super) async fn with_key_before(&self, used: KeyId) -> Result<Self, Error> {
+        let origin = self.origin.clone();
+        let keys = self.place.run(move |place| place.add_before(&origin, used)).await?;
+        Ok(Self { keys, ..self.clone() })
+    }
+
     /// Deletes the keys with these ids, where this program made them.
     pub(super) async fn without(&self, old: Vec<KeyId>) -> Result<Self, Error> {
         if !self.makes_keys() {
@@ -316,8 +324,21 @@ impl Place {
     }
 
     fn renew(&self, origin: &KeyOrigin) -> Result<Keys, Error> {
+        self.add_where(origin, |keys| keys.len() == 1)
+    }
+
+    fn add_before(&self, origin: &KeyOrigin, used: KeyId) -> Result<Keys, Error> {
+        self.add_where(origin, |keys| keys.first().is_some_and(|first| first.id() == used))
+    }
+
+    /// Puts a new key before the others where these are as expected.
+    fn add_where(
+        &self,
+        origin: &KeyOrigin,
+        are_expected: impl FnOnce(&[Arc<SealingKey>]) -> bool,
+    ) -> Result<Keys, Error> {
         let mut keys = self.existing(origin)?;
-        if keys.len() == 1 {
+        if are_expected(&keys) {
             keys.insert(0, Arc::new(SealingKey::random()?));
             self.store(origin, &keys)?;
         }

@@ -7,11 +7,14 @@
 //! 3. The records are encrypted anew, in batches, each by compare-and-swap. Their versions stay.
 //! 4. What the old key can open is removed from the vault's files.
 //! 5. The old key is deleted, unless a record still needs it.
+//!
+//! Where a record still needs an old key, the change is complete once a pass finds nothing to encrypt anew. Whoever then
+//! asks for another change gets another new key.
 
 use std::sync::Arc;
 
 use super::{
-    Error, Keys, RecordId, Vault,
+    Error, Keyring, Keys, RecordId, Vault,
     database::{BATCH, Resealed, Row},
     seal::{KeyId, RecordKey, Sealer},
 };
@@ -33,8 +36,13 @@ pub struct Rekey {
 #[derive(Debug)]
 enum Step {
     AddKey,
+    /// A change that had ended when this one began has left more than one key, of which this is the current one.
+    AddKeyBefore(KeyId),
     Switch,
-    Reseal { after: Option<RecordKey>, changed: u64 },
+    Reseal {
+        after: Option<RecordKey>,
+        changed: u64,
+    },
     Purge,
     DeleteOldKey,
     Done,
@@ -91,7 +99,14 @@ impl Rekey {
     /// Does the next step. After an error, and whenever the process ends, the change can be begun again.
     pub async fn step(&mut self) -> Result<Progress, Error> {
         self.next = match self.next {
-            Step::AddKey => self.add_key().await?,
+            Step::AddKey => {
+                let keyring = self.vault.keyring().with_new_key().await?;
+                self.use_new_key(keyring)
+            }
+            Step::AddKeyBefore(used) => {
+                let keyring = self.vault.keyring().with_key_before(used).await?;
+                self.use_new_key(keyring)
+            }
             Step::Switch => self.switch().await?,
             Step::Reseal { after, changed } => self.reseal(after, changed).await?,
             Step::Purge => self.purge().await?,
@@ -105,14 +120,13 @@ impl Rekey {
         })
     }
 
-    async fn add_key(&mut self) -> Result<Step, Error> {
-        let keyring = self.vault.keyring().with_new_key().await?;
+    fn use_new_key(&mut self, keyring: Keyring) -> Step {
         self.outcome.keeps_keys = keyring.makes_keys();
         self.outcome.known_keys = keyring.keys().len();
         self.old = keyring.keys().iter().skip(1).map(|key| key.id()).collect();
         let sealer = self.vault.sealer();
         self.vault.set_keys(Keys { keyring, sealer });
-        Ok(Step::Switch)
+        Step::Switch
     }
 
     async fn switch(&mut self) -> Result<Step, Error> {
@@ -143,7 +157,11 @@ impl Rekey {
         }
         let rows = self.vault.database.rows_after(after.as_ref(), BATCH).await?;
         let Some(last) = rows.last().map(|row| row.key) else {
-            return Ok(if changed > 0 { Step::Reseal { after: None, changed: 0 } } else { Step::Purge });
+            return Ok(if changed > 0 {
+                Step::Reseal { after: None, changed: 0 }
+            } else {
+                self.key_of_complete_change().map_or(Step::Purge, Step::AddKeyBefore)
+            });
         };
         self.seen += rows.len() as u64;
         self.total = self.total.max(self.seen);
@@ -163,13 +181,24 @@ impl Rekey {
         Ok(Step::Reseal { after: Some(last), changed: changed + resealed.len() as u64 })
     }
 
+    /// Returns the vault's current key if this run has only found that an earlier change had done all it could, but left
+    /// the old key to records that need it. Otherwise the current key could never be changed again.
+    fn key_of_complete_change(&self) -> Option<KeyId> {
+        let is_complete = !self.outcome.switched && self.outcome.records == 0 && self.needs_old_key();
+        if is_complete && self.outcome.keeps_keys { self.vault.sealer().current_id() } else { None }
+    }
+
+    fn needs_old_key(&self) -> bool {
+        self.outcome.unnamed + self.outcome.unreadable > 0
+    }
+
     async fn purge(&mut self) -> Result<Step, Error> {
         self.vault.purge().await?;
         Ok(Step::DeleteOldKey)
     }
 
     async fn delete_old_key(&mut self) -> Result<Step, Error> {
-        if self.outcome.unnamed + self.outcome.unreadable == 0 {
+        if !self.needs_old_key() {
             let keyring = self.vault.keyring().without(self.old.clone()).await?;
             self.outcome.known_keys = keyring.keys().len();
             let known_text = self.vault.database.key_check().await?;
@@ -185,7 +214,7 @@ fn seal_anew(sealer: &Sealer, row: &Row, candidates: &[RecordId]) -> Result<Vec<
 }
 
 impl Vault {
-    fn keyring(&self) -> super::Keyring {
+    fn keyring(&self) -> Keyring {
         self.keys.read().keyring.clone()
     }
 
@@ -201,7 +230,7 @@ mod tests {
     use super::*;
     use crate::{
         config::VaultLocation,
-        vault::{Keyring, RecordKind, database::New},
+        vault::{RecordKind, database::New},
     };
 
     /// More than a batch.
@@ -395,6 +424,40 @@ mod tests {
         assert_eq!(open(&[1]).await.unwrap_err(), Error::WrongKey);
         let again = run(&mut Rekey::new(open(&[2]).await.unwrap(), vec![])).await;
         assert_eq!(again, Rekeyed { known_keys: 1, ..Rekeyed::default() });
+    }
+
+    #[tokio::test]
+    async fn a_damaged_record_keeps_its_key_and_the_current_key_can_be_changed_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let location = location(directory.path());
+        let vault = started(&location).await;
+        fill(&vault).await;
+        let row = vault.database.rows_after(None, 1).await.unwrap().remove(0);
+        let mut new = row.sealed.clone();
+        *new.last_mut().unwrap() ^= 1;
+        assert_eq!(vault.database.replace_sealed(&[Resealed { row, new }]).await.unwrap(), 1);
+
+        let mut before = vault.keyring().keys().to_vec();
+        for known_keys in 2..5 {
+            let vault = started(&location).await;
+            let outcome = run(&mut Rekey::new(vault.clone(), vec![])).await;
+            let records = RECORDS - 1;
+            let expected = Rekeyed {
+                switched: true,
+                records,
+                unreadable: 1,
+                keeps_keys: true,
+                known_keys,
+                ..Rekeyed::default()
+            };
+            assert_eq!(outcome, expected);
+            let old = vault.sealer().with_keys(&before);
+            let rows = vault.database.rows_after(None, 1000).await.unwrap();
+            let opened = rows.iter().map(|row| old.open_row(&row.key, row.version, &row.sealed, &[]));
+            let refusals: Vec<_> = opened.map(Result::unwrap_err).collect();
+            assert_eq!(refusals.iter().filter(|error| **error == Error::UnknownKey).count() as u64, records);
+            before = vault.keyring().keys().to_vec();
+        }
     }
 
     #[tokio::test]

@@ -50,7 +50,7 @@ const START: RecordKey = [0; 32];
 const RECORD: RecordKey = [1; 32];
 const END: RecordKey = [2; 32];
 
-/// Reasons why a vault cannot be exported or imported. Nothing is written then.
+/// Reasons why a vault cannot be exported or imported. Nothing is written then, except where it is not known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TransferError {
     #[error(transparent)]
@@ -67,6 +67,8 @@ pub enum TransferError {
     Damaged,
     #[error("the vault has {0} of the file's records already; nothing was imported")]
     Exists(u64),
+    #[error("the vault's PostgreSQL server did not say whether the records were imported")]
+    Uncertain,
 }
 
 impl From<&TransferError> for UserFacingError {
@@ -86,6 +88,11 @@ impl From<&TransferError> for UserFacingError {
             TransferError::Exists(_) => {
                 (Kind::Conflict, "Import into a new vault: name one with --data-dir or BONDMCP_VAULT.")
             }
+            TransferError::Uncertain => (
+                Kind::Internal,
+                "Import into the same vault again when the server can be reached. If it then has all of the file's \
+                 records already, they were imported.",
+            ),
         };
         Self::new(kind, sentence(&error.to_string()), solution)
     }
@@ -157,7 +164,7 @@ impl Vault {
         let sealer = self.refreshed_keys().await?;
         self.purge_expired().await?;
         let mut import = self.database.import().await?;
-        let (mut records, mut existing) = (0, 0);
+        let (mut records, mut existing, mut last) = (0, 0, None);
         while let Some(chunk) = file.0.next()? {
             let (expires, record) = split_expiry(chunk).ok_or(TransferError::Damaged)?;
             let (id, plaintext) = seal::split_identity(record).ok_or(TransferError::Damaged)?;
@@ -165,12 +172,25 @@ impl Vault {
             let row = Row { key, kind, version: 1, sealed: sealer.seal(&id, 1, &plaintext)?, expires };
             existing += u64::from(!import.insert(&row).await?);
             records += 1;
+            last = Some(row);
         }
         if existing > 0 {
             return Err(TransferError::Exists(existing));
         }
-        import.commit().await?;
-        Ok(records)
+        match (import.commit().await, last) {
+            // The server may have done it although its answer was lost.
+            (Err(error @ Error::Server(_)), Some(last)) => match self.has_imported(&last).await {
+                Ok(true) => Ok(records),
+                Ok(false) => Err(error.into()),
+                Err(_) => Err(TransferError::Uncertain),
+            },
+            (committed, _) => committed.map(|()| records).map_err(TransferError::from),
+        }
+    }
+
+    /// Whether a row was imported, over another connection.
+    async fn has_imported(&self, row: &Row) -> Result<bool, Error> {
+        self.database.import().await?.has(row).await
     }
 
     /// Opens a row of the table; returns its identity too.

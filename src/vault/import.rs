@@ -34,6 +34,27 @@ impl Import {
         }
     }
 
+    /// Whether the vault has this very row: no two encrypted texts are the same. Waits for a transaction that is adding it.
+    /// Not to be committed after it.
+    pub async fn has(&mut self, row: &Row) -> Result<bool, Error> {
+        // A row that nobody has added can be added, and one that somebody is adding is waited for.
+        if self.insert(row).await? {
+            return Ok(false);
+        }
+        let query = "SELECT count(*) FROM records WHERE id = $1 AND sealed = $2";
+        let count: i64 = match self {
+            Self::Sqlite(transaction) => {
+                let query = sqlx::query_scalar(query).bind(&row.key[..]).bind(&row.sealed);
+                query.fetch_one(&mut **transaction).await.map_err(sqlite::failure)?
+            }
+            Self::Postgres(transaction) => {
+                let query = sqlx::query_scalar(query).bind(&row.key[..]).bind(&row.sealed);
+                postgres::answer(query.fetch_one(&mut **transaction)).await?
+            }
+        };
+        Ok(count == 1)
+    }
+
     pub async fn commit(self) -> Result<(), Error> {
         match self {
             Self::Sqlite(transaction) => transaction.commit().await.map_err(sqlite::failure),

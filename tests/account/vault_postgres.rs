@@ -1,6 +1,14 @@
 //! The vault in PostgreSQL: lost connections, restarts, what is heard of changes, and what its errors say.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use crate::common::{
     fast_time::fast,
@@ -10,12 +18,12 @@ use crate::common::{
 use bondmcp_server::{
     config::VaultLocation,
     error::UserFacingError,
-    vault::{ChangeMarker, Error, RecordId, RecordKind, ServerError, Vault},
+    vault::{ChangeMarker, Error, ExportFile, RecordId, RecordKind, ServerError, Vault},
 };
 use futures_util::future::join_all;
 use sqlx::{Connection as _, PgConnection, Postgres, Transaction};
 use tokio::{
-    io::copy_bidirectional,
+    io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinHandle,
@@ -30,6 +38,15 @@ async fn open(url: &str) -> Result<Vault, Error> {
 
 fn id(owner: &str) -> RecordId {
     RecordId { kind: RecordKind::ACCOUNT, owner: owner.to_owned(), origin: "u".to_owned() }
+}
+
+/// Listens in front of a server; returns its address and the URL that leads to the listener instead.
+async fn in_front_of(url: &str) -> (TcpListener, SocketAddr, String) {
+    let mut url = url::Url::parse(url).unwrap();
+    let server = SocketAddr::from(([127, 0, 0, 1], url.port().unwrap()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    url.set_port(Some(listener.local_addr().unwrap().port())).unwrap();
+    (listener, server, url.into())
 }
 
 /// Waits until changes are heard of; returns the marker then.
@@ -206,6 +223,75 @@ async fn a_restart_of_the_server_is_waited_for_and_those_who_wait_for_a_lease_go
     assert_eq!(read.unwrap().unwrap().version, version, "a call that comes during the restart waits for it");
 }
 
+/// A network between a vault and its server that can lose the answer to a commit.
+struct ForgetfulNetwork {
+    url: String,
+    loses_next: Arc<AtomicBool>,
+}
+
+impl ForgetfulNetwork {
+    async fn before(url: &str) -> Self {
+        let (listener, server, url) = in_front_of(url).await;
+        let loses_next = Arc::new(AtomicBool::new(false));
+        let loses = loses_next.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect(server).await.unwrap();
+                tokio::spawn(carry(client, server, loses.clone()));
+            }
+        });
+        Self { url, loses_next }
+    }
+}
+
+/// Carries what both say, up to the answer to a commit if that is to be lost.
+async fn carry(mut client: TcpStream, mut server: TcpStream, loses_next: Arc<AtomicBool>) -> io::Result<()> {
+    let (mut asked, mut answered) = ([0; 8192], [0; 8192]);
+    let mut is_lost = false;
+    loop {
+        tokio::select! {
+            read = client.read(&mut asked) => {
+                let asked = &asked[..read?];
+                let commits = asked.windows(6).any(|word| word == b"COMMIT");
+                is_lost |= commits && loses_next.swap(false, Ordering::SeqCst);
+                server.write_all(asked).await?;
+                if asked.is_empty() {
+                    return Ok(());
+                }
+            }
+            read = server.read(&mut answered) => {
+                let answered = &answered[..read?];
+                if is_lost || answered.is_empty() {
+                    return Ok(());
+                }
+                client.write_all(answered).await?;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_whose_commit_was_answered_in_vain_is_not_taken_for_none() {
+    let Some(database) = postgres::database() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let (file, passphrase) = (directory.path().join("export"), "right".into());
+    let from = VaultLocation::Sqlite(directory.path().join("data/vault.db"));
+    let from = vault(&from, &[2]).await.unwrap();
+    for owner in ["a", "b", "c"] {
+        from.write(&id(owner), None, owner.as_bytes(), None).await.unwrap();
+    }
+    from.export(&file, &passphrase, &[]).await.unwrap();
+
+    let network = ForgetfulNetwork::before(&database.url).await;
+    let to = open(&network.url).await.unwrap();
+    network.loses_next.store(true, Ordering::SeqCst);
+    assert_eq!(to.import(ExportFile::open(&file, &passphrase).unwrap()).await.unwrap(), 3);
+    assert!(!network.loses_next.load(Ordering::SeqCst));
+    for owner in ["a", "b", "c"] {
+        assert_eq!(&to.read(&id(owner)).await.unwrap().unwrap().plaintext[..], owner.as_bytes());
+    }
+}
+
 /// A network between a vault and its server that can lose all connections without a word.
 struct Network {
     url: String,
@@ -214,10 +300,7 @@ struct Network {
 
 impl Network {
     async fn before(url: &str) -> Self {
-        let mut url = url::Url::parse(url).unwrap();
-        let server = SocketAddr::from(([127, 0, 0, 1], url.port().unwrap()));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        url.set_port(Some(listener.local_addr().unwrap().port())).unwrap();
+        let (listener, server, url) = in_front_of(url).await;
         let silenced = watch::Sender::new(());
         let connections = silenced.clone();
         tokio::spawn(async move {
@@ -233,7 +316,7 @@ impl Network {
                 });
             }
         });
-        Self { url: url.into(), silenced }
+        Self { url, silenced }
     }
 
     /// Nothing comes through the connections of now any more. New ones work.

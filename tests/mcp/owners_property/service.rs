@@ -338,7 +338,9 @@ impl Person {
             secrets.push(account.key_secret(id).await.unwrap());
         }
         if self.signed_in {
-            secrets.push(account.bearer(RequiredCredential::Session).await.unwrap().secret);
+            let token = account.bearer(RequiredCredential::Session).await.unwrap().secret;
+            // Its header is that of all tokens.
+            secrets.push(secrets::text(&token).rsplit('.').next().unwrap().into());
         }
         for secret in &secrets {
             let text = secrets::text(secret);

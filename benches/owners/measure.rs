@@ -73,26 +73,28 @@ async fn measure() -> Result<()> {
     let base_url = upstream().await?;
     // Every database goes with this value.
     let databases = || Some([postgres::database()?, postgres::database()?]);
-    store("SQLite", Place::new(&base_url, None)?, Place::new(&base_url, None)?).await?;
+    let mut missed = store("SQLite", Place::new(&base_url, None)?, Place::new(&base_url, None)?).await?;
     if let Some([few, many]) = databases() {
         let place = |database: &postgres::Database| Place::new(&base_url, Some(&database.url));
-        store("PostgreSQL", place(&few)?, place(&many)?).await?;
+        missed += store("PostgreSQL", place(&few)?, place(&many)?).await?;
     } else {
         println!("PostgreSQL is not installed, so it is not measured.");
     }
     println!("\nMedians. {:.0} s.", began.elapsed().as_secs_f64());
+    ensure!(missed == 0, "aims missed: {missed}");
     Ok(())
 }
 
-async fn store(name: &str, few: Place, many: Place) -> Result<()> {
+/// Measures one store; returns the number of aims that were missed.
+async fn store(name: &str, few: Place, many: Place) -> Result<usize> {
     few.sign_in(FEW).await?;
     many.sign_in(MANY).await?;
-    opening(name, &few, &many).await?;
-    memory(name, &many).await
+    let met = [opening(name, &few, &many).await?, memory(name, &many).await?];
+    Ok(met.into_iter().filter(|met| !met).count())
 }
 
-/// Opening an account: reading and decrypting its record, and learning its secrets.
-async fn opening(name: &str, few: &Place, many: &Place) -> Result<()> {
+/// Opening an account: reading and decrypting its record, and learning its secrets. Returns whether the aim was met.
+async fn opening(name: &str, few: &Place, many: &Place) -> Result<bool> {
     let served = many.accounts()?;
     for owner in 0..MANY {
         open(&served, owner).await?;
@@ -109,7 +111,7 @@ async fn opening(name: &str, few: &Place, many: &Place) -> Result<()> {
     }
     served.close().await;
     let few = median(of_few);
-    row(
+    let met = row(
         &format!("opening one of 10,000 owners and of 10, {name}"),
         "µs",
         median(of_many),
@@ -118,7 +120,7 @@ async fn opening(name: &str, few: &Place, many: &Place) -> Result<()> {
     );
     // It lets another one go each time, so this is more work.
     row(&format!("  in a process that has served 10,000, {name}"), "µs", median(of_served), few, None);
-    Ok(())
+    Ok(met)
 }
 
 /// Opens some accounts, from `first` on, each for the first time.
@@ -143,9 +145,10 @@ async fn open(accounts: &Accounts, owner: usize) -> Result<f64> {
     Ok(took)
 }
 
-async fn memory(name: &str, many: &Place) -> Result<()> {
+/// The memory of a process; returns whether the aim was met.
+async fn memory(name: &str, many: &Place) -> Result<bool> {
     let (none, some, all) = (many.memory(0).await?, many.memory(SOME).await?, many.memory(MANY).await?);
-    row(
+    let met = row(
         &format!("resident memory after serving 10,000 and 3,000, {name}"),
         "MiB",
         all,
@@ -153,16 +156,19 @@ async fn memory(name: &str, many: &Place) -> Result<()> {
         Some(0.0..=1.25),
     );
     println!("  ({none:.1} MiB before the first)");
-    Ok(())
+    Ok(met)
 }
 
-fn row(what: &str, unit: &str, many: f64, few: f64, aim: Option<RangeInclusive<f64>>) {
+/// Prints a row; returns whether the aim was met, if there is one.
+fn row(what: &str, unit: &str, many: f64, few: f64, aim: Option<RangeInclusive<f64>>) -> bool {
     let (ratio, unit) = (many / few, format!("{unit:<3}"));
+    let met = aim.as_ref().is_none_or(|aim| aim.contains(&ratio));
     let aim = aim.map_or(String::new(), |aim| {
-        let outcome = if aim.contains(&ratio) { "met" } else { "MISSED" };
+        let outcome = if met { "met" } else { "MISSED" };
         format!("{:.2} to {:.2} {outcome}", aim.start(), aim.end())
     });
     println!("{what:<58} {many:>7.1} {unit} {few:>7.1} {unit}   {ratio:.2} {aim}");
+    met
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

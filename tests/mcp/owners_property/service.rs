@@ -831,6 +831,8 @@ impl Person {
         if !self.ask_to_end_key(setting, "revoke").await {
             return;
         }
+        // The next call would fail with a key that is being revoked meanwhile.
+        self.ok(setting, "manage_api_keys", json!({"action": "use"})).await;
         let round = self.rounds.last_mut().unwrap();
         round.is_used = true;
         let round = round.clone();

@@ -11,8 +11,9 @@ use axum::{
     response::Response,
 };
 use bondmcp_server::{sandbox::RunningSandbox, secret::SecretString};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 
 use crate::common::secrets;
 
@@ -20,47 +21,96 @@ use crate::common::secrets;
 #[derive(Clone)]
 pub struct Upstream {
     http: reqwest::Client,
+    address: SocketAddr,
     sandbox: SocketAddr,
     /// By e-mail address.
     accounts: Arc<BTreeMap<String, Account>>,
 }
 
 pub struct Account {
-    pub password: SecretString,
+    password: SecretString,
     /// Requests a minute.
-    pub limit: u64,
+    limit: u64,
+    /// Number of requests with a credential of the account.
+    arrived: watch::Sender<u64>,
+    issued: Mutex<Issued>,
+}
+
+/// The credentials of an account.
+#[derive(Default)]
+pub struct Issued {
+    pub tokens: Vec<String>,
+    pub keys: Vec<String>,
+}
+
+impl Issued {
+    fn contains(&self, credential: &str) -> bool {
+        self.tokens.iter().chain(&self.keys).any(|issued| issued == credential)
+    }
+
+    /// Returns the signatures of the tokens, and the keys without their prefix: secrets that do not have the shape of
+    /// one, which would be redacted for everybody.
+    fn without_shape(&self) -> Self {
+        let tokens = self.tokens.iter().map(|token| token.rsplit_once('.').unwrap().1.to_owned());
+        let keys = self.keys.iter().map(|key| key.split_once('_').unwrap().1.to_owned());
+        Self { tokens: tokens.collect(), keys: keys.collect() }
+    }
+}
+
+impl Account {
+    pub fn new(password: SecretString, limit: u64) -> Self {
+        Self { password, limit, arrived: watch::Sender::default(), issued: Mutex::default() }
+    }
 }
 
 impl Upstream {
-    /// Starts it; returns its base URL.
-    pub async fn start(sandbox: &RunningSandbox, accounts: BTreeMap<String, Account>) -> String {
+    pub async fn start(sandbox: &RunningSandbox, accounts: BTreeMap<String, Account>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base_url = format!("http://{}/mcp", listener.local_addr().unwrap());
-        let upstream =
-            Self { http: reqwest::Client::new(), sandbox: sandbox.address(), accounts: Arc::new(accounts) };
-        let router = Router::new().fallback(answer).with_state(upstream);
+        let (address, sandbox) = (listener.local_addr().unwrap(), sandbox.address());
+        let upstream = Self { http: reqwest::Client::new(), address, sandbox, accounts: Arc::new(accounts) };
+        let router = Router::new().fallback(answer).with_state(upstream.clone());
         tokio::spawn(async { axum::serve(listener, router).await });
-        base_url
+        upstream
+    }
+
+    pub fn base_url(&self) -> String {
+        format!("http://{}/mcp", self.address)
+    }
+
+    /// Waits until so many more requests with a credential of the account have arrived.
+    pub fn arrived(&self, email: &str, more: u64) -> impl Future<Output = ()> + use<> {
+        let mut arrived = self.accounts[email].arrived.subscribe();
+        let wanted = *arrived.borrow() + more;
+        async move {
+            arrived.wait_for(|arrived| *arrived >= wanted).await.unwrap();
+        }
+    }
+
+    /// Returns what was issued to the account, without what gives it the shape of a secret.
+    pub fn issued(&self, email: &str) -> Issued {
+        self.accounts[email].issued.lock().without_shape()
+    }
+
+    /// Records what an answer issues to the account.
+    fn record(&self, email: &str, answer: &Value) {
+        let mut issued = self.accounts[email].issued.lock();
+        if let Some(token) = answer["access_token"].as_str() {
+            issued.tokens.push(token.to_owned());
+        }
+        if let Some(key) = answer["api_key"].as_str() {
+            issued.keys.push(key.to_owned());
+        }
     }
 
     fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.sandbox)
     }
 
-    /// Returns the e-mail address of the account whose credential this is, if it is one.
-    async fn account(&self, headers: &HeaderMap) -> Option<String> {
-        let me = self.http.get(self.url("/mcp/auth/me")).headers(only_authorization(headers));
-        let me: Value = serde_json::from_slice(&me.send().await.unwrap().bytes().await.unwrap()).unwrap();
-        me["email"].as_str().map(ToOwned::to_owned)
+    /// Returns the account whose credential this is, if it is one.
+    fn account(&self, headers: &HeaderMap) -> Option<(&String, &Account)> {
+        let credential = headers.get(header::AUTHORIZATION)?.to_str().unwrap().strip_prefix("Bearer ")?;
+        self.accounts.iter().find(|(_, account)| account.issued.lock().contains(credential))
     }
-}
-
-fn only_authorization(headers: &HeaderMap) -> HeaderMap {
-    headers
-        .iter()
-        .filter(|(name, _)| *name == header::AUTHORIZATION)
-        .map(|(k, v)| (k.clone(), v.clone()))
-        .collect()
 }
 
 /// The id of a model that only this account has.
@@ -84,15 +134,21 @@ async fn answer(
     forwarded.remove(header::HOST);
     forwarded.remove(header::CONTENT_LENGTH);
     let path = uri.path_and_query().unwrap().as_str();
-    // Asked before: a log-out ends the credential.
-    let account = upstream.account(&headers).await;
-    let account = account.as_ref().map(|email| (email, &upstream.accounts[email]));
+    let account = upstream.account(&headers);
+    if let Some((_, account)) = account {
+        account.arrived.send_modify(|arrived| *arrived += 1);
+    }
     let request = upstream.http.request(method, upstream.url(path)).headers(forwarded).body(body.clone());
     let answer = request.send().await.unwrap();
     let (status, mut headers_back) = (answer.status(), answer.headers().clone());
     let mut bytes = answer.bytes().await.unwrap();
+    if let Ok(content) = serde_json::from_slice::<Value>(&bytes)
+        && let Some(email) = account.map(|(email, _)| email.as_str()).or(content["user"]["email"].as_str())
+    {
+        upstream.record(email, &content);
+    }
     if status == StatusCode::OK
-        && let Some((email, Account { password, limit })) = account
+        && let Some((email, Account { password, limit, .. })) = account
         && let Ok(mut content) = serde_json::from_slice::<Value>(&bytes)
     {
         headers_back.insert("x-ratelimit-limit", (*limit).into());

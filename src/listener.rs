@@ -27,6 +27,11 @@ pub struct Bounds {
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 
+/// An extension of a response that must not be lost, as it may have been billed: its connection is closed for another one
+/// only when the client has taken nothing of it for some time.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep;
+
 /// Pause after the system failed to accept a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -112,7 +117,10 @@ fn evict_idle(connections: &[Arc<Connection>]) {
 mod tests {
     use super::*;
 
-    use axum::routing::{MethodRouter, get};
+    use axum::{
+        Extension,
+        routing::{MethodRouter, get},
+    };
     use bytes::Bytes;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -152,7 +160,7 @@ mod tests {
     const LARGE: usize = 32 << 20;
 
     fn large() -> MethodRouter {
-        get(|| async { Bytes::from(vec![b'x'; LARGE]) })
+        get(|| async { (Extension(Keep), Bytes::from(vec![b'x'; LARGE])) })
     }
 
     /// Signals that a request has arrived, and answers it when released.
@@ -299,6 +307,18 @@ mod tests {
             answer = rest(&mut waiting) => assert!(answer.ends_with("hello")),
             () = time_passes => {}
         }
+    }
+
+    #[tokio::test]
+    async fn whoever_takes_no_answer_that_anybody_can_have_keeps_nobody_out() {
+        let bounds = Bounds { connections: 1, head_timeout: Duration::from_hours(1) };
+        let anybodys = get(|| async { Bytes::from(vec![b'x'; LARGE]) });
+        let (address, _stop, _serving) = listening(hello().route("/large", anybodys), bounds).await;
+        let _stalled = [stalled(address).await, stalled(address).await];
+        let mut other = TcpStream::connect(address).await.unwrap();
+        send(&mut other, REQUEST).await;
+        let answered = tokio::time::timeout(Duration::from_secs(30), rest(&mut other)).await;
+        assert!(answered.expect("no place is freed").ends_with("hello"));
     }
 
     #[tokio::test]

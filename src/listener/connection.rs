@@ -38,7 +38,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::Peer;
+use super::{Keep, Peer};
 
 /// Largest head of a request, in bytes, which is kept in memory before anybody is known.
 const MAX_HEAD_BYTES: usize = 64 << 10;
@@ -54,6 +54,8 @@ pub(super) struct Connection {
     busy: AtomicBool,
     /// Whether an answer is complete, but not sent: hyper drops its body as soon as it has all of it.
     unsent: AtomicBool,
+    /// Whether such an answer is one to [`Keep`].
+    keeps: AtomicBool,
     /// Whether a request was answered.
     served: AtomicBool,
     /// Since when the client has taken nothing of what waits to be sent.
@@ -68,9 +70,9 @@ pub(super) struct Connection {
 
 impl Connection {
     pub fn new(freed: Arc<Notify>) -> Self {
-        let [busy, unsent, served, leaving] = Default::default();
+        let [busy, unsent, keeps, served, leaving] = Default::default();
         let blocked_since = Mutex::default();
-        Self { busy, unsent, served, blocked_since, leaving, evicted: Notify::new(), freed }
+        Self { busy, unsent, keeps, served, blocked_since, leaving, evicted: Notify::new(), freed }
     }
 
     /// The task holds the other reference.
@@ -97,8 +99,11 @@ impl Connection {
         self.evicted.notify_one();
     }
 
+    /// Whether it is not to be closed for another one. An answer to anybody does not count: who takes none of it would
+    /// keep others out.
     fn is_busy(&self) -> bool {
-        self.has_work() && !self.is_stalled()
+        let has_work = self.busy.load(Ordering::Relaxed) || self.keeps.load(Ordering::Relaxed);
+        has_work && !self.is_stalled()
     }
 
     /// Whether a request is in progress, or its answer is not sent.
@@ -139,10 +144,11 @@ impl Connection {
         let router = TowerToHyperService::new(router);
         let service = service_fn(|mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
-            let in_flight = InFlight(Arc::clone(&self));
+            let mut in_flight = InFlight { connection: Arc::clone(&self), keeps: false };
             let response = router.call(request.map(|body| RequestBody::new(body, Arc::clone(&self))));
             async move {
                 let response: Response = response.await?;
+                in_flight.keeps = response.extensions().get::<Keep>().is_some();
                 Ok::<_, Infallible>(response.map(|body| ResponseBody { body, _in_flight: in_flight }))
             }
         });
@@ -182,13 +188,22 @@ impl Connection {
 }
 
 /// Marks the request as answered when dropped.
-struct InFlight(Arc<Connection>);
+struct InFlight {
+    connection: Arc<Connection>,
+    keeps: bool,
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.unsent.store(true, Ordering::Relaxed);
-        self.0.served.store(true, Ordering::Relaxed);
-        self.0.busy.store(false, Ordering::Relaxed);
+        let connection = &self.connection;
+        connection.unsent.store(true, Ordering::Relaxed);
+        // Those before it may not be sent either.
+        connection.keeps.fetch_or(self.keeps, Ordering::Relaxed);
+        connection.served.store(true, Ordering::Relaxed);
+        connection.busy.store(false, Ordering::Relaxed);
+        if !connection.is_busy() {
+            connection.freed.notify_one();
+        }
     }
 }
 
@@ -237,6 +252,7 @@ impl AsyncWrite for Socket {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
         if flushed.is_ready() && self.connection.unsent.swap(false, Ordering::Relaxed) {
+            self.connection.keeps.store(false, Ordering::Relaxed);
             self.connection.freed.notify_one();
         }
         flushed

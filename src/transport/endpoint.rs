@@ -34,6 +34,7 @@ use super::{
 };
 use crate::{
     account::Owner,
+    listener::Keep,
     mcp::{BondMcp, required_scopes, scopes_required_by_headers},
     oauth::{self, Scopes},
     telemetry::span_of_request,
@@ -122,11 +123,18 @@ impl Endpoint {
 
     pub async fn answer(State(endpoint): State<Arc<Self>>, request: Request) -> Response {
         let span = span_of_request(request.extensions());
-        let (owner, head, CountedBody { bytes, share }) =
-            match endpoint.admitted(request).instrument(span).await {
-                Ok(admitted) => admitted,
-                Err(refused) => return refused,
-            };
+        match endpoint.admitted(request).instrument(span).await {
+            Ok(admitted) => {
+                let mut response = endpoint.answer_admitted(admitted).await;
+                response.extensions_mut().insert(Keep);
+                response
+            }
+            Err(refused) => refused,
+        }
+    }
+
+    async fn answer_admitted(self: Arc<Self>, admitted: (Owner, Parts, CountedBody)) -> Response {
+        let (owner, head, CountedBody { bytes, share }) = admitted;
         let is_read =
             head.method == Method::POST && !(is_stateless(&head.headers) && is_small_object(&bytes));
         let message = match is_read.then(|| Message::read(&bytes)).transpose() {
@@ -142,13 +150,13 @@ impl Endpoint {
         }
         // Outside of the span, which all tasks of rmcp would enter with every step. `mcp` enters it where it logs.
         match route {
-            Route::Stateless => served(&endpoint.stateless, request).await,
-            Route::Session if endpoint.sessions.is_theirs(&owner, request.headers()) => {
+            Route::Stateless => served(&self.stateless, request).await,
+            Route::Session if self.sessions.is_theirs(&owner, request.headers()) => {
                 match (request.method(), id) {
-                    (&Method::GET, _) => endpoint.stream(&owner, request).await,
-                    (_, Some(id)) => endpoint.answer_in_session(&owner, request, id).await,
+                    (&Method::GET, _) => self.stream(&owner, request).await,
+                    (_, Some(id)) => self.answer_in_session(&owner, request, id).await,
                     // The person's answer to a question, or a cancellation, must get through: it ends a request.
-                    _ => served(&endpoint.with_sessions, request).await,
+                    _ => served(&self.with_sessions, request).await,
                 }
             }
             // 405, as MCP demands of whoever has no stream for such a request: some hosts ask so before `initialize`, or
@@ -164,7 +172,7 @@ impl Endpoint {
             Route::Session => refusal(StatusCode::NOT_FOUND, NO_SUCH_SESSION),
             Route::NewSession { asks } => {
                 // To its end even when the client is gone, or the session would be nobody's and not counted.
-                let opening = tokio::spawn(async move { endpoint.open_session(&owner, request, asks).await });
+                let opening = tokio::spawn(async move { self.open_session(&owner, request, asks).await });
                 opening.await.unwrap_or_else(|_| {
                     refusal(StatusCode::INTERNAL_SERVER_ERROR, "the session cannot be opened")
                 })

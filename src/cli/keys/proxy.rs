@@ -23,7 +23,7 @@ use super::Error;
 use crate::{
     bondmcp::{Client, Forwarded},
     error::UserFacingError,
-    listener::{self, Bounds, Workers},
+    listener::{self, Bounds, Keep, Workers},
     secret::{self, SecretString},
 };
 
@@ -100,7 +100,9 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     match shared.client.forward(request, &shared.key).await {
         Ok(answer) => {
             tracing::debug!(status = answer.status().as_u16(), "a request was forwarded");
-            answer.map(Body::from)
+            let mut answer = answer.map(Body::from);
+            answer.extensions_mut().insert(Keep);
+            answer
         }
         Err(error) => refusal(StatusCode::BAD_GATEWAY, &UserFacingError::from(&error).message),
     }

@@ -1,14 +1,14 @@
 //! The `/mcp` endpoint: rmcp's service behind the authentication, the scopes and the owners of sessions, which rmcp
 //! lacks.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     body::Body,
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::StreamExt as _;
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
     header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
@@ -18,11 +18,11 @@ use rmcp::{
     model::RequestId,
     transport::{StreamableHttpServerConfig, StreamableHttpService},
 };
-use tokio::{sync::oneshot, time::timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::Instrument as _;
 
 use super::{
+    answers::Answers,
     authentication::{Authentication, Caller, Rejection},
     http::{Protection, TOKEN_WANTED},
     message::{Message, is_small_object, may_ask},
@@ -31,6 +31,7 @@ use super::{
     session_manager::SessionManager,
     sessions::Sessions,
     shares::Shares,
+    uninterrupted::Uninterrupted,
 };
 use crate::{
     account::Owner,
@@ -42,9 +43,6 @@ use crate::{
 
 /// Largest body of a request without a good token that is read, in bytes.
 const MAX_REJECTED_BYTES: usize = 64 << 10;
-
-/// Longest time for which a request in a session is answered: longer than the deadline of a call.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// What a request is told whose access token is missing or no longer good.
 const CONNECT: &str = "Connect this server in the host: it opens a page on which you sign in and agree.";
@@ -72,7 +70,7 @@ pub(super) struct Endpoint {
     /// For streams that wait for messages of a session: rmcp allows several to each, and they must leave connections for requests.
     streams: Shares,
     /// For requests in sessions: each is answered by a stream.
-    answers: Shares,
+    answers: Answers,
     body_memory: BodyMemory,
     /// Ends the streams that wait for messages of a session; they would keep the server from stopping.
     draining: CancellationToken,
@@ -114,7 +112,7 @@ impl Endpoint {
             with_sessions: service(config),
             sessions,
             streams: Shares::new(protection.max_sessions_overall / 2, protection.max_sessions * 2),
-            answers: Shares::new(protection.max_answers_overall, protection.max_answers),
+            answers: Answers::new(protection.max_answers_overall, protection.max_answers),
             body_memory: BodyMemory::new(),
             draining,
             _sessions_end: end.drop_guard(),
@@ -172,10 +170,7 @@ impl Endpoint {
             Route::Session => refusal(StatusCode::NOT_FOUND, NO_SUCH_SESSION),
             Route::NewSession { asks } => {
                 // To its end even when the client is gone, or the session would be nobody's and not counted.
-                let opening = tokio::spawn(async move { self.open_session(&owner, request, asks).await });
-                opening.await.unwrap_or_else(|_| {
-                    refusal(StatusCode::INTERNAL_SERVER_ERROR, "the session cannot be opened")
-                })
+                Uninterrupted::new(async move { self.open_session(&owner, request, asks).await }).await
             }
         }
     }
@@ -186,7 +181,13 @@ impl Endpoint {
             return busy("too many streams are open; try again later");
         };
         let draining = self.draining.clone().cancelled_owned();
-        served(&self.with_sessions, request).await.map(|body| until(draining, body, share))
+        served(&self.with_sessions, request).await.map(|body| {
+            let held = move |frame| {
+                let _ = &share;
+                frame
+            };
+            Body::from_stream(body.into_data_stream().take_until(draining).map(held))
+        })
     }
 
     /// Answers a request in a session with a stream.
@@ -196,34 +197,17 @@ impl Endpoint {
         mut request: Request,
         id: RequestId,
     ) -> Response {
-        let Some(share) = self.answers.try_take(owner, 1) else {
+        let Some(counted) = self.answers.begin(owner) else {
             return busy("too many requests are being answered; try again later");
         };
         let Some(unanswered) = self.sessions.begin(request.headers(), id) else {
             return invalid_message(SAME_ID);
         };
         request.extensions_mut().insert(unanswered);
-        let answering = async move { served(&self.with_sessions, request).await };
-        let (answer, answered) = oneshot::channel();
         // To its end even when the client is gone, or rmcp would keep a stream that no request ends.
-        tokio::spawn(async move {
-            let response = answering.await;
-            let (mut body, end) = oneshot::channel::<()>();
-            let response = if is_stream(&response) {
-                response.map(|stream| until(end.map(drop), stream, ()))
-            } else {
-                drop(end);
-                response
-            };
-            // A client that is gone waits for none.
-            let _ = answer.send(response);
-            // Here, since the body is not polled while its client takes nothing of it.
-            let _ = timeout(ANSWER_TIMEOUT, body.closed()).await;
-            drop(share);
-        });
-        answered.await.unwrap_or_else(|_| {
-            refusal(StatusCode::INTERNAL_SERVER_ERROR, "the request cannot be answered; try again")
-        })
+        let answering = Uninterrupted::new(async move { served(&self.with_sessions, request).await });
+        let response = answering.await;
+        if is_stream(&response) { response.map(|body| counted.bound(body)) } else { response }
     }
 
     /// Returns whose a request is, and the request, once it is read; or the answer to one that is refused.
@@ -309,15 +293,6 @@ impl Endpoint {
     }
 }
 
-/// A stream until `end`, if it does not end before; its share goes with it.
-fn until(end: impl Future<Output = ()> + Send + 'static, body: Body, share: impl Send + 'static) -> Body {
-    let held = move |frame| {
-        let _ = &share;
-        frame
-    };
-    Body::from_stream(body.into_data_stream().take_until(end).map(held))
-}
-
 fn is_stream(response: &Response) -> bool {
     response.headers().get(CONTENT_TYPE).is_some_and(|media_type| media_type == "text/event-stream")
 }
@@ -363,10 +338,12 @@ fn is_stateless(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use futures_util::FutureExt as _;
     use serde_json::{Value, json};
 
-    use super::*;
+    use super::{super::answers::ANSWER_TIMEOUT, *};
     use crate::{
         account::Accounts,
         bondmcp::{Client, Timing},

@@ -1,5 +1,6 @@
 //! MCP over stdio and over streamable HTTP, and the routes of a hosted server.
 
+mod answers;
 mod authentication;
 mod endpoint;
 pub mod hosted;
@@ -15,3 +16,4 @@ mod session_manager;
 mod sessions;
 mod shares;
 pub mod stdio;
+mod uninterrupted;

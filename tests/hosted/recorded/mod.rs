@@ -283,8 +283,8 @@ async fn claude_ai_comes_from_two_addresses() {
     let opened = server.send(post(&networks[0], text(&tokens, "access_token"), &initialize)).await;
     assert_eq!(opened.status(), 200);
     let session = opened.headers()["mcp-session-id"].clone();
-    let ping = json!({"jsonrpc": "2.0", "id": 2, "method": "ping"});
-    for (http, (_, tokens)) in networks.iter().zip(&refreshed) {
+    for (id, (http, (_, tokens))) in (2..).zip(networks.iter().zip(&refreshed)) {
+        let ping = json!({"jsonrpc": "2.0", "id": id, "method": "ping"});
         let request =
             post(http, text(tokens, "access_token"), &ping).header("mcp-session-id", session.clone());
         assert_eq!(server.send(request).await.status(), 200);

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use self::spellings::spellings;
 use super::{
     shapes,
-    view::{Blanks, View, is_blank},
+    view::{self, Blanks, View, is_blank},
 };
 use crate::secret::to_secret_json;
 
@@ -137,15 +137,17 @@ impl Forms {
         }
     }
 
-    /// Adds what the view of a text holds in place of `text`.
+    /// Adds what the view of a text holds in place of `text`: of its last characters some may form an escape with what
+    /// follows them.
     fn add_viewed(&mut self, text: &str) {
-        let mut view = View::of(text, Blanks::Drop).bytes;
-        // These characters may form an escape with the text that follows the secret.
-        while view.last() == Some(&b'\\') {
-            view.pop();
+        for text in [text, view::without_open_escapes(text)] {
+            let mut view = View::of(text, Blanks::Drop).bytes;
+            while view.last() == Some(&b'\\') {
+                view.pop();
+            }
+            self.add(&one_byte_characters(&view));
+            self.add(&view);
         }
-        self.add(&one_byte_characters(&view));
-        self.add(&view);
     }
 
     /// Wraps each form so that several sets of needles share it.

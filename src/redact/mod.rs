@@ -319,6 +319,15 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_is_found_whose_end_forms_an_escape_with_what_follows() {
+        for secret in [r"correct horse\%0", "correct horse%u20", r"correct horse\u00", "correct horse&#6"] {
+            let text = format!("{secret}1abc; is it");
+            let text = (0..3).fold(text, |text, _| json!(text).to_string());
+            assert!(knowing(secret).redact(&text).contains(REDACTED), "{text}");
+        }
+    }
+
+    #[test]
     fn the_log_of_a_redactor_shows_nothing() {
         assert_eq!(format!("{:?}", knowing("correct horse")), "Redactor");
     }

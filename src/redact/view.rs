@@ -165,6 +165,25 @@ fn narrow(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX)
 }
 
+/// Returns `text` without the escapes at its end that what follows may complete, such as `%4` or `\u00`.
+pub(super) fn without_open_escapes(mut text: &str) -> &str {
+    while let Some(at) = text.rfind(['\\', '%', '&']).filter(|&at| is_open(&text.as_bytes()[at..])) {
+        text = &text[..at];
+    }
+    text
+}
+
+/// Whether `tail` may be the start of a longer escape. Beginnings of HTML's names are not tried.
+fn is_open(tail: &[u8]) -> bool {
+    const ENDS: [&[u8]; 9] = [b"0", b"00", b"000", b"0000", b"00000000", b"}", b"0}", b";", b"0;"];
+    const MAX_OPEN_BYTES: usize = 12;
+    tail.len() <= MAX_OPEN_BYTES
+        && ENDS.iter().any(|end| {
+            let text = Zeroizing::new([tail, end].concat());
+            unescaped(&text).is_some_and(|(length, _)| length > tail.len())
+        })
+}
+
 /// Returns the length of the escape at the start of `text`, and its value.
 fn unescaped(text: &[u8]) -> Option<(usize, Unescaped)> {
     use Unescaped::{Byte, Char};
@@ -272,6 +291,36 @@ mod tests {
     fn what_is_no_escape_stays() {
         let text = r"100%;C:\users;&heart;&;%zz%uz\x{z}\u12";
         assert_eq!(seen(text), text);
+    }
+
+    #[test]
+    fn escapes_that_may_go_on_are_taken_off_the_end() {
+        for open in [
+            r"\",
+            "%",
+            "%4",
+            "%u",
+            "%u20A",
+            r"\x",
+            r"\x4",
+            r"\u",
+            r"\u00e",
+            r"\U0001F60",
+            r"\u{",
+            r"\x{1f6",
+            r"\1",
+            r"\30",
+            "&#",
+            "&#3",
+            "&#x2",
+            r"\%0",
+            r"%\\\x4",
+        ] {
+            assert_eq!(without_open_escapes(&format!("secret{open}")), "secret", "{open}");
+        }
+        for closed in ["secret", "100%!", r"a\nb", "a%41", r"\x41", "&rain", "a&b", r"\8 %zz"] {
+            assert_eq!(without_open_escapes(closed), closed);
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use self::spellings::spellings;
 use super::{
     shapes,
-    view::{self, Blanks, View, is_blank},
+    view::{Blanks, View, is_blank, without_open_escapes},
 };
 use crate::secret::to_secret_json;
 
@@ -137,16 +137,20 @@ impl Forms {
         }
     }
 
-    /// Adds what the view of a text holds in place of `text`: of its last characters some may form an escape with what
-    /// follows them.
+    /// Adds what the view of a text holds in place of `text`. What follows it there may complete an escape at its end.
     fn add_viewed(&mut self, text: &str) {
-        for text in [text, view::without_open_escapes(text)] {
-            let mut view = View::of(text, Blanks::Drop).bytes;
-            while view.last() == Some(&b'\\') {
-                view.pop();
-            }
-            self.add(&one_byte_characters(&view));
-            self.add(&view);
+        self.add_view(text);
+        let closed = without_open_escapes(text.as_bytes()).len();
+        if closed < text.len() {
+            self.add_view(&text[..closed]);
+        }
+    }
+
+    fn add_view(&mut self, text: &str) {
+        let view = View::of(text, Blanks::Drop).bytes;
+        for view in [&view, without_open_escapes(&view)] {
+            self.add(&one_byte_characters(view));
+            self.add(view);
         }
     }
 

@@ -6,7 +6,7 @@ mod names;
 
 use std::ops::Range;
 
-use memchr::{memchr3, memchr3_iter};
+use memchr::{memchr3, memchr3_iter, memrchr3};
 use zeroize::Zeroizing;
 
 use crate::text::is_format;
@@ -166,8 +166,8 @@ fn narrow(at: usize) -> u32 {
 }
 
 /// Returns `text` without the escapes at its end that what follows may complete, such as `%4` or `\u00`.
-pub(super) fn without_open_escapes(mut text: &str) -> &str {
-    while let Some(at) = text.rfind(['\\', '%', '&']).filter(|&at| is_open(&text.as_bytes()[at..])) {
+pub(super) fn without_open_escapes(mut text: &[u8]) -> &[u8] {
+    while let Some(at) = memrchr3(b'\\', b'%', b'&', text).filter(|&at| is_open(&text[at..])) {
         text = &text[..at];
     }
     text
@@ -316,10 +316,10 @@ mod tests {
             r"\%0",
             r"%\\\x4",
         ] {
-            assert_eq!(without_open_escapes(&format!("secret{open}")), "secret", "{open}");
+            assert_eq!(without_open_escapes(format!("secret{open}").as_bytes()), b"secret", "{open}");
         }
         for closed in ["secret", "100%!", r"a\nb", "a%41", r"\x41", "&rain", "a&b", r"\8 %zz"] {
-            assert_eq!(without_open_escapes(closed), closed);
+            assert_eq!(without_open_escapes(closed.as_bytes()), closed.as_bytes());
         }
     }
 

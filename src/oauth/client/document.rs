@@ -59,12 +59,15 @@ struct Metadata {
 /// normalisation leaves it.
 pub fn client_id_url(id: &str) -> Option<Url> {
     let url = Url::parse(id).ok().filter(|url| id.len() <= MAX_ID_BYTES && url.as_str() == id)?;
-    let is_sound = url.scheme() == "https"
+    (is_plain(&url) && url.path().len() > 1).then_some(url)
+}
+
+/// Whether it is https, without a user name and a fragment.
+fn is_plain(url: &Url) -> bool {
+    url.scheme() == "https"
         && url.username().is_empty()
         && url.password().is_none()
         && url.fragment().is_none()
-        && url.path().len() > 1;
-    is_sound.then_some(url)
 }
 
 impl ClientDocument {
@@ -134,7 +137,7 @@ impl Metadata {
             return KeySet::of(set).filter(|keys| !keys.is_empty()).map(Keys::Inline);
         }
         let url = Url::parse(self.jwks_uri.as_deref()?).ok()?;
-        (url.scheme() == "https").then_some(Keys::At(url))
+        is_plain(&url).then_some(Keys::At(url))
     }
 }
 

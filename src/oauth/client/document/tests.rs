@@ -162,8 +162,14 @@ fn the_list_of_methods_decides() {
     let mut metadata = with("token_endpoint_auth_methods_supported", json!(["private_key_jwt"]));
     keys(&mut metadata);
     assert!(!parsed(&metadata).unwrap().is_public);
-    metadata["jwks_uri"] = json!("http://chatgpt.com/oauth/jwks.json");
-    assert!(parsed(&metadata).is_err());
+    for unsound in [
+        "http://chatgpt.com/jwks.json",
+        "https://user:password@chatgpt.com/jwks.json",
+        "https://chatgpt.com/jwks.json#1",
+    ] {
+        metadata["jwks_uri"] = json!(unsound);
+        assert!(parsed(&metadata).is_err(), "{unsound}");
+    }
 }
 
 #[tokio::test]

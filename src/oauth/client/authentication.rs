@@ -11,6 +11,7 @@ use super::{
     Authentication, Client, ClientError, Clients, Known,
     assertion::{self, Assertion},
     document::{ClientDocument, Keys},
+    fetch::Asker,
     registered::SecretHash,
 };
 use crate::{
@@ -39,14 +40,15 @@ enum Proof<'a> {
 }
 
 impl Clients {
-    /// Authenticates the client of a request to `/token` or `/revoke` (RFC 6749, section 2.3; RFC 7523).
+    /// Authenticates the client of a request to `/token` or `/revoke` (RFC 6749, section 2.3; RFC 7523). Whoever
+    /// [names a document](Self::named_document) has a code or a token of that client.
     pub async fn authenticate(&self, authorization: Option<&str>, form: &Form) -> Result<Client, OAuthError> {
         let Credentials { client_id, proof } = Credentials::of(authorization, form)?;
         let suffices = |document: &ClientDocument| match &proof {
             Proof::Assertion(assertion) => document.is_enough_for(assertion),
             Proof::None | Proof::Secret(_) => true,
         };
-        let Known { client, authentication } = match self.known(&client_id, suffices).await {
+        let Known { client, authentication } = match self.known(&client_id, Asker::Client, suffices).await {
             Ok(known) => known,
             Err(ClientError::Unknown(_) | ClientError::Invalid(_)) => return Err(unknown_client(&proof)),
             // The client may be sound: it must not be told to register again.
@@ -88,7 +90,7 @@ impl Clients {
         let verified = match document.keys.as_ref().ok_or_else(failed)? {
             Keys::Inline(keys) => verify(keys),
             Keys::At(url) => {
-                let found = self.key_sets.get(url, |keys| assertion.is_for(keys)).await;
+                let found = self.key_sets.get(url, Asker::Client, |keys| assertion.is_for(keys)).await;
                 verify(&*found.map_err(|error| {
                     tracing::info!(?error, "the keys of a client cannot be used");
                     OAuthError::temporarily_unavailable()

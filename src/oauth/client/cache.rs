@@ -1,22 +1,19 @@
-//! What was fetched, in memory: for as long as its headers allow, and errors never. One fetch of a URL runs at a time, and
-//! few fetches of a host, so that nobody can make this server flood one. Where a fetch fails, what was fetched within
-//! the last day stands in, unless its headers forbid that (RFC 9111, section 4.2.4): some hosts answer servers in data
-//! centres with a challenge for browsers now and then, and that is no reason to stop everybody who uses them. Keys never
-//! stand in: a key that was withdrawn must not count any more.
+//! What was fetched, in memory: for as long as its headers allow, and errors never. For each [`Asker`], one fetch of a URL
+//! runs at a time, a URL whose fetch failed is left alone for a moment, and few fetches of a host are made: so nobody can make
+//! this server flood a host, nor hold all its fetches. Where a fetch fails, what was fetched within the last day stands in,
+//! unless its headers forbid that (RFC 9111, section 4.2.4): some hosts answer servers in data centres with a challenge for
+//! browsers now and then, and that is no reason to stop everybody who uses them. Keys never stand in: a key that was
+//! withdrawn must not count any more.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
+use tokio::{sync::OwnedMutexGuard, time::Instant};
+use tracing::Instrument as _;
 use url::Url;
 
 use super::{
-    fetch::{FetchError, Network},
+    fetch::{Asker, FetchError, Network},
     freshness,
 };
 use crate::clock::{Clock, Timestamp};
@@ -27,8 +24,8 @@ const CAPACITY: u64 = 512;
 /// Largest number of hosts whose fetches are counted.
 const HOSTS: u64 = 4096;
 
-/// Largest number of fetches of one host in [`WINDOW`], of URLs that never had a document. They are counted for all clients
-/// of the host together, so that limit is far above what one address may ask for; and far below what hurts a host.
+/// Largest number of fetches of one host in [`WINDOW`]. They are counted for all clients of the host together, so that limit
+/// is far above what one address may ask for; and far below what hurts a host.
 const FETCHES_PER_HOST: u32 = 1200;
 
 /// Time over which the fetches of a host are counted.
@@ -40,8 +37,15 @@ const BETWEEN_FETCHES: Duration = Duration::from_secs(30);
 /// Longest time after it was fetched for which a document stands in where it cannot be fetched again. No header extends it.
 const STANDS_IN: Duration = Duration::from_hours(24);
 
-/// Time between two attempts to fetch what another document stands in for.
-const BETWEEN_ATTEMPTS: Duration = Duration::from_mins(1);
+/// The pause after a fetch that failed, as a multiple of its duration: a host that hangs has one of the fetches that run at
+/// a time for a thirteenth of the time, and one that is down for a moment is asked again soon.
+const PAUSE: u32 = 12;
+
+/// The shortest pause.
+const MIN_PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest pause.
+const MAX_PAUSE: Duration = Duration::from_mins(1);
 
 /// Something that is made from what was fetched.
 pub trait Document: Sized {
@@ -60,27 +64,30 @@ pub struct Cache<T> {
     entries: moka::sync::Cache<String, Arc<Entry<T>>>,
 }
 
+/// What is known of a URL.
 struct Entry<T> {
-    /// Number of fetches that have ended.
-    ended: AtomicU64,
-    /// Held during a fetch.
-    latest: tokio::sync::Mutex<Option<Latest<T>>>,
+    /// The document that was fetched last. It is kept when fetches fail.
+    obtained: Mutex<Option<Obtained<T>>>,
+    for_anybody: Arc<Turn>,
+    for_clients: Arc<Turn>,
 }
 
-/// The outcome of the latest fetch.
-struct Latest<T> {
-    outcome: Result<Arc<T>, CacheError>,
-    fetched_at: Timestamp,
-    fresh_until: Timestamp,
-    /// The document that was fetched last, and until when it may stand in. It is kept when fetches fail.
-    obtained: Option<(Arc<T>, Timestamp)>,
-}
+/// Held during a fetch for one [`Asker`]. It tells how the latest one failed, if it did.
+type Turn = tokio::sync::Mutex<Option<Failure>>;
 
-/// What a fetch has obtained.
+/// A document that was fetched.
 struct Obtained<T> {
     document: Arc<T>,
-    is_fresh_for: Duration,
-    stands_in_for: Duration,
+    fetched_at: Timestamp,
+    fresh_until: Timestamp,
+    stands_in_until: Timestamp,
+}
+
+/// A fetch that failed.
+struct Failure {
+    error: CacheError,
+    /// When the URL may be fetched again.
+    pause_ends: Timestamp,
 }
 
 /// Why there is no document.
@@ -89,7 +96,7 @@ pub enum CacheError {
     Fetch(FetchError),
     /// The text is our own.
     Unsound(&'static str),
-    /// It, or others of its host, were fetched too often.
+    /// Those of its host were fetched too often.
     TooOften,
 }
 
@@ -100,72 +107,122 @@ impl<T: Document + Send + Sync + 'static> Cache<T> {
 
     /// Returns the document at `url`. One that is known but does not suffice is fetched again, unless it was fetched a
     /// moment ago.
-    pub async fn get(&self, url: &Url, suffices: impl Fn(&T) -> bool) -> Result<Arc<T>, CacheError> {
+    pub async fn get(
+        self: &Arc<Self>,
+        url: &Url,
+        asker: Asker,
+        suffices: impl Fn(&T) -> bool,
+    ) -> Result<Arc<T>, CacheError> {
         let entry = self.entries.get_with(url.as_str().to_owned(), Default::default);
-        let ended = entry.ended.load(Ordering::Acquire);
-        let mut latest = entry.latest.lock().await;
-        let now = self.clock.now();
-        let known = match &*latest {
-            // A fetch that this request has waited for.
-            Some(latest) if entry.ended.load(Ordering::Acquire) != ended => return latest.outcome.clone(),
-            Some(Latest { outcome: Ok(document), fetched_at, fresh_until, .. }) if now < *fresh_until => {
-                if suffices(document) || now < *fetched_at + BETWEEN_FETCHES {
-                    return Ok(document.clone());
-                }
-                Some((document.clone(), *fresh_until))
+        loop {
+            let turn = Arc::clone(entry.turn(asker)).lock_owned().await;
+            if let Some(answer) = entry.answer(turn.as_ref(), self.clock.now(), &suffices) {
+                return answer;
             }
-            _ => None,
-        };
-        // Not taken: a request that is given up must lose nothing.
-        let mut obtained = latest.as_ref().and_then(|latest| latest.obtained.clone());
-        let stands_in = obtained.as_ref().and_then(|(document, until)| {
-            let stands_in = now < *until && suffices(document);
-            stands_in.then(|| (document.clone(), *until.min(&(now + BETWEEN_ATTEMPTS))))
-        });
-        let fetched = self.fetch(url, now, obtained.is_some()).await;
-        entry.ended.fetch_add(1, Ordering::Release);
-        let (outcome, fresh_until) = match (fetched, known, stands_in) {
-            (Ok(Obtained { document, is_fresh_for, stands_in_for }), ..) => {
-                obtained = Some((document.clone(), now + stands_in_for));
-                (Ok(document), now + is_fresh_for)
-            }
-            // What is known stays as good as it was.
-            (Err(_), Some((document, fresh_until)), _) => (Ok(document), fresh_until),
-            // What is published now counts, even if it cannot be used.
-            (Err(error @ CacheError::Unsound(_)), None, _) => {
-                obtained = None;
-                (Err(error), now)
-            }
-            (Err(_), None, Some((document, until))) => (Ok(document), until),
-            (Err(error), None, None) => (Err(error), now),
-        };
-        if obtained.is_none() {
-            // What was never obtained takes no place from what was. Those who wait for this fetch have the entry.
-            self.entries.invalidate(url.as_str());
+            // A task, since others may wait for the same when whoever has begun it is gone.
+            let renewal = Arc::clone(self).renew(Arc::clone(&entry), url.clone(), asker, turn);
+            let ended = tokio::spawn(renewal.in_current_span()).await;
+            ended.map_err(|_| CacheError::Fetch(FetchError::Unreachable))?;
         }
-        latest.insert(Latest { outcome, fetched_at: now, fresh_until, obtained }).outcome.clone()
     }
 
-    /// Fetches a document. One that was obtained before is not limited by what others ask the host for.
-    async fn fetch(&self, url: &Url, now: Timestamp, was_obtained: bool) -> Result<Obtained<T>, CacheError> {
-        if !was_obtained && !self.hosts.admit(url.host_str().unwrap_or_default(), now) {
+    /// Fetches a document anew, and notes in its entry what has come of that.
+    async fn renew(
+        self: Arc<Self>,
+        entry: Arc<Entry<T>>,
+        url: Url,
+        asker: Asker,
+        mut turn: OwnedMutexGuard<Option<Failure>>,
+    ) {
+        let (began, now) = (Instant::now(), self.clock.now());
+        match self.fetch(&url, asker, now).await {
+            Ok(obtained) => {
+                *entry.obtained.lock() = Some(obtained);
+                *turn = None;
+            }
+            Err(error) => {
+                if let CacheError::Unsound(_) = error {
+                    entry.forget_stale(now);
+                }
+                let now = self.clock.now();
+                *turn = Some(Failure { error, pause_ends: now + pause_after(began.elapsed()) });
+                // What was never obtained takes no place from what was. Those who wait for this fetch have the entry.
+                if asker == Asker::Anybody && entry.is_void(now) {
+                    self.entries.invalidate(url.as_str());
+                }
+            }
+        }
+    }
+
+    async fn fetch(&self, url: &Url, asker: Asker, now: Timestamp) -> Result<Obtained<T>, CacheError> {
+        if !self.hosts.admit(asker, url.host_str().unwrap_or_default(), now) {
             return Err(CacheError::TooOften);
         }
-        let fetched = self.network.fetch(url, was_obtained).await.map_err(CacheError::Fetch)?;
+        let fetched = self.network.fetch(url, asker).await.map_err(CacheError::Fetch)?;
         let document = T::parse(url.as_str(), &fetched.body).map_err(CacheError::Unsound)?;
         let stands_in = document.may_stand_in() && freshness::may_be_used_stale(&fetched.headers);
         Ok(Obtained {
             document: Arc::new(document),
-            is_fresh_for: freshness::lifetime(&fetched.headers),
-            stands_in_for: if stands_in { STANDS_IN } else { Duration::ZERO },
+            fetched_at: now,
+            fresh_until: now + freshness::lifetime(&fetched.headers),
+            stands_in_until: if stands_in { now + STANDS_IN } else { now },
         })
+    }
+}
+
+impl<T> Entry<T> {
+    fn turn(&self, asker: Asker) -> &Arc<Turn> {
+        match asker {
+            Asker::Anybody => &self.for_anybody,
+            Asker::Client => &self.for_clients,
+        }
+    }
+
+    /// Returns what is to be answered; `None` if the document has to be fetched first.
+    fn answer(
+        &self,
+        failure: Option<&Failure>,
+        now: Timestamp,
+        suffices: impl Fn(&T) -> bool,
+    ) -> Option<Result<Arc<T>, CacheError>> {
+        let obtained = self.obtained.lock();
+        let fresh = obtained.as_ref().filter(|obtained| now < obtained.fresh_until);
+        if let Some(Obtained { document, fetched_at, .. }) = fresh
+            && (suffices(document) || now < *fetched_at + BETWEEN_FETCHES)
+        {
+            return Some(Ok(Arc::clone(document)));
+        }
+        let failure = failure.filter(|failure| now < failure.pause_ends)?;
+        let stands_in =
+            |obtained: &&Obtained<T>| now < obtained.stands_in_until && suffices(&obtained.document);
+        // What is fresh stays as good as it was.
+        let known = fresh.or_else(|| obtained.as_ref().filter(stands_in));
+        Some(known.map(|known| Arc::clone(&known.document)).ok_or(failure.error))
+    }
+
+    /// What is published now counts, even if it cannot be used.
+    fn forget_stale(&self, now: Timestamp) {
+        self.obtained.lock().take_if(|obtained| obtained.fresh_until <= now);
+    }
+
+    /// Whether there is neither a document nor a fetch for a client, nor a pause after one.
+    fn is_void(&self, now: Timestamp) -> bool {
+        let has_pause =
+            |failure: &Option<Failure>| failure.as_ref().is_some_and(|failure| now < failure.pause_ends);
+        self.obtained.lock().is_none()
+            && self.for_clients.try_lock().is_ok_and(|failure| !has_pause(&failure))
     }
 }
 
 impl<T> Default for Entry<T> {
     fn default() -> Self {
-        Self { ended: AtomicU64::new(0), latest: tokio::sync::Mutex::new(None) }
+        Self { obtained: Mutex::default(), for_anybody: Arc::default(), for_clients: Arc::default() }
     }
+}
+
+/// Returns the pause after a fetch that failed and has taken so long.
+fn pause_after(duration: Duration) -> Duration {
+    duration.saturating_mul(PAUSE).clamp(MIN_PAUSE, MAX_PAUSE)
 }
 
 impl<T> std::fmt::Debug for Cache<T> {
@@ -174,10 +231,10 @@ impl<T> std::fmt::Debug for Cache<T> {
     }
 }
 
-/// Counts the fetches of each host.
+/// Counts the fetches of each host, for each asker.
 #[derive(Debug)]
 pub struct Hosts {
-    windows: moka::sync::Cache<String, Arc<Mutex<Window>>>,
+    windows: moka::sync::Cache<(Asker, String), Arc<Mutex<Window>>>,
 }
 
 #[derive(Debug)]
@@ -192,9 +249,9 @@ impl Hosts {
     }
 
     /// Counts a fetch; `false` if there were too many.
-    fn admit(&self, host: &str, now: Timestamp) -> bool {
+    fn admit(&self, asker: Asker, host: &str, now: Timestamp) -> bool {
         let new = || Arc::new(Mutex::new(Window { since: now, fetches: 0 }));
-        let window = self.windows.get_with(host.to_owned(), new);
+        let window = self.windows.get_with((asker, host.to_owned()), new);
         let mut window = window.lock();
         if now >= window.since + WINDOW {
             *window = Window { since: now, fetches: 0 };

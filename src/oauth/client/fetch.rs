@@ -22,12 +22,22 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 /// Time for a fetch over all, from the lookup of the name to the last byte.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Largest number of concurrent fetches, and of lookups of names, of what was never obtained. A lookup may occupy one of the
-/// runtime's threads, of which there are 512, for longer than a fetch lasts.
-const CONCURRENT_NEW: usize = 48;
+/// Largest number of concurrent fetches, and of lookups of names, for anybody. A lookup may occupy one of the runtime's
+/// threads, of which there are 512, for longer than a fetch lasts.
+const CONCURRENT_FOR_ANYBODY: usize = 48;
 
-/// The same for what was obtained before: strangers who make this server wait keep out nobody who was here before.
-const CONCURRENT_KNOWN: usize = 16;
+/// The same for clients that have a code or a token.
+const CONCURRENT_FOR_CLIENTS: usize = 16;
+
+/// For whom something is fetched. Each has fetches of its own, so that strangers who make this server wait keep out no client
+/// that somebody has connected, whatever they publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Asker {
+    /// Whoever asks for an authorization.
+    Anybody,
+    /// A client that has a code or a token.
+    Client,
+}
 
 /// How documents of clients are fetched: from public addresses, or, for tests, from loopback. Clones share everything.
 #[derive(Clone)]
@@ -39,10 +49,8 @@ struct Inner {
     reach: Reach,
     lookup: Lookup,
     timeout: Duration,
-    /// The fetches of what was never obtained.
-    new: Lane,
-    /// The fetches of what was obtained before.
-    known: Lane,
+    for_anybody: Lane,
+    for_clients: Lane,
 }
 
 /// A number of fetches at a time.
@@ -107,13 +115,17 @@ impl Network {
     }
 
     fn new(reach: Reach, lookup: Lookup, timeout: Duration) -> Self {
-        let (new, known) = (Lane::new(CONCURRENT_NEW), Lane::new(CONCURRENT_KNOWN));
-        Self { inner: Arc::new(Inner { reach, lookup, timeout, new, known }) }
+        let (for_anybody, for_clients) =
+            (Lane::new(CONCURRENT_FOR_ANYBODY), Lane::new(CONCURRENT_FOR_CLIENTS));
+        Self { inner: Arc::new(Inner { reach, lookup, timeout, for_anybody, for_clients }) }
     }
 
-    /// Fetches JSON. `was_obtained` tells whether there was some at this URL before.
-    pub(super) async fn fetch(&self, url: &Url, was_obtained: bool) -> Result<Fetched, FetchError> {
-        let lane = if was_obtained { &self.inner.known } else { &self.inner.new };
+    /// Fetches JSON.
+    pub(super) async fn fetch(&self, url: &Url, asker: Asker) -> Result<Fetched, FetchError> {
+        let lane = match asker {
+            Asker::Anybody => &self.inner.for_anybody,
+            Asker::Client => &self.inner.for_clients,
+        };
         let fetched = tokio::time::timeout(self.inner.timeout, self.fetch_in_any_time(lane, url)).await;
         fetched.unwrap_or(Err(FetchError::TimedOut))
     }

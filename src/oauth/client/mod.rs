@@ -24,6 +24,7 @@ pub(crate) use self::redirect_uri::LOOPBACK_HOSTS;
 use self::{
     cache::{Cache, Hosts},
     document::ClientDocument,
+    fetch::Asker,
     jwks::KeySet,
     registered::{Registered, SecretHash},
     registration::Registrations,
@@ -64,8 +65,8 @@ pub struct Clients {
     records: Records,
     registered: Registered,
     registrations: Registrations,
-    documents: Cache<ClientDocument>,
-    key_sets: Cache<KeySet>,
+    documents: Arc<Cache<ClientDocument>>,
+    key_sets: Arc<Cache<KeySet>>,
     issuer: String,
     token_endpoint: String,
     clock: Clock,
@@ -134,26 +135,27 @@ impl Clients {
             registered: Registered::new(records.clone()),
             records,
             registrations: Registrations::new(keys),
-            documents: Cache::new(network.clone(), hosts.clone(), clock.clone()),
-            key_sets: Cache::new(network, hosts, clock.clone()),
+            documents: Cache::new(network.clone(), hosts.clone(), clock.clone()).into(),
+            key_sets: Cache::new(network, hosts, clock.clone()).into(),
             issuer: endpoints.issuer().to_owned(),
             token_endpoint: endpoints.token(),
             clock,
         }
     }
 
-    /// Finds a client by its id. `redirect_uri` is the one of the request: a document that is known without it is
+    /// Finds a client by its id, for anybody. `redirect_uri` is the one of the request: a document that is known without it is
     /// fetched again.
     pub async fn find(&self, id: &str, redirect_uri: Option<&str>) -> Result<Client, ClientError> {
         let suffices =
             |document: &ClientDocument| redirect_uri.is_none_or(|uri| document.allows_redirect(uri));
-        Ok(self.known(id, suffices).await?.client)
+        Ok(self.known(id, Asker::Anybody, suffices).await?.client)
     }
 
     /// Finds a client. A document that is known but does not suffice is fetched again.
     async fn known(
         &self,
         id: &str,
+        asker: Asker,
         suffices: impl Fn(&ClientDocument) -> bool,
     ) -> Result<Known, ClientError> {
         const UNKNOWN: ClientError = ClientError::Unknown(
@@ -170,7 +172,7 @@ impl Clients {
             if url.origin().ascii_serialization() == self.issuer {
                 return Err(UNKNOWN);
             }
-            let found = self.documents.get(&url, suffices).await;
+            let found = self.documents.get(&url, asker, suffices).await;
             let found = found.map_err(|error| {
                 tracing::info!(?error, "the metadata document of a client cannot be used");
                 ClientError::Document(document::message(error))

@@ -210,6 +210,11 @@ impl Server {
         self.answer(path, "503 Service Unavailable", "");
     }
 
+    /// Answers no longer, and leaves the connections open.
+    pub fn hang(&self, path: &str) {
+        self.shared.answers.lock().unwrap().remove(path);
+    }
+
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
     }

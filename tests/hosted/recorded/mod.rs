@@ -362,6 +362,7 @@ async fn a_document_behind_a_challenge_for_browsers_signs_nobody_out() {
     assert!(html.starts_with("<!doctype html>") && !html.contains("Just a moment"), "{html}");
 
     claude.world.publisher.publish(&host["clients"][0]["document"]);
+    world.server.clock.advance(TimeDelta::minutes(1));
     let (status, answer) = claude.refresh(text(&tokens, "refresh_token")).await;
     assert_eq!(status, 200, "{answer}");
 }

@@ -2,6 +2,7 @@
 
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::TimeDelta;
+use futures_util::FutureExt as _;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
@@ -280,7 +281,34 @@ async fn trouble_with_the_keys_passes() {
     let error = signer.send(&signer.key.sign(&signer.claims())).await.unwrap_err();
     assert_eq!((error.status, error.code), (503, "temporarily_unavailable"));
     signer.publish_keys(&[&signer.key]);
+    signer.world.clock.advance(TimeDelta::minutes(1));
     assert!(signer.send(&signer.key.sign(&signer.claims())).await.is_ok());
+}
+
+// MCP authorization, "Client ID Metadata Document Security", "Authorization Server Abuse Protection": strangers who publish
+// documents, and then make this server wait for them.
+#[tokio::test]
+async fn strangers_who_published_a_document_once_keep_out_no_client() {
+    let signer = Signer::new(Algorithm::ES256).await;
+    assert!(signer.send(&signer.key.sign(&signer.claims())).await.is_ok());
+    let ids: Vec<_> = (0..100).map(|n| signer.server.url(&format!("/{n}.json"))).collect();
+    for (n, id) in ids.iter().enumerate() {
+        let document = json!({"client_id": id, "redirect_uris": ["https://client.example/"]});
+        signer.server.publish(&format!("/{n}.json"), "cache-control: no-store", &document);
+        signer.world.clients.find(id, None).await.unwrap();
+        signer.server.hang(&format!("/{n}.json"));
+    }
+    // The client's document and its keys have to be fetched again, too.
+    signer.world.clock.advance(TimeDelta::days(1));
+    let before = signer.server.requests();
+    let mut strangers =
+        futures_util::future::join_all(ids.iter().map(|id| signer.world.clients.find(id, None)));
+    while signer.server.requests() < before + 16 {
+        assert!((&mut strangers).now_or_never().is_none());
+        tokio::task::yield_now().await;
+    }
+    assert!(signer.send(&signer.key.sign(&signer.claims())).await.is_ok());
+    assert!(strangers.now_or_never().is_none());
 }
 
 // draft-ietf-oauth-client-id-metadata-document, "Server Side Request Forgery (SSRF) Attacks": who wrote the document chose

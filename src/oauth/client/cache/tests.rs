@@ -1,3 +1,4 @@
+use futures_util::FutureExt as _;
 use serde_json::json;
 
 use super::{super::testing::Server, *};
@@ -19,7 +20,7 @@ impl Document for Text {
 struct World {
     server: Server,
     clock: Clock,
-    cache: Cache<Text>,
+    cache: Arc<Cache<Text>>,
     url: Url,
 }
 
@@ -27,13 +28,28 @@ impl World {
     async fn new() -> Self {
         let server = Server::start().await;
         let clock = Clock::manual("2026-11-29T10:00:00Z".parse().unwrap());
-        let cache = Cache::new(server.network(), Arc::new(Hosts::new()), clock.clone());
+        let cache = Cache::new(server.network(), Arc::new(Hosts::new()), clock.clone()).into();
         let url = server.url("/client.json").parse().unwrap();
         Self { server, clock, cache, url }
     }
 
     async fn get(&self, wanted: &str) -> Result<String, CacheError> {
-        self.cache.get(&self.url, |text| text.0.contains(wanted)).await.map(|text| text.0.clone())
+        self.get_for(Asker::Anybody, wanted).await
+    }
+
+    async fn get_for(&self, asker: Asker, wanted: &str) -> Result<String, CacheError> {
+        let found = self.cache.get(&self.url, asker, |text| text.0.contains(wanted)).await;
+        found.map(|text| text.0.clone())
+    }
+
+    /// Gets another document for anybody.
+    async fn get_at(&self, path: &str) -> Result<Arc<Text>, CacheError> {
+        self.cache.get(&self.server.url(path).parse().unwrap(), Asker::Anybody, |_| true).await
+    }
+
+    fn entries(&self) -> u64 {
+        self.cache.entries.run_pending_tasks();
+        self.cache.entries.entry_count()
     }
 
     fn pass(&self, seconds: i64) {
@@ -86,6 +102,7 @@ async fn a_document_stands_in_for_a_day_where_it_cannot_be_fetched() {
     assert_eq!(world.get("one").await, Err(CacheError::Fetch(FetchError::Status)));
 
     // What is published in its place counts.
+    world.pass(60);
     world.server.publish("/client.json", "cache-control: max-age=600", &json!("one"));
     assert_eq!(world.get("one").await.unwrap(), "\"one\"");
     world.server.publish("/client.json", "", &json!(false));
@@ -113,6 +130,7 @@ async fn nothing_stands_in_that_has_keys_or_whose_headers_forbid_it() {
         world.pass(600);
         assert_eq!(world.get("").await, Err(CacheError::Fetch(FetchError::Status)), "{headers}");
         world.server.publish("/client.json", headers, &json!("new"));
+        world.pass(60);
         assert_eq!(world.get("").await.unwrap(), "\"new\"");
     }
 }
@@ -161,20 +179,21 @@ async fn nobody_can_make_this_server_flood_a_host() {
     let world = World::new().await;
     world.server.publish("/client.json", "cache-control: max-age=60", &json!("one"));
     assert_eq!(world.get("").await.unwrap(), "\"one\"");
-    let url = |n: u32| world.server.url(&format!("/{n}.json")).parse::<Url>().unwrap();
     let now = world.clock.now();
-    while world.cache.hosts.admit(url(0).host_str().unwrap(), now) {}
+    while world.cache.hosts.admit(Asker::Anybody, world.url.host_str().unwrap(), now) {}
     for n in 0..10 {
-        assert_eq!(world.cache.get(&url(n), |_| true).await.unwrap_err(), CacheError::TooOften);
+        assert_eq!(world.get_at(&format!("/{n}.json")).await.unwrap_err(), CacheError::TooOften);
     }
-    assert_eq!(world.server.requests(), 1);
-    // Whoever does that keeps nobody out who was here before.
-    world.server.withdraw("/0.json");
+    // Nor with what it has fetched before.
     world.pass(59);
-    assert_eq!(world.get("").await.unwrap(), "\"one\"");
+    assert_eq!(world.get("two").await, Ok("\"one\"".to_owned()));
+    assert_eq!(world.server.requests(), 1);
+    // Whoever does that keeps no client out.
+    world.server.publish("/client.json", "cache-control: max-age=60", &json!("one two"));
+    assert_eq!(world.get_for(Asker::Client, "two").await.unwrap(), "\"one two\"");
     world.pass(1);
-    assert_eq!(world.cache.get(&url(0), |_| true).await.unwrap_err(), CacheError::Fetch(FetchError::Status));
-    assert_eq!(world.get("").await.unwrap(), "\"one\"");
+    world.server.withdraw("/0.json");
+    assert_eq!(world.get_at("/0.json").await.unwrap_err(), CacheError::Fetch(FetchError::Status));
     assert_eq!(world.server.requests(), 3);
 }
 
@@ -186,9 +205,65 @@ async fn what_was_never_obtained_takes_no_place() {
     for n in 0..10 {
         let path = format!("/{n}.json");
         world.server.withdraw(&path);
-        let url = world.server.url(&path).parse().unwrap();
-        assert!(world.cache.get(&url, |_| true).await.is_err());
+        assert!(world.get_at(&path).await.is_err());
     }
-    world.cache.entries.run_pending_tasks();
-    assert_eq!(world.cache.entries.entry_count(), 1);
+    assert_eq!(world.entries(), 1);
+    // Nor when whoever asked for it has hung up.
+    for n in 0..10 {
+        assert!(world.get_at(&format!("/{n}.json")).now_or_never().is_none());
+    }
+    while world.entries() > 1 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.server.requests(), 21);
+}
+
+// As `nobody_can_make_this_server_flood_a_host`: nor can a host that fails hold the fetches that run at a time.
+#[tokio::test]
+async fn what_failed_is_not_fetched_again_at_once() {
+    for asker in [Asker::Anybody, Asker::Client] {
+        let world = World::new().await;
+        world.server.publish("/client.json", "cache-control: no-store", &json!("one"));
+        assert_eq!(world.get_for(asker, "").await.unwrap(), "\"one\"");
+        world.server.withdraw("/client.json");
+        world.pass(60);
+        for _ in 0..10 {
+            assert_eq!(world.get_for(asker, "").await, Err(CacheError::Fetch(FetchError::Status)));
+        }
+        assert_eq!(world.server.requests(), 2);
+        world.server.publish("/client.json", "cache-control: no-store", &json!("one"));
+        world.pass(60);
+        assert_eq!(world.get_for(asker, "").await.unwrap(), "\"one\"");
+    }
+    assert_eq!(pause_after(Duration::ZERO), Duration::from_secs(1));
+    assert_eq!(pause_after(Duration::from_millis(300)), Duration::from_millis(3600));
+    assert_eq!(pause_after(Duration::from_secs(5)), Duration::from_mins(1));
+    assert_eq!(pause_after(Duration::MAX), Duration::from_mins(1));
+}
+
+#[tokio::test]
+async fn for_a_client_it_is_not_even_if_it_was_never_obtained_and_whoever_else_asks() {
+    let world = World::new().await;
+    world.server.withdraw("/client.json");
+    for asker in [Asker::Client, Asker::Client, Asker::Anybody, Asker::Anybody, Asker::Client] {
+        assert_eq!(world.get_for(asker, "").await, Err(CacheError::Fetch(FetchError::Status)));
+    }
+    assert_eq!(world.server.requests(), 2);
+    world.pass(60);
+    world.server.publish("/client.json", "", &json!("one"));
+    assert_eq!(world.get_for(Asker::Client, "").await.unwrap(), "\"one\"");
+}
+
+#[tokio::test]
+async fn a_client_waits_for_no_stranger_who_asks_for_the_same() {
+    let world = World::new().await;
+    let mut stranger = Box::pin(world.get(""));
+    while world.server.requests() == 0 {
+        // The server does not answer.
+        assert!(stranger.as_mut().now_or_never().is_none());
+        tokio::task::yield_now().await;
+    }
+    world.server.publish("/client.json", "", &json!("one"));
+    assert_eq!(world.get_for(Asker::Client, "").await.unwrap(), "\"one\"");
+    assert!(stranger.now_or_never().is_none());
 }

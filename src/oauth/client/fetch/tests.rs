@@ -58,7 +58,7 @@ fn scripted(reach: Reach, script: &Script) -> Network {
 }
 
 async fn fetch(network: &Network, url: &str) -> Result<Vec<u8>, FetchError> {
-    network.fetch(&url.parse().unwrap(), false).await.map(|fetched| fetched.body)
+    network.fetch(&url.parse().unwrap(), Asker::Anybody).await.map(|fetched| fetched.body)
 }
 
 #[tokio::test]
@@ -67,7 +67,7 @@ async fn json_is_fetched_with_its_headers() {
     server.publish("/client.json", "cache-control: max-age=60", &json!({"a": 1}));
     for host in ["localhost", "127.0.0.1"] {
         let url = format!("https://{host}:{}/client.json", server.address.port()).parse().unwrap();
-        let fetched = server.network().fetch(&url, false).await.unwrap();
+        let fetched = server.network().fetch(&url, Asker::Anybody).await.unwrap();
         assert_eq!(fetched.body, br#"{"a":1}"#);
         assert_eq!(fetched.headers["cache-control"], "max-age=60");
     }
@@ -199,22 +199,22 @@ async fn a_document_that_drips_is_given_up_when_the_time_over_all_has_passed() {
 
 // The same: names that are looked up for longer than a fetch lasts.
 #[tokio::test(start_paused = true)]
-async fn lookups_count_until_they_return_and_strangers_leave_room_for_known_documents() {
+async fn lookups_count_until_they_return_and_strangers_leave_room_for_clients() {
     let silence = Silence::new();
     let network = Network::new(Reach::Public, Lookup::Silent(silence.clone()), TIMEOUT);
-    let fetch_many = async |was_obtained: bool| {
+    let fetch_many = async |asker| {
         let urls: Vec<Url> =
             (0..100).map(|n| format!("https://{n}.client.example/").parse().unwrap()).collect();
-        for fetched in join_all(urls.iter().map(|url| network.fetch(url, was_obtained))).await {
+        for fetched in join_all(urls.iter().map(|url| network.fetch(url, asker))).await {
             assert_eq!(fetched.unwrap_err(), FetchError::TimedOut);
         }
         silence.begun()
     };
-    assert_eq!(fetch_many(false).await, 48);
-    assert_eq!(fetch_many(false).await, 48);
-    assert_eq!(fetch_many(true).await, 64);
-    assert_eq!(fetch_many(true).await, 64);
+    assert_eq!(fetch_many(Asker::Anybody).await, 48);
+    assert_eq!(fetch_many(Asker::Anybody).await, 48);
+    assert_eq!(fetch_many(Asker::Client).await, 64);
+    assert_eq!(fetch_many(Asker::Client).await, 64);
     silence.released.add_permits(10);
     tokio::task::yield_now().await;
-    assert_eq!(fetch_many(false).await + fetch_many(true).await, 64 + 10 + 64 + 10);
+    assert_eq!(fetch_many(Asker::Anybody).await + fetch_many(Asker::Client).await, 64 + 10 + 64 + 10);
 }

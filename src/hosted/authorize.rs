@@ -10,7 +10,6 @@ use axum::{
     response::{IntoResponse as _, Redirect, Response},
     routing::{get, post},
 };
-use tracing::Instrument as _;
 use url::Url;
 
 use super::{
@@ -221,7 +220,7 @@ async fn decide(Shared(hosted): Shared<Hosted>, Path(id): Path<String>, request:
         };
         match form.consent(authorization.pending.request.scopes) {
             Ok(consent) => {
-                hosted.agree(authorization, browser, person, consent).await?;
+                hosted.agree(authorization, &browser, &person, consent).await?;
                 Ok(done)
             }
             Err(problem) => {
@@ -291,20 +290,14 @@ async fn done(Shared(hosted): Shared<Hosted>, Path(id): Path<String>, headers: H
             }
             State::Allowed { grant } => {
                 let found = hosted.inner.server.live_grant(&grant).await?.ok_or(Failure::NotFound)?;
+                let request = &authorization.pending.request;
+                let to = hosted.inner.server.authorization_response(request, &found).await?;
+                // After the code was made: until there is one, whoever comes back gets one. One that nobody is told expires.
                 if !authorization.set(State::Answered).await? {
                     return Ok(see_other(&format!("{}/done", authorization.path())));
                 }
-                let request = &authorization.pending.request;
-                match hosted.inner.server.authorization_response(request, &found).await {
-                    Ok(to) => {
-                        hosted.step(&authorization, "code sent").await;
-                        Ok(hosted.answer_client(&authorization, &to))
-                    }
-                    Err(error) => {
-                        let _ = authorization.set(State::Allowed { grant }).await;
-                        Err(error.into())
-                    }
-                }
+                hosted.step(&authorization, "code sent").await;
+                Ok(hosted.answer_client(&authorization, &to))
             }
             State::Answered => {
                 let text = "You can close this tab. If the app is still waiting, start again there.";
@@ -332,33 +325,29 @@ impl Hosted {
         Ok(())
     }
 
-    /// Makes the grant that the person has agreed to, to the end even when the browser is gone.
+    /// Makes the grant that the person has agreed to.
     async fn agree(
         &self,
         mut authorization: PendingAuthorization,
-        browser: Browser,
-        person: Person,
+        browser: &Browser,
+        person: &Person,
         consent: Consent,
     ) -> Result<(), vault::Error> {
         // Of two forms at once, one goes on.
-        if !authorization.agree(&browser, self.now()).await? {
+        if !authorization.agree(browser, self.now()).await? {
             return Ok(());
         }
-        let hosted = self.clone();
-        let work = async move {
-            hosted.step(&authorization, "allowed").await;
-            let state = match hosted.allow(&authorization, &browser, &person, consent).await {
-                Ok(grant) => State::Allowed { grant: grant.id },
-                Err(AllowError::SignedOut) => State::Asking,
-                Err(AllowError::TooManyApps) => {
-                    hosted.step(&authorization, "too many apps").await;
-                    State::TooManyApps
-                }
-                Err(AllowError::Failed(problem)) => State::Failed { problem },
-            };
-            hosted.finish(authorization, state).await
+        self.step(&authorization, "allowed").await;
+        let state = match self.allow(&authorization, browser, person, consent).await {
+            Ok(grant) => State::Allowed { grant: grant.id },
+            Err(AllowError::SignedOut) => State::Asking,
+            Err(AllowError::TooManyApps) => {
+                self.step(&authorization, "too many apps").await;
+                State::TooManyApps
+            }
+            Err(AllowError::Failed(problem)) => State::Failed { problem },
         };
-        tokio::spawn(work.in_current_span()).await.unwrap_or(Ok(()))
+        self.finish(authorization, state).await
     }
 
     /// Returns the page that says why no grant was made, with a button that tries again, and a link to the list of apps where

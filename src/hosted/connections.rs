@@ -14,7 +14,6 @@ use axum::{
     routing::{get, post},
 };
 use serde::Deserialize;
-use tracing::Instrument as _;
 
 use self::views::App;
 use super::{
@@ -253,17 +252,15 @@ async fn sign_out(
 }
 
 impl Hosted {
-    /// Ends grants for their owner, to the end even when the browser closes the connection. Answers with the list, since
-    /// nothing that a redirect leads to knows what an ended grant was called.
+    /// Ends grants for their owner. Answers with the list, since nothing that a redirect leads to knows what an ended grant
+    /// was called.
     async fn disconnect(&self, signed_in: &SignedIn, grants: Vec<Grant>) -> Result<Response, Refusal> {
         let done = match &*grants {
             [grant] => format!("{} is disconnected.", views::name(grant)),
             grants => format!("{} apps are disconnected.", grants.len()),
         };
         let ids: Vec<GrantId> = grants.into_iter().map(|grant| grant.id).collect();
-        let hosted = self.clone();
-        let work = async move { hosted.end(&ids, EndReason::Person).await };
-        tokio::spawn(work.in_current_span()).await.map_err(|_| Refusal::Unavailable)??;
+        self.end(&ids, EndReason::Person).await?;
         let apps = self.apps(&signed_in.person).await?;
         Ok(views::list(self, signed_in, &apps, Some(done), None))
     }

@@ -22,7 +22,7 @@ mod upstream;
 
 use std::sync::Arc;
 
-use axum::Router;
+use axum::{Router, middleware};
 
 pub use self::{
     attempts::{Attempt, AttemptRefused, Attempts},
@@ -113,5 +113,6 @@ impl Hosted {
             .merge(self.authorize_routes())
             .merge(self.sign_in_routes())
             .merge(self.connections_routes())
+            .layer(middleware::from_fn(protect::complete_forms))
     }
 }

@@ -1,11 +1,13 @@
-//! What protects the pages of an authorization: the security headers of every answer, and the checks on every form.
+//! What protects the pages: work that goes on when the browser hangs up; and for those of an authorization the security
+//! headers of every answer, and the checks on every form.
 
 use axum::{
     extract::Request,
-    http::{HeaderValue, StatusCode, header::CONTENT_SECURITY_POLICY},
+    http::{HeaderValue, Method, StatusCode, header::CONTENT_SECURITY_POLICY},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
+use tracing::Instrument as _;
 
 use crate::{
     config::PublicOrigin,
@@ -27,6 +29,16 @@ pub async fn headers(request: Request, next: Next) -> Response {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
+}
+
+/// Completes what a form begins even if the browser closes the connection: nothing is left half-way, such as a session that
+/// was taken out of its record and not ended yet.
+pub async fn complete_forms(request: Request, next: Next) -> Response {
+    if request.method() != Method::POST {
+        return next.run(request).await;
+    }
+    let work = tokio::spawn(next.run(request).in_current_span());
+    work.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
 /// Reads the fields of a form that one of our pages has sent.

@@ -18,7 +18,6 @@ use http::{
     request::Parts,
 };
 use serde::Deserialize;
-use tracing::Instrument as _;
 
 use super::{
     Attempt, Hosted,
@@ -80,14 +79,14 @@ impl From<LoginForm> for Login {
 async fn sign_in(request: PageRequest, Form(given): Form<LoginForm>) -> Response {
     match request.refusal(&given.form_token) {
         Some(refusal) => refusal,
-        None => run_to_completion(request.sign_in(given.into())).await,
+        None => request.sign_in(given.into()).await,
     }
 }
 
 async fn create(request: PageRequest, Form(given): Form<LoginForm>) -> Response {
     match request.refusal(&given.form_token) {
         Some(refusal) => refusal,
-        None => run_to_completion(request.create(given.into())).await,
+        None => request.create(given.into()).await,
     }
 }
 
@@ -99,21 +98,14 @@ async fn use_demo(request: PageRequest, Form(given): Form<ButtonForm>) -> Respon
         return refusal;
     }
     let login = Login { email: demo.email.to_owned(), password: demo.password };
-    run_to_completion(request.sign_in(login)).await
+    request.sign_in(login).await
 }
 
 async fn go_back(request: PageRequest, Form(given): Form<ButtonForm>) -> Response {
     match request.refusal(&given.form_token) {
         Some(refusal) => refusal,
-        None => run_to_completion(request.go_back()).await,
+        None => request.go_back().await,
     }
-}
-
-/// Completes `work` even if the browser closes the connection, so that no sign-in is lost.
-async fn run_to_completion(work: impl Future<Output = Response> + Send + 'static) -> Response {
-    tokio::spawn(work.in_current_span())
-        .await
-        .unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
 /// A browser on a page.

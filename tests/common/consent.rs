@@ -39,10 +39,14 @@ impl<'a> Browser<'a> {
         to.strip_prefix(&self.replicas[0].origin).unwrap_or(to).to_owned()
     }
 
+    /// Returns the value of the header `Cookie`.
+    pub fn cookies(&self) -> String {
+        let cookies = self.cookies.borrow();
+        cookies.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
+    }
+
     pub async fn send(&self, server: &HostedServer, request: RequestBuilder) -> Response {
-        let cookies: Vec<_> =
-            self.cookies.borrow().iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let response = server.send(request.header("cookie", cookies.join("; "))).await;
+        let response = server.send(request.header("cookie", self.cookies())).await;
         for cookie in response.headers().get_all("set-cookie") {
             let cookie = cookie.to_str().unwrap();
             assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Lax"), "{cookie}");

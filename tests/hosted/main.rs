@@ -13,6 +13,7 @@ mod credentials;
 mod flags;
 mod flow;
 mod grants;
+mod hang_ups;
 mod limits;
 mod metrics;
 #[cfg(unix)]

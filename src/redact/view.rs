@@ -80,7 +80,7 @@ impl View {
         }
         for _ in 0..MAX_LEVELS {
             match view.unescaped() {
-                Some(next) => view = next,
+                Some(next) => view = next.settled(),
                 None => break,
             }
         }
@@ -108,6 +108,29 @@ impl View {
         let mut next = next?;
         next.extend(self, from..self.bytes.len());
         Some(next)
+    }
+
+    /// Drops the unwanted characters whose bytes were decoded at different levels.
+    fn settled(self) -> Self {
+        let is_unwanted = |c: char| !c.is_ascii() && !self.is_wanted(c);
+        if !self.bytes.utf8_chunks().any(|chunk| chunk.valid().chars().any(is_unwanted)) {
+            return self;
+        }
+        let mut settled = self.empty();
+        let mut at = 0;
+        for chunk in self.bytes.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                let range = at..at + c.len_utf8();
+                at = range.end;
+                if !is_unwanted(c) {
+                    settled.extend(&self, range);
+                }
+            }
+            let range = at..at + chunk.invalid().len();
+            at = range.end;
+            settled.extend(&self, range);
+        }
+        settled
     }
 
     /// Large enough for the next level: a decoded escape is never longer than the escape.
@@ -285,6 +308,8 @@ mod tests {
     fn escapes_within_escapes_are_undone() {
         assert_eq!(seen(r#"\\\\\\\\\""#), r#"""#);
         assert_eq!(seen("%2525252541&amp;amp;lt;%5Cu0041&#x5c;x42%4%31%\n41"), "A<ABAA");
+        // A line break within an escape, which is itself escaped.
+        assert_eq!(seen(r"a%E2%8\n0%8Bb"), "ab");
     }
 
     #[test]

@@ -184,10 +184,13 @@ fn encoding() -> impl Strategy<Value = fn(&str) -> String> {
     ]
 }
 
-/// A password of which enough remains even if parts are taken for an escape, a token or a key.
+/// A password of which enough remains even if parts are taken for an escape, a token or a key. No character that JSON
+/// may escape follows a backslash: if that was encoded for HTML before, it may be taken for the beginning of that escape.
 fn secret() -> impl Strategy<Value = String> {
+    let is_told_apart =
+        |secret: &String| !secret.split('\\').skip(1).any(|after| after.starts_with(|c: char| !c.is_ascii()));
     prop_oneof![
-        "[ -~äßøé€😀\u{200b}]{0,20}[A-Za-z0-9]{10}[ -~äÜ€]{0,9}",
+        "[ -~äßøé€😀\u{200b}]{0,20}[A-Za-z0-9]{10}[ -~äÜ€]{0,9}".prop_filter("told apart", is_told_apart),
         "eyJ[A-Za-z0-9_-]{17,60}\\.[A-Za-z0-9_-]{20,200}\\.[A-Za-z0-9_-]{43}",
         "bcp_[A-Za-z0-9_-]{43}",
     ]

@@ -39,6 +39,9 @@ const SUPERUSER: &str = "tests";
 /// The user that runs the cluster when root runs the tests, since PostgreSQL refuses root: `nobody`.
 const UNPRIVILEGED: u32 = 65534;
 
+/// What a cluster takes at most, with the databases of the tests that run at once.
+const MAX_CLUSTER_BYTES: u64 = 1 << 30;
+
 /// Longest wait for an answer of the server.
 const SAFETY_NET: Duration = Duration::from_mins(1);
 
@@ -275,10 +278,22 @@ fn programs() -> Option<PathBuf> {
     versions.map(|entry| entry.path().join("bin")).filter(has_programs).max_by_key(version)
 }
 
+/// In memory where there is room: a database is 300 files, and on a disk most of the time goes into making and deleting them.
+fn parent_directory() -> PathBuf {
+    let memory = PathBuf::from("/dev/shm");
+    let has_room =
+        rustix::fs::statvfs(&memory).is_ok_and(|fs| fs.f_bavail * fs.f_frsize >= MAX_CLUSTER_BYTES);
+    match memory {
+        memory if has_room => memory,
+        _ if is_root() => "/tmp".into(),
+        _ => std::env::temp_dir(),
+    }
+}
+
 /// Creates a directory that the server's user owns and nobody else enters. Its path is short, as a socket's must be.
 fn new_directory() -> PathBuf {
-    let base = if is_root() { PathBuf::from("/tmp") } else { std::env::temp_dir() };
-    let directory = tempfile::Builder::new().prefix("bondmcp-pg").tempdir_in(base).map(TempDir::keep);
+    let directory =
+        tempfile::Builder::new().prefix("bondmcp-pg").tempdir_in(parent_directory()).map(TempDir::keep);
     let directory = directory.expect("a temporary directory");
     if is_root() {
         let owner = Some(UNPRIVILEGED);

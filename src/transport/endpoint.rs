@@ -205,9 +205,11 @@ impl Endpoint {
         };
         request.extensions_mut().insert(unanswered);
         // To its end even when the client is gone, or rmcp would keep a stream that no request ends.
-        let answering = Uninterrupted::new(async move { served(&self.with_sessions, request).await });
-        let response = answering.await;
-        if is_stream(&response) { response.map(|body| counted.bound(body)) } else { response }
+        let answering = async move {
+            let response = served(&self.with_sessions, request).await;
+            if is_stream(&response) { response.map(|body| counted.bound(body)) } else { response }
+        };
+        Uninterrupted::new(answering).await
     }
 
     /// Returns whose a request is, and the request, once it is read; or the answer to one that is refused.
